@@ -1,0 +1,266 @@
+"""Grid → sealed zoo: the pipeline as one sentence.
+
+    plan the cohorts → train what has no commit → commit in the driver → seal
+
+Nothing is lost and nothing is done twice: a build that was killed anywhere, or ran out of
+disk, goes on from its commits and ends in the same bytes. The driver holds a lock on the
+output and is the only one that commits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zoo_builder import executor, grid, parts, seal, worker
+from zoo_builder.cohorts import Cohort
+from zoo_builder.engines import devices
+from zoo_builder.plan import Plan
+from zoo_datasets import files
+from zoo_datasets.errors import BuildError, IntegrityError
+
+log = logging.getLogger("zoo_builder")
+# Errors of a full or read-only disk: retrying would train the cohort again for nothing.
+_DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@dataclasses.dataclass
+class Progress:
+    """Counts for the bar and the log, in models."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    diverged: int = 0
+    resumed: int = 0
+
+
+def build(
+    planned: Plan,
+    out: Path,
+    *,
+    workers: int | None = None,
+    checkpoint_every_s: float = worker.CHECKPOINT_EVERY_S,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> files.ZooPaths:
+    """Build, or go on building, the zoo of a plan in the folder `out`; its paths when sealed.
+
+    `workers` 0 trains in this process; None takes one worker per core (or GPU). Raises
+    BuildError where the folder holds another recipe, is locked, the disk is full, cohorts
+    failed, or the build was interrupted; the next call goes on.
+    """
+    paths = files.ZooPaths(out)
+    _refuse_other(paths, planned)
+    if paths.manifest.exists():
+        log.info("%s is sealed already", out)
+        return paths
+    try:
+        paths.build.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"Cannot write to {out}: {error.strerror}. Choose another folder with --out.") from None
+    with _lock(paths):
+        _refuse_other(paths, planned)
+        if paths.manifest.exists():
+            return paths
+        try:
+            files.write_json(paths.recipe, planned.identity)
+            records = _train_missing(paths, planned, workers, checkpoint_every_s, report)
+            seal.seal(paths, planned, records)
+        except OSError as error:
+            if error.errno not in _DISK:
+                raise
+            raise BuildError(_disk_message(paths, error)) from error
+    return paths
+
+
+def _refuse_other(paths: files.ZooPaths, planned: Plan) -> None:
+    """Raises BuildError where the folder belongs to another recipe: it is never overwritten."""
+    try:
+        theirs = json.loads(paths.recipe.read_bytes())
+    except FileNotFoundError:
+        if paths.manifest.exists():
+            theirs = json.loads(paths.manifest.read_bytes())["identity"]
+        elif paths.root.is_dir() and any(p.name != ".build" for p in paths.root.iterdir()):
+            raise BuildError(f"{paths.root} holds other files and no zoo. Choose an empty folder with --out.") from None
+        else:
+            return
+    except ValueError:
+        return  # a power cut in the very first write; nothing was built yet
+    ours = planned.identity
+    if theirs != ours:
+        raise BuildError(
+            f"{paths.root} holds the zoo of another recipe: {grid.difference(ours, theirs)}. "
+            "Build into another folder with --out, or remove that one yourself."
+        )
+
+
+@contextlib.contextmanager
+def _lock(paths: files.ZooPaths) -> Iterator[None]:
+    """Hold the output; the kernel lets go of the lock when the process dies."""
+    with paths.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise BuildError(f"{paths.root} is being built by process {owner}. Wait for it, or end it.") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def committed(paths: files.ZooPaths, cohort: Cohort) -> parts.Record | None:
+    """The record of a finished cohort; a damaged one is set aside and counts as missing."""
+    try:
+        return parts.read_commit(paths, cohort.id)
+    except IntegrityError as error:
+        log.warning("%s It is trained again.", error)
+        parts.set_aside(paths, cohort.id)
+        return None
+
+
+def _train_missing(
+    paths: files.ZooPaths, planned: Plan, workers: int | None, checkpoint_every_s: float,
+    report: Callable[[Progress], None],
+) -> dict[str, parts.Record]:  # fmt: skip
+    """Every cohort's record, in plan order, after training what had none."""
+    records = {c.id: r for c in planned.cohorts if (r := committed(paths, c)) is not None}
+    progress = Progress(len(planned.runs))
+    progress.done = progress.resumed = sum(len(r.models) for r in records.values())
+    progress.diverged = sum(_diverged(r) for r in records.values())
+    report(progress)
+    missing = [c for c in planned.cohorts if c.id not in records]
+    shutil.rmtree(paths.failed, ignore_errors=True)
+    if missing:
+        with _executor(planned, workers, paths) as pool, _Interrupt() as interrupt:
+            _drive(paths, pool, missing, records, progress, checkpoint_every_s, report, interrupt)
+    return {c.id: records[c.id] for c in planned.cohorts}
+
+
+def _drive(
+    paths: files.ZooPaths, pool: executor.Executor, missing: list[Cohort], records: dict[str, parts.Record],
+    progress: Progress, checkpoint_every_s: float, report: Callable[[Progress], None], interrupt: _Interrupt,
+) -> None:  # fmt: skip
+    waiting = iter(missing)
+    running = 0
+    failed: list[str] = []
+    disk: OSError | None = None
+    while True:
+        # Twice as many tasks as slots keep workers busy while the driver commits.
+        while running < 2 * pool.slots and not interrupt.draining and disk is None:
+            cohort = next(waiting, None)
+            if cohort is None:
+                break
+            pool.submit(worker.Task(cohort, str(paths.root.absolute()), checkpoint_every_s))
+            running += 1
+        if not running:
+            break
+        for outcome in pool.wait(0.5):
+            running -= 1
+            cohort = outcome.item.cohort
+            try:
+                if outcome.error is not None:
+                    raise outcome.error
+                _commit(paths, outcome.value, records)
+                progress.done += len(cohort.runs)
+                progress.diverged += _diverged(records[cohort.id])
+            except OSError as error:
+                if error.errno not in _DISK:
+                    raise
+                disk = disk or error
+            except Exception as error:
+                failed.append(cohort.id)
+                progress.failed += len(cohort.runs)
+                _record_failure(paths, cohort, error, outcome.trace)
+            report(progress)
+    if disk is not None:
+        raise BuildError(_disk_message(paths, disk)) from disk
+    if interrupt.draining:
+        raise BuildError("Interrupted. What was finished is kept; the same command goes on from there.")
+    if failed:
+        raise BuildError(
+            f"{len(failed)} of {len(missing)} cohorts failed ({progress.failed} models). Tracebacks are in {paths.failed}; "
+            "the other cohorts are kept, and the same command tries the failed ones again."
+        )
+
+
+def _commit(paths: files.ZooPaths, done: worker.Done, records: dict[str, parts.Record]) -> None:
+    parts.commit(paths, done.record)
+    records[done.record.cohort_id] = done.record
+    paths.checkpoint(done.record.cohort_id).unlink(missing_ok=True)
+    line = {"cohort_id": done.record.cohort_id, "models": len(done.record.models), "seconds": round(done.seconds, 3)}
+    with paths.log.open("a") as file:
+        file.write(json.dumps({**line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n")
+
+
+def _diverged(record: parts.Record) -> int:
+    return sum(m["diverged_step"] is not None for m in record.models)
+
+
+def _record_failure(paths: files.ZooPaths, cohort: Cohort, error: Exception, trace: str) -> None:
+    log.error("cohort %s failed: %s: %s", cohort.id[:16], type(error).__name__, error)
+    files.write_json(
+        paths.failed / f"{cohort.id}.json",
+        {"cohort_id": cohort.id, "runs": [r.id for r in cohort.runs], "error": f"{type(error).__name__}: {error}",
+         "traceback": trace},
+    )  # fmt: skip
+
+
+def _disk_message(paths: files.ZooPaths, error: OSError) -> str:
+    return (
+        f"Cannot write to {paths.root}: {error.strerror}. What was finished is kept; free some space (or make the "
+        "folder writable) and run the same command again."
+    )
+
+
+@contextlib.contextmanager
+def _executor(planned: Plan, workers: int | None, paths: files.ZooPaths) -> Iterator[executor.Executor]:
+    obstacle = executor.ray_obstacle() if workers != 0 else None
+    if obstacle:
+        log.warning("%s, so training runs in this process, one cohort at a time", obstacle)
+    pool: executor.Executor
+    if workers == 0 or obstacle:
+        pool = executor.InProcess(worker.train_cohort, planned.sources)
+    else:
+        gpus = devices.gpus_per_worker(workers) if planned.cohorts[0].device == "cuda" else 0.0
+        pool = executor.OnRay(worker.train_cohort, planned.sources, workers, gpus, paths.build.absolute())
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+class _Interrupt:
+    """First Ctrl-C (or SIGTERM): finish what runs, start nothing new. Second: stop now."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
+        with contextlib.suppress(ValueError):  # not in the main thread: signals are somebody else's
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.draining:
+            raise KeyboardInterrupt
+        self.draining = True
+        log.warning("finishing what is running; once more stops at once")
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

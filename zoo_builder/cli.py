@@ -1,0 +1,190 @@
+"""`python -m zoo_builder`: plan, build, status, verify.
+
+The only place that prints: data to stdout, progress and errors to stderr. Exit codes: 0
+done, 1 failed or found damage, 2 a mistake in the call or the recipe, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo_builder import grid
+from zoo_datasets import card, files
+from zoo_datasets.errors import BuildError, GridError, ZooError, ZooNotFoundError
+
+VERBS = ("build", "plan", "status", "verify")
+log = logging.getLogger("zoo_builder")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0].startswith("-") and not {"-h", "--help"} & set(arguments):
+        arguments.insert(0, "build")  # `python -m zoo_builder --grid G` builds
+    options = _parser().parse_args(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("zoo_builder: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.WARNING if getattr(options, "quiet", False) else logging.INFO)
+    try:
+        return int(options.run(options))
+    except (GridError, ZooNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 130 if str(error).startswith("Interrupted") else 1
+    except KeyboardInterrupt:
+        print("error: Stopped. What was committed is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo_builder",
+        description="Train thousands of networks from a grid and seal them as a dataset.",
+        epilog="`python -m zoo_builder --grid G` is short for `build --grid G`.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{" + ",".join(VERBS) + "}")
+
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument("--grid", required=True, metavar="FILE", help="the recipe, a YAML file")
+    recipe.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="changes",
+                        help="change the recipe, like training.epochs=2; part of the recipe")  # fmt: skip
+    recipe.add_argument("--limit", type=int, metavar="N", help="only the first N runs by plan order, a fair prefix")
+    recipe.add_argument("--engine", default="auto", help="native, torch_batched or torch_loop (default: chosen per cohort)")
+    recipe.add_argument("--device", default="cpu", help="cpu (default) or cuda; part of what is built")
+    recipe.add_argument("--data", metavar="DIR", help="folder of local copies of sources (default: $ZOO_DATA, else the Hub)")
+    recipe.add_argument("--out", metavar="DIR", help="the zoo's folder (default: its id under the working directory)")
+    recipe.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per core); 0: this process")
+
+    build = verbs.add_parser("build", parents=[recipe], help="build a zoo, or go on with one")
+    build.add_argument("--quiet", action="store_true", help="only warnings and the result")
+    build.set_defaults(run=_build)
+    plan = verbs.add_parser("plan", parents=[recipe], help="say what would be built, and what it would take")
+    plan.set_defaults(run=_plan)
+    status = verbs.add_parser("status", help="how far a zoo is")
+    status.add_argument("path", metavar="ZOO", help="the zoo's folder")
+    status.set_defaults(run=_status)
+    verify = verbs.add_parser("verify", help="check a zoo, or rebuild one from its manifest and compare")
+    verify.add_argument("path", metavar="ZOO", help="the zoo's folder; with --rebuild a folder under manifests/")
+    verify.add_argument("--retrain", type=int, default=0, metavar="K", help="also retrain the cohorts of K models")
+    verify.add_argument("--rebuild", action="store_true", help="build from grid.yaml and compare with manifest.json")
+    verify.add_argument("--data", metavar="DIR", help="folder of local copies of sources")
+    verify.add_argument("--workers", type=int, metavar="N", help="worker processes of a rebuild; 0: this process")
+    verify.add_argument("--out", metavar="DIR", help="where a rebuild goes (default: a temporary folder, removed)")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _planned(options: argparse.Namespace) -> tuple[Any, Path]:
+    from zoo_builder import plan
+
+    if options.workers is not None and options.workers < 0:
+        raise GridError(f"--workers {options.workers}: 0 trains in this process, N ≥ 1 takes N workers.")
+    recipe = grid.load(options.grid, options.changes, options.limit)
+    planned = plan.plan(recipe, engine=options.engine, device=options.device, data=options.data)
+    return planned, Path(options.out or recipe.zoo)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from zoo_builder.build import build
+
+    started = time.monotonic()
+    planned, out = _planned(options)
+    with _Bar(len(planned.runs)) as bar:
+        paths = build(planned, out, workers=options.workers, report=bar.report)
+    _summary(paths, time.monotonic() - started)
+    return 0
+
+
+def _summary(paths: files.ZooPaths, seconds: float) -> None:
+    import json
+
+    manifest = json.loads(paths.manifest.read_bytes())
+    counts = manifest["counts"]
+    models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
+    size = sum(f["bytes"] for f in manifest["files"])
+    print(f"{paths.root}: {models:,} models, {snapshots:,} snapshots, {_bytes(size)}, {seconds:.1f} s")
+    print("  " + ", ".join(f"{s} {counts['models'][s]:,}" for s in files.SPLITS if s in counts["models"]), end="")
+    print(f"; {counts['diverged']:,} diverged" if counts["diverged"] else "")
+    zoo = manifest["zoo"]
+    where = zoo if paths.root == Path(zoo) else str(paths.root)
+    print("Load it:\n")
+    print("".join(f"    {line}\n" for line in card.load_lines(where).splitlines()), end="")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from zoo_builder import estimate
+
+    planned, out = _planned(options)
+    for line in estimate.describe(planned, options.workers):
+        print(line)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from zoo_builder import status
+
+    for line in status.describe(files.ZooPaths(options.path)):
+        print(line)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from zoo_builder import verify
+
+    if options.rebuild:
+        report = verify.rebuild(Path(options.path), data=options.data, workers=options.workers, out=options.out)
+    else:
+        report = verify.verify(Path(options.path), retrain=options.retrain, data=options.data)
+    for line in report.lines:
+        print(line)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
+class _Bar:
+    """One bar for the whole build; without a terminal a line now and then."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        # tqdm stays silent without a terminal when `disable` is None.
+        self.bar = tqdm(total=total, unit="model", disable=None, dynamic_ncols=True, leave=False)
+        self.started: tuple[float, int] | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def report(self, progress: Any) -> None:
+        """Show the counts; what was there before does not enter the speed."""
+        if self.started is None:
+            self.started = (time.monotonic(), progress.done)
+            self.bar.initial = self.bar.n = progress.done
+            self.bar.refresh()
+        self.bar.set_postfix(failed=progress.failed, diverged=progress.diverged, refresh=False)
+        self.bar.update(progress.done - self.bar.n)
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+__all__ = ["BuildError", "main"]

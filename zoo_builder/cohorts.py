@@ -1,0 +1,140 @@
+"""Runs → cohorts: what is trained together, by which engine. Pure.
+
+In:  runs in plan order, and what their sources say about shapes and numbers of images.
+Out: cohorts in plan order. Runs of one cohort have the same architecture, batch schedule
+(batch size and number of training images), loss, augmentation, source and trigger patch;
+everything else may differ. A cohort's size is a constant of the recipe, so that membership
+never depends on the hardware, and its id is a hash of everything its numbers depend on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zoo_builder import runs as runs_module
+from zoo_builder.engines.contract import Augmentation
+from zoo_builder.grid import RECIPE_VERSION
+from zoo_builder.runs import Run
+from zoo_datasets import models, sources, streams
+from zoo_datasets.errors import GridError
+from zoo_datasets.models import Architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """Runs trained together: an execution detail that no result may depend on."""
+
+    id: str  # SHA-256 of everything below
+    runs: tuple[Run, ...]
+    architecture: Architecture
+    n_train: int  # training images of each model
+    engine: str
+    device: str  # "cpu" or "cuda": which numbers come out, never how many devices there are
+    source_sha256: str
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.runs[0].settings["batch_size"])
+
+    @property
+    def steps(self) -> list[int]:
+        """The budget of each run, in updates."""
+        return [runs_module.total_steps(r, self.n_train) for r in self.runs]
+
+
+def group(
+    planned: list[Run],
+    size: int,
+    source_of: Callable[[sources.SourceSpec], sources.Source],
+    choose: Callable[[Architecture, str, Augmentation], str],
+    device: str,
+) -> list[Cohort]:
+    """Cohorts in the plan order of their first runs. Raises GridError where shapes do not fit."""
+    members: dict[str, list[Run]] = {}
+    facts: dict[str, tuple[Architecture, int, str]] = {}
+    known: dict[str, tuple[str, tuple[Architecture, int, str]]] = {}
+    for run in planned:
+        # What is alike does not depend on the stream keys or the optimizer: work it out once.
+        shape = streams.digest([run.settings[name] for name in _SHAPE])
+        if shape not in known:
+            source = source_of(run.source)
+            found = (architecture(run, source), n_train(run, source), source.sha256)
+            known[shape] = (streams.digest([*map(str, found[1:]), found[0].id, *_alike(run)]), found)
+        key, found = known[shape]
+        facts[key] = found
+        members.setdefault(key, []).append(run)
+    made = []
+    for key, group_runs in members.items():
+        for start in range(0, len(group_runs), size):
+            chunk = tuple(group_runs[start : start + size])
+            arch, n, sha = facts[key]
+            loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
+            made.append(_cohort(chunk, arch, n, choose(arch, loss, augmentation), device, sha))
+    order = {run.id: i for i, run in enumerate(planned)}
+    return sorted(made, key=lambda c: order[c.runs[0].id])
+
+
+_DATA = ("source", "source_config", "source_train", "source_validation", "source_test", "scale", "source_mean",
+         "source_std", "resize", "channels", "image_column", "label_column")  # fmt: skip
+_AUGMENT = ("augment_shift", "augment_crop", "augment_flip", "augment_noise_std")
+_PATCH = ("trigger_size", "trigger_value", "trigger_position")
+_SHAPE = (*_DATA, *_AUGMENT, *_PATCH, "architecture", "activation", "batch_size", "loss", "subset_frac",
+          "subset_classes", "subset_relabel", "label_noise_frac", "trigger_frac", "trigger_target")  # fmt: skip
+
+
+def _alike(run: Run) -> list[Any]:
+    """What all runs of a cohort share besides architecture, number of images and source."""
+    relabelled = run.settings["subset_classes"] if run.settings["subset_relabel"] else None
+    return [relabelled, *(run.settings[k] for k in (*_DATA, *_AUGMENT, *_PATCH, "batch_size", "loss"))]
+
+
+def _cohort(
+    chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str
+) -> Cohort:
+    spec = {
+        "recipe_version": RECIPE_VERSION,
+        "runs": [[r.id, dict(r.keys)] for r in chunk],
+        "architecture": arch.id,
+        "layout": arch.layout_id,
+        "n_train": n,
+        "engine": engine,
+        "device": device,
+        "source_sha256": source_sha256,
+    }
+    return Cohort(streams.digest(spec), chunk, arch, n, engine, device, source_sha256)
+
+
+def architecture(run: Run, source: sources.Source) -> Architecture:
+    """The run's architecture on its source. Raises GridError naming layer and shapes."""
+    s = run.settings
+    n_classes = len(s["subset_classes"]) if s["subset_relabel"] and s["subset_classes"] else source.n_classes
+    return models.build(s["architecture"], source.input_shape, n_classes, s["activation"])
+
+
+def n_train(run: Run, source: sources.Source) -> int:
+    """Training images of the run. Raises GridError where its data axes do not fit the source."""
+    labels = source.train.labels
+    return len(sources.training_examples(labels, source.n_classes, run.subset, run.keys["subset"]).rows)
+
+
+def augmentation_of(run: Run, source: sources.Source) -> Augmentation:
+    """The run's augmentation in scaled units. Raises GridError where it does not fit the input."""
+    s = run.settings
+    shape = source.input_shape
+    moves = s["augment_shift"] or s["augment_crop"] or s["augment_flip"]
+    if moves and len(shape) != 3:
+        raise GridError(f"Augmentation shift, crop and flip need images; the source {s['source']} has shape {shape}.")
+    if moves and max(s["augment_shift"], s["augment_crop"]) >= min(shape[1:]):
+        raise GridError(f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer.")
+    # scaled = (raw / peak − mean) / std: black is −mean/std, and noise on 0–1 grows by 1/std.
+    pairs = list(zip(source.mean, source.std, strict=True))
+    unit = 255.0 if s["scale"] == "none" and source.peak == 1 else 1.0
+    noise = tuple(s["augment_noise_std"] * unit / std for _, std in pairs) if s["augment_noise_std"] else ()
+    fill = tuple(-mean / std for mean, std in pairs)
+    return Augmentation(s["augment_shift"], s["augment_crop"], s["augment_flip"], noise, fill)
+
+
+def by_id(cohorts: list[Cohort]) -> Mapping[str, Cohort]:
+    return {c.id: c for c in cohorts}

@@ -1,0 +1,51 @@
+"""What hardware is there and what of it the bits depend on. The only questions asked of it."""
+
+from __future__ import annotations
+
+import os
+
+from zoo_builder import engines
+from zoo_builder.engines.contract import Augmentation
+from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.models import Architecture
+
+
+def check(device: str) -> str:
+    """`cpu` or `cuda`. Raises GridError where a GPU is asked for and none is there."""
+    if device not in ("cpu", "cuda"):
+        raise GridError(unknown("device", device, ("cpu", "cuda")))
+    if device == "cuda" and not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise GridError("--device cuda: PyTorch sees no GPU on this machine. Use --device cpu, or RAY_ADDRESS.")
+    return device
+
+
+def check_supported(engine: str, architecture: Architecture, loss: str, augmentation: Augmentation, device: str) -> None:
+    """Raises GridError where a forced engine cannot train such a cohort."""
+    if engine not in engines.ENGINES:
+        raise GridError(unknown("engine", engine, ("auto", *engines.ENGINES)))
+    if engine == "native":
+        obstacle = engines.no_native(architecture, loss, augmentation)
+        if device != "cpu":
+            obstacle = f"it runs on the CPU, not on {device}"
+        if obstacle:
+            raise GridError(f"--engine native: {obstacle}. Leave --engine out, and an engine that can is chosen.")
+
+
+def gpus_per_worker(workers: int | None) -> float:
+    """The part of a GPU each worker gets: one, or a share where workers outnumber the GPUs of this machine."""
+    import torch
+
+    cards = torch.cuda.device_count()
+    return 1.0 if not workers or workers <= cards or not cards else cards / workers
+
+
+def isa(engine: str, device: str) -> str:
+    """The instruction set an engine's bits depend on: equal ones repeat each other bit for bit."""
+    if engine == "native":
+        return "fma"  # eight-lane arithmetic with explicit FMA: the same bits on every CPU that has it
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()

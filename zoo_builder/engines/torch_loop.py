@@ -1,0 +1,126 @@
+"""Job → trained models, one `nn.Module` after another: the reference.
+
+In:  a `Job` and windows of steps. Out: losses, states, logits, as `contract.Backend` says.
+
+Forward and backward are `modules.Network` and autograd; only dropout's draws and the
+updates are ours. Where another engine and this one disagree by more than rounding, the
+other is wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from zoo_builder.engines import torch_common as common
+from zoo_builder.engines.contract import Job, Window
+from zoo_datasets.modules import Network
+
+# Samples per forward of `logits`: large enough to hide call overhead, small enough for the cache.
+EVALUATION_BATCH = 256
+
+
+class TorchLoop:
+    """M models, trained one at a time."""
+
+    name = "torch_loop"
+
+    def __init__(self, job: Job, device: str = "cpu") -> None:
+        self._job = job
+        self._device = common.prepare(device)
+        self.version = common.version(self._device)
+        self._state = common.State(job, self._device)
+        self._columns = columns = common.Columns(job.architecture, self._device)
+        self._rates = common.dropout_rates(job)
+        # One network serves all models: its tensors are views into two rows that are refilled.
+        self._parameters = torch.zeros(1, len(columns.parameters), device=self._device)
+        self._buffers = torch.zeros(1, len(columns.buffers), device=self._device)
+        self._network = Network(job.architecture).to(self._device)
+        for name in self._rates:
+            setattr(self._network, name, _Dropout())
+        for role, row in (("parameter", self._parameters), ("buffer", self._buffers)):
+            for name, view in columns.views(row, role).items():
+                module, leaf = name.rsplit(".", 1)
+                tensor = nn.Parameter(view[0]) if role == "parameter" else view[0]
+                setattr(self._network.get_submodule(module), leaf, tensor)
+        self._leaves = [self._network.get_parameter(e.name) for e in job.architecture.layout if e.role == "parameter"]
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self._state.copies()
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        self._state.load(state)
+
+    def advance(self, window: Window) -> np.ndarray:
+        common.check_batches(self._job.architecture, window)
+        losses = np.full((self._job.n_models, len(window.batch_sizes)), np.nan, np.float32)
+        for model in np.flatnonzero(window.active):
+            losses[model] = self._train(int(model), window)
+        return losses
+
+    def _train(self, model: int, window: Window) -> np.ndarray:
+        job, state, network = self._job, self._state, self._network
+        alone = np.array([model])
+        (rule,) = common.rules(job, alone, self._device)
+        limits = common.clip_limits(job, alone, self._device)
+        rates = common.rates(job, window, alone, self._device)  # (T, 4, 1, 1)
+        slots = [slot[model, self._columns.parameters][None] for slot in (state.slot1, state.slot2)]
+        self._load(model)
+        network.train()
+        losses, start = [], 0
+        for j, batch in enumerate(window.batch_sizes.tolist()):
+            step, part = window.first_step + j, slice(start, start + batch)
+            start += batch
+            images = torch.from_numpy(common.batch_images(job, model, window.rows[model, part], step))
+            targets = torch.from_numpy(window.targets[model, part].astype(np.int64))
+            for name, rate in self._rates.items():
+                factor = common.dropout_factor(job, model, name, float(rate[model]), step, batch)
+                network.get_submodule(name).factor = torch.from_numpy(factor).to(self._device)
+            logits = network(images.to(self._device))
+            loss = common.losses(job.loss, logits[None], targets.to(self._device)[None])  # (1,)
+            gradients = torch.autograd.grad(loss.sum(), self._leaves)
+            with torch.no_grad():
+                g = common.concatenate([g[None] for g in gradients])  # (1, parameters)
+                if limits is not None:
+                    common.clip(g, limits)
+                rule.update(self._parameters, g, *slots, rates[j])
+            losses.append(loss.detach())
+        self._store(model, *slots)
+        return torch.cat(losses).cpu().numpy()
+
+    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        job, network = self._job, self._network
+        count = len(images) if rows is None else rows.shape[1]
+        out = np.empty((job.n_models, count, job.architecture.n_outputs), np.float32)
+        network.eval()
+        for model in range(job.n_models):
+            self._load(model)
+            with torch.inference_mode():
+                for start in range(0, count, EVALUATION_BATCH):
+                    part = slice(start, start + EVALUATION_BATCH)
+                    # A copy: torch has no read-only tensors and warns of read-only arrays.
+                    shown = np.array(images[part] if rows is None else images[rows[model, part]], np.float32)
+                    out[model, part] = network(torch.from_numpy(shown).to(self._device)).cpu().numpy()
+        return out
+
+    def _load(self, model: int) -> None:
+        weights = self._state.weights[model]
+        self._parameters.copy_(weights[self._columns.parameters])
+        self._buffers.copy_(weights[self._columns.buffers])
+
+    def _store(self, model: int, slot1: torch.Tensor, slot2: torch.Tensor) -> None:
+        state, columns = self._state, self._columns
+        state.weights[model, columns.parameters] = self._parameters[0]
+        state.weights[model, columns.buffers] = self._buffers[0]
+        state.slot1[model, columns.parameters] = slot1[0]
+        state.slot2[model, columns.parameters] = slot2[0]
+
+
+class _Dropout(nn.Module):
+    """Dropout whose draws are given."""
+
+    factor: torch.Tensor  # (B, *shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor if self.training else x

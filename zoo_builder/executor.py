@@ -1,0 +1,202 @@
+"""Items → outcomes: one interface, in this process or through Ray, with the same results.
+
+`submit` hands over an item, `wait` gives back what is finished; the work itself is one
+function of (item, shared data). This is the only file that imports Ray.
+
+Ray runs plain tasks on long-lived worker processes: a lost worker or node is retried by
+Ray itself; an exception is not, it comes back as an outcome.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import secrets
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from zoo_datasets.errors import BuildError
+
+RETRIES = 3  # of a lost worker or node; enough for preemption, few enough to show a task that kills its worker
+CONNECT_S = 3.0  # a dead address otherwise hangs for minutes
+Work = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of an item: a value, or an error with its traceback as text."""
+
+    item: Any
+    value: Any = None
+    error: BaseException | None = None
+    trace: str = ""
+
+
+class Executor(Protocol):
+    """Runs `work(item, shared)` for items; `slots` is how many run at a time."""
+
+    slots: int
+
+    def submit(self, item: Any) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """What finished since the last call; waits up to that long for the first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class InProcess:
+    """One item at a time, here: `wait` runs the next. For tests, tiny jobs and `--workers 0`."""
+
+    slots = 1
+
+    def __init__(self, work: Work, shared: Any) -> None:
+        self.work, self.shared = work, shared
+        self.items: collections.deque[Any] = collections.deque()
+
+    def submit(self, item: Any) -> None:
+        self.items.append(item)
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        if not self.items:
+            return []
+        item = self.items.popleft()
+        try:
+            return [Outcome(item, self.work(item, self.shared))]
+        except Exception as error:
+            return [Outcome(item, error=error, trace=traceback.format_exc())]
+
+    def close(self) -> None:
+        self.items.clear()
+
+
+class OnRay:
+    """A local cluster of `workers` processes, or the one at RAY_ADDRESS.
+
+    `gpus` is the part of a GPU each task gets (0: none). Raises BuildError where the
+    address is dead or the cluster has no such resources.
+    """
+
+    def __init__(self, work: Work, shared: Any, workers: int | None, gpus: float = 0.0, probe: Path | None = None) -> None:
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            _check_alive(address)
+        else:
+            # Our own loopback cluster: a token of this run's own in the environment keeps
+            # Ray's authentication on and writes nothing to HOME, which may be read-only.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray announces a change of default for GPU-less tasks on every start otherwise.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self.ray = ray
+        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        if address:
+            import zoo_builder
+            import zoo_datasets
+
+            options = {"address": address, "log_to_driver": False, "logging_level": "ERROR",
+                       "runtime_env": {"py_modules": [zoo_builder, zoo_datasets]}}  # fmt: skip
+        else:
+            options["num_cpus"] = workers or os.cpu_count() or 1
+        ray.init(**options)
+        try:
+            total = ray.cluster_resources()
+            cpus, cards = int(total.get("CPU", 0)), total.get("GPU", 0.0)
+            if gpus and cards < gpus:
+                raise BuildError(f"Each worker needs {gpus:g} GPU, the Ray cluster has {cards:g}. Use --device cpu.")
+            limit = int(cards / gpus) if gpus else cpus
+            self.slots = max(1, min(workers or limit, limit))
+            # max_calls=0 keeps GPU workers alive: by default Ray restarts them for every task.
+            self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=0)(_call)
+            self.shared = ray.put(shared)
+            self.work = ray.put(work)
+            self.pending: dict[Any, Any] = {}
+            if address and probe is not None:
+                self._probe(probe)
+        except BaseException:
+            ray.shutdown()
+            raise
+
+    def _probe(self, folder: Path) -> None:
+        """Every node must write where the driver reads: an unshared disk would lose the work."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        nodes = [n for n in self.ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+        for node in nodes:
+            word = secrets.token_hex(8)
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            remote = self.ray.remote(num_cpus=0, scheduling_strategy=strategy)(_write_word)
+            try:
+                self.ray.get(remote.remote(str(folder), word), timeout=60)
+                found = (folder / f".probe-{word}").read_text() == word
+            except (self.ray.exceptions.RayError, OSError):
+                found = False
+            (folder / f".probe-{word}").unlink(missing_ok=True)
+            if not found:
+                raise BuildError(
+                    f"Node {node['NodeManagerHostname']} does not write to {folder}: the output folder must be on a "
+                    "disk that all nodes of the cluster share."
+                )
+
+    def submit(self, item: Any) -> None:
+        self.pending[self.task.remote(self.work, item, self.shared)] = item
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        if not self.pending:
+            return []
+        done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout_s)
+        return [self._outcome(ref) for ref in done]
+
+    def _outcome(self, ref: Any) -> Outcome:
+        item = self.pending.pop(ref)
+        try:
+            return Outcome(item, self.ray.get(ref))
+        except self.ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            return Outcome(item, error=cause, trace=str(error))
+        except self.ray.exceptions.RayError as error:
+            return Outcome(item, error=error, trace=str(error))
+
+    def close(self) -> None:
+        for ref in self.pending:
+            self.ray.cancel(ref, force=True)
+        self.pending.clear()
+        self.ray.shutdown()
+
+
+def _call(work: Work, item: Any, shared: Any) -> Any:
+    return work(item, shared)
+
+
+def _write_word(folder: str, word: str) -> None:
+    (Path(folder) / f".probe-{word}").write_text(word)
+
+
+def ray_obstacle() -> str | None:
+    """Why Ray cannot run on this machine, in words; None if nothing is known to stop it."""
+    if not os.environ.get("RAY_ADDRESS") and not os.path.isdir("/dev/shm") and os.uname().sysname == "Linux":
+        return "there is no /dev/shm for Ray's object store"
+    return None
+
+
+def _check_alive(address: str) -> None:
+    """Raises BuildError within seconds where nothing listens at a host:port."""
+    place = address.removeprefix("ray://")
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" or "local": Ray itself answers at once
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise BuildError(
+            f"No Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}). Start it, correct the "
+            "address, or unset RAY_ADDRESS to use this machine."
+        ) from None

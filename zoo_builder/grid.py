@@ -1,0 +1,366 @@
+"""YAML → `Grid`: the recipe, checked. Every mistake of a user is caught here.
+
+In:  a YAML file, `--set path=value` changes and a `--limit`.
+Out: a `Grid`: fixed settings, axes with their levels (or a random sample), replicates,
+pairing, snapshot schedule and splits, all in their own types. The changes and the limit are
+part of it: `document` is the recipe as it is run, and loading it gives the same grid.
+
+Nothing here reads data: whether a class exists or shapes fit is known when the source is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo_builder import recipe_yaml, settings
+from zoo_datasets import streams
+from zoo_datasets.errors import GridError, unknown
+
+# Bumped when the same recipe would give other networks: it enters every cohort's id.
+RECIPE_VERSION = 1
+# Torch's engines are fastest around 16 models on a CPU; the native one is flat in it.
+COHORT_SIZE = 16
+DEFAULT_EPOCHS = 5
+DEFAULT_SPLITS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+TOP_LEVEL = (
+    "zoo", "source", "architecture", "activation", "dropout", "init", "axes", "sample", "replicates", "paired",
+    "training", "augmentation", "subset", "snapshots", "splits", "seed", "cohort_size", "limit", "description", "license",
+)  # fmt: skip
+REPLICATES = ("init", "order", "subset")
+DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer")
+SCHEDULES = ("epochs", "steps", "log_steps", "evenly", "every_epoch")
+_ZOO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One value of an axis: its canonical label, and the settings it fixes."""
+
+    label: str
+    values: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A varied factor and its levels, in the order given."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """An axis of a random sample: a distribution with its numbers, or levels to choose from."""
+
+    name: str
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+    levels: tuple[Level, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A recipe. `fixed` has every setting; axes and draws override it point by point."""
+
+    zoo: str
+    fixed: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    draws: tuple[Draw, ...]
+    sample_models: int  # 0 where axes are crossed
+    replicates: Mapping[str, int]  # of init, order, subset
+    tied: bool  # one replicate number for all three
+    paired: tuple[str, ...]
+    snapshots: Mapping[str, Any]
+    splits: Mapping[str, float]
+    seed: int
+    cohort_size: int
+    limit: int | None
+    document: Mapping[str, Any]  # plain YAML values; equal documents are equal recipes
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """The varied factors, in the order of the recipe."""
+        return tuple(a.name for a in self.axes) + tuple(d.name for d in self.draws)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the recipe as it is run."""
+        return streams.digest([RECIPE_VERSION, self.document])
+
+
+def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None) -> Grid:
+    """The grid of a YAML file with `path=value` changes applied. Raises GridError."""
+    path = Path(path)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise GridError(f"Cannot read the grid {path}: {error.strerror}. Name a YAML file with --grid.") from None
+    document, lines = recipe_yaml.load(text, path.name)
+    if not isinstance(document, dict):
+        raise GridError(f"{path.name} holds a {type(document).__name__}; a recipe is a mapping: `zoo: owner/name`, …")
+    for change in changes:
+        _apply(document, change)
+    if limit is not None:
+        if limit < 1:
+            raise GridError(f"--limit {limit}: at least 1 model is needed.")
+        document["limit"] = limit
+    return _Reader(document, lines, path.name).grid()
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """What two recipes disagree about, for the message that refuses to mix them."""
+    a, b = _flat(ours), _flat(theirs)
+    changed = [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
+    rows = [f"`{k}` is {b.get(k, 'absent')!r} there, {a.get(k, 'absent')!r} here" for k in changed[:5]]
+    return "; ".join(rows) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}
+    return {path: value}
+
+
+def _apply(document: dict[str, Any], change: str) -> None:
+    path, sign, text = change.partition("=")
+    if not sign or not path:
+        raise GridError(f"--set {change!r}: write it as path=value, for example --set training.epochs=2.")
+    keys = path.split(".")
+    if len(keys) == 1 and path not in TOP_LEVEL:
+        # A bare name is as good as its path: --set lr=0.01.
+        if path not in settings.SETTINGS:
+            raise GridError(unknown("setting", path, [*TOP_LEVEL, *settings.SETTINGS], "--set"))
+        keys = settings.SETTINGS[path].path.split(".")
+    value, _ = recipe_yaml.load(text.encode(), f"--set {path}") if text.strip() else (None, None)
+    block: Any = document
+    for key in keys[:-1]:
+        block = block.setdefault(key, {})
+        if not isinstance(block, dict):
+            raise GridError(f"--set {change!r}: `{key}` is {block!r} in the recipe, so nothing can be set inside it.")
+    block[keys[-1]] = value
+
+
+class _Reader:
+    """One document; its methods read one block each and name the line of what is wrong."""
+
+    def __init__(self, document: dict[str, Any], lines: recipe_yaml.Lines, name: str) -> None:
+        self.document, self.lines, self.name = document, lines, name
+
+    def where(self, *path: Any) -> str:
+        line = self.lines.get(path)
+        return f"{self.name}, line {line}" if line else self.name
+
+    def grid(self) -> Grid:
+        d = self.document
+        for key in d:
+            if key not in TOP_LEVEL:
+                raise GridError(unknown("key", key, TOP_LEVEL, self.where(key)))
+        zoo = d.get("zoo")
+        if not isinstance(zoo, str) or not _ZOO.match(zoo):
+            raise GridError(f"{self.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
+        if "axes" in d and "sample" in d:
+            raise GridError(f"{self.where('sample')}: a recipe has `axes` (crossed) or `sample` (random points), not both.")
+        fixed = self._fixed()
+        axes = tuple(self._axis(name, levels) for name, levels in self._mapping("axes").items())
+        models, draws = self._sample()
+        self._conflicts([a.name for a in axes] + [d.name for d in draws])
+        replicates, tied = self._replicates()
+        grid = Grid(
+            zoo, fixed, axes, draws, models, replicates, tied, self._paired([a.name for a in (*axes, *draws)]),
+            self._snapshots(), self._splits(), self._whole("seed", 0, 0), self._whole("cohort_size", COHORT_SIZE, 1),
+            None if d.get("limit") is None else self._whole("limit", 0, 1), d,
+        )  # fmt: skip
+        self._budget(grid)
+        return grid
+
+    def _mapping(self, key: str) -> dict[str, Any]:
+        value = self.document.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise GridError(f"{self.where(key)}: `{key}` is {value!r}; a mapping is needed.")
+        return value
+
+    def _whole(self, key: str, default: int, least: int) -> int:
+        value = self.document.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise GridError(f"{self.where(key)}: `{key}` is {value!r}; a whole number ≥ {least} is needed.")
+        return value
+
+    def _fixed(self) -> dict[str, Any]:
+        fixed = {s.name: s.default for s in settings.SETTINGS.values()}
+
+        def where(path: str) -> str:
+            return self.where(*path.split("."))
+
+        source = self.document.get("source")
+        if isinstance(source, str):
+            source = {"id": source}
+        blocks = {"source": source, "training": self._mapping("training")}
+        for name, block in blocks.items():
+            if block is not None:
+                if not isinstance(block, dict):
+                    raise GridError(f"{self.where(name)}: `{name}` is {block!r}; a mapping is needed.")
+                fixed |= settings.flatten(block, name, where)
+        for axis in ("init", "augmentation", "subset"):
+            if self.document.get(axis) is not None:
+                fixed |= settings.composite(axis, self.document[axis], self.where(axis))
+        for name in ("architecture", "activation", "dropout"):
+            if self.document.get(name) is not None:
+                fixed[name] = settings.coerce(settings.SETTINGS[name], self.document[name], self.where(name))
+        return fixed
+
+    def _axis(self, name: str, levels: Any, block: str = "axes") -> Axis:
+        where = self.where(block, name)
+        if name not in settings.AXES:
+            raise GridError(unknown("axis", name, settings.AXES, where))
+        if not isinstance(levels, list) or not levels:
+            raise GridError(f"{where}: axis `{name}` is {levels!r}; a list of levels is needed, like [1e-3, 1e-4].")
+        result: dict[str, Level] = {}
+        for i, value in enumerate(levels):
+            at = self.where(block, name, i)
+            values = settings.expand(name, value, at)
+            label = settings.label(name, {s.name: s.default for s in settings.SETTINGS.values()} | values)
+            if label in result:
+                raise GridError(f"{at}: level {value!r} of `{name}` is there already (both are {label}).")
+            result[label] = Level(label, values)
+        return Axis(name, tuple(result.values()))
+
+    def _sample(self) -> tuple[int, tuple[Draw, ...]]:
+        block = self._mapping("sample")
+        if not block:
+            return 0, ()
+        for key in block:
+            if key not in ("models", "axes"):
+                raise GridError(unknown("key of `sample`", key, ("models", "axes"), self.where("sample", key)))
+        models = block.get("models")
+        if isinstance(models, bool) or not isinstance(models, int) or models < 1:
+            raise GridError(f"{self.where('sample')}: `sample` needs `models`, a whole number ≥ 1; got {models!r}.")
+        axes = block.get("axes")
+        if not isinstance(axes, dict) or not axes:
+            raise GridError(f"{self.where('sample')}: `sample` needs `axes`, like {{lr: {{log_uniform: [1e-4, 1e-2]}}}}.")
+        return models, tuple(self._draw(name, spec) for name, spec in axes.items())
+
+    def _draw(self, name: str, spec: Any) -> Draw:
+        where = self.where("sample", "axes", name)
+        if name not in settings.AXES:
+            raise GridError(unknown("axis", name, settings.AXES, where))
+        if isinstance(spec, list):
+            spec = {"choice": spec}
+        if not isinstance(spec, dict) or len(spec) != 1:
+            raise GridError(f"{where}: `{name}` is {spec!r}; one of {', '.join(DISTRIBUTIONS)} is needed.")
+        kind, value = next(iter(spec.items()))
+        if kind not in DISTRIBUTIONS:
+            raise GridError(unknown("distribution", kind, DISTRIBUTIONS, where))
+        if kind == "choice":
+            return Draw(name, kind, levels=self._axis(name, value, "sample").levels)
+        setting = settings.SETTINGS.get(name)
+        wanted = ("int",) if kind == "integer" else ("float",)
+        if setting is None or setting.kind not in wanted:
+            raise GridError(f"{where}: `{name}` cannot be drawn {kind}; use `choice` with a list of levels.")
+        if not isinstance(value, list) or len(value) != 2:
+            raise GridError(f"{where}: `{kind}` needs [low, high], got {value!r}.")
+        low, high = (settings.coerce(setting, v, where) for v in value)
+        if not low < high or (kind == "log_uniform" and low <= 0):
+            raise GridError(f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else "."))
+        return Draw(name, kind, low, high)
+
+    def _conflicts(self, names: list[str]) -> None:
+        """Two axes must not set the same thing: `subset` with `subset_frac`."""
+        for name in names:
+            if name in settings.COMPOSITES:
+                block = settings.COMPOSITES[name] + "."
+                for other in names:
+                    if other in settings.SETTINGS and settings.SETTINGS[other].path.startswith(block):
+                        raise GridError(f"{self.where('axes', other)}: axes `{name}` and `{other}` set the same thing.")
+
+    def _replicates(self) -> tuple[dict[str, int], bool]:
+        value = self.document.get("replicates", 1)
+        if isinstance(value, dict):
+            for key in value:
+                if key not in REPLICATES:
+                    raise GridError(unknown("stream of `replicates`", key, REPLICATES, self.where("replicates", key)))
+            counts, tied = {name: value.get(name, 1) for name in REPLICATES}, False
+        else:
+            counts, tied = dict.fromkeys(REPLICATES, value), True
+        for number in counts.values():
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise GridError(
+                    f"{self.where('replicates')}: `replicates` is {number!r}, which gives zero models; "
+                    "a whole number ≥ 1 is needed, or {init: 10, order: 2, subset: 3}."
+                )
+        return counts, tied
+
+    def _paired(self, axes: list[str]) -> tuple[str, ...]:
+        value = self.document.get("paired") or []
+        names = [value] if isinstance(value, str) else value
+        for name in names:
+            if name not in axes:
+                raise GridError(unknown("axis", name, axes, self.where("paired")))
+        return tuple(names)
+
+    def _snapshots(self) -> dict[str, Any]:
+        value = self.document.get("snapshots", {"epochs": [0]})
+        where = self.where("snapshots")
+        if isinstance(value, str):
+            value = {value: True}
+        if not isinstance(value, dict) or len(value) != 1:
+            raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULES)} is needed.")
+        kind, numbers = next(iter(value.items()))
+        if kind not in SCHEDULES:
+            raise GridError(unknown("snapshot schedule", kind, SCHEDULES, where))
+        if kind == "every_epoch":
+            return {kind: True}
+        if kind in ("evenly", "log_steps"):
+            if isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2:
+                raise GridError(f"{where}: `{kind}` is {numbers!r}; a number of snapshots ≥ 2 is needed.")
+            return {kind: numbers}
+        ok = isinstance(numbers, list) and numbers
+        for n in numbers if ok else ():
+            ok = ok and isinstance(n, (int, float)) and not isinstance(n, bool) and n >= 0
+            ok = ok and (kind == "epochs" or n == int(n))
+        if not ok:
+            raise GridError(f"{where}: `{kind}` is {numbers!r}; a list of numbers ≥ 0 is needed, like [0, 1, 2, 5].")
+        return {kind: sorted({float(n) if kind == "epochs" else int(n) for n in numbers})}
+
+    def _splits(self) -> dict[str, float]:
+        value = self.document.get("splits", DEFAULT_SPLITS)
+        where = self.where("splits")
+        if not isinstance(value, dict) or not value:
+            raise GridError(f"{where}: `splits` is {value!r}; shares are needed, like {{train: 0.7, test: 0.3}}.")
+        for name, share in value.items():
+            if name not in DEFAULT_SPLITS:
+                raise GridError(unknown("split", name, DEFAULT_SPLITS, where))
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+                raise GridError(f"{where}: split `{name}` is {share!r}; a share in (0, 1] is needed.")
+        total = sum(value.values())
+        if abs(total - 1) > 1e-9:
+            raise GridError(f"{where}: the splits add up to {total:g}; they must add up to 1.")
+        return {name: float(value[name]) for name in DEFAULT_SPLITS if name in value}
+
+    def _budget(self, grid: Grid) -> None:
+        names = ("epochs", "steps", "examples")
+        varied = [n for n in names if n in grid.axis_names]
+        given = [n for n in names if grid.fixed[n] is not None or n in varied]
+        if len(given) > 1:
+            raise GridError(f"{self.where('training')}: the budget is given in {' and '.join(given)}; give one of them.")
+        if not given:
+            grid.fixed["epochs"] = DEFAULT_EPOCHS  # type: ignore[index]  # our own dict, not yet shared
+        kinds = {grid.fixed["init_kind"]} | {lv.values.get("init_kind") for a in grid.axes for lv in a.levels}
+        values = [grid.fixed["init_value"], *(lv.values.get("init_value") for a in grid.axes for lv in a.levels)]
+        if "constant" in kinds and not any(v is not None for v in values):
+            raise GridError(f"{self.where('init')}: init `constant` needs its value: `{{constant: 0.1}}`.")
+
+
+def points(grid: Grid) -> int:
+    """How many points the recipe has, before replicates."""
+    if grid.sample_models:
+        return grid.sample_models
+    return math.prod(len(a.levels) for a in grid.axes)

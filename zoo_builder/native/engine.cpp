@@ -1,0 +1,751 @@
+// One engine per thread: the training step, the evaluation, and the buffers of both.
+//
+// Compiled once per instruction set (WZ_PATH names the factory); see simd.h for why the
+// builds agree bit for bit. A batch is cut into blocks of eight samples; as many blocks as
+// fit into the second-level cache form a tile that goes forward and backward together.
+// Batch norm needs the whole batch at each layer, so there the tile is the batch.
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "layers.h"
+#include "optimizers.h"
+
+namespace {
+
+constexpr size_t TILE_BYTES = 192 * 1024;  // of activations; leaves room in a cache of 512 KB
+constexpr size_t PACK_BYTES = 64u << 20;   // packed weights kept at once in evaluation
+
+template <class T>
+struct Buffer {  // zeroed, aligned for v8
+  T* data = nullptr;
+  size_t size = 0;
+  void reserve(size_t n) {
+    if (n <= size) return;
+    std::free(data);
+    size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
+    data = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (!data) throw std::bad_alloc();
+    std::memset(static_cast<void*>(data), 0, bytes);
+    size = n;
+  }
+  ~Buffer() { std::free(data); }
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+};
+
+inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+struct Node {
+  wz::Layer layer;
+  Geometry in, out, grad;       // of the input, the output, and dLoss/dOutput
+  Buffer<v8> y_own, g_own;
+  v8 *y = nullptr, *g = nullptr;  // where output and gradient are; set anew for each step
+  int g_alias = -1;             // the node whose gradient buffer this one shares (same geometry)
+  bool by_rows = false;         // a linear layer that reads the samples where they lie
+  Contraction forward;
+  std::vector<Contraction> backward;
+  WeightGradient weights;
+  size_t pack_at = 0, back_at = 0;  // places in the packed weights
+  std::vector<size_t> phase_at;
+  size_t lanes_at = 0;              // conv: place in the lane gradients
+  size_t wide_at = 0;               // linear: place in the padded gradients
+  Cut row_blocks, outer_blocks;
+  Buffer<uint8_t> bits;
+  float scale = 1.0f;               // dropout: 1 / (1 − rate), of this model
+  bool active = false;              // dropout: the rate of this model is not 0
+  Buffer<float> mean, inverse_std;
+  bool has_params() const { return layer.op == Op::Conv || layer.op == Op::Linear || layer.op == Op::BatchNorm; }
+  int64_t n_in() const { return layer.in.units(); }
+};
+
+class NativeEngine final : public wz::Engine {
+ public:
+  explicit NativeEngine(const wz::Plan& plan) : plan_(plan), nodes_(plan.layers.size()) {
+    const int n = (int)nodes_.size();
+    for (int l = 0; l < n; ++l) nodes_[l].layer = plan.layers[l];
+    int first = 0;
+    while (first < n && nodes_[first].layer.op == Op::Flatten) ++first;
+    input_rows_ = first < n && nodes_[first].layer.op == Op::Linear ? first : -1;
+    first_param_ = n;
+    for (int l = n - 1; l >= 0; --l)
+      if (nodes_[l].has_params()) first_param_ = l;
+    for (const Node& node : nodes_) whole_batch_ |= node.layer.op == Op::BatchNorm;
+
+    // Halos of activations come from the convolution that reads them, through dropout, which
+    // may hand its input on unchanged.
+    int halo = 0;
+    for (int l = n - 1; l >= 0; --l) {
+      Node& node = nodes_[l];
+      node.out = Geometry(node.layer.out, halo);
+      if (node.layer.op == Op::Conv) halo = node.layer.pad;
+      else if (node.layer.op != Op::Dropout) halo = 0;
+      node.in = Geometry(node.layer.in, halo);
+    }
+    input_ = n ? nodes_[0].in : Geometry(plan.input, 0);
+    // Halos of gradients come from the convolution that made the value, through layers that work in place.
+    for (int l = 0; l < n; ++l) {
+      Node& node = nodes_[l];
+      const bool in_place = node.layer.op == Op::Dropout || node.layer.op >= Op::Relu;
+      const bool same = l > first_param_ && (in_place || (node.layer.op == Op::Flatten && !nodes_[l - 1].grad.halo));
+      if (same) {
+        node.g_alias = l - 1;
+        node.grad = node.layer.op == Op::Flatten ? Geometry(node.layer.out, 0) : nodes_[l - 1].grad;
+      } else {
+        node.grad = Geometry(node.layer.out, node.layer.op == Op::Conv && l > first_param_ ? gradient_halo(node.layer) : 0);
+      }
+    }
+
+    size_t block_bytes = 1;
+    for (const Node& node : nodes_) block_bytes += 32 * (size_t)(node.out.size + (node.g_alias < 0 ? node.grad.size : 0));
+    if (input_rows_ < 0) block_bytes += 32 * (size_t)input_.size;
+    tile_blocks_ = (int)std::max<size_t>(1, std::min<size_t>(16, TILE_BYTES / block_bytes));
+
+    for (int l = 0; l < n; ++l) {
+      Node& node = nodes_[l];
+      const wz::Layer& layer = node.layer;
+      if (layer.op == Op::Conv) {
+        node.forward = convolution(layer, node.in, node.out);
+        node.pack_at = grow(pack_size_, node.forward.packed_size());
+        node.weights = weight_gradient(layer, node.in, node.grad);
+        node.lanes_at = grow(lanes_size_, (node.weights.taps.size() + 1) * (size_t)layer.out.c);
+        if (l > first_param_) {
+          node.backward = convolution_backward(layer, node.grad, nodes_[l - 1].grad);
+          for (const Contraction& c : node.backward) node.phase_at.push_back(grow(back_size_, c.packed_size()));
+        }
+      } else if (layer.op == Op::Linear) {
+        node.by_rows = l == input_rows_;
+        const int64_t n_in = node.n_in(), n_out = layer.out.c;
+        if (node.by_rows) {
+          node.pack_at = grow(pack_size_, (size_t)((n_in + 1) * padded(n_out)));
+        } else {
+          node.forward = linear(layer, false, node.in, node.out, tile_blocks_);
+          node.pack_at = grow(pack_size_, node.forward.packed_size());
+          widest_in_ = std::max(widest_in_, padded(n_in));
+        }
+        widest_out_ = std::max(widest_out_, padded(n_out));
+        node.wide_at = grow(wide_size_, (size_t)(n_out * padded(n_in) + padded(n_out)));
+        node.outer_blocks = cut((int)n_out, (int)(padded(n_in) / LANES));
+        if (l > first_param_) {
+          node.backward.push_back(linear(layer, true, node.grad, nodes_[l - 1].grad, tile_blocks_));
+          node.phase_at.push_back(grow(back_size_, node.backward[0].packed_size()));
+        }
+      } else if (layer.op == Op::BatchNorm) {
+        node.mean.reserve((size_t)layer.in.c), node.inverse_std.reserve((size_t)layer.in.c);
+      }
+    }
+    // Spans of parameters, merged: buffers lie between them.
+    for (const Node& node : nodes_) {
+      if (!node.has_params()) continue;
+      const wz::Layer& layer = node.layer;
+      int64_t size = layer.op == Op::Conv     ? (int64_t)layer.out.c * (layer.in.c * layer.kernel * layer.kernel + 1)
+                     : layer.op == Op::Linear ? layer.out.c * (node.n_in() + 1)
+                                              : 2 * (int64_t)layer.in.c;
+      if (!spans_.empty() && spans_.back().first + spans_.back().second == layer.weight) spans_.back().second += size;
+      else spans_.emplace_back(layer.weight, size);
+    }
+    pack_.reserve(pack_size_), back_.reserve(back_size_), lanes_.reserve(lanes_size_), wide_.reserve(wide_size_);
+    gradient_.reserve((size_t)plan.n_params + LANES);
+  }
+
+  bool advance(const wz::Window& w, wz::Stop stop, void* context) override {
+    int64_t largest = 0;
+    for (int64_t t = 0; t < w.n_steps; ++t) largest = std::max(largest, w.batch_sizes[t]);
+    reserve_tile(std::min<int64_t>((largest + LANES - 1) / LANES, whole_batch_ ? INT64_MAX : tile_blocks_));
+    for (int64_t m = 0; m < w.n_models; ++m) {
+      if (!w.active[m]) {
+        for (int64_t t = 0; t < w.n_steps; ++t) w.losses[m * w.n_steps + t] = std::nanf("");
+        continue;
+      }
+      int64_t at = 0;
+      for (int64_t t = 0; t < w.n_steps; at += w.batch_sizes[t++]) {
+        if (stop(context)) return false;
+        w.losses[m * w.n_steps + t] = step(w, m, t, at, (int)w.batch_sizes[t]);
+      }
+    }
+    return true;
+  }
+
+  bool evaluate(const wz::Evaluation& task, wz::Stop stop, void* context) override {
+    const int64_t P = plan_.n_params;
+    const int64_t at_once = std::max<int64_t>(1, (int64_t)(PACK_BYTES / (sizeof(float) * (pack_size_ + 1))));
+    const int tile = LANES * tile_blocks_;
+    reserve_tile(tile_blocks_);
+    Buffer<float> packs;
+    packs.reserve(pack_size_ * (size_t)std::min(at_once, task.n_models) + 1);
+    for (int64_t m0 = 0; m0 < task.n_models; m0 += at_once) {
+      const int64_t m1 = std::min(task.n_models, m0 + at_once);
+      for (int64_t m = m0; m < m1; ++m) pack(task.weights + m * P, packs.data + (size_t)(m - m0) * pack_size_, nullptr);
+      for (int64_t at = 0; at < task.n_shown; at += tile) {
+        const int n = (int)std::min<int64_t>(tile, task.n_shown - at);
+        for (int64_t m = m0; m < m1; ++m) {
+          if (stop(context)) return false;
+          if (task.rows || m == m0) {
+            for (int i = 0; i < n; ++i) {
+              int64_t row = task.rows ? task.rows[m * task.n_shown + at + i] : at + i;
+              samples_.data[i] = task.images + row * plan_.input.units();
+            }
+            show(n);
+          }
+          for (Node& node : nodes_) node.active = false;
+          forward(task.weights + m * P, packs.data + (size_t)(m - m0) * pack_size_, n, false, nullptr);
+          read_logits(n, task.logits + (m * task.n_shown + at) * n_classes());
+        }
+      }
+    }
+    return true;
+  }
+
+ private:
+  static size_t grow(size_t& total, size_t n) {
+    size_t at = total;
+    total += (n + 15) / 16 * 16;
+    return at;
+  }
+  int n_classes() const { return plan_.layers.back().out.c; }
+  static int blocks_of(int n) { return (n + LANES - 1) / LANES; }
+  // Lanes of block b that carry a sample, as a mask.
+  static v8i live(int n, int b) { return v8i{0, 1, 2, 3, 4, 5, 6, 7} < splat_int(n - b * LANES); }
+
+  void reserve_tile(int64_t blocks) {
+    const size_t nb = (size_t)blocks;
+    if (nb <= reserved_) return;
+    reserved_ = nb;
+    input_y_.reserve(nb * (size_t)input_.size);
+    for (Node& node : nodes_) {
+      node.y_own.reserve(nb * (size_t)node.out.size);
+      if (node.g_alias < 0) node.g_own.reserve(nb * (size_t)node.grad.size);
+      if (node.layer.op == Op::Dropout) node.bits.reserve(nb * (size_t)node.n_in());
+    }
+    samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), targets_.reserve(nb * LANES);
+    augmented_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
+    wide_x_.reserve(nb * LANES * (size_t)std::max(widest_in_, padded(plan_.input.units())));
+    wide_y_.reserve(nb * LANES * (size_t)(widest_out_ + LANES));
+    int64_t units = 0;
+    for (const Node& node : nodes_) units = std::max(units, node.n_in());
+    fields_.reserve((size_t)units + 16);
+  }
+
+  // ── weights ────────────────────────────────────────────────────────────────────────
+
+  void pack(const float* weights, float* packed, float* back) const {
+    for (const Node& node : nodes_) {
+      const float* w = weights + node.layer.weight;
+      if (node.by_rows) {  // [o][i] → [i][o], then the bias, padded with zeros
+        const int64_t n_in = node.n_in(), n_out = node.layer.out.c, row = padded(n_out);
+        float* to = packed + node.pack_at;
+        for (int64_t o0 = 0; o0 < row; o0 += LANES)
+          for (int64_t i0 = 0; i0 < n_in; i0 += LANES) {
+            if (o0 + LANES <= n_out && i0 + LANES <= n_in) {
+              v8 r[8];
+              for (int k = 0; k < 8; ++k) r[k] = load(w + (o0 + k) * n_in + i0);
+              transpose(r);
+              for (int k = 0; k < 8; ++k) store(to + (i0 + k) * row + o0, r[k]);
+            } else {
+              for (int64_t i = i0; i < std::min(n_in, i0 + LANES); ++i)
+                for (int64_t o = o0; o < o0 + LANES; ++o) to[i * row + o] = o < n_out ? w[o * n_in + i] : 0.0f;
+            }
+          }
+        for (int64_t o = 0; o < row; ++o) to[n_in * row + o] = o < n_out ? w[n_out * n_in + o] : 0.0f;
+      } else if (node.layer.op == Op::Conv || node.layer.op == Op::Linear) {
+        node.forward.pack(w, packed + node.pack_at);
+      }
+      if (back)
+        for (size_t k = 0; k < node.backward.size(); ++k) node.backward[k].pack(w, back + node.phase_at[k]);
+    }
+  }
+
+  // ── samples ────────────────────────────────────────────────────────────────────────
+
+  // samples_[0..n) → row pointers of whole blocks, and lanes unless the first layer reads rows.
+  // Lanes without a sample repeat the block's first one: finite where the others are.
+  void show(int n) {
+    const int nb = blocks_of(n);
+    const int64_t units = plan_.input.units();
+    for (int i = 0; i < nb * LANES; ++i) rows_.data[i] = samples_.data[i < n ? i : i / LANES * LANES];
+    if (input_rows_ >= 0) {
+      if (units % LANES) {  // the outer product reads whole vectors
+        const int64_t wide = padded(units);
+        for (int i = 0; i < nb * LANES; ++i) {
+          float* to = wide_x_.data + i * wide;
+          std::memcpy(to, rows_.data[i], (size_t)units * sizeof(float));
+          rows_.data[i] = to;
+        }
+      }
+      return;
+    }
+    const int plane = input_.h * input_.w;
+    for (int b = 0; b < nb; ++b) {
+      const float* const* row = rows_.data + b * LANES;
+      v8* to = input_y_.data + b * input_.size;
+      for (int c = 0; c < input_.c; ++c)
+        for (int h = 0; h < input_.h; ++h) {
+          v8* at = to + input_.origin + c * input_.plane + h * input_.row;
+          const int64_t from = (int64_t)c * plane + (int64_t)h * input_.w;
+          int w = 0;
+          for (; w + LANES <= input_.w; w += LANES) {
+            v8 r[8];
+            for (int k = 0; k < 8; ++k) r[k] = load(row[k] + from + w);
+            transpose(r);
+            for (int k = 0; k < 8; ++k) at[w + k] = r[k];
+          }
+          for (; w < input_.w; ++w) {
+            v8 r;
+            for (int k = 0; k < 8; ++k) r[k] = row[k][from + w];
+            at[w] = r;
+          }
+        }
+    }
+  }
+
+  // [blocks][units] of lanes → rows of `wide` floats, one per sample, and back.
+  static void lanes_to_rows(const v8* from, ptrdiff_t block, int64_t units, int nb, float* to, int64_t wide) {
+    for (int b = 0; b < nb; ++b)
+      for (int64_t u = 0; u < units; u += LANES) {
+        v8 r[8];
+        const int n = (int)std::min<int64_t>(LANES, units - u);
+        for (int k = 0; k < 8; ++k) r[k] = k < n ? from[b * block + u + k] : splat(0.0f);
+        transpose(r);
+        for (int k = 0; k < 8; ++k) store(to + (b * LANES + k) * wide + u, r[k]);
+      }
+  }
+  static void rows_to_lanes(const float* from, int64_t wide, int64_t units, int nb, v8* to, ptrdiff_t block) {
+    for (int b = 0; b < nb; ++b)
+      for (int64_t u = 0; u < units; u += LANES) {
+        v8 r[8];
+        for (int k = 0; k < 8; ++k) r[k] = load(from + (b * LANES + k) * wide + u);
+        transpose(r);
+        for (int k = 0; k < (int)std::min<int64_t>(LANES, units - u); ++k) to[b * block + u + k] = r[k];
+      }
+  }
+
+  void read_logits(int n, float* out) const {
+    const Node& last = nodes_.back();
+    const int C = n_classes();
+    for (int i = 0; i < n; ++i)
+      for (int c = 0; c < C; ++c) out[i * C + c] = last.y[(i / LANES) * last.out.size + c][i % LANES];
+  }
+
+  // ── forward ────────────────────────────────────────────────────────────────────────
+
+  // `running` is the model's own vector where batch norm updates its statistics, null in evaluation.
+  void forward(const float* weights, const float* packed, int n, bool training, float* running) {
+    const int nb = blocks_of(n);
+    for (size_t l = 0; l < nodes_.size(); ++l) {
+      Node& node = nodes_[l];
+      const Geometry &in = node.in, &out = node.out;
+      const v8* x = l ? nodes_[l - 1].y : input_y_.data;
+      const wz::Layer& layer = node.layer;
+      node.y = node.y_own.data;
+      v8* y = node.y;
+      auto each = [&](auto f) {
+        for (int b = 0; b < nb; ++b) f(x + b * in.size, y + b * out.size);
+      };
+      switch (layer.op) {
+        case Op::Conv: {
+          const float* bias = weights + layer.weight + (int64_t)layer.out.c * layer.in.c * layer.kernel * layer.kernel;
+          each([&](const v8* a, v8* b) { node.forward.run(a, packed + node.pack_at, bias, b); });
+          break;
+        }
+        case Op::Linear:
+          if (node.by_rows) {
+            linear_by_rows(node, packed + node.pack_at, nb);
+          } else {
+            resize(node.forward, nb);
+            node.forward.run(x, packed + node.pack_at, weights + layer.weight + node.n_in() * layer.out.c, y);
+          }
+          break;
+        case Op::MaxPool:
+          each([&](const v8* a, v8* b) {
+            if (layer.kernel == 2 && layer.stride == 2) max_pool<2>(2, 2, in, a, out, b);
+            else max_pool<0>(layer.kernel, layer.stride, in, a, out, b);
+          });
+          break;
+        case Op::AvgPool:
+          each([&](const v8* a, v8* b) { average_pool(layer.kernel, layer.stride, in, a, out, b); });
+          break;
+        case Op::GlobalAvgPool: each([&](const v8* a, v8* b) { global_average(in, a, b); }); break;
+        case Op::Flatten: node.y = const_cast<v8*>(x); break;
+        case Op::Dropout:
+          if (!node.active) {
+            node.y = const_cast<v8*>(x);
+          } else {
+            for (int b = 0; b < nb; ++b)
+              apply_dropout(in, x + b * in.size, out, y + b * out.size, node.bits.data + b * node.n_in(), node.scale);
+          }
+          break;
+        case Op::BatchNorm:
+          if (training) batch_norm_forward(node, weights + layer.weight, running + layer.weight, x, n);
+          else batch_norm_evaluate(node, weights + layer.weight, x, nb);
+          break;
+        default:
+          each([&](const v8* a, v8* b) { activate(layer.op, plan_.leaky_slope, in, a, out, b); });
+      }
+    }
+  }
+
+  // A linear layer's grid along x is the blocks at hand; the cut along o is that of the packing.
+  static void resize(Contraction& c, int nb) {
+    if (c.n_x == nb) return;
+    int widest = 1;
+    for (const Span& o : c.blocks.o) widest = std::max(widest, o.size);
+    c.n_x = nb;
+    c.blocks.x = even_spans(nb, std::min(MAX_X, WZ_ACCUMULATORS / widest));
+  }
+
+  void linear_by_rows(Node& node, const float* w, int nb) {
+    const int64_t n_in = node.n_in(), wide = padded(node.layer.out.c);
+    if (node.row_blocks.o.empty() || node.row_blocks.o.back().start + node.row_blocks.o.back().size != nb * LANES)
+      node.row_blocks = cut(nb * LANES, (int)(wide / LANES));
+    const float* bias = w + n_in * wide;
+    for (const Span& x : node.row_blocks.x)
+      for (const Span& s : node.row_blocks.o)
+        ROWS[s.size - 1][x.size - 1](rows_.data + s.start, n_in, w + LANES * x.start, wide, bias + LANES * x.start,
+                                     wide_y_.data + s.start * wide + LANES * x.start, wide);
+    rows_to_lanes(wide_y_.data, wide, node.layer.out.c, nb, node.y, node.out.size);
+  }
+
+  // ── batch norm ─────────────────────────────────────────────────────────────────────
+
+  // Σ f(value) over a channel of the batch, lanes without a sample left out: four chains by
+  // column, then the fixed tree.
+  template <class F>
+  static float channel_sum(const Geometry& g, int c, int n, F f) {
+    v8 sum[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+    for (int b = 0; b < blocks_of(n); ++b) {
+      const v8i alive = live(n, b);
+      v8 part[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+      for (int h = 0; h < g.h; ++h) {
+        int w = 0;
+        for (; w + 4 <= g.w; w += 4)
+          for (int k = 0; k < 4; ++k) part[k] = part[k] + f(b, c, h, w + k);
+        for (; w < g.w; ++w) part[0] = part[0] + f(b, c, h, w);
+      }
+      for (int k = 0; k < 4; ++k) sum[k] = sum[k] + keep(alive, part[k]);
+    }
+    return lane_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  }
+
+  void batch_norm_forward(Node& node, const float* w, float* running, const v8* x, int n) {
+    const Geometry &in = node.in, &out = node.out;
+    const int C = in.c;
+    const float count = (float)n * (float)(in.h * in.w);
+    auto at = [&](int b, int c, int h, int col) { return x[b * in.size + in.origin + c * in.plane + h * in.row + col]; };
+    for (int c = 0; c < C; ++c) {
+      const float mean = channel_sum(in, c, n, at) / count;
+      const v8 m = splat(mean);
+      const float square = channel_sum(in, c, n, [&](int b, int ch, int h, int col) {
+        v8 d = at(b, ch, h, col) - m;
+        return d * d;
+      });
+      const float variance = square / count;
+      const float inverse = 1.0f / std::sqrt(variance + plan_.norm_eps);
+      node.mean.data[c] = mean, node.inverse_std.data[c] = inverse;
+      const float rate = plan_.norm_momentum, rest = 1.0f - rate;
+      running[2 * C + c] = rest * running[2 * C + c] + rate * mean;
+      // A single value has no unbiased variance: the running one stays.
+      if (count > 1.0f) running[3 * C + c] = rest * running[3 * C + c] + rate * (square / (count - 1.0f));
+      const v8 scale = splat(inverse * w[c]), shift = splat(w[C + c]);
+      for (int b = 0; b < blocks_of(n); ++b)
+        for (int h = 0; h < in.h; ++h) {
+          const v8* from = x + b * in.size + in.origin + c * in.plane + h * in.row;
+          v8* to = node.y + b * out.size + out.origin + c * out.plane + h * out.row;
+          for (int i = 0; i < in.w; ++i) to[i] = fma(from[i] - m, scale, shift);
+        }
+    }
+  }
+
+  void batch_norm_evaluate(Node& node, const float* w, const v8* x, int nb) {
+    const Geometry &in = node.in, &out = node.out;
+    const int C = in.c;
+    for (int c = 0; c < C; ++c) {
+      const v8 m = splat(w[2 * C + c]), shift = splat(w[C + c]);
+      const v8 scale = splat(w[c] / std::sqrt(w[3 * C + c] + plan_.norm_eps));
+      for (int b = 0; b < nb; ++b)
+        for (int h = 0; h < in.h; ++h) {
+          const v8* from = x + b * in.size + in.origin + c * in.plane + h * in.row;
+          v8* to = node.y + b * out.size + out.origin + c * out.plane + h * out.row;
+          for (int i = 0; i < in.w; ++i) to[i] = fma(from[i] - m, scale, shift);
+        }
+    }
+  }
+
+  // dx = scale · (dy − mean(dy) − x̂ · mean(dy · x̂)), 0 in lanes without a sample.
+  void batch_norm_backward(Node& node, const float* w, float* gradient, const v8* x, const Geometry& gdx, v8* dx, int n) {
+    const Geometry &in = node.in, &gd = node.grad;
+    const int C = in.c;
+    const float count = (float)n * (float)(in.h * in.w);
+    const v8* dy = node.g;
+    auto at = [&](int b, int c, int h, int col) { return x[b * in.size + in.origin + c * in.plane + h * in.row + col]; };
+    auto d = [&](int b, int c, int h, int col) { return dy[b * gd.size + gd.origin + c * gd.plane + h * gd.row + col]; };
+    for (int c = 0; c < C; ++c) {
+      const v8 m = splat(node.mean.data[c]);
+      const float inverse = node.inverse_std.data[c];
+      const float shift = channel_sum(in, c, n, d);
+      const float scale =
+          channel_sum(in, c, n, [&](int b, int ch, int h, int col) { return d(b, ch, h, col) * (at(b, ch, h, col) - m); }) *
+          inverse;
+      gradient[c] = scale, gradient[C + c] = shift;
+      if (!dx) continue;
+      const v8 k = splat(w[c] * inverse), mean_dy = splat(shift / count), slope = splat(-(scale * inverse) / count);
+      for (int b = 0; b < blocks_of(n); ++b) {
+        const v8i alive = live(n, b);
+        for (int h = 0; h < in.h; ++h) {
+          const v8* from = x + b * in.size + in.origin + c * in.plane + h * in.row;
+          const v8* g = dy + b * gd.size + gd.origin + c * gd.plane + h * gd.row;
+          v8* to = dx + b * gdx.size + gdx.origin + c * gdx.plane + h * gdx.row;
+          for (int i = 0; i < in.w; ++i) to[i] = keep(alive, k * fma(from[i] - m, slope, g[i] - mean_dy));
+        }
+      }
+    }
+  }
+
+  // ── loss ───────────────────────────────────────────────────────────────────────────
+
+  // Loss of the tile's samples, summed in order, and its gradient by the logits: of the mean over `batch`.
+  double loss(int n, int batch) {
+    Node& last = nodes_.back();
+    const int C = n_classes();
+    double total = 0;
+    for (int b = 0; b < blocks_of(n); ++b) {
+      const v8* z = last.y + b * last.out.size;
+      v8* g = last.g + b * last.grad.size;
+      const v8i alive = live(n, b);
+      v8i target;
+      for (int k = 0; k < LANES; ++k) target[k] = targets_.data[b * LANES + k];
+      v8 value;
+      if (plan_.loss == wz::Loss::CrossEntropy) {
+        v8 top = z[0];
+        for (int c = 1; c < C; ++c) top = select(z[c] > top, z[c], top);
+        v8 sum = splat(0.0f), mine = splat(0.0f);
+        for (int c = 0; c < C; ++c) {
+          v8 e = exp(z[c] - top);
+          sum = sum + e, g[c] = e;
+          mine = select(target == c, z[c] - top, mine);
+        }
+        value = log(sum) - mine;
+        const v8 share = splat(1.0f) / sum, mean = splat(1.0f / (float)batch);
+        for (int c = 0; c < C; ++c) {
+          v8 p = fma(g[c], share, keep(target == c, splat(-1.0f)));
+          g[c] = keep(alive, p * mean);
+        }
+      } else {
+        value = splat(0.0f);
+        const v8 mean = splat(2.0f / ((float)batch * (float)C));
+        for (int c = 0; c < C; ++c) {
+          v8 d = z[c] - keep(target == c, splat(1.0f));
+          value = fma(d, d, value);
+          g[c] = keep(alive, d * mean);
+        }
+      }
+      for (int k = 0; k < std::min(LANES, n - b * LANES); ++k) total += (double)value[k];
+    }
+    return plan_.loss == wz::Loss::CrossEntropy ? total : total / C;
+  }
+
+  // ── backward ───────────────────────────────────────────────────────────────────────
+
+  void backward(const float* weights, int n, bool first_tile) {
+    const int nb = blocks_of(n);
+    for (int l = (int)nodes_.size() - 1; l >= first_param_; --l) {
+      Node& node = nodes_[l];
+      const wz::Layer& layer = node.layer;
+      const Geometry &in = node.in, &gd = node.grad;
+      const bool onward = l > first_param_;
+      const v8* x = l ? nodes_[l - 1].y : input_y_.data;
+      const Geometry gdx = onward ? nodes_[l - 1].grad : Geometry();
+      v8* dx = onward ? nodes_[l - 1].g : nullptr;
+      const v8* dy = node.g;
+      switch (layer.op) {
+        case Op::Conv:
+          for (int b = 0; b < nb; ++b) {
+            v8* lanes = lanes_.data + node.lanes_at;
+            node.weights.add(dy + b * gd.size, x + b * in.size, lanes, lanes + node.weights.taps.size() * (size_t)layer.out.c);
+            for (size_t k = 0; k < node.backward.size(); ++k)
+              node.backward[k].run(dy + b * gd.size, back_.data + node.phase_at[k], nullptr, dx + b * gdx.size);
+          }
+          break;
+        case Op::Linear:
+          linear_gradient(node, x, n, first_tile);
+          if (onward) {
+            resize(node.backward[0], nb);
+            node.backward[0].run(dy, back_.data + node.phase_at[0], nullptr, dx);
+          }
+          break;
+        case Op::BatchNorm:
+          batch_norm_backward(node, weights + layer.weight, gradient_.data + layer.weight, x, gdx, dx, n);
+          break;
+        case Op::MaxPool:
+          for (int b = 0; b < nb; ++b) {
+            const v8 *xb = x + b * in.size, *yb = node.y + b * node.out.size, *d = dy + b * gd.size;
+            v8* to = dx + b * gdx.size;
+            if (layer.kernel == 2 && layer.stride == 2) max_pool_backward<2>(2, 2, in, xb, node.out, yb, gd, d, gdx, to);
+            else max_pool_backward<0>(layer.kernel, layer.stride, in, xb, node.out, yb, gd, d, gdx, to);
+          }
+          break;
+        case Op::AvgPool:
+          for (int b = 0; b < nb; ++b) average_pool_backward(layer.kernel, layer.stride, gd, dy + b * gd.size, gdx, dx + b * gdx.size);
+          break;
+        case Op::GlobalAvgPool:
+          for (int b = 0; b < nb; ++b) global_average_backward(dy + b * gd.size, gdx, dx + b * gdx.size);
+          break;
+        case Op::Flatten:
+          if (dx != dy)
+            for (int b = 0; b < nb; ++b)
+              for (int c = 0, u = 0; c < gdx.c; ++c)
+                for (int h = 0; h < gdx.h; ++h)
+                  for (int w = 0; w < gdx.w; ++w, ++u) dx[b * gdx.size + gdx.origin + c * gdx.plane + h * gdx.row + w] = dy[b * gd.size + u];
+          break;
+        case Op::Dropout:
+          if (node.active)
+            for (int b = 0; b < nb; ++b)
+              apply_dropout(gd, dy + b * gd.size, gdx, dx + b * gdx.size, node.bits.data + b * node.n_in(), node.scale);
+          break;
+        default:
+          for (int b = 0; b < nb; ++b)
+            activate_backward(layer.op, plan_.leaky_slope, in, x + b * in.size, node.out, node.y + b * node.out.size, gd,
+                              dy + b * gd.size, dx + b * gdx.size);
+      }
+    }
+  }
+
+  void linear_gradient(Node& node, const v8* x, int n, bool first) {
+    const int nb = blocks_of(n);
+    const int64_t n_in = node.n_in(), n_out = node.layer.out.c, wide_in = padded(n_in), wide_out = padded(n_out);
+    if (!node.by_rows) {
+      lanes_to_rows(x, node.in.size, n_in, nb, wide_x_.data, wide_in);
+      for (int i = 0; i < n; ++i) rows_.data[i] = wide_x_.data + i * wide_in;
+    }
+    lanes_to_rows(node.g, node.grad.size, n_out, nb, wide_y_.data, wide_out);
+    float* g = wide_in == n_in ? gradient_.data + node.layer.weight : wide_.data + node.wide_at;
+    for (const Span& i : node.outer_blocks.x)
+      for (const Span& o : node.outer_blocks.o)
+        OUTER[o.size - 1][i.size - 1](rows_.data, n, LANES * i.start, wide_y_.data + o.start, wide_out,
+                                      g + o.start * wide_in + LANES * i.start, wide_in, first);
+    float* bias = wide_.data + node.wide_at + n_out * wide_in;
+    for (int64_t o = 0; o < wide_out; o += LANES) {
+      v8 sum = first ? splat(0.0f) : load(bias + o);
+      for (int i = 0; i < n; ++i) sum = sum + load(wide_y_.data + i * wide_out + o);
+      store(bias + o, sum);
+    }
+  }
+
+  // Lane gradients and padded gradients → the flat vector.
+  void collect() {
+    for (Node& node : nodes_) {
+      float* g = gradient_.data + node.layer.weight;
+      if (node.layer.op == Op::Conv) {
+        const v8* lanes = lanes_.data + node.lanes_at;
+        const size_t n = (node.weights.taps.size() + 1) * (size_t)node.layer.out.c;
+        size_t i = 0;
+        for (; i + 8 <= n; i += 8) {
+          v8 r[8];
+          for (int k = 0; k < 8; ++k) r[k] = lanes[i + k];
+          transpose(r);  // the tree of lane_sum, eight values at once
+          store(g + i, ((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + (r[3] + r[7])));
+        }
+        for (; i < n; ++i) g[i] = lane_sum(lanes[i]);
+      } else if (node.layer.op == Op::Linear) {
+        const int64_t n_in = node.n_in(), n_out = node.layer.out.c, wide = padded(n_in);
+        const float* from = wide_.data + node.wide_at;
+        if (wide != n_in)
+          for (int64_t o = 0; o < n_out; ++o) std::memcpy(g + o * n_in, from + o * wide, (size_t)n_in * sizeof(float));
+        std::memcpy(g + n_out * n_in, from + n_out * wide, (size_t)n_out * sizeof(float));
+      }
+    }
+  }
+
+  // ── one step of one model ──────────────────────────────────────────────────────────
+
+  float step(const wz::Window& w, int64_t m, int64_t t, int64_t at, int batch) {
+    const int64_t P = plan_.n_params, units = plan_.input.units();
+    const int64_t step_number = w.first_step + t;
+    float* weights = w.weights + m * P;
+    const int32_t* rows = w.rows + m * w.n_examples + at;
+    const int32_t* targets = w.targets + m * w.n_examples + at;
+    pack(weights, pack_.data, back_.data);
+    std::memset(static_cast<void*>(lanes_.data), 0, lanes_size_ * sizeof(v8));
+    for (Node& node : nodes_) {
+      node.g = node.g_alias < 0 ? node.g_own.data : nodes_[node.g_alias].g;
+      if (node.layer.op != Op::Dropout) continue;
+      const double rate = node.layer.rate < 0 ? w.dropout_rate[m] : node.layer.rate;
+      node.active = rate > 0;
+      node.scale = (float)(1.0 / (1.0 - rate));
+    }
+    const int tile = LANES * (whole_batch_ ? blocks_of(batch) : tile_blocks_);
+    double total = 0;
+    for (int start = 0; start < batch; start += tile) {
+      const int n = std::min(tile, batch - start);
+      for (int i = 0; i < n; ++i) {
+        samples_.data[i] = w.pool + (int64_t)rows[start + i] * units;
+        targets_.data[i] = targets[start + i];
+        if (plan_.augmentation.any()) {
+          float* to = augmented_.data + i * padded(units);
+          wz::augment(plan_.augmentation, w.augment_key[m], (uint64_t)step_number, start + i, plan_.input.c, plan_.input.h,
+                      plan_.input.w, plan_.flat, samples_.data[i], to);
+          samples_.data[i] = to;
+        }
+      }
+      for (int i = n; i < blocks_of(n) * LANES; ++i) targets_.data[i] = 0;
+      show(n);
+      for (Node& node : nodes_) {
+        if (node.layer.op != Op::Dropout || !node.active) continue;
+        const double rate = node.layer.rate < 0 ? w.dropout_rate[m] : node.layer.rate;
+        const uint32_t threshold = (uint32_t)std::nearbyint(rate * 65536.0);  // halves to even, as Python's round
+        for (int b = 0; b < blocks_of(n); ++b)
+          wz::dropout_bits(w.dropout_key[m], threshold, (uint64_t)step_number, (uint64_t)node.layer.number,
+                           start + b * LANES, node.n_in(), fields_.data, node.bits.data + b * node.n_in());
+      }
+      forward(weights, pack_.data, n, true, weights);
+      total += loss(n, batch);
+      backward(weights, n, start == 0);
+    }
+    collect();
+    update(w, m, t);
+    return (float)(total / batch);
+  }
+
+  void update(const wz::Window& w, int64_t m, int64_t t) {
+    const double clip = w.optimizers.clip_norm[m];
+    if (clip < HUGE_VAL) {
+      double sum = 0;
+      for (const auto& s : spans_) sum += squared_norm(gradient_.data + s.first, s.second);
+      const double factor = clip / (std::sqrt(sum) + 1e-6);
+      // Written so that a norm that is not a number spoils the gradient instead of hiding.
+      if (!(factor >= 1.0)) {
+        const float f = (float)factor;
+        for (const auto& s : spans_)
+          for (int64_t i = 0; i < s.second; ++i) gradient_.data[s.first + i] *= f;
+      }
+    }
+    const Rates rates = rates_of(w, m, t);
+    const int64_t row = m * plan_.n_params;
+    for (const auto& s : spans_)
+      update_span(rates, s.second, w.weights + row + s.first, w.slot1 + row + s.first, w.slot2 + row + s.first,
+                  gradient_.data + s.first);
+  }
+
+  const wz::Plan plan_;
+  std::vector<Node> nodes_;
+  std::vector<std::pair<int64_t, int64_t>> spans_;  // (start, length) of parameters in the flat vector
+  Geometry input_;
+  int input_rows_ = -1, first_param_ = 0, tile_blocks_ = 1;
+  bool whole_batch_ = false;
+  size_t pack_size_ = 0, back_size_ = 0, lanes_size_ = 0, wide_size_ = 0, reserved_ = 0;
+  int64_t widest_in_ = 0, widest_out_ = 0;
+  Buffer<v8> input_y_, lanes_;
+  Buffer<float> pack_, back_, wide_, gradient_, augmented_, wide_x_, wide_y_;
+  Buffer<const float*> samples_, rows_;
+  Buffer<int32_t> targets_;
+  Buffer<uint16_t> fields_;
+};
+
+}  // namespace
+
+namespace wz {
+#define WZ_NAME2(path) make_##path
+#define WZ_NAME(path) WZ_NAME2(path)
+Engine* WZ_NAME(WZ_PATH)(const Plan& plan) { return new NativeEngine(plan); }
+}  // namespace wz

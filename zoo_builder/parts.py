@@ -1,0 +1,200 @@
+"""Snapshots of a cohort → its private part and its commit, each whole or not there.
+
+A worker writes a part (weights as safetensors, rows as Parquet) under a name that holds
+the hash of its bytes, and returns a `Record`. It never commits: the driver alone turns a
+record into the small commit file that means "this cohort is done"; the first one wins.
+A part is always rewritten, because "it exists, so skip it" keeps a damaged file for ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from zoo_builder import faults
+from zoo_builder.engines.trainer import Clock, Progress, Snapshot
+from zoo_datasets import files, schema
+from zoo_datasets.errors import IntegrityError
+
+TENSOR = "snapshots"
+PART_COLUMNS = (
+    schema.Column("model_id", pa.string(), "model of the row"),
+    *(c for c in schema.SNAPSHOT_HEAD if c.name in ("step", "epoch", "examples_seen")),
+    *schema.METRICS,
+    schema.Column("weights_sha256", pa.string(), "SHA-256 of the row's bytes"),
+)
+PART_SCHEMA = pa.schema([(c.name, c.type) for c in PART_COLUMNS])
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a worker returns of a finished cohort; its JSON is the commit file."""
+
+    cohort_id: str
+    files: tuple[Mapping[str, Any], ...]  # path under the zoo, bytes, sha256
+    models: tuple[Mapping[str, Any], ...]  # model_id, stop_reason, diverged_step, n_snapshots
+    engine: Mapping[str, str]  # name, version, isa
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "files": list(self.files), "models": list(self.models)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Record:
+        return cls(value["cohort_id"], tuple(value["files"]), tuple(value["models"]), value["engine"])
+
+    @property
+    def weights(self) -> str:
+        return next(f["path"] for f in self.files if f["path"].endswith(".safetensors"))
+
+    @property
+    def rows(self) -> str:
+        return next(f["path"] for f in self.files if f["path"].endswith(".parquet"))
+
+
+def write_part(
+    paths: files.ZooPaths,
+    cohort_id: str,
+    model_ids: list[str],
+    snapshots: list[Snapshot],
+    results: list[dict[str, Any]],
+    engine: Mapping[str, str],
+) -> Record:
+    """Write weights [n, P] and rows of a cohort, in order of model and step. Raises OSError."""
+    rows = [
+        {"model_id": model_ids[s.model], "step": s.step, "epoch": s.epoch, "examples_seen": s.examples_seen,
+         **s.metrics, "weights_sha256": s.sha256}
+        for s in snapshots
+    ]  # fmt: skip
+    weights = save({TENSOR: np.stack([s.weights for s in snapshots])})
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, PART_SCHEMA), sink, write_page_checksum=True)
+    written = []
+    for data, suffix in ((weights, "safetensors"), (sink.getvalue().to_pybytes(), "parquet")):
+        digest = hashlib.sha256(data).hexdigest()
+        path = paths.parts / f"{cohort_id[:16]}-{digest[:16]}.{suffix}"
+        faults.point("before_part")
+        files.write_atomic(path, data)
+        faults.point("after_part")
+        written.append({"path": path.relative_to(paths.root).as_posix(), "bytes": len(data), "sha256": digest})
+    counts = np.bincount([s.model for s in snapshots], minlength=len(model_ids)).tolist()
+    ended = [
+        {"model_id": i, "n_snapshots": n, **r} for i, n, r in zip(model_ids, counts, results, strict=True)
+    ]
+    return Record(cohort_id, tuple(written), tuple(ended), dict(engine))
+
+
+def commit(paths: files.ZooPaths, record: Record) -> None:
+    """Make a part count. The first commit of a cohort wins; a second is dropped in silence."""
+    paths.commits.mkdir(parents=True, exist_ok=True)
+    final = paths.commit(record.cohort_id)
+    scratch = final.with_name(f"{files.SCRATCH}{os.getpid()}-{final.name}")
+    files.write_json(scratch, record.to_json())
+    faults.point("before_commit")
+    try:
+        os.link(scratch, final)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()
+    files.sync_folder(paths.commits)
+    faults.point("after_commit")
+
+
+def read_commit(paths: files.ZooPaths, cohort_id: str) -> Record | None:
+    """The committed record of a cohort, its files checked byte for byte; None if there is none.
+
+    Raises IntegrityError where commit or files are damaged.
+    """
+    path = paths.commit(cohort_id)
+    if not path.exists():
+        return None
+    try:
+        record = Record.from_json(json.loads(path.read_bytes()))
+        complete = record.cohort_id == cohort_id and bool(record.weights and record.rows)
+    except (ValueError, KeyError, TypeError, StopIteration, UnicodeDecodeError) as error:
+        raise IntegrityError(f"The commit {path.name} is damaged: {error}.") from None
+    if not complete:
+        raise IntegrityError(f"The commit {path.name} speaks of another cohort.")
+    for entry in record.files:
+        part = files.inside(paths.root, entry["path"])
+        if not part.is_file() or part.stat().st_size != entry["bytes"] or files.sha256(part) != entry["sha256"]:
+            raise IntegrityError(f"{entry['path']} is missing or damaged.")
+    return record
+
+
+def set_aside(paths: files.ZooPaths, cohort_id: str) -> None:
+    """Move a damaged commit away, so that its cohort runs again; nothing is deleted."""
+    paths.damaged.mkdir(parents=True, exist_ok=True)
+    number = len(list(paths.damaged.glob(f"{cohort_id}*")))
+    paths.commit(cohort_id).rename(paths.damaged / f"{cohort_id}.{number}.json")
+
+
+def read_rows(paths: files.ZooPaths, record: Record) -> pa.Table:
+    """The rows of a part, in order of model and step."""
+    return pq.read_table(files.inside(paths.root, record.rows), page_checksum_verification=True)
+
+
+def read_weights(paths: files.ZooPaths, record: Record) -> np.ndarray:
+    """The weights of a part, float32 [n, P], memory-mapped."""
+    with safe_open(files.inside(paths.root, record.weights), "np") as file:
+        return file.get_tensor(TENSOR)
+
+
+class Checkpoint:
+    """The builder-private state of one unfinished cohort; removed when it is committed.
+
+    An unreadable one means to start again: it can cost time, never a result.
+    """
+
+    def __init__(self, path: Path, cohort_id: str, every_s: float) -> None:
+        self.path, self.cohort_id, self.clock = path, cohort_id, Clock(every_s)
+
+    def due(self) -> bool:
+        return self.clock.due()
+
+    def save(self, state: dict[str, np.ndarray], progress: Progress) -> None:
+        snapshots = [
+            {"model": s.model, "step": s.step, "epoch": s.epoch, "examples_seen": s.examples_seen, "metrics": s.metrics}
+            for s in progress.snapshots
+        ]
+        rest = {
+            "cohort_id": self.cohort_id, "step": progress.step, "active": progress.active.tolist(),
+            "stop_reason": progress.stop_reason, "diverged_step": progress.diverged_step,
+            "best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "snapshots": snapshots,
+        }  # fmt: skip
+        n_params = state["weights"].shape[1]
+        kept = np.array([s.weights for s in progress.snapshots], np.float32).reshape(-1, n_params)
+        text = json.dumps(rest)
+        check = hashlib.sha256(text.encode() + b"".join(state[k].tobytes() for k in sorted(state)) + kept.tobytes())
+        files.write_atomic(self.path, save({**state, TENSOR: kept}, {"rest": text, "sha256": check.hexdigest()}))
+        faults.point("after_checkpoint")
+
+    def load(self) -> tuple[dict[str, np.ndarray], Progress] | None:
+        try:
+            with safe_open(self.path, "np") as file:
+                metadata = file.metadata()
+                state = {name: file.get_tensor(name) for name in file.keys()}
+        except (FileNotFoundError, SafetensorError):
+            return None
+        kept, text = state.pop(TENSOR), metadata["rest"]
+        check = hashlib.sha256(text.encode() + b"".join(state[k].tobytes() for k in sorted(state)) + kept.tobytes())
+        rest = json.loads(text)
+        if check.hexdigest() != metadata["sha256"] or rest.pop("cohort_id") != self.cohort_id:
+            return None
+        rest["active"] = np.array(rest["active"], bool)
+        rest["snapshots"] = [Snapshot(**s, weights=w) for s, w in zip(rest["snapshots"], kept, strict=True)]
+        return state, Progress(**rest)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""Recipe → plan: runs, cohorts with their engines, sources. Trains and writes nothing.
+
+In:  a `Grid`, the engine and device asked for, and where local copies of sources lie.
+Out: a `Plan`, a pure function of these. What it will cost is measured by `estimate.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from typing import Any
+
+from zoo_builder import cohorts, engines, runs
+from zoo_builder.cohorts import Cohort
+from zoo_builder.engines import devices
+from zoo_builder.grid import RECIPE_VERSION, Grid
+from zoo_datasets import sources
+
+log = logging.getLogger("zoo_builder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What will be built: runs and cohorts in plan order, and the sources they learn."""
+
+    grid: Grid
+    runs: list[runs.Run]
+    cohorts: list[Cohort]
+    sources: dict[sources.SourceSpec, sources.Source]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a half-built folder must agree with to be gone on with, as plain JSON values."""
+        value = {
+            "recipe": RECIPE_VERSION,
+            "document": dict(self.grid.document),
+            "engines": sorted({f"{c.engine} on {c.device}" for c in self.cohorts}),
+            "sources": sorted(s.sha256 for s in self.sources.values()),
+        }
+        return json.loads(json.dumps(value))  # type: ignore[no-any-return]
+
+
+def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str | None = None) -> Plan:
+    """The plan of a recipe: a pure function of it, its sources, and the engine asked for.
+
+    Raises GridError, ZooNotFoundError, BuildError.
+    """
+    device = devices.check(device)
+    planned = runs.plan(recipe)
+    loaded: dict[sources.SourceSpec, sources.Source] = {}
+
+    def source_of(spec: sources.SourceSpec) -> sources.Source:
+        if spec not in loaded:
+            loaded[spec] = sources.load(spec, data)
+        return loaded[spec]
+
+    said: set[str] = set()
+
+    def choose(architecture: Any, loss: str, augmentation: Any) -> str:
+        if engine != "auto":
+            engines.check_supported(engine, architecture, loss, augmentation, device)
+            return engine
+        name, reason = engines.choose(architecture, loss, augmentation, device)
+        if reason and reason not in said:
+            said.add(reason)
+            log.info("engine %s: %s", name, reason)
+        return name
+
+    made = cohorts.group(planned, recipe.cohort_size, source_of, choose, device)
+    return Plan(recipe, planned, made, loaded)

@@ -1,0 +1,107 @@
+"""YAML text → plain values, each with the line it stands on.
+
+PyYAML builds the node tree; the values are read here, because YAML 1.1 reads `no` as
+false, `010` as 8, `1e-3` as text, and lets the last of two equal keys win in silence.
+Custom tags, merge keys, cycles and documents that unfold to very many nodes are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from zoo_datasets.errors import GridError
+
+MOST_BYTES = 1_000_000  # a recipe of a thousand lines has 50 kB
+MOST_NODES = 100_000  # aliases can make a few lines unfold to billions
+MOST_DEPTH = 40
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
+_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*)?\.?[0-9_]*([eE][-+]?[0-9]+)?$")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{t}" for t in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")}
+
+Lines = dict[tuple[Any, ...], int]
+
+
+def load(text: bytes, name: str) -> tuple[Any, Lines]:
+    """The value of a document, and path → line (from 1) of each key and item. Raises GridError."""
+    if len(text) > MOST_BYTES:
+        raise GridError(f"{name} has {len(text):,} bytes; a recipe has at most {MOST_BYTES:,}.")
+    try:
+        node = yaml.compose(text.decode("utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise GridError(f"{name} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except RecursionError:
+        raise GridError(f"{name} is nested too deeply; at most {MOST_DEPTH} levels are read.") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise GridError(f"{name}, line {line}: this is not YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise GridError(f"{name}: this is not YAML: {error}.") from None
+    if node is None:
+        raise GridError(f"{name} is empty; a recipe needs at least `zoo: owner/name`.")
+    lines: Lines = {}
+    return _Reader(name, lines).read(node, (), 0), lines
+
+
+def dump(value: Any) -> str:
+    """YAML that `load` reads back to an equal value."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+class _Reader:
+    def __init__(self, name: str, lines: Lines) -> None:
+        self.name, self.lines, self.nodes = name, lines, 0
+
+    def read(self, node: yaml.Node, path: tuple[Any, ...], depth: int) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            raise GridError(f"{self.name} unfolds to more than {MOST_NODES:,} values: aliases of aliases are refused.")
+        if depth > MOST_DEPTH:
+            raise GridError(f"{self.name}, line {line}: nested deeper than {MOST_DEPTH} levels.")
+        if node.tag not in _PLAIN_TAGS:
+            raise GridError(f"{self.name}, line {line}: the tag {node.tag!r} is refused; a recipe holds plain values.")
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, depth)
+        return _scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...], depth: int) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
+                raise GridError(f"{self.name}, line {line}: a key must be a plain name.")
+            key = key_node.value
+            if key in result:
+                first = self.lines[(*path, key)]
+                raise GridError(f"{self.name}, line {line}: `{key}` is given twice (first in line {first}). Keep one.")
+            self.lines[(*path, key)] = line
+            result[key] = self.read(value_node, (*path, key), depth + 1)
+        return result
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    """Plain text by YAML 1.2's core rules; quoted text stays text."""
+    text = node.value
+    if node.style is not None:
+        return text
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    if _INT.match(text):
+        return int(text.replace("_", ""))
+    if any(c.isdigit() for c in text) and _FLOAT.match(text):
+        # 010 and 1_0.5 stay text: what they mean differs between YAML versions.
+        return float(text) if not re.match(r"[-+]?0[0-9]", text) and "_" not in text else text
+    if text in (".inf", "+.inf", "-.inf", ".nan"):
+        return float(text.replace(".", ""))
+    return text

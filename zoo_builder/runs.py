@@ -1,0 +1,243 @@
+"""Grid → runs.
+
+In:  a `Grid`: fixed settings, axes or a random sample, replicates, pairing.
+Out: every `Run` the grid asks for, in plan order, each with its stream keys and its split.
+
+The same grid gives the same runs, with the same ids, in the same order, on any machine.
+Nothing here trains, reads data or touches the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from zoo_builder import settings
+from zoo_builder.grid import RECIPE_VERSION, Draw, Grid
+from zoo_datasets import exact, models, splits, streams
+from zoo_datasets.schema import Column
+from zoo_datasets.sources import SourceSpec, Subset
+
+# 16 hex digits are 64 bits: for a million runs, a chance below 3e-8 that any two share an
+# id (birthday bound n²/2⁶⁵). Eight digits would give about 1 at that size.
+ID_DIGITS = 16
+
+# Which replicate number each stream follows. Dropout and augmentation go with the order:
+# all three are what differs between two trainings from one start on one data set.
+STREAMS = {"init": "init", "order": "order", "subset": "subset", "augment": "order", "dropout": "order"}
+
+# What a setting needs to mean anything; without it the setting is null.
+_MOMENTUM, _ADAM = ("momentum", "nesterov"), ("adam", "adamw")
+_APPLIES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "momentum": ("optimizer", _MOMENTUM),
+    "beta1": ("optimizer", _ADAM),
+    "beta2": ("optimizer", _ADAM),
+    "alpha": ("optimizer", ("rmsprop",)),
+    "eps": ("optimizer", (*_ADAM, "rmsprop")),
+    "schedule_gamma": ("schedule_kind", ("step", "exponential")),
+    "schedule_every_epochs": ("schedule_kind", ("step",)),
+    "schedule_final_frac": ("schedule_kind", ("cosine",)),
+    "init_low": ("init_kind", ("uniform",)),
+    "init_high": ("init_kind", ("uniform",)),
+    "init_mean": ("init_kind", ("normal",)),
+    "init_std": ("init_kind", ("normal",)),
+    "init_value": ("init_kind", ("constant",)),
+}
+_TRIGGER = ("trigger_target", "trigger_size", "trigger_value", "trigger_position")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One planned training. Its model will have the same id."""
+
+    id: str
+    settings: Mapping[str, Any]  # every setting of `settings.SETTINGS`; null where it means nothing
+    axes: Mapping[str, str]  # varied factor → label of the level
+    replicate: Mapping[str, int]  # of init, order, subset
+    keys: Mapping[str, str]  # of init, order, subset, augment, dropout
+    snapshots: Mapping[str, Any]
+    split: str
+
+    @property
+    def init_group(self) -> str:
+        """Models that share an initialization share this; they are never split apart."""
+        return self.keys["init"][:ID_DIGITS]
+
+    @property
+    def source(self) -> SourceSpec:
+        s = self.settings
+        return SourceSpec(
+            id=s["source"], config=s["source_config"], train=s["source_train"], validation=s["source_validation"],
+            test=s["source_test"], scale=s["scale"], mean=s["source_mean"], std=s["source_std"], resize=s["resize"],
+            channels=s["channels"], image_column=s["image_column"], label_column=s["label_column"],
+        )  # fmt: skip
+
+    @property
+    def subset(self) -> Subset:
+        s = self.settings
+        trigger = {k: s[k] for k in _TRIGGER if s[k] is not None}
+        return Subset(
+            frac=s["subset_frac"], classes=s["subset_classes"], relabel=s["subset_relabel"],
+            label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"], **trigger,
+        )  # fmt: skip
+
+
+def plan(grid: Grid) -> list[Run]:
+    """Every run of the grid in plan order: replicate first, then points by a stable hash.
+
+    Any prefix is a fair sample of the points. Raises GridError where the init groups
+    cannot fill the splits.
+    """
+    found: dict[str, Run] = {}
+    numbers = _replicates(grid)
+    ordered = list(_points(grid))
+    if not grid.sample_models:  # random points are in random order already
+        ordered.sort(key=lambda p: streams.digest(p[0]))
+    for replicate in numbers:
+        for labels, values in ordered:
+            run = _run(grid, labels, values, replicate)
+            found.setdefault(run.id, run)
+            if grid.limit is not None and len(found) == grid.limit:
+                break
+        else:
+            continue
+        break
+    assigned = splits.assign((r.init_group for r in found.values()), grid.splits)
+    return [dataclasses.replace(r, split=assigned[r.init_group]) for r in found.values()]
+
+
+def _replicates(grid: Grid) -> list[dict[str, int]]:
+    if grid.tied:
+        return [{"init": i, "order": i, "subset": i} for i in range(grid.replicates["init"])]
+    ranges = [range(grid.replicates[name]) for name in ("init", "order", "subset")]
+    return [dict(zip(("init", "order", "subset"), combo, strict=True)) for combo in itertools.product(*ranges)]
+
+
+def _points(grid: Grid) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Labels and settings of each point."""
+    if not grid.sample_models:
+        for levels in itertools.product(*(a.levels for a in grid.axes)):
+            labels = {a.name: lv.label for a, lv in zip(grid.axes, levels, strict=True)}
+            yield labels, {k: v for lv in levels for k, v in lv.values.items()}
+        return
+    draws = [(d, streams.uniforms(_key(grid, "sample", {"axis": d.name}), grid.sample_models)) for d in grid.draws]
+    for i in range(grid.sample_models):
+        labels, values = {}, {}
+        for draw, u in draws:
+            labels[draw.name], chosen = _drawn(draw, float(u[i]))
+            values |= chosen
+        yield labels, values
+
+
+def _drawn(draw: Draw, u: float) -> tuple[str, Mapping[str, Any]]:
+    if draw.kind == "choice":
+        level = draw.levels[int(u * len(draw.levels))]
+        return level.label, level.values
+    value: Any
+    if draw.kind == "integer":
+        value = int(draw.low) + int(u * (int(draw.high) - int(draw.low) + 1))
+    elif draw.kind == "uniform":
+        value = draw.low + (draw.high - draw.low) * u
+    else:
+        ratio = exact.log(exact.np.array([draw.high / draw.low]))
+        value = float(draw.high * exact.exp((u - 1.0) * ratio)[0])
+    values = {draw.name: value}
+    return settings.label(draw.name, values), values
+
+
+def _run(grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], replicate: Mapping[str, int]) -> Run:
+    resolved = normalize({**grid.fixed, **values})
+    keys = {}
+    for stream, follows in STREAMS.items():
+        # Levels of an axis in `paired` do not enter: twins along it share the stream. Data
+        # axes never enter the subset stream, so that fractions nest across their levels.
+        free = {
+            name: label
+            for name, label in labels.items()
+            if name not in grid.paired and not (stream == "subset" and name in settings.DATA_AXES)
+        }
+        keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
+    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, dict(grid.snapshots)]
+    return Run(
+        streams.digest(identity)[:ID_DIGITS], resolved, dict(labels), dict(replicate), keys, dict(grid.snapshots), ""
+    )
+
+
+def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:
+    return streams.stream_key({"seed": grid.seed, "stream": stream, **parts})
+
+
+def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what means nothing set to null, and what depends on others worked out."""
+    result = dict(values)
+    for name, (on, allowed) in _APPLIES.items():
+        if values[on] not in allowed:
+            result[name] = None
+    if values["trigger_frac"] == 0:
+        result |= dict.fromkeys(_TRIGGER)
+    if values["init_bias"] is None:
+        preset = values["architecture"]
+        result["init_bias"] = models.PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0
+    return result
+
+
+# ── run ↔ row ─────────────────────────────────────────────────────────────────────────
+
+LABELS = (*settings.COMPOSITES,)
+
+
+def factor_columns() -> list[Column]:
+    """The typed column of every setting, and of the composites' labels."""
+    columns = [Column(s.name, s.type, s.doc) for s in settings.SETTINGS.values()]
+    return columns + [Column(name, pa.string(), f"label of `{name}`: all its settings in one") for name in LABELS]
+
+
+def factors(run: Run) -> dict[str, Any]:
+    """The values of `factor_columns` for a run."""
+    row = {name: list(v) if isinstance(v, tuple) else v for name, v in run.settings.items()}
+    row["architecture"] = settings.label("architecture", run.settings)
+    with_defaults = {k: settings.SETTINGS[k].default if v is None else v for k, v in run.settings.items()}
+    if run.settings["init_bias"] == models.PRESET_BIAS.get(row["architecture"], 0.0):
+        with_defaults["init_bias"] = None  # the preset's own bias is no deviation
+    return row | {name: settings.label(name, with_defaults) for name in LABELS}
+
+
+def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mapping[str, Any] | list[str] = ()) -> Run:
+    """The run a row of `models` describes: what `verify` retrains from.
+
+    `layer_lists` are the manifest's architectures that are not presets.
+    """
+    values: dict[str, Any] = {}
+    for name, setting in settings.SETTINGS.items():
+        value = row[name]
+        values[name] = tuple(value) if setting.kind in ("ints", "floats") and value is not None else value
+    values["architecture"] = layer_lists.get(row["architecture"], row["architecture"])
+    return Run(
+        row["model_id"], values, {a: factor_label(a, row) for a in axes},
+        {name: row[f"replicate_{name}"] for name in ("init", "order", "subset")},
+        {name: row[f"{name}_key"] for name in STREAMS}, json.loads(row["snapshot_schedule"]), row["split"],
+    )  # fmt: skip
+
+
+def factor_label(axis: str, row: Mapping[str, Any]) -> str:
+    """The label of an axis' level from the metadata row."""
+    value = row[axis]
+    return value if isinstance(value, str) else streams.canonical_json(value)
+
+
+def total_steps(run: Run, n_train: int) -> int:
+    """The run's budget in updates, given the number of its training images."""
+    s = run.settings
+    per_epoch = -(-n_train // s["batch_size"])
+    if s["steps"] is not None:
+        return int(s["steps"])
+    if s["examples"] is not None:
+        whole, rest = divmod(s["examples"], n_train)
+        return whole * per_epoch + math.ceil(rest / s["batch_size"])
+    return int(s["epochs"]) * per_epoch

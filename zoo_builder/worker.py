@@ -1,0 +1,64 @@
+"""A cohort → its part: what one worker does, from arrays to a record.
+
+Runs in this process or on a Ray worker; the worker writes files but never commits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo_builder import engines, parts
+from zoo_builder.cohorts import Cohort
+from zoo_builder.engines import devices
+from zoo_builder.engines.trainer import Snapshot, Trainer, data_of, job_of
+from zoo_datasets import files, sources
+
+CHECKPOINT_EVERY_S = 60.0  # what a kill can cost; a checkpoint takes milliseconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A cohort and where it goes. Nothing of it but the cohort can change a result."""
+
+    cohort: Cohort
+    out: str
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A finished cohort: its record, and the seconds it took for the log."""
+
+    record: parts.Record
+    seconds: float
+
+
+def train_cohort(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]) -> Done:
+    """Train a cohort to its part on disk. `shared` holds the sources by their specs.
+
+    Raises OSError where the disk is full or read-only.
+    """
+    started = time.monotonic()
+    cohort, paths = task.cohort, files.ZooPaths(Path(task.out))
+    checkpoint = parts.Checkpoint(paths.checkpoint(cohort.id), cohort.id, task.checkpoint_every_s)
+    snapshots, results, engine = train(cohort, shared[cohort.runs[0].source], checkpoint)
+    ids = [r.id for r in cohort.runs]
+    extra = [{**result, "n_train": cohort.n_train} for result in results]
+    record = parts.write_part(paths, cohort.id, ids, snapshots, extra, engine)
+    return Done(record, time.monotonic() - started)
+
+
+def train(
+    cohort: Cohort, source: sources.Source, checkpoint: parts.Checkpoint | None = None
+) -> tuple[list[Snapshot], list[dict[str, Any]], dict[str, str]]:
+    """Snapshots in order of model and step, each model's result, and the engine that made them."""
+    data = data_of(cohort, source)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    snapshots: list[Snapshot] = []
+    results = Trainer(cohort, source, data, backend).run(snapshots.append, checkpoint)
+    isa = devices.isa(backend.name, cohort.device)
+    return snapshots, results, {"name": backend.name, "version": backend.version, "isa": isa}

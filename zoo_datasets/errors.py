@@ -1,0 +1,66 @@
+"""The errors a user of a zoo can act on, and the two helpers that word them.
+
+    ZooError
+    ├── GridError(ValueError)               a recipe that cannot be built
+    ├── ZooNotFoundError(FileNotFoundError) no zoo, source or model of that name
+    ├── IntegrityError(ValueError)          bytes that are not what was sealed
+    ├── FormatVersionError(ValueError)      a zoo newer than this library
+    └── BuildError(RuntimeError)            a build that had to stop
+
+A message says what is wrong with its value and place, what is allowed, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Base of every deliberate error; catch this to catch them all."""
+
+
+class GridError(ZooError, ValueError):
+    """The recipe asks for something that does not exist or cannot be built."""
+
+
+class ZooNotFoundError(ZooError, FileNotFoundError):
+    """No zoo, source or model of that name where it was looked for."""
+
+    # FileNotFoundError formats its arguments as (errno, text, …); we have one text.
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class IntegrityError(ZooError, ValueError):
+    """The bytes found are not the bytes that were sealed."""
+
+
+class FormatVersionError(ZooError, ValueError):
+    """The zoo was written by a newer version of the format."""
+
+
+class BuildError(ZooError, RuntimeError):
+    """The build stopped; what was finished is kept and the next run goes on from there."""
+
+
+# Longer lists hide the one name that the reader looks for.
+MOST_ALTERNATIVES = 10
+
+
+def alternatives(known: Iterable[object], name: object = "") -> str:
+    """`a, b, c` with at most ten of the known names, those most like `name` kept."""
+    names = sorted(str(k) for k in known)
+    if len(names) > MOST_ALTERNATIVES:
+        near = difflib.get_close_matches(str(name), names, n=MOST_ALTERNATIVES, cutoff=0.0)
+        return ", ".join(sorted(near)) + f", … ({len(names)} in all)"
+    return ", ".join(names)
+
+
+def unknown(what: str, name: object, known: Iterable[object], where: str = "") -> str:
+    """`Unknown axis 'x' in grid.yaml, line 3. Known: … Did you mean `y`?`"""
+    names = [str(k) for k in known]
+    place = f" in {where}" if where else ""
+    text = f"Unknown {what} {str(name)!r}{place}. Known: {alternatives(names, name)}."
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return text + (f" Did you mean `{near[0]}`?" if near else "")

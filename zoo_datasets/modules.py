@@ -1,0 +1,91 @@
+"""`Architecture` → `nn.Module`, and flat vector ↔ state dict. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from zoo_datasets import models
+
+_ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+
+class Network(nn.Module):
+    """The network of an architecture; submodules carry the names of its nodes.
+
+    `dropout` is the rate where the architecture leaves it to the model.
+    """
+
+    def __init__(self, architecture: models.Architecture, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.architecture = architecture
+        shapes = {"input": architecture.input_shape}
+        for node in architecture.nodes:
+            self.add_module(node.name, _layer(node, shapes[node.inputs[0]], dropout))
+            shapes[node.name] = node.shape
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = {"input": images}  # (B, …) each
+        for node in self.architecture.nodes:
+            values[node.name] = self.get_submodule(node.name)(values[node.inputs[0]])
+        return values[self.architecture.nodes[-1].name]  # (B, C)
+
+    def load_vector(self, vector: np.ndarray, step: int = 0) -> Network:
+        """Set every tensor from a flat vector [n_params]; `step` is what batch norm counts."""
+        self.load_state_dict(to_state_dict(vector, self.architecture, step))
+        return self
+
+
+class _GlobalAveragePool(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))  # (B, C, H, W) → (B, C)
+
+
+def _layer(node: models.Node, shape: tuple[int, ...], dropout: float) -> nn.Module:
+    a = node.attrs
+    if node.op == "conv":
+        return nn.Conv2d(shape[0], a["channels"], a["kernel"], a["stride"], a["padding"])
+    if node.op == "linear":
+        return nn.Linear(shape[0], a["features"])
+    if node.op == "max_pool":
+        return nn.MaxPool2d(a["kernel"], a["stride"])
+    if node.op == "avg_pool":
+        return nn.AvgPool2d(a["kernel"], a["stride"])
+    if node.op == "global_avg_pool":
+        return _GlobalAveragePool()
+    if node.op == "batch_norm":
+        kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+        return kind(shape[0], eps=models.BATCH_NORM_EPS, momentum=models.BATCH_NORM_MOMENTUM)
+    if node.op == "dropout":
+        return nn.Dropout(dropout if a["rate"] is None else a["rate"])
+    if node.op == "flatten":
+        return nn.Flatten()
+    return _ACTIVATIONS[node.op]()
+
+
+def to_state_dict(vector: np.ndarray, architecture: models.Architecture, step: int = 0) -> dict[str, torch.Tensor]:
+    """The state dict of a flat vector [n_params]; it owns its memory."""
+    state = {
+        name: torch.tensor(value) for name, value in models.unflatten(np.asarray(vector), architecture.layout).items()
+    }
+    for node in architecture.nodes:
+        if node.op == "batch_norm":  # not stored: it is the step itself
+            state[f"{node.name}.num_batches_tracked"] = torch.tensor(step)
+    return state
+
+
+def to_vector(state: Mapping[str, torch.Tensor], architecture: models.Architecture) -> np.ndarray:
+    """The flat float32 vector [n_params] of a state dict. Raises KeyError, ValueError."""
+    arrays = {e.name: state[e.name].detach().cpu().numpy() for e in architecture.layout}
+    return models.flatten(arrays, architecture.layout)

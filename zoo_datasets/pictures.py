@@ -1,0 +1,241 @@
+"""A Hugging Face image-classification dataset → its labels, and the pixels of the rows asked for.
+
+In:  an id and the folder of a local copy, or none for the Hub; rows.
+Out: tables with undecoded pictures; int64 labels; uint8 pixels (n, C, H, W).
+
+`datasets` caches a local folder under its name, not its content, and under HOME. So a local
+copy is loaded into a temporary cache, which lives as long as `opened`: a rebuilt copy gives
+its new rows, and nothing else is written. The Hub's cache is keyed by commit and is used.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError, unknown
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+# Pillow's modes of eight bits a channel → the mode read when the grid does not say.
+MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+# One question to the Hub before `datasets` asks: its own retries take 23 s without a network.
+PATIENCE_S = 5.0
+# Undecoded pictures held at once; bounds memory, and is too many for its own cost to show.
+ROWS_AT_ONCE = 1000
+
+
+@contextmanager
+def opened(source: str, config: str | None, folder: Path | None) -> Iterator[dict[str, Dataset]]:
+    """The splits of the dataset by name, pictures undecoded.
+
+    Raises ZooNotFoundError, GridError (no such config) or IntegrityError (unreadable files).
+    """
+    import datasets
+
+    where = f"in {str(folder)!r}" if folder else "on the Hugging Face Hub"
+    with ExitStack() as stack:
+        if folder:
+            cache = tempfile.TemporaryDirectory(prefix="zoo-source-", ignore_cleanup_errors=True)
+            settings = {"path": str(folder), "cache_dir": stack.enter_context(cache)}
+            stack.enter_context(_no_progress_bars())
+        else:
+            # The prefix keeps a folder of the same name in the working directory out of it.
+            settings = {"path": f"hf://datasets/{source}"}
+            if not _hub_answers():
+                stack.enter_context(_from_cache_alone())
+        try:
+            splits = datasets.load_dataset(name=config, **settings)
+        except ConnectionError as error:
+            raise ZooNotFoundError(
+                f"Source {source!r} has no local copy and the Hugging Face Hub does not answer. "
+                f"Set ZOO_DATA or --data to a folder that holds {source}/, or connect to the Hub."
+            ) from error
+        except FileNotFoundError as error:
+            raise ZooNotFoundError(f"No source {source!r} {where}: {error}") from error
+        except datasets.exceptions.DatasetsError as error:
+            raise IntegrityError(f"Source {source!r} {where} cannot be read: {error.__cause__ or error}") from error
+        except ValueError as error:  # an unknown or a missing config; the message lists them
+            raise GridError(f"Source {source!r} {where}: {error}") from error
+        yield dict(splits)
+
+
+def columns(source: str, tables: dict[str, Dataset], image: str | None, label: str | None) -> tuple[str, str]:
+    """The names of the image and the label column, found from the features where not given."""
+    import datasets
+
+    features = next(iter(tables.values())).features
+    pictured = [name for name, feature in features.items() if _is_picture(feature)]
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    plain = [n for n, f in features.items() if isinstance(f, datasets.Value) and f.dtype.startswith(("int", "str"))]
+    named = [name for name in ("label", "labels") if name in classes + plain]
+    image = _column(source, "image", image, features, pictured, [n for n in ("image", "img") if n in pictured])
+    label = _column(source, "label", label, features, classes or named, named)
+    if image not in pictured:
+        raise GridError(f"Source {source!r} has no pictures in column {image!r}, but {_described(features[image])}.")
+    if label not in classes + plain:
+        raise GridError(f"Source {source!r} has no classes in column {label!r}, but {_described(features[label])}.")
+    return image, label
+
+
+def class_names(table: Dataset, label: str) -> list[Any]:
+    """The classes in the order of their numbers: as published, or the sorted values of the column."""
+    published = getattr(table.features[label], "names", None)
+    values = published or sorted(value for value in set(table.unique(label)) if value is not None)
+    return [v for v in values if not isinstance(v, int) or v >= 0]  # a negative number says: not labeled
+
+
+def labels(table: Dataset, label: str, names: list[Any]) -> np.ndarray:
+    """The class of every row, int64 [n]; −1 where it has none of `names`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = table.select_columns([label]).with_format("arrow")[:].column(0)
+    if not hasattr(table.features[label], "names"):
+        values = pc.index_in(values, value_set=pa.array(names, values.type))
+    return values.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def read(
+    source: str, split: str, table: Dataset, image: str, channels: int | None, resize: int | None, rows: np.ndarray
+) -> np.ndarray:
+    """The pixels of these rows, uint8 (n, C, H, W). Raises GridError where shapes differ."""
+    import datasets
+
+    undecoded = table.select_columns([image]).cast_column(image, datasets.Image(decode=False)).with_format("arrow")
+    out: np.ndarray | None = None
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        for place, (row, value) in enumerate(zip(some, undecoded[some].column(0).to_pylist(), strict=True), start):
+            where = f"source {source!r}, split {split!r}, row {row}"
+            one = pixels(_decoded(value, where), channels, resize, where)
+            if out is None:
+                out = np.empty((len(rows), *one.shape), np.uint8)
+            if one.shape != out.shape[1:]:
+                raise GridError(
+                    f"Images differ in shape: {_shape(out[0])} and, in {where}, {_shape(one)}. "
+                    "Set resize for one size, channels for gray or RGB."
+                )
+            out[place] = one
+    assert out is not None
+    return out
+
+
+def pixels(picture: Image, channels: int | None, resize: int | None, where: str = "") -> np.ndarray:
+    """The picture's pixels, uint8 (C, H, W): converted to gray or RGB, then resized, by Pillow."""
+    from PIL import Image
+
+    if picture.mode not in MODES:
+        raise GridError(
+            f"Image of mode {picture.mode!r} in {where}; known are {', '.join(MODES)}: eight bits a channel."
+        )
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # straight to RGB warns
+    mode = {None: MODES[picture.mode], 1: "L", 3: "RGB"}[channels]
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if resize and picture.size != (resize, resize):
+        picture = picture.resize((resize, resize), Image.Resampling.BILINEAR)
+    array = np.asarray(picture)
+    return array[None] if mode == "L" else array.transpose(2, 0, 1)
+
+
+def gray(array: np.ndarray) -> Image:
+    """The picture of a uint8 array (H, W)."""
+    from PIL import Image
+
+    return Image.fromarray(array)
+
+
+def _decoded(value: dict[str, Any] | None, where: str) -> Image:
+    from PIL import Image
+
+    if value is None:
+        raise IntegrityError(f"No image in {where}.")
+    try:
+        picture = Image.open(io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
+        picture.load()
+    except (OSError, SyntaxError) as error:  # Pillow calls a damaged PNG a SyntaxError
+        raise IntegrityError(f"Image in {where} cannot be decoded: {error}") from error
+    return picture
+
+
+def _column(
+    source: str, what: str, asked: str | None, features: dict[str, Any], candidates: list[str], usual: list[str]
+) -> str:
+    if asked is not None:
+        if asked not in features:
+            raise GridError(unknown(f"{what}_column", asked, features, f"source {source!r}"))
+        return asked
+    if len(candidates) == 1 or usual:
+        return (usual if len(candidates) > 1 else candidates or usual)[0]
+    listed = ", ".join(f"{name} ({_described(feature)})" for name, feature in features.items())
+    raise GridError(
+        f"Source {source!r} has {'several' if candidates else 'no'} {what} columns among: {listed}. "
+        f"Name one as {what}_column, or use an image classification set."
+    )
+
+
+def _is_picture(feature: Any) -> bool:
+    """An Image feature, or its storage in a table that was written without one."""
+    import datasets
+
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
+
+def _described(feature: Any) -> str:
+    import datasets
+
+    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
+
+
+def _shape(image: np.ndarray) -> str:
+    channels, height, width = image.shape
+    return f"{height}×{width} {'gray' if channels == 1 else 'RGB'}"
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub can be asked: anything it says will do."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+    except Exception:  # whose type is that of requests, httpx or httpx2, as huggingface_hub's version has it
+        return False
+    return True
+
+
+@contextmanager
+def _from_cache_alone() -> Iterator[None]:
+    """`datasets` does not ask the Hub, and loads what it has downloaded before."""
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
