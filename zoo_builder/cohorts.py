@@ -71,7 +71,7 @@ def group(
             chunk = tuple(group_runs[start : start + size])
             arch, n, sha = facts[key]
             loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
-            made.append(_cohort(chunk, arch, n, choose(arch, loss, augmentation), device, sha))
+            made.append(make(chunk, arch, n, choose(arch, loss, augmentation), device, sha))
     order = {run.id: i for i, run in enumerate(planned)}
     return sorted(made, key=lambda c: order[c.runs[0].id])
 
@@ -90,9 +90,10 @@ def _alike(run: Run) -> list[Any]:
     return [relabelled, *(run.settings[k] for k in (*_DATA, *_AUGMENT, *_PATCH, "batch_size", "loss"))]
 
 
-def _cohort(
+def make(
     chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str
 ) -> Cohort:
+    """A cohort of these runs in this order, with its id."""
     spec = {
         "recipe_version": RECIPE_VERSION,
         "runs": [[r.id, dict(r.keys)] for r in chunk],

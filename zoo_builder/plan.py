@@ -35,6 +35,8 @@ class Plan:
         value = {
             "recipe": RECIPE_VERSION,
             "document": dict(self.grid.document),
+            "models": len(self.runs),
+            "cohorts": len(self.cohorts),
             "engines": sorted({f"{c.engine} on {c.device}" for c in self.cohorts}),
             "sources": sorted(s.sha256 for s in self.sources.values()),
         }
@@ -62,7 +64,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
             engines.check_supported(engine, architecture, loss, augmentation, device)
             return engine
         name, reason = engines.choose(architecture, loss, augmentation, device)
-        if reason and reason not in said:
+        if name != "native" and reason not in said:
             said.add(reason)
             log.info("engine %s: %s", name, reason)
         return name

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_builder import faults, parts, recipe_yaml, runs, settings
+from zoo_builder import faults, fingerprint, parts, recipe_yaml, runs, settings
 from zoo_builder.plan import Plan
-from zoo_datasets import card, files, models, schema, shards, splits, streams
+from zoo_datasets import card, files, models, schema, shards, splits
 from zoo_datasets.streams import canonical_json
 
 log = logging.getLogger("zoo_builder")
@@ -56,6 +56,7 @@ class _Zoo:
 
     def __init__(self, paths: files.ZooPaths, planned: Plan, records: Mapping[str, parts.Record]) -> None:
         self.paths, self.planned, self.records = paths, planned, records
+        self.plan_index = {run.id: i for i, run in enumerate(planned.runs)}
         self.cohort_of = {run.id: c for c in planned.cohorts for run in c.runs}
         self.result_of = {m["model_id"]: m for r in records.values() for m in r.models}
         self.splits = [s for s in files.SPLITS if any(r.split == s for r in planned.runs)]
@@ -162,6 +163,7 @@ class _Zoo:
         return {
             "model_id": run.id,
             "split": run.split,
+            "plan_index": self.plan_index[run.id],
             **{f"replicate_{k}": v for k, v in run.replicate.items()},
             **{f"{k}_key": v for k, v in run.keys.items()},
             "init_group": run.init_group,
@@ -171,6 +173,7 @@ class _Zoo:
             "n_train": result["n_train"],
             "snapshot_schedule": canonical_json(run.snapshots),
             "engine": engine["name"],
+            "device": cohort.device,
             "engine_version": engine["version"],
             "isa": engine["isa"],
             "cohort_id": cohort.id,
@@ -282,20 +285,15 @@ class _Zoo:
                 for spec, source in self.planned.sources.items()
             ],
             "engines": [{"engine": e, "version": v, "isa": i} for e, v, i in sorted(used)],
-            "digests": digests(tables),
+            "digests": schema.digests(tables),
+            "fingerprints": fingerprint.of(self.planned.cohorts, self.planned.sources),
+            "population": fingerprint.population(tables["models"]),
             "files": [files.record(root, p) for p in sealed],
         }
 
 
 # Columns of `models` that describe the published snapshot.
 PUBLISHED = ("step", "epoch", "examples_seen", "weights_sha256")
-
-def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
-    """Content digests that survive a new pyarrow: of the weights' bytes, and of each table's values."""
-    rows = {f"{name}_rows": schema.rows_digest(t.drop_columns([c for c in t.column_names if c == "weights"]))
-            for name, t in tables.items()}  # fmt: skip
-    return {"weights": streams.digest(tables["snapshots"]["weights_sha256"].to_pylist()), **rows}
-
 
 def _leaves(full: pa.Schema) -> list[str]:
     """Parquet paths of the columns: a list column's values lie under `.list.element`."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from zoo_datasets import streams
 
 FORMAT_VERSION = 1
 WEIGHTS_DTYPE = "float32"
@@ -67,6 +70,7 @@ SNAPSHOT_TAIL = (
 MODEL_HEAD = (
     Column("model_id", _S, "16 hex digits: what the run was asked to be"),
     Column("split", _S, "train, validation or test"),
+    Column("plan_index", _I, "place in plan order, from 0; any prefix is a fair sample"),
     Column("replicate_init", _I, "repeat number of the initialization at this point"),
     Column("replicate_order", _I, "repeat number of the batch order (and dropout, augmentation)"),
     Column("replicate_subset", _I, "repeat number of the data subset, label noise and trigger draw"),
@@ -84,6 +88,7 @@ MODEL_TAIL = (
     Column("n_train", _I, "training images of this model"),
     Column("snapshot_schedule", _S, "when snapshots were taken, as canonical JSON"),
     Column("engine", _S, "what trained it: torch_loop, torch_batched or native"),
+    Column("device", _S, "cpu or cuda"),
     Column("engine_version", _S, "version the bits depend on"),
     Column("isa", _S, "instruction set the bits depend on"),
     Column("cohort_id", _S, "SHA-256 of the cohort's specification"),
@@ -102,6 +107,14 @@ MODEL_TAIL = (
     Column("relation", _S, "how it continues its parent; else null"),
     Column("weights_sha256", _S, "SHA-256 of the published weights' little-endian float32 bytes"),
 )
+
+
+def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Content digests of a zoo: of all weights' bytes, and of the values of each table but its weights."""
+    result = {"weights": streams.digest(tables["snapshots"]["weights_sha256"].to_pylist())}
+    for name, table in tables.items():
+        result[f"{name}_rows"] = rows_digest(table.drop_columns([c for c in table.column_names if c == "weights"]))
+    return result
 
 
 def rows_digest(table: pa.Table) -> str:

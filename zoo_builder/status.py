@@ -1,0 +1,43 @@
+"""A zoo's folder → how far it is, in a few lines. Reads only small files."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+
+from zoo_datasets import check, files
+from zoo_datasets.errors import ZooNotFoundError
+
+
+def describe(paths: files.ZooPaths) -> list[str]:
+    """Lines that say what is done and what is missing. Raises ZooNotFoundError."""
+    if paths.manifest.exists():
+        counts = check.read_manifest(paths.root)["counts"]
+        models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
+        return [f"{paths.root}: finished; {models:,} models, {snapshots:,} snapshots, {counts['diverged']:,} diverged"]
+    try:
+        recipe = json.loads(paths.recipe.read_bytes())
+    except (FileNotFoundError, ValueError):
+        raise ZooNotFoundError(f"{paths.root} holds no zoo and no build. Name the folder given to --out.") from None
+    records = [json.loads(p.read_bytes()) for p in sorted(paths.commits.glob("*.json"))]
+    models = [m for r in records for m in r["models"]]
+    diverged = sum(m["diverged_step"] is not None for m in models)
+    lines = [
+        f"{paths.root}: {'being built' if _locked(paths) else 'not finished, nobody is building it'}; "
+        f"{len(models):,} of {recipe['models']:,} models, {len(records):,} of {recipe['cohorts']:,} cohorts, {diverged:,} diverged"
+    ]
+    for path in sorted(paths.failed.glob("*.json")):
+        failure = json.loads(path.read_bytes())
+        lines.append(f"failed: cohort {failure['cohort_id'][:16]}, {len(failure['runs'])} models: {failure['error']}")
+    return lines
+
+
+def _locked(paths: files.ZooPaths) -> bool:
+    try:
+        with paths.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
