@@ -1,0 +1,24 @@
+# Two commands on a fresh machine with Python 3.11, each complete in itself:
+#   make zoo    install, then build the digits zoo
+#   make test   install, then run the tests   (ARGS="-m 'not gpu and not network'" runs the slow ones too)
+PYTHON ?= python3.11
+VENV ?= .venv
+ARGS ?=
+NATIVE := $(wildcard zoo_builder/native/*.cpp zoo_builder/native/*.h) CMakeLists.txt
+
+.PHONY: zoo test lint
+
+zoo: $(VENV)/installed
+	$(VENV)/bin/python -m zoo_builder --grid grids/digits.yaml
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+# The kernels are compiled here; editing Python needs no new install.
+$(VENV)/installed: pyproject.toml $(NATIVE)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
