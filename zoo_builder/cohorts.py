@@ -131,8 +131,7 @@ def augmentation_of(run: Run, source: sources.Source) -> Augmentation:
         raise GridError(f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer.")
     # scaled = (raw / peak − mean) / std: black is −mean/std, and noise on 0–1 grows by 1/std.
     pairs = list(zip(source.mean, source.std, strict=True))
-    unit = 255.0 if s["scale"] == "none" and source.peak == 1 else 1.0
-    noise = tuple(s["augment_noise_std"] * unit / std for _, std in pairs) if s["augment_noise_std"] else ()
+    noise = tuple(s["augment_noise_std"] / std for _, std in pairs) if s["augment_noise_std"] else ()
     fill = tuple(-mean / std for mean, std in pairs)
     return Augmentation(s["augment_shift"], s["augment_crop"], s["augment_flip"], noise, fill)
 

@@ -54,7 +54,7 @@ _TABLE = (
     Setting("source", "source.id", "str", "digits", "`digits`, `iris`, or a Hugging Face dataset id"),
     Setting("source_config", "source.config", "str", None, "configuration of that dataset", axis=False),
     Setting("source_train", "source.train", "int", None, "training images taken from the source", 1),
-    Setting("source_validation", "source.validation", "int", None, "validation images", 0, axis=False),
+    Setting("source_validation", "source.validation", "int", None, "validation images", 1, axis=False),
     Setting("source_test", "source.test", "int", None, "test images", 1, axis=False),
     Setting("scale", "source.scale", "choice", "standardize", "how pixels become inputs", choices=SCALES),
     Setting("source_mean", "source.mean", "floats", None, "explicit mean per channel, of pixels in 0–1", axis=False),

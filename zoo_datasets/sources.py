@@ -240,6 +240,8 @@ def _places(spec: SourceSpec, lengths: dict[str, int]) -> dict[str, tuple[str, n
 
 def _roles(source: str, splits: list[str]) -> tuple[str, str, str]:
     """The splits that hold train, validation and test images; the train split where there is no other."""
+    if not splits:
+        raise GridError(f"Source {source!r} has no split with labels; it cannot be learned from.")
     if "train" not in splits and len(splits) > 1:
         raise GridError(f"Source {source!r} has no split 'train'; it has {', '.join(splits)}.")
     train = "train" if "train" in splits else splits[0]

@@ -99,18 +99,18 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     rows = np.stack([e.rows + n * e.poisoned for e in examples]).astype(np.int32)
 
     def part(which: sources.Part) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = which.images, which.labels
-        if first.relabel and first.classes is not None:
-            keep = np.isin(labels, first.classes)
-            number = {c: i for i, c in enumerate(first.classes)}
-            images, labels = images[keep], np.array([number[int(c)] for c in labels[keep]], np.int64)
-        return source.scaled(images), labels
+        """Images and labels as the head numbers them, without those that it has no class for."""
+        labels = sources.relabeled(which.labels, first)
+        known = labels >= 0
+        return which.images[known], labels[known]
 
-    test = part(source.test)
-    triggered = source.scaled(sources.stamp(source.test.images, first, source.peak)) if first.trigger_frac else None
+    validation, test = part(source.validation), part(source.test)
+    triggered = None
+    if first.trigger_frac:
+        triggered = source.scaled(sources.stamp(test[0], first, source.peak))
     return Data(
         pool, examples, rows, np.stack([e.labels for e in examples]).astype(np.int32),
-        np.stack([e.clean_labels for e in examples]).astype(np.int32), part(source.validation), test, triggered,
+        np.stack([e.clean_labels for e in examples]).astype(np.int32), (source.scaled(validation[0]), validation[1]), (source.scaled(test[0]), test[1]), triggered,
     )  # fmt: skip
 
 
@@ -236,6 +236,15 @@ class Trainer:
         )
         self._at_event(progress)
         return progress
+
+    def weights_after(self, steps: int) -> np.ndarray:
+        """Weights (M, P) after so many steps from the start, without snapshots or stop rules."""
+        count = len(self.runs)
+        progress = Progress(0, np.ones(count, bool), [None] * count, [None] * count, [], [], [])
+        while progress.step < steps:
+            epoch_end = (progress.step // self.per_epoch + 1) * self.per_epoch
+            self._advance_to(progress, min(steps, epoch_end))
+        return self.backend.state()["weights"]
 
     # ── between events ──
 
@@ -382,9 +391,10 @@ class Trainer:
                 pair = row[f"train_{what}"], row[f"test_{what}"]
                 row[f"gap_{what}"] = None if None in pair else pair[0] - pair[1]
             row["attack_success"] = None
-            target = self.runs[m].subset.trigger_target
-            if attacked is not None and target is not None:
-                row["attack_success"] = scoring.attack_success(attacked[m][self.source.test.labels != target], target)
+            subset = self.runs[m].subset
+            if attacked is not None and subset.trigger_target is not None:
+                head = int(sources.relabeled(np.array([subset.trigger_target]), subset)[0])
+                row["attack_success"] = scoring.attack_success(attacked[m][d.test[1] != head], head)
             result[m] = row
         return result
 
