@@ -61,7 +61,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
 
     def choose(architecture: Any, loss: str, augmentation: Any) -> str:
         if engine != "auto":
-            engines.check_supported(engine, architecture, loss, augmentation, device)
+            devices.check_supported(engine, architecture, loss, augmentation, device)
             return engine
         name, reason = engines.choose(architecture, loss, augmentation, device)
         if name != "native" and reason not in said:
