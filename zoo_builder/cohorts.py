@@ -10,6 +10,7 @@ never depends on the hardware, and its id is a hash of everything its numbers de
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ def group(
         if shape not in known:
             source = source_of(run.source)
             found = (architecture(run, source), n_train(run, source), source.sha256)
+            _check_batch_norm(run, *found[:2])
             known[shape] = (streams.digest([*map(str, found[1:]), found[0].id, *_alike(run)]), found)
         key, found = known[shape]
         facts[key] = found
@@ -118,6 +120,19 @@ def n_train(run: Run, source: sources.Source) -> int:
     """Training images of the run. Raises GridError where its data axes do not fit the source."""
     labels = source.train.labels
     return len(sources.training_examples(labels, source.n_classes, run.subset, run.keys["subset"]).rows)
+
+
+def _check_batch_norm(run: Run, arch: Architecture, n: int) -> None:
+    """Raises GridError where a batch would hold one value per channel: it has no variance."""
+    batch = run.settings["batch_size"]
+    if min(batch, n) > 1 and n % batch != 1:
+        return
+    for node in arch.nodes:
+        if node.op == "batch_norm" and math.prod(node.shape[1:]) == 1:
+            raise GridError(
+                f"{node.name}: {n} training images in batches of {batch} leave a last batch of one, and batch norm over "
+                f"shape {node.shape} needs two. Use another `batch_size` or number of training images."
+            )
 
 
 def augmentation_of(run: Run, source: sources.Source) -> Augmentation:

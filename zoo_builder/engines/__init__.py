@@ -49,9 +49,19 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
     return "torch_batched", f"native: {obstacle}"
 
 
-def no_native(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
+def native_obstacle() -> str | None:
+    """Why this machine has no native engine; None if it has."""
     try:
         native = importlib.import_module("zoo_builder.engines.native")
     except ImportError as error:
         return f"not importable ({error})"
-    return native.available() or native.supported(architecture, loss, augmentation)
+    return native.available()
+
+
+def no_native(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
+    """Why the native engine cannot train such a cohort; None if it can."""
+    obstacle = native_obstacle()
+    if obstacle is not None:
+        return obstacle
+    native = importlib.import_module("zoo_builder.engines.native")
+    return native.supported(architecture, loss, augmentation)

@@ -45,7 +45,8 @@ def apply(images: np.ndarray, augmentation: Augmentation, key: str, step: int) -
         sample = np.arange(len(images))[:, None, None]
         moved = images[sample, :, row[:, :, None], column[:, None, :]]  # (B, H, W, C)
         outside = (row[:, :, None] < 0) | (column[:, None, :] < 0)
-        moved = np.where(outside[..., None], np.asarray(augmentation.fill, np.float32), moved)
+        if augmentation.shift:  # only a shift shows what is behind the image
+            moved = np.where(outside[..., None], np.asarray(augmentation.fill, np.float32), moved)
         images = np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
     if augmentation.noise:
         images = images + noise(augmentation, key, step, images.shape)

@@ -17,6 +17,7 @@ In evaluation m is 1 until the first layer with weights: all models see the same
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -30,8 +31,6 @@ from zoo_builder.engines.torch_common import Tensors
 from zoo_datasets import modules
 from zoo_datasets.models import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Architecture, Node
 
-EVAL_WIDTH=16
-
 _ELEMENTWISE: dict[str, Callable[..., torch.Tensor]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
@@ -42,9 +41,15 @@ _ELEMENTWISE: dict[str, Callable[..., torch.Tensor]] = {
     "leaky_relu": F.leaky_relu,
 }
 
-# Measured on one Zen 3 core (model-steps per CPU second): beyond 16 models the activations
-# of a step leave the cache.
+# Models side by side, measured on one Zen 3 core: beyond these the activations leave the
+# cache, and wide layers gain nothing from company (best: 8 models of 8 channels, 4 of 16,
+# 1 of 64, 16 of any MLP).
 CPU_WIDTH = 16
+CPU_CHANNELS = 64
+CUDA_WIDTH = 1024  # bounds memory; such a step fills the device anyway
+# Values of the largest layer at once in evaluation: 2 MB on a CPU (a share of its cache), 1 GB on CUDA.
+CPU_VALUES, CUDA_VALUES = 2**19, 2**28
+MOST_SAMPLES = 256
 # A window of fewer steps than this is not worth the capture of a CUDA graph.
 GRAPH_STEPS = 8
 
@@ -86,8 +91,8 @@ class TorchBatched:
         job, columns = self._job, self._columns
         count = len(images) if rows is None else rows.shape[1]
         out = np.empty((job.n_models, count, job.architecture.n_outputs), np.float32)
-        width = job.n_models if self._device.type != "cpu" else EVAL_WIDTH
-        batch = self._network.evaluation_batch
+        width = min(self._network.width, job.n_models)
+        batch = self._network.evaluation_batch(width)
         for first in range(0, job.n_models, width):
             models = slice(first, first + width)
             weights = self._state.weights[models]
@@ -107,7 +112,7 @@ class TorchBatched:
         if key not in self._cohorts:
             models = np.flatnonzero(active)
             models = models[np.argsort(self._job.optimizers.kind[models], kind="stable")]
-            width = max(1, len(models)) if self._device.type != "cpu" else self._network.training_width
+            width = self._network.width
             cut = [models[i : i + width] for i in range(0, len(models), width)]
             # Only the last is kept: activity seldom changes, and a cohort holds its weights.
             self._cohorts = {key: [_Cohort(self._job, m, self._network, self._columns, self._pool) for m in cut]}
@@ -133,7 +138,7 @@ class _Cohort:
         self._slots = torch.zeros_like(self._parameters), torch.zeros_like(self._parameters)
         views = columns.views(self._parameters, "parameter")
         self._leaves: Tensors = {name: view.detach().requires_grad_() for name, view in views.items()}
-        self._statistics = columns.views(self._buffers, "buffer")
+        self._tensors = self._leaves | columns.views(self._buffers, "buffer")
         self._rules = common.rules(job, models, device)
         self._limits = common.clip_limits(job, models, device)
         # Nodes where no model drops anything cost nothing.
@@ -189,7 +194,7 @@ class _Cohort:
     def _step(self, given: Tensors) -> torch.Tensor:
         """One update from the step's inputs alone; the loss (m,) before it."""
         images = given["images"] if self._pool is None else self._pool[given["rows"]]  # (m, B, *input_shape)
-        logits = self._network(self._leaves | self._statistics, images, given)  # (m, B, C)
+        logits = self._network(self._tensors, images, given)  # (m, B, C)
         loss = common.losses(self._job.loss, logits, given["targets"])
         gradients = torch.autograd.grad(loss.sum(), list(self._leaves.values()))
         with torch.no_grad():
@@ -253,7 +258,8 @@ class _Network:
     def __init__(self, architecture: Architecture, by_vmap: frozenset[str], device: torch.device) -> None:
         self.device = device
         self._architecture = architecture
-        self.training_width, self.evaluation_batch = CPU_WIDTH, 64
+        channels = max((n.shape[0] for n in architecture.nodes if n.op == "conv"), default=1)
+        self.width = min(CPU_WIDTH, max(1, CPU_CHANNELS // channels)) if device.type == "cpu" else CUDA_WIDTH
         known = {*_ELEMENTWISE, *_LAYERS} - by_vmap | {"dropout", "batch_norm"}
         self._single: dict[str, torch.nn.Module] = {}
         if any(node.op not in known for node in architecture.nodes):
@@ -262,6 +268,12 @@ class _Network:
         shapes = {"input": architecture.input_shape} | {n.name: n.shape for n in architecture.nodes}
         self._channels = {n.name: shapes[n.inputs[0]][0] for n in architecture.nodes}
         self._tensors = {n.name: [e.name for e in architecture.entries(n.name)] for n in architecture.nodes}
+
+    def evaluation_batch(self, width: int) -> int:
+        """Samples at once for so many models."""
+        values = CPU_VALUES if self.device.type == "cpu" else CUDA_VALUES
+        largest = max(math.prod(n.shape) for n in self._architecture.nodes)
+        return min(MOST_SAMPLES, max(1, values // (width * largest)))
 
     def __call__(self, tensors: Tensors, images: torch.Tensor, masks: Tensors | None = None) -> torch.Tensor:
         """`masks` of dropout nodes mean training; None is evaluation."""
@@ -280,9 +292,8 @@ class _Network:
             else:
                 x = _LAYERS[node.op](node, own, x, masks is not None)
             values[node.name] = x
-        m = max(len(t) for t in tensors.values())
+        m = len(next(iter(tensors.values())))
         return values[self._architecture.nodes[-1].name].expand(m, -1, -1)
-
 
 
 # A layer: its node, its own tensors (m, …), its input, whether it trains.
@@ -292,7 +303,8 @@ def _conv(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Te
     weight = own["weight"]  # (m, out, in, k, k)
     x = _grouped(x)
     groups = x.shape[1] // weight.shape[2]  # 1 where all models see the same images
-    return F.conv2d(x, weight.flatten(0, 1), own["bias"].flatten(), node.attrs["stride"], node.attrs["padding"], groups=groups)
+    stride, padding = node.attrs["stride"], node.attrs["padding"]
+    return F.conv2d(x, weight.flatten(0, 1), own["bias"].flatten(), stride, padding, groups=groups)
 
 
 def _linear(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:

@@ -133,7 +133,7 @@ def losses(kind: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tens
         each = F.cross_entropy(logits.reshape(m * batch, classes), targets.reshape(-1), reduction="none")
         return each.view(m, batch).mean(1)
     if kind == "mse":
-        return (logits - F.one_hot(targets, classes)).square().flatten(1).mean(1)
+        return (logits - torch.zeros_like(logits).scatter_(2, targets[..., None], 1.0)).square().flatten(1).mean(1)
     raise ValueError(f"Unknown loss {kind!r}. Known: cross_entropy, mse.")
 
 
@@ -232,7 +232,7 @@ def clip(g: torch.Tensor, limits: torch.Tensor) -> None:
     norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
     factor = (limits / (norm + CLIP_EPS)).clamp(max=1)
     # ∞/∞ is NaN: without a limit even an overflowing gradient stays as it is.
-    g.mul_(torch.where(limits.isinf(), 1, factor))
+    g.mul_(factor.masked_fill_(limits.isinf(), 1))
 
 
 def concatenate(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

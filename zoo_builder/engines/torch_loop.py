@@ -68,7 +68,7 @@ class TorchLoop:
         slots = [slot[model, self._columns.parameters][None] for slot in (state.slot1, state.slot2)]
         self._load(model)
         network.train()
-        losses, start = [], 0
+        losses, start = torch.empty(len(window.batch_sizes), device=self._device), 0
         for j, batch in enumerate(window.batch_sizes.tolist()):
             step, part = window.first_step + j, slice(start, start + batch)
             start += batch
@@ -78,16 +78,16 @@ class TorchLoop:
                 factor = common.dropout_factor(job, model, name, float(rate[model]), step, batch)
                 network.get_submodule(name).factor = torch.from_numpy(factor).to(self._device)
             logits = network(images.to(self._device))
-            loss = common.losses(job.loss, logits[None], targets.to(self._device)[None])  # (1,)
-            gradients = torch.autograd.grad(loss.sum(), self._leaves)
+            loss = common.losses(job.loss, logits[None], targets.to(self._device)[None]).sum()  # of one model
+            gradients = torch.autograd.grad(loss, self._leaves)
             with torch.no_grad():
                 g = common.concatenate([g[None] for g in gradients])  # (1, parameters)
                 if limits is not None:
                     common.clip(g, limits)
                 rule.update(self._parameters, g, *slots, rates[j])
-            losses.append(loss.detach())
+            losses[j] = loss.detach()
         self._store(model, *slots)
-        return torch.cat(losses).cpu().numpy()
+        return losses.cpu().numpy()
 
     def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         job, network = self._job, self._network
