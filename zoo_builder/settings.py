@@ -130,10 +130,12 @@ def coerce(setting: Setting, value: Any, where: str) -> Any:
     if setting.kind in ("float", "int"):
         if not number or not math.isfinite(value) or (setting.kind == "int" and value != int(value)):
             raise wrong("a whole number" if setting.kind == "int" else "a number")
+        if setting.kind == "int" and abs(value) >= 2**63:  # what its column holds
+            raise wrong("a whole number of 64 bits")
         if not setting.low <= value <= setting.high:
             upper = "" if setting.high == math.inf else f" and ≤ {setting.high:g}"
             raise wrong(f"a number ≥ {setting.low:g}{upper}")
-        return int(value) if setting.kind == "int" else float(value)
+        return int(value) if setting.kind == "int" else float(value) + 0.0  # −0.0 and 0.0 are one level
     if setting.kind == "bool":
         if not isinstance(value, bool):
             raise wrong("`true` or `false`")
@@ -167,6 +169,8 @@ def expand(axis: str, level: Any, where: str) -> dict[str, Any]:
     if axis in COMPOSITES:
         return composite(axis, level, where)
     if axis == "source" and isinstance(level, dict):
+        if "id" not in level:
+            raise GridError(f"{where}: a level of `source` needs its `id`, got {level!r}.")
         return {BY_PATH[p].name: v for p, v in _block("source", level, where).items()}
     return {axis: coerce(SETTINGS[axis], level, where)}
 
@@ -266,3 +270,13 @@ def label(axis: str, values: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def reference() -> str:
+    """The table above as Markdown: what the README prints, pinned to it by a test."""
+    rows = ["| setting (axis, column) | path (`--set`) | default | |", "|---|---|---|---|"]
+    for s in _TABLE:
+        default = "" if s.default is None else f"`{_text(s.default).lower() if s.kind == 'bool' else s.default}`"
+        choices = ": " + ", ".join(f"`{c}`" for c in s.choices) if s.choices else ""
+        rows.append(f"| `{s.name}`{'' if s.axis else ' (no axis)'} | `{s.path}` | {default} | {s.doc}{choices} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,83 @@
+"""The README is executed: its commands, its Python, the output it prints, its tables, its links."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo_builder import engines, grid, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.M | re.S)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [(code, output) for name, code, output in BLOCK.findall(README) if name == language]
+
+
+@pytest.fixture(scope="module")
+def beside_the_digits_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds weightzoo/digits-mlp, built from the recipe as the README does."""
+    from zoo_builder import plan
+    from zoo_builder.build import build
+
+    folder = tmp_path_factory.mktemp("readme")
+    build(plan.plan(grid.load(ROOT / "grids" / "digits.yaml")), folder / "weightzoo" / "digits-mlp", workers=0)
+    return folder
+
+
+@pytest.mark.skipif(engines.native_obstacle() is not None, reason="the printed numbers are the native engine's")
+def test_every_python_block_prints_what_the_readme_shows(beside_the_digits_zoo: Path, environment: dict[str, str]) -> None:
+    assert len(blocks("python")) >= 2
+    for code, output in blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=beside_the_digits_zoo, env=environment, capture_output=True, text=True,
+            timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == output, code
+
+
+def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: Path) -> None:
+    (recipe, _), = blocks("yaml")
+    (tmp_path / "my-first.yaml").write_text(recipe)
+    commands = [line.split("#")[0].split()[3:] for line in blocks("sh")[1][0].splitlines()]
+    assert [c[0] for c in commands] == ["plan", "--grid", "status", "verify"]
+    for command in commands:
+        more = ["--workers", "0"] if command[0] in ("--grid",) else []
+        ended = run_builder(*command, *more)
+        assert ended.code == 0, ended.err
+    assert "60 models" in run_builder("status", "weightzoo/my-first").out
+
+
+def test_the_settings_table_is_the_one_in_the_code() -> None:
+    inside = README.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
+    assert inside.strip() == settings.reference().strip(), "python -c 'from zoo_builder import settings; print(settings.reference())'"
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "grids").rglob("*.yaml")))
+def test_every_recipe_in_grids_loads(path: str) -> None:
+    assert grid.load(ROOT / path).zoo.startswith("weightzoo/")
+
+
+def test_the_makefile_has_the_two_commands() -> None:
+    assert blocks("sh")[0][0].split("\n")[0].startswith("make zoo")
+    targets = (ROOT / "Makefile").read_text()
+    assert "\nzoo:" in targets
+    assert "\ntest:" in targets
+    assert shutil.which("make")
