@@ -44,6 +44,7 @@ struct Node {
   Buffer<v8> y_own, g_own;
   v8 *y = nullptr, *g = nullptr;  // where output and gradient are; set anew for each step
   int g_alias = -1;             // the node whose gradient buffer this one shares (same geometry)
+  bool g_in_y = false;          // the gradient replaces the output, which nobody needs any more then
   bool by_rows = false;         // a linear layer that reads the samples where they lie
   Contraction forward;
   std::vector<Contraction> backward;
@@ -57,9 +58,22 @@ struct Node {
   float scale = 1.0f;               // dropout: 1 / (1 − rate), of this model
   bool active = false;              // dropout: the rate of this model is not 0
   Buffer<float> mean, inverse_std;
+  bool owns_gradient() const { return g_alias < 0 && !g_in_y; }
   bool has_params() const { return layer.op == Op::Conv || layer.op == Op::Linear || layer.op == Op::BatchNorm; }
   int64_t n_in() const { return layer.in.units(); }
 };
+
+// Whether the gradient of `made`'s output may overwrite that output: neither layer's backward
+// step reads it after the first write.
+inline bool outlives_output(const wz::Layer& made, const wz::Layer& reader) {
+  if (made.op != Op::Conv) return false;
+  switch (reader.op) {
+    case Op::MaxPool: return reader.kernel == reader.stride;
+    case Op::AvgPool: case Op::GlobalAvgPool: case Op::Relu: case Op::LeakyRelu: case Op::Tanh: case Op::Sigmoid: case Op::Elu:
+      return true;
+    default: return false;
+  }
+}
 
 class NativeEngine final : public wz::Engine {
  public:
@@ -94,12 +108,18 @@ class NativeEngine final : public wz::Engine {
         node.g_alias = l - 1;
         node.grad = node.layer.op == Op::Flatten ? Geometry(node.layer.out, 0) : nodes_[l - 1].grad;
       } else {
-        node.grad = Geometry(node.layer.out, node.layer.op == Op::Conv && l > first_param_ ? gradient_halo(node.layer) : 0);
+        int around = node.layer.op == Op::Conv && l > first_param_ ? gradient_halo(node.layer) : 0;
+        if (l >= first_param_ && l + 1 < n && outlives_output(nodes_[l].layer, nodes_[l + 1].layer)) {
+          around = std::max(around, node.out.halo);
+          node.out = nodes_[l + 1].in = Geometry(node.layer.out, around);
+          node.g_in_y = true;
+        }
+        node.grad = Geometry(node.layer.out, around);
       }
     }
 
     size_t block_bytes = 1;
-    for (const Node& node : nodes_) block_bytes += 32 * (size_t)(node.out.size + (node.g_alias < 0 ? node.grad.size : 0));
+    for (const Node& node : nodes_) block_bytes += 32 * (size_t)(node.out.size + (node.owns_gradient() ? node.grad.size : 0));
     if (input_rows_ < 0) block_bytes += 32 * (size_t)input_.size;
     tile_blocks_ = (int)std::max<size_t>(1, std::min<size_t>(16, TILE_BYTES / block_bytes));
 
@@ -216,12 +236,13 @@ class NativeEngine final : public wz::Engine {
     input_y_.reserve(nb * (size_t)input_.size);
     for (Node& node : nodes_) {
       node.y_own.reserve(nb * (size_t)node.out.size);
-      if (node.g_alias < 0) node.g_own.reserve(nb * (size_t)node.grad.size);
+      if (node.owns_gradient()) node.g_own.reserve(nb * (size_t)node.grad.size);
       if (node.layer.op == Op::Dropout) node.bits.reserve(nb * (size_t)node.n_in());
     }
-    samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), targets_.reserve(nb * LANES);
-    augmented_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
-    wide_x_.reserve(nb * LANES * (size_t)std::max(widest_in_, padded(plan_.input.units())));
+    samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), inner_rows_.reserve(nb * LANES), targets_.reserve(nb * LANES);
+    if (plan_.augmentation.any()) augmented_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
+    if (input_rows_ >= 0 && plan_.input.units() % LANES) padded_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
+    wide_x_.reserve(nb * LANES * (size_t)widest_in_);
     wide_y_.reserve(nb * LANES * (size_t)(widest_out_ + LANES));
     int64_t units = 0;
     for (const Node& node : nodes_) units = std::max(units, node.n_in());
@@ -269,7 +290,7 @@ class NativeEngine final : public wz::Engine {
       if (units % LANES) {  // the outer product reads whole vectors
         const int64_t wide = padded(units);
         for (int i = 0; i < nb * LANES; ++i) {
-          float* to = wide_x_.data + i * wide;
+          float* to = padded_.data + i * wide;
           std::memcpy(to, rows_.data[i], (size_t)units * sizeof(float));
           rows_.data[i] = to;
         }
@@ -616,13 +637,14 @@ class NativeEngine final : public wz::Engine {
     const int64_t n_in = node.n_in(), n_out = node.layer.out.c, wide_in = padded(n_in), wide_out = padded(n_out);
     if (!node.by_rows) {
       lanes_to_rows(x, node.in.size, n_in, nb, wide_x_.data, wide_in);
-      for (int i = 0; i < n; ++i) rows_.data[i] = wide_x_.data + i * wide_in;
+      for (int i = 0; i < n; ++i) inner_rows_.data[i] = wide_x_.data + i * wide_in;
     }
+    const float* const* rows = node.by_rows ? rows_.data : inner_rows_.data;
     lanes_to_rows(node.g, node.grad.size, n_out, nb, wide_y_.data, wide_out);
     float* g = wide_in == n_in ? gradient_.data + node.layer.weight : wide_.data + node.wide_at;
     for (const Span& i : node.outer_blocks.x)
       for (const Span& o : node.outer_blocks.o)
-        OUTER[o.size - 1][i.size - 1](rows_.data, n, LANES * i.start, wide_y_.data + o.start, wide_out,
+        OUTER[o.size - 1][i.size - 1](rows, n, LANES * i.start, wide_y_.data + o.start, wide_out,
                                       g + o.start * wide_in + LANES * i.start, wide_in, first);
     float* bias = wide_.data + node.wide_at + n_out * wide_in;
     for (int64_t o = 0; o < wide_out; o += LANES) {
@@ -668,7 +690,7 @@ class NativeEngine final : public wz::Engine {
     pack(weights, pack_.data, back_.data);
     std::memset(static_cast<void*>(lanes_.data), 0, lanes_size_ * sizeof(v8));
     for (Node& node : nodes_) {
-      node.g = node.g_alias < 0 ? node.g_own.data : nodes_[node.g_alias].g;
+      node.g = node.g_in_y ? node.y_own.data : node.g_alias < 0 ? node.g_own.data : nodes_[node.g_alias].g;
       if (node.layer.op != Op::Dropout) continue;
       const double rate = node.layer.rate < 0 ? w.dropout_rate[m] : node.layer.rate;
       node.active = rate > 0;
@@ -736,8 +758,8 @@ class NativeEngine final : public wz::Engine {
   size_t pack_size_ = 0, back_size_ = 0, lanes_size_ = 0, wide_size_ = 0, reserved_ = 0;
   int64_t widest_in_ = 0, widest_out_ = 0;
   Buffer<v8> input_y_, lanes_;
-  Buffer<float> pack_, back_, wide_, gradient_, augmented_, wide_x_, wide_y_;
-  Buffer<const float*> samples_, rows_;
+  Buffer<float> pack_, back_, wide_, gradient_, augmented_, padded_, wide_x_, wide_y_;
+  Buffer<const float*> samples_, rows_, inner_rows_;
   Buffer<int32_t> targets_;
   Buffer<uint16_t> fields_;
 };

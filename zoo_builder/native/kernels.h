@@ -26,30 +26,57 @@ constexpr int MAX_O = 12, MAX_X = 6;  // the largest register block in each dire
 // ── contract ─────────────────────────────────────────────────────────────────────────
 
 struct Contract {
-  const int32_t* taps;  // offsets into src, in v8
-  int n_taps;
-  ptrdiff_t src_x, dst_o, dst_x;  // steps in v8
+  const int32_t* taps;  // offsets into src of groups of G consecutive taps, in bytes
+  int n_taps;           // groups, at least 1
+  ptrdiff_t src_x, dst_o, dst_x;  // steps in bytes
 };
 
-template <int O, int X>
+WZ_INLINE const v8& at_byte(const v8* base, ptrdiff_t offset) {
+  return *reinterpret_cast<const v8*>(reinterpret_cast<const char*>(base) + offset);
+}
+WZ_INLINE v8& at_byte(v8* base, ptrdiff_t offset) {
+  return *reinterpret_cast<v8*>(reinterpret_cast<char*>(base) + offset);
+}
+
+// acc[o][x] += a(o) · b(x): the fewer operands stay in registers, the others pass through one.
+template <int O, int X, class A, class B>
+WZ_INLINE void accumulate(v8 (&acc)[O][X], A a, B b) {
+  if constexpr (O >= X) {
+    v8 in[X];
+    for (int x = 0; x < X; ++x) in[x] = in_register(b(x));
+    for (int o = 0; o < O; ++o) {
+      const v8 one = in_register(a(o));
+      for (int x = 0; x < X; ++x) acc[o][x] = fma(one, in[x], acc[o][x]);
+    }
+  } else {
+    v8 in[O];
+    for (int o = 0; o < O; ++o) in[o] = in_register(a(o));
+    for (int x = 0; x < X; ++x) {
+      const v8 one = in_register(b(x));
+      for (int o = 0; o < O; ++o) acc[o][x] = fma(in[o], one, acc[o][x]);
+    }
+  }
+}
+
+// G taps lie one v8 after another: a row of a convolution's kernel.
+template <int O, int X, bool DENSE, int G>
 void contract_block(const Contract& c, const v8* src, const float* w, const float* bias, v8* dst) {
   v8 acc[O][X];
   for (int o = 0; o < O; ++o)
-    for (int x = 0; x < X; ++x) acc[o][x] = splat(bias ? bias[o] : 0.0f);
+    for (int x = 0; x < X; ++x) acc[o][x] = splat(bias[o]);
   const int32_t* tap = c.taps;
   const int32_t* const end = tap + c.n_taps;
-  const ptrdiff_t step = c.src_x;
-  for (; tap != end; ++tap, w += O) {
-    const v8* s = src + *tap;
-    v8 in[X];
-    for (int x = 0; x < X; ++x) in[x] = s[x * step];
-    for (int o = 0; o < O; ++o) {
-      v8 weight = splat(w[o]);
-      for (int x = 0; x < X; ++x) acc[o][x] = fma(weight, in[x], acc[o][x]);
-    }
-  }
+  const ptrdiff_t step = DENSE ? (ptrdiff_t)sizeof(v8) : c.src_x;
+  do {
+    const char* s = reinterpret_cast<const char*>(src) + *tap;
+#pragma GCC unroll 8
+    for (int g = 0; g < G; ++g, w += O)
+      accumulate<O, X>(acc, [&](int o) { return splat(w[o]); },
+                       [&](int x) { return *reinterpret_cast<const v8*>(s + g * (ptrdiff_t)sizeof(v8) + x * step); });
+  } while (++tap != end);
+  const ptrdiff_t dst_o = c.dst_o, dst_x = c.dst_x;
   for (int o = 0; o < O; ++o)
-    for (int x = 0; x < X; ++x) dst[o * c.dst_o + x * c.dst_x] = acc[o][x];
+    for (int x = 0; x < X; ++x) at_byte(dst, o * dst_o + x * dst_x) = acc[o][x];
 }
 
 // ── correlate ────────────────────────────────────────────────────────────────────────
@@ -68,19 +95,18 @@ void correlate_block(const Correlate& c, const v8* y, const v8* x, int rows, int
     for (int t = 0; t < T; ++t) acc[o][t] = gradient[(ptrdiff_t)o * c.n_taps + t];
   const v8* at[T];
   for (int t = 0; t < T; ++t) at[t] = x + c.taps[tap0 + t];
-  for (int r = 0; r < rows; ++r) {
+  const ptrdiff_t y_plane = c.y_plane, x_step = c.x_step;
+  const int columns = c.columns;
+  int r = 0;
+  do {  // at least one row and one column: no test before the loops, so nothing is spilled around it
     const v8* yr = y + r * c.y_row;
-    const ptrdiff_t xr = r * c.x_row;
-    ptrdiff_t xi = xr;
-    for (int i = 0; i < c.columns; ++i, xi += c.x_step) {
-      v8 in[T];
-      for (int t = 0; t < T; ++t) in[t] = at[t][xi];
-      for (int o = 0; o < O; ++o) {
-        v8 dy = yr[o * c.y_plane + i];
-        for (int t = 0; t < T; ++t) acc[o][t] = fma(dy, in[t], acc[o][t]);
-      }
-    }
-  }
+    ptrdiff_t xi = r * c.x_row;
+    int i = 0;
+    do {
+      accumulate<O, T>(acc, [&](int o) { return yr[o * y_plane + i]; }, [&](int t) { return at[t][xi]; });
+      xi += x_step;
+    } while (++i < columns);
+  } while (++r < rows);
   for (int o = 0; o < O; ++o)
     for (int t = 0; t < T; ++t) gradient[(ptrdiff_t)o * c.n_taps + t] = acc[o][t];
 }
@@ -98,12 +124,7 @@ void rows_block(const float* const* samples, int64_t n, const float* w, ptrdiff_
     for (int x = 0; x < X; ++x) acc[s][x] = load(bias + 8 * x);
   }
   for (int64_t i = 0; i < n; ++i, w += w_row) {
-    v8 in[X];
-    for (int x = 0; x < X; ++x) in[x] = load(w + 8 * x);
-    for (int s = 0; s < S; ++s) {
-      v8 value = splat(p[s][i]);
-      for (int x = 0; x < X; ++x) acc[s][x] = fma(value, in[x], acc[s][x]);
-    }
+    accumulate<S, X>(acc, [&](int s) { return splat(p[s][i]); }, [&](int x) { return load(w + 8 * x); });
   }
   for (int s = 0; s < S; ++s)
     for (int x = 0; x < X; ++x) store(y + s * y_row + 8 * x, acc[s][x]);
@@ -120,12 +141,7 @@ void outer_block(const float* const* samples, int n, ptrdiff_t i0, const float* 
     for (int x = 0; x < X; ++x) acc[o][x] = first ? splat(0.0f) : load(gradient + o * g_row + 8 * x);
   for (int s = 0; s < n; ++s, dy += dy_row) {
     const float* p = samples[s] + i0;
-    v8 in[X];
-    for (int x = 0; x < X; ++x) in[x] = load(p + 8 * x);
-    for (int o = 0; o < O; ++o) {
-      v8 value = splat(dy[o]);
-      for (int x = 0; x < X; ++x) acc[o][x] = fma(value, in[x], acc[o][x]);
-    }
+    accumulate<O, X>(acc, [&](int o) { return splat(dy[o]); }, [&](int x) { return load(p + 8 * x); });
   }
   for (int o = 0; o < O; ++o)
     for (int x = 0; x < X; ++x) store(gradient + o * g_row + 8 * x, acc[o][x]);
@@ -140,10 +156,6 @@ using OuterBlock = void (*)(const float* const*, int, ptrdiff_t, const float*, p
 
 constexpr bool fits(int o, int x) { return o * x <= WZ_ACCUMULATORS; }
 
-template <int O, int X> constexpr ContractBlock contract_entry() {
-  if constexpr (fits(O, X)) return &contract_block<O, X>;
-  return nullptr;
-}
 template <int O, int X> constexpr CorrelateBlock correlate_entry() {
   if constexpr (fits(O, X)) return &correlate_block<O, X>;
   return nullptr;
@@ -162,7 +174,19 @@ template <int O, int X> constexpr OuterBlock outer_entry() {
   {WZ_ROW(entry, 1), WZ_ROW(entry, 2), WZ_ROW(entry, 3), WZ_ROW(entry, 4), WZ_ROW(entry, 5), WZ_ROW(entry, 6),   \
    WZ_ROW(entry, 7), WZ_ROW(entry, 8), WZ_ROW(entry, 9), WZ_ROW(entry, 10), WZ_ROW(entry, 11), WZ_ROW(entry, 12)}
 
-const ContractBlock CONTRACT[MAX_O][MAX_X] = WZ_TABLE(contract_entry);
+#define WZ_OF(dense, g)                                             \
+  template <int O, int X> constexpr ContractBlock wz_of_##dense##_##g() { \
+    if constexpr (fits(O, X)) return &contract_block<O, X, dense, g>; \
+    return nullptr;                                                 \
+  }
+WZ_OF(false, 1) WZ_OF(false, 2) WZ_OF(false, 3) WZ_OF(false, 5)
+WZ_OF(true, 1) WZ_OF(true, 2) WZ_OF(true, 3) WZ_OF(true, 5)
+
+// By [src_x is one v8][group]: other kernel sizes go tap by tap.
+constexpr int GROUPS[] = {1, 2, 3, 5};
+#define WZ_CONTRACT(dense, g) WZ_TABLE(wz_of_##dense##_##g)
+#define WZ_CONTRACTS(dense) {WZ_CONTRACT(dense, 1), WZ_CONTRACT(dense, 2), WZ_CONTRACT(dense, 3), WZ_CONTRACT(dense, 5)}
+const ContractBlock CONTRACT[2][4][MAX_O][MAX_X] = {WZ_CONTRACTS(false), WZ_CONTRACTS(true)};
 const CorrelateBlock CORRELATE[MAX_O][MAX_X] = WZ_TABLE(correlate_entry);
 const RowsBlock ROWS[MAX_O][MAX_X] = WZ_TABLE(rows_entry);
 const OuterBlock OUTER[MAX_O][MAX_X] = WZ_TABLE(outer_entry);
@@ -198,7 +222,7 @@ inline Cut cut(int n_o, int n_x) {
       double cost = 0;
       for (const Span& o : c.o)
         for (const Span& x : c.x)
-          cost += std::max({o.size * x.size * 0.5, (o.size + x.size + 1) * 0.5, 4.0}) + 0.3;
+          cost += std::max({o.size * x.size * 0.5, (o.size + x.size + 1) * 0.5, 4.0}) + 0.05 * (o.size + x.size) + 0.3;
       if (cost < best_cost) best_cost = cost, best = c;
     }
   return best;

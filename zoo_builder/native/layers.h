@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kernels.h"
-#include "math.h"
+#include "vector_math.h"
 #include "plan.h"
 
 namespace {
@@ -65,7 +65,7 @@ inline void activate_backward(Op op, float slope, const Geometry& gx, const v8* 
   const v8 zero = splat(0.0f), one = splat(1.0f), leak = splat(slope);
   switch (op) {
     case Op::Relu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return keep(a > zero, d); });
-    case Op::LeakyRelu: return slope_runs(gx, x, gd, dy, dx, [=](v8 a, v8 d) { return select(a > zero, d, leak * d); });
+    case Op::LeakyRelu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return select(a > zero, d, leak * d); });
     case Op::Tanh: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return d * fma(-a, a, one); });
     case Op::Sigmoid: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return d * (a * (one - a)); });
     case Op::Elu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return select(a > zero, d, d * (a + one)); });
@@ -116,13 +116,13 @@ void max_pool(int kernel, int stride, const Geometry& gx, const v8* x, const Geo
 }
 
 // dx = dy at the first maximum of the window in row-major order (as PyTorch), 0 elsewhere.
+// Where windows do not overlap, dx may be x itself.
 template <int K>
 void max_pool_backward(int kernel, int stride, const Geometry& gx, const v8* x, const Geometry& gy, const v8* y,
                        const Geometry& gd, const v8* dy, const Geometry& gdx, v8* dx) {
   if (K) kernel = stride = K;
-  const bool covered = stride == kernel && gy.h * stride == gx.h && gy.w * stride == gx.w;
-  if (!covered)
-    over_runs(gdx, gdx, [&](ptrdiff_t a, ptrdiff_t, int n) { std::fill(dx + a, dx + a + n, splat(0.0f)); });
+  const bool apart = stride == kernel;
+  if (!apart) over_runs(gdx, gdx, [&](ptrdiff_t a, ptrdiff_t, int n) { std::fill(dx + a, dx + a + n, splat(0.0f)); });
   for (int c = 0; c < gy.c; ++c)
     for (int h = 0; h < gy.h; ++h) {
       const v8* from = x + gx.origin + c * gx.plane + (ptrdiff_t)h * stride * gx.row;
@@ -138,9 +138,15 @@ void max_pool_backward(int kernel, int stride, const Geometry& gx, const v8* x, 
             v8i here = (from[a * gx.row + b] == top) & open;
             open = open & ~here;
             v8* at = to + a * gdx.row + b;
-            *at = covered ? keep(here, rest) : *at + keep(here, rest);
+            *at = apart ? keep(here, rest) : *at + keep(here, rest);
           }
       }
+    }
+  if (!apart) return;
+  for (int c = 0; c < gdx.c; ++c)  // rows and columns that no window reaches
+    for (int h = 0; h < gdx.h; ++h) {
+      v8* row = dx + gdx.origin + c * gdx.plane + h * gdx.row;
+      std::fill(row + (h < gy.h * stride ? gy.w * stride : 0), row + gdx.w, splat(0.0f));
     }
 }
 
@@ -193,13 +199,23 @@ inline void global_average_backward(const v8* dy, const Geometry& gdx, v8* dx) {
 
 // One use of the `contract` kernel over a grid of rows, with its weights packed block by block.
 struct Contraction {
-  std::vector<int32_t> taps, weight_at;  // offset in the source (v8) and of w[o = 0] (floats), per tap
+  std::vector<int32_t> taps, weight_at;  // offset in the source (bytes) and of w[o = 0] (floats), per tap
   ptrdiff_t weight_o = 0;                // from one output's weight to the next's
   int n_o = 0, n_x = 0, rows = 1;
+  int group = 0;                         // which of GROUPS; taps then hold the first of each
   ptrdiff_t src_origin = 0, src_row = 0, src_x = 0, dst_origin = 0, dst_row = 0, dst_x = 0, dst_o = 0;
   Cut blocks;
 
-  size_t packed_size() const { return taps.size() * (size_t)n_o; }
+  size_t packed_size() const { return weight_at.size() * (size_t)n_o; }
+
+  // Taps that come in runs of `size` neighbours: keep the first of each run.
+  void group_taps(int size) {
+    for (int k = 0; k < 4; ++k)
+      if (GROUPS[k] == size) group = k;
+    const size_t step = (size_t)GROUPS[group];
+    for (size_t t = 0; t * step < taps.size(); ++t) taps[t] = taps[t * step];
+    taps.resize(taps.size() / step);
+  }
 
   void pack(const float* w, float* packed) const {
     for (const Span& o : blocks.o)
@@ -209,15 +225,24 @@ struct Contraction {
       }
   }
 
+  // Where a stride exceeds the kernel there are values no tap meets: their gradient is 0.
   void run(const v8* src, const float* packed, const float* bias, v8* dst) const {
-    const Contract c{taps.data(), (int)taps.size(), src_x, dst_o, dst_x};
+    constexpr ptrdiff_t B = sizeof(v8);
+    const Contract c{taps.data(), (int)taps.size(), src_x * B, dst_o * B, dst_x * B};
+    const auto& table = CONTRACT[src_x == 1][group];
+    static const float zeros[MAX_O] = {};
     for (int r = 0; r < rows; ++r) {
       const v8* s = src + src_origin + r * src_row;
       v8* d = dst + dst_origin + r * dst_row;
+      if (taps.empty()) {
+        for (int o = 0; o < n_o; ++o)
+          for (int x = 0; x < n_x; ++x) d[o * dst_o + x * dst_x] = splat(0.0f);
+        continue;
+      }
       for (const Span& x : blocks.x)
         for (const Span& o : blocks.o)
-          CONTRACT[o.size - 1][x.size - 1](c, s + x.start * src_x, packed + (size_t)o.start * taps.size(),
-                                           bias ? bias + o.start : nullptr, d + x.start * dst_x + o.start * dst_o);
+          table[o.size - 1][x.size - 1](c, s + x.start * src_x, packed + (size_t)o.start * weight_at.size(),
+                                        bias ? bias + o.start : zeros, d + x.start * dst_x + o.start * dst_o);
     }
   }
 };
@@ -227,7 +252,7 @@ inline Contraction convolution(const wz::Layer& l, const Geometry& in, const Geo
   for (int ic = 0, at = 0; ic < l.in.c; ++ic)
     for (int a = 0; a < l.kernel; ++a)
       for (int b = 0; b < l.kernel; ++b, ++at) {
-        c.taps.push_back((int32_t)(ic * in.plane + a * in.row + b));
+        c.taps.push_back((int32_t)(sizeof(v8) * (ic * in.plane + a * in.row + b)));
         c.weight_at.push_back(at);
       }
   c.weight_o = (ptrdiff_t)c.taps.size();
@@ -235,6 +260,7 @@ inline Contraction convolution(const wz::Layer& l, const Geometry& in, const Geo
   c.src_origin = in.origin - l.pad * (in.row + 1), c.src_row = l.stride * in.row, c.src_x = l.stride;
   c.dst_origin = out.origin, c.dst_row = out.row, c.dst_x = 1, c.dst_o = out.plane;
   c.blocks = cut(c.n_o, c.n_x);
+  c.group_taps(l.kernel);
   return c;
 }
 
@@ -246,10 +272,12 @@ inline std::vector<Contraction> convolution_backward(const wz::Layer& l, const G
   for (int a = 0; a < s && a < l.in.h; ++a)
     for (int b = 0; b < s && b < l.in.w; ++b) {
       Contraction c;
+      const int first_j = (b + l.pad) % s, run = first_j < k ? (k - 1 - first_j) / s + 1 : 0, last_j = first_j + (run - 1) * s;
       for (int oc = 0; oc < l.out.c; ++oc)
         for (int i = (a + l.pad) % s; i < k; i += s)
-          for (int j = (b + l.pad) % s; j < k; j += s) {
-            c.taps.push_back((int32_t)(oc * dy.plane + (a + l.pad - i) / s * dy.row + (b + l.pad - j) / s));
+          for (int j = last_j; j >= 0; j -= s) {  // downwards, so that dY is read upwards
+            c.taps.push_back((int32_t)((ptrdiff_t)sizeof(v8) *
+                                       (oc * dy.plane + (a + l.pad - i) / s * dy.row + (b + l.pad - j) / s)));
             c.weight_at.push_back((oc * l.in.c * k + i) * k + j);
           }
       c.weight_o = k * k;
@@ -257,6 +285,7 @@ inline std::vector<Contraction> convolution_backward(const wz::Layer& l, const G
       c.src_origin = dy.origin, c.src_row = dy.row, c.src_x = 1;
       c.dst_origin = dx.origin + a * dx.row + b, c.dst_row = s * dx.row, c.dst_x = s, c.dst_o = dx.plane;
       c.blocks = cut(c.n_o, c.n_x);
+      c.group_taps(run);
       phases.push_back(c);
     }
   return phases;
@@ -276,7 +305,7 @@ inline Contraction linear(const wz::Layer& l, bool backward, const Geometry& src
   Contraction c;
   const int n_in = (int)l.in.units(), n_out = l.out.c;
   const int n_taps = backward ? n_out : n_in;
-  for (int t = 0; t < n_taps; ++t) c.taps.push_back(t), c.weight_at.push_back(backward ? t * n_in : t);
+  for (int t = 0; t < n_taps; ++t) c.taps.push_back((int32_t)sizeof(v8) * t), c.weight_at.push_back(backward ? t * n_in : t);
   c.weight_o = backward ? 1 : n_in;
   c.n_o = backward ? n_in : n_out, c.n_x = blocks;
   c.src_x = src.size, c.dst_x = dst.size, c.dst_o = 1;

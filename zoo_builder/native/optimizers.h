@@ -59,14 +59,11 @@ inline void update_span(const Rates& r, int64_t n, float* p, float* a, float* b,
   switch (r.rule) {
     case wz::Rule::Sgd: {
       const v8 momentum = splat(r.momentum);
-      const bool plain = r.momentum == 0.0f, nesterov = r.nesterov;
+      const bool nesterov = r.nesterov;
       over_span([=](v8& pv, v8& av, v8&, v8 gv) {
         gv = fma(decay, pv, gv);
-        if (!plain) {
-          av = fma(momentum, av, gv);
-          gv = nesterov ? fma(momentum, av, gv) : av;
-        }
-        pv = fma(lr, gv, pv);
+        av = fma(momentum, av, gv);
+        pv = fma(lr, nesterov ? fma(momentum, av, gv) : av, pv);
       }, n, p, a, b, g);
       break;
     }

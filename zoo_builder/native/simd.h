@@ -30,8 +30,8 @@ namespace {
 
 constexpr int LANES = 8;
 
-typedef float v8 __attribute__((vector_size(32), may_alias));
-typedef int32_t v8i __attribute__((vector_size(32), may_alias));
+typedef float v8 __attribute__((vector_size(32)));
+typedef int32_t v8i __attribute__((vector_size(32)));
 typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));  // anywhere in an array of float
 
 WZ_INLINE v8 splat(float x) { return v8{x, x, x, x, x, x, x, x}; }
@@ -57,6 +57,15 @@ WZ_INLINE v8 square_root(v8 a) {
   for (int k = 0; k < LANES; ++k) r[k] = std::sqrt(a[k]);
   return r;
 #endif
+}
+
+// Makes the compiler load a value once, into a register: folded into two multiply-adds it
+// would be loaded twice, and loads are what these kernels run out of.
+WZ_INLINE v8 in_register(v8 a) {
+#if defined(WZ_AVX2)
+  __asm__("" : "+x"(a));
+#endif
+  return a;
 }
 
 WZ_INLINE v8 keep(v8i mask, v8 a) { return (v8)(mask & (v8i)a); }  // a where the mask is set, else 0
