@@ -69,18 +69,20 @@ def build(
         paths.build.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BuildError(f"Cannot write to {out}: {error.strerror}. Choose another folder with --out.") from None
-    with _lock(paths):
-        _refuse_other(paths, planned)
-        if paths.manifest.exists():
-            return paths
-        try:
+    try:
+        with _lock(paths):
+            _refuse_other(paths, planned)
+            if paths.manifest.exists():
+                return paths
             files.write_json(paths.recipe, planned.identity)
             records = _train_missing(paths, planned, workers, checkpoint_every_s, report)
+            for scratch in paths.root.glob(f"{files.SCRATCH}*"):
+                scratch.unlink()  # of a killed driver; else it would be sealed with the zoo
             seal.seal(paths, planned, records)
-        except OSError as error:
-            if error.errno not in _DISK:
-                raise
-            raise BuildError(_disk_message(paths, error)) from error
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise BuildError(_disk_message(paths, error)) from error
     return paths
 
 
@@ -90,13 +92,15 @@ def _refuse_other(paths: files.ZooPaths, planned: Plan) -> None:
         theirs = json.loads(paths.recipe.read_bytes())
     except FileNotFoundError:
         if paths.manifest.exists():
-            theirs = json.loads(paths.manifest.read_bytes())["identity"]
+            theirs = _sealed_identity(paths)
         elif paths.root.is_dir() and any(p.name != ".build" for p in paths.root.iterdir()):
             raise BuildError(f"{paths.root} holds other files and no zoo. Choose an empty folder with --out.") from None
         else:
             return
     except ValueError:
         return  # a power cut in the very first write; nothing was built yet
+    except OSError as error:  # a file of that name, or a folder that is not ours to read
+        raise BuildError(f"Cannot use {paths.root}: {error.strerror}. Choose another folder with --out.") from None
     ours = planned.identity
     if theirs != ours:
         raise BuildError(
@@ -105,16 +109,29 @@ def _refuse_other(paths: files.ZooPaths, planned: Plan) -> None:
         )
 
 
+def _sealed_identity(paths: files.ZooPaths) -> Any:
+    try:
+        return json.loads(paths.manifest.read_bytes())["identity"]
+    except (ValueError, KeyError, TypeError):
+        raise BuildError(
+            f"{paths.manifest} is damaged, or no zoo's. Choose another folder with --out, or remove that one yourself."
+        ) from None
+
+
 @contextlib.contextmanager
 def _lock(paths: files.ZooPaths) -> Iterator[None]:
     """Hold the output; the kernel lets go of the lock when the process dies."""
     with paths.lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "unknown"
             raise BuildError(f"{paths.root} is being built by process {owner}. Wait for it, or end it.") from None
+        except OSError as error:
+            raise BuildError(
+                f"Cannot lock {paths.lock}: {error.strerror}. Choose a folder on a disk with file locks with --out."
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -176,14 +193,13 @@ def _drive(
                 _commit(paths, outcome.value, records)
                 progress.done += len(cohort.runs)
                 progress.diverged += _diverged(records[cohort.id])
-            except OSError as error:
-                if error.errno not in _DISK:
-                    raise
-                disk = disk or error
             except Exception as error:
-                failed.append(cohort.id)
-                progress.failed += len(cohort.runs)
-                _record_failure(paths, cohort, error, outcome.trace)
+                if isinstance(error, OSError) and error.errno in _DISK:
+                    disk = disk or error
+                else:
+                    failed.append(cohort.id)
+                    progress.failed += len(cohort.runs)
+                    _record_failure(paths, cohort, error, outcome.trace)
             report(progress)
     if disk is not None:
         raise BuildError(_disk_message(paths, disk)) from disk

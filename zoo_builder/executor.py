@@ -106,7 +106,12 @@ class OnRay:
                        "runtime_env": {"py_modules": [zoo_builder, zoo_datasets]}}  # fmt: skip
         else:
             options["num_cpus"] = workers or os.cpu_count() or 1
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except (ConnectionError, ValueError) as error:
+            if address:
+                raise BuildError(_no_cluster(address, error)) from None
+            raise
         try:
             total = ray.cluster_resources()
             cpus, cards = int(total.get("CPU", 0)), total.get("GPU", 0.0)
@@ -196,7 +201,11 @@ def _check_alive(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise BuildError(
-            f"No Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}). Start it, correct the "
-            "address, or unset RAY_ADDRESS to use this machine."
-        ) from None
+        raise BuildError(_no_cluster(address, error.strerror or error)) from None
+
+
+def _no_cluster(address: str, why: object) -> str:
+    return (
+        f"No Ray cluster answers at RAY_ADDRESS={address} ({str(why).rstrip('.')}). Start it, correct the address, or "
+        "unset RAY_ADDRESS to use this machine."
+    )

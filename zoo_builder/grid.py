@@ -11,6 +11,7 @@ Nothing here reads data: whether a class exists or shapes fit is known when the 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ TOP_LEVEL = (
 REPLICATES = ("init", "order", "subset")
 DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer")
 SCHEDULES = ("epochs", "steps", "log_steps", "evenly", "every_epoch")
+_LICENSE = re.compile(r"[A-Za-z][\w.+-]*\Z", re.ASCII)
 _ZOO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
@@ -105,20 +107,23 @@ def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None
     document, lines = recipe_yaml.load(text, path.name)
     if not isinstance(document, dict):
         raise GridError(f"{path.name} holds a {type(document).__name__}; a recipe is a mapping: `zoo: owner/name`, …")
-    for change in changes:
-        _apply(document, change)
+    changed = [_apply(document, change) for change in changes]
     if limit is not None:
         if limit < 1:
             raise GridError(f"--limit {limit}: at least 1 model is needed.")
         document["limit"] = limit
-    return _Reader(document, lines, path.name).grid()
+    return _Reader(document, lines, path.name, changed).grid()
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """What two recipes disagree about, for the message that refuses to mix them."""
     a, b = _flat(ours), _flat(theirs)
-    changed = [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
-    rows = [f"`{k}` is {b.get(k, 'absent')!r} there, {a.get(k, 'absent')!r} here" for k in changed[:5]]
+
+    def shown(values: dict[str, Any], key: str) -> str:
+        return repr(values.get(key, "absent"))  # as text: 1 and 1.0 are other recipes
+
+    changed = [k for k in dict.fromkeys([*a, *b]) if shown(a, k) != shown(b, k)]
+    rows = [f"`{k}` is {shown(b, k)} there, {shown(a, k)} here" for k in changed[:5]]
     return "; ".join(rows) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
 
 
@@ -128,7 +133,8 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-def _apply(document: dict[str, Any], change: str) -> None:
+def _apply(document: dict[str, Any], change: str) -> tuple[str, ...]:
+    """Makes one `--set` change in the document; the path that it changed."""
     path, sign, text = change.partition("=")
     if not sign or not path:
         raise GridError(f"--set {change!r}: write it as path=value, for example --set training.epochs=2.")
@@ -145,15 +151,21 @@ def _apply(document: dict[str, Any], change: str) -> None:
         if not isinstance(block, dict):
             raise GridError(f"--set {change!r}: `{key}` is {block!r} in the recipe, so nothing can be set inside it.")
     block[keys[-1]] = value
+    return tuple(keys)
 
 
 class _Reader:
     """One document; its methods read one block each and name the line of what is wrong."""
 
-    def __init__(self, document: dict[str, Any], lines: recipe_yaml.Lines, name: str) -> None:
-        self.document, self.lines, self.name = document, lines, name
+    def __init__(
+        self, document: dict[str, Any], lines: recipe_yaml.Lines, name: str, changed: Sequence[tuple[str, ...]]
+    ) -> None:
+        self.document, self.lines, self.name, self.changed = document, lines, name, changed
 
     def where(self, *path: Any) -> str:
+        for keys in self.changed:
+            if path[: len(keys)] == keys or (path not in self.lines and keys[: len(path)] == path):
+                return f"--set {'.'.join(keys)}"
         line = self.lines.get(path)
         return f"{self.name}, line {line}" if line else self.name
 
@@ -165,12 +177,13 @@ class _Reader:
         zoo = d.get("zoo")
         if not isinstance(zoo, str) or not _ZOO.match(zoo):
             raise GridError(f"{self.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
+        self._texts()
         if "axes" in d and "sample" in d:
             raise GridError(f"{self.where('sample')}: a recipe has `axes` (crossed) or `sample` (random points), not both.")
         fixed = self._fixed()
-        axes = tuple(self._axis(name, levels) for name, levels in self._mapping("axes").items())
+        axes = tuple(self._axis(name, levels, ("axes", name)) for name, levels in self._mapping("axes").items())
         models, draws = self._sample()
-        self._conflicts([a.name for a in axes] + [d.name for d in draws])
+        self._conflicts((*axes, *draws))
         replicates, tied = self._replicates()
         grid = Grid(
             zoo, fixed, axes, draws, models, replicates, tied, self._paired([a.name for a in (*axes, *draws)]),
@@ -178,7 +191,16 @@ class _Reader:
             None if d.get("limit") is None else self._whole("limit", 0, 1), d,
         )  # fmt: skip
         self._budget(grid)
+        self._inits(grid)
         return grid
+
+    def _texts(self) -> None:
+        description, license = self.document.get("description"), self.document.get("license")
+        if not isinstance(description, str | None):
+            raise GridError(f"{self.where('description')}: `description` is {description!r}; text is needed.")
+        # It stands on a line of the card's YAML head.
+        if license is not None and not (isinstance(license, str) and _LICENSE.match(license)):
+            raise GridError(f"{self.where('license')}: `license` is {license!r}; a name like cc-by-4.0 is needed.")
 
     def _mapping(self, key: str) -> dict[str, Any]:
         value = self.document.get(key)
@@ -217,15 +239,15 @@ class _Reader:
                 fixed[name] = settings.coerce(settings.SETTINGS[name], self.document[name], self.where(name))
         return fixed
 
-    def _axis(self, name: str, levels: Any, block: str = "axes") -> Axis:
-        where = self.where(block, name)
+    def _axis(self, name: str, levels: Any, path: tuple[str, ...]) -> Axis:
+        where = self.where(*path)
         if name not in settings.AXES:
             raise GridError(unknown("axis", name, settings.AXES, where))
         if not isinstance(levels, list) or not levels:
             raise GridError(f"{where}: axis `{name}` is {levels!r}; a list of levels is needed, like [1e-3, 1e-4].")
         result: dict[str, Level] = {}
         for i, value in enumerate(levels):
-            at = self.where(block, name, i)
+            at = self.where(*path, i)
             values = settings.expand(name, value, at)
             label = settings.label(name, {s.name: s.default for s in settings.SETTINGS.values()} | values)
             if label in result:
@@ -253,33 +275,33 @@ class _Reader:
         if name not in settings.AXES:
             raise GridError(unknown("axis", name, settings.AXES, where))
         if isinstance(spec, list):
-            spec = {"choice": spec}
+            return Draw(name, "choice", levels=self._axis(name, spec, ("sample", "axes", name)).levels)
         if not isinstance(spec, dict) or len(spec) != 1:
             raise GridError(f"{where}: `{name}` is {spec!r}; one of {', '.join(DISTRIBUTIONS)} is needed.")
         kind, value = next(iter(spec.items()))
         if kind not in DISTRIBUTIONS:
             raise GridError(unknown("distribution", kind, DISTRIBUTIONS, where))
         if kind == "choice":
-            return Draw(name, kind, levels=self._axis(name, value, "sample").levels)
+            return Draw(name, kind, levels=self._axis(name, value, ("sample", "axes", name, kind)).levels)
         setting = settings.SETTINGS.get(name)
         wanted = ("int",) if kind == "integer" else ("float",)
         if setting is None or setting.kind not in wanted:
             raise GridError(f"{where}: `{name}` cannot be drawn {kind}; use `choice` with a list of levels.")
-        if not isinstance(value, list) or len(value) != 2:
+        if not isinstance(value, list) or len(value) != 2 or None in value:
             raise GridError(f"{where}: `{kind}` needs [low, high], got {value!r}.")
         low, high = (settings.coerce(setting, v, where) for v in value)
         if not low < high or (kind == "log_uniform" and low <= 0):
             raise GridError(f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else "."))
         return Draw(name, kind, low, high)
 
-    def _conflicts(self, names: list[str]) -> None:
+    def _conflicts(self, axes: Sequence[Axis | Draw]) -> None:
         """Two axes must not set the same thing: `subset` with `subset_frac`."""
-        for name in names:
-            if name in settings.COMPOSITES:
-                block = settings.COMPOSITES[name] + "."
-                for other in names:
-                    if other in settings.SETTINGS and settings.SETTINGS[other].path.startswith(block):
-                        raise GridError(f"{self.where('axes', other)}: axes `{name}` and `{other}` set the same thing.")
+        for a, b in itertools.combinations(axes, 2):
+            if _touched(a) & _touched(b):
+                raise GridError(f"{self._at(b)}: axes `{a.name}` and `{b.name}` set the same thing.")
+
+    def _at(self, axis: Axis | Draw) -> str:
+        return self.where(*(("axes",) if isinstance(axis, Axis) else ("sample", "axes")), axis.name)
 
     def _replicates(self) -> tuple[dict[str, int], bool]:
         value = self.document.get("replicates", 1)
@@ -301,6 +323,8 @@ class _Reader:
     def _paired(self, axes: list[str]) -> tuple[str, ...]:
         value = self.document.get("paired") or []
         names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list):
+            raise GridError(f"{self.where('paired')}: `paired` is {value!r}; a list of axes is needed, like [subset].")
         for name in names:
             if name not in axes:
                 raise GridError(unknown("axis", name, axes, self.where("paired")))
@@ -317,6 +341,8 @@ class _Reader:
         if kind not in SCHEDULES:
             raise GridError(unknown("snapshot schedule", kind, SCHEDULES, where))
         if kind == "every_epoch":
+            if numbers is not True:
+                raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
             return {kind: True}
         if kind in ("evenly", "log_steps"):
             if isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2:
@@ -351,12 +377,40 @@ class _Reader:
         given = [n for n in names if grid.fixed[n] is not None or n in varied]
         if len(given) > 1:
             raise GridError(f"{self.where('training')}: the budget is given in {' and '.join(given)}; give one of them.")
+        for axis in (*grid.axes, *grid.draws):
+            if axis.name in names and any(level.values[axis.name] is None for level in axis.levels):
+                raise GridError(f"{self._at(axis)}: a level of `{axis.name}` is null; a budget is needed.")
         if not given:
             grid.fixed["epochs"] = DEFAULT_EPOCHS  # type: ignore[index]  # our own dict, not yet shared
-        kinds = {grid.fixed["init_kind"]} | {lv.values.get("init_kind") for a in grid.axes for lv in a.levels}
-        values = [grid.fixed["init_value"], *(lv.values.get("init_value") for a in grid.axes for lv in a.levels)]
-        if "constant" in kinds and not any(v is not None for v in values):
-            raise GridError(f"{self.where('init')}: init `constant` needs its value: `{{constant: 0.1}}`.")
+
+    def _inits(self, grid: Grid) -> None:
+        """Every combination of levels of an init must be one that can be drawn."""
+        varied = [a for a in (*grid.axes, *grid.draws) if any(name.startswith("init_") for name in _touched(a))]
+        for levels in itertools.product(*(_extremes(a) for a in varied)):
+            values = dict(grid.fixed)
+            for level in levels:
+                values |= level
+            where = self._at(varied[0]) if varied else self.where("init")
+            kind, low, high = values["init_kind"], values["init_low"], values["init_high"]
+            if kind == "constant" and values["init_value"] is None:
+                raise GridError(f"{where}: init `constant` needs its value: `{{constant: 0.1}}`.")
+            if kind == "uniform" and (low is None) != (high is None):
+                raise GridError(f"{where}: init `uniform` has one of `low` and `high`; give both or neither.")
+            if kind == "uniform" and low is not None and not low < high:
+                raise GridError(f"{where}: init `uniform: [{low}, {high}]` needs low < high.")
+
+
+def _touched(axis: Axis | Draw) -> set[str]:
+    """The settings that an axis fixes."""
+    return {name for level in axis.levels for name in level.values} or {axis.name}
+
+
+def _extremes(axis: Axis | Draw) -> list[Mapping[str, Any]]:
+    """Settings of every level; of a drawn number, at both ends of its range."""
+    if axis.levels:
+        return [level.values for level in axis.levels]
+    assert isinstance(axis, Draw)
+    return [{axis.name: axis.low}, {axis.name: axis.high}]
 
 
 def points(grid: Grid) -> int:

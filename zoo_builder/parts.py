@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 from zoo_builder import faults
 from zoo_builder.engines.trainer import Clock, Progress, Snapshot
-from zoo_datasets import files, schema
+from zoo_datasets import files, schema, shards, streams
 from zoo_datasets.errors import IntegrityError
 
 TENSOR = "snapshots"
@@ -99,14 +99,15 @@ def commit(paths: files.ZooPaths, record: Record) -> None:
     paths.commits.mkdir(parents=True, exist_ok=True)
     final = paths.commit(record.cohort_id)
     scratch = final.with_name(f"{files.SCRATCH}{os.getpid()}-{final.name}")
-    files.write_json(scratch, record.to_json())
-    faults.point("before_commit")
+    value = record.to_json()
     try:
+        files.write_json(scratch, {**value, "sha256": streams.digest(value)})
+        faults.point("before_commit")
         os.link(scratch, final)
     except FileExistsError:
         pass
     finally:
-        scratch.unlink()
+        scratch.unlink(missing_ok=True)
     files.sync_folder(paths.commits)
     faults.point("after_commit")
 
@@ -120,11 +121,14 @@ def read_commit(paths: files.ZooPaths, cohort_id: str) -> Record | None:
     if not path.exists():
         return None
     try:
-        record = Record.from_json(json.loads(path.read_bytes()))
-        complete = record.cohort_id == cohort_id and bool(record.weights and record.rows)
-    except (ValueError, KeyError, TypeError, StopIteration, UnicodeDecodeError) as error:
-        raise IntegrityError(f"The commit {path.name} is damaged: {error}.") from None
-    if not complete:
+        value = json.loads(path.read_bytes())
+        whole = value.pop("sha256") == streams.digest(value)
+        record = Record.from_json(value)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise IntegrityError(f"The commit {path.name} is damaged: this is not a record.") from None
+    if not whole:
+        raise IntegrityError(f"The commit {path.name} is damaged: it does not have its checksum.")
+    if record.cohort_id != cohort_id:
         raise IntegrityError(f"The commit {path.name} speaks of another cohort.")
     for entry in record.files:
         part = files.inside(paths.root, entry["path"])
@@ -146,9 +150,8 @@ def read_rows(paths: files.ZooPaths, record: Record) -> pa.Table:
 
 
 def read_weights(paths: files.ZooPaths, record: Record) -> np.ndarray:
-    """The weights of a part, float32 [n, P], memory-mapped."""
-    with safe_open(files.inside(paths.root, record.weights), "np") as file:
-        return file.get_tensor(TENSOR)
+    """The weights of a part, float32 [n, P], memory-mapped: a zoo need not fit into memory."""
+    return shards.open_tensor(files.inside(paths.root, record.weights), TENSOR)
 
 
 class Checkpoint:
@@ -175,9 +178,8 @@ class Checkpoint:
         }  # fmt: skip
         n_params = state["weights"].shape[1]
         kept = np.array([s.weights for s in progress.snapshots], np.float32).reshape(-1, n_params)
-        text = json.dumps(rest)
-        check = hashlib.sha256(text.encode() + b"".join(state[k].tobytes() for k in sorted(state)) + kept.tobytes())
-        files.write_atomic(self.path, save({**state, TENSOR: kept}, {"rest": text, "sha256": check.hexdigest()}))
+        text, tensors = json.dumps(rest), {**state, TENSOR: kept}
+        files.write_atomic(self.path, save(tensors, {"rest": text, "sha256": _checksum(text, tensors)}))
         faults.point("after_checkpoint")
 
     def load(self) -> tuple[dict[str, np.ndarray], Progress] | None:
@@ -185,16 +187,25 @@ class Checkpoint:
             with safe_open(self.path, "np") as file:
                 metadata = file.metadata()
                 state = {name: file.get_tensor(name) for name in file.keys()}
-        except (FileNotFoundError, SafetensorError):
+            text = metadata["rest"]
+            whole = metadata["sha256"] == _checksum(text, state)
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError):
             return None
-        kept, text = state.pop(TENSOR), metadata["rest"]
-        check = hashlib.sha256(text.encode() + b"".join(state[k].tobytes() for k in sorted(state)) + kept.tobytes())
-        rest = json.loads(text)
-        if check.hexdigest() != metadata["sha256"] or rest.pop("cohort_id") != self.cohort_id:
+        rest = json.loads(text) if whole else {}
+        if rest.pop("cohort_id", None) != self.cohort_id:
             return None
+        kept = state.pop(TENSOR)
         rest["active"] = np.array(rest["active"], bool)
         rest["snapshots"] = [Snapshot(**s, weights=w) for s, w in zip(rest["snapshots"], kept, strict=True)]
         return state, Progress(**rest)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Of names and shapes too: a damaged header may exchange tensors of the same bytes."""
+    result = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        result.update(f"{name}{tensors[name].dtype}{tensors[name].shape}".encode() + tensors[name].tobytes())
+    return result.hexdigest()

@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -146,13 +146,16 @@ def _drawn(draw: Draw, u: float) -> tuple[str, Mapping[str, Any]]:
         value = draw.low + (draw.high - draw.low) * u
     else:
         ratio = exact.log(exact.np.array([draw.high / draw.low]))
-        value = float(draw.high * exact.exp((u - 1.0) * ratio)[0])
+        value = max(draw.low, float(draw.high * exact.exp((u - 1.0) * ratio)[0]))  # rounding may pass the end
     values = {draw.name: value}
     return settings.label(draw.name, values), values
 
 
 def _run(grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], replicate: Mapping[str, int]) -> Run:
     resolved = normalize({**grid.fixed, **values})
+    # Levels that mean nothing here (`momentum` of plain SGD) have one label: the points that
+    # differ in nothing else are one run, planned once.
+    labels = _labels(resolved, labels)
     keys = {}
     for stream, follows in STREAMS.items():
         # Levels of an axis in `paired` do not enter: twins along it share the stream. Data
@@ -165,7 +168,7 @@ def _run(grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], repli
         keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
     identity = [RECIPE_VERSION, resolved, dict(replicate), keys, dict(grid.snapshots)]
     return Run(
-        streams.digest(identity)[:ID_DIGITS], resolved, dict(labels), dict(replicate), keys, dict(grid.snapshots), ""
+        streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, dict(grid.snapshots), ""
     )
 
 
@@ -201,11 +204,16 @@ def factor_columns() -> list[Column]:
 def factors(run: Run) -> dict[str, Any]:
     """The values of `factor_columns` for a run."""
     row = {name: list(v) if isinstance(v, tuple) else v for name, v in run.settings.items()}
-    row["architecture"] = settings.label("architecture", run.settings)
-    with_defaults = {k: settings.SETTINGS[k].default if v is None else v for k, v in run.settings.items()}
-    if run.settings["init_bias"] == models.PRESET_BIAS.get(row["architecture"], 0.0):
+    return row | _labels(run.settings, ("architecture", *LABELS))
+
+
+def _labels(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """The labels of a run's levels, from its normalized settings alone."""
+    with_defaults = {k: settings.SETTINGS[k].default if v is None else v for k, v in values.items()}
+    preset = values["architecture"] if isinstance(values["architecture"], str) else ""
+    if values["init_bias"] == models.PRESET_BIAS.get(preset, 0.0):
         with_defaults["init_bias"] = None  # the preset's own bias is no deviation
-    return row | {name: settings.label(name, with_defaults) for name in LABELS}
+    return {name: settings.label(name, with_defaults if name in LABELS else values) for name in names}
 
 
 def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mapping[str, Any] | list[str] = ()) -> Run:

@@ -50,7 +50,9 @@ MOST_ALTERNATIVES = 10
 
 def alternatives(known: Iterable[object], name: object = "") -> str:
     """`a, b, c` with at most ten of the known names, those most like `name` kept."""
-    names = sorted(str(k) for k in known)
+    names = sorted({str(k) for k in known})
+    if not names:
+        return "none"
     if len(names) > MOST_ALTERNATIVES:
         near = difflib.get_close_matches(str(name), names, n=MOST_ALTERNATIVES, cutoff=0.0)
         return ", ".join(sorted(near)) + f", … ({len(names)} in all)"

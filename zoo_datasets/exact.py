@@ -20,7 +20,9 @@ def power(base: np.ndarray | float, exponent: int) -> np.ndarray:
     while exponent:
         if exponent & 1:
             result = result * square
-        square, exponent = square * square, exponent >> 1
+        exponent >>= 1
+        if exponent:  # the square after the last is not needed, and may overflow
+            square = square * square
     return result
 
 

@@ -75,7 +75,7 @@ def inside(root: Path, relative: str) -> Path:
     """`root / relative`. Raises IntegrityError where that leaves `root` or passes a link."""
     path = root / relative
     parts = Path(relative).parts
-    if Path(relative).is_absolute() or ".." in parts or not parts:
+    if Path(relative).is_absolute() or ".." in parts or not parts or "\0" in relative:
         raise errors.IntegrityError(f"{relative!r} leaves the folder {root}: the manifest is damaged or hostile.")
     if any((root / Path(*parts[:i])).is_symlink() for i in range(1, len(parts) + 1)):
         raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")

@@ -248,7 +248,8 @@ def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> t
     if op == "linear":
         return op, {"features": n_classes if value == "classes" else whole("linear", value, 1)}
     if op == "dropout":
-        if value is not None and not (isinstance(value, (int, float)) and 0 <= value < 1):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value < 1):
             raise errors.GridError(f"Layer {position} (dropout): the rate is {value!r}; it must be in [0, 1).")
         return op, {"rate": None if value is None else float(value)}
     if value is not None:
@@ -331,8 +332,8 @@ def initialize(
     (mean, std), by default (0, 1/√fan_in). Kaiming (He et al. 2015) takes the gain √2 of
     ReLU; Glorot (Glorot & Bengio 2010) both fans; `orthogonal` (Saxe et al. 2014) is
     Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1, shift 0,
-    mean 0, variance 1. Each tensor draws from its own counter, so that adding a layer
-    leaves the others' draws alone.
+    mean 0, variance 1. Each tensor draws from its own counter, its place in the layout: a
+    tensor's draws depend on the number of tensors before it, not on their sizes.
     """
     vector = np.empty(architecture.n_params, np.float32)
     for number, e in enumerate(architecture.layout):

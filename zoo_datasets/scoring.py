@@ -31,7 +31,8 @@ def losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
 def score(logits: np.ndarray, labels: np.ndarray, loss: str) -> dict[str, Any]:
     """loss, accuracy, correct_per_class and count_per_class; logits [n, C], labels [n].
 
-    Empty input gives nulls and zero counts. A row of non-finite logits is never right.
+    Empty input gives nulls and zero counts. A row of non-finite logits is never right, and
+    leaves no loss.
     """
     n_classes = logits.shape[1]
     count = np.bincount(labels, minlength=n_classes)
@@ -41,7 +42,7 @@ def score(logits: np.ndarray, labels: np.ndarray, loss: str) -> dict[str, Any]:
     correct = np.bincount(labels[right], minlength=n_classes)
     mean = float(exact.total(losses(logits, labels, loss)) / len(labels))
     return {
-        "loss": None if np.isnan(mean) else mean,
+        "loss": mean if np.isfinite(mean) else None,
         "accuracy": int(correct.sum()) / len(labels),
         "correct_per_class": correct.tolist(),
         "count_per_class": count.tolist(),
@@ -49,5 +50,10 @@ def score(logits: np.ndarray, labels: np.ndarray, loss: str) -> dict[str, Any]:
 
 
 def attack_success(logits: np.ndarray, target: int) -> float | None:
-    """Share of triggered images, none of the target class, classified as the target; null if there are none."""
-    return float((logits.argmax(axis=1) == target).mean()) if len(logits) else None
+    """Share of triggered images, none of the target class, classified as the target; null if there are none.
+
+    A row of non-finite logits is classified as nothing, as in `score`.
+    """
+    if not len(logits):
+        return None
+    return float(((logits.argmax(axis=1) == target) & np.isfinite(logits).all(axis=1)).mean())

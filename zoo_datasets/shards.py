@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,31 +49,45 @@ def write(
 
 
 def read_header(path: Path) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
-    """{tensor: (byte offset in the file, shape)} and the file's expected size.
+    """As `parse_header`, of a file on the disk."""
+    with path.open("rb") as file:
+        return parse_header(file.read, str(path))
+
+
+def parse_header(read: Callable[[int], bytes], where: str) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
+    """{tensor: (byte offset in the file, shape)} and the file's expected size; `read` gives the next n bytes.
 
     Raises IntegrityError where the header lies: too long, not JSON, another dtype,
     tensors that overlap or leave holes.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MOST_HEADER_BYTES:
-            raise IntegrityError(f"{path}: the header claims {length:,} bytes; this is not a shard of a zoo.")
-        text = file.read(length)
+    length = int.from_bytes(read(8), "little")
+    if length > MOST_HEADER_BYTES:
+        raise IntegrityError(f"{where}: the header claims {length:,} bytes; this is not a shard of a zoo.")
+    text = read(length)
     try:
-        pairs = json.loads(text, object_pairs_hook=list)
-        entries = {name: dict(value) for name, value in pairs if name != "__metadata__"}
-        if len(entries) != len([n for n, _ in pairs if n != "__metadata__"]):
-            raise ValueError("a tensor is named twice")
+        entries = json.loads(text, object_pairs_hook=_mapping)
+        if not isinstance(entries, dict):
+            raise ValueError("it is no mapping")
+        entries.pop("__metadata__", None)
         found, at = {}, 0
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             shape = tuple(entry["shape"])
             begin, end = entry["data_offsets"]
-            if entry["dtype"] != "F32" or begin != at or end - begin != 4 * math.prod(shape) or min(shape) < 0:
+            if entry["dtype"] != "F32" or any(type(n) is not int or n < 0 for n in (begin, end, *shape)):
+                raise ValueError(f"tensor {name} is not float32 of whole sizes")
+            if begin != at or end - begin != 4 * math.prod(shape):
                 raise ValueError(f"tensor {name} does not fit its place")
             found[name], at = (8 + length + begin, shape), end
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path}: the shard's header is damaged: {error}.") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError(f"{where}: the shard's header is damaged: {error}.") from None
     return found, 8 + length + at
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("something in it is named twice")
+    return result
 
 
 def open_tensor(path: Path, name: str) -> np.ndarray:

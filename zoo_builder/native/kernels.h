@@ -46,14 +46,14 @@ WZ_INLINE void accumulate(v8 (&acc)[O][X], A a, B b) {
     for (int x = 0; x < X; ++x) in[x] = in_register(b(x));
     for (int o = 0; o < O; ++o) {
       const v8 one = in_register(a(o));
-      for (int x = 0; x < X; ++x) acc[o][x] = fma(one, in[x], acc[o][x]);
+      for (int x = 0; x < X; ++x) acc[o][x] = fma_into(acc[o][x], one, in[x]);
     }
   } else {
     v8 in[O];
     for (int o = 0; o < O; ++o) in[o] = in_register(a(o));
     for (int x = 0; x < X; ++x) {
       const v8 one = in_register(b(x));
-      for (int o = 0; o < O; ++o) acc[o][x] = fma(in[o], one, acc[o][x]);
+      for (int o = 0; o < O; ++o) acc[o][x] = fma_into(acc[o][x], in[o], one);
     }
   }
 }
@@ -70,9 +70,11 @@ void contract_block(const Contract& c, const v8* src, const float* w, const floa
   do {
     const char* s = reinterpret_cast<const char*>(src) + *tap;
 #pragma GCC unroll 8
-    for (int g = 0; g < G; ++g, w += O)
+    for (int g = 0; g < G; ++g, w += O) {
       accumulate<O, X>(acc, [&](int o) { return splat(w[o]); },
-                       [&](int x) { return *reinterpret_cast<const v8*>(s + g * (ptrdiff_t)sizeof(v8) + x * step); });
+                       [&](int x) { return *reinterpret_cast<const v8*>(s + x * step); });
+      s = opaque(s + sizeof(v8));
+    }
   } while (++tap != end);
   const ptrdiff_t dst_o = c.dst_o, dst_x = c.dst_x;
   for (int o = 0; o < O; ++o)
@@ -81,32 +83,32 @@ void contract_block(const Contract& c, const v8* src, const float* w, const floa
 
 // ── correlate ────────────────────────────────────────────────────────────────────────
 
-struct Correlate {
-  const int32_t* taps;  // offsets into x, in v8, one per tap of the block's whole list
-  ptrdiff_t y_plane, y_row, x_row, x_step;  // steps in v8; along a row dY goes by 1
-  int columns;
-  int n_taps;  // row length of the gradient
+struct Place {
+  int32_t y, x;  // where one position of the output is in dY, and its window in X, in bytes
 };
 
+struct Correlate {
+  const int32_t* taps;  // offsets into x, in bytes, one per tap
+  ptrdiff_t y_plane;    // in bytes
+  int n_taps;           // row length of the gradient
+};
+
+// Positions come as a list, so that short rows cost no inner loop.
 template <int O, int T>
-void correlate_block(const Correlate& c, const v8* y, const v8* x, int rows, int tap0, v8* gradient) {
+void correlate_block(const Correlate& c, const v8* y, const v8* x, const Place* place, const Place* end, int tap0,
+                     v8* gradient) {
   v8 acc[O][T];
   for (int o = 0; o < O; ++o)
     for (int t = 0; t < T; ++t) acc[o][t] = gradient[(ptrdiff_t)o * c.n_taps + t];
-  const v8* at[T];
-  for (int t = 0; t < T; ++t) at[t] = x + c.taps[tap0 + t];
-  const ptrdiff_t y_plane = c.y_plane, x_step = c.x_step;
-  const int columns = c.columns;
-  int r = 0;
-  do {  // at least one row and one column: no test before the loops, so nothing is spilled around it
-    const v8* yr = y + r * c.y_row;
-    ptrdiff_t xi = r * c.x_row;
-    int i = 0;
-    do {
-      accumulate<O, T>(acc, [&](int o) { return yr[o * y_plane + i]; }, [&](int t) { return at[t][xi]; });
-      xi += x_step;
-    } while (++i < columns);
-  } while (++r < rows);
+  const char* at[T];
+  for (int t = 0; t < T; ++t) at[t] = reinterpret_cast<const char*>(x) + c.taps[tap0 + t];
+  const ptrdiff_t y_plane = c.y_plane;
+  do {  // at least one: no test before the loop, so nothing is spilled around it
+    const char* from = reinterpret_cast<const char*>(y) + place->y;
+    const ptrdiff_t window = place->x;
+    accumulate<O, T>(acc, [&](int o) { return *reinterpret_cast<const v8*>(from + o * y_plane); },
+                     [&](int t) { return *reinterpret_cast<const v8*>(at[t] + window); });
+  } while (++place != end);
   for (int o = 0; o < O; ++o)
     for (int t = 0; t < T; ++t) gradient[(ptrdiff_t)o * c.n_taps + t] = acc[o][t];
 }
@@ -150,7 +152,7 @@ void outer_block(const float* const* samples, int n, ptrdiff_t i0, const float* 
 // ── tables of blocks, and the cut into blocks ────────────────────────────────────────
 
 using ContractBlock = void (*)(const Contract&, const v8*, const float*, const float*, v8*);
-using CorrelateBlock = void (*)(const Correlate&, const v8*, const v8*, int, int, v8*);
+using CorrelateBlock = void (*)(const Correlate&, const v8*, const v8*, const Place*, const Place*, int, v8*);
 using RowsBlock = void (*)(const float* const*, int64_t, const float*, ptrdiff_t, const float*, float*, ptrdiff_t);
 using OuterBlock = void (*)(const float* const*, int, ptrdiff_t, const float*, ptrdiff_t, float*, ptrdiff_t, bool);
 
@@ -212,7 +214,9 @@ struct Cut {
 
 // The cheapest even cut of n_o × n_x by a model of two loads and two multiply-adds a cycle,
 // with a latency of four cycles where a block is too small to hide it.
-inline Cut cut(int n_o, int n_x) {
+// `spare` asks for blocks that leave a register free: with a row of taps unrolled, the
+// compiler spills accumulators otherwise.
+inline Cut cut(int n_o, int n_x, bool spare = false) {
   Cut best;
   double best_cost = 1e300;
   for (int big_o = 1; big_o <= MAX_O; ++big_o)
@@ -222,7 +226,8 @@ inline Cut cut(int n_o, int n_x) {
       double cost = 0;
       for (const Span& o : c.o)
         for (const Span& x : c.x)
-          cost += std::max({o.size * x.size * 0.5, (o.size + x.size + 1) * 0.5, 4.0}) + 0.05 * (o.size + x.size) + 0.3;
+          cost += std::max({o.size * x.size * 0.5, (o.size + x.size + 1) * 0.5, 4.0}) + 0.05 * (o.size + x.size) + 0.3 +
+                  (spare && o.size * x.size + std::min(o.size, x.size) > WZ_ACCUMULATORS + 2 ? 0.8 : 0.0);
       if (cost < best_cost) best_cost = cost, best = c;
     }
   return best;

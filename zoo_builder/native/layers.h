@@ -259,7 +259,7 @@ inline Contraction convolution(const wz::Layer& l, const Geometry& in, const Geo
   c.n_o = l.out.c, c.n_x = l.out.w, c.rows = l.out.h;
   c.src_origin = in.origin - l.pad * (in.row + 1), c.src_row = l.stride * in.row, c.src_x = l.stride;
   c.dst_origin = out.origin, c.dst_row = out.row, c.dst_x = 1, c.dst_o = out.plane;
-  c.blocks = cut(c.n_o, c.n_x);
+  c.blocks = cut(c.n_o, c.n_x, true);
   c.group_taps(l.kernel);
   return c;
 }
@@ -284,7 +284,7 @@ inline std::vector<Contraction> convolution_backward(const wz::Layer& l, const G
       c.n_o = l.in.c, c.n_x = (l.in.w - b + s - 1) / s, c.rows = (l.in.h - a + s - 1) / s;
       c.src_origin = dy.origin, c.src_row = dy.row, c.src_x = 1;
       c.dst_origin = dx.origin + a * dx.row + b, c.dst_row = s * dx.row, c.dst_x = s, c.dst_o = dx.plane;
-      c.blocks = cut(c.n_o, c.n_x);
+      c.blocks = cut(c.n_o, c.n_x, true);
       c.group_taps(run);
       phases.push_back(c);
     }
@@ -317,32 +317,33 @@ inline Contraction linear(const wz::Layer& l, bool backward, const Geometry& src
 
 struct WeightGradient {
   std::vector<int32_t> taps;
+  std::vector<Place> places;  // row by row
   Correlate c;
   Cut blocks;
-  int n_o, rows, rows_at_once;
-  ptrdiff_t x_origin, y_origin;
+  int n_o, rows, columns, places_at_once;
+  ptrdiff_t x_origin, y_origin, y_plane, y_row;  // in v8
 
   // gradient [o][tap] and bias [o] are v8: their lanes are summed once per step.
   void add(const v8* dy, const v8* x, v8* gradient, v8* bias) const {
     Correlate args = c;
     args.taps = taps.data();
-    for (int r = 0; r < rows; r += rows_at_once) {
-      const int n = std::min(rows_at_once, rows - r);
-      const v8* yr = dy + y_origin + r * c.y_row;
-      const v8* xr = x + x_origin + r * c.x_row;
+    const Place* const last = places.data() + places.size();
+    for (const Place* p = places.data(); p != last;) {
+      const Place* end = p + std::min<ptrdiff_t>(places_at_once, last - p);
       for (const Span& o : blocks.o)
         for (const Span& t : blocks.x)
-          CORRELATE[o.size - 1][t.size - 1](args, yr + o.start * c.y_plane, xr, n, t.start,
+          CORRELATE[o.size - 1][t.size - 1](args, dy + y_origin + o.start * y_plane, x + x_origin, p, end, t.start,
                                             gradient + (ptrdiff_t)o.start * c.n_taps + t.start);
+      p = end;
     }
     for (int o = 0; o < n_o; ++o) {
       v8 sum[4] = {bias[o], splat(0.0f), splat(0.0f), splat(0.0f)};  // four chains hide the latency of adding
       for (int r = 0; r < rows; ++r) {
-        const v8* yr = dy + y_origin + o * c.y_plane + r * c.y_row;
+        const v8* yr = dy + y_origin + o * y_plane + r * y_row;
         int i = 0;
-        for (; i + 4 <= c.columns; i += 4)
+        for (; i + 4 <= columns; i += 4)
           for (int k = 0; k < 4; ++k) sum[k] = sum[k] + yr[i + k];
-        for (; i < c.columns; ++i) sum[0] = sum[0] + yr[i];
+        for (; i < columns; ++i) sum[0] = sum[0] + yr[i];
       }
       bias[o] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
@@ -350,17 +351,21 @@ struct WeightGradient {
 };
 
 inline WeightGradient weight_gradient(const wz::Layer& l, const Geometry& in, const Geometry& dy) {
+  constexpr int B = sizeof(v8);
   WeightGradient g;
   for (int ic = 0; ic < l.in.c; ++ic)
     for (int a = 0; a < l.kernel; ++a)
-      for (int b = 0; b < l.kernel; ++b) g.taps.push_back((int32_t)(ic * in.plane + a * in.row + b));
-  g.c = Correlate{nullptr, dy.plane, dy.row, l.stride * in.row, l.stride, l.out.w, (int)g.taps.size()};
+      for (int b = 0; b < l.kernel; ++b) g.taps.push_back((int32_t)(B * (ic * in.plane + a * in.row + b)));
+  for (int h = 0; h < l.out.h; ++h)
+    for (int w = 0; w < l.out.w; ++w)
+      g.places.push_back({(int32_t)(B * (h * dy.row + w)), (int32_t)(B * l.stride * (h * in.row + w))});
+  g.c = Correlate{nullptr, B * dy.plane, (int)g.taps.size()};
   g.blocks = cut(l.out.c, g.c.n_taps);
-  g.n_o = l.out.c, g.rows = l.out.h;
-  g.x_origin = in.origin - l.pad * (in.row + 1), g.y_origin = dy.origin;
+  g.n_o = l.out.c, g.rows = l.out.h, g.columns = l.out.w;
+  g.x_origin = in.origin - l.pad * (in.row + 1), g.y_origin = dy.origin, g.y_plane = dy.plane, g.y_row = dy.row;
   // Rows of dY and X that stay in a first-level cache of 32 KB, with room for accumulators.
-  const int row_bytes = 32 * (l.out.c * l.out.w + l.in.c * l.stride * l.in.w);
-  g.rows_at_once = std::min(l.out.h, std::max(1, 20000 / row_bytes));
+  const int row_bytes = B * (l.out.c * l.out.w + l.in.c * l.stride * l.in.w);
+  g.places_at_once = l.out.w * std::max(1, 20000 / row_bytes);
   return g;
 }
 

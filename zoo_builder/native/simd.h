@@ -49,6 +49,19 @@ WZ_INLINE v8 fma(v8 a, v8 b, v8 c) {
 #endif
 }
 
+// acc + a · b. Written out, because compilers that pick the form of the instruction move
+// accumulators from register to register, and then to the stack.
+WZ_INLINE v8 fma_into(v8 acc, v8 a, v8 b) {
+#if defined(__AVX512VL__)
+  __asm__ volatile("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+#elif defined(WZ_AVX2)
+  __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+#else
+  acc = fma(a, b, acc);
+#endif
+  return acc;
+}
+
 WZ_INLINE v8 square_root(v8 a) {
 #if defined(WZ_AVX2)
   return (v8)_mm256_sqrt_ps((__m256)a);
@@ -63,9 +76,18 @@ WZ_INLINE v8 square_root(v8 a) {
 // would be loaded twice, and loads are what these kernels run out of.
 WZ_INLINE v8 in_register(v8 a) {
 #if defined(WZ_AVX2)
-  __asm__("" : "+x"(a));
+  __asm__ volatile("" : "+x"(a));
 #endif
   return a;
+}
+
+// The same address, but the compiler cannot tell: values loaded for one tap are then not
+// held for the next, where they would push accumulators out of the registers.
+WZ_INLINE const char* opaque(const char* p) {
+#if defined(WZ_AVX2)
+  __asm__ volatile("" : "+r"(p));
+#endif
+  return p;
 }
 
 WZ_INLINE v8 keep(v8i mask, v8 a) { return (v8)(mask & (v8i)a); }  // a where the mask is set, else 0

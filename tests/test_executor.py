@@ -1,0 +1,188 @@
+"""What `zoo_builder.executor` promises: the same outcomes here and through Ray, and quick refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo_builder import executor
+from zoo_datasets.errors import BuildError
+
+MOST_S = 240  # ends what hangs; no promise about time
+
+
+def halve(item: int, shared: dict[str, int]) -> float:
+    if item < 0:
+        raise ValueError(f"{item} is negative")
+    return item / shared["by"]
+
+
+def test_in_process_gives_outcomes_in_order() -> None:
+    pool = executor.InProcess(halve, {"by": 2})
+    assert pool.wait(0) == []
+    for item in (4, 6):
+        pool.submit(item)
+    assert [pool.wait(0)[0].value for _ in range(2)] == [2.0, 3.0]
+    assert pool.wait(0) == []
+
+
+def test_an_exception_is_an_outcome_with_its_traceback() -> None:
+    pool = executor.InProcess(halve, {"by": 2})
+    pool.submit(-1)
+    pool.submit(2)
+    (failed,) = pool.wait(0)
+    assert (failed.item, failed.value, str(failed.error)) == (-1, None, "-1 is negative")
+    assert "in halve" in failed.trace
+    assert pool.wait(0)[0].value == 1.0
+
+
+def test_a_keyboard_interrupt_is_no_outcome() -> None:
+    def stop(item: Any, shared: Any) -> None:
+        raise KeyboardInterrupt
+
+    pool = executor.InProcess(stop, None)
+    pool.submit(1)
+    with pytest.raises(KeyboardInterrupt):
+        pool.wait(0)
+
+
+def test_closing_forgets_what_waits() -> None:
+    pool = executor.InProcess(halve, {"by": 2})
+    pool.submit(1)
+    pool.close()
+    assert pool.wait(0) == []
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_dead_address_is_refused_before_ray_is_asked(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{closed_port()}")
+    with pytest.raises(BuildError, match=r"No Ray cluster answers at RAY_ADDRESS=.*Connection refused.*unset RAY_ADDRESS"):
+        executor.OnRay(halve, {}, None)
+
+
+def test_an_address_that_listens_passes_the_first_check() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        executor._check_alive(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_no_shared_memory_is_an_obstacle_unless_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Path("/dev/shm").is_dir() or sys.platform != "linux"
+    assert (executor.ray_obstacle() is None) == there
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert executor.ray_obstacle() is None
+
+
+# A /dev without shm, for this process and its children alone. The real devices are bound in.
+WITHOUT_SHM = """
+set -e
+new=$1; shift
+mount -t tmpfs none "$new"
+for device in null zero random urandom; do touch "$new/$device"; mount --bind "/dev/$device" "$new/$device"; done
+mount --rbind "$new" /dev
+exec "$@"
+"""
+
+
+def alone(*command: str) -> list[str]:
+    """The command in a mount namespace of its own; skips the test where that is not allowed."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("there is no `unshare` to hide a folder with")
+    inside = [unshare, "--mount"] if os.geteuid() == 0 else [unshare, "--mount", "--map-root-user"]
+    if subprocess.run([*inside, "mount", "-t", "tmpfs", "none", "/tmp"], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    return [*inside, *command]
+
+
+def test_without_shared_memory_training_runs_in_process_and_says_so(
+    tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, environment: dict[str, str], tree_hash: Callable[..., Any]
+) -> None:
+    (tmp_path / "dev").mkdir()
+    arguments = [sys.executable, "-m", "zoo_builder", "--grid", str(tiny_grid), "--out", str(tmp_path / "zoo")]
+    command = alone("sh", "-c", WITHOUT_SHM, "sh", str(tmp_path / "dev"), *arguments)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MOST_S)
+    assert (done.returncode, "no /dev/shm" in done.stderr) == (0, True), done.stderr
+    assert "in this process" in done.stderr
+    assert tree_hash(tmp_path / "zoo") == tree_hash(tiny_zoo)
+
+
+# ── Ray ──
+
+# Run in a process of its own: Ray leaves threads and settings behind.
+ON_RAY = """
+import errno, json, os, sys
+from zoo_builder import executor
+
+def work(item, shared):
+    if item == "negative":
+        raise ValueError("it is negative")
+    if item == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if item == "array":
+        return float(shared["array"].sum())
+    return item * shared["by"]
+
+import numpy as np
+shared = {"by": 3, "array": np.arange(10.0)}
+items = [1, 2, "negative", "full", "array"]
+
+def outcomes(pool):
+    for item in items:
+        pool.submit(item)
+    found = []
+    while len(found) < len(items):
+        found += pool.wait(1.0)
+    pool.close()
+    return {str(o.item): [o.value, type(o.error).__mro__[-4].__name__ if o.error else None, str(o.error),
+                          getattr(o.error, "errno", None), "in work" in o.trace] for o in found}
+
+here = outcomes(executor.InProcess(work, shared))
+on_ray = outcomes(executor.OnRay(work, shared, 1))
+try:
+    executor.OnRay(work, shared, 1, gpus=1000.0)
+    gpu = "accepted"
+except executor.BuildError as error:
+    gpu = str(error)
+print(json.dumps([here, on_ray, gpu]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_gives_the_outcomes_of_in_process_and_refuses_gpus_it_lacks(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", ON_RAY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MOST_S)
+    assert done.returncode == 0, done.stderr
+    here, on_ray, gpu = json.loads(done.stdout.splitlines()[-1])
+    for item, (value, _, text, number, traced) in here.items():
+        assert on_ray[item][0] == value
+        assert on_ray[item][3:] == [number, traced]
+        assert text.split("] ")[-1] in on_ray[item][2]
+    assert gpu == "Each worker needs 1000 GPU, the Ray cluster has 0. Use --device cpu."
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["auto", "nowhere"])
+def test_an_address_without_a_cluster_is_refused(environment: dict[str, str], address: str) -> None:
+    code = "from zoo_builder import executor\ntry: executor.OnRay(len, {}, 1)\nexcept executor.BuildError as e: print(e)"
+    more = {"RAY_ADDRESS": address, "HOME": environment.get("HOME", "/tmp")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment, **more}, capture_output=True, text=True, timeout=MOST_S
+    )
+    assert f"No Ray cluster answers at RAY_ADDRESS={address}" in done.stdout, done.stderr
