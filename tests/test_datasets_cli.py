@@ -1,0 +1,110 @@
+"""`python -m zoo_datasets`: data on stdout, the rest on stderr, and an exit code that tells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import NAME, LoopbackHub, tree_of
+
+from zoo_datasets import cli, hub, publish
+
+pytest_plugins = ("hub_fixtures",)
+
+SHARD = "weights/train-00000-of-00001.safetensors"
+# huggingface_hub 2.4 sends its commits in a way that its HTTP library discourages.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_has_help(verb: str, capsys: Said) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "--help"])
+    assert ended.value.code == 0
+    assert f"python -m zoo_datasets {verb}" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_module_and_an_unknown_verb_is_a_mistake() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo_datasets", "frobnicate"], cwd=Path(hub.__file__).parents[1], capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "invalid choice: 'frobnicate'" in done.stderr
+
+
+def test_check_tells_whole_from_damaged(tiny_copy: Path, capsys: Said) -> None:
+    assert cli.main(["check", str(tiny_copy)]) == 0
+    assert "sizes and SHA-256" in capsys.readouterr().out
+    (tiny_copy / SHARD).write_bytes(b"short")
+    assert cli.main(["check", str(tiny_copy)]) == 1
+    assert "error: weights/train-00000-of-00001.safetensors has 5 bytes" in capsys.readouterr().err
+    assert cli.main(["check", str(tiny_copy / "nowhere")]) == 2
+    assert "`download` fetches one" in capsys.readouterr().err
+
+
+def test_show_says_what_is_there(tiny_zoo: Path, capsys: Said) -> None:
+    assert cli.main(["show", str(tiny_zoo)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("weightzoo/tiny: 16 models, 48 snapshots, ")
+    assert "splits: train 12, validation 2, test 2\n" in out
+    assert "axis activation: " in out
+    assert "test accuracy: 0." in out
+
+
+def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(tiny_copy: Path, tmp_path: Path, capsys: Said, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/manifest.json").write_text("{")
+    assert cli.main(["list", str(tmp_path / "copy")]) == 0
+    assert capsys.readouterr().out.split("\t")[:2] == ["weightzoo/tiny", "16 models"]
+    assert cli.main(["list", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("weightzoo/tiny\t")
+    assert "broken/manifest.json is not JSON" in said.err
+    (tmp_path / "none").mkdir()
+    assert cli.main(["list", str(tmp_path / "none")]) == 0
+    assert capsys.readouterr().err == f"No zoos under {tmp_path / 'none'}.\n"
+    assert cli.main(["list", "weightzoo/nowhere"]) == 2
+    assert "on the Hub name an owner, like `weightzoo`" in capsys.readouterr().err
+
+
+def test_publish_list_show_and_download_over_the_hub(loopback: LoopbackHub, dressed: Path, tmp_path: Path, capsys: Said) -> None:
+    assert cli.main(["publish", str(dressed), NAME, "--tag", "v1", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("weightzoo/tiny: 18 files, ")
+    assert 'load_dataset("weightzoo/tiny", split="train")' in out
+    assert cli.main(["publish", str(dressed), NAME, "--tag", "v1", "--quiet"]) == 0
+    assert "nothing to upload" in capsys.readouterr().out
+    loopback.put("weightzoo/no-zoo", {"README.md": b"---\ntags:\n- other\n---\n"})
+    assert cli.main(["list", "weightzoo"]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [NAME]
+    loopback.log.clear()
+    assert cli.main(["show", NAME, "--revision", "v1"]) == 0
+    assert "test accuracy: 0." in capsys.readouterr().out
+    assert loopback.sent("/weights/") == 0
+    assert cli.main(["download", NAME, str(tmp_path / "got"), "--revision", "v1"]) == 0
+    assert capsys.readouterr().out.endswith("fetched, every file verified\n")
+    assert tree_of(tmp_path / "got") == tree_of(dressed)
+    assert cli.main(["download", NAME, str(tmp_path / "got")]) == 0
+    assert capsys.readouterr().out.endswith("already there, whole\n")
+
+
+def test_what_is_not_there_is_a_mistake_in_the_call(loopback: LoopbackHub, capsys: Said) -> None:
+    for call in (["show", "weightzoo/none"], ["download", "weightzoo/none"], ["publish", "nowhere", NAME]):
+        assert cli.main(call) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("error: No ")
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "download", interrupted)
+    assert cli.main(["download", NAME]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err

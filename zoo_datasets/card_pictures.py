@@ -1,0 +1,169 @@
+"""Tables of a zoo → the card's two pictures, as PNG bytes.
+
+In:  `models` and `snapshots` without weights, and the manifest's axes.
+Out: {file name: PNG}: the histogram of test accuracy, and its course over training.
+
+Colors tell the levels of the axis that moves test accuracy most. The same tables and the
+same matplotlib give the same bytes. Needs the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+# Okabe and Ito's palette without its yellow: told apart with any color vision, and in grey.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
+INK, FAINT = "#333333", "#E6E6E6"
+MOST_LINES = 240  # trajectories drawn one by one; more would be one blot
+MOST_BINS = 40
+INCHES, DPI = (8.0, 3.6), 160  # 1,280 × 576 pixels: sharp at the width of a card
+
+
+def draw(models: pa.Table, snapshots: pa.Table, axes: Mapping[str, Any]) -> dict[str, bytes]:
+    """The pictures there is data for, by file name."""
+    accuracy = _floats(models["test_accuracy"])
+    keep = np.isfinite(accuracy)
+    if not keep.any():
+        return {}
+    axis, levels = _strongest(models, accuracy, axes)
+    pictures = {"accuracy.png": _histogram(accuracy[keep], [v for v, k in zip(levels, keep, strict=True) if k], axis)}
+    if len(snapshots) > len(models):
+        pictures["trajectories.png"] = _trajectories(models, snapshots, dict(zip(models["model_id"].to_pylist(), levels, strict=True)), axis)
+    return pictures
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array([np.nan if v is None else v for v in column.to_pylist()], float)
+
+
+def _strongest(models: pa.Table, accuracy: np.ndarray, axes: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The axis whose levels explain most of the variance of accuracy, and each model's level of it."""
+    best: tuple[float, str, list[str]] = (-1.0, "", [""] * len(models))
+    finite = np.isfinite(accuracy)
+    for axis in sorted(axes):
+        if axes[axis] == "sample" or not 2 <= len(axes[axis]) <= len(COLORS) or axis not in models.column_names:
+            continue
+        levels = [_label(v) for v in models[axis].to_pylist()]
+        explained = 0.0
+        for level in set(levels):
+            mine = finite & np.array([v == level for v in levels])
+            if mine.any():
+                explained += mine.sum() * (accuracy[mine].mean() - accuracy[finite].mean()) ** 2
+        if explained > best[0] * (1 + 1e-9):
+            best = (explained, axis, levels)
+    return best[1], best[2]
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _order(levels: list[str]) -> list[str]:
+    """Numbers by size, words by alphabet."""
+
+    def key(level: str) -> tuple[int, float, str]:
+        try:
+            return (0, float(level), level)
+        except ValueError:
+            return (1, 0.0, level)
+
+    return sorted(set(levels), key=key)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9, length=0, pad=6)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _finish(figure: Any, axes: Any, title: str, x: str, y: str, axis: str) -> bytes:
+    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=12, fontweight="bold")
+    axes.set_xlabel(x, fontsize=9, color=INK, labelpad=8)
+    axes.set_ylabel(y, fontsize=9, color=INK, labelpad=8)
+    if axis:
+        legend = figure.legend(
+            *axes.get_legend_handles_labels(), title=axis, loc="outside right upper", frameon=False, fontsize=9,
+            labelcolor=INK, title_fontproperties={"size": 9, "weight": "bold"}, alignment="left",
+            handlelength=1.0, handleheight=1.0, labelspacing=0.6,
+        )  # fmt: skip
+        legend.get_title().set_color(INK)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})  # its version would change the bytes
+    return out.getvalue()
+
+
+def _histogram(accuracy: np.ndarray, levels: list[str], axis: str) -> bytes:
+    figure, axes = _figure()
+    low, high = float(accuracy.min()), float(accuracy.max())
+    margin = max((high - low) * 0.02, 0.005)
+    bins = int(np.clip(2 * len(accuracy) ** 0.5, 10, MOST_BINS))
+    edges = np.linspace(max(0.0, low - margin), min(1.0, high + margin), bins + 1)
+    names = _order(levels)
+    groups = [accuracy[[v == name for v in levels]] for name in names]
+    axes.hist(groups, edges, stacked=True, color=COLORS[: len(names)], label=names, edgecolor="white", linewidth=0.6)
+    median = float(np.median(accuracy))
+    axes.axvline(median, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    right = median < (edges[0] + edges[-1]) / 2
+    axes.annotate(
+        f"median {median:.3f}", (median, 1.0), xycoords=("data", "axes fraction"), xytext=(5 if right else -5, -3),
+        textcoords="offset points", ha="left" if right else "right", va="top", fontsize=9, color=INK,
+    )  # fmt: skip
+    axes.margins(y=0.15)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(edges[0], edges[-1])
+    return _finish(figure, axes, f"Test accuracy of {len(accuracy):,} models", "test accuracy", "models", axis)
+
+
+def _trajectories(models: pa.Table, snapshots: pa.Table, level_of: Mapping[str, str], axis: str) -> bytes:
+    from matplotlib.collections import LineCollection
+
+    figure, axes = _figure()
+    epoch, accuracy = _floats(snapshots["epoch"]), _floats(snapshots["test_accuracy"])
+    rows: dict[str, list[int]] = {}
+    for i, model in enumerate(snapshots["model_id"].to_pylist()):
+        rows.setdefault(model, []).append(i)
+    names = _order(list(level_of.values()))
+    color = dict(zip(names, COLORS, strict=False))
+    order = np.argsort(np.array(models["plan_index"].to_pylist()))  # any prefix is a fair sample
+    shown = [models["model_id"][int(i)].as_py() for i in order[:MOST_LINES]]
+    # Mixed order, so that no level covers another.
+    segments = [np.column_stack([epoch[rows[m]], accuracy[rows[m]]]) for m in shown if m in rows]
+    axes.add_collection(LineCollection(
+        segments, colors=[color[level_of[m]] for m in shown if m in rows], linewidths=0.7,
+        alpha=float(np.clip(24 / len(segments), 0.18, 0.5)), zorder=1,
+    ))  # fmt: skip
+    for name in names:
+        mine = [i for m, where in rows.items() if level_of.get(m) == name for i in where]
+        x, y = _medians(epoch[mine], accuracy[mine])
+        axes.plot(x, y, color="white", linewidth=4.5, zorder=2, solid_capstyle="round", clip_on=False)
+        axes.plot(x, y, color=color[name], linewidth=2.4, zorder=3, label=name, solid_capstyle="round",
+                  marker="o" if len(x) <= 20 else None, markersize=4.5,
+                  clip_on=False)  # fmt: skip
+    axes.set_xlim(float(np.nanmin(epoch)), float(np.nanmax(epoch)))
+    axes.set_ylim(max(0.0, float(np.nanmin(accuracy)) - 0.02), min(1.0, float(np.nanmax(accuracy)) + 0.03))
+    drawn = "all" if len(segments) == len(rows) else f"{len(segments):,} of"
+    title = f"Test accuracy over training: medians, and {drawn} {len(rows):,} models"
+    return _finish(figure, axes, title, "epoch", "test accuracy", axis)
+
+
+def _medians(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The median of y at each x that many models share; models may have snapshots of their own."""
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    where, counts = np.unique(np.round(x, 6), return_counts=True)
+    where = where[counts >= max(1, counts.max(initial=1) // 4)]
+    return where, np.array([np.median(y[np.abs(x - w) < 1e-6]) for w in where])

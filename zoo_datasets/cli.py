@@ -1,0 +1,240 @@
+"""`python -m zoo_datasets`: check, download, list, publish, show.
+
+The only place of the reader that prints: data to stdout, progress and errors to stderr.
+Exit codes: 0 done, 1 failed or found damage, 2 a mistake in the call, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo_datasets import card, files, hub
+from zoo_datasets.errors import ZooError, ZooNotFoundError
+
+log = logging.getLogger("zoo_datasets")
+MOST_DEPTH = 3  # folders below the one listed in which a zoo may lie: owner/name, and one more
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(list(sys.argv[1:] if argv is None else argv))
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("zoo_datasets: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    try:
+        return int(options.run(options))
+    except ZooNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: Stopped. What came or went is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo_datasets",
+        description="Look at zoos of trained networks, check, publish and fetch them.",
+        epilog="A ZOO is a folder, or `owner/name` on the Hugging Face Hub.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{" + ",".join(VERBS) + "}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quiet", action="store_true", help="only warnings and the result")
+    for name, (help, arguments, run) in VERBS.items():
+        verb = verbs.add_parser(name, parents=[common], help=help, description=help[0].upper() + help[1:] + ".")
+        arguments(verb)
+        verb.set_defaults(run=run)
+    return parser
+
+
+# ── check ──
+
+
+def _check_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("path", metavar="PATH", help="the zoo's folder")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from zoo_datasets import check
+
+    root = Path(options.path)
+    if not root.is_dir():
+        raise ZooNotFoundError(f"No folder {root}. `check` reads a zoo on this machine; `download` fetches one.")
+    report = check.check(hub.locate(root).root)
+    for line in report.lines:
+        print(line)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
+# ── download ──
+
+
+def _download_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("id", metavar="ID", help="owner/name on the Hub")
+    verb.add_argument("dir", metavar="DIR", nargs="?", help="the folder it becomes (default: owner/name here)")
+    verb.add_argument("--revision", metavar="REV", help="tag, branch or commit (default: main)")
+
+
+def _download(options: argparse.Namespace) -> int:
+    from zoo_datasets import publish
+
+    name = options.id.removeprefix(hub.REMOTE)
+    folder, moved = publish.download(name, Path(options.dir or name), options.revision)
+    print(f"{folder}: {_bytes(moved)} fetched, every file verified" if moved else f"{folder}: already there, whole")
+    return 0
+
+
+# ── list ──
+
+
+def _list_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("where", metavar="WHERE", nargs="?", default=".", help="a folder (default: here), or an owner on the Hub")
+
+
+def _list(options: argparse.Namespace) -> int:
+    where = Path(options.where)
+    if where.is_dir():
+        rows = [_row(location) for location in _zoos_under(where)]
+    elif "/" not in options.where:
+        from zoo_datasets import remote
+
+        rows = [(name, "", "", "", commit[:12]) for name, commit in remote.zoos_of(options.where)]
+    else:
+        raise ZooNotFoundError(f"No folder {where}; on the Hub name an owner, like `{options.where.split('/')[0]}`.")
+    for row in rows:
+        print("\t".join(row))
+    if not rows:
+        print(f"No zoos {'under' if where.is_dir() else 'of'} {options.where}.", file=sys.stderr)
+    return 0
+
+
+def _zoos_under(folder: Path) -> Iterator[hub.Location]:
+    for depth in range(MOST_DEPTH + 1):
+        for path in sorted(folder.glob("/".join([*["*"] * depth, "manifest.json"]))):
+            if files.SCRATCH in str(path):
+                continue
+            try:
+                yield hub.locate(path.parent)
+            except ZooError as error:
+                log.warning("%s", error)
+
+
+def _row(location: hub.Location) -> tuple[str, ...]:
+    counts = location.manifest["counts"]
+    models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
+    return (location.name, f"{models:,} models", f"{snapshots:,} snapshots", _bytes(_size(location)), str(location.root))
+
+
+# ── publish ──
+
+
+def _publish_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("path", metavar="PATH", help="the folder of a sealed zoo")
+    verb.add_argument("id", metavar="ID", help="owner/name on the Hub")
+    verb.add_argument("--tag", metavar="TAG", help="name this release, like v1")
+    verb.add_argument("--private", action="store_true", default=None, help="create the dataset for its owner alone")
+    verb.add_argument("--replace", action="store_true", help="even where another zoo lies that no tag keeps")
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from zoo_datasets import publish
+
+    done = publish.publish(
+        Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace
+    )
+    what = f"{len(done.uploaded)} files, {_bytes(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
+    print(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
+    print("Load it:\n")
+    print("".join(f"    {line}\n" for line in card.load_lines(options.id).splitlines()), end="")
+    return 0
+
+
+# ── show ──
+
+
+def _show_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("zoo", metavar="ZOO", help="a folder, or owner/name on the Hub")
+    verb.add_argument("--revision", metavar="REV", help="tag, branch or commit on the Hub (default: main)")
+
+
+def _show(options: argparse.Namespace) -> int:
+    location = hub.locate(options.zoo, options.revision)
+    for line in describe(location):
+        print(line)
+    return 0
+
+
+def describe(location: hub.Location) -> Iterator[str]:
+    """A zoo in a few lines: counts, axes and levels, sizes, range of accuracy."""
+    manifest = location.manifest
+    counts, sizes = manifest["counts"], sorted({_params(entries) for entries in manifest["layouts"].values()})
+    models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
+    yield f"{location.name}: {models:,} models, {snapshots:,} snapshots, {_bytes(_size(location))}, in {location.root}"
+    yield "splits: " + ", ".join(f"{s} {counts['models'][s]:,}" for s in card.splits_of(manifest)) + (
+        f"; {counts['diverged']:,} diverged" if counts["diverged"] else ""
+    )
+    yield f"weights: {' to '.join(f'{n:,}' for n in dict.fromkeys((sizes[0], sizes[-1])))} values of {manifest['weights_dtype']} each"
+    yield "sources: " + ", ".join(f"{s['id']} ({s['images']['train']:,} training images)" for s in manifest["sources"])
+    for axis, levels in sorted(manifest["axes"].items()):
+        shown = "random sample" if levels == "sample" else ", ".join(map(str, levels[: card.MOST_LEVELS]))
+        yield f"axis {axis}: {shown}{', …' if levels != 'sample' and len(levels) > card.MOST_LEVELS else ''}"
+    accuracy = sorted(_accuracy(location))
+    if accuracy:
+        yield f"test accuracy: {accuracy[0]:.3f} to {accuracy[-1]:.3f}, median {accuracy[len(accuracy) // 2]:.3f}"
+
+
+def _accuracy(location: hub.Location) -> list[float]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from zoo_datasets.errors import IntegrityError
+
+    found: list[float] = []
+    for entry in location.manifest["files"]:
+        if entry["path"].startswith("data/models/"):
+            try:
+                with location.open(entry["path"]) as file:
+                    column = pq.ParquetFile(file).read(["test_accuracy"])["test_accuracy"]
+            except pa.ArrowException as error:
+                raise IntegrityError(f"{entry['path']} of {location.name} is damaged: {error}") from None
+            found += column.drop_null().to_pylist()
+    return found
+
+
+def _params(entries: Sequence[Any]) -> int:
+    return max((e["offset"] + card.size_of(e) for e in entries), default=0)
+
+
+def _size(location: hub.Location) -> int:
+    return sum(f["bytes"] for f in location.manifest["files"])
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+# Each verb: what it does, its arguments, and the function that does it.
+VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "check": ("compare every byte of a zoo with its manifest", _check_arguments, _check),
+    "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
+    "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),
+    "publish": ("put a sealed zoo on the Hub", _publish_arguments, _publish),
+    "show": ("say what is in a zoo: counts, axes, sizes, accuracy", _show_arguments, _show),
+}
