@@ -309,7 +309,7 @@ def test_limit_is_part_of_the_recipe(load: Load) -> None:
 
 
 def test_the_document_loads_as_the_same_grid(load: Load) -> None:
-    g = load(FULL, "lr=1e-3", "optimizer=sgd", "description='1e-3'", "axes.subset=[full, {frac: 5e-1}]", limit=5)
+    g = load(FULL, "weight_decay=8e-1", "batch_size=24", "description='1e-3'", "axes.label_noise_frac=[0, 5e-1]", limit=5)
     again = load(recipe_yaml.dump(dict(g.document)))
     assert again.digest == g.digest
     assert again == g
@@ -336,3 +336,16 @@ def test_difference_names_what_two_recipes_disagree_about(load: Load) -> None:
 def test_a_grid_cannot_be_changed(load: Load) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load("zoo: a/b\n").seed = 3  # type: ignore[misc]
+
+
+def test_a_setting_that_nothing_uses_is_refused(load: Load) -> None:
+    with pytest.raises(GridError, match="line 2: `momentum` is given, but nothing in this recipe uses it: it is for `optimizer` momentum or nesterov"):
+        load("zoo: a/b\ntraining: {optimizer: sgd, momentum: 0.9}\n")
+    assert load("zoo: a/b\ntraining: {momentum: 0.5}\naxes: {optimizer: [sgd, momentum]}\n").fixed["momentum"] == 0.5
+
+
+def test_a_setting_that_an_axis_overrides_is_refused(load: Load) -> None:
+    with pytest.raises(GridError, match="--set training.lr: `lr` is fixed here and varied by axis `lr`; keep one of them"):
+        load("zoo: a/b\naxes: {lr: [1, 2]}\n", "lr=3")
+    with pytest.raises(GridError, match="`subset_frac` is fixed here and varied by axis `subset`"):
+        load("zoo: a/b\nsubset: {frac: 0.5}\naxes: {subset: [full, {classes: [0, 1]}]}\n")

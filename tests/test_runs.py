@@ -252,7 +252,7 @@ def test_draws_do_not_depend_on_the_other_axes(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
-@pytest.mark.parametrize(("low", "high"), [(1e-4, 1e-1), (0.3, 0.7), (1e-300, 2.5e-3)])
+@pytest.mark.parametrize(("low", "high"), [(1e-4, 1e-1), (3e-4, 3e-3), (1e-300, 2.5e-3)])
 def test_the_ends_of_a_range_are_kept(u: float, low: float, high: float) -> None:
     for kind in ("uniform", "log_uniform"):
         _, values = runs._drawn(grid.Draw("lr", kind, low, high), u)
@@ -348,7 +348,7 @@ def test_a_row_gives_its_run_back(plan: Plan, axes: list[str], pair: bool, archi
     try:
         planned = plan(text + "".join(f"  {a}\n" for a in axes))
     except GridError as error:
-        assert "set the same thing" in str(error) or "is given twice" in str(error)  # noqa: PT017
+        assert "set the same thing" in str(error) or "is given twice" in str(error) or "fixed here and varied" in str(error)  # noqa: PT017
         return
     assert round_trip(planned) == planned
 
@@ -366,7 +366,7 @@ def test_every_factor_has_a_column_of_its_type(plan: Plan) -> None:
 
 def test_the_dumped_document_gives_the_same_runs(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(CROSSED)
-    g = grid.load(tmp_path / "g.yaml", ["replicates=2", "lr=3e-1"], limit=20)
+    g = grid.load(tmp_path / "g.yaml", ["replicates=2", "batch_size=7"], limit=20)
     assert plan(recipe_yaml.dump(dict(g.document))) == runs.plan(g)
 
 

@@ -80,7 +80,7 @@ def test_the_hash_rule_is_pinned_and_near_its_shares() -> None:
 
 
 def test_a_share_that_does_not_quite_add_up_still_covers_every_hash() -> None:
-    assert splits._by_hash("anything", {"train": 1e-12, "test": 1e-12}) == "test"
+    assert splits.by_hash("anything", {"train": 1e-12, "test": 1e-12}) == "test"
 
 
 def test_fewer_groups_than_splits_names_both_ways_out() -> None:

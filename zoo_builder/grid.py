@@ -192,6 +192,7 @@ class _Reader:
         )  # fmt: skip
         self._budget(grid)
         self._inits(grid)
+        self._without_effect(grid)
         return grid
 
     def _texts(self) -> None:
@@ -238,6 +239,42 @@ class _Reader:
             if self.document.get(name) is not None:
                 fixed[name] = settings.coerce(settings.SETTINGS[name], self.document[name], self.where(name))
         return fixed
+
+    def _without_effect(self, grid: Grid) -> None:
+        """Raises GridError where a fixed setting would be ignored: an axis varies it, or nothing uses it."""
+        given = {n: p for n, p in self._given().items() if grid.fixed[n] != settings.SETTINGS[n].default or "training" in p}
+        for axis in (*grid.axes, *grid.draws):
+            both = sorted(_touched(axis) & set(given))
+            if both:
+                place = self.where(*given[both[0]])
+                raise GridError(f"{place}: `{both[0]}` is fixed here and varied by axis `{axis.name}`; keep one of them.")
+        for name, path in given.items():
+            on, allowed = settings.APPLIES.get(name, ("", ()))
+            varied = [lv.values[on] for a in (*grid.axes, *grid.draws) for lv in a.levels if on in lv.values]
+            values = varied or [grid.fixed.get(on)]
+            if on and not set(values) & set(allowed):
+                raise GridError(
+                    f"{self.where(*path)}: `{name}` is given, but nothing in this recipe uses it: it is for "
+                    f"`{on}` {' or '.join(allowed)}."
+                )
+
+    def _given(self) -> dict[str, tuple[str, ...]]:
+        """Settings that the recipe fixes by name → their path in the document."""
+        found = {}
+        for s in settings.SETTINGS.values():
+            keys, block = tuple(s.path.split(".")), self.document
+            for key in keys[:-1]:
+                inner = block.get(key) if isinstance(block, dict) else None
+                block = inner if isinstance(inner, dict) else {}
+            if keys[-1] in block or (keys[-1] == "kind" and keys[:-1] and self._at_path(keys[:-1]) is not None):
+                found[s.name] = keys
+        return found
+
+    def _at_path(self, keys: tuple[str, ...]) -> Any:
+        block: Any = self.document
+        for key in keys:
+            block = block.get(key) if isinstance(block, dict) else None
+        return block
 
     def _axis(self, name: str, levels: Any, path: tuple[str, ...]) -> Axis:
         where = self.where(*path)

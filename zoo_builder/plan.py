@@ -50,6 +50,9 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
     """
     device = devices.check(device)
     planned = runs.plan(recipe)
+    asked = recipe.sample_models * len(runs.replicates(recipe))
+    if recipe.limit is None and len(planned) < asked:
+        log.warning("the sample asks for %d models, but only %d of its points differ", asked, len(planned))
     loaded: dict[sources.SourceSpec, sources.Source] = {}
 
     def source_of(spec: sources.SourceSpec) -> sources.Source:

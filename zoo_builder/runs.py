@@ -32,23 +32,6 @@ ID_DIGITS = 16
 # all three are what differs between two trainings from one start on one data set.
 STREAMS = {"init": "init", "order": "order", "subset": "subset", "augment": "order", "dropout": "order"}
 
-# What a setting needs to mean anything; without it the setting is null.
-_MOMENTUM, _ADAM = ("momentum", "nesterov"), ("adam", "adamw")
-_APPLIES: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "momentum": ("optimizer", _MOMENTUM),
-    "beta1": ("optimizer", _ADAM),
-    "beta2": ("optimizer", _ADAM),
-    "alpha": ("optimizer", ("rmsprop",)),
-    "eps": ("optimizer", (*_ADAM, "rmsprop")),
-    "schedule_gamma": ("schedule_kind", ("step", "exponential")),
-    "schedule_every_epochs": ("schedule_kind", ("step",)),
-    "schedule_final_frac": ("schedule_kind", ("cosine",)),
-    "init_low": ("init_kind", ("uniform",)),
-    "init_high": ("init_kind", ("uniform",)),
-    "init_mean": ("init_kind", ("normal",)),
-    "init_std": ("init_kind", ("normal",)),
-    "init_value": ("init_kind", ("constant",)),
-}
 _TRIGGER = ("trigger_target", "trigger_size", "trigger_value", "trigger_position")
 
 
@@ -95,7 +78,7 @@ def plan(grid: Grid) -> list[Run]:
     cannot fill the splits.
     """
     found: dict[str, Run] = {}
-    numbers = _replicates(grid)
+    numbers = replicates(grid)
     ordered = list(_points(grid))
     if not grid.sample_models:  # random points are in random order already
         ordered.sort(key=lambda p: streams.digest(p[0]))
@@ -112,7 +95,8 @@ def plan(grid: Grid) -> list[Run]:
     return [dataclasses.replace(r, split=assigned[r.init_group]) for r in found.values()]
 
 
-def _replicates(grid: Grid) -> list[dict[str, int]]:
+def replicates(grid: Grid) -> list[dict[str, int]]:
+    """The replicate numbers of init, order and subset, in plan order."""
     if grid.tied:
         return [{"init": i, "order": i, "subset": i} for i in range(grid.replicates["init"])]
     ranges = [range(grid.replicates[name]) for name in ("init", "order", "subset")]
@@ -179,7 +163,7 @@ def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:
 def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with what means nothing set to null, and what depends on others worked out."""
     result = dict(values)
-    for name, (on, allowed) in _APPLIES.items():
+    for name, (on, allowed) in settings.APPLIES.items():
         if values[on] not in allowed:
             result[name] = None
     if values["trigger_frac"] == 0:

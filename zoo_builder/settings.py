@@ -76,8 +76,8 @@ _TABLE = (
     Setting("optimizer", "training.optimizer", "choice", "adam", "update rule, as torch.optim", choices=OPTIMIZERS),
     Setting("lr", "training.lr", "float", 1e-3, "learning rate at the start", 0),
     Setting("momentum", "training.momentum", "float", 0.9, "of `momentum` and `nesterov`", 0, 1),
-    Setting("beta1", "training.beta1", "float", 0.9, "of `adam` and `adamw`", 0, 1),
-    Setting("beta2", "training.beta2", "float", 0.999, "of `adam` and `adamw`", 0, 1),
+    Setting("beta1", "training.beta1", "float", 0.9, "of `adam` and `adamw`", 0, 1 - 1e-9),
+    Setting("beta2", "training.beta2", "float", 0.999, "of `adam` and `adamw`", 0, 1 - 1e-9),
     Setting("alpha", "training.alpha", "float", 0.99, "of `rmsprop`", 0, 1),
     Setting("eps", "training.eps", "float", 1e-8, "of `adam`, `adamw` and `rmsprop`", 0),
     Setting("weight_decay", "training.weight_decay", "float", 0.0, "added to the gradient; decoupled in `adamw`", 0),
@@ -110,6 +110,24 @@ _TABLE = (
 )  # fmt: skip
 SETTINGS: dict[str, Setting] = {s.name: s for s in _TABLE}
 BY_PATH: dict[str, Setting] = {s.path: s for s in _TABLE}
+
+# What a setting needs to mean anything; without it the setting is null.
+_MOMENTUM, _ADAM = ("momentum", "nesterov"), ("adam", "adamw")
+APPLIES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "momentum": ("optimizer", _MOMENTUM),
+    "beta1": ("optimizer", _ADAM),
+    "beta2": ("optimizer", _ADAM),
+    "alpha": ("optimizer", ("rmsprop",)),
+    "eps": ("optimizer", (*_ADAM, "rmsprop")),
+    "schedule_gamma": ("schedule_kind", ("step", "exponential")),
+    "schedule_every_epochs": ("schedule_kind", ("step",)),
+    "schedule_final_frac": ("schedule_kind", ("cosine",)),
+    "init_low": ("init_kind", ("uniform",)),
+    "init_high": ("init_kind", ("uniform",)),
+    "init_mean": ("init_kind", ("normal",)),
+    "init_std": ("init_kind", ("normal",)),
+    "init_value": ("init_kind", ("constant",)),
+}
 
 # Axes whose level sets several settings: axis name → the block its keys stand in.
 COMPOSITES = {"subset": "subset", "init": "init", "schedule": "training.schedule", "augmentation": "augmentation"}

@@ -332,11 +332,11 @@ def initialize(
     (mean, std), by default (0, 1/√fan_in). Kaiming (He et al. 2015) takes the gain √2 of
     ReLU; Glorot (Glorot & Bengio 2010) both fans; `orthogonal` (Saxe et al. 2014) is
     Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1, shift 0,
-    mean 0, variance 1. Each tensor draws from its own counter, its place in the layout: a
-    tensor's draws depend on the number of tensors before it, not on their sizes.
+    mean 0, variance 1. Each tensor draws from a counter made of its own name: its draws do not
+    depend on the layers around it.
     """
     vector = np.empty(architecture.n_params, np.float32)
-    for number, e in enumerate(architecture.layout):
+    for e in architecture.layout:
         leaf = e.name.rsplit(".", 1)[1]
         if leaf in ("weight", "running_var") and len(e.shape) == 1:
             tensor: Any = 1.0
@@ -347,7 +347,8 @@ def initialize(
         else:
             fan_in = math.prod(e.shape[1:])
             fan_out = e.shape[0] * math.prod(e.shape[2:])
-            hi = (number, 0, streams.SEQUENCE)
+            # By name, not by place: a layer more or less leaves the draws of the others alone.
+            hi = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
             if kind == "constant":
                 tensor = value
             elif kind in ("uniform", "kaiming_uniform", "glorot_uniform"):

@@ -40,7 +40,7 @@ def assign(groups: Iterable[str], fractions: Mapping[str, float]) -> dict[str, s
             "(`splits: {train: 1.0}`)."
         )
     if rule_for(len(keys)) == "hash":
-        return {key: _by_hash(key, wanted) for key in keys}
+        return {key: by_hash(key, wanted) for key in keys}
     counts = dict.fromkeys(wanted, 0)
     result = {}
     for number, key in enumerate(keys, 1):
@@ -52,7 +52,8 @@ def assign(groups: Iterable[str], fractions: Mapping[str, float]) -> dict[str, s
     return result
 
 
-def _by_hash(key: str, fractions: Mapping[str, float]) -> str:
+def by_hash(key: str, fractions: Mapping[str, float]) -> str:
+    """The split of one group, from its key alone."""
     at = int.from_bytes(hashlib.sha256(f"split:{key}".encode()).digest()[:8], "big") / 2**64
     name = ""
     for name, share in fractions.items():

@@ -1,0 +1,333 @@
+"""Split and zoos → a report of what leaks across its sides, and how far metadata alone gets.
+
+In:  a split of `split_files.py` (or the stored ones), and the zoos it is for.
+Out: `Report`: for each kind of leak how many were found, within and across zoos; and the R²
+     of a small model that never sees a weight.
+
+What is not found is said too: permuted copies, and near-duplicates beyond a sample's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zoo_datasets import errors, files, metrics, streams
+from zoo_datasets.errors import GridError
+from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
+
+MOST_EXAMPLES = 5  # of one kind in a report
+PAIRS_DRAWN = 2000  # for the typical distance: its median is known to about 2 %
+# Held at once: two blocks of weights, and a few matrices of distances between them.
+BLOCK_BYTES = 64 * 2**20
+MOST_BLOCK_ROWS = 2048
+# In a zoo of 96 MLPs on digits, pairs that share an init lie below 0.3 of the typical distance, no other below 0.7.
+NEAR_FRAC = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One kind of thing that was looked for: how many were found on more than one side."""
+
+    kind: str
+    count: int
+    across_zoos: int  # of them, found in more than one zoo
+    looked_at: int
+    text: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an audit found. `leaks` empty: nothing of what was looked for is on two sides."""
+
+    split: str
+    zoos: tuple[str, ...]
+    counts: Mapping[str, int]  # models per split
+    unassigned: int  # models of the zoos that take no part
+    findings: tuple[Finding, ...]
+    metadata: metrics.Interval | None  # R² of the target from the factors alone, on test
+    metadata_note: str  # how, or why not
+
+    @property
+    def leaks(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.count)
+
+    def to_json(self) -> dict[str, Any]:
+        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            **record, "zoos": list(self.zoos), "counts": dict(self.counts),
+            "findings": [{**dataclasses.asdict(f), "examples": list(f.examples)} for f in self.findings],
+            "metadata": None if self.metadata is None else self.metadata.to_json(),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{n:,} {s}" for s, n in self.counts.items())
+        lines = [f"split {self.split} of {', '.join(self.zoos)}: {counts}, {self.unassigned:,} without a side"]
+        for f in self.findings:
+            state = f"LEAK {f.count:,} ({f.across_zoos:,} across zoos): {', '.join(f.examples)}" if f.count else "none"
+            lines.append(f"  {f.kind}: {state} — {f.text}, {f.looked_at:,} looked at")
+        value = f"{self.metadata}; " if self.metadata else ""
+        return "\n".join([*lines, f"  metadata alone: {value}{self.metadata_note}"])
+
+
+def audit(
+    split: Split | None, *zoos: ZooLike, target: str = "test_accuracy", near_frac: float = NEAR_FRAC, most_models: int = 20_000,
+    seed: int = 0,
+) -> Report:  # fmt: skip
+    """What lies on more than one side of a split, within and across zoos.
+
+    With `split=None` each zoo's stored splits are the sides: two zoos that are used together
+    (trained on one, tested on the other) are compared by them. Looked for: model ids, hashes of
+    the weights of all snapshots, init keys, init groups, lineages; and near-duplicates, pairs of
+    models of one layout on different sides whose last weights are closer than `near_frac` of the
+    typical distance (the median over random pairs; permuted copies are not found). Their number
+    grows with the square of the models, so above `most_models` of a layout a sample by hash of
+    the id is compared; memory stays below about 200 MB.
+
+    Metadata alone: a random forest on the factor columns, fitted on train, scored on test as R²
+    against the training mean, with an interval over groups (needs scikit-learn). A
+    method that reads weights has to beat it. Raises IntegrityError where the split is for
+    other zoos, GridError where the target is no numeric column.
+    """
+    if not zoos:
+        raise ValueError("audit needs at least one zoo: audit(split, zoo).")
+    if split is not None:
+        split.check(*zoos)
+    side = [_codes_of(z, split) for z in zoos]  # int8 [models] each, −1 without a side
+    models = _together(zoos, side, ("model_id", "init_key", "init_group", "parent_id", "lineage_root"))
+    findings = [
+        _shared("model ids", "the same model", models, "model_id"),
+        _hashes(zoos, side),
+        _shared("init keys", "the same initial weights", models, "init_key"),
+        _shared("init groups", "models that share an initialization", models, "init_group"),
+        _lineages(models),
+        _near_duplicates(zoos, side, near_frac, most_models, seed),
+    ]
+    metadata, note = _metadata_alone(zoos, side, target, seed)
+    codes = np.concatenate(side)
+    return Report(
+        "stored" if split is None else f"{split.name} v{split.version}", tuple(zoo_name(z) for z in zoos),
+        {s: int((codes == k).sum()) for k, s in enumerate(files.SPLITS) if (codes == k).any()}, int((codes < 0).sum()),
+        tuple(findings), metadata, note,
+    )  # fmt: skip
+
+
+def _codes_of(zoo: ZooLike, split: Split | None) -> np.ndarray:
+    """The side of every model of a zoo as its place in `files.SPLITS`, int8 [models]; −1 without."""
+    column = zoo.models["split"].combine_chunks() if split is None else split.column(zoo.models)
+    return _place(column, files.SPLITS).astype(np.int8)
+
+
+def _place(values: Any, among: Any) -> np.ndarray:
+    return np.asarray(pc.fill_null(pc.index_in(values, pa.array(among)), -1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """Columns of all zoos one after another, with the side and the zoo of every row."""
+
+    columns: dict[str, pa.Array]
+    side: np.ndarray
+    zoo: np.ndarray
+
+
+def _together(zoos: Collection[ZooLike], side: Collection[np.ndarray], names: Collection[str]) -> _Table:
+    columns = {n: pa.chunked_array([c.cast(pa.string()) for z in zoos for c in z.models[n].chunks], pa.string()) for n in names}
+    return _Table(
+        {n: pa.concat_arrays(c.chunks) if c.num_chunks else pa.array([], pa.string()) for n, c in columns.items()},
+        np.concatenate(list(side)),
+        np.repeat(np.arange(len(side)), [len(s) for s in side]),
+    )
+
+
+def _shared(kind: str, text: str, table: _Table, name: str) -> Finding:
+    return _finding(kind, text, table.columns[name], table.side, table.zoo)
+
+
+def _finding(kind: str, text: str, values: pa.Array, side: np.ndarray, zoo: np.ndarray) -> Finding:
+    """Values that occur on more than one side."""
+    encoded = values.dictionary_encode()
+    code = np.asarray(pc.fill_null(encoded.indices, -1))
+    n = len(encoded.dictionary)
+    keep = (code >= 0) & (side >= 0)
+
+    def distinct(labels: np.ndarray) -> np.ndarray:  # of each value, int [n]
+        total = np.zeros(n, np.int64)
+        for label in np.unique(labels[keep]):
+            total += np.bincount(code[keep & (labels == label)], minlength=n) > 0
+        return total
+
+    torn = distinct(side) > 1
+    examples = tuple(encoded.dictionary.take(np.flatnonzero(torn)[:MOST_EXAMPLES]).to_pylist())
+    return Finding(kind, int(torn.sum()), int((torn & (distinct(zoo) > 1)).sum()), n, text, examples)
+
+
+def _hashes(zoos: Collection[ZooLike], side: Collection[np.ndarray]) -> Finding:
+    values, sides, owner = [], [], []
+    for number, (zoo, codes) in enumerate(zip(zoos, side, strict=True)):
+        row = _place(zoo.snapshots["model_id"].combine_chunks(), zoo.models["model_id"].combine_chunks())
+        values += [c.cast(pa.string()) for c in zoo.snapshots["weights_sha256"].chunks]
+        sides.append(np.where(row >= 0, codes[row], -1) if len(codes) else np.full(len(row), -1))
+        owner.append(np.full(len(row), number))
+    hashes = pa.concat_arrays(values) if values else pa.array([], pa.string())
+    return _finding("weights", "snapshots with the same bytes", hashes, np.concatenate(sides), np.concatenate(owner))
+
+
+def _lineages(table: _Table) -> Finding:
+    """Ancestors whose descendants, or they themselves, are on more than one side."""
+    parts = [table.columns[n] for n in ("parent_id", "lineage_root", "model_id")]
+    ancestors = pc.unique(pa.concat_arrays(parts[:2])).drop_null()
+    own = pc.if_else(pc.is_in(parts[2], ancestors), parts[2], pa.scalar(None, pa.string()))
+    return _finding(
+        "lineages", "models that continue another, and the other", pa.concat_arrays([*parts[:2], own]),
+        np.tile(table.side, 3), np.tile(table.zoo, 3),
+    )  # fmt: skip
+
+
+# ── near-duplicates ───────────────────────────────────────────────────────────────────
+
+
+def _near_duplicates(
+    zoos: Collection[ZooLike], side: Collection[np.ndarray], near_frac: float, most_models: int, seed: int
+) -> Finding:
+    members: dict[str, list[tuple[int, int, int, str]]] = {}  # layout → (zoo, snapshot row, side, model)
+    for number, (zoo, codes) in enumerate(zip(zoos, side, strict=True)):
+        last = _last_rows(zoo)
+        for code, row, layout, model in zip(
+            codes.tolist(), last.tolist(), zoo.models["layout"].to_pylist(), zoo.models["model_id"].to_pylist(), strict=True
+        ):
+            if code >= 0 and row >= 0:
+                members.setdefault(layout, []).append((number, row, code, model))
+    found: list[tuple[float, str, str, bool]] = []
+    looked_at, notes = 0, []
+    for layout, rows in members.items():
+        if len(rows) > most_models:
+            notes.append(f"{most_models:,} of {len(rows):,} models of layout {layout} drawn")
+            rows = sorted(rows, key=lambda r: streams.digest([r[3], seed]))[:most_models]
+        looked_at += len(rows)
+        found += _near_pairs(list(zoos), rows, near_frac, seed)
+    found.sort()
+    text = f"last weights within {near_frac:g} of the typical distance, pairs" + "".join(f"; {n}" for n in notes)
+    examples = tuple(f"{a}–{b} ({d:.3g})" for d, a, b, _ in found[:MOST_EXAMPLES])
+    return Finding("near-duplicates", len(found), sum(across for *_, across in found), looked_at, text, examples)
+
+
+def _last_rows(zoo: ZooLike) -> np.ndarray:
+    """The row in `snapshots` of each model's last snapshot, int64 [models]; −1 where it has none."""
+    model = _place(zoo.snapshots["model_id"].combine_chunks(), zoo.models["model_id"].combine_chunks())
+    order = np.argsort(zoo.snapshots["step"].to_numpy(), kind="stable")
+    last = np.full(len(zoo.models), -1, np.int64)
+    order = order[model[order] >= 0]
+    last[model[order]] = order  # ascending steps: the last one written stays
+    return last
+
+
+def _near_pairs(
+    zoos: list[ZooLike], rows: list[tuple[int, int, int, str]], near_frac: float, seed: int
+) -> list[tuple[float, str, str, bool]]:
+    """(distance over typical distance, model, model, in two zoos) of pairs on different sides that are near."""
+    n = len(rows)
+    if n < 2:
+        return []
+    words = streams.words(streams.stream_key(["pairs of models", seed]), 2 * PAIRS_DRAWN) >> np.uint64(32)
+    a = (words[:PAIRS_DRAWN] * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+    b = (a + 1 + (words[PAIRS_DRAWN:] * np.uint64(n - 1) >> np.uint64(32)).astype(np.int64)) % n
+    width = len(_read(zoos, rows[:1])[0])
+    block = max(1, BLOCK_BYTES // (4 * width))
+    drawn = [
+        np.linalg.norm(_read(zoos, [rows[i] for i in a[k : k + block]]) - _read(zoos, [rows[i] for i in b[k : k + block]]), axis=1)
+        for k in range(0, PAIRS_DRAWN, block)
+    ]
+    typical = float(np.median(np.concatenate(drawn)))
+    block = min(block, MOST_BLOCK_ROWS)
+    side = np.array([r[2] for r in rows])
+    found = []
+    for i in range(0, n, block):
+        left = _read(zoos, rows[i : i + block])  # (block, P)
+        left_square = np.einsum("ij,ij->i", left, left)
+        for j in range(i, n, block):
+            right = left if i == j else _read(zoos, rows[j : j + block])
+            right_square = left_square if i == j else np.einsum("ij,ij->i", right, right)
+            scale = left_square[:, None] + right_square[None]
+            square = scale - 2.0 * (left @ right.T)
+            # Rounding of float32 is about 1e-6 of the squares: keep what could be near, then compute it exactly.
+            maybe = (square <= (near_frac * typical) ** 2 + 1e-5 * scale) & (side[i : i + block, None] != side[None, j : j + block])
+            for x, y in np.argwhere(maybe):
+                if i + x < j + y:
+                    distance = float(np.linalg.norm(left[x].astype(np.float64) - right[y].astype(np.float64)))
+                    if distance <= near_frac * typical:
+                        p, q = rows[i + x], rows[j + y]
+                        found.append((distance / typical if typical else 0.0, p[3], q[3], p[0] != q[0]))
+    return found
+
+
+def _read(zoos: list[ZooLike], rows: list[tuple[int, int, int, str]]) -> np.ndarray:
+    """The weights of these snapshots, float32 [n, P]."""
+    number, row = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    parts = {z: np.asarray(zoos[z].weights[row[number == z]], np.float32) for z in np.unique(number)}
+    out = np.empty((len(rows), next(iter(parts.values())).shape[1]), np.float32)
+    for z, values in parts.items():
+        out[number == z] = values
+    return out
+
+
+# ── metadata alone ────────────────────────────────────────────────────────────────────
+
+# Columns for the levels of one factor; a label with more is an identifier rather than a factor.
+MOST_LEVELS = 50
+
+
+def _metadata_alone(
+    zoos: Collection[ZooLike], side: Collection[np.ndarray], target: str, seed: int
+) -> tuple[metrics.Interval | None, str]:
+    """R² on test of a forest on the factors, and one line on how; None and why where it cannot be."""
+    for zoo in zoos:
+        if target not in zoo.models.column_names:
+            raise GridError(errors.unknown("target", target, zoo.models.column_names, zoo_name(zoo)))
+        kind = zoo.models[target].type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise GridError(f"The target {target!r} of {zoo_name(zoo)} is of type {kind}; a number is needed.")
+    y = np.concatenate([z.models[target].cast(pa.float64()).to_numpy() for z in zoos])  # null → NaN
+    known = np.isfinite(y)
+    codes = np.concatenate(list(side))
+    train, test = (known & (codes == files.SPLITS.index(s)) for s in ("train", "test"))
+    keys = group_keys(*zoos)
+    groups = np.array([keys[i] for z in zoos for i in z.models["model_id"].to_pylist()])
+    if train.sum() < 2 or len(set(groups[test])) < 2:
+        return None, f"not computed: {int(train.sum())} models to fit on and {len(set(groups[test]))} test groups are too few"
+    names = [n for n in dict.fromkeys(f for z in zoos for f in z.manifest["factors"]) if n != target]
+    x, used = _design(zoos, names, train)
+    if not used:
+        return None, "not computed: no factor varies in train"
+    try:
+        from sklearn.ensemble import RandomForestRegressor
+    except ImportError:
+        return None, "not computed: needs scikit-learn (pip install 'weightzoo[bench]')"
+    forest = RandomForestRegressor(n_estimators=100, random_state=seed, n_jobs=1).fit(x[train], y[train])
+    found = metrics.interval(
+        "r2", y[test], forest.predict(x[test]), groups[test], seed=seed, baseline=float(y[train].mean())
+    )
+    return found, f"{target} from {', '.join(used)} by a random forest, {int(train.sum()):,} models to {int(test.sum()):,}"
+
+
+def _design(zoos: Collection[ZooLike], names: Collection[str], train: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Factors that vary in train, as numbers (null is NaN) or one-hot over their levels: [models, columns], and names."""
+    blocks, used = [], []
+    for name in names:
+        values = [v for z in zoos for v in (z.models[name].to_pylist() if name in z.models.column_names else [None] * len(z.models))]
+        labels = np.array([streams.canonical_json(v) for v in values], object)
+        levels = sorted(set(labels[train]))
+        if len(levels) < 2:
+            continue
+        used.append(name)
+        if all(v is None or isinstance(v, (int, float)) for v in values):
+            blocks.append(np.array([[np.nan if v is None else float(v)] for v in values]))
+        else:
+            blocks.append(np.stack([labels == level for level in levels[:MOST_LEVELS]], axis=1).astype(np.float64))
+    return (np.concatenate(blocks, axis=1) if blocks else np.zeros((len(train), 0))), used
