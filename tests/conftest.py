@@ -131,7 +131,9 @@ def _forks() -> Any:
     """A server whose children have the builder imported: a new process in milliseconds."""
     context = multiprocessing.get_context("forkserver")
     engine = ["torch"] if importlib.util.find_spec("zoo_builder.native._kernels") is None else []
-    context.set_forkserver_preload(["zoo_builder.cli", "zoo_builder.build", "zoo_builder.plan", "sklearn.datasets", *engine])
+    context.set_forkserver_preload(
+        ["zoo_builder.cli", "zoo_builder.build", "zoo_builder.plan", "sklearn.datasets", *engine]
+    )
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = PACKAGES  # the server imports before it knows our sys.path
     forkserver.ensure_running()
@@ -147,7 +149,9 @@ def start(_forks: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts a module-level function in a process of its own; what still runs at the end is killed."""
     running = []
 
-    def begin(function: Callable[..., Any], *arguments: Any, env: Mapping[str, str] | None = None, said: Path | None = None) -> Any:
+    def begin(
+        function: Callable[..., Any], *arguments: Any, env: Mapping[str, str] | None = None, said: Path | None = None
+    ) -> Any:
         said = said or tmp_path / "said"
         process = _forks.Process(target=_called, args=(function, arguments, dict(env or {}), str(said)))
         process.start()

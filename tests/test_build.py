@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
@@ -79,6 +80,24 @@ def test_the_manifest_names_every_other_file_but_the_card(tiny_zoo: Path, tree_h
     assert all((tiny_zoo / f["path"]).stat().st_size == f["bytes"] for f in manifest["files"])
 
 
+def test_rows_lie_in_plan_order_within_their_split(tiny_plan: plan.Plan, tiny_zoo: Path) -> None:
+    paths = files.ZooPaths(tiny_zoo)
+    for split in files.SPLITS:
+        ids = [r.id for r in tiny_plan.runs if r.split == split]
+        assert pq.read_table(paths.table("models", split))["model_id"].to_pylist() == ids
+        rows = pq.read_table(paths.table("snapshots", split)).to_pylist()
+        assert [(r["model_id"], r["step"]) for r in rows] == [
+            (r.id, s) for r in tiny_plan.runs if r.split == split for s in steps_of(tiny_plan, r.id)
+        ]
+        assert [r["row"] for r in rows] == list(range(len(rows)))
+
+
+def steps_of(planned: plan.Plan, run: str) -> list[int]:
+    """Epochs 0, 1 and 2 in updates of 32 images."""
+    (n_train,) = {c.n_train for c in planned.cohorts for r in c.runs if r.id == run}
+    return [0, -(-n_train // 32), 2 * -(-n_train // 32)]
+
+
 def test_progress_counts_models_to_the_end(tiny_plan: plan.Plan, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
     build(tiny_plan, tmp_path / "zoo", workers=0, report=lambda p: seen.append((p.total, p.done, p.resumed)))
@@ -121,7 +140,9 @@ def test_another_recipe_is_refused_and_says_what_differs(
 
 def test_another_engine_is_another_recipe(make_plan: Callable[..., plan.Plan], tiny_zoo: Path) -> None:
     with pytest.raises(BuildError, match=r"`engines` is \['\w+ on cpu'\] there, \['torch_loop on cpu'\] here"):
-        build(make_plan(engine="torch_batched" if "torch_loop" in str(make_plan().identity) else "torch_loop"), tiny_zoo)
+        build(
+            make_plan(engine="torch_batched" if "torch_loop" in str(make_plan().identity) else "torch_loop"), tiny_zoo
+        )
 
 
 def test_a_folder_with_other_files_is_refused(tiny_plan: plan.Plan, tmp_path: Path) -> None:
@@ -298,8 +319,14 @@ def weak_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     [
         *((n, errno.ENOSPC) for n in (1, 14, 33)),
         # A build of the tiny recipe flushes 60 times.
-        *(pytest.param(n, errno.ENOSPC, marks=pytest.mark.slow) for n in (0, 2, 3, 5, 8, 13, 15, 27, 37, 41, 47, 55, 58, 59)),
-        *(pytest.param(9, number, marks=pytest.mark.slow) for number in (errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)),
+        *(
+            pytest.param(n, errno.ENOSPC, marks=pytest.mark.slow)
+            for n in (0, 2, 3, 5, 8, 13, 15, 27, 37, 41, 47, 55, 58, 59)
+        ),
+        *(
+            pytest.param(9, number, marks=pytest.mark.slow)
+            for number in (errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+        ),
     ],
 )
 def test_a_full_disk_stops_with_a_message_and_the_next_run_goes_on(
@@ -433,9 +460,9 @@ def test_a_failing_cohort_is_recorded_and_the_others_go_on(
 # ── diverged models are results ──
 
 
-def test_diverged_models_are_sealed_with_their_last_finite_weights(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
+def test_diverged_models_are_sealed_with_their_last_finite_weights(
+    make_plan: Callable[..., plan.Plan], tmp_path: Path
+) -> None:
     planned = make_plan("axes={lr: [1e-2, 1e20]}", "paired=[]", "training.optimizer=sgd", "activation=relu",
                         "snapshots={epochs: [2]}", "splits={train: 1}")  # fmt: skip
     paths = build(planned, tmp_path / "zoo", workers=0)

@@ -74,7 +74,10 @@ def test_every_verb_has_help(command: Callable[..., Any], verb: tuple[str, ...])
         (("bild", "--grid", "GRID"), "invalid choice: 'bild'"),
         (("--grid", "GRID", "--limit", "many"), "invalid int value: 'many'"),
         (("--grid", "nowhere.yaml"), "error: Cannot read the grid nowhere.yaml: No such file or directory"),
-        (("--grid", "GRID", "--workers", "-1"), "error: --workers -1: 0 trains in this process, N ≥ 1 takes N workers."),
+        (
+            ("--grid", "GRID", "--workers", "-1"),
+            "error: --workers -1: 0 trains in this process, N ≥ 1 takes N workers.",
+        ),
         (("--grid", "GRID", "--limit", "0"), "error: --limit 0: at least 1 model is needed."),
         (("--grid", "GRID", "--set", "traning.epochs=2"), "Did you mean `training`?"),
         (("--grid", "GRID", "--engine", "torch_bached"), "Did you mean `torch_batched`?"),
@@ -122,8 +125,14 @@ def test_a_build_prints_the_zoo_to_stdout_and_exits_0(
     assert again.split(",")[:2] == said.split(",")[:2]
 
 
+@pytest.mark.slow
 def test_without_a_terminal_a_quiet_build_says_nothing_but_the_result(
-    run_builder: Callable[..., Any], tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, environment: dict[str, str], tree_hash: Tree
+    run_builder: Callable[..., Any],
+    tiny_grid: Path,
+    tiny_zoo: Path,
+    tmp_path: Path,
+    environment: dict[str, str],
+    tree_hash: Tree,
 ) -> None:
     """In a fresh process, where the zoo goes under the working directory; the printed lines load it."""
     ended = run_builder("--grid", tiny_grid, "--workers", 0, "--quiet")
@@ -134,7 +143,12 @@ def test_without_a_terminal_a_quiet_build_says_nothing_but_the_result(
     assert len(lines) == 3
     plain = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
     loaded = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=MOST_S
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env=plain,
+        capture_output=True,
+        text=True,
+        timeout=MOST_S,
     )
     assert loaded.returncode == 0, loaded.stderr
     shape, mean = re.fullmatch(r"\((\d+, \d+)\) (0\.\d+)\n", loaded.stdout).groups()  # type: ignore[union-attr]
@@ -241,7 +255,12 @@ def test_a_first_interrupt_drains_and_is_exit_130(
 
 
 def test_a_second_interrupt_stops_at_once(
-    elsewhere: Callable[..., Any], tiny_grid: Path, tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree
+    elsewhere: Callable[..., Any],
+    tiny_grid: Path,
+    tiny_plan: plan.Plan,
+    tiny_zoo: Path,
+    tmp_path: Path,
+    tree_hash: Tree,
 ) -> None:
     out = tmp_path / "zoo"
     arguments = ["--grid", str(tiny_grid), "--out", str(out), "--workers", "0"]
@@ -320,7 +339,9 @@ def test_load_dataset_gives_the_real_weights_and_never_those_of_an_older_zoo(
     build(make_plan("seed=1"), rebuilt, workers=0)
     plain = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
     parents = [str(tiny_zoo.parents[1]), str(rebuilt.parents[1])]
-    done = subprocess.run([sys.executable, "-c", LOAD, *parents], env=plain, capture_output=True, text=True, timeout=MOST_S)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *parents], env=plain, capture_output=True, text=True, timeout=MOST_S
+    )
     assert done.returncode == 0, done.stderr
     found, ours = json.loads(done.stdout.splitlines()[-1])
     assert ours == []

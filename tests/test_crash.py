@@ -91,13 +91,9 @@ def build_and_die_at(recipe: str, out: str, change: int, count: str) -> None:
     Path(count).write_text(report)
 
 
-# A prime stride visits all kinds of change; the slow test visits every single one.
-STRIDE = 37
-
-
-@pytest.mark.parametrize("stride", [STRIDE, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_killed_before_any_change_on_disk_and_gone_on_with_is_the_unbroken_build(
-    make_plan: Callable[..., plan.Plan], tmp_path: Path, elsewhere: Callable[..., Any], tree_hash: Tree, stride: int
+    make_plan: Callable[..., plan.Plan], tmp_path: Path, elsewhere: Callable[..., Any], tree_hash: Tree
 ) -> None:
     planned = make_plan("axes={activation: [tanh]}", "paired=[]", "replicates=4", "cohort_size=2")
     recipe = tmp_path / "two-cohorts.yaml"
@@ -109,7 +105,7 @@ def test_killed_before_any_change_on_disk_and_gone_on_with_is_the_unbroken_build
     # Only scratch names are ever written to: what has its final name is whole.
     assert {n for n in opened if not n.startswith(files.SCRATCH)} == {"lock", "log.jsonl"}
     assert changes > 50
-    for change in range(stride // 2, changes, stride):
+    for change in range(changes):
         out = tmp_path / f"killed-{change}"
         ended = elsewhere(build_and_die_at, str(recipe), str(out), change, str(count))
         assert ended.code == -signal.SIGKILL, f"change {change}"

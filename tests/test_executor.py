@@ -71,7 +71,9 @@ def closed_port() -> int:
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_dead_address_is_refused_before_ray_is_asked(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{closed_port()}")
-    with pytest.raises(BuildError, match=r"No Ray cluster answers at RAY_ADDRESS=.*Connection refused.*unset RAY_ADDRESS"):
+    with pytest.raises(
+        BuildError, match=r"No Ray cluster answers at RAY_ADDRESS=.*Connection refused.*unset RAY_ADDRESS"
+    ):
         executor.OnRay(halve, {}, None)
 
 
@@ -180,9 +182,50 @@ def test_ray_gives_the_outcomes_of_in_process_and_refuses_gpus_it_lacks(environm
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["auto", "nowhere"])
 def test_an_address_without_a_cluster_is_refused(environment: dict[str, str], address: str) -> None:
-    code = "from zoo_builder import executor\ntry: executor.OnRay(len, {}, 1)\nexcept executor.BuildError as e: print(e)"
+    code = (
+        "from zoo_builder import executor\ntry: executor.OnRay(len, {}, 1)\nexcept executor.BuildError as e: print(e)"
+    )
     more = {"RAY_ADDRESS": address, "HOME": environment.get("HOME", "/tmp")}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**environment, **more}, capture_output=True, text=True, timeout=MOST_S
     )
     assert f"No Ray cluster answers at RAY_ADDRESS={address}" in done.stdout, done.stderr
+
+
+# A cluster of two nodes on this machine; then the builder on it, and again where its disk is not the driver's.
+ON_A_CLUSTER = """
+import json, os, secrets, subprocess, sys
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+try:
+    said = []
+    for command in json.loads(sys.argv[1]):
+        done = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": cluster.address}, capture_output=True, text=True)
+        said.append([done.returncode, done.stderr])
+finally:
+    cluster.shutdown()
+print(json.dumps(said))
+"""
+OTHER_DISK = 'mount -t tmpfs none "$1"; shift; exec "$@"'
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_exists_gives_the_same_bytes_if_its_disk_is_the_drivers(
+    tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, environment: dict[str, str], tree_hash: Callable[..., Any]
+) -> None:
+    (tmp_path / "other").mkdir()
+    builder = [sys.executable, "-m", "zoo_builder", "--grid", str(tiny_grid), "--out"]
+    apart = alone("sh", "-c", OTHER_DISK, "sh", str(tmp_path / "other"), *builder, str(tmp_path / "other" / "zoo"))
+    commands = json.dumps([[*builder, str(tmp_path / "zoo")], apart])
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_CLUSTER, commands], env=environment, capture_output=True, text=True, timeout=MOST_S
+    )
+    assert done.returncode == 0, done.stderr
+    (shared, said), (unshared, refusal) = json.loads(done.stdout.splitlines()[-1])
+    assert shared == 0, said
+    assert tree_hash(tmp_path / "zoo") == tree_hash(tiny_zoo)
+    assert unshared == 1, refusal
+    assert "the output folder must be on a disk that all nodes of the cluster share" in refusal

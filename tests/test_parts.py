@@ -57,7 +57,10 @@ def test_a_part_gives_back_every_bit_of_weights_and_rows(paths: files.ZooPaths) 
 
 def test_a_record_counts_the_snapshots_of_every_model(paths: files.ZooPaths) -> None:
     models = written(paths).models
-    assert [(m["model_id"], m["n_snapshots"], m["stop_reason"]) for m in models] == [("a", 3, "epochs"), ("b", 1, "diverged")]
+    assert [(m["model_id"], m["n_snapshots"], m["stop_reason"]) for m in models] == [
+        ("a", 3, "epochs"),
+        ("b", 1, "diverged"),
+    ]
 
 
 def test_a_commit_gives_back_its_record(paths: files.ZooPaths) -> None:
@@ -130,7 +133,9 @@ def test_a_commit_of_another_shape_is_refused(paths: files.ZooPaths, text: bytes
         parts.read_commit(paths, COHORT)
 
 
-@pytest.mark.parametrize("where", ["../outside.safetensors", "/etc/outside.safetensors", ".build/parts/../../../x.safetensors"])
+@pytest.mark.parametrize(
+    "where", ["../outside.safetensors", "/etc/outside.safetensors", ".build/parts/../../../x.safetensors"]
+)
 def test_a_commit_that_points_outside_is_refused(paths: files.ZooPaths, where: str) -> None:
     record = written(paths)
     forged = ({**record.files[0], "path": where}, *record.files[1:])
@@ -182,8 +187,12 @@ def same(a: tuple[dict[str, np.ndarray], Progress] | None, b: tuple[dict[str, np
     if a is None or a[0].keys() != b[0].keys():
         return False
     arrays = all(a[0][k].tobytes() == b[0][k].tobytes() and a[0][k].shape == b[0][k].shape for k in b[0])
-    rest = [(p.step, p.active.tolist(), p.stop_reason, p.diverged_step, p.best_loss, p.best_epoch) for p in (a[1], b[1])]
-    kept = [[(s.model, s.step, s.epoch, s.examples_seen, s.metrics, s.sha256) for s in p.snapshots] for p in (a[1], b[1])]
+    rest = [
+        (p.step, p.active.tolist(), p.stop_reason, p.diverged_step, p.best_loss, p.best_epoch) for p in (a[1], b[1])
+    ]
+    kept = [
+        [(s.model, s.step, s.epoch, s.examples_seen, s.metrics, s.sha256) for s in p.snapshots] for p in (a[1], b[1])
+    ]
     return arrays and rest[0] == rest[1] and kept[0] == kept[1]
 
 

@@ -264,7 +264,9 @@ def test_a_diverged_model_keeps_its_last_finite_snapshot_and_no_row_after(make_c
 
 
 @every_engine
-def test_weights_that_are_not_finite_are_no_snapshot_though_every_loss_was(make_cohort: MakeCohort, engine: str) -> None:
+def test_weights_that_are_not_finite_are_no_snapshot_though_every_loss_was(
+    make_cohort: MakeCohort, engine: str
+) -> None:
     """The first update of a rate beyond float32 ruins the weights; the loss before it was fine."""
     changes = ("training.optimizer=sgd", "training.steps=1", "training.epochs=null", "snapshots={steps: [0, 1]}")
     cohort, source = make_cohort({"lr": [1e39, 1e-3]}, *changes, engine=engine)

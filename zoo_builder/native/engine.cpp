@@ -688,7 +688,7 @@ class NativeEngine final : public wz::Engine {
     const int32_t* rows = w.rows + m * w.n_examples + at;
     const int32_t* targets = w.targets + m * w.n_examples + at;
     pack(weights, pack_.data, back_.data);
-    std::memset(static_cast<void*>(lanes_.data), 0, lanes_size_ * sizeof(v8));
+    if (lanes_size_) std::memset(static_cast<void*>(lanes_.data), 0, lanes_size_ * sizeof(v8));
     for (Node& node : nodes_) {
       node.g = node.g_in_y ? node.y_own.data : node.g_alias < 0 ? node.g_own.data : nodes_[node.g_alias].g;
       if (node.layer.op != Op::Dropout) continue;
