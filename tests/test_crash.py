@@ -122,15 +122,14 @@ LONG = ("training.epochs=400", "replicates=8", "snapshots={evenly: 20}")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_times_and_gone_on_with_is_the_unbroken_build(
-    make_plan: Callable[..., plan.Plan], tmp_path: Path, start: Callable[..., Any], tree_hash: Tree, seed: int
+    make_plan: Callable[..., plan.Plan], tmp_path: Path, start: Callable[..., Any], tree_hash: Tree
 ) -> None:
     planned = make_plan(*LONG)
     recipe, out = tmp_path / "long.yaml", tmp_path / "zoo"
     recipe.write_text(json.dumps(planned.grid.document))
     wanted = tree_hash(build(planned, tmp_path / "unbroken", workers=0).root)
-    draw = random.Random(seed)
+    draw = random.Random(1)
     deaths = 0
     while deaths < 10 and not (out / "manifest.json").exists():
         process = start(build_here, str(recipe), str(out))

@@ -271,3 +271,12 @@ def test_the_commit_is_readable_json(paths: files.ZooPaths) -> None:
     value = json.loads(paths.commit(COHORT).read_text())
     assert value["cohort_id"] == COHORT
     assert [f["path"].split(".")[-1] for f in value["files"]] == ["safetensors", "parquet"]
+
+
+def test_a_checkpoint_of_another_engine_is_not_gone_on_with(tmp_path: Path) -> None:
+    saved, same, other = (parts.Checkpoint(tmp_path / "c.safetensors", COHORT, 0) for _ in range(3))
+    for checkpoint, engine in ((saved, "native 1, fma"), (same, "native 1, fma"), (other, "native 2, fma")):
+        checkpoint.bind(engine)
+    saved.save(*state_and_progress())
+    assert same.load() is not None
+    assert other.load() is None

@@ -62,7 +62,7 @@ def build(
     """
     paths = files.ZooPaths(out)
     _refuse_other(paths, planned)
-    if paths.manifest.exists():
+    if paths.manifest.exists() and not paths.recipe.exists():
         log.info("%s is sealed already", out)
         return paths
     try:
@@ -73,6 +73,7 @@ def build(
         with _lock(paths):
             _refuse_other(paths, planned)
             if paths.manifest.exists():
+                seal.finish(paths)  # killed in the clean-up, or finished by somebody else just now
                 return paths
             files.write_json(paths.recipe, planned.identity)
             records = _train_missing(paths, planned, workers, checkpoint_every_s, report)
@@ -175,8 +176,7 @@ def _drive(
     failed: list[str] = []
     disk: OSError | None = None
     while True:
-        # Twice as many tasks as slots keep workers busy while the driver commits.
-        while running < 2 * pool.slots and not interrupt.draining and disk is None:
+        while running < pool.window and not interrupt.draining and disk is None:
             cohort = next(waiting, None)
             if cohort is None:
                 break

@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 130 if str(error).startswith("Interrupted") else 1
+    except BrokenPipeError:  # `… | head`: the reader has seen enough
+        sys.stdout = None  # type: ignore[assignment]  # the interpreter would flush it once more
+        return 1
     except KeyboardInterrupt:
         print("error: Stopped. What was committed is kept; the same command goes on from there.", file=sys.stderr)
         return 130

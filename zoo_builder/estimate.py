@@ -44,7 +44,7 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
             + "; give the budget in `steps` to hold them equal"
         )
     seconds = _seconds(planned, trainers)
-    slots = workers if workers else (os.cpu_count() or 1) if workers is None else 1
+    slots = workers if workers else len(os.sched_getaffinity(0)) if workers is None else 1
     yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
 
 

@@ -37,9 +37,10 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs `work(item, shared)` for items; `slots` is how many run at a time."""
+    """Runs `work(item, shared)` for items: `slots` at a time, and `window` may be handed over."""
 
     slots: int
+    window: int
 
     def submit(self, item: Any) -> None: ...
 
@@ -53,7 +54,7 @@ class Executor(Protocol):
 class InProcess:
     """One item at a time, here: `wait` runs the next. For tests, tiny jobs and `--workers 0`."""
 
-    slots = 1
+    slots = window = 1
 
     def __init__(self, work: Work, shared: Any) -> None:
         self.work, self.shared = work, shared
@@ -105,7 +106,7 @@ class OnRay:
             options = {"address": address, "log_to_driver": False, "logging_level": "ERROR",
                        "runtime_env": {"py_modules": [zoo_builder, zoo_datasets]}}  # fmt: skip
         else:
-            options["num_cpus"] = workers or os.cpu_count() or 1
+            options["num_cpus"] = workers or len(os.sched_getaffinity(0))
         try:
             ray.init(**options)
         except (ConnectionError, ValueError) as error:
@@ -119,6 +120,9 @@ class OnRay:
                 raise BuildError(f"Each worker needs {gpus:g} GPU, the Ray cluster has {cards:g}. Use --device cpu.")
             limit = int(cards / gpus) if gpus else cpus
             self.slots = max(1, min(workers or limit, limit))
+            # One more waits, so that no worker is idle while the driver commits; not many
+            # more, because a drain finishes them all.
+            self.window = self.slots + 1
             # max_calls=0 keeps GPU workers alive: by default Ray restarts them for every task.
             self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=0)(_call)
             self.shared = ray.put(shared)

@@ -161,7 +161,11 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, cohort_id: str, every_s: float) -> None:
-        self.path, self.cohort_id, self.clock = path, cohort_id, Clock(every_s)
+        self.path, self.owner, self.clock = path, cohort_id, Clock(every_s)
+
+    def bind(self, engine: str) -> None:
+        """Refuse what another engine, version or instruction set has saved: its bits would be mixed in."""
+        self.owner += f" {engine}"
 
     def due(self) -> bool:
         return self.clock.due()
@@ -172,7 +176,7 @@ class Checkpoint:
             for s in progress.snapshots
         ]
         rest = {
-            "cohort_id": self.cohort_id, "step": progress.step, "active": progress.active.tolist(),
+            "owner": self.owner, "step": progress.step, "active": progress.active.tolist(),
             "stop_reason": progress.stop_reason, "diverged_step": progress.diverged_step,
             "best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "snapshots": snapshots,
         }  # fmt: skip
@@ -192,7 +196,7 @@ class Checkpoint:
         except (FileNotFoundError, SafetensorError, KeyError, TypeError):
             return None
         rest = json.loads(text) if whole else {}
-        if rest.pop("cohort_id", None) != self.cohort_id:
+        if rest.pop("owner", None) != self.owner:
             return None
         kept = state.pop(TENSOR)
         rest["active"] = np.array(rest["active"], bool)

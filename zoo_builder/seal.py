@@ -40,12 +40,19 @@ def seal(paths: files.ZooPaths, planned: Plan, records: Mapping[str, parts.Recor
     for config, table in tables.items():
         zoo.write_table(config, table)
     files.write_atomic(paths.grid, recipe_yaml.dump(dict(planned.grid.document)))
+    zoo.written.append(paths.grid)
     for name, text in card.companions(planned.grid.zoo, planned.grid.document.get("license")).items():
         files.write_atomic(paths.root / name, text)
+        zoo.written.append(paths.root / name)
     manifest = zoo.manifest(tables)
     files.write_atomic(paths.card, card.render(manifest, tables["models"]))
     faults.point("before_manifest")
     files.write_json(paths.manifest, manifest)
+    finish(paths)
+
+
+def finish(paths: files.ZooPaths) -> None:
+    """Remove the private parts of a sealed zoo; the recipe goes last, so that a killed clean-up is seen."""
     for folder in (paths.parts, paths.commits, paths.checkpoints, paths.damaged, paths.failed):
         shutil.rmtree(folder, ignore_errors=True)
     paths.recipe.unlink(missing_ok=True)
@@ -56,6 +63,7 @@ class _Zoo:
 
     def __init__(self, paths: files.ZooPaths, planned: Plan, records: Mapping[str, parts.Record]) -> None:
         self.paths, self.planned, self.records = paths, planned, records
+        self.written: list[Path] = []  # what the manifest seals: nothing else that lies in the folder
         self.plan_index = {run.id: i for i, run in enumerate(planned.runs)}
         self.cohort_of = {run.id: c for c in planned.cohorts for run in c.runs}
         self.result_of = {m["model_id"]: m for r in records.values() for m in r.models}
@@ -117,6 +125,7 @@ class _Zoo:
             return (self._row(int(self.order[i])) for i in by_layout[layout])
 
         shards.write(path, shapes, values)
+        self.written.append(path)
         return placed
 
     def snapshots(self, placed: list[tuple[str, str, int]]) -> pa.Table:
@@ -195,6 +204,7 @@ class _Zoo:
                 part, weights = table.take(pa.array(keep)), None
             else:
                 part, weights = table.take(pa.array(mine)), [int(last[i]) for i in mine]
+            self.written.append(self.paths.table(config, split))
             with files.atomic(self.paths.table(config, split)) as out:
                 self._write_parquet(out, part, weights if self.inline else None)
 
@@ -234,10 +244,6 @@ class _Zoo:
     def manifest(self, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
         """What is sealed: files with sizes and hashes, layouts, sources, digests. No clock, host or path."""
         grid, root = self.planned.grid, self.paths.root
-        sealed = sorted(
-            p for p in root.rglob("*")
-            if p.is_file() and p not in (self.paths.card, self.paths.manifest) and self.paths.build not in p.parents
-        )  # fmt: skip
         architectures = {c.architecture.id: c.architecture for c in self.planned.cohorts}
         layouts = {a.layout_id: a for a in architectures.values()}
         lists = {
@@ -288,7 +294,7 @@ class _Zoo:
             "digests": schema.digests(tables),
             "fingerprints": fingerprint.of(self.planned.cohorts, self.planned.sources),
             "population": fingerprint.population(tables["models"]),
-            "files": [files.record(root, p) for p in sealed],
+            "files": [files.record(root, p) for p in sorted(self.written)],
         }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+from pathlib import Path
+from typing import Any
 
 from zoo_datasets import check, files
 from zoo_datasets.errors import ZooNotFoundError
@@ -19,7 +21,7 @@ def describe(paths: files.ZooPaths) -> list[str]:
         recipe = json.loads(paths.recipe.read_bytes())
     except (FileNotFoundError, ValueError):
         raise ZooNotFoundError(f"{paths.root} holds no zoo and no build. Name the folder given to --out.") from None
-    records = [json.loads(p.read_bytes()) for p in sorted(paths.commits.glob("*.json"))]
+    records = [r for p in sorted(paths.commits.glob("*.json")) if (r := _commit(p)) is not None]
     models = [m for r in records for m in r["models"]]
     diverged = sum(m["diverged_step"] is not None for m in models)
     lines = [
@@ -30,6 +32,15 @@ def describe(paths: files.ZooPaths) -> list[str]:
         failure = json.loads(path.read_bytes())
         lines.append(f"failed: cohort {failure['cohort_id'][:16]}, {len(failure['runs'])} models: {failure['error']}")
     return lines
+
+
+def _commit(path: Path) -> Any:
+    """A commit's record; None for a damaged one, whose cohort the next build trains again."""
+    try:
+        record = json.loads(path.read_bytes())
+        return record if isinstance(record.get("models"), list) else None
+    except (ValueError, AttributeError):
+        return None
 
 
 def _locked(paths: files.ZooPaths) -> bool:

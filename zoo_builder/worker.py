@@ -58,7 +58,9 @@ def train(
     """Snapshots in order of model and step, each model's result, and the engine that made them."""
     data = data_of(cohort, source)
     backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    isa = devices.isa(backend.name, cohort.device)
+    if checkpoint is not None:
+        checkpoint.bind(f"{backend.name}, {backend.version}, {isa}")
     snapshots: list[Snapshot] = []
     results = Trainer(cohort, source, data, backend).run(snapshots.append, checkpoint)
-    isa = devices.isa(backend.name, cohort.device)
     return snapshots, results, {"name": backend.name, "version": backend.version, "isa": isa}
