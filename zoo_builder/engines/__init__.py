@@ -42,6 +42,8 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
         return "torch_batched", f"on {device} all models of a cohort step at once"
     obstacle = no_native(architecture, loss, augmentation)
     if obstacle is None:
+        obstacle = importlib.import_module("zoo_builder.engines.native").slower(architecture)
+    if obstacle is None:
         return "native", "the C++ kernels know every layer"
     strange = sorted({n.op for n in architecture.nodes} - {*LAYERS, *ACTIVATIONS})
     if strange:

@@ -179,7 +179,9 @@ def _check_batches(architecture: Architecture, window: Window) -> None:
 
 def _shape_before(architecture: Architecture, node: models.Node) -> tuple[int, ...]:
     source = node.inputs[0]
-    return architecture.input_shape if source == "input" else next(n.shape for n in architecture.nodes if n.name == source)
+    return (
+        architecture.input_shape if source == "input" else next(n.shape for n in architecture.nodes if n.name == source)
+    )
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:

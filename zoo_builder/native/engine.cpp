@@ -5,75 +5,14 @@
 // fit into the second-level cache form a tile that goes forward and backward together.
 // Batch norm needs the whole batch at each layer, so there the tile is the batch.
 
-#include <cstdlib>
-#include <memory>
-#include <new>
-
-#include "layers.h"
+#include "batch_norm.h"
+#include "node.h"
 #include "optimizers.h"
 
 namespace {
 
 constexpr size_t TILE_BYTES = 192 * 1024;  // of activations; leaves room in a cache of 512 KB
 constexpr size_t PACK_BYTES = 64u << 20;   // packed weights kept at once in evaluation
-
-template <class T>
-struct Buffer {  // zeroed, aligned for v8
-  T* data = nullptr;
-  size_t size = 0;
-  void reserve(size_t n) {
-    if (n <= size) return;
-    std::free(data);
-    size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
-    data = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!data) throw std::bad_alloc();
-    std::memset(static_cast<void*>(data), 0, bytes);
-    size = n;
-  }
-  ~Buffer() { std::free(data); }
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-};
-
-inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
-
-struct Node {
-  wz::Layer layer;
-  Geometry in, out, grad;       // of the input, the output, and dLoss/dOutput
-  Buffer<v8> y_own, g_own;
-  v8 *y = nullptr, *g = nullptr;  // where output and gradient are; set anew for each step
-  int g_alias = -1;             // the node whose gradient buffer this one shares (same geometry)
-  bool g_in_y = false;          // the gradient replaces the output, which nobody needs any more then
-  bool by_rows = false;         // a linear layer that reads the samples where they lie
-  Contraction forward;
-  std::vector<Contraction> backward;
-  WeightGradient weights;
-  size_t pack_at = 0, back_at = 0;  // places in the packed weights
-  std::vector<size_t> phase_at;
-  size_t lanes_at = 0;              // conv: place in the lane gradients
-  size_t wide_at = 0;               // linear: place in the padded gradients
-  Cut row_blocks, outer_blocks;
-  Buffer<uint8_t> bits;
-  float scale = 1.0f;               // dropout: 1 / (1 − rate), of this model
-  bool active = false;              // dropout: the rate of this model is not 0
-  Buffer<float> mean, inverse_std;
-  bool owns_gradient() const { return g_alias < 0 && !g_in_y; }
-  bool has_params() const { return layer.op == Op::Conv || layer.op == Op::Linear || layer.op == Op::BatchNorm; }
-  int64_t n_in() const { return layer.in.units(); }
-};
-
-// Whether the gradient of `made`'s output may overwrite that output: neither layer's backward
-// step reads it after the first write.
-inline bool outlives_output(const wz::Layer& made, const wz::Layer& reader) {
-  if (made.op != Op::Conv) return false;
-  switch (reader.op) {
-    case Op::MaxPool: return reader.kernel == reader.stride;
-    case Op::AvgPool: case Op::GlobalAvgPool: case Op::Relu: case Op::LeakyRelu: case Op::Tanh: case Op::Sigmoid: case Op::Elu:
-      return true;
-    default: return false;
-  }
-}
 
 class NativeEngine final : public wz::Engine {
  public:
@@ -225,9 +164,6 @@ class NativeEngine final : public wz::Engine {
     return at;
   }
   int n_classes() const { return plan_.layers.back().out.c; }
-  static int blocks_of(int n) { return (n + LANES - 1) / LANES; }
-  // Lanes of block b that carry a sample, as a mask.
-  static v8i live(int n, int b) { return v8i{0, 1, 2, 3, 4, 5, 6, 7} < splat_int(n - b * LANES); }
 
   void reserve_tile(int64_t blocks) {
     const size_t nb = (size_t)blocks;
@@ -398,8 +334,8 @@ class NativeEngine final : public wz::Engine {
           }
           break;
         case Op::BatchNorm:
-          if (training) batch_norm_forward(node, weights + layer.weight, running + layer.weight, x, n);
-          else batch_norm_evaluate(node, weights + layer.weight, x, nb);
+          if (training) batch_norm_forward(plan_, node, weights + layer.weight, running + layer.weight, x, n);
+          else batch_norm_evaluate(plan_, node, weights + layer.weight, x, nb);
           break;
         default:
           each([&](const v8* a, v8* b) { activate(layer.op, plan_.leaky_slope, in, a, out, b); });
@@ -426,101 +362,6 @@ class NativeEngine final : public wz::Engine {
         ROWS[s.size - 1][x.size - 1](rows_.data + s.start, n_in, w + LANES * x.start, wide, bias + LANES * x.start,
                                      wide_y_.data + s.start * wide + LANES * x.start, wide);
     rows_to_lanes(wide_y_.data, wide, node.layer.out.c, nb, node.y, node.out.size);
-  }
-
-  // ── batch norm ─────────────────────────────────────────────────────────────────────
-
-  // Σ f(value) over a channel of the batch, lanes without a sample left out: four chains by
-  // column, then the fixed tree.
-  template <class F>
-  static float channel_sum(const Geometry& g, int c, int n, F f) {
-    v8 sum[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
-    for (int b = 0; b < blocks_of(n); ++b) {
-      const v8i alive = live(n, b);
-      v8 part[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
-      for (int h = 0; h < g.h; ++h) {
-        int w = 0;
-        for (; w + 4 <= g.w; w += 4)
-          for (int k = 0; k < 4; ++k) part[k] = part[k] + f(b, c, h, w + k);
-        for (; w < g.w; ++w) part[0] = part[0] + f(b, c, h, w);
-      }
-      for (int k = 0; k < 4; ++k) sum[k] = sum[k] + keep(alive, part[k]);
-    }
-    return lane_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-  }
-
-  void batch_norm_forward(Node& node, const float* w, float* running, const v8* x, int n) {
-    const Geometry &in = node.in, &out = node.out;
-    const int C = in.c;
-    const float count = (float)n * (float)(in.h * in.w);
-    auto at = [&](int b, int c, int h, int col) { return x[b * in.size + in.origin + c * in.plane + h * in.row + col]; };
-    for (int c = 0; c < C; ++c) {
-      const float mean = channel_sum(in, c, n, at) / count;
-      const v8 m = splat(mean);
-      const float square = channel_sum(in, c, n, [&](int b, int ch, int h, int col) {
-        v8 d = at(b, ch, h, col) - m;
-        return d * d;
-      });
-      const float variance = square / count;
-      const float inverse = 1.0f / std::sqrt(variance + plan_.norm_eps);
-      node.mean.data[c] = mean, node.inverse_std.data[c] = inverse;
-      const float rate = plan_.norm_momentum, rest = 1.0f - rate;
-      running[2 * C + c] = rest * running[2 * C + c] + rate * mean;
-      // A single value has no unbiased variance: the running one stays.
-      if (count > 1.0f) running[3 * C + c] = rest * running[3 * C + c] + rate * (square / (count - 1.0f));
-      const v8 scale = splat(inverse * w[c]), shift = splat(w[C + c]);
-      for (int b = 0; b < blocks_of(n); ++b)
-        for (int h = 0; h < in.h; ++h) {
-          const v8* from = x + b * in.size + in.origin + c * in.plane + h * in.row;
-          v8* to = node.y + b * out.size + out.origin + c * out.plane + h * out.row;
-          for (int i = 0; i < in.w; ++i) to[i] = fma(from[i] - m, scale, shift);
-        }
-    }
-  }
-
-  void batch_norm_evaluate(Node& node, const float* w, const v8* x, int nb) {
-    const Geometry &in = node.in, &out = node.out;
-    const int C = in.c;
-    for (int c = 0; c < C; ++c) {
-      const v8 m = splat(w[2 * C + c]), shift = splat(w[C + c]);
-      const v8 scale = splat(w[c] / std::sqrt(w[3 * C + c] + plan_.norm_eps));
-      for (int b = 0; b < nb; ++b)
-        for (int h = 0; h < in.h; ++h) {
-          const v8* from = x + b * in.size + in.origin + c * in.plane + h * in.row;
-          v8* to = node.y + b * out.size + out.origin + c * out.plane + h * out.row;
-          for (int i = 0; i < in.w; ++i) to[i] = fma(from[i] - m, scale, shift);
-        }
-    }
-  }
-
-  // dx = scale · (dy − mean(dy) − x̂ · mean(dy · x̂)), 0 in lanes without a sample.
-  void batch_norm_backward(Node& node, const float* w, float* gradient, const v8* x, const Geometry& gdx, v8* dx, int n) {
-    const Geometry &in = node.in, &gd = node.grad;
-    const int C = in.c;
-    const float count = (float)n * (float)(in.h * in.w);
-    const v8* dy = node.g;
-    auto at = [&](int b, int c, int h, int col) { return x[b * in.size + in.origin + c * in.plane + h * in.row + col]; };
-    auto d = [&](int b, int c, int h, int col) { return dy[b * gd.size + gd.origin + c * gd.plane + h * gd.row + col]; };
-    for (int c = 0; c < C; ++c) {
-      const v8 m = splat(node.mean.data[c]);
-      const float inverse = node.inverse_std.data[c];
-      const float shift = channel_sum(in, c, n, d);
-      const float scale =
-          channel_sum(in, c, n, [&](int b, int ch, int h, int col) { return d(b, ch, h, col) * (at(b, ch, h, col) - m); }) *
-          inverse;
-      gradient[c] = scale, gradient[C + c] = shift;
-      if (!dx) continue;
-      const v8 k = splat(w[c] * inverse), mean_dy = splat(shift / count), slope = splat(-(scale * inverse) / count);
-      for (int b = 0; b < blocks_of(n); ++b) {
-        const v8i alive = live(n, b);
-        for (int h = 0; h < in.h; ++h) {
-          const v8* from = x + b * in.size + in.origin + c * in.plane + h * in.row;
-          const v8* g = dy + b * gd.size + gd.origin + c * gd.plane + h * gd.row;
-          v8* to = dx + b * gdx.size + gdx.origin + c * gdx.plane + h * gdx.row;
-          for (int i = 0; i < in.w; ++i) to[i] = keep(alive, k * fma(from[i] - m, slope, g[i] - mean_dy));
-        }
-      }
-    }
   }
 
   // ── loss ───────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,347 @@
+"""Workloads → training steps per CPU-second of the native engine and of eager PyTorch.
+
+In:  nothing but this machine; images are random numbers of the right shape.
+Out: a table on stdout and `benchmarks/results/engines.json`.
+
+All candidates take turns in one process on one thread. A number is the median over rounds
+of process CPU time; a ratio is the median of the ratios within a round, so that other work
+on the machine touches both sides. FLOP are those of convolutions and linear layers: forward, by
+weights, and by inputs except for the first layer.
+
+    python benchmarks/engines.py [--rounds 7] [--seconds 1.0] [--workloads W1,W3] [--only-training]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import multiprocessing
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from zoo_builder.engines.contract import ADAM, Augmentation, Job, Optimizers, Window
+from zoo_builder.engines.native import VERSION, NativeBackend
+from zoo_datasets import models, streams
+from zoo_datasets.modules import Network
+
+POOL = 10_000  # images, as in a training set that no cache holds
+LR = 1e-3
+SGEMM = 2048
+RESULT = pathlib.Path(__file__).parent / "results" / "engines.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    name: str
+    what: str
+    layers: list | str
+    shape: tuple[int, ...]
+    batch: int
+    classes: int = 10
+
+    @property
+    def architecture(self) -> models.Architecture:
+        return models.build(self.layers, self.shape, self.classes, "relu")
+
+    @property
+    def flop(self) -> int:
+        """Per training step."""
+        total, first = 0, True
+        for node in self.architecture.nodes:
+            if node.op in ("conv", "linear"):
+                weights = self.architecture.entries(node.name)[0].size
+                places = math.prod(node.shape[1:])
+                total += 2 * weights * places * (2 if first else 3)
+                first = False
+        return total * self.batch
+
+
+def _block(channels: int) -> list:
+    return [{"conv": channels, "kernel": 5, "padding": 2}, "batch_norm", "activation", {"max_pool": 2}]
+
+
+def _pooled(channels: int) -> list:
+    return [{"conv": channels, "kernel": 3, "padding": 1}, {"max_pool": 2}, "activation"]
+
+
+WORKLOADS = {
+    w.name: w
+    for w in (
+        Workload("W1", "CNN of Model Zoos, 2,464 parameters", [x for x in models.PRESETS["small-cnn"] if x != "dropout"], (1, 28, 28), 32),
+        Workload("W2", "CNN of the Small CNN Zoo, 4,970 parameters", "small-cnn-gap", (1, 28, 28), 64),
+        Workload("W3", "MLP 784-32-32-10", ["flatten", {"linear": 32}, "activation", {"linear": 32}, "activation", {"linear": "classes"}], (1, 28, 28), 64),
+        Workload("W5", "CNN 16-32-64, fc 128, on 32×32×3", [*_pooled(16), *_pooled(32), *_pooled(64), "flatten", {"linear": 128}, "activation", {"linear": "classes"}], (3, 32, 32), 64),
+        Workload("W6", "CNN 8-16-32 of 5×5 with batch norm, fc 128-64, 92,868 values", [*_block(8), *_block(16), *_block(32), "flatten", {"linear": 128}, "batch_norm", "activation", {"linear": 64}, "batch_norm", "activation", {"linear": "classes"}], (3, 32, 32), 64, 20),
+    )
+}  # fmt: skip
+
+
+# ── candidates: each gives a function that takes about so many steps ──────────────────
+
+
+def job_of(w: Workload, n_models: int, pool: np.ndarray) -> Job:
+    """A cohort under Adam, every model with its own weights."""
+    a = w.architecture
+    vector = lambda x: np.full(n_models, float(x))  # noqa: E731
+    initial = np.stack([models.initialize(a, streams.stream_key([w.name, m]), "uniform") for m in range(n_models)])
+    optimizers = Optimizers(
+        np.full(n_models, ADAM, np.int32), vector(0), np.zeros(n_models, bool), vector(0.9), vector(0.999), vector(1e-8),
+        vector(0.99), vector(0), vector(math.inf),
+    )  # fmt: skip
+    keys = tuple(streams.stream_key(["none", m]) for m in range(n_models))
+    return Job(a, "cross_entropy", pool, initial, optimizers, vector(0), keys, keys, Augmentation())
+
+
+def native(w: Workload, pool: np.ndarray, labels: np.ndarray, n_models: int = 16) -> Callable[[int], int]:
+    job = job_of(w, n_models, pool)
+    backend, generator = NativeBackend(job), np.random.default_rng(1)
+    taken = 0
+
+    def run(steps: int) -> int:
+        nonlocal taken
+        each = max(1, steps // n_models)
+        t = taken + 1.0 + np.arange(each)
+        rows = generator.integers(0, len(pool), (n_models, each * w.batch)).astype(np.int32)
+        backend.advance(
+            Window(
+                taken, np.full(each, w.batch), rows, labels[rows].astype(np.int32), np.full((n_models, each), LR),
+                np.broadcast_to(1 - 0.9**t, (n_models, each)), np.broadcast_to(1 - 0.999**t, (n_models, each)),
+                np.ones(n_models, bool),
+            )
+        )  # fmt: skip
+        taken += each
+        return each * n_models
+
+    return run
+
+
+def eager(w: Workload, pool: np.ndarray, labels: np.ndarray, channels_last: bool = False) -> Callable[[int], int]:
+    network = Network(w.architecture)
+    images, targets = torch.from_numpy(pool), torch.from_numpy(labels)
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR, fused=True)
+
+    def run(steps: int) -> int:
+        for rows in torch.randint(len(images), (steps, w.batch)):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(network(images[rows]), targets[rows]).backward()
+            optimizer.step()
+        return steps
+
+    return run
+
+
+def dataloader(w: Workload, pool: np.ndarray, labels: np.ndarray) -> Callable[[int], int]:
+    """The usual loop: a `DataLoader` over a dataset of single images, default Adam, the loss read each step."""
+    network = Network(w.architecture)
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(pool), torch.from_numpy(labels))
+    optimizer = torch.optim.Adam(network.parameters(), lr=LR)
+    batches = iter(())
+
+    def run(steps: int) -> int:
+        nonlocal batches
+        for _ in range(steps):
+            batch = next(batches, None)
+            if batch is None:
+                batches = iter(torch.utils.data.DataLoader(dataset, w.batch, shuffle=True, drop_last=True))
+                batch = next(batches)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(batch[0]), batch[1])
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        return steps
+
+    return run
+
+
+# ── measuring ─────────────────────────────────────────────────────────────────────────
+
+
+def rate(run: Callable[[int], int], steps: int) -> float:
+    start = time.process_time()
+    done = run(steps)
+    return done / (time.process_time() - start)
+
+
+def sgemm() -> float:
+    """FLOP per CPU-second of one thread."""
+    a, b = torch.rand(SGEMM, SGEMM), torch.rand(SGEMM, SGEMM)
+    start = time.process_time()
+    torch.mm(a, b)
+    return 2 * SGEMM**3 / (time.process_time() - start)
+
+
+def data_of(w: Workload) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    pool = generator.standard_normal((POOL, *w.shape), np.float32)
+    return pool, generator.integers(0, w.classes, POOL)
+
+
+def training(w: Workload, rounds: int, seconds: float) -> dict:
+    pool, labels = data_of(w)
+    candidates = {
+        "native": native(w, pool, labels),
+        "eager": eager(w, pool, labels),
+        "eager channels_last": eager(w, pool, labels, channels_last=True),
+        "DataLoader": dataloader(w, pool, labels),
+    }
+    steps = {}
+    for name, run in candidates.items():  # warm up, and find out how many steps are worth timing
+        run(16)
+        steps[name] = max(16, int(seconds * rate(run, 32)))
+    rates: dict[str, list[float]] = {name: [] for name in [*candidates, "sgemm"]}
+    for _ in range(rounds):
+        rates["sgemm"].append(sgemm())
+        for name, run in candidates.items():
+            rates[name].append(rate(run, steps[name]))
+    median = {name: statistics.median(r) for name, r in rates.items()}
+    best = [max(a, b) for a, b in zip(rates["eager"], rates["eager channels_last"], strict=True)]
+
+    def ratios(over: list[float]) -> dict[str, float]:
+        each = [a / b for a, b in zip(rates["native"], over, strict=True)]
+        return {"median": statistics.median(each), "least": min(each), "most": max(each)}
+
+    share = [r * w.flop / s for r, s in zip(rates["native"], rates["sgemm"], strict=True)]
+    return {
+        "workload": w.name, "what": w.what, "batch": w.batch, "n_params": w.architecture.n_params, "flop_per_step": w.flop,
+        "n_rounds": rounds,
+        "steps_per_cpu_s": {k: v for k, v in median.items() if k != "sgemm"},
+        "gflop_per_cpu_s": {k: v * (1 if k == "sgemm" else w.flop) / 1e9 for k, v in median.items()},
+        "native_over_eager": ratios(rates["eager"]),
+        "native_over_best_eager": ratios(best),
+        "native_over_dataloader": ratios(rates["DataLoader"]),
+        "share_of_sgemm": statistics.median(share),
+    }  # fmt: skip
+
+
+def cohort_sizes(w: Workload, rounds: int, seconds: float, sizes: tuple[int, ...] = (1, 16, 256)) -> dict:
+    """Steps per CPU-second by the number of models in the cohort."""
+    pool, labels = data_of(w)
+    candidates = {n: native(w, pool, labels, n) for n in sizes}
+    steps = max(2 * max(sizes), int(seconds * rate(candidates[16], 256)))
+    rates: dict[int, list[float]] = {n: [] for n in sizes}
+    for _ in range(rounds):
+        for n, run in candidates.items():
+            rates[n].append(rate(run, steps))
+    over = [a / b for a, b in zip(rates[sizes[-1]], rates[16], strict=True)]
+    return {
+        "workload": w.name, "n_rounds": rounds,
+        "steps_per_cpu_s": {str(n): statistics.median(r) for n, r in rates.items()},
+        f"rate_of_{sizes[-1]}_over_16": statistics.median(over),
+    }  # fmt: skip
+
+
+def evaluation(w: Workload, rounds: int, n_models: int = 16, images: int = 10_000) -> dict:
+    """CPU-milliseconds per model to show it the test set."""
+    pool, _ = data_of(w)
+    backend, network = NativeBackend(job_of(w, n_models, pool)), Network(w.architecture).eval()
+    shown = torch.from_numpy(pool)
+
+    def eager_pass(images_: torch.Tensor) -> float:
+        start = time.process_time()
+        with torch.inference_mode():
+            for part in images_.split(256):
+                network(part)
+        return time.process_time() - start
+
+    times: dict[str, list[float]] = {"native": [], "eager": [], "eager channels_last": []}
+    for _ in range(rounds):
+        start = time.process_time()
+        backend.logits(pool[:images])
+        times["native"].append((time.process_time() - start) / n_models)
+        network = network.to(memory_format=torch.contiguous_format)
+        times["eager"].append(eager_pass(shown))
+        network = network.to(memory_format=torch.channels_last)
+        times["eager channels_last"].append(eager_pass(shown.contiguous(memory_format=torch.channels_last)))
+    return {"workload": w.name, "n_rounds": rounds, "images": images, "models": n_models,
+            "cpu_ms_per_model": {k: 1e3 * statistics.median(v) for k, v in times.items()}}  # fmt: skip
+
+
+def _worker(name: str, seconds: float, barrier, results) -> None:
+    torch.set_num_threads(1)
+    run = native(WORKLOADS[name], *data_of(WORKLOADS[name]))
+    steps = int(seconds * rate(run, 256))
+    barrier.wait()
+    results.put(rate(run, steps))
+
+
+def two_workers(w: Workload, rounds: int, seconds: float) -> dict:
+    """Per-CPU-second rate of two processes at once over that of one alone."""
+    context = multiprocessing.get_context("spawn")
+
+    def rates(n: int) -> float:
+        barrier, results = context.Barrier(n), context.Queue()
+        workers = [context.Process(target=_worker, args=(w.name, seconds, barrier, results)) for _ in range(n)]
+        for worker in workers:
+            worker.start()
+        found = [results.get() for _ in workers]
+        for worker in workers:
+            worker.join()
+        return statistics.mean(found)
+
+    pairs = [(rates(2), rates(1)) for _ in range(rounds)]
+    return {"workload": w.name, "n_rounds": rounds, "two_over_one": statistics.median([a / b for a, b in pairs])}
+
+
+def cpu_name() -> str:
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Native engine against eager PyTorch on this CPU, one thread each.")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0, help="CPU time per candidate and round")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument(
+        "--only-training", action="store_true", help="leave out cohort sizes, evaluation and two workers"
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=RESULT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = [WORKLOADS[name] for name in args.workloads.split(",")]
+    result: dict = {
+        "cpu": cpu_name(), "path": NativeBackend(job_of(chosen[0], 1, data_of(chosen[0])[0][:1])).path, "engine": VERSION,
+        "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
+        "conditions": f"one thread each, process CPU time, medians of {args.rounds} interleaved rounds of about "
+        f"{args.seconds:g} s, Adam, {POOL} random images, cohort of 16 models",
+        "training": [],
+    }  # fmt: skip
+    print(f"{result['cpu']}, {result['path']}; {result['conditions']}")
+    print(f"{'':3} {'steps/CPU-s':>11} {'GFLOP/s':>8} {'vs eager':>9} {'vs best':>8} {'vs loader':>9} {'of sgemm':>8}")
+    for w in chosen:
+        r = training(w, args.rounds, args.seconds)
+        result["training"].append(r)
+        print(
+            f"{w.name:3} {r['steps_per_cpu_s']['native']:11.0f} {r['gflop_per_cpu_s']['native']:8.1f} "
+            f"{r['native_over_eager']['median']:8.2f}× {r['native_over_best_eager']['median']:7.2f}× "
+            f"{r['native_over_dataloader']['median']:8.1f}× {r['share_of_sgemm']:8.0%}",
+            flush=True,
+        )
+    if not args.only_training:
+        small = [w for w in chosen if w.name in ("W1", "W3")] or chosen[:1]
+        result["cohort_sizes"] = [cohort_sizes(w, args.rounds, args.seconds) for w in small]
+        result["evaluation"] = [evaluation(w, args.rounds) for w in small]
+        result["two_workers"] = [two_workers(w, 3, args.seconds) for w in small]
+        for key in ("cohort_sizes", "evaluation", "two_workers"):
+            for entry in result[key]:
+                print(key, json.dumps(entry))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
