@@ -14,7 +14,7 @@ from typing import Any
 _PUBLIC = {
     "open_zoo": "zoo",
     "Zoo": "zoo",
-    "weights": "matrix",
+    "weights": "dataset_weights",
     "Weights": "matrix",
     "ZooError": "errors",
     "GridError": "errors",

@@ -1,0 +1,113 @@
+"""Pairs that differ in one factor, and what the factor does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo_builder import plan
+from zoo_builder.build import build
+from zoo_datasets import metrics, variation
+from zoo_datasets.errors import ZooError
+from zoo_datasets.zoo import Zoo, open_zoo
+
+pytest_plugins = ("reader_fixtures",)
+
+
+def test_twins_share_every_factor_and_key_but_the_one(zoo: Zoo) -> None:
+    rows = {m["model_id"]: m for m in zoo.models.to_pylist()}
+    found = zoo.pairs("subset")
+    assert len(found) == 8  # two activations, four replicates
+    for pair in found:
+        a, b = rows[pair.a], rows[pair.b]
+        assert (a["subset"], b["subset"]) == pair.levels
+        assert a["init_group"] == b["init_group"] == pair.init_group
+        for name in (*zoo.manifest["factors"], *variation.KEYS):
+            assert a[name] == b[name] or name in ("subset", "subset_frac"), name
+        assert np.array_equal(zoo.vector(pair.a, 0), zoo.vector(pair.b, 0))
+        assert a["n_train"] != b["n_train"]
+
+
+def test_levels_are_taken_in_the_order_asked(zoo: Zoo) -> None:
+    there, back = zoo.pairs("subset", ("full", "frac=0.5")), zoo.pairs("subset", ("frac=0.5", "full"))
+    assert [(p.a, p.b) for p in there] == [(p.b, p.a) for p in back]
+    assert len(zoo.select(activation="relu").pairs("subset")) == 4
+
+
+def test_an_effect_is_the_mean_paired_difference_with_an_interval_over_groups(zoo: Zoo) -> None:
+    found = zoo.effect("subset", levels=("full", "frac=0.5"), seed=4)
+    value = dict(zip(zoo.models["model_id"].to_pylist(), zoo.models["test_accuracy"].to_pylist(), strict=True))
+    pairs = zoo.pairs("subset", ("full", "frac=0.5"))
+    before, after = (np.array([value[getattr(p, side)] for p in pairs]) for side in "ab")
+    assert found.mean == pytest.approx((after - before).mean(), abs=1e-15)
+    wanted = metrics.interval("difference", before, after, np.array([p.init_group for p in pairs]), seed=4)
+    assert (found.low, found.high) == (wanted.low, wanted.high)
+    assert (found.n_pairs, found.n_groups, found.n_missing) == (8, 8, 0)
+    assert found == zoo.effect("subset", levels=("full", "frac=0.5"), seed=4)
+    assert str(found).startswith("subset: full → frac=0.5: test_accuracy ")
+    assert zoo.effect("subset", levels=("frac=0.5", "full")).mean == pytest.approx(-found.mean)
+
+
+def test_without_levels_all_are_compared_with_the_neutral_one(zoo: Zoo) -> None:
+    found = zoo.effect("subset", on="train_loss")
+    assert [f.levels for f in found] == [("full", "frac=0.5")]
+    assert repr(found) == str(found[0])
+
+
+def test_the_metric_is_that_of_the_last_selected_snapshot(zoo: Zoo) -> None:
+    start = zoo.select(epoch=0).effect("subset", levels=("full", "frac=0.5"))
+    assert start.mean == start.low == start.high == 0  # twins start alike
+    late = zoo.effect("subset", levels=("full", "frac=0.5"))
+    assert zoo.select(epoch=[0, 2]).effect("subset", levels=("full", "frac=0.5")) == late
+
+
+def test_one_group_has_a_mean_and_no_interval(zoo: Zoo) -> None:
+    group = zoo.models["init_group"][0].as_py()
+    found = zoo.select(init_group=group).effect("subset", levels=("full", "frac=0.5"))
+    assert found.n_groups == 1
+    assert np.isfinite(found.mean)
+    assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda z: z.pairs("activation"),
+            r"'activation' is not paired in the recipe of weightzoo/tiny.*Paired here: subset\..*`paired: \[activation\]`",
+        ),
+        (lambda z: z.pairs("sbset"), r"Unknown axis 'sbset'.*Did you mean `subset`"),
+        (
+            lambda z: z.effect("subset", levels=("full", "frac=0.4")),
+            r"Unknown level of subset 'frac=0.4'.*Did you mean `frac=0.5`",
+        ),
+        (lambda z: z.effect("subset", on="split"), "holds string, not numbers"),
+        (lambda z: z.effect("subset", on="test_acc"), r"Unknown column 'test_acc'"),
+        (lambda z: z.effect("subset", on="diverged_step"), r"No two selected models .* both have diverged_step"),
+        (lambda z: z.select(subset="full").effect("subset"), r"No two selected models"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(call: Callable[[Zoo], Any], message: str, zoo: Zoo) -> None:
+    with pytest.raises(ZooError, match=message):
+        call(zoo)
+
+
+def test_columns_that_an_axis_makes_meaningless_move_with_it(
+    make_plan: Callable[..., plan.Plan], tmp_path: Path
+) -> None:
+    changes = (
+        "axes={optimizer: [adam, momentum], lr: [1e-2, 3e-3]}",
+        "paired=[optimizer, lr]",
+        "replicates=3",
+        "training={epochs: 1, batch_size: 32}",
+        "snapshots={epochs: [0, 1]}",
+    )
+    build(make_plan(*changes), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    assert len(zoo.pairs("optimizer")) == 6
+    assert len(zoo.pairs("lr", (0.01, 0.003))) == 6
+    assert {p.levels for p in zoo.pairs("lr", (0.01, 0.003))} == {("0.01", "0.003")}

@@ -1,0 +1,337 @@
+"""Opening a zoo, selecting, and one model of it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hub_server import LoopbackHub
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zoo_datasets
+from zoo_datasets import check, modules
+from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
+from zoo_datasets.zoo import Zoo, open_zoo
+
+pytest_plugins = ("hub_fixtures", "reader_fixtures")
+
+
+# ── opening ──
+
+
+def test_public_names_are_these() -> None:
+    assert zoo_datasets.__all__ == [
+        "BuildError", "FormatVersionError", "GridError", "IntegrityError", "Weights", "Zoo", "ZooError",
+        "ZooNotFoundError", "open_zoo", "weights",
+    ]  # fmt: skip
+    assert zoo_datasets.open_zoo is open_zoo
+    assert callable(zoo_datasets.weights)
+    assert set(zoo_datasets.__all__) <= set(dir(zoo_datasets))
+    with pytest.raises(AttributeError, match="no attribute 'open_zoos'"):
+        _ = zoo_datasets.open_zoos
+
+
+def test_importing_and_selecting_bring_no_heavy_library(tiny_zoo: Path) -> None:
+    code = (
+        "import sys, zoo_datasets\n"
+        "assert 'pyarrow' not in sys.modules\n"
+        f"zoo = zoo_datasets.open_zoo({str(tiny_zoo)!r})\n"
+        "repr(zoo.select(activation='relu', epoch=[0, 2], n_train=100)), zoo.weights[3:7], zoo.models\n"
+        "heavy = {'torch', 'ray', 'sklearn', 'datasets', 'pandas', 'huggingface_hub', 'zoo_builder'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    folder = Path(zoo_datasets.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_are_what_the_files_hold(zoo: Zoo) -> None:
+    for config, table in (("models", zoo.models), ("snapshots", zoo.snapshots)):
+        stored = check.read_table(zoo.root, dict(zoo.manifest), config)
+        kept = [n for n in stored.column_names if n != "weights"]
+        assert table.equals(stored.select(kept))
+
+
+def test_opening_reads_neither_columns_nor_weights(tiny_copy: Path) -> None:
+    for path in (tiny_copy / "weights").iterdir():
+        path.write_bytes(b"")
+    zoo = open_zoo(tiny_copy)
+    assert len(zoo.select(activation="relu")) == 24
+    with pytest.raises(IntegrityError, match=r"has 0 bytes, the manifest says"):
+        _ = zoo.weights[0]
+
+
+def test_repr_says_counts_axes_levels_and_sizes(zoo: Zoo) -> None:
+    assert repr(zoo) == (
+        "Zoo weightzoo/tiny: 16 models, 48 snapshots\n"
+        "  activation   tanh, relu\n"
+        "  subset       full, frac=0.5\n".replace("full, frac=0.5", ", ".join(zoo.axes["subset"]))
+        + "  splits       " + ", ".join(f"{k} {v}" for k, v in zoo.manifest["counts"]["models"].items()) + " models\n"
+        "  weights      610 float32 each, 1 layout(s), 0.1 MB in all"
+    )  # fmt: skip
+    assert repr(zoo.select(activation="relu", epoch=0)).startswith(
+        "Zoo weightzoo/tiny: 8 models, 8 snapshots, of 16 and 48\n  activation   relu\n"
+    )
+
+
+def test_a_handle_travels_to_other_processes_as_its_place_and_its_rows(zoo: Zoo) -> None:
+    part = zoo.select(epoch=1)
+    part.weights[:], part.snapshots
+    data = pickle.dumps(part)
+    assert len(data) < 100_000
+    again = pickle.loads(data)  # noqa: S301
+    assert np.array_equal(again.weights[:], part.weights[:])
+    assert again.snapshots.equals(part.snapshots)
+
+
+# ── selecting ──
+
+
+def rows_where(zoo: Zoo, keep: Callable[[dict[str, Any]], bool]) -> list[int]:
+    models = {m["model_id"]: m for m in zoo.models.to_pylist()}
+    return [i for i, s in enumerate(zoo.snapshots.to_pylist()) if keep({**models[s["model_id"]], **s})]
+
+
+LEVELS: dict[str, list[Any]] = {
+    "activation": ["tanh", "relu", "gelu"], "epoch": [0, 1.0, 2, 7], "subset": ["full", "frac=0.5"], "n_train": [200, 100, 101],
+    "replicate_init": [0, 1, 2, 3], "split": ["train", "test"], "weight_decay": [0, 0.1], "augment_flip": [True, False],
+    "diverged_step": [None, 3], "clip_norm": [None], "step": [0, 7, 14],
+}  # fmt: skip
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_select_is_equality_or_membership_in_every_column(zoo: Zoo, data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(list(LEVELS)), unique=True, max_size=4))
+    wanted = {
+        n: data.draw(st.lists(st.sampled_from(LEVELS[n]), unique=True) | st.sampled_from(LEVELS[n])) for n in names
+    }
+
+    def keep(row: dict[str, Any]) -> bool:
+        return all(row[n] in v if isinstance(v, list) else row[n] == v for n, v in wanted.items())
+
+    assert zoo.select(**wanted).rows.tolist() == rows_where(zoo, keep)
+
+
+def test_a_second_selection_narrows_the_first(zoo: Zoo) -> None:
+    once = zoo.select(activation="relu", epoch=[0, 2], subset="full")
+    twice = zoo.select(epoch=[0, 2]).select(pc.field("activation") == "relu").select(subset="full")
+    assert once.rows.tolist() == twice.rows.tolist()
+    assert twice.whole.rows.tolist() == zoo.rows.tolist()
+
+
+def test_an_expression_may_join_columns_of_both_tables(zoo: Zoo) -> None:
+    accuracy = np.median(zoo.column("test_accuracy").to_numpy())
+    found = zoo.select(
+        (pc.field("test_accuracy") > accuracy) & (pc.field("n_train") < 150) & pc.field("activation").isin(["tanh"]),
+        epoch=2,
+    )
+    wanted = rows_where(
+        zoo,
+        lambda r: (
+            r["test_accuracy"] > accuracy and r["n_train"] < 150 and r["activation"] == "tanh" and r["epoch"] == 2
+        ),
+    )
+    assert found.rows.tolist() == wanted
+
+
+def test_a_column_of_lists_is_compared_whole(mixed_zoo: Zoo) -> None:
+    assert set(mixed_zoo.select(subset_classes=[1, 4, 7]).column("subset").to_pylist()) == {"classes=1+4+7"}
+    assert set(mixed_zoo.select(subset_classes=None).column("subset").to_pylist()) == {"full"}
+
+
+def test_tables_of_a_selection_hold_its_rows_and_models(zoo: Zoo) -> None:
+    part = zoo.select(activation="relu", epoch=[1, 2])
+    assert part.snapshots.equals(zoo.snapshots.take(pa.array(part.rows)))
+    assert part.models["activation"].unique().to_pylist() == ["relu"]
+    assert set(part.models["model_id"].to_pylist()) == set(part.snapshots["model_id"].to_pylist())
+    assert part.table(["n_train", "epoch"]).column_names == ["n_train", "epoch"]
+    empty = zoo.select(activation="gelu")
+    assert len(empty) == len(empty.snapshots) == len(empty.models) == 0
+    assert "0 models, 0 snapshots" in repr(empty)
+
+
+def test_take_picks_positions_in_the_order_asked(zoo: Zoo) -> None:
+    assert zoo.take([5, 3]).rows.tolist() == [5, 3]
+    assert zoo.take([5, 3]).snapshots["step"].to_pylist() == zoo.snapshots["step"].take([5, 3]).to_pylist()
+    assert zoo.take(slice(2, 4)).rows.tolist() == [2, 3]
+
+
+def test_final_is_the_last_selected_snapshot_of_each_model(zoo: Zoo) -> None:
+    assert zoo.final().column("step").to_pylist() == zoo.models["step"].to_pylist()
+    assert set(zoo.take(np.arange(48)[::-1]).select(epoch=[0, 1]).final().column("epoch").to_pylist()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            {"activatoin": "relu"},
+            r"Unknown column 'activatoin' in weightzoo/tiny\. Known: .*Did you mean `activation`\?",
+        ),
+        ({"lr": "high"}, r"Column 'lr' holds values of type double; 'high' is not one of them"),
+        ({"step": 0.5}, r"Column 'step' holds values of type int64; 0\.5 is not"),
+        ({"activation": 3}, r"Column 'activation' holds values of type string; 3 is not"),
+    ],
+)
+def test_a_condition_that_cannot_be_met_by_any_zoo_is_refused(wanted: dict[str, Any], message: str, zoo: Zoo) -> None:
+    with pytest.raises(ZooError, match=message):
+        zoo.select(**wanted)
+
+
+def test_a_bad_expression_is_refused(zoo: Zoo) -> None:
+    with pytest.raises(ZooError, match=r"Unknown column 'epcoh' .*Did you mean `epoch`\?"):
+        zoo.select(pc.field("epcoh") > 1)
+    with pytest.raises(ZooError, match=r"takes a pyarrow\.compute expression or column=value"):
+        zoo.select({"epoch": 1})  # type: ignore[arg-type]
+    with pytest.raises(ZooError, match="cannot be computed"):
+        zoo.select(pc.field("activation") > 1)
+
+
+# ── one model ──
+
+
+def test_a_loaded_model_reproduces_the_stored_test_accuracy(mixed_zoo: Zoo) -> None:
+    import torch
+
+    for row in mixed_zoo.models.to_pylist():
+        network = mixed_zoo.load_model(row["model_id"])
+        source = mixed_zoo.source(row["model_id"])
+        assert not network.training
+        with torch.inference_mode():
+            guess = network(torch.from_numpy(source.scaled(source.test.images))).argmax(1).numpy()
+        assert (guess == source.test.labels).mean() == row["test_accuracy"], row["model_id"]
+
+
+def test_a_vector_survives_the_way_through_a_state_dict(mixed_zoo: Zoo) -> None:
+    for row in mixed_zoo.snapshots.select(["model_id", "step"]).to_pylist():
+        state = mixed_zoo.state_dict(row["model_id"], row["step"])
+        architecture = mixed_zoo.architecture(row["model_id"])
+        again = modules.to_vector(state, architecture)
+        assert again.tobytes() == mixed_zoo.vector(row["model_id"], row["step"]).tobytes()
+        counted = [v for k, v in state.items() if k.endswith("num_batches_tracked")]
+        assert counted
+        assert all(int(v) == row["step"] for v in counted)
+
+
+def test_a_model_without_a_step_is_at_the_last_selected_one(zoo: Zoo) -> None:
+    model = zoo.models["model_id"][2].as_py()
+    first = zoo.select(epoch=[0, 1])
+    assert np.array_equal(
+        first.vector(model), zoo.vector(model, first.select(model_id=model).column("step").to_pylist()[-1])
+    )
+
+
+def test_training_examples_are_those_of_the_row(zoo: Zoo) -> None:
+    for row in zoo.models.to_pylist()[:6]:
+        seen = zoo.training_examples(row["model_id"])
+        assert len(seen.rows) == row["n_train"]
+        labels = zoo.source(row["model_id"]).train.labels[seen.rows]
+        assert np.bincount(labels, minlength=10).tolist() == row["train_count_per_class"]
+
+
+def test_what_is_not_there_is_named(zoo: Zoo) -> None:
+    model = zoo.models["model_id"][0].as_py()
+    with pytest.raises(
+        ZooNotFoundError, match=rf"Unknown model '{model[:-1]}' in weightzoo/tiny.*Did you mean `{model}`"
+    ):
+        zoo.load_model(model[:-1])
+    with pytest.raises(ZooNotFoundError, match=r"has no snapshot at step 3 in this selection\. Known: 0, "):
+        zoo.load_model(model, 3)
+    other = "relu" if zoo.row(model)["activation"] == "tanh" else "tanh"
+    with pytest.raises(ZooNotFoundError, match="has no snapshot in this selection; widen"):
+        zoo.select(activation=other).vector(model)
+
+
+# ── damage ──
+
+
+def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((root / "manifest.json").read_text())
+    change(manifest)
+    (root / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_missing_zoo_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ZooNotFoundError, match=r"holds no zoo: it has no manifest\.json"):
+        open_zoo(tmp_path)
+    with pytest.raises(ZooNotFoundError, match="No folder"):
+        open_zoo(tmp_path / "nowhere")
+
+
+def test_newer_formats_are_refused(tiny_copy: Path) -> None:
+    edit(tiny_copy, lambda m: m.update(weights_dtype="float8"))
+    with pytest.raises(FormatVersionError, match=r"stores weights as float8.*Upgrade weightzoo"):
+        open_zoo(tiny_copy)
+    edit(tiny_copy, lambda m: m.update(format_version=99))
+    with pytest.raises(FormatVersionError, match="format version 99"):
+        open_zoo(tiny_copy)
+
+
+def test_an_architecture_of_another_layout_or_kind_is_refused(tiny_copy: Path) -> None:
+    def lie(manifest: dict[str, Any]) -> None:
+        for a in manifest["architectures"].values():
+            a["nodes"][1]["shape"], a["nodes"][1]["attrs"] = [9], {"features": 9}
+
+    edit(tiny_copy, lie)
+    zoo = open_zoo(tiny_copy)
+    with pytest.raises(IntegrityError, match=r"has layout .*, the manifest says"):
+        zoo.load_model(zoo.models["model_id"][0].as_py())
+    edit(tiny_copy, lambda m: [a.update(kind="external") for a in m["architectures"].values()] and None)
+    zoo = open_zoo(tiny_copy)
+    with pytest.raises(FormatVersionError, match=r"kind 'external'.*Upgrade"):
+        zoo.load_model(zoo.models["model_id"][0].as_py())
+
+
+def test_another_source_than_the_zoos_is_refused(tiny_copy: Path) -> None:
+    path = next((tiny_copy / "data" / "models").glob("train-*"))
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("source_sha256")
+    pq.write_table(table.set_column(at, "source_sha256", pa.array(["0" * 64] * len(table))), path)
+    edit(
+        tiny_copy,
+        lambda m: (
+            [
+                e.update(bytes=path.stat().st_size)
+                for e in m["files"]
+                if e["path"].endswith(path.name) and "models" in e["path"]
+            ]
+            and None
+        ),
+    )
+    zoo = open_zoo(tiny_copy)
+    with pytest.raises(IntegrityError, match="is not what weightzoo/tiny was trained on"):
+        zoo.source(table["model_id"][0].as_py())
+    with pytest.raises(IntegrityError, match="has other contents than were sealed"):
+        open_zoo(tiny_copy, verify=True)
+
+
+def test_a_torn_table_is_an_integrity_error(tiny_copy: Path) -> None:
+    path = next((tiny_copy / "data" / "snapshots").glob("train-*"))
+    data = bytearray(path.read_bytes())
+    data[100:400] = bytes(300)
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"table of weightzoo/tiny is damaged.*Fetch or build"):
+        _ = open_zoo(tiny_copy).snapshots
+    path.write_bytes(data[:-20] + bytes(20))
+    with pytest.raises(IntegrityError, match="is damaged"):
+        open_zoo(tiny_copy).select(epoch=0)
+
+
+def test_a_zoo_on_the_hub_opens_like_a_folder(published: LoopbackHub, zoo: Zoo) -> None:
+    far = open_zoo("weightzoo/tiny", revision="v1")
+    assert far.snapshots.equals(zoo.snapshots)
+    assert far.select(activation="relu", epoch=2).rows.tolist() == zoo.select(activation="relu", epoch=2).rows.tolist()
+    with pytest.raises(ZooNotFoundError, match="v9"):
+        open_zoo("weightzoo/tiny", revision="v9")

@@ -1,0 +1,192 @@
+"""A zoo's paired axis → pairs of models equal in all but that factor, and what the factor does.
+
+In:  a `Zoo` whose recipe names the axis in `paired`: twins along it share their
+     initialization, batch order, augmentation and dropout, and rank the same images.
+Out: the pairs; the mean paired difference of a metric, with an interval over init groups.
+
+Equal means: every factor column and every stream key. A composite axis sets several
+columns (`subset` those of its block), and a factor can make others meaningless (`momentum`
+is null for `adam`); these move with the axis, and counts such as `n_train` follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo_datasets import metrics, streams
+from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.zoo import Zoo
+
+KEYS = ("init_key", "order_key", "subset_key", "augment_key", "dropout_key")
+# The columns that an axis sets besides its own; a trailing _ names all columns that begin so.
+SETS = {
+    "subset": ("subset_", "label_noise_frac", "trigger_"),
+    "init": ("init_",),
+    "schedule": ("schedule_",),
+    "augmentation": ("augment_",),
+    "source": ("source_", "scale", "resize", "channels", "image_column", "label_column"),
+    "optimizer": ("momentum", "beta1", "beta2", "alpha", "eps"),
+    "architecture": ("init_bias", "init"),  # a preset brings its own bias
+}
+# With no baseline named, an effect is against the level that changes nothing.
+NEUTRAL = ("full", "none", "constant")
+
+
+class Pair(NamedTuple):
+    """Two models that differ in one factor alone: `a` at the first level, `b` at the second."""
+
+    a: str
+    b: str
+    levels: tuple[str, str]
+    init_group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """Mean of (metric at the second level − at the first) over pairs, and its interval over init groups."""
+
+    axis: str
+    on: str
+    levels: tuple[str, str]
+    n_pairs: int
+    n_groups: int
+    mean: float
+    low: float  # NaN where there is one group: no interval
+    high: float
+    level: float  # of the interval
+    n_missing: int  # pairs left out, where either metric is null
+
+    def __str__(self) -> str:
+        return (
+            f"{self.axis}: {self.levels[0]} → {self.levels[1]}: {self.on} {self.mean:+.4f} "
+            f"[{self.low:+.4f}, {self.high:+.4f}] ({self.level:.0%}, {self.n_pairs} pairs, {self.n_groups} init groups)"
+        )
+
+
+class Effects(tuple[Effect, ...]):
+    """Effects of several levels against one; prints a line for each."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def pairs(zoo: Zoo, vary: str, levels: tuple[Any, Any] | None = None) -> list[Pair]:
+    """All pairs of selected models that differ in `vary` alone, of two levels or of any two.
+
+    Raises ZooError where `vary` is no axis of this zoo, or is not paired in its recipe.
+    """
+    known = _levels(zoo, vary)
+    if levels is None:
+        wanted = list(itertools.combinations(known, 2))
+    else:
+        wanted = [tuple(_label(zoo, vary, level, known) for level in levels)]
+    moved = _moved(vary, zoo.manifest["factors"])
+    fixed = [name for name in zoo.manifest["factors"] if name not in moved]
+    names = [*fixed, *KEYS, "model_id", "init_group", vary]
+    table = zoo.models.select(list(dict.fromkeys(names)))
+    twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}
+    for row in table.to_pylist():
+        key = tuple(tuple(v) if isinstance(v := row[name], list) else v for name in (*fixed, *KEYS))
+        level = row[vary] if isinstance(row[vary], str) else streams.canonical_json(row[vary])
+        twins.setdefault(key, {}).setdefault(level, []).append((row["model_id"], row["init_group"]))
+    return [
+        Pair(a, b, (low, high), group)
+        for found in twins.values()
+        for low, high in wanted
+        for (a, group), (b, _) in itertools.product(found.get(low, ()), found.get(high, ()))
+    ]
+
+
+def effect(
+    zoo: Zoo, vary: str, on: str = "test_accuracy", levels: tuple[Any, Any] | None = None, *,
+    resamples: int = 1000, seed: int = 0, level: float = 0.95,
+) -> Effect | Effects:  # fmt: skip
+    """What `vary` does to a metric: the mean difference over pairs, second level minus first.
+
+    With `levels=None` every level is compared with one: `full`, `none` or `constant` if it is
+    there, else the first. The metric is read at each model's last selected snapshot; pairs
+    where it is null are left out and counted. The interval resamples whole init groups.
+
+    Raises ZooError as `pairs` does, for a column that holds no numbers, and where no pair is left.
+    """
+    if levels is None:
+        known = _levels(zoo, vary)
+        first = next((k for k in NEUTRAL if k in known), known[0])
+        others = [k for k in known if k != first]
+        found = (effect(zoo, vary, on, (first, k), resamples=resamples, seed=seed, level=level) for k in others)
+        return Effects(f for f in found if isinstance(f, Effect))
+    last = zoo.final()
+    values = last.column(on)
+    if not (values.type == "double" or values.type == "int64"):
+        raise ZooError(
+            f"Column {on!r} holds {values.type}, not numbers; an effect is on a metric such as test_accuracy."
+        )
+    value = dict(zip(last.column("model_id").to_pylist(), values.to_pylist(), strict=True))
+    twins = pairs(zoo, vary, levels)
+    kept = [p for p in twins if value[p.a] is not None and value[p.b] is not None]
+    if not kept:
+        raise ZooError(
+            f"No two selected models of {zoo.name} differ in {vary} alone at levels {' and '.join(map(str, levels))} "
+            f"and both have {on}. Widen `select`."
+        )
+    before, after = np.array([value[p.a] for p in kept], float), np.array([value[p.b] for p in kept], float)
+    groups = np.array([p.init_group for p in kept])
+    n_groups, low, high = len(set(groups.tolist())), float("nan"), float("nan")
+    if n_groups > 1:
+        found_interval = metrics.interval("difference", before, after, groups, resamples, seed, level=level)
+        low, high = found_interval.low, found_interval.high
+    return Effect(
+        vary, on, kept[0].levels, len(kept), n_groups, float((after - before).mean()), low, high, level,
+        len(twins) - len(kept),
+    )  # fmt: skip
+
+
+def _levels(zoo: Zoo, vary: str) -> list[str]:
+    """The labels of a paired axis. Raises ZooError where it is none."""
+    if vary not in zoo.axes:
+        raise ZooError(unknown("axis", vary, zoo.axes, zoo.name))
+    if vary not in zoo.paired:
+        here = ", ".join(zoo.paired)
+        raise ZooError(
+            f"{vary!r} is not paired in the recipe of {zoo.name}: models along it share neither initialization nor "
+            "batch order, so they differ in more than it. "
+            + (f"Paired here: {here}. " if here else "")
+            + f"To vary it alone, build a zoo with `paired: [{vary}]`."
+        )
+    known = zoo.axes[vary]
+    if not known:  # drawn at random
+        values = zoo.models[vary].unique().to_pylist()
+        known = sorted(v if isinstance(v, str) else streams.canonical_json(v) for v in values)
+    return known
+
+
+def _label(zoo: Zoo, vary: str, level: Any, known: list[str]) -> str:
+    label = level if isinstance(level, str) else streams.canonical_json(level)
+    if label not in known and isinstance(level, (int, float)) and not isinstance(level, bool):
+        label = next((k for k in known if _number(k) == level), label)  # 0 and 0.0 are one level
+    if label not in known:
+        raise ZooError(unknown(f"level of {vary}", label, known, zoo.name))
+    return label
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _moved(vary: str, factors: Iterable[str]) -> set[str]:
+    """The factor columns that may differ between twins along an axis."""
+
+    def sets(axis: str, name: str) -> bool:
+        return any(name.startswith(s) if s.endswith("_") else name == s for s in SETS[axis])
+
+    moved = {name for name in factors if name == vary or (vary in SETS and sets(vary, name))}
+    # A column of a block moves the block's label too: `label_noise_frac` that of `subset`.
+    return moved | {axis for axis in ("subset", "init", "schedule", "augmentation") if sets(axis, vary)}
