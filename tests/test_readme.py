@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -81,3 +82,13 @@ def test_the_makefile_has_the_two_commands() -> None:
     assert "\nzoo:" in targets
     assert "\ntest:" in targets
     assert shutil.which("make")
+
+
+def test_the_benchmark_section_is_what_the_result_files_say() -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    inside = README.split(tables.BEGIN)[1].split(tables.END)[0]
+    assert inside == tables.section(), "python benchmarks/tables.py"

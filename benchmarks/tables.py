@@ -1,0 +1,106 @@
+"""Result files → the README's benchmark section: numbers are generated, never typed.
+
+    python benchmarks/tables.py        # rewrites the section in README.md
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
+
+
+def section() -> str:
+    """The section's Markdown, from what `benchmarks/results/` holds."""
+    return "\n".join(t for t in (_engines(), _build(), _accuracy(), _loading()) if t)
+
+
+def _result(name: str) -> Any:
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _engines() -> str:
+    r = _result("engines")
+    if r is None:
+        return ""
+    rows = [
+        "| training, one core | steps/CPU-s | GFLOP/s | vs eager | vs best eager | vs DataLoader | of one-core sgemm |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for t in r["training"]:
+        rate, flops = t["steps_per_cpu_s"]["native"], t["gflop_per_cpu_s"]["native"]
+        ratios = [_ratio(t[f"native_over_{k}"]) for k in ("eager", "best_eager", "dataloader") if f"native_over_{k}" in t]
+        ratios += ["–"] * (3 - len(ratios))
+        rows.append(
+            f"| {t['what']}, batch {t['batch']} | {rate:,.0f} | {flops:.0f} | {' | '.join(ratios)} | {t['share_of_sgemm']:.0%} |"
+        )
+    n = r["training"][0]["n_rounds"]
+    evaluation = "; ".join(
+        f"{e['workload']} {e['cpu_ms_per_model']['native']:.0f} ms a model (eager {e['cpu_ms_per_model']['eager']:.0f})"
+        for e in r["evaluation"]
+    )
+    return (
+        "\n".join(rows) + f"\n\n`python benchmarks/engines.py`: {r['engine']} ({r['path']}) against torch {r['torch']}, "
+        f"{r['cpu']}; medians [least, most] of n = {n} interleaved rounds, process CPU time, one thread each, Adam, cohorts "
+        f"of 16, on a shared machine. Evaluation of 10,000 images: {evaluation}.\n"
+    )
+
+
+def _ratio(value: dict[str, float]) -> str:
+    return f"{value['median']:.1f}× [{value['least']:.1f}, {value['most']:.1f}]"
+
+
+def _build() -> str:
+    r = _result("build")
+    if r is None:
+        return ""
+    return (
+        f"**A whole build.** {r['models']} CNNs of `grids/mnist.yaml`, {r['epochs']} epoch(s), snapshots and evaluation "
+        f"included: {r['cpu_s']:.0f} CPU-s by {r['engine']['name']}, {r['plain_loop_cpu_s']:.0f} CPU-s by a plain loop (one "
+        f"model at a time, `DataLoader`, batch 32), **{r['ratio']:.1f}×**; mean test accuracy {r['test_accuracy']:.3f} and "
+        f"{r['plain_loop_test_accuracy']:.3f} (paired difference ± {r['difference_standard_error']:.3f}). "
+        "`python benchmarks/build.py`\n"
+    )
+
+
+def _accuracy() -> str:
+    r = _result("accuracy")
+    if r is None:
+        return ""
+    names = [k for k in r if isinstance(r[k], dict) and k != "paired_difference"]
+    text = ", ".join(f"{k} {r[k]['mean']:.4f} ± {r[k]['standard_error']:.4f}" for k in names)
+    d = r["paired_difference"]
+    return (
+        f"**As good as eager.** Test accuracy on MNIST after {r['epochs']} epochs, {r['seeds']} seeds (mean ± standard "
+        f"error): {text}; paired difference {d['mean']:+.5f} ± {d['standard_error']:.5f}. `python benchmarks/accuracy.py`\n"
+    )
+
+
+def _loading() -> str:
+    r = _result("loading")
+    if r is None:
+        return ""
+    rows = ["| reading weights, random batches of 64 | rows/s | of `np.memmap` |", "|---|---|---|"]
+    rows += [f"| {x['what']} | {x['rows_per_s']:,} | {x['ratio']:.2f} |" for x in r["reading"] if x["against"] == "np.memmap"]
+    o = r["opening"]
+    return (
+        "\n".join(rows) + f"\n\n`python benchmarks/loading.py`: P = 2,464, medians of {r['rounds']['reading']} rounds, page "
+        f"cache warm; {r['against_pt_folder']['times_a_pt_folder']:,} times a folder of one `.pt` per model. Opening a zoo of "
+        f"{o['rows']:,} snapshots takes {o['open_s']:.3f} s and {o['open_MB']:.0f} MB, a two-predicate select "
+        f"{o['select_s'] * 1000:.0f} ms.\n"
+    )
+
+
+def main() -> None:
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    README.write_text(before + BEGIN + section() + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()
