@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zoo_builder import faults, fingerprint, parts, recipe_yaml, runs, settings
+from zoo_builder.grid import Axis
 from zoo_builder.plan import Plan
 from zoo_datasets import card, files, models, schema, shards, splits
 from zoo_datasets.streams import canonical_json
@@ -193,6 +194,12 @@ class _Zoo:
             "source_sha256": cohort.source_sha256,
         }
 
+    def _levels(self, axis: Axis) -> list[str]:
+        """The labels of an axis that the zoo has, in the order of the recipe."""
+        used = list(dict.fromkeys(run.axes[axis.name] for run in self.runs))
+        order = [level.label for level in axis.levels]
+        return sorted(used, key=lambda label: order.index(label) if label in order else len(order))
+
     def write_table(self, config: str, table: pa.Table) -> None:
         """One Parquet file per split; the published weights go inline into `models` while they are small."""
         shutil.rmtree(self.paths.table(config, "x").parent, ignore_errors=True)
@@ -257,10 +264,7 @@ class _Zoo:
             "zoo": grid.zoo,
             "identity": self.planned.identity,
             "recipe_sha256": grid.digest,
-            "axes": {
-                name: list(dict.fromkeys(run.axes[name] for run in self.runs)) if not grid.sample_models else "sample"
-                for name in grid.axis_names
-            },
+            "axes": {axis.name: self._levels(axis) for axis in grid.axes} | {draw.name: "sample" for draw in grid.draws},
             "factors": [c.name for c in runs.factor_columns()],
             "counts": {
                 "models": {s: sum(r.split == s for r in self.runs) for s in self.splits},
