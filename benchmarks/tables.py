@@ -1,6 +1,6 @@
 """Result files → the README's benchmark section: numbers are generated, never typed.
 
-    python benchmarks/tables.py        # rewrites the section in README.md
+python benchmarks/tables.py        # rewrites the section in README.md
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def _engines() -> str:
     ]
     for t in r["training"]:
         rate, flops = t["steps_per_cpu_s"]["native"], t["gflop_per_cpu_s"]["native"]
-        ratios = [_ratio(t[f"native_over_{k}"]) for k in ("eager", "best_eager", "dataloader") if f"native_over_{k}" in t]
+        ratios = [
+            _ratio(t[f"native_over_{k}"]) for k in ("eager", "best_eager", "dataloader") if f"native_over_{k}" in t
+        ]
         ratios += ["–"] * (3 - len(ratios))
         rows.append(
             f"| {t['what']}, batch {t['batch']} | {rate:,.0f} | {flops:.0f} | {' | '.join(ratios)} | {t['share_of_sgemm']:.0%} |"
@@ -45,7 +47,8 @@ def _engines() -> str:
         for e in r["evaluation"]
     )
     return (
-        "\n".join(rows) + f"\n\n`python benchmarks/engines.py`: {r['engine']} ({r['path']}) against torch {r['torch']}, "
+        "\n".join(rows)
+        + f"\n\n`python benchmarks/engines.py`: {r['engine']} ({r['path']}) against torch {r['torch']}, "
         f"{r['cpu']}; medians [least, most] of n = {n} interleaved rounds, process CPU time, one thread each, Adam, cohorts "
         f"of 16, on a shared machine. Evaluation of 10,000 images: {evaluation}.\n"
     )
@@ -86,10 +89,13 @@ def _loading() -> str:
     if r is None:
         return ""
     rows = ["| reading weights, random batches of 64 | rows/s | of `np.memmap` |", "|---|---|---|"]
-    rows += [f"| {x['what']} | {x['rows_per_s']:,} | {x['ratio']:.2f} |" for x in r["reading"] if x["against"] == "np.memmap"]
+    rows += [
+        f"| {x['what']} | {x['rows_per_s']:,} | {x['ratio']:.2f} |" for x in r["reading"] if x["against"] == "np.memmap"
+    ]
     o = r["opening"]
     return (
-        "\n".join(rows) + f"\n\n`python benchmarks/loading.py`: P = 2,464, medians of {r['rounds']['reading']} rounds, page "
+        "\n".join(rows)
+        + f"\n\n`python benchmarks/loading.py`: P = 2,464, medians of {r['rounds']['reading']} rounds, page "
         f"cache warm; {r['against_pt_folder']['times_a_pt_folder']:,} times a folder of one `.pt` per model. Opening a zoo of "
         f"{o['rows']:,} snapshots takes {o['open_s']:.3f} s and {o['open_MB']:.0f} MB, a two-predicate select "
         f"{o['select_s'] * 1000:.0f} ms.\n"

@@ -134,7 +134,9 @@ class LoopbackHub:
     def put(self, name: str, files: dict[str, bytes]) -> str:
         """Commit files behind everyone's back; the commit."""
         repo = self.create(name)
-        return self.add(repo, {**repo.trees[repo.branches["main"]], **{p: self.keep(d) for p, d in files.items()}}, "put")
+        return self.add(
+            repo, {**repo.trees[repo.branches["main"]], **{p: self.keep(d) for p, d in files.items()}}, "put"
+        )
 
     def tree(self, name: str, revision: str = "main") -> dict[str, bytes]:
         repo = self.repos[name]
@@ -282,7 +284,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _about(self, name: str, repo: Repo, commit: str) -> dict[str, Any]:
         card = self.hub.blobs.get(repo.trees[commit].get("README.md", ""), b"").decode()
         head = card.split("---\n")[1] if card.startswith("---\n") else ""
-        tags = re.findall(r"^- (.*)$", head.partition("\ntags:\n")[2].partition("\n\n")[0], re.M) if "\ntags:\n" in head else []
+        tags = (
+            re.findall(r"^- (.*)$", head.partition("\ntags:\n")[2].partition("\n\n")[0], re.M)
+            if "\ntags:\n" in head
+            else []
+        )
         return {
             "_id": name, "id": name, "author": name.split("/")[0], "sha": commit, "private": False, "disabled": False,
             "gated": False, "downloads": 0, "likes": 0, "tags": tags, "lastModified": "2024-01-01T00:00:00.000Z",
@@ -316,7 +322,11 @@ class _Handler(BaseHTTPRequestHandler):
         if folder and not below:
             return self._error(404, "EntryNotFound", f"{folder} does not exist")
         deep = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
-        folders = {prefix + "/".join(p[len(prefix) :].split("/")[:i]) for p in below for i in range(1, p[len(prefix) :].count("/") + 1)}
+        folders = {
+            prefix + "/".join(p[len(prefix) :].split("/")[:i])
+            for p in below
+            for i in range(1, p[len(prefix) :].count("/") + 1)
+        }
         listed = [self._entry(paths, p) for p in below if deep or "/" not in p[len(prefix) :]]
         return [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in sorted(folders)
                 if deep or "/" not in f[len(prefix) :]] + listed  # fmt: skip
@@ -395,7 +405,12 @@ class _Handler(BaseHTTPRequestHandler):
             elif key == "deletedFolder":
                 tree = {p: d for p, d in tree.items() if not p.startswith(value["path"].rstrip("/") + "/")}
         commit = self.hub.add(repo, tree, message)
-        return {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.endpoint}/datasets/{name}/commit/{commit}", "hookOutput": ""}
+        return {
+            "success": True,
+            "commitOid": commit,
+            "commitUrl": f"{self.hub.endpoint}/datasets/{name}/commit/{commit}",
+            "hookOutput": "",
+        }
 
     def tag(self, body: bytes, name: str, revision: str) -> Any:
         if not (found := self._repo(name, revision)):
@@ -415,7 +430,9 @@ class _Handler(BaseHTTPRequestHandler):
         data, headers = self.hub.blobs[digest], {"X-Repo-Commit": found[1], "ETag": f'"{digest}"'}
         if self.hub.cdn and path.endswith(LARGE):
             linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{digest}"'}
-            return self._send(302, {**headers, **linked, "Location": f"http://localhost:{self.hub.port}/cdn/{digest}"}, b"")
+            return self._send(
+                302, {**headers, **linked, "Location": f"http://localhost:{self.hub.port}/cdn/{digest}"}, b""
+            )
         return _Blob(data, headers)
 
     def content(self, body: bytes, oid: str) -> Any:

@@ -193,7 +193,9 @@ def test_a_paired_axis_is_refused_or_the_other_sides_are_dropped() -> None:
     fake = zoo()
     with pytest.raises(GridError, match=r"24 of 24 groups .* by 'subset' with test levels half, .*straddling=\"drop\""):
         split_files.held_out("subset", fake, test=["half"])
-    split = split_files.held_out("subset", fake, test=["half"], straddling="drop", fractions={"train": 0.6, "test": 0.4})
+    split = split_files.held_out(
+        "subset", fake, test=["half"], straddling="drop", fractions={"train": 0.6, "test": 0.4}
+    )
     kept = dict(zip(fake.models["model_id"].to_pylist(), fake.models["subset"].to_pylist(), strict=True))
     assert {(kept[i], s) for i, s in split.assignment.items()} == {("full", "train"), ("half", "test")}
     assert len(split.assignment) == 24
@@ -246,7 +248,11 @@ def test_files_that_are_no_split_or_damaged_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"saved as .json or .parquet, not as 's.csv'"):
         split.save(tmp_path / "s.csv")
 
-    moved = {**good["models"], "test": good["models"]["test"] + good["models"]["train"][:1], "train": good["models"]["train"][1:]}
+    moved = {
+        **good["models"],
+        "test": good["models"]["test"] + good["models"]["train"][:1],
+        "train": good["models"]["train"][1:],
+    }
     twice = {**good["models"], "test": good["models"]["test"] + good["models"]["train"][:1]}
     for models in (moved, twice):
         path.write_text(json.dumps({**good, "models": models}))
@@ -309,7 +315,11 @@ def test_a_random_split_of_twins_leaks_their_initialization() -> None:
     fake = zoo()
     rng = np.random.default_rng(0)
     random = split_files.Split(
-        "random", 1, split_files.stored(fake).zoos, {}, {i: SIDES[rng.integers(3)] for i in fake.models["model_id"].to_pylist()}
+        "random",
+        1,
+        split_files.stored(fake).zoos,
+        {},
+        {i: SIDES[rng.integers(3)] for i in fake.models["model_id"].to_pylist()},
     )
     report = audit.audit(random, fake)
     torn = found(report)
@@ -406,7 +416,13 @@ def test_metadata_alone_predict_what_follows_from_the_factors() -> None:
     assert report.metadata is not None
     assert report.metadata.value > 0.98
     assert report.metadata.low <= report.metadata.value <= report.metadata.high
-    assert report.metadata.n_groups == len({g for g, s in zip(*(zoo(40).models[c].to_pylist() for c in ("init_group", "split")), strict=True) if s == "test"})
+    assert report.metadata.n_groups == len(
+        {
+            g
+            for g, s in zip(*(zoo(40).models[c].to_pylist() for c in ("init_group", "split")), strict=True)
+            if s == "test"
+        }
+    )
     sides, accuracy = (np.array(zoo(40).models[c].to_pylist()) for c in ("split", "test_accuracy"))
     assert report.metadata.options["baseline"] == pytest.approx(accuracy[sides == "train"].mean())
     assert "from subset, lr by a random forest" in report.metadata_note  # `source` does not vary
@@ -448,5 +464,7 @@ def test_a_built_zoo_is_audited_as_it_is_opened(tiny_zoo: Path) -> None:
     report = audit.audit(split_files.stored(opened), opened)
     assert found(report) == {}
     assert report.counts.keys() == set(SIDES)
-    twins = split_files.held_out("subset", opened, test=["frac=0.5"], straddling="drop", fractions={"train": 0.5, "test": 0.5})
+    twins = split_files.held_out(
+        "subset", opened, test=["frac=0.5"], straddling="drop", fractions={"train": 0.5, "test": 0.5}
+    )
     assert found(audit.audit(twins, opened)) == {}

@@ -63,7 +63,9 @@ def test_the_head_has_what_the_hub_searches_by(tiny_dressed: Path, manifest: dic
         assert config["description"] == card.digest(manifest, name)
         assert info["config_name"] == name
         assert {s["name"]: s["num_examples"] for s in info["splits"]} == manifest["counts"][name]
-        assert info["download_size"] == sum(e["bytes"] for e in manifest["files"] if e["path"].startswith(f"data/{name}/"))
+        assert info["download_size"] == sum(
+            e["bytes"] for e in manifest["files"] if e["path"].startswith(f"data/{name}/")
+        )
 
 
 def test_the_features_in_the_head_are_those_of_the_tables(tiny_dressed: Path, schemas: dict[str, pa.Schema]) -> None:
@@ -134,7 +136,9 @@ def test_pictures_are_sharp_png_files_and_come_out_the_same(
 
 def test_colors_tell_the_axis_that_moves_accuracy_most() -> None:
     models = pa.table({"a": ["x", "y", "x", "y"], "b": [1.0, 1.0, 0.5, 0.5], "test_accuracy": [0.1, 0.2, 0.8, 0.9]})
-    axis, levels = card_pictures._strongest(models, card_pictures._floats(models["test_accuracy"]), {"a": ["x", "y"], "b": ["1.0", "0.5"]})
+    axis, levels = card_pictures._strongest(
+        models, card_pictures._floats(models["test_accuracy"]), {"a": ["x", "y"], "b": ["1.0", "0.5"]}
+    )
     assert (axis, levels) == ("b", ["1", "1", "0.5", "0.5"])
     assert card_pictures._order(["10", "9", "x", "1"]) == ["1", "9", "10", "x"]
 

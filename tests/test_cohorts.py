@@ -43,7 +43,9 @@ def mixed(planned_of: Callable[..., list[Run]]) -> list[Run]:
     return planned_of(MIXED)
 
 
-def group(planned: list[Run], size: int = 16, engine: str = "torch_loop", device: str = "cpu", **options: Any) -> list[Cohort]:
+def group(
+    planned: list[Run], size: int = 16, engine: str = "torch_loop", device: str = "cpu", **options: Any
+) -> list[Cohort]:
     source_of = options.get("source_of", sources.load)
     return cohorts.group(planned, size, source_of, lambda *_: engine, device)
 
@@ -124,7 +126,9 @@ def test_what_an_engine_cannot_vary_is_never_mixed(planned_of: Any, axis: str, a
 
 
 def test_equal_numbers_of_images_may_share_a_cohort(planned_of: Any) -> None:
-    text = BASE.replace("train: 100,", "train: 1000,") + "axes: {subset: [full, {label_noise_frac: 0.3}]}\nreplicates: 2\n"
+    text = (
+        BASE.replace("train: 100,", "train: 1000,") + "axes: {subset: [full, {label_noise_frac: 0.3}]}\nreplicates: 2\n"
+    )
     (one,) = group(planned_of(text))
     assert (one.n_train, one.batch_size, one.steps) == (1000, 32, [160] * 4)
     counts = {c.n_train for c in group(planned_of(BASE + "axes: {subset: [full, {frac: 0.5}, {classes: [3]}]}\n"))}
@@ -184,7 +188,10 @@ def test_splits_and_names_do_not_enter_the_id(planned_of: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("architecture: small-cnn", r"Layer 5 \(conv\): its window 5×5 does not fit into the input of shape \(8, 2, 2\)"),
+        (
+            "architecture: small-cnn",
+            r"Layer 5 \(conv\): its window 5×5 does not fit into the input of shape \(8, 2, 2\)",
+        ),
         ("architecture: [{linear: classes}]", r"Layer 1 \(linear\) needs a flat input .* gives \(1, 8, 8\)"),
         ("subset: {classes: [11]}", "class 11; the source has classes 0 to 9"),
         ("augmentation: {shift: 8}", r"Augmentation moves by up to 8 pixels; \(1, 8, 8\) has fewer"),

@@ -56,7 +56,9 @@ def test_show_says_what_is_there(tiny_zoo: Path, capsys: Said) -> None:
     assert "test accuracy: 0." in out
 
 
-def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(tiny_copy: Path, tmp_path: Path, capsys: Said, caplog: pytest.LogCaptureFixture) -> None:
+def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(
+    tiny_copy: Path, tmp_path: Path, capsys: Said, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/manifest.json").write_text("{")
     assert cli.main(["list", str(tmp_path / "copy")]) == 0
@@ -72,7 +74,9 @@ def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(tiny_copy: Path, t
     assert "on the Hub name an owner, like `weightzoo`" in capsys.readouterr().err
 
 
-def test_publish_list_show_and_download_over_the_hub(loopback: LoopbackHub, dressed: Path, tmp_path: Path, capsys: Said) -> None:
+def test_publish_list_show_and_download_over_the_hub(
+    loopback: LoopbackHub, dressed: Path, tmp_path: Path, capsys: Said
+) -> None:
     assert cli.main(["publish", str(dressed), NAME, "--tag", "v1", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("weightzoo/tiny: 18 files, ")

@@ -108,6 +108,10 @@ def test_paths_of_a_zoo_are_those_of_the_format() -> None:
     paths = files.ZooPaths("zoo")
     assert paths.table("models", "train", 0, 2) == Path("zoo/data/models/train-00000-of-00002.parquet")
     assert paths.shard("test") == Path("zoo/weights/test-00000-of-00001.safetensors")
-    assert (paths.card, paths.manifest, paths.grid) == (Path("zoo/README.md"), Path("zoo/manifest.json"), Path("zoo/grid.yaml"))
+    assert (paths.card, paths.manifest, paths.grid) == (
+        Path("zoo/README.md"),
+        Path("zoo/manifest.json"),
+        Path("zoo/grid.yaml"),
+    )
     assert paths.build in paths.commit("c").parents
     assert paths.build in paths.checkpoint("c").parents

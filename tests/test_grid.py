@@ -223,7 +223,9 @@ def test_a_mistake_is_named_with_its_place_and_what_is_allowed(load: Load, text:
         load(f"zoo: a/b\n{text}\n")
 
 
-@pytest.mark.parametrize("zoo", ["", "zoo: mnist\n", "zoo: a/b/c\n", "zoo: ../b\n", "zoo: a/.b\n", "zoo: 3\n", 'zoo: "a/b\\n"\n'])
+@pytest.mark.parametrize(
+    "zoo", ["", "zoo: mnist\n", "zoo: a/b/c\n", "zoo: ../b\n", "zoo: a/.b\n", "zoo: 3\n", 'zoo: "a/b\\n"\n']
+)
 def test_a_zoo_is_owner_and_name(load: Load, zoo: str) -> None:
     with pytest.raises(GridError, match=r"`zoo` is .*; it must be owner/name, like weightzoo/mnist-cnn"):
         load(zoo + "seed: 1\n")
@@ -309,7 +311,9 @@ def test_limit_is_part_of_the_recipe(load: Load) -> None:
 
 
 def test_the_document_loads_as_the_same_grid(load: Load) -> None:
-    g = load(FULL, "weight_decay=8e-1", "batch_size=24", "description='1e-3'", "axes.label_noise_frac=[0, 5e-1]", limit=5)
+    g = load(
+        FULL, "weight_decay=8e-1", "batch_size=24", "description='1e-3'", "axes.label_noise_frac=[0, 5e-1]", limit=5
+    )
     again = load(recipe_yaml.dump(dict(g.document)))
     assert again.digest == g.digest
     assert again == g
@@ -328,7 +332,9 @@ def test_difference_names_what_two_recipes_disagree_about(load: Load) -> None:
     assert grid.difference(ours, ours) == ""
     assert grid.difference({"z": 1, "a": 1}, {"z": 1}) == "`a` is 'absent' there, 1 here"
     assert grid.difference({"a": None}, {"a": {}}) == "`a` is {} there, None here"
-    assert grid.difference({"z": 1, "a": None}, {"z": 1.0}) == "`z` is 1.0 there, 1 here; `a` is 'absent' there, None here"
+    assert (
+        grid.difference({"z": 1, "a": None}, {"z": 1.0}) == "`z` is 1.0 there, 1 here; `a` is 'absent' there, None here"
+    )
     many = grid.difference({str(i): i for i in range(8)}, {"0": 0})
     assert many.endswith("; and 2 more")
 
@@ -339,13 +345,18 @@ def test_a_grid_cannot_be_changed(load: Load) -> None:
 
 
 def test_a_setting_that_nothing_uses_is_refused(load: Load) -> None:
-    with pytest.raises(GridError, match="line 2: `momentum` is given, but nothing in this recipe uses it: it is for `optimizer` momentum or nesterov"):
+    with pytest.raises(
+        GridError,
+        match="line 2: `momentum` is given, but nothing in this recipe uses it: it is for `optimizer` momentum or nesterov",
+    ):
         load("zoo: a/b\ntraining: {optimizer: sgd, momentum: 0.9}\n")
     assert load("zoo: a/b\ntraining: {momentum: 0.5}\naxes: {optimizer: [sgd, momentum]}\n").fixed["momentum"] == 0.5
 
 
 def test_a_setting_that_an_axis_overrides_is_refused(load: Load) -> None:
-    with pytest.raises(GridError, match="--set training.lr: `lr` is fixed here and varied by axis `lr`; keep one of them"):
+    with pytest.raises(
+        GridError, match=r"--set training\.lr: `lr` is fixed here and varied by axis `lr`; keep one of them"
+    ):
         load("zoo: a/b\naxes: {lr: [1, 2]}\n", "lr=3")
     with pytest.raises(GridError, match="`subset_frac` is fixed here and varied by axis `subset`"):
         load("zoo: a/b\nsubset: {frac: 0.5}\naxes: {subset: [full, {classes: [0, 1]}]}\n")

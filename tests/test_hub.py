@@ -60,7 +60,9 @@ def test_a_span_beyond_the_end_is_refused(tiny_zoo: Path) -> None:
 # ── a local folder ──
 
 
-def test_a_folder_is_found_by_path_and_by_its_id_from_the_folder_above(tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_found_by_path_and_by_its_id_from_the_folder_above(
+    tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tiny_zoo.parents[1])
     for name in (tiny_zoo, str(tiny_zoo), "weightzoo/tiny"):
         found = hub.locate(name)
@@ -80,7 +82,9 @@ def test_a_folder_is_found_by_path_and_by_its_id_from_the_folder_above(tiny_zoo:
         ("building", "is not finished: run its build command again"),
     ],
 )
-def test_what_is_no_zoo_is_said_to_be_none(name: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_zoo_is_said_to_be_none(
+    name: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("README.md").touch()
     Path("empty").mkdir()
@@ -90,13 +94,17 @@ def test_what_is_no_zoo_is_said_to_be_none(name: Any, message: str, tmp_path: Pa
 
 
 def test_a_revision_of_a_local_folder_is_refused_with_the_way_around(tiny_zoo: Path) -> None:
-    with pytest.raises(ZooNotFoundError, match=r"is a local folder, which has no revisions \(asked for 'v1'\).*hf://datasets/"):
+    with pytest.raises(
+        ZooNotFoundError, match=r"is a local folder, which has no revisions \(asked for 'v1'\).*hf://datasets/"
+    ):
         hub.locate(tiny_zoo, "v1")
 
 
 def test_a_newer_format_is_refused(tiny_copy: Path) -> None:
     edit_manifest(tiny_copy, lambda m: m.update(format_version=2))
-    with pytest.raises(FormatVersionError, match=r"has format version 2; this library reads up to 1. Upgrade weightzoo"):
+    with pytest.raises(
+        FormatVersionError, match=r"has format version 2; this library reads up to 1. Upgrade weightzoo"
+    ):
         hub.locate(tiny_copy)
 
 
@@ -143,7 +151,9 @@ def test_a_manifest_without_its_parts_is_refused(missing: str, tiny_copy: Path) 
 
 def test_a_parquet_bomb_is_refused_before_it_is_opened(tiny_copy: Path) -> None:
     edit_manifest(tiny_copy, lambda m: m["counts"]["snapshots"].update(train=10**12))
-    with pytest.raises(IntegrityError, match=r"claims 1,000,000,000,000 rows of snapshots in [\d,]+ bytes of Parquet: a bomb"):
+    with pytest.raises(
+        IntegrityError, match=r"claims 1,000,000,000,000 rows of snapshots in [\d,]+ bytes of Parquet: a bomb"
+    ):
         hub.locate(tiny_copy)
 
 
@@ -167,7 +177,9 @@ def test_a_truncated_or_missing_file_is_found_on_first_touch(tiny_copy: Path) ->
 
 def test_an_unknown_file_is_named_with_its_nearest() -> None:
     location = hub.LocalZoo("z/z", Path(), {"files": [{"path": SHARD, "bytes": 1, "sha256": ""}]})
-    with pytest.raises(IntegrityError, match=r"Unknown file 'weights/train.safetensors'.*Did you mean `weights/train-0"):
+    with pytest.raises(
+        IntegrityError, match=r"Unknown file 'weights/train.safetensors'.*Did you mean `weights/train-0"
+    ):
         location.path("weights/train.safetensors")
 
 
@@ -236,12 +248,16 @@ def test_a_parquet_column_comes_without_the_weights_beside_it(loopback: Loopback
 
 
 def test_a_missing_zoo_a_wrong_revision_and_no_zoo_are_told_apart(published: LoopbackHub) -> None:
-    with pytest.raises(ZooNotFoundError, match=r"No zoo 'weightzoo/none': no such folder under .*, no such dataset on the Hub"):
+    with pytest.raises(
+        ZooNotFoundError, match=r"No zoo 'weightzoo/none': no such folder under .*, no such dataset on the Hub"
+    ):
         hub.locate("weightzoo/none")
     with pytest.raises(ZooNotFoundError, match=r"has no revision 'v2'. It has: v1, main"):
         hub.locate(NAME, "v2")
     published.create("weightzoo/other")
-    with pytest.raises(ZooNotFoundError, match=r"has no manifest.json: it is not a zoo, or its publishing was not finished"):
+    with pytest.raises(
+        ZooNotFoundError, match=r"has no manifest.json: it is not a zoo, or its publishing was not finished"
+    ):
         hub.locate("weightzoo/other")
 
 
@@ -252,7 +268,9 @@ def test_without_a_hub_the_ways_out_are_named_and_what_was_seen_is_served(publis
     again = hub.locate(NAME, "v1")
     assert again == first
     assert again.path(SHARD).is_file()
-    with pytest.raises(ZooNotFoundError, match=r"not in the cache .*, and the Hub does not answer .*Connect, set HF_ENDPOINT"):
+    with pytest.raises(
+        ZooNotFoundError, match=r"not in the cache .*, and the Hub does not answer .*Connect, set HF_ENDPOINT"
+    ):
         hub.locate(NAME)  # main was never seen
     with pytest.raises(ZooNotFoundError, match="The connection to the Hub broke at 0 of"):
         first.path("grid.yaml")
@@ -260,7 +278,9 @@ def test_without_a_hub_the_ways_out_are_named_and_what_was_seen_is_served(publis
         first.ranges("grid.yaml", [(0, 1)])
 
 
-def test_a_refused_connection_and_offline_mode_are_said_at_once(loopback: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_and_offline_mode_are_said_at_once(
+    loopback: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     with socket.socket() as closed:
@@ -273,7 +293,9 @@ def test_a_refused_connection_and_offline_mode_are_said_at_once(loopback: Loopba
         hub.locate(NAME)
 
 
-def test_a_pinned_revision_stays_and_equal_releases_share_their_files(published: LoopbackHub, tiny_dressed: Path) -> None:
+def test_a_pinned_revision_stays_and_equal_releases_share_their_files(
+    published: LoopbackHub, tiny_dressed: Path
+) -> None:
     old = hub.locate(NAME, "v1")
     published.put(NAME, {"README.md": b"another card"})
     assert hub.locate(NAME).root == old.root  # type: ignore[comparison-overlap]
@@ -289,7 +311,9 @@ def test_a_flipped_shard_on_the_hub_is_refused_and_nothing_is_kept(published: Lo
     data[len(data) // 2] ^= 1
     published.put(NAME, {SHARD: bytes(data)})
     location = hub.locate(NAME)
-    with pytest.raises(IntegrityError, match=r"does not have the bytes that the zoo's manifest names.*Nothing was kept"):
+    with pytest.raises(
+        IntegrityError, match=r"does not have the bytes that the zoo's manifest names.*Nothing was kept"
+    ):
         location.path(SHARD)
     assert not [p for p in location.root.parent.rglob("*") if p.is_file() and p.suffix in (".part", ".safetensors")]
 
@@ -306,12 +330,16 @@ def test_a_shard_of_another_length_on_the_hub_is_refused(size: int, published: L
     assert not [p for p in location.root.parent.rglob("*") if p.is_file() and p.suffix in (".part", ".safetensors")]
 
 
-def test_a_cut_download_leaves_no_half_file_and_goes_on_behind_what_came(published: LoopbackHub, tiny_dressed: Path) -> None:
+def test_a_cut_download_leaves_no_half_file_and_goes_on_behind_what_came(
+    published: LoopbackHub, tiny_dressed: Path
+) -> None:
     size = (tiny_dressed / SHARD).stat().st_size
     location = hub.locate(NAME)
     published.cut_bytes, published.cuts_left = size // 3, 1
     published.down_after = 1
-    with pytest.raises(ZooNotFoundError, match=f"broke at {size // 3:,} of {size:,} bytes .*the same call goes on from there"):
+    with pytest.raises(
+        ZooNotFoundError, match=f"broke at {size // 3:,} of {size:,} bytes .*the same call goes on from there"
+    ):
         location.path(SHARD)
     assert not (location.root / SHARD).exists()
     published.down, published.down_after = False, None
@@ -321,7 +349,9 @@ def test_a_cut_download_leaves_no_half_file_and_goes_on_behind_what_came(publish
     assert not list(location.root.parent.rglob("*.part"))
 
 
-def test_a_connection_that_breaks_again_and_again_still_brings_the_file(published: LoopbackHub, tiny_dressed: Path) -> None:
+def test_a_connection_that_breaks_again_and_again_still_brings_the_file(
+    published: LoopbackHub, tiny_dressed: Path
+) -> None:
     size = (tiny_dressed / SHARD).stat().st_size
     location = hub.locate(NAME)
     published.cut_bytes = size // 7
@@ -337,7 +367,9 @@ def test_a_part_that_a_crash_tore_is_fetched_anew(published: LoopbackHub, tiny_d
     assert location.path(SHARD).read_bytes() == (tiny_dressed / SHARD).read_bytes()
 
 
-def test_a_hostile_manifest_from_the_hub_writes_nothing_outside(published: LoopbackHub, dressed: Path, tmp_path: Path) -> None:
+def test_a_hostile_manifest_from_the_hub_writes_nothing_outside(
+    published: LoopbackHub, dressed: Path, tmp_path: Path
+) -> None:
     edit_manifest(dressed, lambda m: m["files"][3].update(path="../../../../outside"))
     published.put(NAME, tree_of(dressed))
     with pytest.raises(IntegrityError, match="leaves the folder"):

@@ -153,7 +153,16 @@ def test_torch_is_imported_on_top_only_where_networks_are() -> None:
 def test_nothing_reads_or_writes_pickle() -> None:
     """No pickle and nothing that unpickles: a zoo of a stranger is data, never code."""
     libraries = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
-    calls = ("torch.load", "torch.save", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "eval", "exec")
+    calls = (
+        "torch.load",
+        "torch.save",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "pd.read_pickle",
+        "eval",
+        "exec",
+    )
     for name, tree in TREES.items():
         assert not [i for i in imports(tree) if i.split(".")[0] in libraries], name
         for node in ast.walk(tree):
@@ -173,7 +182,12 @@ def loaded_by(names: list[str]) -> dict[str, list[str]]:
         f"print(json.dumps({{n: heavy(n) for n in {names!r}}}))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

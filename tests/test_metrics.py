@@ -83,7 +83,14 @@ def test_an_interval_is_repeated_from_its_record() -> None:
     prediction = y + rng.normal(size=60)
     first = metrics.interval("r2", y, prediction, groups, n=200, seed=5, baseline=0.1)
     assert first.low < first.value < first.high
-    assert (first.metric, first.n, first.seed, first.n_groups, first.n_examples, first.options) == ("r2", 200, 5, 20, 60, {"baseline": 0.1})
+    assert (first.metric, first.n, first.seed, first.n_groups, first.n_examples, first.options) == (
+        "r2",
+        200,
+        5,
+        20,
+        60,
+        {"baseline": 0.1},
+    )
     assert metrics.interval("r2", y, prediction, groups, n=200, seed=5, baseline=0.1) == first
     assert metrics.interval("r2", y, prediction, groups, n=200, seed=6, baseline=0.1).low != first.low
     shuffle = rng.permutation(60)
@@ -116,7 +123,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     for trial in range(60):
         rng = np.random.default_rng(trial)
         offset = rng.normal(size=40).repeat(3)  # what a group's models share
-        found = metrics.interval("difference", np.zeros(120), offset + 0.3 * rng.normal(size=120), np.arange(40).repeat(3), n=150, level=0.9)
+        found = metrics.interval(
+            "difference", np.zeros(120), offset + 0.3 * rng.normal(size=120), np.arange(40).repeat(3), n=150, level=0.9
+        )
         held += found.low <= 0.0 <= found.high
     assert 46 <= held <= 59  # 54 ± 3 × 2.3, and never always
 
@@ -134,7 +143,9 @@ def test_resamples_without_a_value_are_counted_and_left_out() -> None:
 
 def test_metrics_load_no_torch_scipy_or_scikit_learn() -> None:
     code = "import sys, zoo_datasets.metrics; print([m for m in ('torch', 'scipy', 'sklearn') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_input_that_cannot_be_scored_says_why() -> None:

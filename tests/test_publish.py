@@ -84,7 +84,11 @@ def test_another_zoo_that_no_tag_keeps_is_replaced_only_on_demand(loopback: Loop
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda root: (root / SHARD).write_bytes(b"short"), IntegrityError, "is damaged and is not published: weights/train"),
+        (
+            lambda root: (root / SHARD).write_bytes(b"short"),
+            IntegrityError,
+            "is damaged and is not published: weights/train",
+        ),
         (lambda root: (root / "manifest.json").unlink(), ZooNotFoundError, "holds no zoo"),
         (shutil.rmtree, ZooNotFoundError, "only a zoo on this machine can be published"),
     ],
@@ -147,7 +151,9 @@ def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(loopback: Loopba
 
 def test_who_may_not_write_is_told_to_log_in(loopback: LoopbackHub, dressed: Path) -> None:
     loopback.forbidden = True
-    with pytest.raises(ZooError, match=r"does not let you write to weightzoo/tiny \(403\). Log in with a token that may"):
+    with pytest.raises(
+        ZooError, match=r"does not let you write to weightzoo/tiny \(403\). Log in with a token that may"
+    ):
         publish.publish(dressed, NAME)
 
 
@@ -228,7 +234,9 @@ def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny
     published.cdn = cdn
     card = (tiny_dressed / "README.md").read_text()
     counts = check.read_manifest(tiny_dressed)["counts"]
-    wrong = card.replace(f"num_examples: {counts['models']['train']}\n", f"num_examples: {counts['models']['train'] + 1}\n")
+    wrong = card.replace(
+        f"num_examples: {counts['models']['train']}\n", f"num_examples: {counts['models']['train'] + 1}\n"
+    )
     assert wrong != card
     head = published.repos[NAME].branches["main"]
     published.repos[NAME].tags["wrong"] = published.put(NAME, {"README.md": wrong.encode()})

@@ -36,7 +36,9 @@ def beside_the_digits_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(engines.native_obstacle() is not None, reason="the printed numbers are the native engine's")
-def test_every_python_block_prints_what_the_readme_shows(beside_the_digits_zoo: Path, environment: dict[str, str]) -> None:
+def test_every_python_block_prints_what_the_readme_shows(
+    beside_the_digits_zoo: Path, environment: dict[str, str]
+) -> None:
     assert len(blocks("python")) >= 2
     for code, output in blocks("python"):
         done = subprocess.run(
@@ -48,7 +50,7 @@ def test_every_python_block_prints_what_the_readme_shows(beside_the_digits_zoo: 
 
 
 def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: Path) -> None:
-    (recipe, _), = blocks("yaml")
+    ((recipe, _),) = blocks("yaml")
     (tmp_path / "my-first.yaml").write_text(recipe)
     commands = [line.split("#")[0].split()[3:] for line in blocks("sh")[1][0].splitlines()]
     assert [c[0] for c in commands] == ["plan", "--grid", "status", "verify"]
@@ -61,7 +63,9 @@ def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: P
 
 def test_the_settings_table_is_the_one_in_the_code() -> None:
     inside = README.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
-    assert inside.strip() == settings.reference().strip(), "python -c 'from zoo_builder import settings; print(settings.reference())'"
+    assert inside.strip() == settings.reference().strip(), (
+        "python -c 'from zoo_builder import settings; print(settings.reference())'"
+    )
 
 
 def test_every_link_leads_somewhere() -> None:

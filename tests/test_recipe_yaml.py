@@ -12,10 +12,33 @@ from zoo_builder import recipe_yaml
 from zoo_datasets.errors import GridError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["1e-3", "no", "null", "~", "", "010", "1_000", ".5", "e5", ".inf", "<<", "=", "- a", "a: b", "#", "1:30", "5\n", "true"]
+    [
+        "1e-3",
+        "no",
+        "null",
+        "~",
+        "",
+        "010",
+        "1_000",
+        ".5",
+        "e5",
+        ".inf",
+        "<<",
+        "=",
+        "- a",
+        "a: b",
+        "#",
+        "1:30",
+        "5\n",
+        "true",
+    ]
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT.filter(lambda k: k != "<<"), inner, max_size=4),
     max_leaves=12,
 )

@@ -93,7 +93,10 @@ def test_splits_zoo_cohorts_and_words_do_not_enter_ids(plan: Plan) -> None:
     assert ids(plan(CROSSED, *changes)) == ids(plan(CROSSED, "replicates=3"))
 
 
-@pytest.mark.parametrize("change", ["seed=1", "training.epochs=6", "snapshots.epochs=[0, 1]", "source=iris", "activation=tanh", "init.bias=0.5"])
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "training.epochs=6", "snapshots.epochs=[0, 1]", "source=iris", "activation=tanh", "init.bias=0.5"],
+)
 def test_whatever_changes_a_model_changes_every_id(plan: Plan, change: str) -> None:
     assert not set(ids(plan(CROSSED, "replicates=2", change))) & set(ids(plan(CROSSED, "replicates=2")))
 
@@ -183,7 +186,8 @@ def test_without_pairing_nothing_is_shared_but_the_subset_along_data_axes(plan: 
 
 
 @pytest.mark.parametrize(
-    "axis", ["subset_frac: [1, 0.5]", "label_noise_frac: [0, 0.1]", "trigger_frac: [0, 0.1]", "subset_classes: [null, [0, 1]]"]
+    "axis",
+    ["subset_frac: [1, 0.5]", "label_noise_frac: [0, 0.1]", "trigger_frac: [0, 0.1]", "subset_classes: [null, [0, 1]]"],
 )
 def test_the_subset_stream_is_blind_to_every_data_axis(plan: Plan, axis: str) -> None:
     planned = plan(f"zoo: a/b\nsplits: {{train: 1}}\nsubset: {{trigger_target: 1}}\naxes: {{{axis}}}\n")
@@ -216,9 +220,13 @@ def test_settings_outside_the_axes_do_not_change_an_initialization(plan: Plan) -
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.sets(st.sampled_from(["lr", "optimizer", "subset"])), st.integers(3, 5), st.integers(1, 2), st.integers(49, 72))
+@given(
+    st.sets(st.sampled_from(["lr", "optimizer", "subset"])), st.integers(3, 5), st.integers(1, 2), st.integers(49, 72)
+)
 def test_an_init_group_is_never_in_two_splits(plan: Plan, paired: set[str], init: int, order: int, limit: int) -> None:
-    planned = plan(CROSSED, f"paired=[{', '.join(paired)}]", f"replicates={{init: {init}, order: {order}}}", limit=limit)
+    planned = plan(
+        CROSSED, f"paired=[{', '.join(paired)}]", f"replicates={{init: {init}, order: {order}}}", limit=limit
+    )
     by_group: dict[str, set[str]] = {}
     for r in planned:
         by_group.setdefault(r.init_group, set()).add(r.split)
@@ -266,7 +274,17 @@ def test_the_ends_of_a_range_are_kept(u: float, low: float, high: float) -> None
 
 def test_what_means_nothing_is_null(plan: Plan) -> None:
     (sgd,) = plan("zoo: a/b\nsplits: {train: 1}\ntraining: {optimizer: sgd}\n")
-    names = ("momentum", "beta1", "beta2", "alpha", "eps", "schedule_gamma", "schedule_final_frac", "init_std", "trigger_size")
+    names = (
+        "momentum",
+        "beta1",
+        "beta2",
+        "alpha",
+        "eps",
+        "schedule_gamma",
+        "schedule_final_frac",
+        "init_std",
+        "trigger_size",
+    )
     assert {name: sgd.settings[name] for name in names} == dict.fromkeys(names)
     (adam,) = plan("zoo: a/b\nsplits: {train: 1}\ntraining: {schedule: step}\ninit: {normal: 0.1}\n")
     assert (adam.settings["beta1"], adam.settings["eps"], adam.settings["momentum"]) == (0.9, 1e-8, None)
@@ -274,7 +292,9 @@ def test_what_means_nothing_is_null(plan: Plan) -> None:
     assert (adam.settings["init_std"], adam.settings["init_low"]) == (0.1, None)
 
 
-@pytest.mark.parametrize(("architecture", "bias"), [("small-cnn", 0.01), ("mlp", 0.0), ("[flatten, {linear: classes}]", 0.0)])
+@pytest.mark.parametrize(
+    ("architecture", "bias"), [("small-cnn", 0.01), ("mlp", 0.0), ("[flatten, {linear: classes}]", 0.0)]
+)
 def test_biases_start_as_the_preset_says_unless_told(plan: Plan, architecture: str, bias: float) -> None:
     text = f"zoo: a/b\nsplits: {{train: 1}}\narchitecture: {architecture}\n"
     assert plan(text)[0].settings["init_bias"] == bias
@@ -287,7 +307,12 @@ def test_a_trigger_keeps_its_settings_and_a_source_its_spec(plan: Plan) -> None:
         "subset: {trigger_frac: 0.1, trigger_target: 2, classes: [2, 0]}\n"
     )
     assert (run.subset.trigger_target, run.subset.trigger_size, run.subset.classes) == (2, 3, (2, 0))
-    assert (run.source.id, run.source.train, run.source.mean, run.source.std) == ("iris", 9, (0.0, 1.0, 2.0, 3.0), (1.0,))
+    assert (run.source.id, run.source.train, run.source.mean, run.source.std) == (
+        "iris",
+        9,
+        (0.0, 1.0, 2.0, 3.0),
+        (1.0,),
+    )
     assert hash(run.source) is not None
 
 
@@ -340,7 +365,11 @@ def round_trip(planned: list[Run]) -> list[Run]:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.sampled_from(EVERY_KIND), min_size=1, max_size=3, unique=True), st.booleans(), st.sampled_from(["mlp", "small-cnn"]))
+@given(
+    st.lists(st.sampled_from(EVERY_KIND), min_size=1, max_size=3, unique=True),
+    st.booleans(),
+    st.sampled_from(["mlp", "small-cnn"]),
+)
 def test_a_row_gives_its_run_back(plan: Plan, axes: list[str], pair: bool, architecture: str) -> None:
     names = [a.partition(":")[0] for a in axes]
     paired = f"paired: [{names[0]}]\n" if pair else ""
@@ -348,12 +377,18 @@ def test_a_row_gives_its_run_back(plan: Plan, axes: list[str], pair: bool, archi
     try:
         planned = plan(text + "".join(f"  {a}\n" for a in axes))
     except GridError as error:
-        assert "set the same thing" in str(error) or "is given twice" in str(error) or "fixed here and varied" in str(error)  # noqa: PT017
+        assert (
+            "set the same thing" in str(error)
+            or "is given twice" in str(error)
+            or "fixed here and varied" in str(error)
+        )
         return
     assert round_trip(planned) == planned
 
 
-@pytest.mark.parametrize("text", [SAMPLED, CROSSED + "replicates: 3\nsnapshots: every_epoch\n", "zoo: a/b\nreplicates: 3\n"])
+@pytest.mark.parametrize(
+    "text", [SAMPLED, CROSSED + "replicates: 3\nsnapshots: every_epoch\n", "zoo: a/b\nreplicates: 3\n"]
+)
 def test_rows_of_samples_and_of_plain_recipes_give_their_runs_back(plan: Plan, text: str) -> None:
     planned = plan(text)
     assert round_trip(planned) == planned

@@ -41,7 +41,15 @@ ROW = st.fixed_dictionaries(
     }
 )
 ROWS = st.lists(ROW, max_size=12)
-FULL = {"text": "a", "count": 1, "loss": 0.5, "flip": True, "classes": [1, 2], "weights": [1.0, 2.0, 3.0], "nothing": None}
+FULL = {
+    "text": "a",
+    "count": 1,
+    "loss": 0.5,
+    "flip": True,
+    "classes": [1, 2],
+    "weights": [1.0, 2.0, 3.0],
+    "nothing": None,
+}
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -202,7 +202,9 @@ def test_a_block_is_flattened_to_settings() -> None:
 
 
 def test_a_misspelt_key_of_a_block_is_named_with_its_place() -> None:
-    with pytest.raises(GridError, match=r"Unknown key of `training` 'epoch' in at training\.epoch\..*Did you mean `epochs`\?"):
+    with pytest.raises(
+        GridError, match=r"Unknown key of `training` 'epoch' in at training\.epoch\..*Did you mean `epochs`\?"
+    ):
         settings.flatten({"epoch": 3}, "training", lambda path: f"at {path}")
     with pytest.raises(GridError, match=r"Unknown key of `source` 'valid' in source\.valid"):
         settings.flatten({"valid": 3}, "source", lambda path: path)

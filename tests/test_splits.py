@@ -84,7 +84,9 @@ def test_a_share_that_does_not_quite_add_up_still_covers_every_hash() -> None:
 
 
 def test_fewer_groups_than_splits_names_both_ways_out() -> None:
-    with pytest.raises(GridError, match=r"2 init group\(s\) cannot fill 3 splits.*raise `replicates`.*`splits: \{train: 1\.0\}`"):
+    with pytest.raises(
+        GridError, match=r"2 init group\(s\) cannot fill 3 splits.*raise `replicates`.*`splits: \{train: 1\.0\}`"
+    ):
         splits.assign(["a", "b", "a"], THREE)
     with pytest.raises(GridError, match=r"0 init group\(s\)"):
         splits.assign([], THREE)

@@ -207,7 +207,9 @@ def test_dropout_threshold_is_the_nearest_65536th() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 12), st.integers(0, 11), st.integers(0, 11), st.booleans(), st.integers(0, 1000))
-def test_augmentation_reads_pixels_of_the_image_or_the_fill(n: int, shift: int, crop: int, flip: bool, step: int) -> None:
+def test_augmentation_reads_pixels_of_the_image_or_the_fill(
+    n: int, shift: int, crop: int, flip: bool, step: int
+) -> None:
     shift, crop = min(shift, n - 1), min(crop, n - 1)
     rows, columns = augment.maps(Augmentation(shift, crop, flip), KEY, step, 7, n, n)
     for at in (rows, columns):

@@ -76,7 +76,9 @@ def test_augmented_weights_compute_the_same_function(name: str, activation: str)
 
 
 @pytest.mark.parametrize(("name", "activation"), CASES)
-def test_canonical_weights_compute_the_same_function_and_are_the_same_for_the_whole_orbit(name: str, activation: str) -> None:
+def test_canonical_weights_compute_the_same_function_and_are_the_same_for_the_whole_orbit(
+    name: str, activation: str
+) -> None:
     architecture = network(name, activation)
     weights = random_weights(architecture, 3, 2)
     canonical = symmetry.canonicalize(weights, architecture)
@@ -88,7 +90,9 @@ def test_canonical_weights_compute_the_same_function_and_are_the_same_for_the_wh
 
 @pytest.mark.parametrize("kinds", [("permutation",), ("sign",), ("permutation", "sign"), ("scale",)])
 @pytest.mark.parametrize(("name", "activation"), CASES)
-def test_canonical_weights_are_bitwise_equal_over_permutations_and_signs(name: str, activation: str, kinds: tuple[str, ...]) -> None:
+def test_canonical_weights_are_bitwise_equal_over_permutations_and_signs(
+    name: str, activation: str, kinds: tuple[str, ...]
+) -> None:
     architecture = network(name, activation)
     weights = random_weights(architecture, 3, 3)
     moved = symmetry.augment(weights, architecture, 7, kinds=set(kinds) - {"scale"})
@@ -117,7 +121,9 @@ def test_orbits_keep_the_function_and_the_representative(seed: int, case: tuple[
     )
 
 
-@given(seed=st.integers(0, 10**6), values=st.sampled_from([[np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45], [0.0, 1.0, -1.0]]))
+@given(
+    seed=st.integers(0, 10**6), values=st.sampled_from([[np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45], [0.0, 1.0, -1.0]])
+)
 @settings(max_examples=25, deadline=None)
 def test_permutations_are_undone_to_the_bit_whatever_the_values(seed: int, values: list[float]) -> None:
     architecture = network("batch-norm")
@@ -132,7 +138,9 @@ def test_a_permuted_channel_takes_its_block_of_the_next_linear_layer_along() -> 
     architecture = models.build([{"conv": 2, "kernel": 7}, "flatten", {"linear": 3}], IMAGE, 3)  # 2×2 a channel
     weights = np.arange(architecture.n_params, dtype=np.float32)
     before = models.unflatten(weights, architecture.layout)
-    after = models.unflatten(symmetry.permute(weights, architecture.layout, {"conv1": np.array([1, 0])}), architecture.layout)
+    after = models.unflatten(
+        symmetry.permute(weights, architecture.layout, {"conv1": np.array([1, 0])}), architecture.layout
+    )
     np.testing.assert_array_equal(after["conv1.weight"], before["conv1.weight"][[1, 0]])
     np.testing.assert_array_equal(after["conv1.bias"], before["conv1.bias"][[1, 0]])
     np.testing.assert_array_equal(after["linear1.weight"], before["linear1.weight"][:, [4, 5, 6, 7, 0, 1, 2, 3]])
@@ -203,12 +211,16 @@ def test_scales_span_the_octaves_asked_for() -> None:
 
 def test_a_representative_has_unit_norms_positive_tops_and_ascending_units() -> None:
     architecture = network("mlp")
-    tensors = models.unflatten(symmetry.canonicalize(random_weights(architecture, 3, 13), architecture), architecture.layout)
+    tensors = models.unflatten(
+        symmetry.canonicalize(random_weights(architecture, 3, 13), architecture), architecture.layout
+    )
     rows = np.concatenate([tensors["linear1.weight"], tensors["linear1.bias"][..., None]], axis=2)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=2), 1.0, rtol=1e-6)
     assert (np.diff(tensors["linear1.weight"][..., 0], axis=1) > 0).all()
     architecture = network("mlp", "tanh")
-    tensors = models.unflatten(symmetry.canonicalize(random_weights(architecture, 3, 13), architecture), architecture.layout)
+    tensors = models.unflatten(
+        symmetry.canonicalize(random_weights(architecture, 3, 13), architecture), architecture.layout
+    )
     rows = np.concatenate([tensors["linear2.weight"], tensors["linear2.bias"][..., None]], axis=2)
     assert (np.take_along_axis(rows, np.abs(rows).argmax(2)[..., None], 2) > 0).all()
 
@@ -219,7 +231,9 @@ def test_zeros_that_were_turned_come_back_with_their_sign() -> None:
     weights.reshape(4, -1)[:, : 7 * 128 : 128] = 0.0  # the first weight of every unit: −0 when its unit is turned
     moved = symmetry.augment(weights, architecture, 2)
     assert np.signbit(moved[moved == 0]).any()
-    assert symmetry.canonicalize(moved, architecture).tobytes() == symmetry.canonicalize(weights, architecture).tobytes()
+    assert (
+        symmetry.canonicalize(moved, architecture).tobytes() == symmetry.canonicalize(weights, architecture).tobytes()
+    )
 
 
 @pytest.mark.parametrize("function", [
@@ -246,7 +260,9 @@ def test_equal_units_are_ordered_by_what_they_feed() -> None:
     tensors["linear1.bias"][:] = 0.0
     weights = models.flatten(tensors, architecture.layout)
     moved = symmetry.augment(weights, architecture, 3, kinds="permutation")
-    assert symmetry.canonicalize(moved, architecture).tobytes() == symmetry.canonicalize(weights, architecture).tobytes()
+    assert (
+        symmetry.canonicalize(moved, architecture).tobytes() == symmetry.canonicalize(weights, architecture).tobytes()
+    )
 
 
 def test_units_that_nothing_enters_keep_the_function_when_scaled() -> None:
@@ -299,7 +315,9 @@ GOLDEN = [[2, 1, 5, 0, 4, 3, 6], [1, 5, 0, 2, 3, 4, 6]]
 
 def test_wrong_shapes_name_what_was_given_and_what_is_needed() -> None:
     architecture = network("mlp")
-    with pytest.raises(ValueError, match=rf"Weights have shape \(2, 3\); the layout has {architecture.n_params} values"):
+    with pytest.raises(
+        ValueError, match=rf"Weights have shape \(2, 3\); the layout has {architecture.n_params} values"
+    ):
         symmetry.canonicalize(np.zeros((2, 3)), architecture)
     good = np.zeros((2, architecture.n_params), np.float32)
     with pytest.raises(ValueError, match=r"The reference has shape \(2, \d+\); it must be"):
@@ -314,6 +332,11 @@ def test_wrong_shapes_name_what_was_given_and_what_is_needed() -> None:
         symmetry.permute(good, architecture.layout, {"linear9": np.arange(7)})
     with pytest.raises(ValueError, match=r"Unknown kind of symmetry 'flip'.*Known: permutation, scale, sign"):
         symmetry.augment(good, architecture, 0, kinds=["flip"])
-    wrong = [models.Entry("a.weight", (4, 2), 0, "parameter", ("a", "")), models.Entry("b.weight", (1, 6), 8, "parameter", ("", "a"))]
-    with pytest.raises(ValueError, match=r"Dimension 1 of b.weight has size 6, no multiple of the 4 units of its group 'a'"):
+    wrong = [
+        models.Entry("a.weight", (4, 2), 0, "parameter", ("a", "")),
+        models.Entry("b.weight", (1, 6), 8, "parameter", ("", "a")),
+    ]
+    with pytest.raises(
+        ValueError, match=r"Dimension 1 of b.weight has size 6, no multiple of the 4 units of its group 'a'"
+    ):
         symmetry.groups(wrong)

@@ -52,7 +52,9 @@ def _edit(root: Path, config: str, column: str, change: Callable[[list], list], 
     _resign(root)
 
 
-@pytest.mark.parametrize("name", ["weights/train-00000-of-00001.safetensors", "data/models/test-00000-of-00001.parquet", "grid.yaml"])
+@pytest.mark.parametrize(
+    "name", ["weights/train-00000-of-00001.safetensors", "data/models/test-00000-of-00001.parquet", "grid.yaml"]
+)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "remove"])
 def test_damaged_bytes_are_found(tiny_copy: Path, name: str, damage: str) -> None:
     path = tiny_copy / name
@@ -104,7 +106,9 @@ def test_a_shard_whose_header_lies_is_found(tiny_copy: Path) -> None:
         ("models", "init_key", lambda v: ["00" * 16, *v[1:]], "content digest"),
     ],
 )
-def test_changed_rows_with_a_fitting_manifest_are_found(tiny_copy: Path, config: str, column: str, change: Callable, finding: str) -> None:
+def test_changed_rows_with_a_fitting_manifest_are_found(
+    tiny_copy: Path, config: str, column: str, change: Callable, finding: str
+) -> None:
     _edit(tiny_copy, config, column, change)
     assert any(finding in p for p in verify.verify(tiny_copy).problems)
 
@@ -137,7 +141,9 @@ def test_rows_that_describe_another_cohort_are_found(tiny_zoo: Path) -> None:
     zoo, report = verify._Zoo(tiny_zoo, check.read_manifest(tiny_zoo)), check.Report()
     zoo.rows[0]["engine"] = "torch_loop"
     zoo.cohort(zoo.rows[0]["cohort_id"], report)
-    first = sorted((r for r in zoo.rows if r["cohort_id"] == zoo.rows[0]["cohort_id"]), key=lambda r: r["plan_index"])[0]
+    first = sorted((r for r in zoo.rows if r["cohort_id"] == zoo.rows[0]["cohort_id"]), key=lambda r: r["plan_index"])[
+        0
+    ]
     assert bool(report.problems) == (first is zoo.rows[0])
 
 
@@ -152,7 +158,14 @@ def test_retraining_with_another_source_checksum_is_a_problem(tiny_zoo: Path) ->
 def test_a_model_that_never_moves_is_a_warning(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     from zoo_builder.build import build
 
-    planned = make_plan("training.lr=0", "training.optimizer=sgd", "replicates=3", "axes.subset=[full]", "axes.activation=[tanh]", "paired=[]")
+    planned = make_plan(
+        "training.lr=0",
+        "training.optimizer=sgd",
+        "replicates=3",
+        "axes.subset=[full]",
+        "axes.activation=[tanh]",
+        "paired=[]",
+    )
     paths = build(planned, tmp_path / "zoo", workers=0)
     report = verify.verify(paths.root)
     assert report.problems == []

@@ -55,7 +55,9 @@ def test_flat_leaves_out_the_buffers_where_told_to() -> None:
     architecture = network("batch-norm")
     weights = rows(architecture)
     assert views.flat(weights, architecture.layout).tobytes() == weights.tobytes()
-    np.testing.assert_array_equal(views.flat(weights, architecture.layout, buffers=False), weights[:, ~architecture.buffer_mask()])
+    np.testing.assert_array_equal(
+        views.flat(weights, architecture.layout, buffers=False), weights[:, ~architecture.buffer_mask()]
+    )
 
 
 # ── statistics ──
@@ -103,7 +105,10 @@ def test_statistics_do_not_see_the_order_of_units() -> None:
     weights = rows(architecture)
     moved = symmetry.augment(weights, architecture, 1, kinds="permutation")
     np.testing.assert_allclose(
-        views.statistics(moved, architecture.layout), views.statistics(weights, architecture.layout), rtol=1e-9, atol=1e-12
+        views.statistics(moved, architecture.layout),
+        views.statistics(weights, architecture.layout),
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 
@@ -127,7 +132,10 @@ def test_a_neuron_token_holds_a_units_incoming_weights_and_its_bias() -> None:
     found = views.tokens(weights, architecture.layout, "neuron")
     tensors = models.unflatten(weights, architecture.layout)
     assert len(found.mask) == 3 + 2 + 4 + 3
-    np.testing.assert_array_equal(found.values[:, 1, :19], np.concatenate([tensors["conv1.weight"][:, 1].reshape(3, 18), tensors["conv1.bias"][:, 1:2]], 1))
+    np.testing.assert_array_equal(
+        found.values[:, 1, :19],
+        np.concatenate([tensors["conv1.weight"][:, 1].reshape(3, 18), tensors["conv1.bias"][:, 1:2]], 1),
+    )
     assert found.mask[1].sum() == 19
     np.testing.assert_array_equal(found.positions[:5], [[0, 0, 0], [1, 0, 1], [2, 0, 2], [3, 1, 0], [4, 1, 1]])
 
@@ -144,9 +152,19 @@ def test_a_layer_token_holds_all_its_tensors_and_a_window_a_run_of_them() -> Non
 
 
 def test_tensors_of_other_units_in_one_layer_are_tokens_of_their_own() -> None:
-    layout = [models.Entry("a.weight", (2, 3), 0, "parameter", ("", "")), models.Entry("a.gain", (4,), 6, "parameter", ("",))]
+    layout = [
+        models.Entry("a.weight", (2, 3), 0, "parameter", ("", "")),
+        models.Entry("a.gain", (4,), 6, "parameter", ("",)),
+    ]
     found = views.tokens(np.arange(10.0), layout, "neuron")
-    assert [row[m].tolist() for row, m in zip(found.values, found.mask, strict=True)] == [[0, 1, 2], [3, 4, 5], [6], [7], [8], [9]]
+    assert [row[m].tolist() for row, m in zip(found.values, found.mask, strict=True)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6],
+        [7],
+        [8],
+        [9],
+    ]
 
 
 def test_tokens_without_buffers_take_them_back() -> None:
@@ -216,7 +234,9 @@ def test_channels_are_nodes_and_kernels_are_edges() -> None:
     # After flatten: from channel 1 of conv2 to unit 3 of linear1, a weight at its one position.
     edge = np.flatnonzero((found.edge_index == [[6], [10]]).all(0))
     assert found.edge_mask[edge[0]].sum() == architecture.nodes[3].shape[1] * architecture.nodes[3].shape[2]
-    np.testing.assert_array_equal(found.edge_features[:, edge[0]][:, found.edge_mask[edge[0]]], tensors["linear1.weight"][:, 3, 1:2])
+    np.testing.assert_array_equal(
+        found.edge_features[:, edge[0]][:, found.edge_mask[edge[0]]], tensors["linear1.weight"][:, 3, 1:2]
+    )
 
 
 def test_a_batch_norm_is_features_of_the_nodes_it_normalizes() -> None:
@@ -227,7 +247,9 @@ def test_a_batch_norm_is_features_of_the_nodes_it_normalizes() -> None:
     conv, linear = found.node_layer == 1, found.node_layer == 2
     # 2×2 positions a channel: weight, bias, running mean and variance have 4 columns each.
     assert found.node_mask[conv].sum(1).tolist() == [17, 17]
-    np.testing.assert_array_equal(found.node_features[:, conv, 9:13], tensors["batch_norm1.running_mean"].reshape(3, 2, 4))
+    np.testing.assert_array_equal(
+        found.node_features[:, conv, 9:13], tensors["batch_norm1.running_mean"].reshape(3, 2, 4)
+    )
     # A linear unit has one of each, in the first of the same columns.
     assert np.flatnonzero(found.node_mask[linear][0]).tolist() == [0, 1, 5, 9, 13]
     np.testing.assert_array_equal(found.node_features[:, linear, 9], tensors["batch_norm2.running_mean"])
@@ -362,4 +384,6 @@ def test_views_symmetry_and_audit_load_no_torch_scipy_or_scikit_learn() -> None:
         "import sys, zoo_datasets.views, zoo_datasets.symmetry, zoo_datasets.audit; "
         "print([m for m in ('torch', 'scipy', 'sklearn', 'torch_geometric') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

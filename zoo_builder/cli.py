@@ -61,11 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="changes",
                         help="change the recipe, like training.epochs=2; part of the recipe")  # fmt: skip
     recipe.add_argument("--limit", type=int, metavar="N", help="only the first N runs by plan order, a fair prefix")
-    recipe.add_argument("--engine", default="auto", help="native, torch_batched or torch_loop (default: chosen per cohort)")
+    recipe.add_argument(
+        "--engine", default="auto", help="native, torch_batched or torch_loop (default: chosen per cohort)"
+    )
     recipe.add_argument("--device", default="cpu", help="cpu (default) or cuda; part of what is built")
-    recipe.add_argument("--data", metavar="DIR", help="folder of local copies of sources (default: $ZOO_DATA, else the Hub)")
+    recipe.add_argument(
+        "--data", metavar="DIR", help="folder of local copies of sources (default: $ZOO_DATA, else the Hub)"
+    )
     recipe.add_argument("--out", metavar="DIR", help="the zoo's folder (default: its id under the working directory)")
-    recipe.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per core); 0: this process")
+    recipe.add_argument(
+        "--workers", type=int, metavar="N", help="worker processes (default: one per core); 0: this process"
+    )
 
     build = verbs.add_parser("build", parents=[recipe], help="build a zoo, or go on with one")
     build.add_argument("--quiet", action="store_true", help="only warnings and the result")
@@ -126,7 +132,7 @@ def _summary(paths: files.ZooPaths, seconds: float) -> None:
 def _plan(options: argparse.Namespace) -> int:
     from zoo_builder import estimate
 
-    planned, out = _planned(options)
+    planned, _ = _planned(options)
     for line in estimate.describe(planned, options.workers):
         print(line)
     return 0

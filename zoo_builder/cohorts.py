@@ -92,9 +92,7 @@ def _alike(run: Run) -> list[Any]:
     return [relabelled, *(run.settings[k] for k in (*_DATA, *_AUGMENT, *_PATCH, "batch_size", "loss"))]
 
 
-def make(
-    chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str
-) -> Cohort:
+def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str) -> Cohort:
     """A cohort of these runs in this order, with its id."""
     spec = {
         "recipe_version": RECIPE_VERSION,
@@ -143,7 +141,9 @@ def augmentation_of(run: Run, source: sources.Source) -> Augmentation:
     if moves and len(shape) != 3:
         raise GridError(f"Augmentation shift, crop and flip need images; the source {s['source']} has shape {shape}.")
     if moves and max(s["augment_shift"], s["augment_crop"]) >= min(shape[1:]):
-        raise GridError(f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer.")
+        raise GridError(
+            f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer."
+        )
     # scaled = (raw / peak − mean) / std: black is −mean/std, and noise on 0–1 grows by 1/std.
     pairs = list(zip(source.mean, source.std, strict=True))
     noise = tuple(s["augment_noise_std"] / std for _, std in pairs) if s["augment_noise_std"] else ()

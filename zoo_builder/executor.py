@@ -83,7 +83,9 @@ class OnRay:
     address is dead or the cluster has no such resources.
     """
 
-    def __init__(self, work: Work, shared: Any, workers: int | None, gpus: float = 0.0, probe: Path | None = None) -> None:
+    def __init__(
+        self, work: Work, shared: Any, workers: int | None, gpus: float = 0.0, probe: Path | None = None
+    ) -> None:
         address = os.environ.get("RAY_ADDRESS")
         if address:
             _check_alive(address)

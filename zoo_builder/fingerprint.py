@@ -68,7 +68,9 @@ def differences(ours: list[Mapping[str, Any]], theirs: list[Mapping[str, Any]]) 
                 found.append(f"model {a['model_id']}: {what} differs; it must be the same bits on every machine")
         distance = float(np.abs(_weights(a) - _weights(b)).max())
         if not distance <= TOLERANCE:
-            found.append(f"model {a['model_id']}: weights after {a['steps']} steps differ by {distance:.1e} > {TOLERANCE:g}")
+            found.append(
+                f"model {a['model_id']}: weights after {a['steps']} steps differ by {distance:.1e} > {TOLERANCE:g}"
+            )
     if [f["model_id"] for f in ours] != [f["model_id"] for f in theirs]:
         found.append("the plans differ: other models were fingerprinted")
     return found

@@ -179,7 +179,9 @@ class _Reader:
             raise GridError(f"{self.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
         self._texts()
         if "axes" in d and "sample" in d:
-            raise GridError(f"{self.where('sample')}: a recipe has `axes` (crossed) or `sample` (random points), not both.")
+            raise GridError(
+                f"{self.where('sample')}: a recipe has `axes` (crossed) or `sample` (random points), not both."
+            )
         fixed = self._fixed()
         axes = tuple(self._axis(name, levels, ("axes", name)) for name, levels in self._mapping("axes").items())
         models, draws = self._sample()
@@ -242,12 +244,16 @@ class _Reader:
 
     def _without_effect(self, grid: Grid) -> None:
         """Raises GridError where a fixed setting would be ignored: an axis varies it, or nothing uses it."""
-        given = {n: p for n, p in self._given().items() if grid.fixed[n] != settings.SETTINGS[n].default or "training" in p}
+        given = {
+            n: p for n, p in self._given().items() if grid.fixed[n] != settings.SETTINGS[n].default or "training" in p
+        }
         for axis in (*grid.axes, *grid.draws):
             both = sorted(_touched(axis) & set(given))
             if both:
                 place = self.where(*given[both[0]])
-                raise GridError(f"{place}: `{both[0]}` is fixed here and varied by axis `{axis.name}`; keep one of them.")
+                raise GridError(
+                    f"{place}: `{both[0]}` is fixed here and varied by axis `{axis.name}`; keep one of them."
+                )
         for name, path in given.items():
             on, allowed = settings.APPLIES.get(name, ("", ()))
             varied = [lv.values[on] for a in (*grid.axes, *grid.draws) for lv in a.levels if on in lv.values]
@@ -304,7 +310,9 @@ class _Reader:
             raise GridError(f"{self.where('sample')}: `sample` needs `models`, a whole number ≥ 1; got {models!r}.")
         axes = block.get("axes")
         if not isinstance(axes, dict) or not axes:
-            raise GridError(f"{self.where('sample')}: `sample` needs `axes`, like {{lr: {{log_uniform: [1e-4, 1e-2]}}}}.")
+            raise GridError(
+                f"{self.where('sample')}: `sample` needs `axes`, like {{lr: {{log_uniform: [1e-4, 1e-2]}}}}."
+            )
         return models, tuple(self._draw(name, spec) for name, spec in axes.items())
 
     def _draw(self, name: str, spec: Any) -> Draw:
@@ -328,7 +336,9 @@ class _Reader:
             raise GridError(f"{where}: `{kind}` needs [low, high], got {value!r}.")
         low, high = (settings.coerce(setting, v, where) for v in value)
         if not low < high or (kind == "log_uniform" and low <= 0):
-            raise GridError(f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else "."))
+            raise GridError(
+                f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else ".")
+            )
         return Draw(name, kind, low, high)
 
     def _conflicts(self, axes: Sequence[Axis | Draw]) -> None:
@@ -379,7 +389,9 @@ class _Reader:
             raise GridError(unknown("snapshot schedule", kind, SCHEDULES, where))
         if kind == "every_epoch":
             if numbers is not True:
-                raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
+                raise GridError(
+                    f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`."
+                )
             return {kind: True}
         if kind in ("evenly", "log_steps"):
             if isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2:
@@ -413,7 +425,9 @@ class _Reader:
         varied = [n for n in names if n in grid.axis_names]
         given = [n for n in names if grid.fixed[n] is not None or n in varied]
         if len(given) > 1:
-            raise GridError(f"{self.where('training')}: the budget is given in {' and '.join(given)}; give one of them.")
+            raise GridError(
+                f"{self.where('training')}: the budget is given in {' and '.join(given)}; give one of them."
+            )
         for axis in (*grid.axes, *grid.draws):
             if axis.name in names and any(level.values[axis.name] is None for level in axis.levels):
                 raise GridError(f"{self._at(axis)}: a level of `{axis.name}` is null; a budget is needed.")

@@ -88,9 +88,7 @@ def write_part(
         faults.point("after_part")
         written.append({"path": path.relative_to(paths.root).as_posix(), "bytes": len(data), "sha256": digest})
     counts = np.bincount([s.model for s in snapshots], minlength=len(model_ids)).tolist()
-    ended = [
-        {"model_id": i, "n_snapshots": n, **r} for i, n, r in zip(model_ids, counts, results, strict=True)
-    ]
+    ended = [{"model_id": i, "n_snapshots": n, **r} for i, n, r in zip(model_ids, counts, results, strict=True)]
     return Record(cohort_id, tuple(written), tuple(ended), dict(engine))
 
 

@@ -151,9 +151,7 @@ def _run(grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], repli
         }
         keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
     identity = [RECIPE_VERSION, resolved, dict(replicate), keys, dict(grid.snapshots)]
-    return Run(
-        streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, dict(grid.snapshots), ""
-    )
+    return Run(streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, dict(grid.snapshots), "")
 
 
 def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:

@@ -264,12 +264,15 @@ class _Zoo:
             "zoo": grid.zoo,
             "identity": self.planned.identity,
             "recipe_sha256": grid.digest,
-            "axes": {axis.name: self._levels(axis) for axis in grid.axes} | {draw.name: "sample" for draw in grid.draws},
+            "axes": {axis.name: self._levels(axis) for axis in grid.axes}
+            | {draw.name: "sample" for draw in grid.draws},
             "factors": [c.name for c in runs.factor_columns()],
             "counts": {
                 "models": {s: sum(r.split == s for r in self.runs) for s in self.splits},
-                "snapshots": {s: int(sum(n for r, n in zip(self.runs, self.counts, strict=True) if r.split == s))
-                              for s in self.splits},
+                "snapshots": {
+                    s: int(sum(n for r, n in zip(self.runs, self.counts, strict=True) if r.split == s))
+                    for s in self.splits
+                },
                 "init_groups": len({r.init_group for r in self.runs}),
                 "cohorts": len(self.records),
                 "diverged": sum(m["diverged_step"] is not None for m in self.result_of.values()),
@@ -304,6 +307,7 @@ class _Zoo:
 
 # Columns of `models` that describe the published snapshot.
 PUBLISHED = ("step", "epoch", "examples_seen", "weights_sha256")
+
 
 def _leaves(full: pa.Schema) -> list[str]:
     """Parquet paths of the columns: a list column's values lie under `.list.element`."""

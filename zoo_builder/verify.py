@@ -51,7 +51,9 @@ class _Zoo:
         assert names == ["model_id"]
         table = _without_weights(root, manifest)
         self.rows = table.to_pylist()
-        self.runs = {r["model_id"]: runs.from_row(r, manifest["layer_lists"], list(manifest["axes"])) for r in self.rows}
+        self.runs = {
+            r["model_id"]: runs.from_row(r, manifest["layer_lists"], list(manifest["axes"])) for r in self.rows
+        }
         self.snapshots: dict[str, list[dict[str, Any]]] = {}
         columns = ["model_id", "step", "shard", "tensor", "row", "weights_sha256", "test_accuracy"]
         for s in check.read_table(root, manifest, "snapshots", columns).to_pylist():
@@ -85,7 +87,12 @@ class _Zoo:
         first = rows[0]
         members = tuple(self.runs[r["model_id"]] for r in rows)
         made = cohorts.make(
-            members, self.architecture(first), first["n_train"], first["engine"], first["device"], first["source_sha256"]
+            members,
+            self.architecture(first),
+            first["n_train"],
+            first["engine"],
+            first["device"],
+            first["source_sha256"],
         )
         if made.id != cohort_id:
             report.problems.append(f"cohort {cohort_id[:16]}: its rows describe another cohort ({made.id[:16]})")
@@ -99,7 +106,9 @@ class _Zoo:
             cohort = self.cohort(cohort_id, report)
             source = sources.load(cohort.runs[0].source, data)
             if source.sha256 != cohort.source_sha256:
-                report.problems.append(f"source {source.spec.id}: checksum {source.sha256[:16]}… is not that of the zoo")
+                report.problems.append(
+                    f"source {source.spec.id}: checksum {source.sha256[:16]}… is not that of the zoo"
+                )
                 continue
             self._compare(cohort, row, source, report)
 
@@ -112,7 +121,9 @@ class _Zoo:
         if same:
             equal = sum(k in trained and trained[k].sha256 == s["weights_sha256"] for k, s in stored.items())
             if equal != len(stored) or len(trained) != len(stored):
-                report.problems.append(f"{name}: {len(stored) - equal} of {len(stored)} snapshots differ when retrained")
+                report.problems.append(
+                    f"{name}: {len(stored) - equal} of {len(stored)} snapshots differ when retrained"
+                )
             else:
                 report.lines.append(f"{name}: {len(cohort.runs)} models, {equal} snapshots retrained, bit for bit")
             return
@@ -139,7 +150,9 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
     Raises ZooNotFoundError where the folder is not a recipe and receipt, GridError, BuildError.
     """
     if not (folder / "grid.yaml").is_file() or not (folder / "manifest.json").is_file():
-        raise ZooNotFoundError(f"{folder} has no grid.yaml and manifest.json; name a folder like manifests/weightzoo/digits-mlp.")
+        raise ZooNotFoundError(
+            f"{folder} has no grid.yaml and manifest.json; name a folder like manifests/weightzoo/digits-mlp."
+        )
     receipt = check.read_manifest(folder)
     recipe = grid.load(folder / "grid.yaml")
     if recipe.digest != receipt["recipe_sha256"]:
@@ -164,8 +177,12 @@ def _compare_receipts(ours: dict[str, Any], theirs: dict[str, Any]) -> Report:
     if ours["engines"] == theirs["engines"]:
         for name, digest in theirs["digests"].items():
             if ours["digests"][name] != digest:
-                report.problems.append(f"content digest `{name}` is {ours['digests'][name][:16]}…, the receipt says {digest[:16]}…")
-        report.lines.append(f"compared: content digests ({', '.join(theirs['digests'])}), same engine, version and instruction set")
+                report.problems.append(
+                    f"content digest `{name}` is {ours['digests'][name][:16]}…, the receipt says {digest[:16]}…"
+                )
+        report.lines.append(
+            f"compared: content digests ({', '.join(theirs['digests'])}), same engine, version and instruction set"
+        )
         return report
 
     def names(manifest: dict[str, Any]) -> str:
@@ -180,7 +197,11 @@ def _compare_receipts(ours: dict[str, Any], theirs: dict[str, Any]) -> Report:
     a, b = ours["population"], theirs["population"]
     error = float(np.hypot(a["standard_error"] or 0.0, b["standard_error"] or 0.0))
     distance = abs(a["test_accuracy"] - b["test_accuracy"])
-    report.lines.append(f"compared: mean test accuracy {a['test_accuracy']:.4f} here, {b['test_accuracy']:.4f} there, ± {error:.4f}")
+    report.lines.append(
+        f"compared: mean test accuracy {a['test_accuracy']:.4f} here, {b['test_accuracy']:.4f} there, ± {error:.4f}"
+    )
     if distance > 3 * error:
-        report.problems.append(f"mean test accuracies differ by {distance:.4f}, more than three standard errors ({error:.4f})")
+        report.problems.append(
+            f"mean test accuracies differ by {distance:.4f}, more than three standard errors ({error:.4f})"
+        )
     return report

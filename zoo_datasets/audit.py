@@ -138,7 +138,9 @@ class _Table:
 
 
 def _together(zoos: Collection[ZooLike], side: Collection[np.ndarray], names: Collection[str]) -> _Table:
-    columns = {n: pa.chunked_array([c.cast(pa.string()) for z in zoos for c in z.models[n].chunks], pa.string()) for n in names}
+    columns = {
+        n: pa.chunked_array([c.cast(pa.string()) for z in zoos for c in z.models[n].chunks], pa.string()) for n in names
+    }
     return _Table(
         {n: pa.concat_arrays(c.chunks) if c.num_chunks else pa.array([], pa.string()) for n, c in columns.items()},
         np.concatenate(list(side)),
@@ -200,7 +202,11 @@ def _near_duplicates(
     for number, (zoo, codes) in enumerate(zip(zoos, side, strict=True)):
         last = _last_rows(zoo)
         for code, row, layout, model in zip(
-            codes.tolist(), last.tolist(), zoo.models["layout"].to_pylist(), zoo.models["model_id"].to_pylist(), strict=True
+            codes.tolist(),
+            last.tolist(),
+            zoo.models["layout"].to_pylist(),
+            zoo.models["model_id"].to_pylist(),
+            strict=True,
         ):
             if code >= 0 and row >= 0:
                 members.setdefault(layout, []).append((number, row, code, model))
@@ -241,7 +247,9 @@ def _near_pairs(
     width = len(_read(zoos, rows[:1])[0])
     block = max(1, BLOCK_BYTES // (4 * width))
     drawn = [
-        np.linalg.norm(_read(zoos, [rows[i] for i in a[k : k + block]]) - _read(zoos, [rows[i] for i in b[k : k + block]]), axis=1)
+        np.linalg.norm(
+            _read(zoos, [rows[i] for i in a[k : k + block]]) - _read(zoos, [rows[i] for i in b[k : k + block]]), axis=1
+        )
         for k in range(0, PAIRS_DRAWN, block)
     ]
     typical = float(np.median(np.concatenate(drawn)))
@@ -257,7 +265,9 @@ def _near_pairs(
             scale = left_square[:, None] + right_square[None]
             square = scale - 2.0 * (left @ right.T)
             # Rounding of float32 is about 1e-6 of the squares: keep what could be near, then compute it exactly.
-            maybe = (square <= (near_frac * typical) ** 2 + 1e-5 * scale) & (side[i : i + block, None] != side[None, j : j + block])
+            maybe = (square <= (near_frac * typical) ** 2 + 1e-5 * scale) & (
+                side[i : i + block, None] != side[None, j : j + block]
+            )
             for x, y in np.argwhere(maybe):
                 if i + x < j + y:
                     distance = float(np.linalg.norm(left[x].astype(np.float64) - right[y].astype(np.float64)))
@@ -300,7 +310,10 @@ def _metadata_alone(
     keys = group_keys(*zoos)
     groups = np.array([keys[i] for z in zoos for i in z.models["model_id"].to_pylist()])
     if train.sum() < 2 or len(set(groups[test])) < 2:
-        return None, f"not computed: {int(train.sum())} models to fit on and {len(set(groups[test]))} test groups are too few"
+        return (
+            None,
+            f"not computed: {int(train.sum())} models to fit on and {len(set(groups[test]))} test groups are too few",
+        )
     names = [n for n in dict.fromkeys(f for z in zoos for f in z.manifest["factors"]) if n != target]
     x, used = _design(zoos, names, train)
     if not used:
@@ -313,14 +326,21 @@ def _metadata_alone(
     found = metrics.interval(
         "r2", y[test], forest.predict(x[test]), groups[test], seed=seed, baseline=float(y[train].mean())
     )
-    return found, f"{target} from {', '.join(used)} by a random forest, {int(train.sum()):,} models to {int(test.sum()):,}"
+    return (
+        found,
+        f"{target} from {', '.join(used)} by a random forest, {int(train.sum()):,} models to {int(test.sum()):,}",
+    )
 
 
 def _design(zoos: Collection[ZooLike], names: Collection[str], train: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Factors that vary in train, as numbers (null is NaN) or one-hot over their levels: [models, columns], and names."""
     blocks, used = [], []
     for name in names:
-        values = [v for z in zoos for v in (z.models[name].to_pylist() if name in z.models.column_names else [None] * len(z.models))]
+        values = [
+            v
+            for z in zoos
+            for v in (z.models[name].to_pylist() if name in z.models.column_names else [None] * len(z.models))
+        ]
         labels = np.array([streams.canonical_json(v) for v in values], object)
         levels = sorted(set(labels[train]))
         if len(levels) < 2:

@@ -76,7 +76,8 @@ def render(
         _made(manifest),
         "## Limits\n\nSmall networks on small data, trained for comparison and not for use. "
         "They may carry the biases of their source data. "
-        f"Metrics are on the source's own test images. {_diverged(counts)}".rstrip() + "\n",
+        f"Metrics are on the source's own test images. {_diverged(counts)}".rstrip()
+        + "\n",
         _licence(manifest, zoo),
     ]
     return "\n".join(part for part in parts if part)
@@ -271,6 +272,6 @@ def companions(zoo: str, license: str | None) -> dict[str, str]:
         "LICENSE": f"{name} is released under {license or LICENSE} (https://spdx.org/licenses/).\n"
         "The data its networks were trained on keep their own terms.\n",
         "CITATION.cff": "cff-version: 1.2.0\nmessage: If you use this zoo, please cite it as below.\n"
-        f"type: dataset\ntitle: \"{zoo}: a population of trained neural networks\"\nauthors:\n- name: weightzoo\n"
+        f'type: dataset\ntitle: "{zoo}: a population of trained neural networks"\nauthors:\n- name: weightzoo\n'
         f"license: {license or LICENSE}\n",
     }

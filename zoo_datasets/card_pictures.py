@@ -33,7 +33,9 @@ def draw(models: pa.Table, snapshots: pa.Table, axes: Mapping[str, Any]) -> dict
     axis, levels = _strongest(models, accuracy, axes)
     pictures = {"accuracy.png": _histogram(accuracy[keep], [v for v, k in zip(levels, keep, strict=True) if k], axis)}
     if len(snapshots) > len(models):
-        pictures["trajectories.png"] = _trajectories(models, snapshots, dict(zip(models["model_id"].to_pylist(), levels, strict=True)), axis)
+        pictures["trajectories.png"] = _trajectories(
+            models, snapshots, dict(zip(models["model_id"].to_pylist(), levels, strict=True)), axis
+        )
     return pictures
 
 

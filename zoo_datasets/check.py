@@ -181,7 +181,9 @@ def _weights(root: Path, manifest: dict[str, Any], tables: dict[str, pa.Table], 
                 report.problems.append(f"{place[0]}: tensor {place[1]} has rows of {opened[place].shape[1]} values")
         tensor, rows = opened[place], taken.setdefault(place, set())
         if not 0 <= r["row"] < len(tensor) or r["row"] in rows:
-            report.problems.append(f"model {r['model_id']}, step {r['step']}: row {r['row']} of {r['shard']} is not its own")
+            report.problems.append(
+                f"model {r['model_id']}, step {r['step']}: row {r['row']} of {r['shard']} is not its own"
+            )
             continue
         rows.add(r["row"])
         digest = hashlib.sha256(tensor[r["row"]].tobytes()).hexdigest()
@@ -196,9 +198,13 @@ def _weights(root: Path, manifest: dict[str, Any], tables: dict[str, pa.Table], 
             report.problems.append(f"model {m['model_id']}: the published weights are not its last snapshot")
     still = [m for m, h in hashes.items() if len(h) > 1 and h[-1][0] > 0 and len({d for _, d in h}) == 1]
     if still:
-        report.warnings.append(f"{len(still)} models never move: their weights are the same at every step ({still[0]}, …)")
+        report.warnings.append(
+            f"{len(still)} models never move: their weights are the same at every step ({still[0]}, …)"
+        )
     if "weights" in models.column_names:
         inline = models["weights"].combine_chunks()
-        for i, (model, wanted) in enumerate(zip(models["model_id"].to_pylist(), models["weights_sha256"].to_pylist(), strict=True)):
+        for i, (model, wanted) in enumerate(
+            zip(models["model_id"].to_pylist(), models["weights_sha256"].to_pylist(), strict=True)
+        ):
             if hashlib.sha256(np.asarray(inline[i].values, "<f4").tobytes()).hexdigest() != wanted:
                 report.problems.append(f"model {model}: inline weights differ from their checksum")

@@ -101,7 +101,9 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _list_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("where", metavar="WHERE", nargs="?", default=".", help="a folder (default: here), or an owner on the Hub")
+    verb.add_argument(
+        "where", metavar="WHERE", nargs="?", default=".", help="a folder (default: here), or an owner on the Hub"
+    )
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -135,7 +137,13 @@ def _zoos_under(folder: Path) -> Iterator[hub.Location]:
 def _row(location: hub.Location) -> tuple[str, ...]:
     counts = location.manifest["counts"]
     models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
-    return (location.name, f"{models:,} models", f"{snapshots:,} snapshots", _bytes(_size(location)), str(location.root))
+    return (
+        location.name,
+        f"{models:,} models",
+        f"{snapshots:,} snapshots",
+        _bytes(_size(location)),
+        str(location.root),
+    )
 
 
 # ── publish ──
@@ -183,8 +191,10 @@ def describe(location: hub.Location) -> Iterator[str]:
     counts, sizes = manifest["counts"], sorted({_params(entries) for entries in manifest["layouts"].values()})
     models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
     yield f"{location.name}: {models:,} models, {snapshots:,} snapshots, {_bytes(_size(location))}, in {location.root}"
-    yield "splits: " + ", ".join(f"{s} {counts['models'][s]:,}" for s in card.splits_of(manifest)) + (
-        f"; {counts['diverged']:,} diverged" if counts["diverged"] else ""
+    yield (
+        "splits: "
+        + ", ".join(f"{s} {counts['models'][s]:,}" for s in card.splits_of(manifest))
+        + (f"; {counts['diverged']:,} diverged" if counts["diverged"] else "")
     )
     yield f"weights: {' to '.join(f'{n:,}' for n in dict.fromkeys((sizes[0], sizes[-1])))} values of {manifest['weights_dtype']} each"
     yield "sources: " + ", ".join(f"{s['id']} ({s['images']['train']:,} training images)" for s in manifest["sources"])

@@ -67,7 +67,9 @@ class Location(abc.ABC):
         size = self.entry(relative)["bytes"]
         for offset, length in spans:
             if offset < 0 or length < 0 or offset + length > size:
-                raise IntegrityError(f"{relative} of {self.name} has {size:,} bytes; {length:,} at {offset:,} are not in it.")
+                raise IntegrityError(
+                    f"{relative} of {self.name} has {size:,} bytes; {length:,} at {offset:,} are not in it."
+                )
         merged = coalesce(spans)
         blocks = dict(zip((begin for begin, _ in merged), self.read(relative, merged), strict=True))
         starts = sorted(blocks)
@@ -189,7 +191,9 @@ def validate(manifest: Mapping[str, Any], root: Path) -> None:
             files.inside(root, path)
             plain = PurePosixPath(path).as_posix() == path and path not in seen and not path.startswith(NEVER_SEALED)
             if not plain or not isinstance(size, int) or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
-                raise IntegrityError(f"The manifest of {root} has a false entry for {path!r}: it is damaged or hostile.")
+                raise IntegrityError(
+                    f"The manifest of {root} has a false entry for {path!r}: it is damaged or hostile."
+                )
             seen[path] = size
         for config in ("models", "snapshots"):
             for split, rows in manifest["counts"][config].items():
@@ -204,7 +208,9 @@ def validate(manifest: Mapping[str, Any], root: Path) -> None:
         if not isinstance(manifest["zoo"], str):
             raise TypeError("zoo")
     except (KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"The manifest of {root} lacks or garbles {error}: it is damaged. Fetch it again.") from None
+        raise IntegrityError(
+            f"The manifest of {root} lacks or garbles {error}: it is damaged. Fetch it again."
+        ) from None
 
 
 def coalesce(spans: Sequence[Span]) -> list[Span]:

@@ -193,7 +193,17 @@ def interval(
     tail = (1.0 - level) / 2.0
     low, high_bound = np.quantile(defined, [tail, 1.0 - tail]) if len(defined) else (float("nan"),) * 2
     return Interval(
-        name, float(value), float(low), float(high_bound), level, n, n - len(defined), seed, n_groups, len(y), dict(options)
+        name,
+        float(value),
+        float(low),
+        float(high_bound),
+        level,
+        n,
+        n - len(defined),
+        seed,
+        n_groups,
+        len(y),
+        dict(options),
     )
 
 
@@ -215,5 +225,7 @@ def _numbers(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndar
     for name, values in (("y", y), ("the prediction", prediction)):
         wrong = int((~np.isfinite(values)).sum())
         if wrong:
-            raise ValueError(f"{wrong} of {len(values)} values of {name} are not finite; leave those examples out, and say so.")
+            raise ValueError(
+                f"{wrong} of {len(values)} values of {name} are not finite; leave those examples out, and say so."
+            )
     return y, prediction

@@ -232,7 +232,9 @@ def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> t
 
     def whole(key: str, number: Any, least: int) -> int:
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise errors.GridError(f"Layer {position} ({op}): `{key}` is {number!r}; a whole number ≥ {least} is needed.")
+            raise errors.GridError(
+                f"Layer {position} ({op}): `{key}` is {number!r}; a whole number ≥ {least} is needed."
+            )
         return number
 
     if op == "conv":

@@ -48,7 +48,9 @@ class Published:
 # ── publish ──
 
 
-def publish(root: Path, name: str, *, tag: str | None = None, private: bool | None = None, replace: bool = False) -> Published:
+def publish(
+    root: Path, name: str, *, tag: str | None = None, private: bool | None = None, replace: bool = False
+) -> Published:
     """Make the Hub's dataset `name` hold this zoo; with a tag, the tag too.
 
     `replace` allows other content where an untagged other zoo lies.
@@ -85,7 +87,9 @@ def _draw(root: Path, manifest: Mapping[str, Any], models: pa.Table) -> dict[str
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        log.warning("No matplotlib (`pip install weightzoo[bench]`): the card has the pictures that are there, or none.")
+        log.warning(
+            "No matplotlib (`pip install weightzoo[bench]`): the card has the pictures that are there, or none."
+        )
         return {}
     from zoo_datasets import card_pictures
 
@@ -193,10 +197,14 @@ def _talking(name: str) -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         text = " ".join(str(cause).split())[:300]
         if status in (401, 403):
-            raise ZooError(f"The Hub does not let you write to {name} ({status}). Log in with a token that may: `hf auth login`.") from error
+            raise ZooError(
+                f"The Hub does not let you write to {name} ({status}). Log in with a token that may: `hf auth login`."
+            ) from error
         if status == 412:
             raise ZooError(f"Somebody else changed {name} meanwhile. Run the same command again.") from error
-        raise ZooError(f"Publishing {name} stopped: {text}. What was uploaded is kept; the same command goes on.") from error
+        raise ZooError(
+            f"Publishing {name} stopped: {text}. What was uploaded is kept; the same command goes on."
+        ) from error
 
 
 # ── fetch ──
@@ -222,7 +230,9 @@ def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path
         remote.fetch(found.url(entry["path"]), path, entry["bytes"], entry["sha256"], incoming)
         moved += entry["bytes"]
     for relative, size in _unsealed(found).items():
-        files.write_atomic(files.inside(staging, relative), remote.get(found.url(relative), min(size, MOST_UNSEALED_BYTES)))
+        files.write_atomic(
+            files.inside(staging, relative), remote.get(found.url(relative), min(size, MOST_UNSEALED_BYTES))
+        )
         moved += size
     shutil.copyfile(found.root / "manifest.json", staging / "manifest.json")
     shutil.rmtree(incoming, ignore_errors=True)
@@ -240,7 +250,9 @@ def _compare(folder: Path, found: remote.RemoteZoo) -> None:
         raise ZooError(f"{folder} holds something other than {found.name}. Name another folder, or remove it.")
     report = check.check(folder)
     if report.problems:
-        raise IntegrityError(f"{folder} is a damaged copy of {found.name}: {'; '.join(report.problems)}. Remove it and fetch again.")
+        raise IntegrityError(
+            f"{folder} is a damaged copy of {found.name}: {'; '.join(report.problems)}. Remove it and fetch again."
+        )
 
 
 def _unsealed(found: remote.RemoteZoo) -> dict[str, int]:

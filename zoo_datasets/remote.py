@@ -116,7 +116,9 @@ def resolve(name: str, revision: str | None) -> str:
         with _reachable():
             commit = _api().dataset_info(name, revision=revision, timeout=PATIENCE_S).sha
     except hub_errors.GatedRepoError:
-        raise ZooNotFoundError(f"Zoo {name!r} is gated: accept its terms on the Hub and log in (`hf auth login`).") from None
+        raise ZooNotFoundError(
+            f"Zoo {name!r} is gated: accept its terms on the Hub and log in (`hf auth login`)."
+        ) from None
     except hub_errors.RepositoryNotFoundError:
         raise ZooNotFoundError(
             f"No zoo {name!r}: no such folder under {Path.cwd()}, no such dataset on the Hub ({_api().endpoint}). "
@@ -140,7 +142,9 @@ def zoos_of(owner: str) -> list[tuple[str, str]]:
         with _reachable():
             found = list(_api().list_datasets(author=owner, full=True))
     except _Unreachable as error:
-        raise ZooNotFoundError(f"No folder {owner!r}, and the Hub does not list datasets of that owner ({error}).") from error
+        raise ZooNotFoundError(
+            f"No folder {owner!r}, and the Hub does not list datasets of that owner ({error})."
+        ) from error
     return sorted((d.id, d.sha or "") for d in found if "weightzoo" in (d.tags or []))
 
 
@@ -251,7 +255,9 @@ def _append(url: str, part: Path, size: int) -> None:
                     if out.tell() > size:
                         return  # longer than sealed; the caller finds it false
         except _Missing:
-            raise ZooNotFoundError(f"{url} is not there, though the zoo's manifest names it. Its publishing was not finished.") from None
+            raise ZooNotFoundError(
+                f"{url} is not there, though the zoo's manifest names it. Its publishing was not finished."
+            ) from None
         except _Unreachable as error:
             problem = str(error)
         idle = 0 if part.stat().st_size > most else idle + 1
@@ -277,7 +283,9 @@ def _range(url: str, span: hub.Span, size: int, direct: str = "") -> tuple[bytes
         try:
             with _stream(url if attempt else direct or url, span) as response:
                 if response.status_code != 206:
-                    raise ZooNotFoundError(f"{url} does not serve ranges. Fetch the zoo whole: `python -m zoo_datasets download`.")
+                    raise ZooNotFoundError(
+                        f"{url} does not serve ranges. Fetch the zoo whole: `python -m zoo_datasets download`."
+                    )
                 _check_total(response, url, size)
                 data = b"".join(response.iter_bytes())
             if len(data) == length:

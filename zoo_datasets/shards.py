@@ -33,9 +33,7 @@ def header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def write(
-    path: Path, shapes: Mapping[str, tuple[int, int]], rows: Callable[[str], Iterator[np.ndarray]]
-) -> None:
+def write(path: Path, shapes: Mapping[str, tuple[int, int]], rows: Callable[[str], Iterator[np.ndarray]]) -> None:
     """A file of tensors [n, P] from iterators over their rows [P]; whole or not there. Raises OSError."""
     with files.atomic(path) as out:
         out.write(header(shapes))

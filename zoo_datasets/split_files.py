@@ -88,7 +88,9 @@ class Split:
         if {zoo_name(z) for z in zoos} >= set(self.zoos):
             missing = set(self.assignment) - {i for z in zoos for i in z.models["model_id"].to_pylist()}
             if missing:
-                raise IntegrityError(f"Split {self.name!r} names {len(missing)} models that are in no zoo ({min(missing)}, …).")
+                raise IntegrityError(
+                    f"Split {self.name!r} names {len(missing)} models that are in no zoo ({min(missing)}, …)."
+                )
 
     def save(self, path: Path | str) -> None:
         """Write `….json` or `….parquet`, whole or not at all; the same split, the same JSON. Raises OSError, ValueError."""
@@ -131,7 +133,9 @@ def load_split(path: Path | str) -> Split:
             raise
         raise IntegrityError(f"{path} is no split of a zoo, or damaged: {error}.") from None
     if not intact:
-        raise IntegrityError(f"{path} is damaged: its assignment is not the one that was saved. Fetch or make it again.")
+        raise IntegrityError(
+            f"{path} is damaged: its assignment is not the one that was saved. Fetch or make it again."
+        )
     return split
 
 
@@ -167,7 +171,9 @@ def stored(*zoos: ZooLike, name: str = "stored", version: int = 1) -> Split:
     return _split(name, version, zoos, {"maker": "stored"}, wanted)
 
 
-def by_group(*zoos: ZooLike, fractions: Mapping[str, float] | None = None, name: str = "by-group", version: int = 1) -> Split:
+def by_group(
+    *zoos: ZooLike, fractions: Mapping[str, float] | None = None, name: str = "by-group", version: int = 1
+) -> Split:
     """Whole groups by the hash of their key, shares by `fractions` (they add up to 1); any zoo, any time, the same.
 
     With few groups the shares are uneven. Raises GridError where a split stays empty.
@@ -273,7 +279,9 @@ def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> 
     shares = {s: given[s] for s in files.SPLITS if s in used and given.get(s, 0) > 0}
     total = sum(shares.values())
     if not shares or (fractions is not None and abs(total - 1) > 1e-9):
-        raise GridError(f"The fractions {dict(given)} add up to {total:g} over {', '.join(used)}; they must add up to 1.")
+        raise GridError(
+            f"The fractions {dict(given)} add up to {total:g} over {', '.join(used)}; they must add up to 1."
+        )
     return {s: v / total for s, v in shares.items()}
 
 
@@ -289,7 +297,7 @@ def _refuse_straddling(sides: Mapping[str, str], keys: Mapping[str, str], what: 
     if torn:
         raise GridError(
             f"{len(torn)} of {len(seen)} groups (models that share an init or a lineage) would fall on several sides by "
-            f"{what}, such as {torn[0]} on {', '.join(sorted(seen[torn[0]]))}. Use straddling=\"drop\" to leave out the "
+            f'{what}, such as {torn[0]} on {", ".join(sorted(seen[torn[0]]))}. Use straddling="drop" to leave out the '
             "models on the other sides, or hold out an axis that is not paired."
         )
 
@@ -301,7 +309,9 @@ def _split(
     found = set(sides.values())
     empty = [s for s in (wanted or rule.get("fractions", ())) if s not in found]
     if empty:
-        raise GridError(f"No model is left for {', '.join(empty)} in split {name!r}. Use more groups, or other shares or levels.")
+        raise GridError(
+            f"No model is left for {', '.join(empty)} in split {name!r}. Use more groups, or other shares or levels."
+        )
     return Split(name, version, {zoo_name(z): zoo_digest(z) for z in zoos}, dict(rule), dict(sides))
 
 

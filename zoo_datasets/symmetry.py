@@ -158,7 +158,9 @@ def _columns(architecture: models.Architecture, node: models.Node, units: int) -
 # ── permutations ──────────────────────────────────────────────────────────────────────
 
 
-def permute(weights: np.ndarray, layout: Collection[models.Entry], permutations: Mapping[str, np.ndarray]) -> np.ndarray:
+def permute(
+    weights: np.ndarray, layout: Collection[models.Entry], permutations: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Vectors [..., P] whose unit i is unit p[i] of `weights`, for p [units] or [..., units] of each group.
 
     The same bits in other places; `permute(·, layout, invert(permutations))` undoes it.
@@ -364,9 +366,7 @@ def match(weights: np.ndarray, reference: np.ndarray, architecture: models.Archi
     }  # fmt: skip
 
 
-def _match_one(
-    row: np.ndarray, reference: np.ndarray, known: tuple[Group, ...], buffers: np.ndarray
-) -> Permutations:
+def _match_one(row: np.ndarray, reference: np.ndarray, known: tuple[Group, ...], buffers: np.ndarray) -> Permutations:
     best: tuple[float, Permutations] | None = None
     ref = reference[None].astype(np.float64)
     for forward in (True, False):
@@ -386,9 +386,7 @@ def _match_one(
     return best[1]
 
 
-def _assign(
-    current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place], found: Permutations
-) -> bool:
+def _assign(current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place], found: Permutations) -> bool:
     """Best order of one group given the others, applied in place. True if it gains."""
     from scipy.optimize import linear_sum_assignment
 
@@ -432,7 +430,9 @@ def _matrix(weights: np.ndarray, layout: Collection[models.Entry]) -> tuple[np.n
     weights = np.asarray(weights, np.float32)
     width = max((e.end for e in layout), default=0)
     if weights.ndim == 0 or weights.shape[-1] != width:
-        raise ValueError(f"Weights have shape {weights.shape}; the layout has {width} values, so (..., {width}) is needed.")
+        raise ValueError(
+            f"Weights have shape {weights.shape}; the layout has {width} values, so (..., {width}) is needed."
+        )
     return weights, weights.reshape(math.prod(weights.shape[:-1]), width)
 
 

@@ -121,9 +121,7 @@ def tokens(
                 place += 1
     index = _padded(pieces)
     mask = index >= 0
-    return Tokens(
-        _gather(weights, index), mask, np.array(positions, np.int64).reshape(-1, 3), index, weights.shape[-1]
-    )
+    return Tokens(_gather(weights, index), mask, np.array(positions, np.int64).reshape(-1, 3), index, weights.shape[-1])
 
 
 def untokens(tokens: Tokens, values: np.ndarray | None = None, buffers: np.ndarray | None = None) -> np.ndarray:
@@ -262,7 +260,9 @@ def ungraph(graph: Graph) -> np.ndarray:
         ("node", graph.node_features, graph.node_source), ("edge", graph.edge_features, graph.edge_source),
     ):  # fmt: skip
         if features.shape[-2:] != source.shape:
-            raise ValueError(f"{name}_features have shape {features.shape}; (..., {source.shape[0]}, {source.shape[1]}) is needed.")
+            raise ValueError(
+                f"{name}_features have shape {features.shape}; (..., {source.shape[0]}, {source.shape[1]}) is needed."
+            )
     width = 1 + max(graph.node_source.max(initial=-1), graph.edge_source.max(initial=-1))
     out = np.zeros((*graph.node_features.shape[:-2], width), graph.node_features.dtype)
     out[..., graph.node_source[graph.node_mask]] = graph.node_features[..., graph.node_mask]
@@ -380,7 +380,9 @@ def trajectories(weights: Any, snapshots: pa.Table, by: str = "step") -> Traject
     if shape[1:] == (None,):
         raise ValueError("These weights mix layouts; take one layout at a time: weights.by_layout().")
     if len(shape) != 2 or shape[0] != len(snapshots):
-        raise ValueError(f"Weights have shape {shape}; for {len(snapshots)} rows of snapshots ({len(snapshots)}, P) is needed.")
+        raise ValueError(
+            f"Weights have shape {shape}; for {len(snapshots)} rows of snapshots ({len(snapshots)}, P) is needed."
+        )
     encoded = snapshots["model_id"].combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
@@ -398,7 +400,9 @@ def trajectories(weights: Any, snapshots: pa.Table, by: str = "step") -> Traject
     mask = np.zeros((len(ids), len(at)), bool)
     mask[model, place] = True
     if mask.sum() != len(model):
-        raise ValueError(f"{len(model) - mask.sum()} rows repeat a model at the same {by}: a trajectory has one snapshot each.")
+        raise ValueError(
+            f"{len(model) - mask.sum()} rows repeat a model at the same {by}: a trajectory has one snapshot each."
+        )
     rows = np.asarray(weights[np.arange(len(model))])
     values = np.zeros((*mask.shape, shape[1]), rows.dtype)
     values[model, place] = rows
@@ -439,7 +443,9 @@ def _checked(weights: np.ndarray, layout: Sequence[models.Entry]) -> np.ndarray:
     weights = np.asarray(weights)
     width = max((e.end for e in layout), default=0)
     if weights.ndim == 0 or weights.shape[-1] != width:
-        raise ValueError(f"Weights have shape {weights.shape}; the layout has {width} values, so (..., {width}) is needed.")
+        raise ValueError(
+            f"Weights have shape {weights.shape}; the layout has {width} values, so (..., {width}) is needed."
+        )
     return weights
 
 

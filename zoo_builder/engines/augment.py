@@ -12,7 +12,9 @@ from zoo_builder.engines.contract import Augmentation
 from zoo_datasets import streams
 
 
-def maps(augmentation: Augmentation, key: str, step: int, batch: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+def maps(
+    augmentation: Augmentation, key: str, step: int, batch: int, rows: int, columns: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Source row (B, rows) and source column (B, columns), int64, −1 where the fill goes."""
     words = streams.words(key, batch * 4, (step, 0, streams.AUGMENT)).reshape(batch, 4)
     top, mid = (words >> np.uint64(40)).astype(np.int64), (words >> np.uint64(16)).astype(np.int64) & 0xFFFFFF

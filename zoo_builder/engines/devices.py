@@ -22,7 +22,9 @@ def check(device: str) -> str:
     return device
 
 
-def check_supported(engine: str, architecture: Architecture, loss: str, augmentation: Augmentation, device: str) -> None:
+def check_supported(
+    engine: str, architecture: Architecture, loss: str, augmentation: Augmentation, device: str
+) -> None:
     """Raises GridError where a forced engine cannot train such a cohort."""
     if engine not in engines.ENGINES:
         raise GridError(unknown("engine", engine, ("auto", *engines.ENGINES)))

@@ -91,7 +91,8 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     first = cohort.runs[0].subset
     n = len(source.train.labels)
     examples = [
-        sources.training_examples(source.train.labels, source.n_classes, r.subset, r.keys["subset"]) for r in cohort.runs
+        sources.training_examples(source.train.labels, source.n_classes, r.subset, r.keys["subset"])
+        for r in cohort.runs
     ]
     pool = source.scaled(source.train.images)
     if first.trigger_frac:
@@ -264,9 +265,7 @@ class Trainer:
         order = np.stack([self._order(m, epoch)[begin:end] for m in range(len(self.runs))])  # (M, n)
         sizes = np.full(count, self.batch, np.int64)
         sizes[-1] = end - begin - self.batch * (count - 1)
-        lr = [
-            learning_rates(r, first, count, self.per_epoch, t) for r, t in zip(self.runs, self.total, strict=True)
-        ]
+        lr = [learning_rates(r, first, count, self.per_epoch, t) for r, t in zip(self.runs, self.total, strict=True)]
         bias = np.stack([self._bias_corrections(r, first, count) for r in self.runs])  # (M, 2, T)
         losses = self.backend.advance(
             Window(
