@@ -377,11 +377,9 @@ def test_a_row_gives_its_run_back(plan: Plan, axes: list[str], pair: bool, archi
     try:
         planned = plan(text + "".join(f"  {a}\n" for a in axes))
     except GridError as error:
-        assert (
-            "set the same thing" in str(error)
-            or "is given twice" in str(error)
-            or "fixed here and varied" in str(error)
-        )
+        expected = ("set the same thing", "is given twice", "fixed here and varied")
+        if not any(text in str(error) for text in expected):
+            raise
         return
     assert round_trip(planned) == planned
 
