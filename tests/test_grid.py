@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,10 +331,10 @@ def test_difference_names_what_two_recipes_disagree_about(load: Load) -> None:
     ours, theirs = load(FULL).document, load(FULL, "training.batch_size=8", "seed=1").document
     assert grid.difference(ours, theirs) == "`training.batch_size` is 8 there, 16 here; `seed` is 1 there, 7 here"
     assert grid.difference(ours, ours) == ""
-    assert grid.difference({"z": 1, "a": 1}, {"z": 1}) == "`a` is 'absent' there, 1 here"
-    assert grid.difference({"a": None}, {"a": {}}) == "`a` is {} there, None here"
+    assert grid.difference({"z": 1, "a": 1}, {"z": 1}) == "`a` is absent there, 1 here"
+    assert grid.difference({"a": None}, {"a": {}}) == "`a` is {} there, none here"
     assert (
-        grid.difference({"z": 1, "a": None}, {"z": 1.0}) == "`z` is 1.0 there, 1 here; `a` is 'absent' there, None here"
+        grid.difference({"z": 1, "a": None}, {"z": 1.0}) == "`z` is 1.0 there, 1 here; `a` is absent there, none here"
     )
     many = grid.difference({str(i): i for i in range(8)}, {"0": 0})
     assert many.endswith("; and 2 more")
@@ -360,3 +361,29 @@ def test_a_setting_that_an_axis_overrides_is_refused(load: Load) -> None:
         load("zoo: a/b\naxes: {lr: [1, 2]}\n", "lr=3")
     with pytest.raises(GridError, match="`subset_frac` is fixed here and varied by axis `subset`"):
         load("zoo: a/b\nsubset: {frac: 0.5}\naxes: {subset: [full, {classes: [0, 1]}]}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "axes: {dropout: [0.1, 0.5]}\narchitecture: [flatten, {linear: classes}]\n",
+            "has a layer `dropout` that takes it",
+        ),
+        ("activation: tanh\narchitecture: [flatten, {linear: classes}]\n", "has a layer `activation` that takes it"),
+        (
+            "axes: {subset: [full, {trigger_target: 1}]}\n",
+            "`trigger_target` needs a `trigger_frac` above 0 in the same level",
+        ),
+        ("subset: {trigger_size: 2}\n", "`trigger_size` is given, but no `trigger_frac` above 0"),
+        ("training: {min_epochs: 2}\n", "`min_epochs` needs `patience` or `target_loss`"),
+        ("axes: {init: [{kind: normal, low: 3}]}\n", "`init_low` is for `init_kind` uniform; this level has normal"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(load: Load, text: str, message: str) -> None:
+    with pytest.raises(GridError, match=re.escape(message)):
+        load("zoo: a/b\n" + text)
+
+
+def test_a_difference_is_not_in_the_order_of_keys() -> None:
+    assert grid.difference({"a": [{"x": 1, "y": 2}]}, {"a": [{"y": 2, "x": 1}]}) == ""

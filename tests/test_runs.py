@@ -190,7 +190,11 @@ def test_without_pairing_nothing_is_shared_but_the_subset_along_data_axes(plan: 
     ["subset_frac: [1, 0.5]", "label_noise_frac: [0, 0.1]", "trigger_frac: [0, 0.1]", "subset_classes: [null, [0, 1]]"],
 )
 def test_the_subset_stream_is_blind_to_every_data_axis(plan: Plan, axis: str) -> None:
-    planned = plan(f"zoo: a/b\nsplits: {{train: 1}}\nsubset: {{trigger_target: 1}}\naxes: {{{axis}}}\n")
+    planned = plan(
+        f"zoo: a/b\nsplits: {{train: 1}}\nsubset: {{trigger_target: 1}}\naxes: {{{axis}}}\n"
+        if "trigger" in axis
+        else f"zoo: a/b\nsplits: {{train: 1}}\naxes: {{{axis}}}\n"
+    )
     assert len(planned) == 2
     assert planned[0].keys["subset"] == planned[1].keys["subset"]
     assert planned[0].keys["init"] != planned[1].keys["init"]
@@ -338,7 +342,7 @@ EVERY_KIND = [
     "architecture: [mlp, [flatten, {linear: 8}, activation, {linear: classes}]]", "init_bias: [null, 0.5, 0]",
     "source: [digits, iris]", "source: [{id: digits, train: 10}]", "epochs: [1, 2]", "init_std: [null, 0.1]",
     "subset: [full, {frac: 0.5}, {classes: [0, 1], relabel: true}, {trigger_frac: 0.1, trigger_target: 0, trigger_value: 0.5}]",
-    "subset: [{trigger_size: 7}, {trigger_frac: 0.1, trigger_target: 3}]",
+    "subset: [{frac: 0.7}, {trigger_frac: 0.1, trigger_target: 3}]",
     "init: [normal, {uniform: [-1, 1]}, {normal: 0.1, bias: 0}, {constant: 0.1, bias: 0.01}, orthogonal]",
     "schedule: [constant, cosine, {kind: step, gamma: 0.1}, {kind: exponential, gamma: 0.9}]",
     "augmentation: [none, {shift: 1, flip: true}, {noise_std: 0.1}]",

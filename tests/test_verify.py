@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from zoo_builder import fingerprint, status, verify
+from zoo_builder import estimate, fingerprint, status, verify
 from zoo_builder.plan import Plan
 from zoo_datasets import check, files, shards
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
@@ -275,3 +275,19 @@ def test_status_of_a_finished_zoo(tiny_zoo: Path) -> None:
 def test_status_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZooNotFoundError, match="holds no zoo and no build"):
         status.describe(files.ZooPaths(tmp_path))
+
+
+# ── plan ──
+
+
+def test_a_plan_of_no_training_and_a_late_snapshot_are_said(
+    make_plan: Callable[..., Plan], caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = list(estimate.describe(make_plan("training.epochs=0"), 2))
+    assert lines[0] == "16 models, 4 cohorts, 610 parameters each"
+    assert "snapshots at epochs 1, 2 are after the end of training; not taken" in caplog.text
+
+
+def test_a_trigger_that_does_not_fit_is_found_by_the_plan(make_plan: Callable[..., Plan]) -> None:
+    with pytest.raises(GridError, match="trigger_size 9"):
+        make_plan("axes.subset=[full, {trigger_frac: 0.1, trigger_target: 1, trigger_size: 9}]")

@@ -149,6 +149,8 @@ def _status(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from zoo_builder import verify
 
+    if options.retrain < 0:
+        raise GridError(f"--retrain {options.retrain}: a number of models is needed.")
     if options.rebuild:
         report = verify.rebuild(Path(options.path), data=options.data, workers=options.workers, out=options.out)
     else:

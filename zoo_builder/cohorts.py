@@ -61,6 +61,7 @@ def group(
         shape = streams.digest([run.settings[name] for name in _SHAPE])
         if shape not in known:
             source = source_of(run.source)
+            sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
             found = (architecture(run, source), n_train(run, source), source.sha256)
             _check_batch_norm(run, *found[:2])
             known[shape] = (streams.digest([*map(str, found[1:]), found[0].id, *_alike(run)]), found)

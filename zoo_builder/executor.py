@@ -13,7 +13,9 @@ import collections
 import dataclasses
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -102,11 +104,12 @@ class OnRay:
         self.ray = ray
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         if address:
-            import zoo_builder
-            import zoo_datasets
-
-            options = {"address": address, "log_to_driver": False, "logging_level": "ERROR",
-                       "runtime_env": {"py_modules": [zoo_builder, zoo_datasets]}}  # fmt: skip
+            options = {
+                "address": address,
+                "log_to_driver": False,
+                "logging_level": "ERROR",
+                "runtime_env": {"py_modules": _our_packages(self._staging())},
+            }
         else:
             options["num_cpus"] = workers or len(os.sched_getaffinity(0))
         try:
@@ -135,6 +138,10 @@ class OnRay:
         except BaseException:
             ray.shutdown()
             raise
+
+    def _staging(self) -> Path:
+        self.staging = tempfile.TemporaryDirectory(prefix="weightzoo-")
+        return Path(self.staging.name)
 
     def _probe(self, folder: Path) -> None:
         """Every node must write where the driver reads: an unshared disk would lose the work."""
@@ -181,6 +188,23 @@ class OnRay:
             self.ray.cancel(ref, force=True)
         self.pending.clear()
         self.ray.shutdown()
+
+
+def _our_packages(folder: Path) -> list[str]:
+    """Copies of our packages for the nodes of a cluster, each whole in one folder.
+
+    An editable install keeps the compiled kernels apart from the sources; Ray sends folders.
+    """
+    import zoo_builder
+    import zoo_datasets
+
+    copies = []
+    for package in (zoo_builder, zoo_datasets):
+        for part in package.__path__:
+            ignored = shutil.ignore_patterns("__pycache__", "*.cpp", "*.h")
+            shutil.copytree(part, folder / package.__name__, dirs_exist_ok=True, ignore=ignored)
+        copies.append(str(folder / package.__name__))
+    return copies
 
 
 def _call(work: Work, item: Any, shared: Any) -> Any:

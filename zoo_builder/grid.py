@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_builder import recipe_yaml, settings
-from zoo_datasets import streams
+from zoo_datasets import models, streams
 from zoo_datasets.errors import GridError, unknown
 
 # Bumped when the same recipe would give other networks: it enters every cohort's id.
@@ -33,6 +33,7 @@ TOP_LEVEL = (
     "zoo", "source", "architecture", "activation", "dropout", "init", "axes", "sample", "replicates", "paired",
     "training", "augmentation", "subset", "snapshots", "splits", "seed", "cohort_size", "limit", "description", "license",
 )  # fmt: skip
+MOST_SHOWN = 100  # characters of a value in a message
 REPLICATES = ("init", "order", "subset")
 DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer")
 SCHEDULES = ("epochs", "steps", "log_steps", "evenly", "every_epoch")
@@ -120,11 +121,19 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     a, b = _flat(ours), _flat(theirs)
 
     def shown(values: dict[str, Any], key: str) -> str:
-        return repr(values.get(key, "absent"))  # as text: 1 and 1.0 are other recipes
+        if key not in values:
+            return "absent"
+        value = values[key]  # as JSON: 1 and 1.0 are other recipes, another order of keys is not
+        text = streams.canonical_json(value) if value is not None else "none"
+        return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"
 
-    changed = [k for k in dict.fromkeys([*a, *b]) if shown(a, k) != shown(b, k)]
-    rows = [f"`{k}` is {shown(b, k)} there, {shown(a, k)} here" for k in changed[:5]]
+    changed = [k for k in dict.fromkeys([*a, *b]) if k not in a or k not in b or _text(a[k]) != _text(b[k])]
+    rows = [f"`{k.removeprefix('document.')}` is {shown(b, k)} there, {shown(a, k)} here" for k in changed[:5]]
     return "; ".join(rows) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+
+
+def _text(value: Any) -> str:
+    return streams.canonical_json(value)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -262,6 +271,31 @@ class _Reader:
                 raise GridError(
                     f"{self.where(*path)}: `{name}` is given, but nothing in this recipe uses it: it is for "
                     f"`{on}` {' or '.join(allowed)}."
+                )
+
+        fraction = [lv.values.get("trigger_frac") for a in (*grid.axes, *grid.draws) for lv in a.levels]
+        drawn = any(d.name == "trigger_frac" for d in grid.draws)
+        for name in set(given) & set(settings.TRIGGER):
+            if not (grid.fixed["trigger_frac"] or any(fraction) or drawn):
+                raise GridError(f"{self.where(*given[name])}: `{name}` is given, but no `trigger_frac` above 0.")
+        if "min_epochs" in given and not any(
+            grid.fixed[n] is not None or n in grid.axis_names for n in ("patience", "target_loss")
+        ):
+            raise GridError(f"{self.where(*given['min_epochs'])}: `min_epochs` needs `patience` or `target_loss`.")
+        self._unused_layers(grid, given)
+
+    def _unused_layers(self, grid: Grid, given: Mapping[str, tuple[str, ...]]) -> None:
+        """Raises GridError for a dropout rate or an activation that no architecture has a layer for."""
+        varied = [lv.values for a in (*grid.axes, *grid.draws) for lv in a.levels if "architecture" in lv.values]
+        lists = [v["architecture"] for v in varied or [grid.fixed]]
+        layers = [x for y in lists for x in (models.PRESETS[y] if isinstance(y, str) else y)]
+        for name in ("dropout", "activation"):
+            bare = any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in layers)
+            axis = next((a for a in (*grid.axes, *grid.draws) if name in _touched(a)), None)
+            if not bare and (axis is not None or name in given):
+                place = self._at(axis) if axis is not None else self.where(*given[name])
+                raise GridError(
+                    f"{place}: `{name}` is given, but no architecture of this recipe has a layer `{name}` that takes it."
                 )
 
     def _given(self) -> dict[str, tuple[str, ...]]:

@@ -73,4 +73,21 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
         return name
 
     made = cohorts.group(planned, recipe.cohort_size, source_of, choose, device)
+    for text in dict.fromkeys(filter(None, map(_beyond_budget, made))):
+        log.warning("%s", text)
     return Plan(recipe, planned, made, loaded)
+
+
+def _beyond_budget(cohort: Cohort) -> str | None:
+    """A warning where a schedule asks for snapshots after the end of training."""
+    kind, wanted = next(iter(cohort.runs[0].snapshots.items()))
+    if kind not in ("epochs", "steps"):
+        return None
+    per_epoch = -(-cohort.n_train // cohort.batch_size)
+    unit = per_epoch if kind == "epochs" else 1
+    late = [n for n in wanted if n * unit > max(cohort.steps)]
+    return (
+        f"snapshots at {kind} {', '.join(f'{n:g}' for n in late)} are after the end of training; not taken"
+        if late
+        else None
+    )

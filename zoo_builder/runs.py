@@ -32,8 +32,6 @@ ID_DIGITS = 16
 # all three are what differs between two trainings from one start on one data set.
 STREAMS = {"init": "init", "order": "order", "subset": "subset", "augment": "order", "dropout": "order"}
 
-_TRIGGER = ("trigger_target", "trigger_size", "trigger_value", "trigger_position")
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -64,7 +62,7 @@ class Run:
     @property
     def subset(self) -> Subset:
         s = self.settings
-        trigger = {k: s[k] for k in _TRIGGER if s[k] is not None}
+        trigger = {k: s[k] for k in settings.TRIGGER if s[k] is not None}
         return Subset(
             frac=s["subset_frac"], classes=s["subset_classes"], relabel=s["subset_relabel"],
             label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"], **trigger,
@@ -165,7 +163,7 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
         if values[on] not in allowed:
             result[name] = None
     if values["trigger_frac"] == 0:
-        result |= dict.fromkeys(_TRIGGER)
+        result |= dict.fromkeys(settings.TRIGGER)
     if values["init_bias"] is None:
         preset = values["architecture"]
         result["init_bias"] = models.PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0

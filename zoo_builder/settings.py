@@ -76,8 +76,8 @@ _TABLE = (
     Setting("optimizer", "training.optimizer", "choice", "adam", "update rule, as torch.optim", choices=OPTIMIZERS),
     Setting("lr", "training.lr", "float", 1e-3, "learning rate at the start", 0),
     Setting("momentum", "training.momentum", "float", 0.9, "of `momentum` and `nesterov`", 0, 1),
-    Setting("beta1", "training.beta1", "float", 0.9, "of `adam` and `adamw`", 0, 1 - 1e-9),
-    Setting("beta2", "training.beta2", "float", 0.999, "of `adam` and `adamw`", 0, 1 - 1e-9),
+    Setting("beta1", "training.beta1", "float", 0.9, "of `adam` and `adamw`", 0, 0.999999),
+    Setting("beta2", "training.beta2", "float", 0.999, "of `adam` and `adamw`", 0, 0.999999),
     Setting("alpha", "training.alpha", "float", 0.99, "of `rmsprop`", 0, 1),
     Setting("eps", "training.eps", "float", 1e-8, "of `adam`, `adamw` and `rmsprop`", 0),
     Setting("weight_decay", "training.weight_decay", "float", 0.0, "added to the gradient; decoupled in `adamw`", 0),
@@ -128,6 +128,9 @@ APPLIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "init_std": ("init_kind", ("normal",)),
     "init_value": ("init_kind", ("constant",)),
 }
+
+# What a trigger is; without a `trigger_frac` they mean nothing.
+TRIGGER = ("trigger_target", "trigger_size", "trigger_value", "trigger_position")
 
 # Axes whose level sets several settings: axis name → the block its keys stand in.
 COMPOSITES = {"subset": "subset", "init": "init", "schedule": "training.schedule", "augmentation": "augmentation"}
@@ -185,7 +188,14 @@ def coerce(setting: Setting, value: Any, where: str) -> Any:
 def expand(axis: str, level: Any, where: str) -> dict[str, Any]:
     """What a level of an axis sets: {setting name: value in its type}. Raises GridError."""
     if axis in COMPOSITES:
-        return composite(axis, level, where)
+        values = composite(axis, level, where)
+        for name in (n for n, v in values.items() if v != SETTINGS[n].default):
+            on, allowed = APPLIES.get(name, ("", ()))
+            if on and values[on] not in allowed:
+                raise GridError(f"{where}: `{name}` is for `{on}` {' or '.join(allowed)}; this level has {values[on]}.")
+            if name in TRIGGER and not values["trigger_frac"]:
+                raise GridError(f"{where}: `{name}` needs a `trigger_frac` above 0 in the same level.")
+        return values
     if axis == "source" and isinstance(level, dict):
         if "id" not in level:
             raise GridError(f"{where}: a level of `source` needs its `id`, got {level!r}.")

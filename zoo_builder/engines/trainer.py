@@ -288,7 +288,7 @@ class Trainer:
             beta = run.settings[name]
             if beta is not None:
                 if beta not in self.powers:
-                    self.powers[beta] = np.multiply.accumulate(np.full(max(self.total), beta))
+                    self.powers[beta] = np.multiply.accumulate(np.full(max(*self.total, self.per_epoch), beta))
                 result[i] = 1.0 - self.powers[beta][first : first + count]
         return result
 
