@@ -139,3 +139,14 @@ class Backend(Protocol):
         int32 model m sees `images[rows[m]]`. Returns (M, n or k, C) float32.
         """
         ...
+
+
+def check_batches(architecture: Architecture, window: Window) -> None:
+    """Raises ValueError where batch statistics would be those of a single value, as PyTorch does."""
+    lone = np.flatnonzero(window.batch_sizes == 1)
+    for node in architecture.nodes if len(lone) else ():
+        if node.op == "batch_norm" and all(n == 1 for n in node.shape[1:]):
+            raise ValueError(
+                f"Step {window.first_step + int(lone[0])} has a batch of one example, and {node.name} needs more than "
+                "one value per channel. Use a batch size that leaves no last batch of one."
+            )

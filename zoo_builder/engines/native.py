@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Window
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Window, check_batches
 from zoo_datasets import models, streams
 from zoo_datasets.models import Architecture
 
@@ -123,7 +123,7 @@ class NativeBackend:
     def advance(self, window: Window) -> np.ndarray:
         """As the contract says. After a KeyboardInterrupt only `load_state` makes the state whole again."""
         job, o = self._job, self._job.optimizers
-        _check_batches(job.architecture, window)
+        check_batches(job.architecture, window)
         losses = np.full((job.n_models, len(window.batch_sizes)), np.nan, np.float32)
         settings = (o.momentum, o.beta1, o.beta2, o.eps, o.alpha, o.weight_decay, o.clip_norm)
         self._kernels.advance(
@@ -164,17 +164,6 @@ def _plan(job: Job) -> tuple[Any, ...]:
     return (
         layers, rates, flat, architecture.n_params, loss, constants, (a.shift, a.crop, a.flip), list(a.noise), list(a.fill),
     )  # fmt: skip
-
-
-def _check_batches(architecture: Architecture, window: Window) -> None:
-    """Raises ValueError where batch statistics would be those of a single value, as PyTorch does."""
-    lone = np.flatnonzero(window.batch_sizes == 1)
-    for node in architecture.nodes if len(lone) else ():
-        if node.op == "batch_norm" and all(n == 1 for n in node.shape[1:]):
-            raise ValueError(
-                f"Step {window.first_step + int(lone[0])} has a batch of one example, and {node.name} needs more than "
-                "one value per channel. Use a batch size that leaves no last batch of one."
-            )
 
 
 def _shape_before(architecture: Architecture, node: models.Node) -> tuple[int, ...]:

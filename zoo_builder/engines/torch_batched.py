@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, vmap
 
 from zoo_builder.engines import torch_common as common
-from zoo_builder.engines.contract import Job, Window
+from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
 from zoo_datasets import modules
 from zoo_datasets.models import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Architecture, Node
@@ -78,7 +78,7 @@ class TorchBatched:
         self._state.load(state)
 
     def advance(self, window: Window) -> np.ndarray:
-        common.check_batches(self._job.architecture, window)
+        check_batches(self._job.architecture, window)
         losses = np.full((self._job.n_models, len(window.batch_sizes)), np.nan, np.float32)
         for cohort in self._active(window.active):
             cohort.load(self._state)

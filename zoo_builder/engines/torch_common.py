@@ -83,17 +83,6 @@ class State:
             tensor.copy_(torch.tensor(state[name], dtype=torch.float32))
 
 
-def check_batches(architecture: Architecture, window: Window) -> None:
-    """Raises ValueError where batch statistics would be those of a single value."""
-    lone = np.flatnonzero(window.batch_sizes == 1)
-    for node in architecture.nodes if len(lone) else ():
-        if node.op == "batch_norm" and all(n == 1 for n in node.shape[1:]):
-            raise ValueError(
-                f"Step {window.first_step + int(lone[0])} has a batch of one example, and {node.name} needs more than "
-                "one value per channel. Use a batch size that leaves no last batch of one."
-            )
-
-
 # ── draws ─────────────────────────────────────────────────────────────────────────────
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from zoo_builder.engines import torch_common as common
-from zoo_builder.engines.contract import Job, Window
+from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_datasets.modules import Network
 
 # Samples per forward of `logits`: large enough to hide call overhead, small enough for the cache.
@@ -53,7 +53,7 @@ class TorchLoop:
         self._state.load(state)
 
     def advance(self, window: Window) -> np.ndarray:
-        common.check_batches(self._job.architecture, window)
+        check_batches(self._job.architecture, window)
         losses = np.full((self._job.n_models, len(window.batch_sizes)), np.nan, np.float32)
         for model in np.flatnonzero(window.active):
             losses[model] = self._train(int(model), window)
