@@ -8,7 +8,6 @@ private parts are removed.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,8 +22,6 @@ from zoo_builder.grid import Axis
 from zoo_builder.plan import Plan
 from zoo_datasets import card, files, models, schema, shards, splits
 from zoo_datasets.streams import canonical_json
-
-log = logging.getLogger("zoo_builder")
 
 MOST_SHARD_BYTES = 4_000_000_000  # the Hub takes 5 GB a file
 MOST_INLINE_BYTES = 2_000_000_000  # above, the default config would be slow to open
