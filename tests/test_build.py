@@ -121,9 +121,9 @@ def test_the_same_recipe_on_a_sealed_zoo_says_that_it_is_there(
 @pytest.mark.parametrize(
     ("changes", "limit", "difference"),
     [
-        (["training.epochs=3"], None, "`document.training.epochs` is 2 there, 3 here"),
-        (["seed=7"], None, "`document.seed` is 'absent' there, 7 here"),
-        ([], 8, "`document.limit` is 'absent' there, 8 here"),
+        (["training.epochs=3"], None, "`training.epochs` is 2 there, 3 here"),
+        (["seed=7"], None, "`seed` is absent there, 7 here"),
+        ([], 8, "`limit` is absent there, 8 here"),
     ],
 )
 def test_another_recipe_is_refused_and_says_what_differs(
@@ -139,7 +139,7 @@ def test_another_recipe_is_refused_and_says_what_differs(
 
 
 def test_another_engine_is_another_recipe(make_plan: Callable[..., plan.Plan], tiny_zoo: Path) -> None:
-    with pytest.raises(BuildError, match=r"`engines` is \['\w+ on cpu'\] there, \['torch_loop on cpu'\] here"):
+    with pytest.raises(BuildError, match=r'`engines` is \["\w+ on cpu"\] there, \["torch_loop on cpu"\] here'):
         build(
             make_plan(engine="torch_batched" if "torch_loop" in str(make_plan().identity) else "torch_loop"), tiny_zoo
         )

@@ -167,7 +167,7 @@ def test_limit_and_set_are_part_of_the_recipe(command: Callable[..., Any], tiny_
     code, said, err = command("--grid", tiny_grid, "--out", out, "--workers", 0)
     assert (code, said) == (1, "")
     assert "holds the zoo of another recipe: " in err
-    assert "`document.limit` is 12 there" in err
+    assert "`limit` is 12 there" in err
     assert command("--grid", out / "grid.yaml", "--out", tmp_path / "again", "--workers", 0)[0] == 0
 
 
