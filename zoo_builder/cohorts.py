@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from zoo_builder import runs as runs_module
@@ -150,7 +150,3 @@ def augmentation_of(run: Run, source: sources.Source) -> Augmentation:
     noise = tuple(s["augment_noise_std"] / std for _, std in pairs) if s["augment_noise_std"] else ()
     fill = tuple(-mean / std for mean, std in pairs)
     return Augmentation(s["augment_shift"], s["augment_crop"], s["augment_flip"], noise, fill)
-
-
-def by_id(cohorts: list[Cohort]) -> Mapping[str, Cohort]:
-    return {c.id: c for c in cohorts}

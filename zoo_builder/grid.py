@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -496,10 +495,3 @@ def _extremes(axis: Axis | Draw) -> list[Mapping[str, Any]]:
         return [level.values for level in axis.levels]
     assert isinstance(axis, Draw)
     return [{axis.name: axis.low}, {axis.name: axis.high}]
-
-
-def points(grid: Grid) -> int:
-    """How many points the recipe has, before replicates."""
-    if grid.sample_models:
-        return grid.sample_models
-    return math.prod(len(a.levels) for a in grid.axes)
