@@ -1,4 +1,4 @@
-"""`python -m zoo_datasets`: check, download, list, publish, show.
+"""`python -m zoo_datasets`: analyze, check, download, list, publish, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
 Exit codes: 0 done, 1 failed or found damage, 2 a mistake in the call, 130 interrupted.
@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed or found damage, 2 a mistake in the call, 130 inter
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_datasets import card, files, hub
+from zoo_datasets.analysis import ANALYSES
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 
 log = logging.getLogger("zoo_datasets")
@@ -54,6 +56,27 @@ def _parser() -> argparse.ArgumentParser:
         arguments(verb)
         verb.set_defaults(run=run)
     return parser
+
+
+# ── analyze ──
+
+
+def _analyze_arguments(verb: argparse.ArgumentParser) -> None:
+    names = verb.add_subparsers(dest="analysis", required=True, metavar="{" + ",".join(ANALYSES) + "}")
+    for name, help in ANALYSES.items():
+        own = names.add_parser(name, help=help, description=help[0].upper() + help[1:])
+        own.add_argument("path", metavar="ZOO", help="a folder, or owner/name on the Hub")
+        own.add_argument("--out", metavar="DIR", type=Path, help="where results go (default: analysis/<zoo>/<analysis>/ here)")
+        own.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
+        own.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="only warnings and the result")
+        importlib.import_module(f"zoo_datasets.analysis.{name}").arguments(own)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    report = importlib.import_module(f"zoo_datasets.analysis.{options.analysis}").run(options)
+    for path in report.written:
+        print(path)
+    return 0
 
 
 # ── check ──
@@ -242,6 +265,7 @@ def _bytes(n: float) -> str:
 
 # Each verb: what it does, its arguments, and the function that does it.
 VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "analyze": ("study a zoo: numbers, tables and pictures", _analyze_arguments, _analyze),
     "check": ("compare every byte of a zoo with its manifest", _check_arguments, _check),
     "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
     "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),

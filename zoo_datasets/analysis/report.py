@@ -1,0 +1,80 @@
+"""Numbers, tables and figures → the files of an analysis.
+
+Everything of one analysis lies in one folder: `numbers.json`, one Parquet file per table,
+each figure as PNG and SVG. The JSON records what was analyzed, with which settings, seed and
+versions: the same call on the same zoo gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo_datasets import files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from zoo_datasets.zoo import Zoo
+
+VERSIONS = ("numpy", "scipy", "scikit-learn", "matplotlib", "umap-learn", "CMGDB")
+DPI = 150  # of PNG files: 1,200 pixels across a figure of eight inches
+
+
+class Report:
+    """The folder an analysis writes to, with what it found so far in `numbers`."""
+
+    def __init__(self, analysis: str, zoos: list[Zoo], settings: Mapping[str, Any], out: Path | None = None) -> None:
+        # By default one folder per zoo and analysis, where the user works.
+        self.folder = out or Path("analysis", zoos[0].name, analysis)
+        self.written: list[Path] = []
+        self.numbers: dict[str, Any] = {
+            "analysis": analysis,
+            "zoos": [{"name": z.name, "digests": z.manifest["digests"]} for z in zoos],
+            "settings": dict(settings),
+            "versions": versions(),
+        }
+
+    def table(self, name: str, table: pa.Table) -> None:
+        """Keep a table as `name`.parquet."""
+        import pyarrow.parquet as pq
+
+        with files.atomic(self._path(f"{name}.parquet")) as out:
+            pq.write_table(table, out)
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Keep a figure as `name`.png and `name`.svg, and close it."""
+        import matplotlib
+        import matplotlib.pyplot as plt
+
+        # Neither date nor random ids: the same figure, the same bytes.
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+                with files.atomic(self._path(f"{name}.{kind}")) as out:
+                    figure.savefig(out, format=kind, dpi=DPI, bbox_inches="tight", metadata=metadata)
+        plt.close(figure)
+
+    def close(self) -> None:
+        """Write `numbers.json`, last: it means that the rest is there."""
+        files.write_json(self._path("numbers.json"), self.numbers)
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        self.written.append(path)
+        return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries at hand."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
