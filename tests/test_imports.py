@@ -26,7 +26,7 @@ FLOOR = {
     "scoring": "exact",
     "splits": "errors streams",
     "shards": "errors files",
-    "examples": "errors streams",
+    "examples": "errors exact streams",
     "pictures": "errors",
     "sources": "errors streams schema pictures examples",
     "modules": "models",

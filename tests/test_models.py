@@ -324,3 +324,41 @@ def test_a_layer_more_leaves_the_draws_of_the_others_alone() -> None:
     normed = models.build([{"conv": 4}, "batch_norm", "activation", "flatten", {"linear": "classes"}], MNIST, 10)
     a, b = (models.unflatten(models.initialize(x, KEY, "normal"), x.layout) for x in (plain, normed))
     assert all((a[name] == b[name]).all() for name in a)
+
+
+# --- the first and the last layer's own init ------------------------------------------------
+
+
+def weights_of(kind: str, **options: Any) -> dict[str, np.ndarray]:
+    layers = [{"conv": 4}, "activation", {"conv": 3}, "flatten", {"linear": "classes"}]
+    architecture = models.build(layers, (1, 8, 8), 5, "relu")
+    return models.unflatten(models.initialize(architecture, KEY, kind, **options), architecture.layout)
+
+
+def test_the_first_layer_can_have_an_init_of_its_own() -> None:
+    plain, own = weights_of("normal", std=0.5), weights_of("normal", std=0.5, first=models.LayerInit("uniform", -2, 2))
+    assert (own["conv1.weight"] == weights_of("uniform", low=-2, high=2)["conv1.weight"]).all()
+    assert [name for name in plain if (plain[name] != own[name]).any()] == ["conv1.weight"]
+
+
+def test_the_last_layer_can_have_one_too_and_takes_no_numbers_of_the_general_one() -> None:
+    own = weights_of("normal", std=0.5, mean=3.0, bias=0.25, last=models.LayerInit("normal"))
+    assert (own["linear1.weight"] == weights_of("normal")["linear1.weight"]).all()
+    assert (own["conv2.weight"] == weights_of("normal", std=0.5, mean=3.0)["conv2.weight"]).all()
+    assert (own["linear1.bias"] == 0.25).all()
+
+
+def test_a_single_layer_is_the_first() -> None:
+    architecture = models.build([{"linear": "classes"}], (4,), 3)
+    first, last = models.LayerInit("uniform", 1, 2), models.LayerInit("uniform", -2, -1)
+    assert models.initialize(architecture, KEY, "normal", first=first, last=last)[:12].min() >= 1
+    assert models.initialize(architecture, KEY, "normal", last=last)[:12].max() <= -1
+
+
+def test_softmax_is_over_channels_or_features() -> None:
+    network = modules.Network(
+        models.build([{"conv": 3}, "softmax", "flatten", {"linear": 4}, "softmax", {"linear": "classes"}], (1, 5, 5), 2)
+    )
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(network.get_submodule("activation1")(x).sum(1), torch.ones(2, 4, 4))
+    assert torch.allclose(network.get_submodule("activation2")(torch.randn(2, 4)).sum(1), torch.ones(2))

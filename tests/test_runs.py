@@ -346,12 +346,17 @@ EVERY_KIND = [
     "init: [normal, {uniform: [-1, 1]}, {normal: 0.1, bias: 0}, {constant: 0.1, bias: 0.01}, orthogonal]",
     "schedule: [constant, cosine, {kind: step, gamma: 0.1}, {kind: exponential, gamma: 0.9}]",
     "augmentation: [none, {shift: 1, flip: true}, {noise_std: 0.1}]",
+    "subset: [full, {rotate_degrees: 30}, {rotate_degrees: -15.5, frac: 0.5}]", "rotate_degrees: [0, 90]",
+    "init: [normal, {kind: glorot_uniform, first: {uniform: [-2, 2]}}, {normal: 0.1, last: glorot_normal}]",
+    "init_first_kind: [null, normal]",
 ]  # fmt: skip
 
 
 def round_trip(planned: list[Run]) -> list[Run]:
     """Runs → an Arrow table of factors and keys, as `models` has them → rows → runs."""
-    columns = {c.name: pa.array([runs.factors(r)[c.name] for r in planned], c.type) for c in runs.factor_columns()}
+    columns = {
+        c.name: pa.array([runs.factors(r)[c.name] for r in planned], c.type) for c in runs.factor_columns(planned)
+    }
     columns |= {
         "model_id": pa.array([r.id for r in planned]),
         "split": pa.array([r.split for r in planned]),
@@ -398,7 +403,18 @@ def test_rows_of_samples_and_of_plain_recipes_give_their_runs_back(plan: Plan, t
 
 def test_every_factor_has_a_column_of_its_type(plan: Plan) -> None:
     (run,) = plan("zoo: a/b\nsplits: {train: 1}\n")
-    assert set(runs.factors(run)) == {c.name for c in runs.factor_columns()} == {*SETTINGS, *runs.LABELS}
+    first = {name for name, s in SETTINGS.items() if not s.added}
+    assert set(runs.factors(run)) == {*SETTINGS, *runs.LABELS}
+    assert {c.name for c in runs.factor_columns([run])} == first | set(runs.LABELS)
+
+
+def test_a_setting_added_later_has_a_column_where_a_run_uses_it_and_changes_no_other_id(plan: Plan) -> None:
+    turned = plan("zoo: a/b\nsplits: {train: 1}\naxes: {subset: [full, {rotate_degrees: 30}]}\n")
+    upright = plan("zoo: a/b\nsplits: {train: 1}\naxes: {subset: [full, {frac: 0.5}]}\n")
+    assert {r.id for r in turned} & {r.id for r in upright} == {r.id for r in upright if r.axes["subset"] == "full"}
+    assert "rotate_degrees" in {c.name for c in runs.factor_columns(turned)}
+    assert [runs.factors(r)["rotate_degrees"] for r in turned if r.axes["subset"] != "full"] == [30.0]
+    assert {r.axes["subset"] for r in turned} == {"full", "rotate_degrees=30.0"}
 
 
 def test_the_dumped_document_gives_the_same_runs(plan: Plan, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from zoo_datasets.sources import (
     relabeled,
     stamp,
     training_examples,
+    training_images,
+    turned,
 )
 
 KEY = streams.stream_key(["test", "subset"])
@@ -688,3 +690,110 @@ def make_copy(tmp_path: Path) -> MakeCopy:
         return root
 
     return make
+
+
+# --- columns, published divisions, no validation -----------------------------------------
+
+
+def test_features_are_columns_of_a_table_by_name_or_place() -> None:
+    whole = load(SourceSpec("iris", train=75, test=75, validation=0))
+    for names in (("petal length", "petal width"), ("2", "3"), ("petal length (cm)", "3")):
+        two = load(SourceSpec("iris", train=75, test=75, validation=0, features=names))
+        assert two.input_shape == (2,)
+        assert (two.train.images == whole.train.images[:, 2:]).all()
+        assert two.sha256 != whole.sha256
+    backwards = load(SourceSpec("iris", features=("3", "2")))
+    assert (backwards.train.images == load(SourceSpec("iris")).train.images[:, [3, 2]]).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (SourceSpec("iris", features=("petal lenght",)), r"Unknown feature 'petal lenght' in source 'iris'.*`petal length`"),
+        (SourceSpec("iris", features=("2", "petal length")), "has a feature twice: 2, petal length"),
+        (SourceSpec("digits", features=("2",)), "'digits' has images; features are columns of a table"),
+        (SourceSpec("iris", validation=-1), "has validation -1; expected 0 or more"),
+    ],
+)  # fmt: skip
+def test_features_and_counts_that_a_source_cannot_give_are_refused(spec: SourceSpec, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        load(spec)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 12345])
+def test_a_split_seed_divides_as_scikit_learn_does(seed: int) -> None:
+    from sklearn.model_selection import train_test_split
+
+    source = load(SourceSpec("iris", train=60, test=75, validation=15, split_seed=seed))
+    train, test = train_test_split(np.arange(150), test_size=75, train_size=60, random_state=seed)
+    assert source.train.index.tolist() == train.tolist()
+    assert source.test.index.tolist() == test.tolist()
+    assert len({*source.train.index, *source.test.index, *source.validation.index}) == 150
+
+
+def test_a_split_seed_is_for_datasets_of_one_split(make_copy: MakeCopy) -> None:
+    with pytest.raises(GridError, match="has splits of its own; split_seed divides a dataset of one split"):
+        load(SourceSpec("me/tiny", split_seed=2), make_copy("me/tiny"))
+
+
+def test_a_source_may_have_no_validation_image() -> None:
+    for spec in (SourceSpec("iris", validation=0), SourceSpec("digits", validation=0)):
+        source = load(spec)
+        assert source.validation.images.shape == (0, *source.input_shape)
+        assert len(source.train.labels) + len(source.test.labels) == {"iris": 150, "digits": 1797}[spec.id]
+
+
+def test_what_came_after_the_first_zoos_is_in_a_manifest_only_where_it_is_used() -> None:
+    assert not {"features", "split_seed"} & set(SourceSpec("iris").given)
+    assert SourceSpec("iris", features=("2",), split_seed=2).given["features"] == ("2",)
+
+
+# --- rotation ----------------------------------------------------------------------------
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 2, 9, 12), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("degrees", [30.0, -30.0, 90.0, 7.25, 180.0, 359.0, -213.4])
+def test_a_turn_is_the_bilinear_one_of_scipy(degrees: float) -> None:
+    from scipy import ndimage
+
+    angle = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    middle = (np.array(PHOTOS.shape[2:]) - 1) / 2
+    for photo, found in zip(PHOTOS.reshape(-1, 9, 12), turned(PHOTOS, degrees).reshape(-1, 9, 12), strict=True):
+        wanted = ndimage.affine_transform(
+            photo.astype(float), matrix, middle - matrix @ middle, order=1, mode="grid-constant", cval=0.0
+        )
+        assert np.abs(found - wanted).max() <= 0.5 + 1e-6
+
+
+def test_a_quarter_turn_is_counterclockwise_and_exact() -> None:
+    square = PHOTOS[:, :, :, :9]
+    for quarters in range(-4, 5):
+        assert (turned(square, 90.0 * quarters) == np.rot90(square, quarters, axes=(2, 3))).all()
+    assert turned(square, 0.0) is square
+
+
+def test_turns_are_pinned() -> None:
+    digest = streams.digest([turned(PHOTOS, a).tobytes().hex() for a in (30.0, -12.5, 77.7)])
+    assert digest == "42b23ae34195fb9b63c9b655fcf0a631db9f2e67ea6300b1e7bbf8a1fe664eed"
+
+
+def test_a_table_cannot_be_turned() -> None:
+    with pytest.raises(GridError, match="rotate_degrees, which turn images; this source is a table"):
+        check_subset(Subset(rotate_degrees=10), 3, np.array([0, 1, 2]), (4,))
+    with pytest.raises(GridError, match="this source is a table"):
+        turned(np.zeros((3, 4), np.float32), 10)
+
+
+def test_training_images_are_turned_before_they_are_stamped() -> None:
+    source = load(SourceSpec())
+    subset = Subset(frac=0.1, rotate_degrees=30, trigger_frac=0.3, trigger_target=0, trigger_size=2)
+    examples = training_examples(source.train.labels, 10, subset, KEY)
+    assert examples.rotate_degrees == 30
+    shown = training_images(source, subset, examples)
+    upright = turned(source.train.images[examples.rows], 30)
+    assert (shown[~examples.poisoned] == upright[~examples.poisoned]).all()
+    assert (shown[examples.poisoned][:, :, -2:, -2:] == 16).all()
+    assert (shown[examples.poisoned][:, :, :-2] == upright[examples.poisoned][:, :, :-2]).all()
+    assert examples.poisoned.any()

@@ -58,12 +58,13 @@ def group(
     known: dict[str, tuple[str, tuple[Architecture, int, str]]] = {}
     for run in planned:
         # What is alike does not depend on the stream keys or the optimizer: work it out once.
-        shape = streams.digest([run.settings[name] for name in _SHAPE])
+        shape = streams.digest([run.settings.get(name) for name in _SHAPE])
         if shape not in known:
             source = source_of(run.source)
             sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
             found = (architecture(run, source), n_train(run, source), source.sha256)
             _check_batch_norm(run, *found[:2])
+            _check_stop_rule(run, source)
             known[shape] = (streams.digest([*map(str, found[1:]), found[0].id, *_alike(run)]), found)
         key, found = known[shape]
         facts[key] = found
@@ -80,9 +81,10 @@ def group(
 
 
 _DATA = ("source", "source_config", "source_train", "source_validation", "source_test", "scale", "source_mean",
-         "source_std", "resize", "channels", "image_column", "label_column")  # fmt: skip
+         "source_std", "resize", "channels", "image_column", "label_column", "source_features",
+         "source_split_seed")  # fmt: skip
 _AUGMENT = ("augment_shift", "augment_crop", "augment_flip", "augment_noise_std")
-_PATCH = ("trigger_size", "trigger_value", "trigger_position")
+_PATCH = ("trigger_size", "trigger_value", "trigger_position", "rotate_degrees")
 _SHAPE = (*_DATA, *_AUGMENT, *_PATCH, "architecture", "activation", "batch_size", "loss", "subset_frac",
           "subset_classes", "subset_relabel", "label_noise_frac", "trigger_frac", "trigger_target")  # fmt: skip
 
@@ -90,7 +92,7 @@ _SHAPE = (*_DATA, *_AUGMENT, *_PATCH, "architecture", "activation", "batch_size"
 def _alike(run: Run) -> list[Any]:
     """What all runs of a cohort share besides architecture, number of images and source."""
     relabelled = run.settings["subset_classes"] if run.settings["subset_relabel"] else None
-    return [relabelled, *(run.settings[k] for k in (*_DATA, *_AUGMENT, *_PATCH, "batch_size", "loss"))]
+    return [relabelled, *(run.settings.get(k) for k in (*_DATA, *_AUGMENT, *_PATCH, "batch_size", "loss"))]
 
 
 def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str) -> Cohort:
@@ -132,6 +134,13 @@ def _check_batch_norm(run: Run, arch: Architecture, n: int) -> None:
                 f"{node.name}: {n} training images in batches of {batch} leave a last batch of one, and batch norm over "
                 f"shape {node.shape} needs two. Use another `batch_size` or number of training images."
             )
+
+
+def _check_stop_rule(run: Run, source: sources.Source) -> None:
+    """Raises GridError where a stop rule would have no validation image to look at."""
+    for name in ("target_loss", "patience"):
+        if run.settings[name] is not None and not len(source.validation.labels):
+            raise GridError(f"`{name}` looks at validation images, and the source has none; ask for some.")
 
 
 def augmentation_of(run: Run, source: sources.Source) -> Augmentation:

@@ -475,13 +475,14 @@ class _Reader:
             for level in levels:
                 values |= level
             where = self._at(varied[0]) if varied else self.where("init")
-            kind, low, high = values["init_kind"], values["init_low"], values["init_high"]
-            if kind == "constant" and values["init_value"] is None:
+            if values["init_kind"] == "constant" and values["init_value"] is None:
                 raise GridError(f"{where}: init `constant` needs its value: `{{constant: 0.1}}`.")
-            if kind == "uniform" and (low is None) != (high is None):
-                raise GridError(f"{where}: init `uniform` has one of `low` and `high`; give both or neither.")
-            if kind == "uniform" and low is not None and not low < high:
-                raise GridError(f"{where}: init `uniform: [{low}, {high}]` needs low < high.")
+            for part in ("init", "init_first", "init_last"):
+                kind, low, high = (values[f"{part}_{name}"] for name in ("kind", "low", "high"))
+                if kind == "uniform" and (low is None) != (high is None):
+                    raise GridError(f"{where}: init `uniform` has one of `low` and `high`; give both or neither.")
+                if kind == "uniform" and low is not None and not low < high:
+                    raise GridError(f"{where}: init `uniform: [{low}, {high}]` needs low < high.")
 
 
 def _touched(axis: Axis | Draw) -> set[str]:

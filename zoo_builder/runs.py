@@ -57,6 +57,7 @@ class Run:
             id=s["source"], config=s["source_config"], train=s["source_train"], validation=s["source_validation"],
             test=s["source_test"], scale=s["scale"], mean=s["source_mean"], std=s["source_std"], resize=s["resize"],
             channels=s["channels"], image_column=s["image_column"], label_column=s["label_column"],
+            features=s.get("source_features"), split_seed=s.get("source_split_seed"),
         )  # fmt: skip
 
     @property
@@ -65,7 +66,8 @@ class Run:
         trigger = {k: s[k] for k in settings.TRIGGER if s[k] is not None}
         return Subset(
             frac=s["subset_frac"], classes=s["subset_classes"], relabel=s["subset_relabel"],
-            label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"], **trigger,
+            label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"],
+            rotate_degrees=s.get("rotate_degrees", 0.0), **trigger,
         )  # fmt: skip
 
 
@@ -167,32 +169,37 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["init_bias"] is None:
         preset = values["architecture"]
         result["init_bias"] = models.PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0
-    return result
+    return {k: v for k, v in result.items() if not settings.SETTINGS[k].added or v not in (None, _DEFAULT[k])}
 
 
 # ── run ↔ row ─────────────────────────────────────────────────────────────────────────
 
 LABELS = (*settings.COMPOSITES,)
+_DEFAULT = {name: s.default for name, s in settings.SETTINGS.items()}
 
 
-def factor_columns() -> list[Column]:
-    """The typed column of every setting, and of the composites' labels."""
-    columns = [Column(s.name, s.type, s.doc) for s in settings.SETTINGS.values()]
+def factor_columns(planned: Iterable[Run] = ()) -> list[Column]:
+    """The typed column of every setting, and of the composites' labels; of added settings where a run uses them."""
+    used = {name for run in planned for name in run.settings}
+    known = [s for s in settings.SETTINGS.values() if not s.added or s.name in used]
+    columns = [Column(s.name, s.type, s.doc) for s in known]
     return columns + [Column(name, pa.string(), f"label of `{name}`: all its settings in one") for name in LABELS]
 
 
 def factors(run: Run) -> dict[str, Any]:
     """The values of `factor_columns` for a run."""
-    row = {name: list(v) if isinstance(v, tuple) else v for name, v in run.settings.items()}
+    values = {name: s.default for name, s in settings.SETTINGS.items() if s.added} | dict(run.settings)
+    row = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
     return row | _labels(run.settings, ("architecture", *LABELS))
 
 
 def _labels(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
     """The labels of a run's levels, from its normalized settings alone."""
-    with_defaults = {k: settings.SETTINGS[k].default if v is None else v for k, v in values.items()}
+    with_defaults = {k: _DEFAULT[k] if v is None else v for k, v in values.items()}
     preset = values["architecture"] if isinstance(values["architecture"], str) else ""
     if values["init_bias"] == models.PRESET_BIAS.get(preset, 0.0):
         with_defaults["init_bias"] = None  # the preset's own bias is no deviation
+    values = _DEFAULT | dict(values)  # an axis may be a setting that is at its default here
     return {name: settings.label(name, with_defaults if name in LABELS else values) for name in names}
 
 
@@ -203,8 +210,10 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mappi
     """
     values: dict[str, Any] = {}
     for name, setting in settings.SETTINGS.items():
-        value = row[name]
-        values[name] = tuple(value) if setting.kind in ("ints", "floats") and value is not None else value
+        value = row.get(name) if setting.added else row[name]
+        if setting.added and value in (None, setting.default):
+            continue
+        values[name] = tuple(value) if isinstance(value, list) else value
     values["architecture"] = layer_lists.get(row["architecture"], row["architecture"])
     return Run(
         row["model_id"], values, {a: factor_label(a, row) for a in axes},

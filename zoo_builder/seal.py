@@ -145,7 +145,7 @@ class _Zoo:
 
     def _factors(self) -> dict[str, pa.Array]:
         rows = [runs.factors(run) for run in self.runs]
-        return {c.name: pa.array([r[c.name] for r in rows], c.type) for c in runs.factor_columns()}
+        return {c.name: pa.array([r[c.name] for r in rows], c.type) for c in runs.factor_columns(self.runs)}
 
     def models(self) -> pa.Table:
         """The `models` table without its weights, in the zoo's order."""
@@ -263,7 +263,7 @@ class _Zoo:
             "recipe_sha256": grid.digest,
             "axes": {axis.name: self._levels(axis) for axis in grid.axes}
             | {draw.name: "sample" for draw in grid.draws},
-            "factors": [c.name for c in runs.factor_columns()],
+            "factors": [c.name for c in runs.factor_columns(self.runs)],
             "counts": {
                 "models": {s: sum(r.split == s for r in self.runs) for s in self.splits},
                 "snapshots": {
@@ -283,7 +283,7 @@ class _Zoo:
             "sources": [
                 {
                     "id": spec.id,
-                    "spec": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(spec).items()},
+                    "spec": {k: list(v) if isinstance(v, tuple) else v for k, v in spec.given.items()},
                     "sha256": source.sha256,
                     "images": {p: len(getattr(source, p).labels) for p in files.SPLITS},
                     "input_shape": list(source.input_shape),

@@ -27,20 +27,22 @@ class Setting:
 
     name: str
     path: str
-    kind: str  # float, int, bool, str, choice, ints, floats, layers
+    kind: str  # float, int, bool, str, choice, ints, floats, names, layers
     default: Any
     doc: str
     low: float = -math.inf
     high: float = math.inf
     choices: tuple[str, ...] = ()
     axis: bool = True
+    # Came after the first zoos: at its default it is in no id and no table, so that theirs stay as they are.
+    added: bool = False
 
     @property
     def type(self) -> pa.DataType:
         """The type of its column."""
         return {
             "float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "ints": pa.list_(pa.int64()),
-            "floats": pa.list_(pa.float64()),
+            "floats": pa.list_(pa.float64()), "names": pa.list_(pa.string()),
         }.get(self.kind, pa.string())  # fmt: skip
 
 
@@ -49,12 +51,13 @@ SCHEDULES = ("constant", "step", "exponential", "cosine")
 LOSSES = ("cross_entropy", "mse")
 SCALES = ("none", "unit", "standardize")
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+LAYER_INITS = tuple(kind for kind in models.INITS if kind != "constant")
 
 _TABLE = (
     Setting("source", "source.id", "str", "digits", "`digits`, `iris`, or a Hugging Face dataset id"),
     Setting("source_config", "source.config", "str", None, "configuration of that dataset", axis=False),
     Setting("source_train", "source.train", "int", None, "training images taken from the source", 1),
-    Setting("source_validation", "source.validation", "int", None, "validation images", 1, axis=False),
+    Setting("source_validation", "source.validation", "int", None, "validation images; 0 for none", 0, axis=False),
     Setting("source_test", "source.test", "int", None, "test images", 1, axis=False),
     Setting("scale", "source.scale", "choice", "standardize", "how pixels become inputs", choices=SCALES),
     Setting("source_mean", "source.mean", "floats", None, "explicit mean per channel, of pixels in 0–1", axis=False),
@@ -63,6 +66,8 @@ _TABLE = (
     Setting("channels", "source.channels", "int", None, "images are converted to 1 or 3 channels", 1, 3),
     Setting("image_column", "source.image_column", "str", None, "image column, where it cannot be found", axis=False),
     Setting("label_column", "source.label_column", "str", None, "label column, where it cannot be found", axis=False),
+    Setting("source_features", "source.features", "names", None, "columns taken of a table, by name or place", axis=False, added=True),
+    Setting("source_split_seed", "source.split_seed", "int", None, "divide as scikit-learn's `train_test_split` of this `random_state`", 0, 2**32 - 1, axis=False, added=True),
     Setting("architecture", "architecture", "layers", "mlp", "a preset or a list of layers"),
     Setting("activation", "activation", "choice", "relu", "what `activation` layers are", choices=models.ACTIVATIONS),
     Setting("dropout", "dropout", "float", 0.0, "rate of `dropout` layers that have none of their own", 0, 0.999),
@@ -73,6 +78,12 @@ _TABLE = (
     Setting("init_std", "init.std", "float", None, "standard deviation of `normal`; default 1/√fan_in", 0),
     Setting("init_value", "init.value", "float", None, "value of `constant`"),
     Setting("init_bias", "init.bias", "float", None, "every bias at the start; default the preset's, else 0"),
+    Setting("init_first_kind", "init.first.kind", "choice", None, "distribution of the first layer's weights, where it has its own", choices=LAYER_INITS, added=True),
+    Setting("init_first_low", "init.first.low", "float", None, "lower end of its `uniform`", added=True),
+    Setting("init_first_high", "init.first.high", "float", None, "upper end of its `uniform`", added=True),
+    Setting("init_last_kind", "init.last.kind", "choice", None, "the same of the last layer, where it is not the first", choices=LAYER_INITS, added=True),
+    Setting("init_last_low", "init.last.low", "float", None, "lower end of its `uniform`", added=True),
+    Setting("init_last_high", "init.last.high", "float", None, "upper end of its `uniform`", added=True),
     Setting("optimizer", "training.optimizer", "choice", "adam", "update rule, as torch.optim", choices=OPTIMIZERS),
     Setting("lr", "training.lr", "float", 1e-3, "learning rate at the start", 0),
     Setting("momentum", "training.momentum", "float", 0.9, "of `momentum` and `nesterov`", 0, 1),
@@ -102,6 +113,7 @@ _TABLE = (
     Setting("subset_classes", "subset.classes", "ints", None, "only images of these classes"),
     Setting("subset_relabel", "subset.relabel", "bool", False, "number those classes 0, 1, … and shrink the head"),
     Setting("label_noise_frac", "subset.label_noise_frac", "float", 0.0, "part with a wrong label, nested", 0, 1),
+    Setting("rotate_degrees", "subset.rotate_degrees", "float", 0.0, "training images are turned counterclockwise", -360, 360, added=True),
     Setting("trigger_frac", "subset.trigger_frac", "float", 0.0, "part stamped with the trigger", 0, 1),
     Setting("trigger_target", "subset.trigger_target", "int", None, "label that stamped images get", 0),
     Setting("trigger_size", "subset.trigger_size", "int", 3, "side of the square trigger, in pixels", 1),
@@ -127,6 +139,10 @@ APPLIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "init_mean": ("init_kind", ("normal",)),
     "init_std": ("init_kind", ("normal",)),
     "init_value": ("init_kind", ("constant",)),
+    "init_first_low": ("init_first_kind", ("uniform",)),
+    "init_first_high": ("init_first_kind", ("uniform",)),
+    "init_last_low": ("init_last_kind", ("uniform",)),
+    "init_last_high": ("init_last_kind", ("uniform",)),
 }
 
 # What a trigger is; without a `trigger_frac` they mean nothing.
@@ -161,6 +177,11 @@ def coerce(setting: Setting, value: Any, where: str) -> Any:
         if not isinstance(value, bool):
             raise wrong("`true` or `false`")
         return value
+    if setting.kind == "names":
+        items = value if isinstance(value, list) else [value]
+        if not items or not all(isinstance(v, (str, int)) and not isinstance(v, bool) and v != "" for v in items):
+            raise wrong("a list of names or places")
+        return tuple(map(str, items))
     if setting.kind in ("ints", "floats"):
         items = [value] if number else value
         if not isinstance(items, list) or not items:
@@ -212,14 +233,29 @@ def composite(axis: str, level: Any, where: str) -> dict[str, Any]:
         level = {}
     if axis in ("init", "schedule") and isinstance(level, str):
         level = {"kind": level}
-    if axis == "init" and isinstance(level, dict) and "kind" not in level:
-        level = _init(level, where)
+    if axis == "init" and isinstance(level, dict):
+        level = _inits(level, where)
     if not isinstance(level, dict):
         raise GridError(f"{where}: a level of `{axis}` is a mapping, got {level!r}.")
     values = {BY_PATH[p].name: v for p, v in _block(block, level, where).items()}
     # A level says everything about its block: what it does not name is at its default.
     defaults = {s.name: s.default for s in _TABLE if s.path.startswith(block + ".")}
     return defaults | values
+
+
+def _inits(level: dict[str, Any], where: str) -> dict[str, Any]:
+    """The level in its plain spelling, `first` and `last` as keys `first.kind`, …"""
+    inner = {k: v for k, v in level.items() if k in ("first", "last")}
+    plain = {k: v for k, v in level.items() if k not in inner}
+    if "kind" not in plain:
+        plain = _init(plain, where)
+    for part, value in inner.items():
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, dict):
+            raise GridError(f"{where}: `{part}` is {value!r}; an init is needed, like `{{uniform: [-2, 2]}}`.")
+        plain |= {f"{part}.{k}": v for k, v in (value if "kind" in value else _init(value, where)).items()}
+    return plain
 
 
 def _init(level: dict[str, Any], where: str) -> dict[str, Any]:
@@ -286,7 +322,7 @@ def label(axis: str, values: Mapping[str, Any]) -> str:
     given = {
         s.path[len(block) + 1 :]: values[s.name]
         for s in _TABLE
-        if s.path.startswith(block + ".") and values[s.name] != s.default
+        if s.path.startswith(block + ".") and values.get(s.name, s.default) != s.default
     }
     if axis in ("init", "schedule"):
         kind = values[f"{axis}_kind"]

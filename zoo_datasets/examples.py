@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo_datasets import streams
+from zoo_datasets import exact, streams
 from zoo_datasets.errors import GridError, unknown
 
 SUBSET_TURN, NOISE_TURN, WRONG_LABEL_TURN, TRIGGER_TURN = range(4)
@@ -46,6 +46,7 @@ class Subset:
     trigger_size: int = 3  # pixels, a square
     trigger_value: float = 1.0  # fraction of the source's peak
     trigger_position: str = "bottom_right"
+    rotate_degrees: float = 0.0  # counterclockwise, all training images; before the trigger is stamped
 
     def in_play(self, n_classes: int) -> tuple[int, ...]:
         """The source's labels that the model trains on, ascending."""
@@ -60,6 +61,7 @@ class Examples:
     labels: np.ndarray  # (n,) int64, as trained: noise and trigger target in
     clean_labels: np.ndarray  # (n,) int64
     poisoned: np.ndarray  # (n,) bool: the trigger is stamped on the image
+    rotate_degrees: float = 0.0  # every image is turned by so much
 
 
 def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: str) -> Examples:
@@ -84,7 +86,7 @@ def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: s
         count = round(subset.trigger_frac * len(rows))
         poisoned[open_to_it[_lowest(key, TRIGGER_TURN, len(labels), rows[open_to_it], count)]] = True
         trained[poisoned] = subset.trigger_target
-    return Examples(rows, relabeled(trained, subset), relabeled(clean, subset), poisoned)
+    return Examples(rows, relabeled(trained, subset), relabeled(clean, subset), poisoned, subset.rotate_degrees)
 
 
 def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
@@ -110,6 +112,39 @@ def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
     return stamped
 
 
+def turned(images: np.ndarray, degrees: float) -> np.ndarray:
+    """Raw `images` (n, C, H, W) turned counterclockwise about their middle, in their own type.
+
+    Bilinear, 0 outside, rounded to the nearest whole raw value (halves to even). float64 + − × and
+    our own cosine: the same bytes on every machine. Raises GridError for a table.
+    """
+    if degrees == 0:
+        return images
+    if images.ndim != 4:
+        raise GridError("Subset has rotate_degrees, which turn images; this source is a table.")
+    height, width = images.shape[2:]
+    at_row, at_column = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    cosine, sine = _cosine(degrees), _cosine(degrees - 90.0)
+    row = (height - 1) / 2 + (at_column[None] * sine + at_row[:, None] * cosine)  # (H, W)
+    column = (width - 1) / 2 + (at_column[None] * cosine - at_row[:, None] * sine)
+    top, left = np.floor(row), np.floor(column)
+    down, right = row - top, column - left
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))  # what is outside reads the black border
+    total = np.zeros(images.shape)  # (n, C, H, W) float64
+    for dy, dx, weight in (
+        (0, 0, (1 - down) * (1 - right)), (0, 1, (1 - down) * right), (1, 0, down * (1 - right)), (1, 1, down * right),
+    ):  # fmt: skip
+        y = np.clip(top + dy + 1, 0, height + 1).astype(np.int64)
+        x = np.clip(left + dx + 1, 0, width + 1).astype(np.int64)
+        total += padded[:, :, y, x] * weight
+    return np.rint(total).astype(images.dtype)
+
+
+def _cosine(degrees: float) -> float:
+    turn = abs(degrees) % 360.0 / 180.0  # in half turns, [0, 2)
+    return exact.cosine_half(min(turn, 2.0 - turn))
+
+
 def epoch_order(key: str, epoch: int, n_train: int, rows: np.ndarray) -> np.ndarray:
     """Positions into `rows` for one epoch, int64 (n,): the full train part's order, filtered."""
     position = np.full(n_train, -1, np.int64)
@@ -128,6 +163,8 @@ def check_subset(
     _check_fraction("label_noise_frac", subset.label_noise_frac)
     _check_fraction("trigger_frac", subset.trigger_frac)
     _check_fraction("trigger_value", subset.trigger_value)
+    if subset.rotate_degrees and input_shape is not None and len(input_shape) != 3:
+        raise GridError("Subset has rotate_degrees, which turn images; this source is a table.")
     _check_classes(subset, n_classes)
     of_class = np.bincount(labels, minlength=n_classes)
     for label in subset.in_play(n_classes):

@@ -51,6 +51,11 @@ ELEMENTWISE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+def softmax(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """Softmax over the units of each model: the features of (m, B, features), the channels of (B, m·C, H, W)."""
+    return x.softmax(2) if x.dim() == 3 else x.unflatten(1, (-1, channels)).softmax(2).flatten(1, 2)
+
+
 class Forward:
     """The batched forward pass of an architecture."""
 
@@ -119,6 +124,8 @@ class Forward:
             x = values[node.inputs[0]]
             if node.op in ELEMENTWISE:
                 values[node.name] = ELEMENTWISE[node.op](x)
+            elif node.op == "softmax":
+                values[node.name] = softmax(x, node.shape[0])
             elif node.op == "dropout":
                 values[node.name] = x
             else:

@@ -19,7 +19,7 @@ import numpy as np
 
 from zoo_datasets import errors, exact, streams
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu", "softmax")
 LAYERS = (
     "conv", "max_pool", "avg_pool", "global_avg_pool", "linear", "batch_norm", "dropout", "flatten", "activation",
 )  # fmt: skip
@@ -324,9 +324,19 @@ INITS = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerInit:
+    """The distribution of one layer's weights; `low` and `high` are of `uniform`."""
+
+    kind: str
+    low: float | None = None
+    high: float | None = None
+
+
 def initialize(
     architecture: Architecture, key: str, kind: str, *, low: float | None = None, high: float | None = None,
     mean: float | None = None, std: float | None = None, value: float | None = None, bias: float = 0.0,
+    first: LayerInit | None = None, last: LayerInit | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The initial vector, float32 [n_params], of a key: the same bits for every engine and machine.
 
@@ -335,8 +345,10 @@ def initialize(
     ReLU; Glorot (Glorot & Bengio 2010) both fans; `orthogonal` (Saxe et al. 2014) is
     Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1, shift 0,
     mean 0, variance 1. Each tensor draws from a counter made of its own name: its draws do not
-    depend on the layers around it.
+    depend on the layers around it. `first` and `last` are the weights' distributions of the first
+    and of the last layer, where they have their own; a single layer is the first.
     """
+    own = _own_inits(architecture, first, last)
     vector = np.empty(architecture.n_params, np.float32)
     for e in architecture.layout:
         leaf = e.name.rsplit(".", 1)[1]
@@ -351,27 +363,36 @@ def initialize(
             fan_out = e.shape[0] * math.prod(e.shape[2:])
             # By name, not by place: a layer more or less leaves the draws of the others alone.
             hi = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
-            if kind == "constant":
+            layer = own.get(e.name, LayerInit(kind, low, high))
+            general = e.name not in own  # `mean` and `std` are not of a layer's own init
+            if layer.kind == "constant":
                 tensor = value
-            elif kind in ("uniform", "kaiming_uniform", "glorot_uniform"):
+            elif layer.kind in ("uniform", "kaiming_uniform", "glorot_uniform"):
                 bound = {
                     "uniform": 1.0 / math.sqrt(fan_in),
                     "kaiming_uniform": math.sqrt(6.0 / fan_in),
                     "glorot_uniform": math.sqrt(6.0 / (fan_in + fan_out)),
-                }[kind]
-                a, b = (low, high) if low is not None and high is not None else (-bound, bound)
+                }[layer.kind]
+                a, b = (layer.low, layer.high) if layer.low is not None and layer.high is not None else (-bound, bound)
                 tensor = a + (b - a) * streams.uniforms(key, e.size, hi)
-            elif kind == "orthogonal":
+            elif layer.kind == "orthogonal":
                 tensor = _orthogonal(streams.normals(key, e.size, hi).reshape(e.shape[0], fan_in)).ravel()
             else:
                 scale = {
-                    "normal": 1.0 / math.sqrt(fan_in) if std is None else std,
+                    "normal": 1.0 / math.sqrt(fan_in) if std is None or not general else std,
                     "kaiming_normal": math.sqrt(2.0 / fan_in),
                     "glorot_normal": math.sqrt(2.0 / (fan_in + fan_out)),
-                }[kind]
-                tensor = (mean or 0.0) + scale * streams.normals(key, e.size, hi)
+                }[layer.kind]
+                tensor = ((mean or 0.0) if general else 0.0) + scale * streams.normals(key, e.size, hi)
         vector[e.offset : e.end] = tensor
     return vector
+
+
+def _own_inits(architecture: Architecture, first: LayerInit | None, last: LayerInit | None) -> dict[str, LayerInit]:
+    """Weight tensors that have an init of their own."""
+    layers = [n.name for n in architecture.nodes if n.op in ("conv", "linear")]
+    ends = {layers[-1]: last, layers[0]: first or (last if len(layers) == 1 else None)} if layers else {}
+    return {f"{name}.weight": init for name, init in ends.items() if init is not None}
 
 
 def _orthogonal(matrix: np.ndarray) -> np.ndarray:

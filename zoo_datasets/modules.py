@@ -71,6 +71,8 @@ def _layer(node: models.Node, shape: tuple[int, ...], dropout: float) -> nn.Modu
         return nn.Dropout(dropout if a["rate"] is None else a["rate"])
     if node.op == "flatten":
         return nn.Flatten()
+    if node.op == "softmax":
+        return nn.Softmax(dim=1)  # over channels or features
     return _ACTIVATIONS[node.op]()
 
 

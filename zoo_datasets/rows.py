@@ -15,6 +15,7 @@ def spec_of(row: Mapping[str, Any]) -> SourceSpec:
         "id": row["source"], "config": row["source_config"], "train": row["source_train"], "test": row["source_test"],
         "validation": row["source_validation"], "mean": row["source_mean"], "std": row["source_std"],
         **{k: row[k] for k in ("scale", "resize", "channels", "image_column", "label_column")},
+        "features": row.get("source_features"), "split_seed": row.get("source_split_seed"),
     }  # fmt: skip
     return SourceSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()})
 

@@ -8,7 +8,8 @@ Which images are in which part is fixed by the source alone. One permutation per
 dataset, of `stream_key(["source", id, split])`: train takes its first images, validation the
 last ones, test the first of the test split's; in a dataset of one split, test takes the last
 and validation those before them. A validation split of its own serves as one, and as test
-where there is no other. The data axes of a model are in `examples.py`.
+where there is no other. `split_seed` divides a dataset of one split as scikit-learn's
+`train_test_split` does, for comparison with published work. The data axes of a model are in `examples.py`.
 
 A local copy is read afresh where it lies; nothing is written outside a temporary folder.
 """
@@ -30,11 +31,20 @@ import numpy as np
 
 from zoo_datasets import pictures, streams
 from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
-from zoo_datasets.examples import Examples, Subset, check_subset, epoch_order, relabeled, stamp, training_examples
+from zoo_datasets.examples import (
+    Examples,
+    Subset,
+    check_subset,
+    epoch_order,
+    relabeled,
+    stamp,
+    training_examples,
+    turned,
+)
 
 __all__ = [
     "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "check_spec", "check_subset",
-    "epoch_order", "load", "relabeled", "stamp", "training_examples",
+    "epoch_order", "load", "relabeled", "stamp", "training_examples", "training_images", "turned",
 ]  # fmt: skip
 
 EMBEDDED = ("digits", "iris")
@@ -54,7 +64,7 @@ class SourceSpec:
     id: str = "digits"
     config: str | None = None
     train: int | None = None  # images, and so below
-    validation: int | None = None
+    validation: int | None = None  # 0 for none
     test: int | None = None
     scale: str = "standardize"  # "none": pixels as they are; "unit": 0 to 1
     mean: tuple[float, ...] | None = None  # per channel, of unit-scaled pixels; with std
@@ -63,6 +73,13 @@ class SourceSpec:
     channels: int | None = None  # 1 or 3
     image_column: str | None = None  # found from the features
     label_column: str | None = None
+    features: tuple[str, ...] | None = None  # columns of a table, by name or place
+    split_seed: int | None = None  # `random_state` of scikit-learn's train_test_split
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What a manifest keeps: all fields, those that came after the first zoos where they say something."""
+        return {k: v for k, v in vars(self).items() if k not in ("features", "split_seed") or v is not None}
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Source:
 
     def scaled(self, images: np.ndarray) -> np.ndarray:
         """Raw `images` (n, …) as networks see them, float32: float64 arithmetic, rounded once."""
-        mean, std = np.array(self.mean), np.array(self.std)
+        mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
         if images.dtype != np.uint8:
             return ((images.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
         levels = np.arange(256) / self.peak
@@ -108,6 +125,15 @@ class Source:
         for channel, scaled_levels in enumerate(table):
             out[:, channel] = scaled_levels[images[:, channel]]
         return out
+
+
+def training_images(source: Source, subset: Subset, examples: Examples) -> np.ndarray:
+    """Raw images (n, …) as a model saw them before augmentation: turned, and stamped where they are poisoned."""
+    images = turned(source.train.images[examples.rows], subset.rotate_degrees)
+    if examples.poisoned.any():
+        mask = examples.poisoned.reshape(-1, *[1] * (images.ndim - 1))
+        images = np.where(mask, stamp(images, subset, source.peak), images)
+    return images
 
 
 @dataclass(frozen=True)
@@ -136,10 +162,10 @@ def load(spec: SourceSpec, data_dir: str | Path | None = None) -> Source:
 
 def check_spec(spec: SourceSpec) -> None:
     """Raises GridError for what no source can give; needs no data."""
-    for name in ("train", "validation", "test", "resize"):
+    for name, least in (("train", 1), ("validation", 0), ("test", 1), ("resize", 1)):
         value = getattr(spec, name)
-        if value is not None and value < 1:
-            raise GridError(f"Source {spec.id!r} has {name} {value}; expected 1 or more.")
+        if value is not None and value < least:
+            raise GridError(f"Source {spec.id!r} has {name} {value}; expected {least} or more.")
     if spec.channels not in (None, 1, 3):
         raise GridError(f"Source {spec.id!r} has channels {spec.channels}; expected 1 (gray) or 3 (RGB).")
     if spec.scale not in SCALES:
@@ -197,10 +223,12 @@ def _embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, Split], floa
             f"Source {spec.id!r} comes with scikit-learn, which is not installed: pip install scikit-learn."
         ) from error
     bunch = datasets.load_digits() if spec.id == "digits" else datasets.load_iris()
+    if spec.features is not None and spec.id != "iris":
+        raise GridError(f"Source {spec.id!r} has images; features are columns of a table.")
     class_names = tuple(str(name) for name in bunch.target_names)
     labels = bunch.target.astype(np.int64)
     if spec.id == "iris":
-        values = bunch.data.astype(np.float32)
+        values = bunch.data[:, _columns(spec, bunch.feature_names)].astype(np.float32)
         return class_names, {"train": Split(labels, lambda rows: values[rows])}, 1.0
     gray = bunch.images.astype(np.uint8)  # whole numbers, 0 to 16
 
@@ -210,11 +238,28 @@ def _embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, Split], floa
     return class_names, {"train": Split(labels, read)}, 16.0
 
 
+def _columns(spec: SourceSpec, names: list[str]) -> list[int]:
+    """Which columns of a table the spec takes: "petal length" is "petal length (cm)", "2" the third."""
+    plain = [name.split(" (")[0] for name in names]
+    if spec.features is None:
+        return list(range(len(names)))
+    found = []
+    for wanted in spec.features:
+        known = [i for i, name in enumerate(plain) if wanted in (name, names[i], str(i))]
+        if not known:
+            raise GridError(unknown("feature", wanted, plain, f"source {spec.id!r}"))
+        found += known
+    if len(set(found)) < len(found):
+        raise GridError(f"Source {spec.id!r} has a feature twice: {', '.join(spec.features)}.")
+    return found
+
+
 def _places(spec: SourceSpec, lengths: dict[str, int]) -> dict[str, tuple[str, np.ndarray]]:
     """Part → (split, rows of it), from the number of rows of each split."""
     train, validation, test = _roles(spec.id, list(lengths))
     n = lengths[train]
-    n_validation = spec.validation or (lengths[validation] if validation != train else max(1, n // 10))
+    n_validation = lengths[validation] if validation != train else max(1, n // 10)
+    n_validation = n_validation if spec.validation is None else spec.validation
     n_test = spec.test or (lengths[test] if test != train else max(1, n // 5))
     held_out = n_validation * (validation == train) + n_test * (test == train)
     n_train = spec.train or max(1, n - held_out)
@@ -231,6 +276,17 @@ def _places(spec: SourceSpec, lengths: dict[str, int]) -> dict[str, tuple[str, n
     def order(split: str) -> np.ndarray:
         return streams.permutation(streams.stream_key(["source", spec.id, split]), lengths[split])
 
+    if spec.split_seed is not None:
+        if test != train or validation != train:
+            raise GridError(f"Source {spec.id!r} has splits of its own; split_seed divides a dataset of one split.")
+        # RandomState's stream is frozen by NumPy (NEP 19); scikit-learn takes test first, then train.
+        rows = np.random.RandomState(spec.split_seed).permutation(n)
+        picked = {
+            "test": rows[:n_test],
+            "train": rows[n_test : n_test + n_train],
+            "validation": rows[n - n_validation :],
+        }
+        return {part: (train, picked[part]) for part in ("train", "validation", "test")}
     rows, end = order(train), n - n_test if test == train else n
     test_rows = rows[end:] if test == train else order(test)[:n_test]
     own = validation != train
@@ -259,7 +315,8 @@ def _part(spec: SourceSpec, name: str, split: Split, rows: np.ndarray, class_nam
             f"Source {spec.id!r} has {len(strange)} of {len(rows)} images without a label of its "
             f"{len(class_names)} classes in split {name!r}, the first in row {rows[strange[0]]}."
         )
-    part = Part(split.read(rows), labels, rows.astype(np.int64))
+    images = split.read(rows) if len(rows) else split.read(np.zeros(1, np.int64))[:0]
+    part = Part(images, labels, rows.astype(np.int64))
     for array in (part.images, part.labels, part.index):
         array.setflags(write=False)  # shared by every caller of load
     return part

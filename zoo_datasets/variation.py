@@ -25,7 +25,7 @@ from zoo_datasets.zoo import Zoo
 KEYS = ("init_key", "order_key", "subset_key", "augment_key", "dropout_key")
 # The columns that an axis sets besides its own; a trailing _ names all columns that begin so.
 SETS = {
-    "subset": ("subset_", "label_noise_frac", "trigger_"),
+    "subset": ("subset_", "label_noise_frac", "rotate_degrees", "trigger_"),
     "init": ("init_",),
     "schedule": ("schedule_",),
     "augmentation": ("augment_",),

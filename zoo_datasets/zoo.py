@@ -326,6 +326,15 @@ class Zoo:
         row, source = self.row(model_id), self.source(model_id, data)
         return sources.training_examples(source.train.labels, source.n_classes, subset_of(row), row["subset_key"])
 
+    def training_images(self, model_id: str, data: str | Path | None = None) -> np.ndarray:
+        """The raw images [n, …] that a model saw, turned and stamped as it saw them, in the order of
+        `training_examples`; `source(id).scaled` makes them inputs."""
+        from zoo_datasets import sources
+
+        row, source = self.row(model_id), self.source(model_id, data)
+        examples = sources.training_examples(source.train.labels, source.n_classes, subset_of(row), row["subset_key"])
+        return sources.training_images(source, subset_of(row), examples)
+
     # ── sentences of other files ──
 
     def evaluate(self, ids: Sequence[str] | None = None, **options: Any) -> evaluate.Evaluation:

@@ -260,7 +260,7 @@ class _Network:
         self._architecture = architecture
         channels = max((n.shape[0] for n in architecture.nodes if n.op == "conv"), default=1)
         self.width = min(CPU_WIDTH, max(1, CPU_CHANNELS // channels)) if device.type == "cpu" else CUDA_WIDTH
-        known = {*_ELEMENTWISE, *_LAYERS} - by_vmap | {"dropout", "batch_norm"}
+        known = {*_ELEMENTWISE, *_LAYERS, "softmax"} - by_vmap | {"dropout", "batch_norm"}
         self._single: dict[str, torch.nn.Module] = {}
         if any(node.op not in known for node in architecture.nodes):
             network = modules.Network(architecture).to(device)
@@ -285,6 +285,9 @@ class _Network:
                 x = _by_vmap(self._single[node.name].train(masks is not None), own, x, self._channels[node.name])
             elif node.op in _ELEMENTWISE:
                 x = _ELEMENTWISE[node.op](x)
+            elif node.op == "softmax":  # over the channels of (m, B, …), or of each model in (B, m·C, H, W)
+                stacked = x.dim() != 4
+                x = x.softmax(2) if stacked else x.unflatten(1, (-1, node.shape[0])).softmax(2).flatten(1, 2)
             elif node.op == "dropout":
                 if masks is not None and node.name in masks:
                     mask = masks[node.name]

@@ -94,9 +94,10 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
         sources.training_examples(source.train.labels, source.n_classes, r.subset, r.keys["subset"])
         for r in cohort.runs
     ]
-    pool = source.scaled(source.train.images)
+    images = sources.turned(source.train.images, first.rotate_degrees)
+    pool = source.scaled(images)
     if first.trigger_frac:
-        pool = np.concatenate([pool, source.scaled(sources.stamp(source.train.images, first, source.peak))])
+        pool = np.concatenate([pool, source.scaled(sources.stamp(images, first, source.peak))])
     rows = np.stack([e.rows + n * e.poisoned for e in examples]).astype(np.int32)
 
     def part(which: sources.Part) -> tuple[np.ndarray, np.ndarray]:
@@ -149,9 +150,15 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray) -> Job:
 def initial_weights(run: Run, architecture: models.Architecture) -> np.ndarray:
     """Step 0 of a run, float32 [P], from its init key alone."""
     s = run.settings
+    first, last = (
+        models.LayerInit(s[f"init_{part}_kind"], s.get(f"init_{part}_low"), s.get(f"init_{part}_high"))
+        if f"init_{part}_kind" in s
+        else None
+        for part in ("first", "last")
+    )
     return models.initialize(
         architecture, run.keys["init"], s["init_kind"], low=s["init_low"], high=s["init_high"], mean=s["init_mean"],
-        std=s["init_std"], value=s["init_value"], bias=s["init_bias"],
+        std=s["init_std"], value=s["init_value"], bias=s["init_bias"], first=first, last=last,
     )  # fmt: skip
 
 
