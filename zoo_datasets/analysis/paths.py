@@ -1,0 +1,158 @@
+"""Snapshots of each model, in order → the shape of its path in weight space.
+
+In:  weights [T, P] of one model, T ≥ 3 snapshots in the order of training.
+Out: a `Path`: lengths, angles and curvature, in float64; relations of step length and loss.
+
+Every measure is unchanged by translation and rotation of weight space; lengths are in units of
+weight (Euclidean), angles in radians. Needs numpy only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import metrics
+
+FEWEST = 3  # snapshots: below, a path has no turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """The shape of a path w_0 … w_{T−1} with differences Δ_t = w_{t+1} − w_t.
+
+    step        s_t = ‖Δ_t‖                                              [T−1]
+    cosine      c_t = Δ_t·Δ_{t+1} / (s_t s_{t+1}); NaN beside a step of length 0   [T−2]
+    length      Σ s_t
+    chord       ‖w_{T−1} − w_0‖
+    tortuosity  length / chord: 1 on a straight line
+    smoothness  mean of c_t: 1 on a straight line, 0 for turns of 90°, −1 for reversals
+    turn        θ_t = arccos c_t, radians                                [T−2]
+    curvature   θ_t / ((s_t + s_{t+1}) / 2), radians per unit of weight: 1/r on a finely
+                sampled circle of radius r                               [T−2]
+    """
+
+    step: np.ndarray
+    cosine: np.ndarray
+    chord: float
+
+    @property
+    def length(self) -> float:
+        return float(self.step.sum())
+
+    @property
+    def tortuosity(self) -> float:
+        return self.length / self.chord if self.chord > 0 else float("nan")
+
+    @property
+    def smoothness(self) -> float:
+        return _mean(self.cosine)
+
+    @property
+    def turn(self) -> np.ndarray:
+        return np.arccos(self.cosine)
+
+    @property
+    def curvature(self) -> np.ndarray:
+        middle = (self.step[:-1] + self.step[1:]) / 2.0
+        return np.divide(self.turn, middle, out=np.full(len(middle), np.nan), where=middle > 0)
+
+
+def measure(weights: np.ndarray) -> Path:
+    """The path of one model's snapshots [T, P]. Raises ValueError for fewer than three."""
+    weights = np.asarray(weights)
+    if weights.ndim != 2 or len(weights) < FEWEST:
+        raise ValueError(f"Weights have shape {weights.shape}; a path needs (T, P) with T ≥ {FEWEST} snapshots.")
+    w = weights.astype(np.float64)
+    delta = np.diff(w, axis=0)  # [T-1, P]
+    step = np.linalg.norm(delta, axis=1)
+    return Path(step, cosines(delta[:-1], delta[1:]), float(np.linalg.norm(w[-1] - w[0])))
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of the angle between each row of a [n, P] and of b; NaN where either is 0."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    product = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    dot = np.einsum("...p,...p->...", a, b)
+    found = np.divide(dot, product, out=np.full(np.shape(dot), np.nan), where=product > 0)
+    return np.clip(found, -1.0, 1.0)  # type: ignore[no-any-return]
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def median(values: np.ndarray) -> float:
+    """The median of what is finite; NaN of nothing."""
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else float("nan")
+
+
+# ── steps and loss ────────────────────────────────────────────────────────────────────
+
+
+def along_training(steps: Sequence[np.ndarray], losses: Sequence[np.ndarray]) -> np.ndarray:
+    """Kendall's τ over each model's own course of step length s_t and loss before the step, [M].
+
+    Both shrink while a network trains, so this says that they do, and no more; `across_models`
+    takes time out.
+    """
+    return np.array([_kendall(s, loss[:-1]) for s, loss in zip(steps, losses, strict=True)])
+
+
+def across_models(
+    steps: Sequence[np.ndarray], losses: Sequence[np.ndarray], groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Kendall's τ of s_t and loss before the step over models at the same t, mean over t, with its interval.
+
+    Time is held fixed: does the model with the higher loss take the longer step? Models with
+    fewer steps than others count where they have some.
+    """
+    length = max(map(len, steps))
+    s, loss = (np.full((len(steps), length), np.nan) for _ in range(2))  # (M, T-1)
+    for row, (a, b) in enumerate(zip(steps, losses, strict=True)):
+        s[row, : len(a)], loss[row, : len(a)] = a, b[:-1]
+
+    def mean_kendall(rows: np.ndarray, _: np.ndarray) -> float:
+        return _mean(np.array([_kendall(s[rows, t], loss[rows, t]) for t in range(length)]))
+
+    rows = np.arange(len(steps))
+    return bounds(mean_kendall, rows, rows, groups, resamples, seed)
+
+
+def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """Kendall's τ of two values of each model, with an interval over groups; models that lack one are left out."""
+    kept = np.isfinite(a) & np.isfinite(b)
+    return bounds(_kendall, a[kept], b[kept], np.asarray(groups)[kept], resamples, seed)
+
+
+def _kendall(a: np.ndarray, b: np.ndarray) -> float:
+    both = np.isfinite(a) & np.isfinite(b)
+    return metrics.kendall(a[both], b[both]) if both.sum() >= 2 else float("nan")
+
+
+def mean(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """Mean over models with an interval over groups; models without a value are left out."""
+    values = np.asarray(values, np.float64)
+    kept = np.isfinite(values)
+    return bounds("difference", np.zeros(kept.sum()), values[kept], np.asarray(groups)[kept], resamples, seed)
+
+
+def bounds(
+    metric: str | Callable[..., float], y: np.ndarray, prediction: np.ndarray, groups: np.ndarray,
+    resamples: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """A metric and its interval over groups, as JSON; null where it is not defined, as is one of a single group."""
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:  # nothing to resample
+        function = metrics.METRICS[metric] if isinstance(metric, str) else metric
+        value, low, high = function(y, prediction) if len(y) else np.nan, np.nan, np.nan
+    else:
+        found = metrics.interval(metric, y, prediction, groups, resamples, seed)
+        value, low, high = found.value, found.low, found.high
+    values = {k: float(v) if np.isfinite(v) else None for k, v in (("value", value), ("low", low), ("high", high))}
+    return {**values, "n": len(y), "n_groups": n_groups}
