@@ -37,7 +37,7 @@ NEEDS_TORCH = {"modules"}
 
 # A module imports only modules above it (of zoo_builder).
 BUILDER = (
-    "recipe_yaml", "settings", "grid", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
+    "recipe_yaml", "settings", "grid", "lineage", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
     "engines.devices", "native", "engines.native", "engines.torch_common", "engines.torch_loop",
     "engines.torch_batched", "engines.trainer", "faults", "plan", "parts", "fingerprint", "estimate", "worker",
     "executor", "seal", "build", "status", "verify", "cli", "__main__",
@@ -47,7 +47,7 @@ PURE = {
     "recipe_yaml": "",
     "settings": "",
     "grid": "recipe_yaml settings",
-    "runs": "settings grid",
+    "runs": "settings grid lineage",
     "cohorts": "runs grid engines.contract",
     "engines.contract": "",
 }

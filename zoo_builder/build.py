@@ -163,13 +163,15 @@ def _train_missing(
     shutil.rmtree(paths.failed, ignore_errors=True)
     if missing:
         with _executor(planned, workers, paths) as pool, _Interrupt() as interrupt:
-            _drive(paths, pool, missing, records, progress, checkpoint_every_s, report, interrupt)
+            parents = str(planned.parents.root) if planned.parents is not None else None
+            _drive(paths, pool, missing, records, progress, checkpoint_every_s, report, interrupt, parents)
     return {c.id: records[c.id] for c in planned.cohorts}
 
 
 def _drive(
     paths: files.ZooPaths, pool: executor.Executor, missing: list[Cohort], records: dict[str, parts.Record],
     progress: Progress, checkpoint_every_s: float, report: Callable[[Progress], None], interrupt: _Interrupt,
+    parents: str | None = None,
 ) -> None:  # fmt: skip
     waiting = iter(missing)
     running = 0
@@ -180,7 +182,7 @@ def _drive(
             cohort = next(waiting, None)
             if cohort is None:
                 break
-            pool.submit(worker.Task(cohort, str(paths.root.absolute()), checkpoint_every_s))
+            pool.submit(worker.Task(cohort, str(paths.root.absolute()), checkpoint_every_s, parents))
             running += 1
         if not running:
             break

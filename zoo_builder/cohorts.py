@@ -40,6 +40,12 @@ class Cohort:
         return int(self.runs[0].settings["batch_size"])
 
     @property
+    def stream_step(self) -> int:
+        """Where the streams of these models stand when they begin: 0, or where their parents' were."""
+        start = self.runs[0].start
+        return start.passes * -(-self.n_train // self.batch_size) + start.inside if start else 0
+
+    @property
     def steps(self) -> list[int]:
         """The budget of each run, in updates."""
         return [runs_module.total_steps(r, self.n_train) for r in self.runs]
@@ -67,6 +73,9 @@ def group(
             _check_stop_rule(run, source)
             known[shape] = (streams.digest([*map(str, found[1:]), found[0].id, *_alike(run)]), found)
         key, found = known[shape]
+        if run.start is not None:
+            _check_start(run, *found[:2])
+            key = streams.digest([key, run.start.passes, run.start.inside])
         facts[key] = found
         members.setdefault(key, []).append(run)
     made = []
@@ -134,6 +143,24 @@ def _check_batch_norm(run: Run, arch: Architecture, n: int) -> None:
                 f"{node.name}: {n} training images in batches of {batch} leave a last batch of one, and batch norm over "
                 f"shape {node.shape} needs two. Use another `batch_size` or number of training images."
             )
+
+
+def _check_start(run: Run, arch: Architecture, n: int) -> None:
+    """Raises GridError where a run cannot go on from its parent's snapshot."""
+    start = run.start
+    assert start is not None
+    assert start.place is not None
+    if start.place[1] != arch.layout_id:
+        raise GridError(
+            f"Model {start.model_id} of {start.zoo} has weights of layout {start.place[1]}; this recipe's architecture on "
+            f"{run.settings['source']} has layout {arch.layout_id} ({arch.n_params:,} values). Both must have the same "
+            "layers with weights, in the same sizes."
+        )
+    if start.inside and start.batches != (n, run.settings["batch_size"]):
+        raise GridError(
+            f"Model {start.model_id} of {start.zoo} stands inside an epoch of {start.batches}  images and batch size, and "
+            f"this run has ({n}, {run.settings['batch_size']}). Start at the end of an epoch, or keep both."
+        )
 
 
 def _check_stop_rule(run: Run, source: sources.Source) -> None:

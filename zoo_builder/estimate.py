@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zoo_builder import engines
+from zoo_builder import engines, lineage
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines.trainer import Trainer, data_of, job_of
 from zoo_builder.plan import Plan
@@ -30,9 +30,10 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
     yield f"{len(runs):,} models, {len(made):,} cohorts, {parameters} parameters each"
     trainers = {c.id: _schedule(c, planned) for c in made}
     snapshots = sum(sum(len(d) for d in t) for t in trainers.values())
-    stored = sum(len(d) * c.architecture.n_params * 4 for c in made for d in trainers[c.id])
+    copies = 3 if planned.grid.snapshots.get("optimizer") else 1  # weights, and the two slots of the optimizer
+    stored = copies * sum(len(d) * c.architecture.n_params * 4 for c in made for d in trainers[c.id])
     published = sum(c.architecture.n_params * 4 * len(c.runs) for c in made)
-    yield f"{snapshots:,} snapshots, {_bytes(stored)} of weights and {_bytes(published)} inline"
+    yield f"{snapshots:,} snapshots, {_bytes(stored)} of weights{' and optimizer state' if copies > 1 else ''} and {_bytes(published)} inline"
     kinds = collections.Counter(f"{c.engine} on {c.device}" for c in made)
     yield "engines: " + ", ".join(f"{name} ({n:,} cohorts)" for name, n in kinds.items())
     steps = sorted({s for c in made for s in c.steps})
@@ -83,8 +84,9 @@ def _time(cohort: Cohort, planned: Plan) -> tuple[float, float]:
     """Seconds per model and step, and per model and evaluated image."""
     source = planned.sources[cohort.runs[0].source]
     data = data_of(cohort, source)
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
-    trainer, width = Trainer(cohort, source, data, backend), len(cohort.runs)
+    state = lineage.load(planned.parents.root if planned.parents else None, [r.start for r in cohort.runs])
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, state), cohort.device)
+    trainer, width = Trainer(cohort, source, data, backend, state), len(cohort.runs)
     per_epoch = -(-cohort.n_train // cohort.batch_size)
     steps = max(1, min(STEPS, per_epoch // 2))
     trainer.weights_after(steps)

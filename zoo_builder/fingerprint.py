@@ -11,14 +11,15 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from zoo_builder import engines
+from zoo_builder import engines, lineage
 from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.trainer import Trainer, data_of, initial_weights, job_of
+from zoo_builder.engines.trainer import Trainer, data_of, job_of
 from zoo_datasets import sources
 
 MODELS = 4  # from as many cohorts, evenly over the plan
@@ -27,22 +28,29 @@ VALUES = 2000  # of a weight vector, at equal distances
 TOLERANCE = 1e-5
 
 
-def of(cohorts: list[Cohort], loaded: Mapping[sources.SourceSpec, sources.Source]) -> list[dict[str, Any]]:
+def of(
+    cohorts: list[Cohort], loaded: Mapping[sources.SourceSpec, sources.Source], parents: Path | None = None
+) -> list[dict[str, Any]]:
     """Fingerprints of one model in each of a few cohorts."""
     chosen = [cohorts[i * len(cohorts) // MODELS] for i in range(MODELS)] if len(cohorts) > MODELS else cohorts
-    return [_one(c, loaded[c.runs[0].source]) for c in chosen]
+    return [_one(c, loaded[c.runs[0].source], parents) for c in chosen]
 
 
-def _one(cohort: Cohort, source: sources.Source) -> dict[str, Any]:
+def _one(cohort: Cohort, source: sources.Source, parents: Path | None) -> dict[str, Any]:
     run, data = cohort.runs[0], data_of(cohort, source)
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    state = lineage.load(parents, [r.start for r in cohort.runs])
+    job = job_of(cohort, source, data.pool, state)
+    backend = engines.open_backend(cohort.engine, job, cohort.device)
+    trainer = Trainer(cohort, source, data, backend, state)
     steps = min(STEPS, *cohort.steps)
-    weights = Trainer(cohort, source, data, backend).weights_after(steps)[0]
+    weights = trainer.weights_after(steps)[0]
     seen = data.examples[0]
-    order = sources.epoch_order(run.keys["order"], 0, len(source.train.labels), seen.rows)
+    order = sources.epoch_order(
+        run.keys["order"], trainer.first // trainer.per_epoch, len(source.train.labels), seen.rows
+    )
     return {
         "model_id": run.id,
-        "init_sha256": _hash(initial_weights(run, cohort.architecture)),
+        "init_sha256": _hash(job.initial[0]),
         "examples_sha256": _hash(seen.rows.astype("<i8"), seen.labels.astype("<i8"), seen.poisoned),
         "order_sha256": _hash(order.astype("<i8")),
         "steps": steps,

@@ -92,6 +92,11 @@ class Grid:
         return tuple(a.name for a in self.axes) + tuple(d.name for d in self.draws)
 
     @property
+    def parent_zoo(self) -> str | None:
+        """The zoo whose snapshots the runs start from, as the recipe names it."""
+        return self.fixed["init_zoo"]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the recipe as it is run."""
         return streams.digest([RECIPE_VERSION, self.document])
@@ -201,6 +206,7 @@ class _Reader:
             None if d.get("limit") is None else self._whole("limit", 0, 1), d,
         )  # fmt: skip
         self._budget(grid)
+        self._lineage(grid)
         self._inits(grid)
         self._without_effect(grid)
         return grid
@@ -415,6 +421,17 @@ class _Reader:
         where = self.where("snapshots")
         if isinstance(value, str):
             value = {value: True}
+        if isinstance(value, dict) and "optimizer" in value:
+            kept = value["optimizer"]
+            if not isinstance(kept, bool):
+                raise GridError(
+                    f"{where}: `optimizer` is {kept!r}; `true` keeps the optimizer's state at each snapshot."
+                )
+            schedule = self._schedule({k: v for k, v in value.items() if k != "optimizer"}, where)
+            return {**schedule, "optimizer": True} if kept else schedule
+        return self._schedule(value, where)
+
+    def _schedule(self, value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) != 1:
             raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULES)} is needed.")
         kind, numbers = next(iter(value.items()))
@@ -466,6 +483,45 @@ class _Reader:
                 raise GridError(f"{self._at(axis)}: a level of `{axis.name}` is null; a budget is needed.")
         if not given:
             grid.fixed["epochs"] = DEFAULT_EPOCHS  # type: ignore[index]  # our own dict, not yet shared
+
+    def _lineage(self, grid: Grid) -> None:
+        """A grid that starts from a zoo's snapshots: what it needs, and what it cannot have."""
+        where, names = self.where("init"), set(grid.axis_names)
+        fixed = {n for n in settings.LINEAGE if grid.fixed[n] is not None}
+        for axis in (*grid.axes, *grid.draws):
+            if any(
+                n in level.values and level.values[n] is not None for n in settings.LINEAGE for level in axis.levels
+            ):
+                if axis.name == "init":
+                    raise GridError(
+                        f"{self._at(axis)}: a level of `init` cannot name a zoo; write `init: {{zoo: …}}` for the whole "
+                        "recipe, and vary `init_epoch`, `init_step` or `init_optimizer`."
+                    )
+                fixed |= _touched(axis) & set(settings.LINEAGE)
+        if grid.parent_zoo is None:
+            if fixed:
+                raise GridError(f"{where}: `{min(fixed)}` is given, but no `zoo` to start from: `init: {{zoo: …}}`.")
+            return
+        if len(fixed & {"init_epoch", "init_step"}) != 1:
+            raise GridError(
+                f"{where}: a start from a zoo needs one of `epoch` and `step`: `init: {{zoo: …, epoch: 5}}`."
+            )
+        drawn = {n for n in settings.SETTINGS if n.startswith("init_")} - set(settings.LINEAGE)
+        for name in sorted(drawn):
+            if grid.fixed[name] != settings.SETTINGS[name].default or names & {name, "init"}:
+                raise GridError(
+                    f"{where}: `{name}` is of weights that are drawn; these are taken from {grid.parent_zoo}. Keep one."
+                )
+        if "splits" in self.document:
+            raise GridError(
+                f"{self.where('splits')}: models keep the split of the model they start from; leave it out."
+            )
+        given = self.document.get("replicates", 1)
+        if given != 1 and (not isinstance(given, dict) or "init" in given):
+            raise GridError(
+                f"{self.where('replicates')}: there are as many starts as models in the parent zoo (`init: {{models: N}}` "
+                "takes the first N); only `order` and `subset` can be repeated, like {order: 2}."
+            )
 
     def _inits(self, grid: Grid) -> None:
         """Every combination of levels of an init must be one that can be drawn."""

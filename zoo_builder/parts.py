@@ -28,11 +28,13 @@ from zoo_datasets import files, schema, shards, streams
 from zoo_datasets.errors import IntegrityError
 
 TENSOR = "snapshots"
+SLOTS = "slots"  # of the optimizer, [n, 2, P], where the recipe keeps them
 PART_COLUMNS = (
     schema.Column("model_id", pa.string(), "model of the row"),
     *(c for c in schema.SNAPSHOT_HEAD if c.name in ("step", "epoch", "examples_seen")),
     *schema.METRICS,
     schema.Column("weights_sha256", pa.string(), "SHA-256 of the row's bytes"),
+    schema.OPTIMIZER,
 )
 PART_SCHEMA = pa.schema([(c.name, c.type) for c in PART_COLUMNS])
 
@@ -55,7 +57,11 @@ class Record:
 
     @property
     def weights(self) -> str:
-        return next(f["path"] for f in self.files if f["path"].endswith(".safetensors"))
+        return next(f["path"] for f in self.files if f["path"].endswith(".weights.safetensors"))
+
+    @property
+    def optimizer(self) -> str | None:
+        return next((f["path"] for f in self.files if f["path"].endswith(".optimizer.safetensors")), None)
 
     @property
     def rows(self) -> str:
@@ -73,14 +79,19 @@ def write_part(
     """Write weights [n, P] and rows of a cohort, in order of model and step. Raises OSError."""
     rows = [
         {"model_id": model_ids[s.model], "step": s.step, "epoch": s.epoch, "examples_seen": s.examples_seen,
-         **s.metrics, "weights_sha256": s.sha256}
+         **s.metrics, "weights_sha256": s.sha256, "optimizer_sha256": s.optimizer_sha256}
         for s in snapshots
     ]  # fmt: skip
-    weights = save({TENSOR: np.stack([s.weights for s in snapshots])})
+    contents = {"weights.safetensors": save({TENSOR: np.stack([s.weights for s in snapshots])})}
+    kept = [s.slots for s in snapshots if s.slots is not None]
+    if kept:
+        assert len(kept) == len(snapshots)
+        contents["optimizer.safetensors"] = save({SLOTS: np.stack(kept)})
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, PART_SCHEMA), sink, write_page_checksum=True)
+    contents["parquet"] = sink.getvalue().to_pybytes()
     written = []
-    for data, suffix in ((weights, "safetensors"), (sink.getvalue().to_pybytes(), "parquet")):
+    for suffix, data in contents.items():
         digest = hashlib.sha256(data).hexdigest()
         path = paths.parts / f"{cohort_id[:16]}-{digest[:16]}.{suffix}"
         faults.point("before_part")
@@ -152,6 +163,11 @@ def read_weights(paths: files.ZooPaths, record: Record) -> np.ndarray:
     return shards.open_tensor(files.inside(paths.root, record.weights), TENSOR)
 
 
+def read_slots(paths: files.ZooPaths, record: Record) -> np.ndarray | None:
+    """The optimizer's slots of a part, float32 [n, 2, P], memory-mapped; None where they are not kept."""
+    return None if record.optimizer is None else shards.open_tensor(files.inside(paths.root, record.optimizer), SLOTS)
+
+
 class Checkpoint:
     """The builder-private state of one unfinished cohort; removed when it is committed.
 
@@ -181,6 +197,8 @@ class Checkpoint:
         n_params = state["weights"].shape[1]
         kept = np.array([s.weights for s in progress.snapshots], np.float32).reshape(-1, n_params)
         text, tensors = json.dumps(rest), {**state, TENSOR: kept}
+        if any(s.slots is not None for s in progress.snapshots):
+            tensors[SLOTS] = np.stack([s.slots for s in progress.snapshots])
         files.write_atomic(self.path, save(tensors, {"rest": text, "sha256": _checksum(text, tensors)}))
         faults.point("after_checkpoint")
 
@@ -197,8 +215,10 @@ class Checkpoint:
         if rest.pop("owner", None) != self.owner:
             return None
         kept = state.pop(TENSOR)
+        slots = state.pop(SLOTS, [None] * len(kept))
         rest["active"] = np.array(rest["active"], bool)
-        rest["snapshots"] = [Snapshot(**s, weights=w) for s, w in zip(rest["snapshots"], kept, strict=True)]
+        rows = zip(rest["snapshots"], kept, slots, strict=True)
+        rest["snapshots"] = [Snapshot(**s, weights=w, slots=z) for s, w, z in rows]
         return state, Progress(**rest)
 
     def remove(self) -> None:

@@ -11,10 +11,11 @@ import json
 import logging
 from typing import Any
 
-from zoo_builder import cohorts, engines, runs
+from zoo_builder import cohorts, engines, lineage, runs
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
 from zoo_builder.grid import RECIPE_VERSION, Grid
+from zoo_builder.lineage import Parents
 from zoo_datasets import sources
 
 log = logging.getLogger("zoo_builder")
@@ -28,6 +29,7 @@ class Plan:
     runs: list[runs.Run]
     cohorts: list[Cohort]
     sources: dict[sources.SourceSpec, sources.Source]
+    parents: Parents | None = None  # the zoo that the runs start from
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -40,6 +42,8 @@ class Plan:
             "engines": sorted({f"{c.engine} on {c.device}" for c in self.cohorts}),
             "sources": sorted(s.sha256 for s in self.sources.values()),
         }
+        if self.parents is not None:  # their contents, so that a changed parent is another recipe
+            value["parents"] = {self.parents.zoo: dict(self.parents.digests)}
         return json.loads(json.dumps(value))  # type: ignore[no-any-return]
 
 
@@ -49,8 +53,9 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
     Raises GridError, ZooNotFoundError, BuildError.
     """
     device = devices.check(device)
-    planned = runs.plan(recipe)
-    asked = recipe.sample_models * len(runs.replicates(recipe))
+    parents = lineage.open_parents(recipe.parent_zoo) if recipe.parent_zoo is not None else None
+    planned = runs.plan(recipe, parents)
+    asked = recipe.sample_models * len(runs.replicates(recipe, parents))
     if recipe.limit is None and len(planned) < asked:
         log.warning("the sample asks for %d models, but only %d of its points differ", asked, len(planned))
     loaded: dict[sources.SourceSpec, sources.Source] = {}
@@ -75,12 +80,15 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
     made = cohorts.group(planned, recipe.cohort_size, source_of, choose, device)
     for text in dict.fromkeys(filter(None, map(_beyond_budget, made))):
         log.warning("%s", text)
-    return Plan(recipe, planned, made, loaded)
+    if parents and recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
+        if any(r.settings["init_optimizer"] == "reset" for r in planned):
+            log.warning("runs start with fresh optimizer moments: %s kept none", parents.zoo)
+    return Plan(recipe, planned, made, loaded, parents)
 
 
 def _beyond_budget(cohort: Cohort) -> str | None:
     """A warning where a schedule asks for snapshots after the end of training."""
-    kind, wanted = next(iter(cohort.runs[0].snapshots.items()))
+    kind, wanted = next((k, v) for k, v in cohort.runs[0].snapshots.items() if k != "optimizer")
     if kind not in ("epochs", "steps"):
         return None
     per_epoch = -(-cohort.n_train // cohort.batch_size)

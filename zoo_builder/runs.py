@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,9 +21,13 @@ import pyarrow as pa
 
 from zoo_builder import settings
 from zoo_builder.grid import RECIPE_VERSION, Draw, Grid
+from zoo_builder.lineage import MOMENTS, Parents, Start
 from zoo_datasets import exact, models, splits, streams
+from zoo_datasets.errors import GridError
 from zoo_datasets.schema import Column
 from zoo_datasets.sources import SourceSpec, Subset
+
+log = logging.getLogger("zoo_builder")
 
 # 16 hex digits are 64 bits: for a million runs, a chance below 3e-8 that any two share an
 # id (birthday bound n²/2⁶⁵). Eight digits would give about 1 at that size.
@@ -44,6 +49,7 @@ class Run:
     keys: Mapping[str, str]  # of init, order, subset, augment, dropout
     snapshots: Mapping[str, Any]
     split: str
+    start: Start | None = None  # of a run that continues another zoo's model
 
     @property
     def init_group(self) -> str:
@@ -71,32 +77,44 @@ class Run:
         )  # fmt: skip
 
 
-def plan(grid: Grid) -> list[Run]:
+def plan(grid: Grid, parents: Parents | None = None) -> list[Run]:
     """Every run of the grid in plan order: replicate first, then points by a stable hash.
 
-    Any prefix is a fair sample of the points. Raises GridError where the init groups
-    cannot fill the splits.
+    Any prefix is a fair sample of the points. `parents` is the opened zoo of a grid that names
+    one: each of its models is one init, in its own plan order. Raises GridError where the init
+    groups cannot fill the splits, or the parents lack what is asked for.
     """
+    assert (grid.parent_zoo is None) == (parents is None)
     found: dict[str, Run] = {}
-    numbers = replicates(grid)
+    numbers = replicates(grid, parents)
     ordered = list(_points(grid))
     if not grid.sample_models:  # random points are in random order already
         ordered.sort(key=lambda p: streams.digest(p[0]))
     for replicate in numbers:
         for labels, values in ordered:
-            run = _run(grid, labels, values, replicate)
+            run = _run(grid, labels, values, replicate, parents)
+            if run is None:
+                continue  # a parent that ended before it
             found.setdefault(run.id, run)
             if grid.limit is not None and len(found) == grid.limit:
                 break
         else:
             continue
         break
+    if parents is not None:
+        _check_starts(grid, parents, len(found), len(numbers) * len(ordered))
+        return list(found.values())
     assigned = splits.assign((r.init_group for r in found.values()), grid.splits)
     return [dataclasses.replace(r, split=assigned[r.init_group]) for r in found.values()]
 
 
-def replicates(grid: Grid) -> list[dict[str, int]]:
-    """The replicate numbers of init, order and subset, in plan order."""
+def replicates(grid: Grid, parents: Parents | None = None) -> list[dict[str, int]]:
+    """The replicate numbers of init, order and subset, in plan order; a parent's is its plan index."""
+    if parents is not None:
+        inits = range(len(parents.rows[: grid.fixed["init_models"]]))
+        counts = {"order": 1, "subset": 1} if grid.tied else grid.replicates
+        crossed = itertools.product(inits, range(counts["order"]), range(counts["subset"]))
+        return [{"init": i, "order": o, "subset": s} for i, o, s in crossed]
     if grid.tied:
         return [{"init": i, "order": i, "subset": i} for i in range(grid.replicates["init"])]
     ranges = [range(grid.replicates[name]) for name in ("init", "order", "subset")]
@@ -135,7 +153,13 @@ def _drawn(draw: Draw, u: float) -> tuple[str, Mapping[str, Any]]:
     return settings.label(draw.name, values), values
 
 
-def _run(grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], replicate: Mapping[str, int]) -> Run:
+def _run(
+    grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], replicate: Mapping[str, int],
+    parents: Parents | None,
+) -> Run | None:  # fmt: skip
+    """One run; None where its parent has no snapshot at the epoch asked for."""
+    if parents is not None:
+        return _child({**grid.fixed, **values}, labels, replicate, grid, parents)
     resolved = normalize({**grid.fixed, **values})
     # Levels that mean nothing here (`momentum` of plain SGD) have one label: the points that
     # differ in nothing else are one run, planned once.
@@ -154,6 +178,80 @@ def _run(grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], repli
     return Run(streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, dict(grid.snapshots), "")
 
 
+# ── runs that start from another zoo's snapshots ──────────────────────────────────────
+
+# What may differ between a model and its continuation: how long, not how.
+_LENGTH = {"epochs", "steps", "examples", "target_loss", "patience", "min_epochs"}
+
+
+def _child(
+    values: dict[str, Any], labels: Mapping[str, str], replicate: Mapping[str, int], grid: Grid, parents: Parents
+) -> Run | None:
+    """The continuation of one parent at one point."""
+    row = parents.rows[replicate["init"]]
+    step = parents.step(row, values["init_epoch"], values["init_step"])
+    if step not in parents.snapshots[row["model_id"]]:
+        return None
+    parent = from_row(row, parents.layer_lists)
+    kept = parents.snapshots[row["model_id"]][step].get("optimizer_sha256") is not None
+    how = _optimizer(values, parent.settings["optimizer"], kept, parents.zoo)
+    resolved = normalize(values | {"init_zoo": parents.zoo, "init_models": None, "init_optimizer": how})
+    # Repeat 0 of a stream is the parent's own, which goes on; whatever differs between the
+    # children of one snapshot, they are twins: levels never enter.
+    keys = {
+        stream: parent.keys[stream] if stream == "init" or replicate[follows] == 0
+        else streams.stream_key({"stream": stream, "parent": parent.keys[stream], "replicate": replicate[follows]})
+        for stream, follows in STREAMS.items()
+    }  # fmt: skip
+    same = all(
+        resolved.get(k) == parent.settings.get(k)
+        for k in settings.SETTINGS
+        if k not in _LENGTH and not k.startswith("init_")
+    )
+    same = same and keys == parent.keys and how == "continue" and resolved["schedule_kind"] == "constant"
+    start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
+    snapshots = dict(grid.snapshots)
+    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, snapshots, start.identity]
+    labels = _labels(resolved, labels)
+    return Run(
+        streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, snapshots, row["split"], start
+    )
+
+
+def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:
+    """`continue` or `reset`: what a run does with its parent's optimizer state. Raises GridError."""
+    asked, ours = values["init_optimizer"], values["optimizer"]
+    if asked == "reset":
+        return "reset"
+    if MOMENTS[ours] == "none":
+        return "continue"  # plain SGD has nothing to carry over
+    if not kept:
+        if asked == "continue":
+            raise GridError(
+                f"`init: {{optimizer: continue}}`: {zoo} kept no optimizer state. Build it with `snapshots: {{…, "
+                "optimizer: true}`, or start with fresh moments: `optimizer: reset`."
+            )
+        return "reset"
+    if MOMENTS[ours] != MOMENTS[theirs]:
+        raise GridError(
+            f"The optimizer state of {zoo} is of `{theirs}`, and `{ours}` cannot go on with it. Start with fresh "
+            "moments: `init: {zoo: …, optimizer: reset}`."
+        )
+    return "continue"
+
+
+def _check_starts(grid: Grid, parents: Parents, found: int, asked: int) -> None:
+    """Raises GridError where no parent has the snapshots; says where some have not."""
+    if not found:
+        epochs = ", ".join(f"{e:g}" for e in parents.epochs()[:40])
+        raise GridError(
+            f"No model of {parents.zoo} has a snapshot at the epoch or step that `init` asks for. Its snapshots are at "
+            f"epochs {epochs}."
+        )
+    if found < asked and grid.limit is None:
+        log.warning("%d of %d runs have no start: their parents in %s ended before", asked - found, asked, parents.zoo)
+
+
 def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:
     return streams.stream_key({"seed": grid.seed, "stream": stream, **parts})
 
@@ -166,7 +264,9 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
             result[name] = None
     if values["trigger_frac"] == 0:
         result |= dict.fromkeys(settings.TRIGGER)
-    if values["init_bias"] is None:
+    if values["init_zoo"] is not None:
+        result |= {k: None for k in values if k.startswith("init_") and k not in settings.LINEAGE}
+    elif values["init_bias"] is None:
         preset = values["architecture"]
         result["init_bias"] = models.PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0
     return {k: v for k, v in result.items() if not settings.SETTINGS[k].added or v not in (None, _DEFAULT[k])}
@@ -219,6 +319,18 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mappi
         row["model_id"], values, {a: factor_label(a, row) for a in axes},
         {name: row[f"replicate_{name}"] for name in ("init", "order", "subset")},
         {name: row[f"{name}_key"] for name in STREAMS}, json.loads(row["snapshot_schedule"]), row["split"],
+        _start_of(row),
+    )  # fmt: skip
+
+
+def _start_of(row: Mapping[str, Any]) -> Start | None:
+    if row.get("parent_zoo") is None:
+        return None
+    passes, inside = divmod(row["stream_step"], -(-row["n_train"] // row["batch_size"]))
+    return Start(
+        zoo=row["parent_zoo"], model_id=row["parent_id"], step=row["parent_step"], sha256=row["parent_sha256"],
+        optimizer_sha256=row["parent_optimizer_sha256"], updates=row["optimizer_step"], passes=passes, inside=inside,
+        root=row["lineage_root"], relation=row["relation"],
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zoo_builder import faults, fingerprint, parts, recipe_yaml, runs, settings
+from zoo_builder.cohorts import Cohort
 from zoo_builder.grid import Axis
 from zoo_builder.plan import Plan
 from zoo_datasets import card, files, models, schema, shards, splits
@@ -69,6 +70,8 @@ class _Zoo:
         self.runs = [run for s in self.splits for run in planned.runs if run.split == s]
         self.parts = pa.concat_tables([parts.read_rows(paths, r) for r in records.values()])
         self.weights = [parts.read_weights(paths, r) for r in records.values()]
+        self.slots = [parts.read_slots(paths, r) for r in records.values()]
+        self.keeps = planned.grid.snapshots.get("optimizer", False)
         self.starts = np.cumsum([0, *(len(w) for w in self.weights)])
         first: dict[str, int] = {}
         for i, model in enumerate(self.parts["model_id"].to_pylist()):
@@ -81,19 +84,30 @@ class _Zoo:
         self.owner = np.repeat(np.arange(len(self.runs)), self.counts)  # (R,) run of each row
 
     def _row(self, at: int) -> np.ndarray:
+        part, row = self._place(at)
+        return self.weights[part][row]
+
+    def _slot(self, at: int, number: int) -> np.ndarray:
+        part, row = self._place(at)
+        kept = self.slots[part]
+        assert kept is not None
+        return kept[row, number]  # type: ignore[no-any-return]
+
+    def _place(self, at: int) -> tuple[int, int]:
         part = int(np.searchsorted(self.starts, at, "right")) - 1
-        return self.weights[part][at - self.starts[part]]
+        return part, at - int(self.starts[part])
 
     def write_shards(self) -> list[tuple[str, str, int]]:
         """All shards; the (shard, tensor, row) of every snapshot in the zoo's order."""
         placed: list[tuple[str, str, int]] = []
-        shutil.rmtree(self.paths.root / "weights", ignore_errors=True)
+        for folder in ("weights", "optimizer"):
+            shutil.rmtree(self.paths.root / folder, ignore_errors=True)
         for split in self.splits:
             rows = [i for i, owner in enumerate(self.owner) if self.runs[owner].split == split]
             groups: list[list[int]] = [[]]
             size = 0
             for i in rows:
-                bytes_here = self._architecture(i).n_params * 4
+                bytes_here = self._architecture(i).n_params * (8 if self.keeps else 4)  # of the larger file: two slots
                 if size + bytes_here > MOST_SHARD_BYTES:
                     groups.append([])
                     size = 0
@@ -124,7 +138,19 @@ class _Zoo:
 
         shards.write(path, shapes, values)
         self.written.append(path)
+        if self.keeps:
+            self._write_slots(self.paths.root / files.optimizer_shard(name), shapes, by_layout)
         return placed
+
+    def _write_slots(self, path: Path, shapes: Mapping[str, tuple[int, int]], members: Mapping[str, list[int]]) -> None:
+        """The optimizer's slots, each in the row of its weights in the shard beside."""
+
+        def values(name: str) -> Iterator[np.ndarray]:
+            layout, slot = name.rsplit(".slot", 1)
+            return (self._slot(int(self.order[i]), int(slot) - 1) for i in members[layout])
+
+        shards.write(path, {f"{name}.slot{n}": shape for name, shape in shapes.items() for n in (1, 2)}, values)
+        self.written.append(path)
 
     def snapshots(self, placed: list[tuple[str, str, int]]) -> pa.Table:
         """The `snapshots` table in the zoo's order."""
@@ -141,6 +167,8 @@ class _Zoo:
         columns["tensor"] = pa.array([p[1] for p in placed], pa.string())
         columns["row"] = pa.array([p[2] for p in placed], pa.int64())
         columns["weights_sha256"] = part["weights_sha256"]
+        if self.keeps:
+            columns["optimizer_sha256"] = part["optimizer_sha256"]
         return pa.table(columns)
 
     def _factors(self) -> dict[str, pa.Array]:
@@ -156,7 +184,8 @@ class _Zoo:
         for c in schema.MODEL_HEAD:
             columns[c.name] = pa.array([r[c.name] for r in own], c.type)
         columns |= self._factors()
-        for c in schema.MODEL_TAIL:
+        lineage = schema.LINEAGE if self.planned.parents is not None else ()
+        for c in (*schema.MODEL_TAIL, *lineage):
             if c.name in PUBLISHED:
                 columns[c.name] = published[c.name]
             else:
@@ -189,7 +218,19 @@ class _Zoo:
             "diverged_step": result["diverged_step"],
             "n_snapshots": result["n_snapshots"],
             "source_sha256": cohort.source_sha256,
+            **_lineage(run, cohort),
         }
+
+    @property
+    def _parents_root(self) -> Path | None:
+        return self.planned.parents.root if self.planned.parents is not None else None
+
+    def _splits(self) -> dict[str, Any]:
+        """How models were assigned to splits: by rule and shares, or with their parents."""
+        if self.planned.parents is not None:
+            return {"fractions": {}, "rule": "inherited"}
+        groups = {r.init_group for r in self.runs}
+        return {"fractions": dict(self.planned.grid.splits), "rule": splits.rule_for(len(groups))}
 
     def _levels(self, axis: Axis) -> list[str]:
         """The labels of an axis that the zoo has, in the order of the recipe."""
@@ -274,8 +315,9 @@ class _Zoo:
                 "cohorts": len(self.records),
                 "diverged": sum(m["diverged_step"] is not None for m in self.result_of.values()),
             },
-            "splits": {"fractions": dict(grid.splits), "rule": splits.rule_for(len({r.init_group for r in self.runs}))},
+            "splits": self._splits(),
             "weights_dtype": schema.WEIGHTS_DTYPE,
+            **({"optimizer_state": True} if self.keeps else {}),
             "inline_weights": self.inline,
             "architectures": {k: {**a.to_json(), "layout": a.layout_id} for k, a in architectures.items()},
             "layer_lists": lists,
@@ -296,10 +338,22 @@ class _Zoo:
             ],
             "engines": [{"engine": e, "version": v, "isa": i} for e, v, i in sorted(used)],
             "digests": schema.digests(tables),
-            "fingerprints": fingerprint.of(self.planned.cohorts, self.planned.sources),
+            "fingerprints": fingerprint.of(self.planned.cohorts, self.planned.sources, self._parents_root),
             "population": fingerprint.population(tables["models"]),
             "files": [files.record(root, p) for p in sorted(self.written)],
         }
+
+
+def _lineage(run: runs.Run, cohort: Cohort) -> dict[str, Any]:
+    """The columns of a model that continues another; none of one that does not."""
+    if run.start is None:
+        return {}
+    s = run.start
+    return {
+        "parent_id": s.model_id, "parent_step": s.step, "parent_sha256": s.sha256, "lineage_root": s.root,
+        "relation": s.relation, "parent_zoo": s.zoo, "parent_optimizer_sha256": s.optimizer_sha256,
+        "stream_step": cohort.stream_step, "optimizer_step": s.updates,
+    }  # fmt: skip
 
 
 # Columns of `models` that describe the published snapshot.

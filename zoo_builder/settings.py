@@ -84,6 +84,11 @@ _TABLE = (
     Setting("init_last_kind", "init.last.kind", "choice", None, "the same of the last layer, where it is not the first", choices=LAYER_INITS, added=True),
     Setting("init_last_low", "init.last.low", "float", None, "lower end of its `uniform`", added=True),
     Setting("init_last_high", "init.last.high", "float", None, "upper end of its `uniform`", added=True),
+    Setting("init_zoo", "init.zoo", "str", None, "start from the snapshots of this zoo: its id, or its folder", axis=False, added=True),
+    Setting("init_epoch", "init.epoch", "float", None, "which snapshots: those of this epoch", 0, added=True),
+    Setting("init_step", "init.step", "int", None, "or those after so many updates", 0, added=True),
+    Setting("init_models", "init.models", "int", None, "only its first models in plan order", 1, axis=False, added=True),
+    Setting("init_optimizer", "init.optimizer", "choice", None, "their optimizer's state; default `continue` where it was kept", choices=("continue", "reset"), added=True),
     Setting("optimizer", "training.optimizer", "choice", "adam", "update rule, as torch.optim", choices=OPTIMIZERS),
     Setting("lr", "training.lr", "float", 1e-3, "learning rate at the start", 0),
     Setting("momentum", "training.momentum", "float", 0.9, "of `momentum` and `nesterov`", 0, 1),
@@ -147,6 +152,9 @@ APPLIES: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 # What a trigger is; without a `trigger_frac` they mean nothing.
 TRIGGER = ("trigger_target", "trigger_size", "trigger_value", "trigger_position")
+
+# What a start from another zoo's snapshots is.
+LINEAGE = ("init_zoo", "init_epoch", "init_step", "init_models", "init_optimizer")
 
 # Axes whose level sets several settings: axis name → the block its keys stand in.
 COMPOSITES = {"subset": "subset", "init": "init", "schedule": "training.schedule", "augmentation": "augmentation"}
@@ -327,6 +335,8 @@ def label(axis: str, values: Mapping[str, Any]) -> str:
     if axis in ("init", "schedule"):
         kind = values[f"{axis}_kind"]
         given.pop("kind", None)
+        if axis == "init":
+            kind = given.pop("zoo", kind)  # drawn from a distribution, or taken from a zoo
         inner = ",".join(f"{k}={_text(v)}" for k, v in given.items())
         return f"{kind}({inner})" if inner else kind
     return ",".join(f"{k}={_text(v)}" for k, v in given.items()) or ("full" if axis == "subset" else "none")

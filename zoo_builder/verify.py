@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_builder import cohorts, engines, fingerprint, grid, plan, runs, worker
+from zoo_builder import cohorts, engines, fingerprint, grid, lineage, plan, runs, worker
 from zoo_builder.build import build
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
@@ -64,12 +65,17 @@ class _Zoo:
         return shards.open_tensor(files.inside(self.root, snapshot["shard"]), snapshot["tensor"])[snapshot["row"]]
 
     def initializations(self, report: Report) -> None:
-        """Step 0 of every model that has one and no parent, bitwise."""
+        """Step 0 of every model that has one, bitwise: from its key, or its parent's snapshot."""
         known: dict[str, models.Architecture] = {}
-        checked, wrong = 0, []
+        checked, taken, wrong = 0, 0, []
         for row in self.rows:
             first = self.snapshots[row["model_id"]][0]
-            if first["step"] or row["parent_id"] is not None:
+            if first["step"]:
+                continue
+            if row["parent_id"] is not None:
+                taken += 1
+                if first["weights_sha256"] != row["parent_sha256"]:
+                    wrong.append(f"model {row['model_id']}: step 0 is not the snapshot of its parent")
                 continue
             architecture = known.setdefault(row["architecture_id"], self.architecture(row))
             start = initial_weights(self.runs[row["model_id"]], architecture)
@@ -78,6 +84,8 @@ class _Zoo:
                 wrong.append(f"model {row['model_id']}: step 0 is not the initialization of its key")
         report.extend(wrong)
         report.lines.append(f"initializations: {checked:,} recomputed from their keys, bitwise")
+        if taken:
+            report.lines.append(f"lineage: {taken:,} models start from the snapshot that their row names")
 
     def cohort(self, cohort_id: str, report: Report) -> Cohort:
         """A cohort from the rows of its models; its id must come out the same."""
@@ -108,10 +116,24 @@ class _Zoo:
                     f"source {source.spec.id}: checksum {source.sha256[:16]}… is not that of the zoo"
                 )
                 continue
-            self._compare(cohort, row, source, report)
+            parents = None
+            if row["parent_id"] is not None:
+                found = lineage.open_parents(self._parent_folder(row), f"cohort {cohort_id[:16]}")
+                placed = [dataclasses.replace(r, start=found.placed(r.start)) for r in cohort.runs if r.start]
+                cohort, parents = dataclasses.replace(cohort, runs=tuple(placed)), found.root
+            self._compare(cohort, row, source, parents, report)
 
-    def _compare(self, cohort: Cohort, row: dict[str, Any], source: sources.Source, report: Report) -> None:
-        snapshots, _, engine = worker.train(cohort, source)
+    def _parent_folder(self, row: dict[str, Any]) -> str:
+        """Where the parent zoo lies: under the working directory, beside this zoo, or where the recipe said."""
+        name = str(row["parent_zoo"])
+        said = self.manifest["identity"]["document"]["init"]["zoo"]
+        places = [Path(name), self.root.absolute().parent.parent / name, Path(said)]
+        return str(next((p for p in places if files.ZooPaths(p).manifest.is_file()), name))
+
+    def _compare(
+        self, cohort: Cohort, row: dict[str, Any], source: sources.Source, parents: Path | None, report: Report
+    ) -> None:
+        snapshots, _, engine = worker.train(cohort, source, parents=parents)
         same = (engine["version"], engine["isa"]) == (row["engine_version"], row["isa"])
         stored = {(r.id, s["step"]): s for r in cohort.runs for s in self.snapshots[r.id]}
         trained = {(cohort.runs[s.model].id, s.step): s for s in snapshots}

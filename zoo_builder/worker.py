@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo_builder import engines, parts
+from zoo_builder import engines, lineage, parts
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
 from zoo_builder.engines.trainer import Snapshot, Trainer, data_of, job_of
@@ -27,6 +27,7 @@ class Task:
     cohort: Cohort
     out: str
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    parents: str | None = None  # folder of the zoo that the cohort starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def train_cohort(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]
     started = time.monotonic()
     cohort, paths = task.cohort, files.ZooPaths(Path(task.out))
     checkpoint = parts.Checkpoint(paths.checkpoint(cohort.id), cohort.id, task.checkpoint_every_s)
-    snapshots, results, engine = train(cohort, shared[cohort.runs[0].source], checkpoint)
+    snapshots, results, engine = train(cohort, shared[cohort.runs[0].source], checkpoint, task.parents)
     ids = [r.id for r in cohort.runs]
     extra = [{**result, "n_train": cohort.n_train} for result in results]
     record = parts.write_part(paths, cohort.id, ids, snapshots, extra, engine)
@@ -53,14 +54,18 @@ def train_cohort(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]
 
 
 def train(
-    cohort: Cohort, source: sources.Source, checkpoint: parts.Checkpoint | None = None
+    cohort: Cohort,
+    source: sources.Source,
+    checkpoint: parts.Checkpoint | None = None,
+    parents: str | Path | None = None,
 ) -> tuple[list[Snapshot], list[dict[str, Any]], dict[str, str]]:
     """Snapshots in order of model and step, each model's result, and the engine that made them."""
     data = data_of(cohort, source)
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    state = lineage.load(parents, [r.start for r in cohort.runs])
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, state), cohort.device)
     isa = devices.isa(backend.name, cohort.device)
     if checkpoint is not None:
         checkpoint.bind(f"{backend.name}, {backend.version}, {isa}")
     snapshots: list[Snapshot] = []
-    results = Trainer(cohort, source, data, backend).run(snapshots.append, checkpoint)
+    results = Trainer(cohort, source, data, backend, state).run(snapshots.append, checkpoint)
     return snapshots, results, {"name": backend.name, "version": backend.version, "isa": isa}

@@ -77,6 +77,8 @@ def check(root: Path) -> Report:
     _rows(manifest, tables, report)
     _groups(tables["models"], report)
     _weights(root, manifest, tables, report)
+    if manifest.get("optimizer_state"):
+        _optimizer(root, tables["snapshots"], report)
     found = schema.digests(tables)
     report.extend([f"content digest `{k}` is {found[k][:16]}…, the manifest says {v[:16]}…"
                    for k, v in manifest["digests"].items() if found[k] != v])  # fmt: skip
@@ -106,7 +108,7 @@ def _files(root: Path, manifest: dict[str, Any], report: Report) -> int:
     report.extend(problems)
     known = {e["path"] for e in manifest["files"]} | {"README.md", "manifest.json"}
     extra = [
-        name for folder in ("data", "weights") for p in (root / folder).rglob("*")
+        name for folder in ("data", "weights", "optimizer") for p in (root / folder).rglob("*")
         if p.is_file() and (name := p.relative_to(root).as_posix()) not in known
     ]  # fmt: skip
     report.extend([f"{name} does not belong to the zoo" for name in extra])
@@ -208,3 +210,28 @@ def _weights(root: Path, manifest: dict[str, Any], tables: dict[str, pa.Table], 
         ):
             if hashlib.sha256(np.asarray(inline[i].values, "<f4").tobytes()).hexdigest() != wanted:
                 report.problems.append(f"model {model}: inline weights differ from their checksum")
+
+
+def _optimizer(root: Path, snapshots: pa.Table, report: Report) -> None:
+    """The optimizer's slots of every snapshot, which lie in the row of its weights, against their checksum."""
+    opened: dict[tuple[str, str], np.ndarray] = {}
+    wrong, used = [], set()
+    for r in snapshots.select(["model_id", "step", "shard", "tensor", "row", "optimizer_sha256"]).to_pylist():
+        rows = []
+        for name in (f"{r['tensor']}.slot1", f"{r['tensor']}.slot2"):
+            place = files.optimizer_shard(r["shard"]), name
+            try:
+                if place not in opened:
+                    opened[place] = shards.open_tensor(files.inside(root, place[0]), name)
+                rows.append(opened[place][r["row"]].tobytes())
+            except (IntegrityError, OSError, IndexError) as error:
+                report.problems.append(f"optimizer state of model {r['model_id']}, step {r['step']}: {error}")
+                return
+            used.add((*place, r["row"]))
+        if hashlib.sha256(b"".join(rows)).hexdigest() != r["optimizer_sha256"]:
+            wrong.append(f"model {r['model_id']}, step {r['step']}: optimizer state differs from its checksum")
+    report.extend(wrong)
+    stored = sum(len(tensor) for tensor in opened.values())
+    if stored != len(used):
+        report.problems.append(f"{stored - len(used)} rows of optimizer state belong to no snapshot")
+    report.lines.append(f"optimizer state: {len(snapshots):,} snapshots")

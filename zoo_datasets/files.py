@@ -85,6 +85,11 @@ def inside(root: Path, relative: str) -> Path:
 SPLITS = ("train", "validation", "test")
 
 
+def optimizer_shard(shard: str) -> str:
+    """The file of optimizer state beside a shard of weights: the same rows in the same order."""
+    return f"optimizer/{shard.removeprefix('weights/')}"
+
+
 class ZooPaths:
     """Where everything of one zoo lies. The hidden `.build` folder is the builder's own."""
 
@@ -108,6 +113,9 @@ class ZooPaths:
 
     def shard(self, split: str, number: int = 0, count: int = 1) -> Path:
         return self.root / "weights" / f"{split}-{number:05d}-of-{count:05d}.safetensors"
+
+    def optimizer(self, split: str, number: int = 0, count: int = 1) -> Path:
+        return self.root / optimizer_shard(self.shard(split, number, count).relative_to(self.root).as_posix())
 
     def commit(self, cohort_id: str) -> Path:
         return self.commits / f"{cohort_id}.json"

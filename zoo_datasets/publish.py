@@ -29,7 +29,7 @@ log = logging.getLogger("zoo_datasets")
 
 MOST_FILES_A_COMMIT = 99  # the Hub advises fewer than 100
 # Folders that belong to the zoo alone: what a new release does not have there is deleted.
-OWN_FOLDERS = ("data/", "weights/", "pictures/")
+OWN_FOLDERS = ("data/", "weights/", "optimizer/", "pictures/")
 # Pictures and metadata beside the seal; larger is not what we publish.
 MOST_UNSEALED_BYTES = 20_000_000
 

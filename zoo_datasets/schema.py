@@ -109,6 +109,17 @@ MODEL_TAIL = (
 )
 
 
+# Of zoos whose models continue another zoo's.
+LINEAGE = (
+    Column("parent_zoo", _S, "zoo of the model this one started from"),
+    Column("parent_optimizer_sha256", _S, "optimizer_sha256 of that snapshot where its optimizer state was continued"),
+    Column("stream_step", _I, "step of the order, dropout and augmentation streams at which this model began"),
+    Column("optimizer_step", _I, "updates that the optimizer's state had seen when this model began"),
+)
+# Of zoos that keep the optimizer's state: its slots lie in `optimizer/`, in the row of the weights.
+OPTIMIZER = Column("optimizer_sha256", _S, "SHA-256 of slot1 and slot2, little-endian float32 bytes")
+
+
 def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
     """Content digests of a zoo: of all weights' bytes, and of the values of each table but its weights."""
     result = {"weights": streams.digest(tables["snapshots"]["weights_sha256"].to_pylist())}

@@ -22,6 +22,7 @@ import numpy as np
 
 from zoo_builder.cohorts import Cohort, augmentation_of
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Backend, Job, Optimizers, Window
+from zoo_builder.lineage import State
 from zoo_builder.runs import Run
 from zoo_datasets import exact, models, scoring, sources
 
@@ -38,10 +39,17 @@ class Snapshot:
     examples_seen: int
     metrics: Mapping[str, Any]
     weights: np.ndarray  # (P,) float32
+    slots: np.ndarray | None = None  # (2, P) float32: the optimizer's, where the recipe keeps them
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.weights.astype("<f4", copy=False).tobytes()).hexdigest()
+
+    @property
+    def optimizer_sha256(self) -> str | None:
+        return (
+            None if self.slots is None else hashlib.sha256(self.slots.astype("<f4", copy=False).tobytes()).hexdigest()
+        )
 
 
 @dataclasses.dataclass
@@ -116,8 +124,8 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     )  # fmt: skip
 
 
-def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray) -> Job:
-    """The cohort as an engine sees it, with initial weights from the models' keys."""
+def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: State | None = None) -> Job:
+    """The cohort as an engine sees it, with initial weights from the models' keys or from their parents."""
     s = [r.settings for r in cohort.runs]
 
     def vector(name: str, default: float = 0.0, kind: type = np.float64) -> np.ndarray:
@@ -128,7 +136,7 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray) -> Job:
         architecture=cohort.architecture,
         loss=s[0]["loss"],
         pool=pool,
-        initial=np.stack([initial_weights(r, cohort.architecture) for r in cohort.runs]),
+        initial=state.weights if state else np.stack([initial_weights(r, cohort.architecture) for r in cohort.runs]),
         optimizers=Optimizers(
             kind=np.array([_KINDS[o] for o in optimizer], np.int32),
             momentum=vector("momentum"),
@@ -148,7 +156,8 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray) -> Job:
 
 
 def initial_weights(run: Run, architecture: models.Architecture) -> np.ndarray:
-    """Step 0 of a run, float32 [P], from its init key alone."""
+    """Step 0 of a run that has no parent, float32 [P], from its init key alone."""
+    assert run.start is None
     s = run.settings
     first, last = (
         models.LayerInit(s[f"init_{part}_kind"], s.get(f"init_{part}_low"), s.get(f"init_{part}_high"))
@@ -181,7 +190,7 @@ def learning_rates(run: Run, first: int, count: int, steps_per_epoch: int, total
 
 def snapshot_steps(schedule: Mapping[str, Any], steps_per_epoch: int, total: int) -> list[int]:
     """The steps a schedule asks for, ascending, the last step always among them."""
-    kind, value = next(iter(schedule.items()))
+    kind, value = next((k, v) for k, v in schedule.items() if k != "optimizer")
     if kind == "every_epoch":
         wanted = list(range(0, total + 1, steps_per_epoch))
     elif kind == "epochs":
@@ -196,10 +205,17 @@ def snapshot_steps(schedule: Mapping[str, Any], steps_per_epoch: int, total: int
 
 
 class Trainer:
-    """One cohort under training. `run` is the loop; the rest are its sentences."""
+    """One cohort under training. `run` is the loop; the rest are its sentences.
 
-    def __init__(self, cohort: Cohort, source: sources.Source, data: Data, backend: Backend) -> None:
-        self.cohort, self.source, self.data, self.backend = cohort, source, data, backend
+    `state` is what models with parents start from. Their own steps and epochs count from 0, and
+    so does the schedule of the learning rate; their streams go on at `first`, where the parents' were.
+    """
+
+    def __init__(
+        self, cohort: Cohort, source: sources.Source, data: Data, backend: Backend, state: State | None = None
+    ) -> None:
+        self.cohort, self.source, self.data, self.backend, self.start = cohort, source, data, backend, state
+        self.first = cohort.stream_step
         self.n = cohort.n_train
         self.batch = cohort.batch_size
         self.per_epoch = -(-self.n // self.batch)
@@ -220,7 +236,7 @@ class Trainer:
 
         Snapshots reach the sink model by model in order of steps, after the last step.
         """
-        progress = self._start(checkpoints)
+        progress = self._begin(checkpoints)
         while progress.active.any():
             self._advance_to(progress, self._next_event(progress))
             self._at_event(progress)
@@ -233,11 +249,12 @@ class Trainer:
             results.append({"stop_reason": progress.stop_reason[m], "diverged_step": progress.diverged_step[m]})
         return results
 
-    def _start(self, checkpoints: Checkpoints | None) -> Progress:
+    def _begin(self, checkpoints: Checkpoints | None) -> Progress:
         saved = checkpoints.load() if checkpoints is not None else None
         if saved is not None:
             self.backend.load_state(saved[0])
             return saved[1]
+        self._load_parents()
         count = len(self.runs)
         progress = Progress(
             0, np.ones(count, bool), [None] * count, [None] * count, [math.inf] * count, [0] * count, []
@@ -245,29 +262,37 @@ class Trainer:
         self._at_event(progress)
         return progress
 
+    def _load_parents(self) -> None:
+        if self.start is not None:
+            self.backend.load_state(dict(vars(self.start)))
+
     def weights_after(self, steps: int) -> np.ndarray:
         """Weights (M, P) after so many steps from the start, without snapshots or stop rules."""
+        self._load_parents()
         count = len(self.runs)
         progress = Progress(0, np.ones(count, bool), [None] * count, [None] * count, [], [], [])
         while progress.step < steps:
-            epoch_end = (progress.step // self.per_epoch + 1) * self.per_epoch
-            self._advance_to(progress, min(steps, epoch_end))
+            self._advance_to(progress, min(steps, *self._epoch_ends(progress.step)))
         return self.backend.state()["weights"]
 
     # ── between events ──
 
     def _next_event(self, progress: Progress) -> int:
         step = progress.step
-        stops = [(step // self.per_epoch + 1) * self.per_epoch]  # batches are drawn per epoch
+        stops = self._epoch_ends(step)
         for m in np.flatnonzero(progress.active):
             stops.append(self.total[m])
             stops.append(min((s for s in self.due[m] if s > step), default=self.total[m]))
         return min(stops)
 
+    def _epoch_ends(self, step: int) -> list[int]:
+        """The next end of an epoch: of the models' own, and of the streams', which draw batches per epoch."""
+        return [(at // self.per_epoch + 1) * self.per_epoch - at + step for at in (step, self.first + step)]
+
     def _advance_to(self, progress: Progress, stop: int) -> None:
         """Take the steps up to `stop`, which lies in the same epoch or at its end."""
         first, count = progress.step, stop - progress.step
-        epoch, offset = divmod(first, self.per_epoch)
+        epoch, offset = divmod(self.first + first, self.per_epoch)
         begin, end = offset * self.batch, min((offset + count) * self.batch, self.n)
         order = np.stack([self._order(m, epoch)[begin:end] for m in range(len(self.runs))])  # (M, n)
         sizes = np.full(count, self.batch, np.int64)
@@ -276,7 +301,7 @@ class Trainer:
         bias = np.stack([self._bias_corrections(r, first, count) for r in self.runs])  # (M, 2, T)
         losses = self.backend.advance(
             Window(
-                first, sizes, np.take_along_axis(self.data.rows, order, 1), np.take_along_axis(self.data.labels, order, 1),
+                self.first + first, sizes, np.take_along_axis(self.data.rows, order, 1), np.take_along_axis(self.data.labels, order, 1),
                 np.stack(lr), bias[:, 0].copy(), bias[:, 1].copy(), progress.active.copy(),
             )
         )  # fmt: skip
@@ -290,12 +315,14 @@ class Trainer:
 
     def _bias_corrections(self, run: Run, first: int, count: int) -> np.ndarray:
         """1 − βᵢᵗ for t = first + 1 …, float64 [2, count]; a function of t alone, whatever the window."""
+        first += run.start.updates if run.start else 0
         result = np.ones((2, count))
         for i, name in enumerate(("beta1", "beta2")):
             beta = run.settings[name]
             if beta is not None:
                 if beta not in self.powers:
-                    self.powers[beta] = np.multiply.accumulate(np.full(max(*self.total, self.per_epoch), beta))
+                    most = max(*self.total, self.per_epoch) + max(r.start.updates if r.start else 0 for r in self.runs)
+                    self.powers[beta] = np.multiply.accumulate(np.full(most, beta))
                 result[i] = 1.0 - self.powers[beta][first : first + count]
         return result
 
@@ -349,30 +376,44 @@ class Trainer:
         return [math.inf if v is None else v for v in values]
 
     def _snapshot(self, progress: Progress, wanted: list[int]) -> None:
-        weights = self.backend.state()["weights"]
+        state = self.backend.state()
+        weights = state["weights"]
         finite = [m for m in wanted if np.isfinite(weights[m]).all()]
         for m in set(wanted) - set(finite):
             self._diverged(progress, m, progress.step)
         if finite:
             metrics = self._metrics(finite)
             for m in finite:
-                progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m].copy()))
+                progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m].copy(), state))
 
-    def _make(self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray) -> Snapshot:
+    def _make(
+        self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray, state: Mapping[str, np.ndarray]
+    ) -> Snapshot:
+        seen = self._seen(self.first + step) - self._seen(self.first)
+        kept = self.runs[m].snapshots.get("optimizer")
+        slots = np.stack([state["slot1"][m], state["slot2"][m]]) if kept else None
+        return Snapshot(m, step, seen / self.n, seen, metrics, weights, slots)
+
+    def _seen(self, step: int) -> int:
+        """Training images shown by the streams' step."""
         epoch, inside = divmod(step, self.per_epoch)
-        seen = epoch * self.n + min(inside * self.batch, self.n)
-        return Snapshot(m, step, seen / self.n, seen, metrics, weights)
+        return epoch * self.n + min(inside * self.batch, self.n)
 
     def _keep_initialization(self, progress: Progress, m: int) -> None:
         """A model that diverges before its first snapshot still has its start to show."""
         state = self.backend.state()
-        start = initial_weights(self.runs[m], self.cohort.architecture)
-        shown = {**state, "weights": state["weights"].copy()}
-        shown["weights"][m] = start
+        shown = {name: values.copy() for name, values in state.items()}
+        if self.start is None:
+            shown["weights"][m] = initial_weights(self.runs[m], self.cohort.architecture)
+            shown["slot1"][m] = shown["slot2"][m] = 0.0
+        else:
+            for name, values in vars(self.start).items():
+                shown[name][m] = values[m]
+        start = shown["weights"][m].copy()
         self.backend.load_state(shown)
         metrics = self._metrics([m])[m]
         self.backend.load_state(state)
-        progress.snapshots.append(self._make(m, 0, metrics, start))
+        progress.snapshots.append(self._make(m, 0, metrics, start, shown))
 
     def _metrics(self, wanted: list[int]) -> dict[int, dict[str, Any]]:
         d, backend, loss = self.data, self.backend, self.runs[0].settings["loss"]
