@@ -79,7 +79,7 @@ class Checkpoints(Protocol):
 class Data:
     """The arrays of a cohort: what is trained on and what is evaluated."""
 
-    pool: np.ndarray  # (N or 2N, …) float32; the second half is stamped with the trigger
+    pool: np.ndarray  # (N or 2N, …) float32: the images in use; the second half is stamped with the trigger
     examples: list[sources.Examples]  # per model, rows into the source's training part
     rows: np.ndarray  # (M, n) int32 into the pool
     labels: np.ndarray  # (M, n) int32 as trained
@@ -97,16 +97,17 @@ class Data:
 def data_of(cohort: Cohort, source: sources.Source) -> Data:
     """The arrays of a cohort. Raises GridError where its data axes do not fit the source."""
     first = cohort.runs[0].subset
-    n = len(source.train.labels)
     examples = [
         sources.training_examples(source.train.labels, source.n_classes, r.subset, r.keys["subset"])
         for r in cohort.runs
     ]
-    images = sources.turned(source.train.images, first.rotate_degrees)
+    # Only images that some model sees: a pair of classes is a fifth of MNIST.
+    used = np.unique(np.concatenate([e.rows for e in examples]))
+    images = sources.turned(source.train.images[used], first.rotate_degrees)
     pool = source.scaled(images)
     if first.trigger_frac:
         pool = np.concatenate([pool, source.scaled(sources.stamp(images, first, source.peak))])
-    rows = np.stack([e.rows + n * e.poisoned for e in examples]).astype(np.int32)
+    rows = np.stack([np.searchsorted(used, e.rows) + len(used) * e.poisoned for e in examples]).astype(np.int32)
 
     def part(which: sources.Part) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels as the head numbers them, without those that it has no class for."""

@@ -1,0 +1,137 @@
+"""Every recipe in grids/: it loads, plans the population it speaks of, and fits its source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from zoo_builder import grid, plan, runs
+from zoo_builder.build import build
+from zoo_datasets import models, open_zoo
+from zoo_datasets.errors import GridError
+
+GRIDS = Path(__file__).resolve().parents[1] / "grids"
+# Models of a recipe, and values in a weight vector (those of all its layouts). A continuation
+# has as many models as its parent has, times its levels.
+WANTED = {
+    "digits": (96, {1510}),
+    "mnist": (1152, {2464}),
+    "model-zoos/mnist-hyp-rand": (2560, {2464}),
+    "trajectories/digits": (40, {2410}),
+    "trajectories/mnist-cnn": (250, {2464}),
+    "trajectories/mnist-cnn-published": (250, {2464}),
+    "trajectories/mnist-mlp": (250, {4150}),
+    "doodl3/iris-epochs": (400, {9}),
+    "doodl3/iris-batch": (300, {9}),
+    "doodl3/iris-layers": (300, {21, 33, 45}),
+    "doodl3/iris-nodes": (400, {21, 27, 33, 39}),
+    "doodl3/mnist-epochs": (400, {58}),
+    "doodl3/mnist-batch": (300, {58}),
+    "doodl3/mnist-layers": (300, {96, 134, 152}),
+}
+CONTINUED = {
+    "trajectories/digits-continued": "trajectories/digits",
+    "trajectories/mnist-cnn-continued": "trajectories/mnist-cnn",
+}
+SHAPES = {"digits": (1, 8, 8), "ylecun/mnist": (1, 28, 28), "iris": (2,)}
+
+
+def load(name: str, *changes: str) -> grid.Grid:
+    return grid.load(GRIDS / f"{name}.yaml", changes)
+
+
+def n_classes(run: runs.Run) -> int:
+    return len(run.subset.classes or ()) if run.subset.relabel else {"iris": 3}.get(run.source.id, 10)
+
+
+def architecture(run: runs.Run) -> models.Architecture:
+    shape = SHAPES[run.source.id] if run.source.resize is None else (1, run.source.resize, run.source.resize)
+    return models.build(run.settings["architecture"], shape, n_classes(run), run.settings["activation"])
+
+
+def test_the_table_above_names_every_recipe() -> None:
+    found = {p.relative_to(GRIDS).with_suffix("").as_posix() for p in GRIDS.rglob("*.yaml")}
+    assert found == {*WANTED, *CONTINUED}
+
+
+def test_no_two_recipes_write_one_zoo() -> None:
+    zoos = [load(name).zoo for name in (*WANTED, *CONTINUED)]
+    assert len(set(zoos)) == len(zoos)
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_a_recipe_plans_its_population(name: str) -> None:
+    planned = runs.plan(load(name))
+    count, sizes = WANTED[name]
+    assert len(planned) == count
+    assert {architecture(r).n_params for r in planned} == sizes
+
+
+@pytest.mark.parametrize("name", [n for n in WANTED if n.startswith("doodl3/")])
+def test_a_population_has_100_networks_with_starts_of_their_own(name: str) -> None:
+    recipe = load(name)
+    (axis,) = recipe.axes
+    planned = runs.plan(recipe)
+    assert {level.label: sum(r.axes[axis.name] == level.label for r in planned) for level in axis.levels} == {
+        level.label: 100 for level in axis.levels
+    }
+    assert len({r.init_group for r in planned}) == len(planned)
+
+
+def test_families_of_a_sweep_share_no_network() -> None:
+    for family in ("doodl3/iris", "doodl3/mnist"):
+        ids = [r.id for name in WANTED if name.startswith(family) for r in runs.plan(load(name))]
+        assert len(set(ids)) == len(ids) == (1400 if "iris" in family else 1000)
+
+
+@pytest.mark.parametrize("name", [n for n in WANTED if load(n).fixed["source"] in ("digits", "iris")])
+def test_a_recipe_on_an_embedded_source_fits_it(name: str) -> None:
+    planned = plan.plan(load(name))
+    assert sum(len(c.runs) for c in planned.cohorts) == WANTED[name][0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("ZOO_DATA"), reason="ZOO_DATA names no folder of real datasets")
+@pytest.mark.parametrize("name", [n for n in WANTED if load(n).fixed["source"] == "ylecun/mnist"])
+def test_a_recipe_on_mnist_fits_it(name: str) -> None:
+    planned = plan.plan(load(name))
+    assert sum(len(c.runs) for c in planned.cohorts) == WANTED[name][0]
+    if name.startswith("doodl3/"):
+        assert {c.n_train for c in planned.cohorts} == {12_665}
+
+
+@pytest.mark.parametrize(("name", "origin"), CONTINUED.items())
+def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name: str, origin: str) -> None:
+    ours, theirs = load(name), load(origin)
+    assert ours.parent_zoo == theirs.zoo
+    assert theirs.snapshots == {"every_epoch": True, "optimizer": True}
+    assert 0 < ours.fixed["init_epoch"] < theirs.fixed["epochs"]
+    free = {"epochs", "init_zoo", "init_epoch", "init_optimizer"}
+    assert {k: v for k, v in ours.fixed.items() if k not in free} == {
+        k: v for k, v in theirs.fixed.items() if k not in free
+    }
+    assert [a.name for a in ours.axes] == list(ours.paired) == ["subset"]
+    assert len(ours.axes[0].levels) == 4
+    steps = ours.snapshots["steps"]
+    per_epoch = -(-theirs.fixed["source_train"] // theirs.fixed["batch_size"])
+    assert {e * per_epoch for e in range(ours.fixed["epochs"] + 1)} <= set(steps)
+    assert sum(s < per_epoch for s in steps) >= 4
+
+
+def test_the_digits_and_their_continuation_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GridError, match="the parent zoo 'weightzoo/trajectories-digits' is not here"):
+        plan.plan(load("trajectories/digits-continued"))
+    few = load("trajectories/digits", "replicates=3")
+    build(plan.plan(few), tmp_path / few.zoo, workers=0)
+    planned = plan.plan(load("trajectories/digits-continued"))
+    assert len(planned.runs) == 3 * 4
+    assert {c.stream_step for c in planned.cohorts} == {25 * 38}
+    build(planned, tmp_path / planned.grid.zoo, workers=0)
+    parent, child = open_zoo(tmp_path / few.zoo), open_zoo(tmp_path / planned.grid.zoo)
+    for row in child.select(subset="full").models.to_pylist():
+        assert row["relation"] == "continuation"
+        at_end = child.vector(row["model_id"], 380)
+        assert (at_end == parent.vector(row["parent_id"], 35 * 38)).all()
