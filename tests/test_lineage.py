@@ -179,8 +179,9 @@ def test_a_zoo_without_parents_has_no_column_of_them(tiny_zoo: Path) -> None:
 
 def test_twins_start_from_one_snapshot_and_see_one_order(make: Make, parent: Path) -> None:
     levels = ["full", {"rotate_degrees": 30}, {"label_noise_frac": 0.2}, {"trigger_frac": 0.2, "trigger_target": 0}]
-    root = make(child_of(parent, axes={"subset": levels}, paired=["subset"]))
+    root = make(child_of(parent, axes={"subset": levels}))
     zoo = open_zoo(root)
+    assert zoo.paired == ["subset"]
     assert len(zoo.pairs("subset", ("full", "rotate_degrees=30.0"))) == 4
     assert {(r["subset"], r["relation"]) for r in models(root)} == {
         ("full", "continuation"), ("rotate_degrees=30.0", "variation"), ("label_noise_frac=0.2", "variation"),

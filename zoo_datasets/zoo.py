@@ -128,7 +128,9 @@ class Zoo:
 
     @property
     def paired(self) -> list[str]:
-        """Axes along which twins share initialization and batch order."""
+        """Axes along which twins share initialization and batch order; all, where models start from another zoo's."""
+        if "parents" in self.manifest["identity"]:
+            return list(self.axes)
         return list(self.manifest["identity"]["document"].get("paired") or [])
 
     def __len__(self) -> int:
