@@ -167,6 +167,9 @@ def test_children_inherit_split_init_group_streams_and_ancestor(parent: Path, ch
         assert row["init_kind"] is None
         assert row["model_id"] != row["parent_id"]
     assert open_zoo(child).manifest["splits"] == {"fractions": {}, "rule": "inherited"}
+    card = (child / "README.md").read_text()
+    assert "start from snapshots of `weightzoo/parent`" in card
+    assert "state at each snapshot lies in `optimizer/`" in card
 
 
 def test_a_zoo_without_parents_has_no_column_of_them(tiny_zoo: Path) -> None:

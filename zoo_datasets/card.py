@@ -243,8 +243,23 @@ def _made(manifest: Mapping[str, Any]) -> str:
         f"## How it was made\n\n{engines}\n"
         "`python -m zoo_builder --grid grid.yaml` builds it again; `python -m zoo_builder verify` checks it. "
         "Every random number comes from the keys in the tables; initial weights are the snapshots at step 0. "
-        "`manifest.json` holds size and SHA-256 of every file.\n"
+        "`manifest.json` holds size and SHA-256 of every file.\n" + _lineage(manifest)
     )
+
+
+def _lineage(manifest: Mapping[str, Any]) -> str:
+    """Where models go on from another zoo's, and what of the optimizer lies beside the weights."""
+    lines = [
+        f"\nThe models start from snapshots of `{parent}`, whose split they keep: `parent_id`, `parent_step` and "
+        "`parent_sha256` name them. It has to be there for a rebuild.\n"
+        for parent in manifest["identity"].get("parents", {})
+    ]
+    if manifest.get("optimizer_state"):
+        lines.append(
+            "\nThe optimizer's state at each snapshot lies in `optimizer/`, in the row of its weights: tensors "
+            "`<layout>.slot1` and `<layout>.slot2`.\n"
+        )
+    return "".join(lines)
 
 
 def _diverged(counts: Mapping[str, Any]) -> str:
