@@ -3,7 +3,8 @@
 In:  parents, and children that start from the parents' snapshots: twins that differ in the data
      they go on with, one of them clean. Children name their parent and its step.
 Out: by condition and snapshot since the change, how well clean and changed children are told
-     apart: AUC of single features and of a logistic model of all, each with an interval.
+     apart: AUC of single features, and with intervals of logistic models of each family of
+     features and of all, beside what metadata or the test loss alone would tell.
 
 The detector sees weights alone: the parent's last two snapshots and the child's so far; never
 its twin. The parent's last step u = w_p − w_before is the unit of length. Twins have one
@@ -188,22 +189,23 @@ def _metadata(rows: list[list[Any]]) -> np.ndarray:
 def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     """Rows (snapshot, steps, detector, auc, low, high, …) for every snapshot since the change.
 
-    AUC is the chance that a changed child scores above a clean one; a single feature's is
-    below ½ where the change makes it smaller. `null` is the logistic model where twins swap
+    AUC is the chance that a changed child scores above a clean one; a single feature's, which
+    has no interval, is below ½ where the change makes it smaller. `null` is the logistic model where twins swap
     labels at random: its mean over `NULLS` draws, and their 2.5th and 97.5th percentiles.
     """
     y, lineage = children.changed, children.lineage
     fold = folds(lineage, seed)
     for t, step in enumerate(children.steps.tolist()):
         values = children.features[:, t]
+        row = {"snapshot": t + 1, "steps": step, "n_pairs": len(y) // 2, "n_lineages": len(np.unique(lineage))}
+        for i, name in enumerate(FEATURES):
+            yield {**row, "detector": name, "auc": metrics.auc(y, values[:, i]), "low": None, "high": None}
         scores = {
-            **{name: values[:, i] for i, name in enumerate(FEATURES)},
             **{family: out_of_fold(values[:, _places(names)], y, fold) for family, names in FAMILIES.items()},
             "all": out_of_fold(values, y, fold),
             "metadata": out_of_fold(children.metadata, y, fold),
             "test_loss": children.test_loss[:, t],
         }
-        row = {"snapshot": t + 1, "steps": step, "n_pairs": len(y) // 2, "n_lineages": len(np.unique(lineage))}
         for name, score in scores.items():
             if np.isfinite(score).all():
                 found = metrics.interval("auc", y, score, lineage, resamples, seed)
@@ -233,7 +235,12 @@ def folds(lineage: np.ndarray, seed: int) -> np.ndarray:
 
 
 def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Scores [n] of a logistic regression (standardized inputs, L2, C = 1) that never saw the row's fold."""
+    """Scores [n] of a logistic regression (standardized inputs, L2, C = 1) that never saw the row's fold.
+
+    Scores are ranks inside the fold, in (0, 1]: models of different folds have scales of their
+    own, and an AUC over mixed scales is below ½ by chance alone (Airola et al. 2011).
+    """
+    from scipy.stats import rankdata
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -241,8 +248,9 @@ def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarr
     score = np.empty(len(y))
     for number in np.unique(fold):
         test = fold == number
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        score[test] = model.fit(values[~test], y[~test]).decision_function(values[test])
+        model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
+        found = model.fit(values[~test], y[~test]).decision_function(values[test])
+        score[test] = rankdata(found) / len(found)
     return score
 
 

@@ -42,10 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out snapshots before this epoch (default: 1: neither initialization nor first epoch, as published)",
     )  # fmt: skip
     parser.add_argument(
-        "--continued", metavar="ZOO", help="a zoo that starts from this one's snapshots: detect its changed data"
+        "--continued",
+        nargs="+",
+        default=[],
+        metavar="ZOO",
+        help="zoos that start from this one's snapshots: does their changed data show?",
     )
     parser.add_argument(
-        "--condition", metavar="AXIS", help="axis of it along which data changes (default: the paired one)"
+        "--condition", metavar="AXIS", help="their axis along which data changes (default: the paired one)"
     )
     parser.add_argument(
         "--clean", metavar="LEVEL", help="its level that changes nothing (default: full, none or constant)"
@@ -59,19 +63,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"for linkages other than single, which need all distances at once; above, some trajectories are drawn (default: {MOST_SNAPSHOTS})",
     )  # fmt: skip
     parser.add_argument("--no-umap", action="store_true", help="no UMAP picture, even where umap-learn is installed")
+    parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
 
 
 def run(options: argparse.Namespace) -> Report:
     """The whole analysis of a zoo. Raises ZooError where it holds no population of trajectories."""
+    from zoo_datasets.analysis import detection
     from zoo_datasets.analysis import trajectory_pictures as pictures
     from zoo_datasets.analysis.snapshots import bag
     from zoo_datasets.zoo import open_zoo
 
     zoo = open_zoo(options.path)
-    children = open_zoo(options.continued) if options.continued else None
+    children = [open_zoo(path) for path in options.continued]
+    for child in children:  # a mistake in the call is told before the long part
+        detection.conditions(child, options.condition, options.clean)
     names = ("seed", "first_epoch", "condition", "clean", "dims", "resamples", "most_snapshots")
     settings = {name: getattr(options, name) for name in names}
-    report = Report("trajectories", [zoo, children] if children else [zoo], settings, options.out)
+    report = Report("trajectories", [zoo, *children], settings, options.out)
     found = bag(zoo, options.first_epoch)
     log.info("%d trajectories, %d snapshots of %d weights", found.n_models, *found.weights.shape)
     report.numbers["population"] = {
@@ -79,29 +87,31 @@ def run(options: argparse.Namespace) -> Report:
         "n_groups": len(np.unique(found.groups)), "n_left_out": found.left_out,
     }  # fmt: skip
 
+    with _timed("the SVD ladder"):
+        rows, partitions = climb(found, options.dims, options.resamples, options.most_snapshots, options.seed)
     measured = [paths.measure(found.weights[found.rows(m)]) for m in range(found.n_models)]
     report.numbers["paths"] = shape_of(measured, found, options.resamples, options.seed)
     report.table("steps", steps_table(measured, found))
-    with _timed("the SVD ladder"):
-        rows, partitions = climb(found, options.dims, options.resamples, options.most_snapshots, options.seed)
     report.numbers["ladder"] = rows
     report.table("ladder", _table(rows))
     base = partitions[BASE]
     report.numbers["versioning"] = versioning(base, found, options.resamples, options.seed)
     report.numbers["null"] = null(base, found, options.seed)
     report.table("trajectories", models_table(measured, found, base))
-    with _timed("pictures"):
-        report.figure("dendrogram", pictures.dendrogram(base.merges, found.whose, base.row))
-        report.figure("steps", pictures.steps(measured, found))
-        report.figure("ladder", pictures.ladder(rows, found.weights.shape[1]))
-        for name, figure in pictures.embeddings(found, options.seed, umap=not options.no_umap):
-            report.figure(name, figure)
-    if children is not None:
+    if children:
         with _timed("detection"):
-            detected = detect(zoo, children, options)
-        report.numbers["detection"] = detected
-        report.table("detection", _table(detected["rows"]))
-        report.figure("detection", pictures.detection(detected["rows"]))
+            report.numbers["detection"] = [detect(zoo, child, options) for child in children]
+        rows_of = {d["zoo"]: d["rows"] for d in report.numbers["detection"]}
+        report.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
+    if not options.no_pictures:
+        with _timed("pictures"):
+            report.figure("dendrogram", pictures.dendrogram(base.merges, found.whose, base.row))
+            report.figure("steps", pictures.steps(measured, found))
+            report.figure("ladder", pictures.ladder(rows, found.weights.shape[1]))
+            for name, figure in pictures.embeddings(found, options.seed, umap=not options.no_umap):
+                report.figure(name, figure)
+            for child in children:
+                report.figure(f"detection-{child.name.split('/')[-1]}", pictures.detection(rows_of[child.name]))
     report.close()
     return report
 
@@ -203,6 +213,7 @@ def climb(
     if rungs[0] > full or rungs[-1] < 1:
         raise ZooError(f"Rungs {rungs[0]} to {rungs[-1]} of a ladder; these weights have 1 to {full} dimensions.")
     whole = ladder.decompose(found.weights, rungs[1] if len(rungs) > 1 else 1)
+    fits = np.arange(len(found.weights)) if len(found.weights) <= most_snapshots else drawn(found, most_snapshots, seed)
     rows: list[dict[str, Any]] = []
     partitions: dict[tuple[str, str], Partition] = {}
     for rung in rungs:
@@ -210,7 +221,7 @@ def climb(
         energy = 1.0 if rung == full else float(whole.energy[min(rung, len(whole.energy)) - 1])
         for metric in clusters.METRICS:
             log.info("%d dimensions, %s", rung, metric)
-            for linkage, partition in _partitions(found, points, metric, resamples, most_snapshots, seed):
+            for linkage, partition in _partitions(found, points, metric, fits, resamples, seed):
                 rows.append(
                     {"dimensions": rung, "energy_frac": energy, "metric": metric, "linkage": linkage, **partition.row}
                 )
@@ -220,11 +231,11 @@ def climb(
 
 
 def _partitions(
-    found: Bag, points: np.ndarray, metric: str, resamples: int, most_snapshots: int, seed: int
+    found: Bag, points: np.ndarray, metric: str, fits: np.ndarray, resamples: int, seed: int
 ) -> Iterator[tuple[str, Partition]]:
-    """Each linkage's clusters at one rung, scored; single linkage of all snapshots, the others of those that fit."""
+    """Each linkage's clusters at one rung, scored: single linkage of all snapshots, the others of the rows that fit."""
     n = len(points)
-    near = clusters.distances(points, metric, found.whose, condensed=n <= most_snapshots)
+    near = clusters.distances(points, metric, found.whose, condensed=len(fits) == n)
     true = {
         name: order.score(found.whose, place, found.whose, found.at)
         for name, place in order.recover(points, found.whose, metric).items()
@@ -237,7 +248,7 @@ def _partitions(
     part, rows = near, np.arange(n)
     for linkage in clusters.LINKAGES:
         if linkage != "single" and part.condensed is None:
-            rows = drawn(found, most_snapshots, seed)
+            rows = fits
             part = clusters.distances(points[rows], metric, found.whose[rows], condensed=True)
         models, whose = np.unique(found.whose[rows], return_inverse=True)
         merges = clusters.linkage(part, linkage, metric)
@@ -349,7 +360,14 @@ def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str
             detection.read(parents, children, axis, clean, level), options.resamples, options.seed
         )
     ]
-    return {"axis": axis, "clean": clean, "folds": detection.FOLDS, "nulls": detection.NULLS, "rows": rows}
+    return {
+        "zoo": children.name,
+        "axis": axis,
+        "clean": clean,
+        "folds": detection.FOLDS,
+        "nulls": detection.NULLS,
+        "rows": rows,
+    }
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:

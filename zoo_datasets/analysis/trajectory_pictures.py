@@ -299,14 +299,18 @@ def _spatial(
 def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """AUC over the time since the change: a panel for each condition, a line for each family of features."""
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
-    figure, axes = _figure(3.8 * len(conditions) + 0.6, 4.2, columns=len(conditions), sharey=True)
+    columns = min(len(conditions), 3)
+    lines_of = -(-len(conditions) // columns)
+    figure, axes = _figure(3.6 * columns + 0.6, 3.2 * lines_of + 1.0, columns, lines_of, sharex=True, sharey=True)
+    for ax in axes.ravel()[len(conditions) :]:
+        ax.set_visible(False)
     lines = {
         "all": ("all three", COLORS[0], "-", 2.2), "step length": ("step length", COLORS[1], "-", 1.4),
         "curvature": ("curvature", COLORS[2], "-", 1.4), "direction": ("direction", COLORS[3], "-", 1.4),
         "test_loss": ("test loss, for comparison", COLORS[6], (0, (4, 2)), 1.2),
         "metadata": ("metadata alone", INK, (0, (1, 1.5)), 1.4), "null": ("labels shuffled", FAINT, "-", 0.0),
     }  # fmt: skip
-    for ax, condition in zip(axes[0], conditions, strict=True):
+    for ax, condition in zip(axes.ravel(), conditions, strict=False):
         for name, (what, color, style, width) in lines.items():
             mine = [row for row in rows if row["condition"] == condition and row["detector"] == name]
             x, y, low, high = (np.array([row[k] for row in mine], float) for k in ("steps", "auc", "low", "high"))
@@ -317,17 +321,32 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 ax.plot(x, y, color=color, linestyle=style, linewidth=width, marker="o", markersize=3, label=what)
         ax.set_xscale("log")
         ax.set_ylim(0, 1.02)
-        _words(ax, label(condition), "updates since the change", "")
-    axes[0, 0].set_ylabel("AUC, changed against clean", fontsize=9, color=INK)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False, fontsize=8.5, labelcolor=INK)  # fmt: skip
-    best = {c: max((row["auc"] for row in rows if row["condition"] == c and row["detector"] == "all"), default=np.nan) for c in conditions}  # fmt: skip
-    _headline(
-        figure, "Changed data in the trajectory, most AUC: " + ", ".join(f"{label(c)} {v:.2f}" for c, v in best.items())
-    )
+        ax.set_title(label(condition), loc="left", fontsize=10, color=INK)
+        ax.tick_params(labelbottom=True)
+    for ax in axes[-1]:
+        ax.set_xlabel("updates since the change", fontsize=9, color=INK)
+    figure.supylabel("AUC, changed against clean", fontsize=9, color=INK)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2 + columns, frameon=False, fontsize=8.5, labelcolor=INK)
+    auc: dict[int, list[float]] = {}
+    for row in rows:
+        if row["detector"] == "all":
+            auc.setdefault(row["steps"], []).append(row["auc"])
+    best = max(auc, key=lambda steps: float(np.mean(auc[steps])))
+    worst, most = (f"{pick(auc[best]):.2f}" for pick in (min, max))
+    found = f"an AUC of {most}" if worst == most else f"AUCs of {worst} to {most}"
+    _headline(figure, f"Weights alone tell changed from clean data: {found}, {best:,} updates on")
     return figure
 
 
 def label(level: str) -> str:
-    """A level's label for people: `{"label_noise_frac":0.2}` as `label noise frac 0.2`."""
-    text = level.strip("{}").replace('"', "").replace("_", " ").replace(":", " ")
-    return ", ".join(part.strip() for part in text.split(","))
+    """A level's label for people: `label_noise_frac=0.2` as `20 % label noise`; of a trigger, its rate."""
+    name, _, value = level.split(",")[0].partition("=")
+    words = name.replace("_", " ")
+    if name == "frac":
+        return f"{100 * float(value):g} % of the images"
+    if name.endswith("_frac"):
+        return f"{100 * float(value):g} % {words.removesuffix(' frac')}"
+    if name.endswith("_degrees"):
+        return f"{words.removesuffix(' degrees')} {float(value):g}°"
+    return f"{words} {value}".strip()
