@@ -129,6 +129,15 @@ def test_so_is_one_that_starts_inside_an_epoch(make: Make, engine: str) -> None:
     assert seen == {0: 0, 1: 4, 5: 104, 9: 204, 13: 304}
 
 
+@pytest.mark.parametrize(("examples", "steps"), [(4, 1), (5, 2), (104, 5), (204, 9), (205, 10)])
+def test_a_budget_in_examples_counts_from_inside_the_epoch(
+    parent: Path, tmp_path: Path, examples: int, steps: int
+) -> None:
+    recipe = child_of(parent, epoch=None, init={"step": 3}, training={"epochs": None, "examples": examples})
+    planned = plan.plan(load(recipe | {"snapshots": {"steps": [0]}}, tmp_path))
+    assert {s for c in planned.cohorts for s in c.steps} == {steps}
+
+
 def test_a_grandchild_goes_on_where_its_parent_stood(make: Make, parent: Path) -> None:
     child = make(child_of(parent, epoch=1, training={"epochs": 2}))
     grandchild = make(child_of(child, epoch=1, zoo="weightzoo/grandchild", training={"epochs": 2}))

@@ -347,6 +347,7 @@ def total_steps(run: Run, n_train: int) -> int:
     if s["steps"] is not None:
         return int(s["steps"])
     if s["examples"] is not None:
-        whole, rest = divmod(s["examples"], n_train)
-        return whole * per_epoch + math.ceil(rest / s["batch_size"])
+        inside = run.start.inside if run.start else 0  # updates into an epoch, whose last batch may be short
+        whole, rest = divmod(min(inside * s["batch_size"], n_train) + s["examples"], n_train)
+        return whole * per_epoch + math.ceil(rest / s["batch_size"]) - inside
     return int(s["epochs"]) * per_epoch
