@@ -26,7 +26,7 @@ except ImportError as error:  # built without a compiler
     _kernels, _missing = None, str(error)
 
 # What the bits depend on. Raise it with any change of arithmetic in zoo_builder/native.
-VERSION = "native 1"
+VERSION = "native 2"
 
 # Forces one build ("avx512", "avx2", "plain"); the bits are the same, so only tests need it.
 PATH_VARIABLE = "WEIGHTZOO_NATIVE_PATH"
@@ -34,7 +34,7 @@ PATH_VARIABLE = "WEIGHTZOO_NATIVE_PATH"
 # The order of plan.h's enum.
 _OPS = (
     "conv", "max_pool", "avg_pool", "global_avg_pool", "linear", "batch_norm", "dropout", "flatten",
-    "relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu",
+    "relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu", "softmax",
 )  # fmt: skip
 _LOSSES = ("cross_entropy", "mse")
 _MOST_CHANNELS = 64  # of augmentation's noise and fill, fixed arrays in random.h

@@ -58,7 +58,8 @@ class NativeEngine final : public wz::Engine {
     }
 
     size_t block_bytes = 1;
-    for (const Node& node : nodes_) block_bytes += 32 * (size_t)(node.out.size + (node.owns_gradient() ? node.grad.size : 0));
+    for (const Node& node : nodes_)
+      block_bytes += 32 * (size_t)((node.layer.op == Op::Flatten ? 0 : node.out.size) + (node.owns_gradient() ? node.grad.size : 0));
     if (input_rows_ < 0) block_bytes += 32 * (size_t)input_.size;
     tile_blocks_ = (int)std::max<size_t>(1, std::min<size_t>(16, TILE_BYTES / block_bytes));
 
@@ -86,7 +87,7 @@ class NativeEngine final : public wz::Engine {
         }
         widest_out_ = std::max(widest_out_, padded(n_out));
         node.wide_at = grow(wide_size_, (size_t)(n_out * padded(n_in) + padded(n_out)));
-        node.outer_blocks = cut((int)n_out, (int)(padded(n_in) / LANES));
+        node.outer_blocks = cut((int)n_out, (int)(padded(n_in) / LANES), LANES * tile_blocks_);
         if (l > first_param_) {
           node.backward.push_back(linear(layer, true, node.grad, nodes_[l - 1].grad, tile_blocks_));
           node.phase_at.push_back(grow(back_size_, node.backward[0].packed_size()));
@@ -174,6 +175,7 @@ class NativeEngine final : public wz::Engine {
       node.y_own.reserve(nb * (size_t)node.out.size);
       if (node.owns_gradient()) node.g_own.reserve(nb * (size_t)node.grad.size);
       if (node.layer.op == Op::Dropout) node.bits.reserve(nb * (size_t)node.n_in());
+      if (node.by_rows) node.row_blocks.resize(nb + 1);
     }
     samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), inner_rows_.reserve(nb * LANES), targets_.reserve(nb * LANES);
     if (plan_.augmentation.any()) augmented_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
@@ -350,15 +352,16 @@ class NativeEngine final : public wz::Engine {
     for (const Span& o : c.blocks.o) widest = std::max(widest, o.size);
     c.n_x = nb;
     c.blocks.x = even_spans(nb, std::min(MAX_X, WZ_ACCUMULATORS / widest));
+    c.span_taps.assign(c.blocks.x.size(), {0, c.run_taps});
   }
 
   void linear_by_rows(Node& node, const float* w, int nb) {
     const int64_t n_in = node.n_in(), wide = padded(node.layer.out.c);
-    if (node.row_blocks.o.empty() || node.row_blocks.o.back().start + node.row_blocks.o.back().size != nb * LANES)
-      node.row_blocks = cut(nb * LANES, (int)(wide / LANES));
+    Cut& blocks = node.row_blocks[(size_t)nb];
+    if (blocks.o.empty()) blocks = cut(nb * LANES, (int)(wide / LANES), (int)n_in);
     const float* bias = w + n_in * wide;
-    for (const Span& x : node.row_blocks.x)
-      for (const Span& s : node.row_blocks.o)
+    for (const Span& x : blocks.x)
+      for (const Span& s : blocks.o)
         ROWS[s.size - 1][x.size - 1](rows_.data + s.start, n_in, w + LANES * x.start, wide, bias + LANES * x.start,
                                      wide_y_.data + s.start * wide + LANES * x.start, wide);
     rows_to_lanes(wide_y_.data, wide, node.layer.out.c, nb, node.y, node.out.size);
@@ -501,15 +504,16 @@ class NativeEngine final : public wz::Engine {
       float* g = gradient_.data + node.layer.weight;
       if (node.layer.op == Op::Conv) {
         const v8* lanes = lanes_.data + node.lanes_at;
-        const size_t n = (node.weights.taps.size() + 1) * (size_t)node.layer.out.c;
+        const std::vector<int32_t>& to = node.weights.unpacked;
         size_t i = 0;
-        for (; i + 8 <= n; i += 8) {
+        for (; i + 8 <= to.size(); i += 8) {
           v8 r[8];
           for (int k = 0; k < 8; ++k) r[k] = lanes[i + k];
           transpose(r);  // the tree of lane_sum, eight values at once
-          store(g + i, ((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + (r[3] + r[7])));
+          const v8 sums = ((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + (r[3] + r[7]));
+          for (int k = 0; k < 8; ++k) g[to[i + k]] = sums[k];
         }
-        for (; i < n; ++i) g[i] = lane_sum(lanes[i]);
+        for (; i < to.size(); ++i) g[to[i]] = lane_sum(lanes[i]);
       } else if (node.layer.op == Op::Linear) {
         const int64_t n_in = node.n_in(), n_out = node.layer.out.c, wide = padded(n_in);
         const float* from = wide_.data + node.wide_at;

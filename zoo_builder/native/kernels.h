@@ -26,8 +26,10 @@ constexpr int MAX_O = 12, MAX_X = 6;  // the largest register block in each dire
 // ── contract ─────────────────────────────────────────────────────────────────────────
 
 struct Contract {
-  const int32_t* taps;  // offsets into src of groups of G consecutive taps, in bytes
-  int n_taps;           // groups, at least 1
+  const int32_t* taps;  // offsets into src of the first taps of runs, in bytes
+  int n_taps;           // runs, at least 1
+  ptrdiff_t run;        // bytes of a run, at least one v8
+  ptrdiff_t skip;       // taps whose weights are left out between one run and the next
   ptrdiff_t src_x, dst_o, dst_x;  // steps in bytes
 };
 
@@ -58,23 +60,24 @@ WZ_INLINE void accumulate(v8 (&acc)[O][X], A a, B b) {
   }
 }
 
-// G taps lie one v8 after another: a row of a convolution's kernel.
-template <int O, int X, bool DENSE, int G>
+// Taps come in runs of `run` that lie one v8 after another, as in a row of a convolution's kernel.
+template <int O, int X, bool DENSE>
 void contract_block(const Contract& c, const v8* src, const float* w, const float* bias, v8* dst) {
   v8 acc[O][X];
   for (int o = 0; o < O; ++o)
     for (int x = 0; x < X; ++x) acc[o][x] = splat(bias[o]);
   const int32_t* tap = c.taps;
   const int32_t* const end = tap + c.n_taps;
-  const ptrdiff_t step = DENSE ? (ptrdiff_t)sizeof(v8) : c.src_x;
+  const ptrdiff_t step = DENSE ? (ptrdiff_t)sizeof(v8) : c.src_x, run = c.run, skip = c.skip * O;
   do {
     const char* s = reinterpret_cast<const char*>(src) + *tap;
-#pragma GCC unroll 8
-    for (int g = 0; g < G; ++g, w += O) {
+    const char* const last = s + run;
+    do {
       accumulate<O, X>(acc, [&](int o) { return splat(w[o]); },
                        [&](int x) { return *reinterpret_cast<const v8*>(s + x * step); });
-      s = opaque(s + sizeof(v8));
-    }
+      w += O, s = opaque(s + sizeof(v8));
+    } while (s != last);
+    w += skip;
   } while (++tap != end);
   const ptrdiff_t dst_o = c.dst_o, dst_x = c.dst_x;
   for (int o = 0; o < O; ++o)
@@ -88,20 +91,18 @@ struct Place {
 };
 
 struct Correlate {
-  const int32_t* taps;  // offsets into x, in bytes, one per tap
+  const int32_t* taps;  // offsets into x, in bytes, of the block's taps
   ptrdiff_t y_plane;    // in bytes
-  int n_taps;           // row length of the gradient
 };
 
-// Positions come as a list, so that short rows cost no inner loop.
+// Positions come as a list, so that short rows cost no inner loop. A block's sums lie together.
 template <int O, int T>
-void correlate_block(const Correlate& c, const v8* y, const v8* x, const Place* place, const Place* end, int tap0,
-                     v8* gradient) {
+void correlate_block(const Correlate& c, const v8* y, const v8* x, const Place* place, const Place* end, v8* sums) {
   v8 acc[O][T];
   for (int o = 0; o < O; ++o)
-    for (int t = 0; t < T; ++t) acc[o][t] = gradient[(ptrdiff_t)o * c.n_taps + t];
+    for (int t = 0; t < T; ++t) acc[o][t] = sums[o * T + t];
   const char* at[T];
-  for (int t = 0; t < T; ++t) at[t] = reinterpret_cast<const char*>(x) + c.taps[tap0 + t];
+  for (int t = 0; t < T; ++t) at[t] = reinterpret_cast<const char*>(x) + c.taps[t];
   const ptrdiff_t y_plane = c.y_plane;
   do {  // at least one: no test before the loop, so nothing is spilled around it
     const char* from = reinterpret_cast<const char*>(y) + place->y;
@@ -110,7 +111,7 @@ void correlate_block(const Correlate& c, const v8* y, const v8* x, const Place* 
                      [&](int t) { return *reinterpret_cast<const v8*>(at[t] + window); });
   } while (++place != end);
   for (int o = 0; o < O; ++o)
-    for (int t = 0; t < T; ++t) gradient[(ptrdiff_t)o * c.n_taps + t] = acc[o][t];
+    for (int t = 0; t < T; ++t) sums[o * T + t] = acc[o][t];
 }
 
 // ── rows ─────────────────────────────────────────────────────────────────────────────
@@ -152,7 +153,7 @@ void outer_block(const float* const* samples, int n, ptrdiff_t i0, const float* 
 // ── tables of blocks, and the cut into blocks ────────────────────────────────────────
 
 using ContractBlock = void (*)(const Contract&, const v8*, const float*, const float*, v8*);
-using CorrelateBlock = void (*)(const Correlate&, const v8*, const v8*, const Place*, const Place*, int, v8*);
+using CorrelateBlock = void (*)(const Correlate&, const v8*, const v8*, const Place*, const Place*, v8*);
 using RowsBlock = void (*)(const float* const*, int64_t, const float*, ptrdiff_t, const float*, float*, ptrdiff_t);
 using OuterBlock = void (*)(const float* const*, int, ptrdiff_t, const float*, ptrdiff_t, float*, ptrdiff_t, bool);
 
@@ -176,19 +177,17 @@ template <int O, int X> constexpr OuterBlock outer_entry() {
   {WZ_ROW(entry, 1), WZ_ROW(entry, 2), WZ_ROW(entry, 3), WZ_ROW(entry, 4), WZ_ROW(entry, 5), WZ_ROW(entry, 6),   \
    WZ_ROW(entry, 7), WZ_ROW(entry, 8), WZ_ROW(entry, 9), WZ_ROW(entry, 10), WZ_ROW(entry, 11), WZ_ROW(entry, 12)}
 
-#define WZ_OF(dense, g)                                             \
-  template <int O, int X> constexpr ContractBlock wz_of_##dense##_##g() { \
-    if constexpr (fits(O, X)) return &contract_block<O, X, dense, g>; \
-    return nullptr;                                                 \
-  }
-WZ_OF(false, 1) WZ_OF(false, 2) WZ_OF(false, 3) WZ_OF(false, 5)
-WZ_OF(true, 1) WZ_OF(true, 2) WZ_OF(true, 3) WZ_OF(true, 5)
+template <int O, int X> constexpr ContractBlock spread_entry() {
+  if constexpr (fits(O, X)) return &contract_block<O, X, false>;
+  return nullptr;
+}
+template <int O, int X> constexpr ContractBlock dense_entry() {
+  if constexpr (fits(O, X)) return &contract_block<O, X, true>;
+  return nullptr;
+}
 
-// By [src_x is one v8][group]: other kernel sizes go tap by tap.
-constexpr int GROUPS[] = {1, 2, 3, 5};
-#define WZ_CONTRACT(dense, g) WZ_TABLE(wz_of_##dense##_##g)
-#define WZ_CONTRACTS(dense) {WZ_CONTRACT(dense, 1), WZ_CONTRACT(dense, 2), WZ_CONTRACT(dense, 3), WZ_CONTRACT(dense, 5)}
-const ContractBlock CONTRACT[2][4][MAX_O][MAX_X] = {WZ_CONTRACTS(false), WZ_CONTRACTS(true)};
+// By [src_x is one v8].
+const ContractBlock CONTRACT[2][MAX_O][MAX_X] = {WZ_TABLE(spread_entry), WZ_TABLE(dense_entry)};
 const CorrelateBlock CORRELATE[MAX_O][MAX_X] = WZ_TABLE(correlate_entry);
 const RowsBlock ROWS[MAX_O][MAX_X] = WZ_TABLE(rows_entry);
 const OuterBlock OUTER[MAX_O][MAX_X] = WZ_TABLE(outer_entry);
@@ -208,15 +207,17 @@ inline std::vector<Span> even_spans(int n, int largest) {
   return spans;
 }
 
+constexpr double CALL_CYCLES = 15;
+
 struct Cut {
   std::vector<Span> o, x;
 };
 
-// The cheapest even cut of n_o × n_x by a model of two loads and two multiply-adds a cycle,
-// with a latency of four cycles where a block is too small to hide it.
-// `spare` asks for blocks that leave a register free: with a row of taps unrolled, the
-// compiler spills accumulators otherwise.
-inline Cut cut(int n_o, int n_x, bool spare = false) {
+// The cheapest even cut of n_o × n_x, where a block's loop takes `steps(span of x)` rounds: by a
+// model of two loads and two multiply-adds a cycle, a latency of four cycles where a block is
+// too small to hide it, and what a call costs beside its loop.
+template <class Steps>
+Cut cut(int n_o, int n_x, Steps steps) {
   Cut best;
   double best_cost = 1e300;
   for (int big_o = 1; big_o <= MAX_O; ++big_o)
@@ -226,11 +227,14 @@ inline Cut cut(int n_o, int n_x, bool spare = false) {
       double cost = 0;
       for (const Span& o : c.o)
         for (const Span& x : c.x)
-          cost += std::max({o.size * x.size * 0.5, (o.size + x.size + 1) * 0.5, 4.0}) + 0.05 * (o.size + x.size) + 0.3 +
-                  (spare && o.size * x.size + std::min(o.size, x.size) > WZ_ACCUMULATORS + 2 ? 0.8 : 0.0);
+          cost += steps(x) * (std::max({o.size * x.size * 0.5, (o.size + x.size + 1) * 0.5, 4.0}) + 0.05 * (o.size + x.size) + 0.3) +
+                  CALL_CYCLES + o.size * x.size;
       if (cost < best_cost) best_cost = cost, best = c;
     }
   return best;
+}
+inline Cut cut(int n_o, int n_x, int steps) {
+  return cut(n_o, n_x, [=](const Span&) { return (double)steps; });
 }
 
 }  // namespace

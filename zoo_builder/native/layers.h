@@ -39,11 +39,39 @@ void map_runs(const Geometry& from, const v8* x, const Geometry& to, v8* y, F f)
   });
 }
 
+// Over the channels of each place.
+inline void softmax(const Geometry& from, const v8* x, const Geometry& to, v8* y) {
+  for (int h = 0; h < from.h; ++h)
+    for (int w = 0; w < from.w; ++w) {
+      const v8* a = x + from.origin + h * from.row + w;
+      v8* b = y + to.origin + h * to.row + w;
+      v8 top = a[0], sum = splat(0.0f);
+      for (int c = 1; c < from.c; ++c) top = select((a[c * from.plane] > top) | (a[c * from.plane] != a[c * from.plane]), a[c * from.plane], top);
+      for (int c = 0; c < from.c; ++c) {
+        const v8 e = exp(a[c * from.plane] - top);
+        sum = sum + e, b[c * to.plane] = e;
+      }
+      for (int c = 0; c < from.c; ++c) b[c * to.plane] = b[c * to.plane] / sum;
+    }
+}
+
+inline void softmax_backward(const Geometry& gy, const v8* y, const Geometry& gd, const v8* dy, v8* dx) {
+  for (int h = 0; h < gy.h; ++h)
+    for (int w = 0; w < gy.w; ++w) {
+      const v8* a = y + gy.origin + h * gy.row + w;
+      const ptrdiff_t at = gd.origin + h * gd.row + w;
+      v8 dot = splat(0.0f);
+      for (int c = 0; c < gy.c; ++c) dot = fma(a[c * gy.plane], dy[at + c * gd.plane], dot);
+      for (int c = 0; c < gy.c; ++c) dx[at + c * gd.plane] = a[c * gy.plane] * (dy[at + c * gd.plane] - dot);
+    }
+}
+
 inline void activate(Op op, float slope, const Geometry& from, const v8* x, const Geometry& to, v8* y) {
   const v8 zero = splat(0.0f), leak = splat(slope);
   switch (op) {
     case Op::Relu: return map_runs(from, x, to, y, [=](v8 a) { return select(a <= zero, zero, a); });
     case Op::LeakyRelu: return map_runs(from, x, to, y, [=](v8 a) { return select(a > zero, a, leak * a); });
+    case Op::Softmax: return softmax(from, x, to, y);
     case Op::Tanh: return map_runs(from, x, to, y, [](v8 a) { return tanh(a); });
     case Op::Sigmoid: return map_runs(from, x, to, y, [](v8 a) { return sigmoid(a); });
     case Op::Silu: return map_runs(from, x, to, y, [](v8 a) { return a * sigmoid(a); });
@@ -66,6 +94,7 @@ inline void activate_backward(Op op, float slope, const Geometry& gx, const v8* 
   switch (op) {
     case Op::Relu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return keep(a > zero, d); });
     case Op::LeakyRelu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return select(a > zero, d, leak * d); });
+    case Op::Softmax: return softmax_backward(gy, y, gd, dy, dx);
     case Op::Tanh: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return d * fma(-a, a, one); });
     case Op::Sigmoid: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return d * (a * (one - a)); });
     case Op::Elu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return select(a > zero, d, d * (a + one)); });
@@ -197,25 +226,32 @@ inline void global_average_backward(const v8* dy, const Geometry& gdx, v8* dx) {
 
 // ── contractions: convolution and linear layers ──────────────────────────────────────
 
+// From `first` on, `count` of them.
+struct Range {
+  int first = 0, count = 0;
+};
+
+// Which of `n` taps, tap k of position x reading place `start + k + step · x` of `size`, meet a
+// place for some position in `x`.
+inline Range met(int n, int start, int step, Span x, int size) {
+  const int first = std::max(0, -(start + step * (x.start + x.size - 1)));
+  const int end = std::min(n, size - (start + step * x.start));
+  return {std::min(first, n), std::max(0, end - first)};
+}
+
 // One use of the `contract` kernel over a grid of rows, with its weights packed block by block.
+// Taps go by kernel row, channel, kernel column. Those that meet only the halo are left out:
+// whole kernel rows for a row of the output, kernel columns for a span of it.
 struct Contraction {
-  std::vector<int32_t> taps, weight_at;  // offset in the source (bytes) and of w[o = 0] (floats), per tap
+  std::vector<int32_t> taps, weight_at;  // offset in the source (bytes) of each run; of w[o = 0] (floats) of each tap
+  std::vector<Range> row_taps;           // runs for each row of the output
+  std::vector<Range> span_taps;          // within a run, for each span of x
   ptrdiff_t weight_o = 0;                // from one output's weight to the next's
-  int n_o = 0, n_x = 0, rows = 1;
-  int group = 0;                         // which of GROUPS; taps then hold the first of each
+  int n_o = 0, n_x = 0, rows = 1, run_taps = 1;
   ptrdiff_t src_origin = 0, src_row = 0, src_x = 0, dst_origin = 0, dst_row = 0, dst_x = 0, dst_o = 0;
   Cut blocks;
 
   size_t packed_size() const { return weight_at.size() * (size_t)n_o; }
-
-  // Taps that come in runs of `size` neighbours: keep the first of each run.
-  void group_taps(int size) {
-    for (int k = 0; k < 4; ++k)
-      if (GROUPS[k] == size) group = k;
-    const size_t step = (size_t)GROUPS[group];
-    for (size_t t = 0; t * step < taps.size(); ++t) taps[t] = taps[t * step];
-    taps.resize(taps.size() / step);
-  }
 
   void pack(const float* w, float* packed) const {
     for (const Span& o : blocks.o)
@@ -228,39 +264,63 @@ struct Contraction {
   // Where a stride exceeds the kernel there are values no tap meets: their gradient is 0.
   void run(const v8* src, const float* packed, const float* bias, v8* dst) const {
     constexpr ptrdiff_t B = sizeof(v8);
-    const Contract c{taps.data(), (int)taps.size(), src_x * B, dst_o * B, dst_x * B};
-    const auto& table = CONTRACT[src_x == 1][group];
+    const auto& table = CONTRACT[src_x == 1];
     static const float zeros[MAX_O] = {};
     for (int r = 0; r < rows; ++r) {
       const v8* s = src + src_origin + r * src_row;
       v8* d = dst + dst_origin + r * dst_row;
-      if (taps.empty()) {
-        for (int o = 0; o < n_o; ++o)
-          for (int x = 0; x < n_x; ++x) d[o * dst_o + x * dst_x] = splat(0.0f);
-        continue;
-      }
-      for (const Span& x : blocks.x)
+      const Range of_row = row_taps[(size_t)r];
+      for (size_t k = 0; k < blocks.x.size(); ++k) {
+        const Span& x = blocks.x[k];
+        const Range in_run = span_taps[k];
+        if (!of_row.count || !in_run.count) {
+          for (int o = 0; o < n_o; ++o)
+            fill_values(d + o * dst_o + x.start * dst_x, x.size, bias ? bias[o] : 0.0f);
+          continue;
+        }
+        const Contract c{taps.data() + of_row.first, of_row.count, in_run.count * B, run_taps - in_run.count,
+                         src_x * B, dst_o * B, dst_x * B};
+        const size_t first = (size_t)of_row.first * (size_t)run_taps + (size_t)in_run.first;
         for (const Span& o : blocks.o)
-          table[o.size - 1][x.size - 1](c, s + x.start * src_x, packed + (size_t)o.start * weight_at.size(),
+          table[o.size - 1][x.size - 1](c, s + x.start * src_x + in_run.first,
+                                        packed + (size_t)o.start * weight_at.size() + first * (size_t)o.size,
                                         bias ? bias + o.start : zeros, d + x.start * dst_x + o.start * dst_o);
+      }
     }
+  }
+
+  void fill_values(v8* d, int n, float value) const {
+    for (int i = 0; i < n; ++i) d[i * dst_x] = splat(value);
   }
 };
 
+// The cut, and with it which taps a span meets: tap k of position x reads column `start + k + src_x · x` of `width`.
+inline void cut_columns(Contraction& c, int start, int width) {
+  const auto meets = [&](const Span& x) { return met(c.run_taps, start, (int)c.src_x, x, width); };
+  double runs = 0;
+  for (const Range& r : c.row_taps) runs += r.count;
+  runs /= std::max(1, c.rows);
+  c.blocks = cut(c.n_o, c.n_x, [&](const Span& x) { return runs * meets(x).count; });
+  for (const Span& x : c.blocks.x) c.span_taps.push_back(meets(x));
+}
+
 inline Contraction convolution(const wz::Layer& l, const Geometry& in, const Geometry& out) {
   Contraction c;
-  for (int ic = 0, at = 0; ic < l.in.c; ++ic)
-    for (int a = 0; a < l.kernel; ++a)
-      for (int b = 0; b < l.kernel; ++b, ++at) {
-        c.taps.push_back((int32_t)(sizeof(v8) * (ic * in.plane + a * in.row + b)));
-        c.weight_at.push_back(at);
-      }
-  c.weight_o = (ptrdiff_t)c.taps.size();
-  c.n_o = l.out.c, c.n_x = l.out.w, c.rows = l.out.h;
+  const int k = l.kernel;
+  for (int a = 0; a < k; ++a)
+    for (int ic = 0; ic < l.in.c; ++ic) {
+      c.taps.push_back((int32_t)(sizeof(v8) * (ic * in.plane + a * in.row)));
+      for (int b = 0; b < k; ++b) c.weight_at.push_back((ic * k + a) * k + b);
+    }
+  for (int r = 0; r < l.out.h; ++r) {
+    const Range rows = met(k, -l.pad, l.stride, {r, 1}, l.in.h);
+    c.row_taps.push_back({rows.first * l.in.c, rows.count * l.in.c});
+  }
+  c.weight_o = (ptrdiff_t)c.weight_at.size();
+  c.n_o = l.out.c, c.n_x = l.out.w, c.rows = l.out.h, c.run_taps = k;
   c.src_origin = in.origin - l.pad * (in.row + 1), c.src_row = l.stride * in.row, c.src_x = l.stride;
   c.dst_origin = out.origin, c.dst_row = out.row, c.dst_x = 1, c.dst_o = out.plane;
-  c.blocks = cut(c.n_o, c.n_x, true);
-  c.group_taps(l.kernel);
+  cut_columns(c, -l.pad, l.in.w);
   return c;
 }
 
@@ -269,23 +329,35 @@ inline Contraction convolution(const wz::Layer& l, const Geometry& in, const Geo
 inline std::vector<Contraction> convolution_backward(const wz::Layer& l, const Geometry& dy, const Geometry& dx) {
   std::vector<Contraction> phases;
   const int s = l.stride, k = l.kernel;
+  // Taps of a residue, in falling order so that dY is read upwards: how many, the last, and what it reads at position 0.
+  struct Taps {
+    int count, last, start;
+  };
+  const auto of_residue = [&](int a) {
+    const int first = (a + l.pad) % s, count = first < k ? (k - 1 - first) / s + 1 : 0, last = first + (count - 1) * s;
+    return Taps{count, last, (a + l.pad - last) / s};
+  };
   for (int a = 0; a < s && a < l.in.h; ++a)
     for (int b = 0; b < s && b < l.in.w; ++b) {
       Contraction c;
-      const int first_j = (b + l.pad) % s, run = first_j < k ? (k - 1 - first_j) / s + 1 : 0, last_j = first_j + (run - 1) * s;
-      for (int oc = 0; oc < l.out.c; ++oc)
-        for (int i = (a + l.pad) % s; i < k; i += s)
-          for (int j = last_j; j >= 0; j -= s) {  // downwards, so that dY is read upwards
+      const Taps in_rows = of_residue(a), in_columns = of_residue(b);
+      if (in_columns.count)
+        for (int i = 0; i < in_rows.count; ++i)
+          for (int oc = 0; oc < l.out.c; ++oc) {
             c.taps.push_back((int32_t)((ptrdiff_t)sizeof(v8) *
-                                       (oc * dy.plane + (a + l.pad - i) / s * dy.row + (b + l.pad - j) / s)));
-            c.weight_at.push_back((oc * l.in.c * k + i) * k + j);
+                                       (oc * dy.plane + (in_rows.start + i) * dy.row + in_columns.start)));
+            for (int j = 0; j < in_columns.count; ++j)
+              c.weight_at.push_back((oc * l.in.c * k + in_rows.last - i * s) * k + in_columns.last - j * s);
           }
+      c.n_o = l.in.c, c.n_x = (l.in.w - b + s - 1) / s, c.rows = (l.in.h - a + s - 1) / s, c.run_taps = in_columns.count;
+      for (int r = 0; r < c.rows; ++r) {
+        const Range rows = met(in_columns.count ? in_rows.count : 0, in_rows.start, 1, {r, 1}, l.out.h);
+        c.row_taps.push_back({rows.first * l.out.c, rows.count * l.out.c});
+      }
       c.weight_o = k * k;
-      c.n_o = l.in.c, c.n_x = (l.in.w - b + s - 1) / s, c.rows = (l.in.h - a + s - 1) / s;
       c.src_origin = dy.origin, c.src_row = dy.row, c.src_x = 1;
       c.dst_origin = dx.origin + a * dx.row + b, c.dst_row = s * dx.row, c.dst_x = s, c.dst_o = dx.plane;
-      c.blocks = cut(c.n_o, c.n_x, true);
-      c.group_taps(run);
+      cut_columns(c, in_columns.start, l.out.w);
       phases.push_back(c);
     }
   return phases;
@@ -305,11 +377,14 @@ inline Contraction linear(const wz::Layer& l, bool backward, const Geometry& src
   Contraction c;
   const int n_in = (int)l.in.units(), n_out = l.out.c;
   const int n_taps = backward ? n_out : n_in;
-  for (int t = 0; t < n_taps; ++t) c.taps.push_back((int32_t)sizeof(v8) * t), c.weight_at.push_back(backward ? t * n_in : t);
+  c.taps = {0};  // one run
+  for (int t = 0; t < n_taps; ++t) c.weight_at.push_back(backward ? t * n_in : t);
   c.weight_o = backward ? 1 : n_in;
+  c.run_taps = n_taps, c.row_taps = {{0, 1}};
   c.n_o = backward ? n_in : n_out, c.n_x = blocks;
   c.src_x = src.size, c.dst_x = dst.size, c.dst_o = 1;
-  c.blocks = cut(c.n_o, c.n_x);
+  c.blocks = cut(c.n_o, c.n_x, n_taps);
+  c.span_taps.assign(c.blocks.x.size(), {0, n_taps});
   return c;
 }
 
@@ -317,34 +392,28 @@ inline Contraction linear(const wz::Layer& l, bool backward, const Geometry& src
 
 struct WeightGradient {
   std::vector<int32_t> taps;
-  std::vector<Place> places;  // row by row
-  Correlate c;
+  std::vector<Place> places;
+  std::vector<int32_t> unpacked;  // where each sum belongs in [o][tap], then in the biases
   Cut blocks;
-  int n_o, rows, columns, places_at_once;
-  ptrdiff_t x_origin, y_origin, y_plane, y_row;  // in v8
+  int n_o;
+  ptrdiff_t x_origin, y_origin, y_plane;  // in v8
 
-  // gradient [o][tap] and bias [o] are v8: their lanes are summed once per step.
-  void add(const v8* dy, const v8* x, v8* gradient, v8* bias) const {
-    Correlate args = c;
-    args.taps = taps.data();
-    const Place* const last = places.data() + places.size();
-    for (const Place* p = places.data(); p != last;) {
-      const Place* end = p + std::min<ptrdiff_t>(places_at_once, last - p);
-      for (const Span& o : blocks.o)
-        for (const Span& t : blocks.x)
-          CORRELATE[o.size - 1][t.size - 1](args, dy + y_origin + o.start * y_plane, x + x_origin, p, end, t.start,
-                                            gradient + (ptrdiff_t)o.start * c.n_taps + t.start);
-      p = end;
-    }
-    for (int o = 0; o < n_o; ++o) {
-      v8 sum[4] = {bias[o], splat(0.0f), splat(0.0f), splat(0.0f)};  // four chains hide the latency of adding
-      for (int r = 0; r < rows; ++r) {
-        const v8* yr = dy + y_origin + o * y_plane + r * y_row;
-        int i = 0;
-        for (; i + 4 <= columns; i += 4)
-          for (int k = 0; k < 4; ++k) sum[k] = sum[k] + yr[i + k];
-        for (; i < columns; ++i) sum[0] = sum[0] + yr[i];
+  // Sums of weights, block after block, and of biases [o] are v8: their lanes are summed once per step.
+  void add(const v8* dy, const v8* x, v8* sums, v8* bias) const {
+    const Place* const end = places.data() + places.size();
+    for (const Span& o : blocks.o)
+      for (const Span& t : blocks.x) {
+        CORRELATE[o.size - 1][t.size - 1]({taps.data() + t.start, y_plane * (ptrdiff_t)sizeof(v8)},
+                                          dy + y_origin + o.start * y_plane, x + x_origin, places.data(), end, sums);
+        sums += o.size * t.size;
       }
+    for (int o = 0; o < n_o; ++o) {
+      const v8* const plane = dy + y_origin + o * y_plane;
+      v8 sum[4] = {bias[o], splat(0.0f), splat(0.0f), splat(0.0f)};  // four chains hide the latency of adding
+      const Place* p = places.data();
+      for (; p + 4 <= end; p += 4)
+        for (int k = 0; k < 4; ++k) sum[k] = sum[k] + at_byte(plane, p[k].y);
+      for (; p < end; ++p) sum[0] = sum[0] + at_byte(plane, p->y);
       bias[o] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
   }
@@ -359,13 +428,14 @@ inline WeightGradient weight_gradient(const wz::Layer& l, const Geometry& in, co
   for (int h = 0; h < l.out.h; ++h)
     for (int w = 0; w < l.out.w; ++w)
       g.places.push_back({(int32_t)(B * (h * dy.row + w)), (int32_t)(B * l.stride * (h * in.row + w))});
-  g.c = Correlate{nullptr, B * dy.plane, (int)g.taps.size()};
-  g.blocks = cut(l.out.c, g.c.n_taps);
-  g.n_o = l.out.c, g.rows = l.out.h, g.columns = l.out.w;
-  g.x_origin = in.origin - l.pad * (in.row + 1), g.y_origin = dy.origin, g.y_plane = dy.plane, g.y_row = dy.row;
-  // Rows of dY and X that stay in a first-level cache of 32 KB, with room for accumulators.
-  const int row_bytes = B * (l.out.c * l.out.w + l.in.c * l.stride * l.in.w);
-  g.places_at_once = l.out.w * std::max(1, 20000 / row_bytes);
+  const int n_taps = (int)g.taps.size();
+  g.blocks = cut(l.out.c, n_taps, (int)g.places.size());
+  for (const Span& o : g.blocks.o)
+    for (const Span& t : g.blocks.x)
+      for (int i = 0; i < o.size * t.size; ++i) g.unpacked.push_back((o.start + i / t.size) * n_taps + t.start + i % t.size);
+  for (int o = 0; o < l.out.c; ++o) g.unpacked.push_back(l.out.c * n_taps + o);
+  g.n_o = l.out.c;
+  g.x_origin = in.origin - l.pad * (in.row + 1), g.y_origin = dy.origin, g.y_plane = dy.plane;
   return g;
 }
 

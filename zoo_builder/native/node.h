@@ -44,7 +44,8 @@ struct Node {
   std::vector<size_t> phase_at;
   size_t lanes_at = 0;              // conv: place in the lane gradients
   size_t wide_at = 0;               // linear: place in the padded gradients
-  Cut row_blocks, outer_blocks;
+  std::vector<Cut> row_blocks;      // linear by rows: the cut for each number of blocks at hand
+  Cut outer_blocks;
   Buffer<uint8_t> bits;
   float scale = 1.0f;               // dropout: 1 / (1 − rate), of this model
   bool active = false;              // dropout: the rate of this model is not 0

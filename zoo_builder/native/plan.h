@@ -10,7 +10,7 @@ namespace wz {
 
 enum class Op : int {
   Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, BatchNorm, Dropout, Flatten,
-  Relu, Tanh, Sigmoid, Gelu, Elu, Silu, LeakyRelu,
+  Relu, Tanh, Sigmoid, Gelu, Elu, Silu, LeakyRelu, Softmax,
 };
 
 struct Shape {
