@@ -448,6 +448,17 @@ def test_an_unfinished_parent_is_refused(tmp_path: Path) -> None:
         lineage.open_parents(str(tmp_path / "half"))
 
 
+def test_a_zoo_that_was_not_built_from_a_recipe_cannot_be_gone_on_from(parent: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    copy = Path(shutil.copytree(parent, tmp_path / "parent"))
+    for path in (copy / "data" / "models").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["order_key"]), path, write_page_checksum=True)
+    reseal(copy)
+    with pytest.raises(GridError, match=r"does not say how its models were trained \(no column order_key\)"):
+        lineage.open_parents(str(copy))
+
+
 def test_rows_give_the_runs_back(parent: Path, child: Path, tmp_path: Path) -> None:
     planned = {r.id: r for r in plan.plan(load(child_of(parent), tmp_path)).runs}
     manifest = open_zoo(child).manifest

@@ -774,6 +774,12 @@ def test_a_quarter_turn_is_counterclockwise_and_exact() -> None:
     assert turned(square, 0.0) is square
 
 
+def test_many_images_turn_as_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = turned(PHOTOS, 33.0)
+    monkeypatch.setattr("zoo_datasets.examples.TURNED_AT_ONCE", 2)
+    assert (turned(PHOTOS, 33.0) == whole).all()
+
+
 def test_turns_are_pinned() -> None:
     digest = streams.digest([turned(PHOTOS, a).tobytes().hex() for a in (30.0, -12.5, 77.7)])
     assert digest == "42b23ae34195fb9b63c9b655fcf0a631db9f2e67ea6300b1e7bbf8a1fe664eed"

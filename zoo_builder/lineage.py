@@ -134,6 +134,12 @@ def _open(root: Path, stamp: str, zoo: str) -> Parents:
             raise IntegrityError(f"{entry['path']} of {root} has other contents than were sealed. Build it again.")
     first = next(e["path"] for e in manifest["files"] if e["path"].startswith("data/models/"))
     names = [n for n in pq.read_schema(root / first).names if n != "weights"]
+    missing = [n for n in ("plan_index", "n_train", "batch_size", "order_key", "subset_key") if n not in names]
+    if missing:
+        raise GridError(
+            f"{zoo} does not say how its models were trained (no column {', '.join(missing)}), so nothing can go on from "
+            "them. Name a zoo that was built from a recipe."
+        )
     rows = check.read_table(root, manifest, "models", names).to_pylist()
     kept = ["optimizer_sha256"] if manifest.get("optimizer_state") else []
     columns = ["model_id", "step", "epoch", "shard", "tensor", "row", "weights_sha256", *kept]

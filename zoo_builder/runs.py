@@ -232,7 +232,7 @@ def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> 
                 "optimizer: true}`, or start with fresh moments: `optimizer: reset`."
             )
         return "reset"
-    if MOMENTS[ours] != MOMENTS[theirs]:
+    if MOMENTS[ours] != MOMENTS.get(theirs):  # a later version may know optimizers that this one does not
         raise GridError(
             f"The optimizer state of {zoo} is of `{theirs}`, and `{ours}` cannot go on with it. Start with fresh "
             "moments: `init: {zoo: …, optimizer: reset}`."

@@ -25,6 +25,8 @@ from zoo_datasets.errors import GridError, unknown
 
 SUBSET_TURN, NOISE_TURN, WRONG_LABEL_TURN, TRIGGER_TURN = range(4)
 
+TURNED_AT_ONCE = 4096  # images: float64 takes eight times their bytes
+
 # Which end of the rows and of the columns the trigger's square touches: 0 first, 1 last.
 POSITIONS = {"top_left": (0, 0), "top_right": (0, 1), "bottom_left": (1, 0), "bottom_right": (1, 1)}
 
@@ -129,15 +131,21 @@ def turned(images: np.ndarray, degrees: float) -> np.ndarray:
     column = (width - 1) / 2 + (at_column[None] * cosine - at_row[:, None] * sine)
     top, left = np.floor(row), np.floor(column)
     down, right = row - top, column - left
-    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))  # what is outside reads the black border
-    total = np.zeros(images.shape)  # (n, C, H, W) float64
+    corners = []  # row and column in the padded image, and weight, of the four pixels around each place
     for dy, dx, weight in (
         (0, 0, (1 - down) * (1 - right)), (0, 1, (1 - down) * right), (1, 0, down * (1 - right)), (1, 1, down * right),
     ):  # fmt: skip
-        y = np.clip(top + dy + 1, 0, height + 1).astype(np.int64)
-        x = np.clip(left + dx + 1, 0, width + 1).astype(np.int64)
-        total += padded[:, :, y, x] * weight
-    return np.rint(total).astype(images.dtype)
+        y, x = np.clip(top + dy + 1, 0, height + 1), np.clip(left + dx + 1, 0, width + 1)
+        corners.append((y.astype(np.int64), x.astype(np.int64), weight))
+    out = np.empty_like(images)
+    for start in range(0, len(images), TURNED_AT_ONCE):
+        part = slice(start, start + TURNED_AT_ONCE)
+        padded = np.pad(images[part], ((0, 0), (0, 0), (1, 1), (1, 1)))  # what is outside reads the black border
+        total = np.zeros(images[part].shape)  # (n, C, H, W) float64
+        for y, x, weight in corners:
+            total += padded[:, :, y, x] * weight
+        out[part] = np.rint(total)
+    return out
 
 
 def _cosine(degrees: float) -> float:
