@@ -208,3 +208,55 @@ def test_a_misspelt_key_of_a_block_is_named_with_its_place() -> None:
         settings.flatten({"epoch": 3}, "training", lambda path: f"at {path}")
     with pytest.raises(GridError, match=r"Unknown key of `source` 'valid' in source\.valid"):
         settings.flatten({"valid": 3}, "source", lambda path: path)
+
+
+# --- layers of their own, columns, starts from a zoo -------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "values"),
+    [
+        ({"kind": "glorot_uniform", "first": {"uniform": [-2, 2]}},
+         {"init_kind": "glorot_uniform", "init_first_kind": "uniform", "init_first_low": -2.0, "init_first_high": 2.0}),
+        ({"normal": 0.1, "last": "glorot_normal"}, {"init_kind": "normal", "init_std": 0.1, "init_last_kind": "glorot_normal"}),
+        ({"first": {"kind": "uniform", "low": 0, "high": 1}}, {"init_kind": "kaiming_uniform", "init_first_low": 0.0}),
+    ],
+)  # fmt: skip
+def test_an_init_may_have_its_own_first_and_last_layer(level: Any, values: dict[str, Any]) -> None:
+    found = expand("init", level, "here")
+    assert {name: found[name] for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        ({"first": 3}, r"here: `first` is 3; an init is needed, like `\{uniform: \[-2, 2\]\}`"),
+        ({"first": {"constant": 1}}, "Unknown init_first_kind 'constant'.*Known: glorot_normal"),
+        ({"last": "constant"}, "Unknown init_last_kind 'constant'"),
+        ({"first": {"kind": "normal", "low": 1, "high": 2}}, "`init_first_low` is for `init_first_kind` uniform"),
+        ({"first": {"uniform": 3}}, "`uniform: 3` is not an init"),
+    ],
+)
+def test_an_init_of_a_layer_that_cannot_be_drawn_is_refused(level: Any, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        expand("init", level, "here")
+
+
+def test_labels_name_what_a_level_says_of_layers_zoos_and_turns() -> None:
+    assert labelled("init", {"kind": "normal", "first": {"uniform": [-2, 2]}}) == (
+        "normal(first.kind=uniform,first.low=-2.0,first.high=2.0)"
+    )
+    assert labelled("init", {"zoo": "a/b", "epoch": 5}) == "a/b(epoch=5.0)"
+    assert labelled("subset", {"rotate_degrees": 30, "frac": 0.5}) == "frac=0.5,rotate_degrees=30.0"
+
+
+def test_features_are_names_or_places() -> None:
+    setting = SETTINGS["source_features"]
+    assert coerce(setting, ["petal length", 3], "here") == ("petal length", "3")
+    for wrong in ([], [None], [True], [""], {}):
+        with pytest.raises(GridError, match="a list of names or places is needed"):
+            coerce(setting, wrong, "here")
+
+
+def test_settings_that_came_later_are_at_a_default_that_means_nothing() -> None:
+    assert {s.default for s in SETTINGS.values() if s.added} <= {None, 0.0}
