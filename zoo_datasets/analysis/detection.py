@@ -190,8 +190,9 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
     """Rows (snapshot, steps, detector, auc, low, high, …) for every snapshot since the change.
 
     AUC is the chance that a changed child scores above a clean one; a single feature's, which
-    has no interval, is below ½ where the change makes it smaller. `null` is the logistic model where twins swap
-    labels at random: its mean over `NULLS` draws, and their 2.5th and 97.5th percentiles.
+    has no interval, is below ½ where the change makes it smaller. `null` is the logistic model
+    where twins swap labels at random: its mean over `NULLS` draws, and their 2.5th and 97.5th
+    percentiles.
     """
     y, lineage = children.changed, children.lineage
     fold = folds(lineage, seed)
@@ -242,14 +243,14 @@ def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarr
     """
     from scipy.stats import rankdata
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     score = np.empty(len(y))
     for number in np.unique(fold):
         test = fold == number
-        model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
-        found = model.fit(values[~test], y[~test]).decision_function(values[test])
+        mean, spread = values[~test].mean(axis=0), values[~test].std(axis=0)
+        standard = (values - mean) / np.where(spread > 0, spread, 1.0)
+        model = LogisticRegression(max_iter=1000).fit(standard[~test], y[~test])
+        found = model.decision_function(standard[test])
         score[test] = rankdata(found) / len(found)
     return score
 
