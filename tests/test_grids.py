@@ -31,9 +31,10 @@ WANTED = {
     "doodl3/mnist-batch": (300, {58}),
     "doodl3/mnist-layers": (300, {96, 134, 152}),
 }
-CONTINUED = {
-    "trajectories/digits-continued": "trajectories/digits",
-    "trajectories/mnist-cnn-continued": "trajectories/mnist-cnn",
+CONTINUED = {  # recipe → its parent, and levels of `subset`
+    "trajectories/digits-continued": ("trajectories/digits", 4),
+    "trajectories/digits-doses": ("trajectories/digits", 8),
+    "trajectories/mnist-cnn-continued": ("trajectories/mnist-cnn", 4),
 }
 SHAPES = {"digits": (1, 8, 8), "ylecun/mnist": (1, 28, 28), "iris": (2,)}
 
@@ -102,21 +103,23 @@ def test_a_recipe_on_mnist_fits_it(name: str) -> None:
         assert {c.n_train for c in planned.cohorts} == {12_665}
 
 
-@pytest.mark.parametrize(("name", "origin"), CONTINUED.items())
-def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name: str, origin: str) -> None:
+@pytest.mark.parametrize("name", CONTINUED)
+def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name: str) -> None:
+    origin, levels = CONTINUED[name]
     ours, theirs = load(name), load(origin)
     assert ours.parent_zoo == theirs.zoo
     assert theirs.snapshots == {"every_epoch": True, "optimizer": True}
     assert 0 < ours.fixed["init_epoch"] < theirs.fixed["epochs"]
-    free = {"epochs", "init_zoo", "init_epoch", "init_optimizer"}
+    free = {"epochs", "steps", "init_zoo", "init_epoch", "init_optimizer"}
     assert {k: v for k, v in ours.fixed.items() if k not in free} == {
         k: v for k, v in theirs.fixed.items() if k not in free
     }
     assert [a.name for a in ours.axes] == list(ours.paired) == ["subset"]
-    assert len(ours.axes[0].levels) == 4
+    assert len(ours.axes[0].levels) == levels
     steps = ours.snapshots["steps"]
     per_epoch = -(-theirs.fixed["source_train"] // theirs.fixed["batch_size"])
-    assert {e * per_epoch for e in range(ours.fixed["epochs"] + 1)} <= set(steps)
+    epochs = ours.fixed["epochs"] or ours.fixed["steps"] // per_epoch
+    assert {e * per_epoch for e in range(epochs + 1)} <= set(steps)
     assert sum(s < per_epoch for s in steps) >= 4
 
 
