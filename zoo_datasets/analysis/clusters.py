@@ -277,13 +277,18 @@ class Heights:
     between: np.ndarray
 
 
+def owners(merges: np.ndarray, whose: np.ndarray) -> np.ndarray:
+    """The trajectory 0, 1, … of every snapshot and then of every merge, int64 [2n-1]; −1 where there are several."""
+    n = len(merges) + 1
+    owner = np.concatenate([np.unique(whose, return_inverse=True)[1], np.empty(n - 1, np.int64)])
+    for turn, (a, b) in enumerate(merges[:, :2].astype(np.int64).tolist()):
+        owner[n + turn] = owner[a] if owner[a] == owner[b] else -1
+    return owner
+
+
 def heights(merges: np.ndarray, whose: np.ndarray) -> Heights:
     """Merge heights by kind: a merge is within where all its snapshots are of one trajectory."""
-    n = len(merges) + 1
-    label = np.concatenate([np.unique(whose, return_inverse=True)[1], np.empty(n - 1, np.int64)])
-    for turn, (a, b) in enumerate(merges[:, :2].astype(np.int64).tolist()):
-        label[n + turn] = label[a] if label[a] == label[b] else -1
-    within = label[n:] >= 0
+    within = owners(merges, whose)[len(merges) + 1 :] >= 0
     return Heights(merges[within, 2], merges[~within, 2])
 
 

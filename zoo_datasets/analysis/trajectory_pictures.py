@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo_datasets.analysis import paths
+from zoo_datasets.analysis import clusters, paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
 INK, FAINT = "#333333", "#E6E6E6"
 SHOWN = 7  # trajectories drawn one by one: as many as there are colors
+MOST_VECTORS = 5000  # merges of a dendrogram; an SVG of more is megabytes, and keeps them as pixels
 UMAP_NEIGHBORS = 15
 UMAP_DIMS = 64  # UMAP sees snapshots along so many singular vectors at most
 
@@ -74,7 +75,7 @@ def dendrogram(merges: np.ndarray, whose: np.ndarray, row: Mapping[str, Any]) ->
     from matplotlib.collections import LineCollection
 
     n = len(merges) + 1
-    label, x = _label(merges, whose), _leaf_places(merges)
+    label, x = clusters.owners(merges, whose), _leaf_places(merges)
     # On a logarithmic scale leaves hang down to just below the lowest merge that has a height.
     floor = 0.7 * merges[merges[:, 2] > 0, 2].min(initial=merges[-1, 2] or 1.0)
     height = np.maximum(np.concatenate([np.zeros(n), merges[:, 2]]), floor)
@@ -92,7 +93,10 @@ def dendrogram(merges: np.ndarray, whose: np.ndarray, row: Mapping[str, Any]) ->
     shown = min(SHOWN - 1, n_models)
     leaves = np.bincount(whose).max() * shown
     for ax, width, stop in ((axes[0, 0], 0.5, n), (axes[0, 1], 1.1, leaves)):
-        ax.add_collection(LineCollection(list(segments), colors=colors, linewidths=width))
+        seen = np.flatnonzero(segments[:, :, 0].min(axis=1) < stop)
+        ax.add_collection(LineCollection(
+            segments[seen], colors=[colors[i] for i in seen], linewidths=width, rasterized=len(seen) > MOST_VECTORS,
+        ))  # fmt: skip
         ax.set_xlim(-n / 200 if stop == n else -leaves / 40, stop)
         ax.set_yscale("log")
         ax.set_ylim(floor, merges[-1, 2] * 1.3)
@@ -107,15 +111,6 @@ def dendrogram(merges: np.ndarray, whose: np.ndarray, row: Mapping[str, Any]) ->
         text = f"Single linkage: {row['purity']:.1%} of snapshots are in their own training run's branch"
     _headline(figure, text)
     return figure
-
-
-def _label(merges: np.ndarray, whose: np.ndarray) -> np.ndarray:
-    """The trajectory of every node of the tree, −1 where there are several."""
-    n = len(merges) + 1
-    label = np.concatenate([np.unique(whose, return_inverse=True)[1], np.empty(n - 1, np.int64)])
-    for turn, (a, b) in enumerate(merges[:, :2].astype(np.int64).tolist()):
-        label[n + turn] = label[a] if label[a] == label[b] else -1
-    return label
 
 
 def _leaf_places(merges: np.ndarray) -> np.ndarray:
