@@ -225,11 +225,10 @@ def _level(
         "population_means": [p.balanced.mean() for p in said],
         "population_means_published": [p.balanced_swapped.mean() for p in said],
         "entropy_medians": [np.median(p.entropy()) for p in said],
-        "foretell": {
-            name: guidance.foretell(whole, accuracy, options.coordinates, name, coarse, options.dimensions, options.seed,
-                                    how=options.map)
-            for name in readings.READINGS
-        },
+        "foretell": guidance.foretell(
+            whole, accuracy, options.coordinates, readings.READINGS, coarse, options.dimensions, options.seed,
+            how=options.map,
+        ),
     }  # fmt: skip
 
 

@@ -35,7 +35,14 @@ TITLES = {
 
 
 def draw(studies: Sequence[Study], levels: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Figure]]:
-    """All figures there is data for."""
+    """All figures there is data for, laid out."""
+    for name, figure in _all(studies, levels):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # done: it is the half of saving, and is saved twice
+        yield name, figure
+
+
+def _all(studies: Sequence[Study], levels: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Figure]]:
     for study in studies:
         yield f"portrait{_slug(study)}", portrait(study)
         if study.robust:
@@ -44,7 +51,7 @@ def draw(studies: Sequence[Study], levels: Sequence[dict[str, Any]]) -> Iterator
     if any("coordinate_kinds" in s.numbers for s in studies):
         yield "coordinates", coordinates([s for s in studies if "coordinate_kinds" in s.numbers])
     yield "fates", fates(studies)
-    if any("undefined" not in f for level in levels for f in level["foretell"].values()):
+    if any("undefined" not in level["foretell"] for level in levels):
         yield "foretell", foretell(levels)
 
 
@@ -80,6 +87,12 @@ def _color(k: int) -> str:
     return COLORS[k] if k < len(COLORS) else OTHER
 
 
+def _set_colors(reading: Reading) -> list[str]:
+    """A color for each of the largest Morse sets, in the order of their numbers; grey for others."""
+    largest = sorted(np.argsort(-reading.graph.sizes, kind="stable")[: len(COLORS)].tolist())
+    return [COLORS[largest.index(k)] if k in largest else OTHER for k in range(len(reading.graph))]
+
+
 # ── phase portraits and Hasse diagrams ────────────────────────────────────────────────
 
 
@@ -111,16 +124,16 @@ def portrait(study: Study) -> Figure:
 def _phase(axis: Axes, study: Study, reading: Reading) -> None:
     from matplotlib.colors import to_rgb
 
-    graph, cubes = reading.graph, reading.graph.cubes
+    graph, cubes, colors = reading.graph, reading.graph.cubes, _set_colors(reading)
     extent = (cubes.lower[0], cubes.upper[0], cubes.lower[1], cubes.upper[1])
     if cubes.dimension == 2:
         regions = graph.regions(strict=reading.z > 0)
         pale = lambda c: tuple(0.72 + 0.28 * v for v in to_rgb(c))  # noqa: E731
         image = np.empty((cubes.n, 3))
         for value in np.unique(regions):
-            image[regions == value] = to_rgb({-1: UNDECIDED, -2: OUTSIDE}.get(int(value)) or pale(_color(int(value))))
+            image[regions == value] = to_rgb({-1: UNDECIDED, -2: OUTSIDE}.get(int(value)) or pale(colors[int(value)]))
         for k in range(len(graph)):
-            image[graph.node == k] = to_rgb(_color(k))
+            image[graph.node == k] = to_rgb(colors[k])
         axis.imshow(image.reshape(*cubes.shape, 3).transpose(1, 0, 2), origin="lower", extent=extent, aspect="auto",
                     interpolation="nearest", rasterized=True)  # fmt: skip
         x, y = (cubes.centers()[:, i].reshape(cubes.shape) for i in (0, 1))
@@ -137,7 +150,7 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
     else:  # the sets' cells seen along the other coordinates
         centers = cubes.centers()
         for k in range(len(graph)):
-            axis.scatter(*centers[graph.node == k][:, :2].T, s=3, color=_color(k), linewidths=0, rasterized=True)
+            axis.scatter(*centers[graph.node == k][:, :2].T, s=3, color=colors[k], linewidths=0, rasterized=True)
         axis.set_xlim(extent[:2])
         axis.set_ylim(extent[2:])
     for a, b in zip(study.start, study.end, strict=True):
@@ -153,7 +166,7 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
         axis.annotate(
             str(k), where[:2], (14, 12), textcoords="offset points", fontsize=9, weight="bold", color=INK, ha="center",
             va="center", zorder=4, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8},
-            bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": _color(int(k)), "lw": 1.2},
+            bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colors[int(k)], "lw": 1.2},
         )  # fmt: skip
 
 
@@ -181,51 +194,34 @@ def _legend(study: Study) -> list[Any]:
 
 
 def _hasse(axis: Axes, reading: Reading) -> None:
-    graph = reading.graph
+    graph, colors = reading.graph, _set_colors(reading)
     axis.axis("off")
-    if not len(graph):
-        axis.text(0.5, 0.5, "no Morse set in the box", ha="center", va="center", fontsize=9, transform=axis.transAxes)
-        return
     height = np.zeros(len(graph), int)
     for k in range(len(graph)):  # numbered from the bottom up
         height[k] = 1 + max((height[j] for j in graph.hasse.successors(k)), default=-1)
+    if not 0 < len(graph) <= MOST_NODES:
+        said = "no Morse set in the box"
+        if len(graph):
+            said = (
+                f"{len(graph)} Morse sets, {graph.hasse.number_of_edges()} edges, {len(graph.minimal)} minimal,\n"
+                f"the longest chain of {height.max() + 1}; {(graph.sizes == 1).sum()} sets are single cells"
+            )
+        axis.text(0.5, 0.5, said, ha="center", va="center", fontsize=9, transform=axis.transAxes)
+        return
     place = np.zeros(len(graph))
     for h in np.unique(height):
         row = np.flatnonzero(height == h)
         place[row] = np.arange(len(row)) - (len(row) - 1) / 2
+    arrow = {"arrowstyle": "-|>", "color": INK, "lw": 0.8, "shrinkA": 7, "shrinkB": 7}
     for a, b in graph.hasse.edges:
-        axis.annotate(
-            "",
-            (place[b], height[b]),
-            (place[a], height[a]),
-            arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 0.8, "shrinkA": 7, "shrinkB": 7},
-        )
-    small = len(graph) > MOST_NODES
-    axis.scatter(place, height, s=18 if small else 210, color=[_color(k) for k in range(len(graph))], zorder=3)
-    if small:
-        axis.set_title(f"{len(graph)} sets, {graph.hasse.number_of_edges()} edges", fontsize=8, y=0.0)
-    else:
-        for k in range(len(graph)):
-            axis.text(
-                place[k],
-                height[k],
-                str(k),
-                color="white",
-                ha="center",
-                va="center",
-                fontsize=8.5,
-                weight="bold",
-                zorder=4,
-            )
-            cells = int(graph.sizes[k])
-            axis.text(
-                place[k] + 0.16,
-                height[k],
-                f"{cells:,} cell{'s' if cells > 1 else ''}",
-                va="center",
-                fontsize=7.5,
-                color=INK,
-            )
+        axis.annotate("", (place[b], height[b]), (place[a], height[a]), arrowprops=arrow)
+    axis.scatter(place, height, s=210, color=colors, zorder=3)
+    node = {"color": "white", "ha": "center", "va": "center", "fontsize": 8.5, "weight": "bold", "zorder": 4}
+    for k in range(len(graph)):
+        axis.text(place[k], height[k], str(k), **node)
+        cells = int(graph.sizes[k])
+        said = f"{cells:,} cell{'s' if cells > 1 else ''}"
+        axis.text(place[k] + 0.16, height[k], said, va="center", fontsize=7.5, color=INK)
     axis.set_xlim(min(place.min() - 0.6, -1.2), max(place.max() + 0.9, 1.4))
     axis.set_ylim(-0.5, height.max() + 0.5)
 
@@ -430,16 +426,14 @@ def fates(studies: Sequence[Study], name: str = "published") -> Figure:
 
 def foretell(levels: Sequence[dict[str, Any]]) -> Figure:
     """AUC on held-out networks, by fate and by the weights themselves."""
-    kept = [level for level in levels if any("undefined" not in f for f in level["foretell"].values())]
+    kept = [level for level in levels if "undefined" not in level["foretell"]]
     figure, axes = _figure(1, 1, 8.5, 1.4 + 0.85 * len(kept))
     axis, rows, best = axes[0, 0], [], 0.0
     for level in kept:
-        first = next(f for f in level["foretell"].values() if "undefined" not in f)
-        for name, f in level["foretell"].items():
-            if "undefined" not in f:
-                rows.append((level, f"fate, {name}", f["fate"], COLORS[1]))
-        rows.append((level, "logistic, same coordinates", first["same_weights"], COLORS[5]))
-        rows.append((level, "logistic, all kernel weights", first["all_weights"], COLORS[0]))
+        found = level["foretell"]
+        rows += [(level, f"fate, {name}", score, COLORS[1]) for name, score in found["fates"].items()]
+        rows.append((level, "logistic, same coordinates", found["same_weights"], COLORS[5]))
+        rows.append((level, "logistic, all kernel weights", found["all_weights"], COLORS[0]))
     for y, (level, label, score, color) in enumerate(rows):
         marker = {"fate, published": "o", "fate, mean": "s", "fate, confident": "D"}.get(
             label, "^" if "same" in label else "v"

@@ -105,45 +105,50 @@ def good(accuracy: np.ndarray) -> np.ndarray:
 
 
 def foretell(
-    population: Population, accuracy: np.ndarray, kind: str, name: str, settings: readings.Settings, d: int = 2,
-    seed: int = 0, n: int = 500, how: str = "whole",
+    population: Population, accuracy: np.ndarray, kind: str, names: Sequence[str], settings: readings.Settings,
+    d: int = 2, seed: int = 0, n: int = 500, how: str = "whole",
 ) -> dict:  # fmt: skip
     """AUC, on held-out networks, of "ends in the better half" from the start weights alone.
 
-    By fate, by logistic regression on the same coordinates, by logistic regression on all
-    kernel weights; the first against a permutation null, and minus the second.
+    By the fate in each reading of `names`, by logistic regression on the same coordinates, by
+    logistic regression on all kernel weights; fates against a permutation null, and minus
+    the regression on the same coordinates.
     """
     y = good(accuracy)
     if min(y.sum(), len(y) - y.sum()) < FOLDS:
         return {"n": len(y), "undefined": "all networks end alike"}
-    folds, scores = _held_out(population, y, kind, name, settings, d, seed, how)
-    scores = {"fate": _rates(folds, y), **scores}
-    fate = np.empty(len(y), object)
-    for part in folds:
-        fate[part.test] = part.held_fates
-    result: dict = {"n": len(y), "good_share": float(y.mean()), "reading": name, "coordinates": kind, "folds": FOLDS,
-                    "fates": {str(k): int(v) for k, v in zip(*np.unique(pooled(fate), return_counts=True), strict=True)}}  # fmt: skip
-    for key, score in scores.items():
-        result[key] = metrics.interval("auc", y, score, population.groups, seed=seed).to_json()
-    index = np.arange(len(y))
-    result["fate_minus_same_weights"] = metrics.interval(
-        lambda labels, rows: metrics.auc(labels, scores["fate"][rows]) - metrics.auc(labels, scores["same_weights"][rows]),
-        y, index, population.groups, seed=seed,
-    ).to_json()  # fmt: skip
-    rng = generator(seed, "foretell")
-    null = [metrics.auc(z, _rates(folds, z)) for z in (rng.permutation(y) for _ in range(n))]
-    seen = result["fate"]["value"]
-    result["p_fate"] = float((1 + sum(v >= seen for v in null)) / (n + 1))
-    result["null_mean"] = float(np.mean(null))
-    return result
+    folds, scores = _held_out(population, y, kind, names, settings, d, seed, how)
+    groups = population.groups
+    found: dict = {"n": len(y), "good_share": float(y.mean()), "coordinates": kind, "folds": FOLDS, "fates": {}}
+    found |= {key: metrics.interval("auc", y, score, groups, seed=seed).to_json() for key, score in scores.items()}
+    same = scores["same_weights"]
+
+    def difference(labels: np.ndarray, rows: np.ndarray) -> float:
+        return metrics.auc(labels, score[rows]) - metrics.auc(labels, same[rows])
+
+    shuffled = [generator(seed, "foretell", turn).permutation(y) for turn in range(n)]
+    for name, parts in folds.items():
+        score = _rates(parts, y)
+        one = metrics.interval("auc", y, score, groups, seed=seed).to_json()
+        fate = np.empty(len(y), object)
+        for part in parts:
+            fate[part.test] = part.names[part.held_fates]
+        null = np.array([metrics.auc(z, _rates(parts, z)) for z in shuffled])
+        found["fates"][name] = one | {
+            "minus_same_weights": metrics.interval(difference, y, np.arange(len(y)), groups, seed=seed).to_json(),
+            "p": float((1 + (null >= one["value"]).sum()) / (n + 1)), "null_mean": float(null.mean()),
+            "n_of_fate": {str(k): int(v) for k, v in zip(*np.unique(pooled(fate), return_counts=True), strict=True)},
+        }  # fmt: skip
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fold:
     train: np.ndarray  # rows
     test: np.ndarray
-    fates: np.ndarray  # of the training networks' starts
+    fates: np.ndarray  # of the training networks' starts, as numbers into `names`
     held_fates: np.ndarray
+    names: np.ndarray
 
 
 def _rates(folds: Sequence[_Fold], y: np.ndarray) -> np.ndarray:
@@ -155,16 +160,17 @@ def _rates(folds: Sequence[_Fold], y: np.ndarray) -> np.ndarray:
     score = np.empty(len(y))
     for part in folds:
         overall = y[part.train].mean()
-        for fate in np.unique(part.held_fates):
-            alike = y[part.train][part.fates == fate]
-            score[part.test[part.held_fates == fate]] = (alike.sum() + overall) / (len(alike) + 1) - overall
+        size = 1 + max(part.fates.max(), part.held_fates.max())
+        alike = np.bincount(part.fates, minlength=size)
+        rate = (np.bincount(part.fates, y[part.train], size) + overall) / (alike + 1)
+        score[part.test] = rate[part.held_fates] - overall
     return score
 
 
 def _held_out(
-    population: Population, y: np.ndarray, kind: str, name: str, settings: readings.Settings, d: int, seed: int,
+    population: Population, y: np.ndarray, kind: str, names: Sequence[str], settings: readings.Settings, d: int, seed: int,
     how: str,
-) -> tuple[list[_Fold], dict[str, np.ndarray]]:  # fmt: skip
+) -> tuple[dict[str, list[_Fold]], dict[str, np.ndarray]]:  # fmt: skip
     """Fates in folds that do not know the networks held out, and the baselines' scores."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
@@ -173,7 +179,8 @@ def _held_out(
 
     layout = population.architecture.layout
     places, _ = coordinates.kernels(layout)
-    folds, scores = [], {"same_weights": np.empty(len(y)), "all_weights": np.empty(len(y))}
+    folds: dict[str, list[_Fold]] = {name: [] for name in names}
+    scores = {"same_weights": np.empty(len(y)), "all_weights": np.empty(len(y))}
     splitter = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in splitter.split(y, groups=population.groups):
         part = population.take(train)
@@ -182,8 +189,10 @@ def _held_out(
         x, y_map = chosen.encode(before), chosen.encode(after)
         start, held = chosen.encode(part.start), chosen.encode(population.start[test])
         cubes = Cubes.around(np.concatenate([x, y_map, start]), settings.subdivisions)
-        reading = readings.read(name, x, y_map, cubes, settings)
-        folds.append(_Fold(train, test, fates(reading, start), fates(reading, held)))
+        for name in names:
+            reading = readings.read(name, x, y_map, cubes, settings)
+            known, code = np.unique(np.append(fates(reading, start), fates(reading, held)), return_inverse=True)
+            folds[name].append(_Fold(train, test, code[: len(train)], code[len(train) :], known))
         for key, inside, outside in (
             ("same_weights", start, held), ("all_weights", part.start[:, places], population.start[test][:, places]),
         ):  # fmt: skip

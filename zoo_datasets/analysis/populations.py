@@ -23,7 +23,7 @@ from zoo_datasets.zoo import Zoo
 
 log = logging.getLogger(__name__)
 MAPS = ("whole", "step")
-MOST_PAIRS = 600  # a Gaussian process costs the cube of them: 0.1 s a fit's step at 600, half a minute at 4,000
+MOST_PAIRS = 300  # a Gaussian process costs the cube of them, and resamples fit some hundred
 FEWEST = 20  # networks; fewer say nothing about a distribution, and a last, short block is dropped
 
 

@@ -102,12 +102,15 @@ class Reading:
         }  # fmt: skip
 
 
-def read(name: str, x: np.ndarray, y: np.ndarray, cubes: Cubes, settings: Settings = Settings()) -> Reading:
-    """Read starts and ends x, y [n, d], row by row the same network, on a given grid."""
+def read(
+    name: str, x: np.ndarray, y: np.ndarray, cubes: Cubes, settings: Settings = Settings(),
+    fitted: surrogate.Surrogate | None = None,
+) -> Reading:  # fmt: skip
+    """Read starts and ends x, y [n, d], row by row the same network, on a given grid; `fitted` to them before, if given."""
     if name not in READINGS:
         raise ValueError(unknown("reading", name, READINGS))
     t0 = time.perf_counter()
-    fitted = surrogate.fit(x, y, surrogate.PUBLISHED if name == "published" else settings.recipe)
+    fitted = fitted or surrogate.fit(x, y, surrogate.PUBLISHED if name == "published" else settings.recipe)
     t1 = time.perf_counter()
     z = settings.z(cubes) if name == "confident" else 0.0
     if z:

@@ -77,9 +77,10 @@ def resample(
 
 def resolutions(reading: readings.Reading, settings: readings.Settings, levels: tuple[int, ...]) -> list[dict]:
     """The same population on finer and coarser grids."""
-    cubes, rows = reading.graph.cubes, []
+    x, y, cubes, rows = reading.x, reading.y, reading.graph.cubes, []
     for level in levels:
-        one = readings.read(reading.name, reading.x, reading.y, Cubes(cubes.lower, cubes.upper, level), settings)
+        finer = Cubes(cubes.lower, cubes.upper, level)
+        one = readings.read(reading.name, x, y, finer, settings, reading.surrogate)
         rows.append({
             "subdivisions": level, "form": one.graph.form(), "morse_sets": len(one.graph), "minimal": len(one.graph.minimal),
             "recurrent_share": float((one.graph.node >= 0).mean()),
