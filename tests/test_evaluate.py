@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo_datasets import evaluate, models, modules, scoring, sources
+from zoo_datasets import evaluate, kernels, models, modules, scoring, sources
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.forward import Forward
 from zoo_datasets.zoo import Zoo
@@ -29,9 +29,8 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("activation", models.ACTIVATIONS)
-@pytest.mark.parametrize("case", CASES)
-def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> None:
+def networks(case: str, activation: str) -> tuple[models.Architecture, np.ndarray, torch.Tensor, torch.Tensor]:
+    """An architecture, vectors of three models, seven images, and the logits of their modules."""
     layers, shape = CASES[case]
     architecture = models.build(layers, shape, 5, activation)
     rng = np.random.default_rng(0)
@@ -40,11 +39,26 @@ def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> 
         if e.name.endswith("running_var"):
             vectors[:, e.offset : e.end] **= 2
     images = torch.from_numpy(rng.standard_normal((7, *shape)).astype(np.float32))
-    forward = Forward(architecture)
-    forward.models_at_once, forward.values_at_once = 2, 2 * 2 * forward.largest  # pieces of two models and two images
-    found = forward.logits(vectors, images)
     with torch.inference_mode():
         wanted = torch.stack([modules.Network(architecture, 0.5).load_vector(v).eval()(images) for v in vectors])
+    return architecture, vectors, images, wanted
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("case", CASES)
+def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> None:
+    architecture, vectors, images, wanted = networks(case, activation)
+    forward = Forward(architecture)
+    forward.models_at_once, forward.values_at_once = 2, 2 * 2 * forward.largest  # pieces of two models and two images
+    assert torch.allclose(forward.logits(vectors, images), wanted, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.skipif(kernels.available() is not None, reason="the C++ kernels cannot run here")
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("case", CASES)
+def test_logits_of_kernels_are_those_of_the_modules(case: str, activation: str) -> None:
+    architecture, vectors, images, wanted = networks(case, activation)
+    found = torch.from_numpy(kernels.logits(architecture, vectors, images.numpy(), threads=2))  # two models and one
     assert torch.allclose(found, wanted, rtol=1e-4, atol=2e-5)
 
 

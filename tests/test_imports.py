@@ -30,6 +30,7 @@ FLOOR = {
     "pictures": "errors",
     "sources": "errors streams schema pictures examples",
     "modules": "models",
+    "kernels": "models",
     "card": "errors files schema",
     "check": "errors files schema shards splits",
 }
@@ -38,7 +39,7 @@ NEEDS_TORCH = {"modules"}
 # A module imports only modules above it (of zoo_builder).
 BUILDER = (
     "recipe_yaml", "settings", "grid", "lineage", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
-    "engines.devices", "native", "engines.native", "engines.torch_common", "engines.torch_loop",
+    "engines.devices", "engines.native", "engines.torch_common", "engines.torch_loop",
     "engines.torch_batched", "engines.trainer", "faults", "plan", "parts", "fingerprint", "estimate", "worker",
     "executor", "seal", "build", "status", "verify", "cli", "__main__",
 )  # fmt: skip
@@ -100,7 +101,7 @@ def outside(name: str, library: str, lazy: bool = True) -> bool:
 
 def test_every_module_has_a_room() -> None:
     assert set(FLOOR) <= set(modules("zoo_datasets"))
-    assert sorted({*modules("zoo_builder"), "native"}) == sorted(BUILDER)
+    assert sorted(modules("zoo_builder")) == sorted(BUILDER)
 
 
 @pytest.mark.parametrize("module", FLOOR)
@@ -128,11 +129,11 @@ def test_no_module_imports_itself_through_others() -> None:
         pytest.fail(" → ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", [m for m in BUILDER if m != "native"])
+@pytest.mark.parametrize("module", BUILDER)
 def test_a_module_of_the_builder_imports_only_modules_above_it(module: str) -> None:
     name = f"zoo_builder.{module}"
     above = {*BUILDER[: BUILDER.index(module)]}
-    found = {"native" if i.startswith("native") else i for i in of("zoo_builder", name)}
+    found = of("zoo_builder", name)
     assert found <= above
     if module in PURE:
         assert found <= set(PURE[module].split())

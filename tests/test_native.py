@@ -13,10 +13,10 @@ import pytest
 
 from zoo_builder.engines import native
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation
-from zoo_datasets import models
+from zoo_datasets import kernels, models
 
-if native.available():
-    pytest.skip(f"no native engine: {native.available()}", allow_module_level=True)
+if kernels.available():
+    pytest.skip(f"no native engine: {kernels.available()}", allow_module_level=True)
 
 torch = pytest.importorskip("torch")
 hypothesis = pytest.importorskip("hypothesis")
@@ -33,7 +33,7 @@ NORMED = [{"conv": 5, "kernel": 3, "padding": 1}, "batch_norm", "activation", {"
 AUGMENTED = Augmentation(shift=1, crop=2, flip=True, noise=(0.1, 0.2), fill=(-0.5, 0.25))
 
 # What the kernels know: the reference has others.
-ACTIVATIONS = [a for a in models.ACTIVATIONS if a in native._OPS]
+ACTIVATIONS = [a for a in models.ACTIVATIONS if a in kernels.OPS]
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -270,9 +270,9 @@ def test_alone_in_a_cohort_step_by_step_and_again_give_the_same_bits(name, kind)
 def test_every_path_gives_the_same_bits(name):
     job = cases.job(**BITWISE[name], kind=ADAM)
     w = cases.window(job, [16, 3], lr=3e-3)
-    results = {path: trained(job, w, path) for path in native._kernels.paths()}
+    results = {path: trained(job, w, path) for path in kernels._kernels.paths()}
     first = next(iter(results.values()))
-    assert len(results) >= 2 or native._kernels.paths() == ["plain"]
+    assert len(results) >= 2 or kernels._kernels.paths() == ["plain"]
     for path, backend in results.items():
         assert bits(backend) == bits(first), path
         assert backend.logits(job.pool).tobytes() == first.logits(job.pool).tobytes(), path
@@ -284,7 +284,7 @@ def test_every_activation_has_the_same_bits_on_every_path(activation):
         "mlp", (1, 5, 5), activation=activation, pool=np.linspace(-90, 90, 1000, dtype=np.float32).reshape(40, 1, 5, 5)
     )
     w = cases.window(job, [40], lr=1e-3)
-    assert len({bits(trained(job, w, path)) for path in native._kernels.paths()}) == 1
+    assert len({bits(trained(job, w, path)) for path in kernels._kernels.paths()}) == 1
 
 
 def test_saved_state_goes_on_to_the_same_bits():
@@ -354,10 +354,10 @@ def test_unsupported_cohorts_are_named():
 @pytest.mark.parametrize("widths", [(16, 32, 64), (32, 64, 128), (64, 128, 256)])
 def test_wide_convolutions_are_left_to_torch(widths):
     layers = [x for c in widths for x in ({"conv": c, "padding": 1}, {"max_pool": 2}, "activation")]
-    reason = native.slower(models.build([*layers, "flatten", {"linear": "classes"}], (3, 32, 32), 10))
+    reason = kernels.slower(models.build([*layers, "flatten", {"linear": "classes"}], (3, 32, 32), 10))
     assert (reason is not None) == (widths[-1] == 256)
-    assert native.slower(models.build(["flatten", {"linear": 1024}, {"linear": "classes"}], (1, 28, 28), 10))
-    assert all(native.slower(models.build(preset, (1, 28, 28), 10)) is None for preset in models.PRESETS)
+    assert kernels.slower(models.build(["flatten", {"linear": 1024}, {"linear": "classes"}], (1, 28, 28), 10))
+    assert all(kernels.slower(models.build(preset, (1, 28, 28), 10)) is None for preset in models.PRESETS)
 
 
 def test_batch_of_one_under_batch_norm_is_refused():

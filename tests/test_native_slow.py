@@ -13,10 +13,10 @@ import textwrap
 import numpy as np
 import pytest
 
-from zoo_builder.engines import native
+from zoo_datasets import kernels
 
-if native.available():
-    pytest.skip(f"no native engine: {native.available()}", allow_module_level=True)
+if kernels.available():
+    pytest.skip(f"no native engine: {kernels.available()}", allow_module_level=True)
 
 import native_cases as cases
 
@@ -64,7 +64,7 @@ def test_distance_to_float64_is_no_worse_than_eagers(preset):
 
 SANITIZED = textwrap.dedent("""
     import importlib.util, sys
-    spec = importlib.util.spec_from_file_location("zoo_builder.native._kernels", sys.argv[1])
+    spec = importlib.util.spec_from_file_location("zoo_datasets._kernels", sys.argv[1])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[spec.name] = module
@@ -106,7 +106,7 @@ def test_kernels_are_clean_under_address_and_undefined_behavior_sanitizers(tmp_p
     subprocess.run(configure, check=True, capture_output=True)
     subprocess.run([cmake, "--build", tmp_path], check=True, capture_output=True)
     (library,) = tmp_path.glob("_kernels*.so")
-    paths = {native._kernels.paths()[0], "plain"}
+    paths = {kernels._kernels.paths()[0], "plain"}
     done = subprocess.run(
         [sys.executable, "-c", SANITIZED, library, ",".join(sorted(paths))], capture_output=True, text=True,
         # The interpreter itself leaks by design; its pymalloc would hide overruns of arrays.

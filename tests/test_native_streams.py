@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo_builder.engines import native
-from zoo_datasets import streams
+from zoo_datasets import kernels, streams
 
-if native.available():
-    pytest.skip(f"no native engine: {native.available()}", allow_module_level=True)
+if kernels.available():
+    pytest.skip(f"no native engine: {kernels.available()}", allow_module_level=True)
 
 KEY = streams.stream_key("golden")
 
@@ -20,7 +19,7 @@ def key_words() -> tuple[int, int]:
 
 def test_philox_of_zero_is_random123s_published_answer():
     # kat_vectors of Random123: philox4x64 10, counter and key all zero.
-    assert native._kernels.philox(0, 0, 0, 0, 0, 0) == [
+    assert kernels._kernels.philox(0, 0, 0, 0, 0, 0) == [
         0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B,
     ]  # fmt: skip
 
@@ -29,7 +28,7 @@ def test_words_are_numpys():
     hi = (5, 3, streams.DROPOUT)
     expected = streams.words(KEY, 40, hi).reshape(10, 4)
     for i in range(10):
-        assert native._kernels.philox(*key_words(), i + 1, *hi) == expected[i].tolist()
+        assert kernels._kernels.philox(*key_words(), i + 1, *hi) == expected[i].tolist()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 0.123456])
@@ -38,7 +37,7 @@ def test_dropout_bits_are_those_of_streams(rate, units):
     expected = streams.dropout_keep(KEY, rate, 12, 3, 24, units)  # (24, units)
     for first in (0, 8, 16):
         bits = np.zeros(units, np.uint8)
-        native._kernels.dropout_bits(*key_words(), streams.dropout_threshold(rate), 12, 3, first, bits)
+        kernels._kernels.dropout_bits(*key_words(), streams.dropout_threshold(rate), 12, 3, first, bits)
         found = np.unpackbits(bits[:, None], axis=1, bitorder="little").T.astype(bool)  # (8, units)
         assert (found == expected[first : first + 8]).all()
 
@@ -47,6 +46,6 @@ def test_normals_are_those_of_streams():
     corners = np.array([0, 1, 2**11, 2**64 - 1, 2**63, 2**63 - 1, 2**40], np.uint64)
     words = np.concatenate([corners, streams.words(KEY, 20_000)])
     out = np.empty(len(words))
-    native._kernels.normals(words, out)
+    kernels._kernels.normals(words, out)
     expected = streams._inverse_normal((words >> np.uint64(11)).astype(np.float64))
     assert out.tobytes() == expected.tobytes()

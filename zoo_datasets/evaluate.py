@@ -3,15 +3,15 @@
 In:  a `Zoo`; ids, or all its models; their own source, or another that is named.
 Out: an `Evaluation`: a table with a row per snapshot, and the largest differences.
 
-Models are grouped by architecture and source and run batched (`forward.py`), without the
-builder. A stored metric came from the engine that trained the model: an image whose two
+Models are grouped by architecture and source and run by the C++ kernels (`kernels.py`) or
+batched (`forward.py`), without the builder. A stored metric came from the engine that trained the model: an image whose two
 best logits agree in six digits may fall to the other side here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
-from zoo_datasets import sources
+from zoo_datasets import kernels, sources
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.forward import Forward
+from zoo_datasets.models import Architecture
 from zoo_datasets.rows import spec_of, subset_of
 from zoo_datasets.sources import Source, SourceSpec
 from zoo_datasets.zoo import Zoo
@@ -90,14 +91,29 @@ def evaluate(
         given = foreign or zoo.source(row["model_id"], data)
         images, labels = _images(given, part, row, zoo, scaled)
         n_images = max(n_images, len(labels))
-        forward = Forward(zoo.architecture(row["model_id"]), device)
-        shown = torch.from_numpy(images).to(forward.device)
+        logits = logits_of(zoo.architecture(row["model_id"]), images, device)
         right = torch.from_numpy(labels)
         for start in range(0, len(positions), MODELS_AT_ONCE):
             mine = positions[start : start + MODELS_AT_ONCE]
-            for position, one in zip(mine, forward.logits(chosen.weights[mine], shown), strict=True):
+            for position, one in zip(mine, logits(chosen.weights[mine]), strict=True):
                 rows[position] = score(one, right, row["loss"])
     return Evaluation(_table(chosen, rows, part, own), part, n_images)
+
+
+def logits_of(
+    architecture: Architecture, images: np.ndarray, device: str = "cpu"
+) -> Callable[[np.ndarray], torch.Tensor]:
+    """The function weights [m, P] → logits (m, n, C) on these images (n, …).
+
+    By the C++ kernels where they are the fastest; else by torch, batched. On a CPU as many
+    models go side by side as torch has threads.
+    """
+    if device == "cpu" and not (kernels.available() or kernels.supported(architecture) or kernels.slower(architecture)):
+        threads = torch.get_num_threads()
+        return lambda weights: torch.from_numpy(kernels.logits(architecture, weights, images, threads))
+    forward = Forward(architecture, device)
+    shown = torch.from_numpy(images).to(forward.device)
+    return lambda weights: forward.logits(weights, shown)
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 
 from zoo_builder.engines.contract import Augmentation, Backend, Job
-from zoo_datasets import errors
+from zoo_datasets import errors, kernels
 from zoo_datasets.models import ACTIVATIONS, LAYERS, Architecture
 
 ENGINES = ("native", "torch_batched", "torch_loop")
@@ -42,7 +42,7 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
         return "torch_batched", f"on {device} all models of a cohort step at once"
     obstacle = no_native(architecture, loss, augmentation)
     if obstacle is None:
-        obstacle = importlib.import_module("zoo_builder.engines.native").slower(architecture)
+        obstacle = kernels.slower(architecture)
     if obstacle is None:
         return "native", "the C++ kernels know every layer"
     strange = sorted({n.op for n in architecture.nodes} - {*LAYERS, *ACTIVATIONS})
@@ -53,11 +53,7 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
 
 def native_obstacle() -> str | None:
     """Why this machine has no native engine; None if it has."""
-    try:
-        native = importlib.import_module("zoo_builder.engines.native")
-    except ImportError as error:
-        return f"not importable ({error})"
-    return native.available()
+    return kernels.available()
 
 
 def no_native(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
