@@ -10,7 +10,7 @@ by lightness. Nothing here computes a result that the numbers do not hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,14 +61,8 @@ def _slug(study: Study) -> str:
     return f"-{text}" if text else ""
 
 
-def _name(level: dict[str, str] | Any) -> str:
-    """A level in a few letters: an architecture as its units."""
-    parts = []
-    for axis, label in level.items():
-        units = re.findall(r'"?(conv|linear)"?: ?"?(\w+)', label)
-        text = "-".join(f"{'c' if kind == 'conv' else ''}{n}" for kind, n in units) if units else label
-        parts.append(f"{axis} {text}")
-    return ", ".join(parts) or "all networks"
+def _name(level: Mapping[str, str]) -> str:
+    return ", ".join(f"{axis} {label}" for axis, label in level.items()) or "all networks"
 
 
 def _figure(columns: int, rows: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:

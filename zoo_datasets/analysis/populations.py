@@ -82,6 +82,7 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
     for row in rows:
         level = tuple(v if isinstance(v, str) else streams.canonical_json(v) for v in (row[a] for a in axes))
         blocks.setdefault((level, row["replicate_init"] // size), []).append(row)
+    named = _architectures(zoo, rows) if "architecture" in axes else {}
     place = {a: {label: i for i, label in enumerate(known)} for a, known in zoo.axes.items()}
 
     def order(key: tuple[tuple[str, ...], int]) -> tuple:
@@ -114,7 +115,7 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
         found.append(
             Population(
                 zoo,
-                dict(zip(axes, key[0], strict=True)),
+                {a: named.get(v, v) for a, v in zip(axes, key[0], strict=True)},
                 key[1],
                 ids,
                 np.array([r["init_group"] for r in kept]),
@@ -127,6 +128,16 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
     if not found:
         raise ZooError(f"{zoo.name} has no population of {FEWEST} networks that differ in their seeds alone.")
     return found
+
+
+def _architectures(zoo: Zoo, rows: Sequence[Mapping]) -> dict[str, str]:
+    """Labels of the axis `architecture` → units of its layers, like "c2-3", where that tells them apart."""
+    ids = {row["architecture"]: row["model_id"] for row in rows}
+    units = {}
+    for label, model in ids.items():
+        nodes = [n for n in zoo.architecture(model).nodes if n.op in ("conv", "linear")]
+        units[label] = "-".join(f"{'c' if n.op == 'conv' else ''}{n.shape[0]}" for n in nodes)
+    return units if len(set(units.values())) == len(units) else {}
 
 
 def _positions(zoo: Zoo) -> dict[str, int]:
