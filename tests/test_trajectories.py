@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,8 +183,9 @@ def test_wrong_labels_show_in_the_trajectory_and_metadata_tells_nothing(
     assert {r["condition"] for r in rows} == {"label_noise_frac=0.5"}
     assert sorted({(r["snapshot"], r["steps"]) for r in rows}) == [(1, 1), (2, 10), (3, 20)]
     last = {r["detector"]: r["auc"] for r in rows if r["steps"] == 20}
+    assert len(last) == sum(r["steps"] == 20 for r in rows)  # a row for each detector
     assert last["all"] > 0.9
-    assert last["step"] > 0.9
+    assert last["feature step"] > 0.9
     assert {r["auc"] for r in rows if r["detector"] == "metadata"} == {0.5}
     assert all(r["low"] <= 0.5 <= r["high"] for r in rows if r["detector"] == "null")
     assert pq.read_table(tmp_path / "out" / "detection.parquet").drop_columns("zoo").to_pylist() == rows
@@ -247,7 +250,7 @@ def twins(shift: float, pairs: int = 60) -> detection.Children:
 
 def test_a_shift_is_detected_and_none_is_not() -> None:
     found = {r["detector"]: r for r in detection.detect(twins(3.0), 100, 0)}
-    assert found["step"]["auc"] > 0.95
+    assert found["feature step"]["auc"] > 0.95
     assert found["all"]["low"] > 0.9
     assert found["direction"]["low"] < 0.5 < found["direction"]["high"]
     assert abs(found["null"]["auc"] - 0.5) < 0.05
@@ -305,3 +308,22 @@ def test_levels_read_as_words(level: str, text: str) -> None:
     from zoo_datasets.analysis import trajectory_pictures
 
     assert trajectory_pictures.label(level) == text
+
+
+# ── the page ──
+
+
+def test_the_page_has_the_tables_that_the_result_file_says() -> None:
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location("benchmark", root / "benchmarks" / "trajectories.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    page = benchmark.PAGE.read_text()
+    inside = page.split(benchmark.BEGIN)[1].split(benchmark.END)[0]
+    tables = "\n".join(benchmark.section(json.loads(benchmark.RESULT.read_text()))) + "\n"
+    assert inside == tables, "python benchmarks/trajectories.py ZOO"
+    links = re.findall(r"\]\(([^)#]+)\)", page)
+    assert len(links) > 5
+    assert [k for k in links if not k.startswith("http") and not (benchmark.PAGE.parent / k).exists()] == []

@@ -200,7 +200,7 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
         values = children.features[:, t]
         row = {"snapshot": t + 1, "steps": step, "n_pairs": len(y) // 2, "n_lineages": len(np.unique(lineage))}
         for i, name in enumerate(FEATURES):
-            yield {**row, "detector": name, "auc": metrics.auc(y, values[:, i]), "low": None, "high": None}
+            yield {**row, "detector": f"feature {name}", "auc": metrics.auc(y, values[:, i]), "low": None, "high": None}
         scores = {
             **{family: out_of_fold(values[:, _places(names)], y, fold) for family, names in FAMILIES.items()},
             "all": out_of_fold(values, y, fold),

@@ -330,7 +330,7 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     best = max(auc, key=lambda steps: float(np.mean(auc[steps])))
     worst, most = (f"{pick(auc[best]):.2f}" for pick in (min, max))
     found = f"an AUC of {most}" if worst == most else f"AUCs of {worst} to {most}"
-    _headline(figure, f"Weights alone tell changed from clean data: {found}, {best:,} updates on")
+    _headline(figure, f"Weights alone tell changed from clean data: {found} after {best:,} update{'s' * (best > 1)}")
     return figure
 
 
