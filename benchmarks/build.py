@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from zoo_builder import grid, plan, worker
 from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.trainer import data_of, initial_weights
+from zoo_builder.engines.inputs import data_of, initial_weights
 from zoo_builder.runs import Run
 from zoo_datasets import modules, sources
 

@@ -40,7 +40,8 @@ NEEDS_TORCH = {"modules"}
 BUILDER = (
     "recipe_yaml", "settings", "grid", "lineage", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
     "engines.devices", "engines.native", "engines.torch_common", "engines.torch_loop",
-    "engines.torch_batched", "engines.trainer", "faults", "plan", "parts", "fingerprint", "estimate", "worker",
+    "engines.torch_batched", "engines.inputs", "engines.schedules", "engines.progress",
+    "engines.evaluation", "engines.trainer", "faults", "plan", "parts", "fingerprint", "estimate", "worker",
     "executor", "seal", "build", "status", "verify", "cli", "__main__",
 )  # fmt: skip
 # The pure modules, more strictly: recipe to cohorts without a look at how anything is trained.

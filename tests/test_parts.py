@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from zoo_builder import faults, parts
-from zoo_builder.engines.trainer import Progress, Snapshot
+from zoo_builder.engines.progress import Progress, Snapshot
 from zoo_datasets import files, schema
 from zoo_datasets.errors import IntegrityError
 

@@ -1,4 +1,4 @@
-"""What `zoo_builder.engines.trainer` promises: schedules, stop rules, divergence, checkpoints."""
+"""What `zoo_builder.engines.trainer` and its schedules promise: schedules, stop rules, divergence, checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from zoo_builder import engines, parts, worker
 from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.trainer import Snapshot, initial_weights, learning_rates, snapshot_steps
+from zoo_builder.engines.inputs import initial_weights
+from zoo_builder.engines.progress import Snapshot
+from zoo_builder.engines.schedules import learning_rates, snapshot_steps
 from zoo_datasets.sources import Source
 
 Trained = tuple[list[Snapshot], list[dict[str, Any]], dict[str, str]]

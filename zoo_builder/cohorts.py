@@ -40,10 +40,14 @@ class Cohort:
         return int(self.runs[0].settings["batch_size"])
 
     @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.n_train // self.batch_size)
+
+    @property
     def stream_step(self) -> int:
         """Where the streams of these models stand when they begin: 0, or where their parents' were."""
         start = self.runs[0].start
-        return start.passes * -(-self.n_train // self.batch_size) + start.inside if start else 0
+        return start.passes * self.steps_per_epoch + start.inside if start else 0
 
     @property
     def steps(self) -> list[int]:

@@ -15,7 +15,9 @@ import numpy as np
 
 from zoo_builder import engines, lineage
 from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.trainer import Trainer, data_of, job_of
+from zoo_builder.engines.inputs import data_of, job_of
+from zoo_builder.engines.schedules import snapshot_steps
+from zoo_builder.engines.trainer import Trainer
 from zoo_builder.plan import Plan
 
 STEPS = 8  # timed, after as many to warm up
@@ -28,10 +30,10 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
     sizes = sorted({c.architecture.n_params for c in made})
     parameters = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     yield f"{len(runs):,} models, {len(made):,} cohorts, {parameters} parameters each"
-    trainers = {c.id: _schedule(c, planned) for c in made}
-    snapshots = sum(sum(len(d) for d in t) for t in trainers.values())
+    schedules = {c.id: _schedule(c, planned) for c in made}
+    snapshots = sum(sum(len(d) for d in s) for s in schedules.values())
     copies = 3 if planned.grid.snapshots.get("optimizer") else 1  # weights, and the two slots of the optimizer
-    stored = copies * sum(len(d) * c.architecture.n_params * 4 for c in made for d in trainers[c.id])
+    stored = copies * sum(len(d) * c.architecture.n_params * 4 for c in made for d in schedules[c.id])
     published = sum(c.architecture.n_params * 4 * len(c.runs) for c in made)
     yield f"{snapshots:,} snapshots, {_bytes(stored)} of weights{' and optimizer state' if copies > 1 else ''} and {_bytes(published)} inline"
     kinds = collections.Counter(f"{c.engine} on {c.device}" for c in made)
@@ -44,7 +46,7 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
             + (f", because {', '.join(f'`{a}`' for a in varied)} changes them" if varied else "")
             + "; give the budget in `steps` to hold them equal"
         )
-    seconds = _seconds(planned, trainers)
+    seconds = _seconds(planned, schedules)
     slots = workers if workers else len(os.sched_getaffinity(0)) if workers is None else 1
     yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
 
@@ -54,9 +56,7 @@ _CHANGES_UPDATES = {"batch_size", "subset", "subset_frac", "subset_classes", "ep
 
 
 def _schedule(cohort: Cohort, planned: Plan) -> list[set[int]]:
-    from zoo_builder.engines.trainer import snapshot_steps
-
-    per_epoch = -(-cohort.n_train // cohort.batch_size)
+    per_epoch = cohort.steps_per_epoch
     return [set(snapshot_steps(r.snapshots, per_epoch, t)) for r, t in zip(cohort.runs, cohort.steps, strict=True)]
 
 
@@ -87,8 +87,7 @@ def _time(cohort: Cohort, planned: Plan) -> tuple[float, float]:
     state = lineage.load(planned.parents.root if planned.parents else None, [r.start for r in cohort.runs])
     backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, state), cohort.device)
     trainer, width = Trainer(cohort, source, data, backend, state), len(cohort.runs)
-    per_epoch = -(-cohort.n_train // cohort.batch_size)
-    steps = max(1, min(STEPS, per_epoch // 2))
+    steps = max(1, min(STEPS, cohort.steps_per_epoch // 2))
     trainer.weights_after(steps)
     started = time.perf_counter()
     trainer.weights_after(steps)

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from zoo_builder import engines, lineage
 from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.trainer import Trainer, data_of, job_of
+from zoo_builder.engines.inputs import data_of, job_of
+from zoo_builder.engines.trainer import Trainer
 from zoo_datasets import sources
 
 MODELS = 4  # from as many cohorts, evenly over the plan

@@ -21,7 +21,7 @@ from zoo_builder import cohorts, engines, fingerprint, grid, lineage, plan, runs
 from zoo_builder.build import build
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
-from zoo_builder.engines.trainer import initial_weights
+from zoo_builder.engines.inputs import initial_weights
 from zoo_datasets import check, files, models, shards, sources
 from zoo_datasets.check import Report
 from zoo_datasets.errors import GridError, ZooNotFoundError

@@ -14,7 +14,9 @@ from typing import Any
 from zoo_builder import engines, lineage, parts
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
-from zoo_builder.engines.trainer import Snapshot, Trainer, data_of, job_of
+from zoo_builder.engines.inputs import data_of, job_of
+from zoo_builder.engines.progress import Snapshot
+from zoo_builder.engines.trainer import Trainer
 from zoo_datasets import files, sources
 
 CHECKPOINT_EVERY_S = 60.0  # what a kill can cost; a checkpoint takes milliseconds
