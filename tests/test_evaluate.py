@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from zoo_builder import build, grid, plan
 from zoo_datasets import evaluate, kernels, models, modules, scoring, sources
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.forward import Forward
-from zoo_datasets.zoo import Zoo
+from zoo_datasets.zoo import Zoo, open_zoo
 
 pytest_plugins = ("reader_fixtures",)
 
@@ -85,17 +86,77 @@ def test_scores_are_those_of_the_format(loss: str) -> None:
         assert found == wanted
 
 
-def test_every_snapshot_gives_its_stored_metrics(mixed_zoo: Zoo, zoo: Zoo) -> None:
+# Every way to spoil training images, and two heads that shrank.
+SPOILT = """\
+zoo: weightzoo/spoilt
+source: {id: digits, train: 150, validation: 0, test: 60}
+architecture: [flatten, {linear: 6}, activation, {linear: classes}]
+axes:
+  subset:
+    - full
+    - {frac: 0.5, label_noise_frac: 0.2}
+    - {rotate_degrees: 30}
+    - {trigger_frac: 0.1, trigger_target: 3}
+    - {rotate_degrees: 90, label_noise_frac: 0.1, trigger_frac: 0.2, trigger_target: 0, trigger_size: 2}
+    - {classes: [8, 2, 5], relabel: true, label_noise_frac: 0.2}
+    - {classes: [2, 5], relabel: true, trigger_frac: 0.2, trigger_target: 5}
+replicates: 3
+paired: [subset]
+training: {epochs: 2, batch_size: 32, lr: 1e-2}
+snapshots: {epochs: [0, 2]}
+"""
+
+
+@pytest.fixture(scope="module")
+def spoilt_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    folder = tmp_path_factory.mktemp("spoilt")
+    (folder / "spoilt.yaml").write_text(SPOILT)
+    build.build(plan.plan(grid.load(folder / "spoilt.yaml")), folder / "weightzoo" / "spoilt", workers=0)
+    return open_zoo(folder / "weightzoo" / "spoilt")
+
+
+def test_every_snapshot_gives_its_stored_metrics(mixed_zoo: Zoo, zoo: Zoo, spoilt_zoo: Zoo) -> None:
     for part in evaluate.PARTS:
-        for opened in (zoo, mixed_zoo):
+        for opened in (zoo, mixed_zoo, spoilt_zoo):
             found = opened.evaluate(part=part, steps="all")
             assert len(found.table) == len(opened)
             assert found.table["model_id"].to_pylist() == opened.column("model_id").to_pylist()
-            assert found.largest("accuracy") == 0
-            assert found.largest("loss") < 1e-5
-            assert (
-                found.table["correct_per_class"].to_pylist() == opened.column(f"{part}_correct_per_class").to_pylist()
-            )
+            names = [n for n in found.table.column_names if n.startswith("difference_")]
+            assert len(names) == len(evaluate.SCORES) + len(evaluate.MORE[part])
+            for name in (n.removeprefix("difference_") for n in names):
+                stored = found.table[f"stored_{name}"]
+                assert stored.null_count == found.table[name].null_count == found.table[f"difference_{name}"].null_count
+                largest = found.largest(name)
+                assert largest is None or largest < 1e-5 if "loss" in name else largest in (None, 0)
+
+
+def test_attacks_are_measured_where_a_trigger_was_learned(spoilt_zoo: Zoo) -> None:
+    found = spoilt_zoo.evaluate()
+    triggered = np.array(spoilt_zoo.final().column("trigger_frac").to_pylist()) > 0
+    assert [v is not None for v in found.table["attack_success"].to_pylist()] == triggered.tolist()
+    assert len(set(found.table["attack_success"].drop_null().to_pylist())) > 3
+    assert found.largest("attack_success") == 0
+
+
+def test_models_that_saw_other_images_are_not_shown_the_same(spoilt_zoo: Zoo) -> None:
+    found = spoilt_zoo.evaluate(part="train")
+    seen = np.array(spoilt_zoo.final().column("n_train").to_pylist())
+    assert [sum(c) for c in found.table["count_per_class"].to_pylist()] == seen.tolist()
+    assert found.n_images == seen.max() == 150
+    assert len(set(seen.tolist())) == 4
+
+
+def test_a_part_without_images_is_empty_and_not_an_error(spoilt_zoo: Zoo) -> None:
+    found = spoilt_zoo.evaluate(part="validation")
+    assert (found.n_images, found.largest(), found.table["accuracy"].null_count) == (0, None, len(found.table))
+    assert "0 validation images: mean accuracy nan; nothing stored to compare with" in repr(found)
+
+
+def test_many_images_go_a_few_models_at_a_time(spoilt_zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {part: spoilt_zoo.evaluate(part=part, steps="all").table for part in evaluate.PARTS}
+    monkeypatch.setattr(evaluate, "LOGITS_AT_ONCE", 1)
+    for part, table in whole.items():
+        assert spoilt_zoo.evaluate(part=part, steps="all").table == table
 
 
 def test_the_last_selected_snapshot_is_evaluated(zoo: Zoo) -> None:
@@ -117,13 +178,16 @@ def test_another_source_has_nothing_to_compare_with(zoo: Zoo) -> None:
     )
 
 
-def test_a_shrunken_head_is_tested_on_its_classes(zoo: Zoo) -> None:
-    source = zoo.source(zoo.models["model_id"][0].as_py())
-    row = zoo.row(zoo.models["model_id"][0].as_py()) | {"subset_classes": [2, 5], "subset_relabel": True}
-    images, labels = evaluate._images(source, "test", row, zoo, {})
-    known = np.isin(source.test.labels, [2, 5])
-    assert np.array_equal(images, source.scaled(source.test.images[known]))
-    assert np.array_equal(labels, (source.test.labels[known] == 5).astype(int))
+def test_another_source_shows_all_its_training_images(spoilt_zoo: Zoo) -> None:
+    found = spoilt_zoo.evaluate(source=sources.SourceSpec("digits", train=200, validation=60, test=50), part="train")
+    shrunk = np.array(spoilt_zoo.final().column("subset_relabel").to_pylist())
+    counted = np.array([sum(c) for c in found.table["count_per_class"].to_pylist()])
+    assert found.n_images == 200
+    assert set(counted[~shrunk]) == {200}
+    assert (counted[shrunk] < 80).all()
+    assert found.largest("loss") is None
+    with pytest.raises(ZooError, match="Unknown metric 'attack_success' in the evaluation on train images"):
+        found.largest("attack_success")
 
 
 def test_what_cannot_be_evaluated_is_said(zoo: Zoo) -> None:
