@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import types
@@ -273,22 +274,26 @@ def test_permuting_units_permutes_nodes_and_edges(name: str) -> None:
     np.testing.assert_array_equal(after.edge_features, before.edge_features[order])
 
 
-def test_a_graph_becomes_data_of_torch_geometric_where_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    class Data(types.SimpleNamespace):
-        """Takes what torch_geometric's own takes."""
-
-    package, module = types.ModuleType("torch_geometric"), types.ModuleType("torch_geometric.data")
-    module.Data = Data
-    monkeypatch.setitem(sys.modules, "torch_geometric", package)
-    monkeypatch.setitem(sys.modules, "torch_geometric.data", module)
-    found = views.graph(rows(network("cnn")), network("cnn"))
+@pytest.mark.filterwarnings("ignore")  # of torch_geometric's own import
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_a_graph_becomes_data_of_torch_geometric(name: str) -> None:
+    geometric = pytest.importorskip("torch_geometric.data")
+    weights = rows(network(name))
+    found = views.graph(weights, network(name))
     data = found.to_pyg(row=1)
-    assert data.edge_index.dtype == torch.int64
-    np.testing.assert_array_equal(data.x.numpy(), found.node_features[1])
-    np.testing.assert_array_equal(data.edge_attr.numpy(), found.edge_features[1])
-    with pytest.raises(ValueError, match=r"node_features have shape \(3, 14, 1\); pick one vector"):
+    assert data.validate()
+    assert (data.num_nodes, data.num_edges) == (len(found.node_layer), found.edge_index.shape[1])
+    assert data.has_self_loops() is False
+    assert data.is_directed()
+    batch = geometric.Batch.from_data_list([found.to_pyg(row=i) for i in range(len(weights))])
+    for i, one in enumerate(batch.to_data_list()):  # collated and parted again: the same networks
+        back = dataclasses.replace(
+            found, node_features=one.x.numpy(), edge_features=one.edge_attr.numpy(),
+            edge_index=one.edge_index.numpy(), node_mask=one.x_mask.numpy(), edge_mask=one.edge_mask.numpy(),
+        )  # fmt: skip
+        assert views.ungraph(back).tobytes() == weights[i].tobytes()
+        np.testing.assert_array_equal(back.edge_index, found.edge_index)
+    with pytest.raises(ValueError, match=r"node_features have shape .*; pick one vector"):
         found.to_pyg()
 
 

@@ -138,9 +138,15 @@ def test_torch_has_the_same_bits_in_memory_of_its_own(zoo: Zoo, mixed_zoo: Zoo) 
     assert [t.shape[0] for t in mixed_zoo.weights.torch([0, 53])] == [len(v) for v in mixed_zoo.weights[[0, 53]]]
 
 
-def test_jax_has_the_same_bits(zoo: Zoo) -> None:
-    pytest.importorskip("jax")
-    assert np.asarray(zoo.weights.jax(slice(2, 6))).tobytes() == zoo.weights[2:6].tobytes()
+def test_jax_has_the_same_bits(zoo: Zoo, mixed_zoo: Zoo) -> None:
+    jax = pytest.importorskip("jax")
+    for index in (3, slice(2, 6), np.array([5, 1]), slice(None)):
+        found = zoo.weights.jax(index)
+        assert isinstance(found, jax.Array)
+        assert found.dtype == np.float32
+        assert np.asarray(found).tobytes() == zoo.weights[index].tobytes()
+    ragged = zip(mixed_zoo.weights.jax([0, 53]), mixed_zoo.weights[[0, 53]], strict=True)
+    assert all(np.asarray(a).tobytes() == b.tobytes() for a, b in ragged)
 
 
 def test_a_missing_jax_is_said(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
