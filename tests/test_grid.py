@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zoo_builder import grid, recipe_yaml, runs
+from zoo_builder import document, grid, recipe_yaml, runs, settings
 from zoo_datasets.errors import GridError
 
 Load = Callable[..., grid.Grid]
@@ -70,7 +70,7 @@ def test_everything_is_read_in_its_own_type(load: Load) -> None:
         "epochs": None, "schedule_kind": "cosine", "schedule_final_frac": 0.1,
     }  # fmt: skip
     assert {name: g.fixed[name] for name in fixed} == fixed
-    assert set(g.fixed) == set(grid.settings.SETTINGS)
+    assert set(g.fixed) == set(settings.SETTINGS)
     assert [(a.name, [lv.label for lv in a.levels]) for a in g.axes] == [
         ("lr", ["0.001", "1.0"]), ("optimizer", ["adam", "sgd"]),
     ]  # fmt: skip
@@ -327,14 +327,15 @@ def test_the_digest_is_blind_to_order_and_comments_alone(load: Load) -> None:
 
 def test_difference_names_what_two_recipes_disagree_about(load: Load) -> None:
     ours, theirs = load(FULL).document, load(FULL, "training.batch_size=8", "seed=1").document
-    assert grid.difference(ours, theirs) == "`training.batch_size` is 8 there, 16 here; `seed` is 1 there, 7 here"
-    assert grid.difference(ours, ours) == ""
-    assert grid.difference({"z": 1, "a": 1}, {"z": 1}) == "`a` is absent there, 1 here"
-    assert grid.difference({"a": None}, {"a": {}}) == "`a` is {} there, none here"
+    assert document.difference(ours, theirs) == "`training.batch_size` is 8 there, 16 here; `seed` is 1 there, 7 here"
+    assert document.difference(ours, ours) == ""
+    assert document.difference({"z": 1, "a": 1}, {"z": 1}) == "`a` is absent there, 1 here"
+    assert document.difference({"a": None}, {"a": {}}) == "`a` is {} there, none here"
     assert (
-        grid.difference({"z": 1, "a": None}, {"z": 1.0}) == "`z` is 1.0 there, 1 here; `a` is absent there, none here"
+        document.difference({"z": 1, "a": None}, {"z": 1.0})
+        == "`z` is 1.0 there, 1 here; `a` is absent there, none here"
     )
-    many = grid.difference({str(i): i for i in range(8)}, {"0": 0})
+    many = document.difference({str(i): i for i in range(8)}, {"0": 0})
     assert many.endswith("; and 2 more")
 
 
@@ -384,4 +385,4 @@ def test_what_would_have_no_effect_is_refused(load: Load, text: str, message: st
 
 
 def test_a_difference_is_not_in_the_order_of_keys() -> None:
-    assert grid.difference({"a": [{"x": 1, "y": 2}]}, {"a": [{"y": 2, "x": 1}]}) == ""
+    assert document.difference({"a": [{"x": 1, "y": 2}]}, {"a": [{"y": 2, "x": 1}]}) == ""

@@ -38,7 +38,7 @@ NEEDS_TORCH = {"modules"}
 
 # A module imports only modules above it (of zoo_builder).
 BUILDER = (
-    "recipe_yaml", "settings", "grid", "lineage", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
+    "recipe_yaml", "settings", "document", "axes", "conflicts", "grid", "lineage", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
     "engines.devices", "engines.native", "engines.torch_common", "engines.torch_loop",
     "engines.torch_batched", "engines.inputs", "engines.schedules", "engines.progress",
     "engines.evaluation", "engines.trainer", "faults", "plan", "parts", "fingerprint", "estimate", "worker",
@@ -48,8 +48,11 @@ BUILDER = (
 PURE = {
     "recipe_yaml": "",
     "settings": "",
-    "grid": "recipe_yaml settings",
-    "runs": "settings grid lineage",
+    "document": "recipe_yaml settings",
+    "axes": "settings document",
+    "conflicts": "settings document axes",
+    "grid": "settings document axes conflicts",
+    "runs": "settings axes grid lineage",
     "cohorts": "runs grid engines.contract",
     "engines.contract": "",
 }

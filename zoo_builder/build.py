@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo_builder import executor, grid, parts, seal, worker
+from zoo_builder import document, executor, parts, seal, worker
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
 from zoo_builder.plan import Plan
@@ -105,7 +105,7 @@ def _refuse_other(paths: files.ZooPaths, planned: Plan) -> None:
     ours = planned.identity
     if theirs != ours:
         raise BuildError(
-            f"{paths.root} holds the zoo of another recipe: {grid.difference(ours, theirs)}. "
+            f"{paths.root} holds the zoo of another recipe: {document.difference(ours, theirs)}. "
             "Build into another folder with --out, or remove that one yourself."
         )
 

@@ -20,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from zoo_builder import settings
-from zoo_builder.grid import RECIPE_VERSION, Draw, Grid
+from zoo_builder.axes import Draw
+from zoo_builder.grid import RECIPE_VERSION, Grid
 from zoo_builder.lineage import MOMENTS, Parents, Start
 from zoo_datasets import exact, models, splits, streams
 from zoo_datasets.errors import GridError
@@ -269,13 +270,12 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     elif values["init_bias"] is None:
         preset = values["architecture"]
         result["init_bias"] = models.PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0
-    return {k: v for k, v in result.items() if not settings.SETTINGS[k].added or v not in (None, _DEFAULT[k])}
+    return {k: v for k, v in result.items() if not settings.SETTINGS[k].added or v not in (None, settings.DEFAULTS[k])}
 
 
 # ── run ↔ row ─────────────────────────────────────────────────────────────────────────
 
 LABELS = (*settings.COMPOSITES,)
-_DEFAULT = {name: s.default for name, s in settings.SETTINGS.items()}
 
 
 def factor_columns(planned: Iterable[Run] = ()) -> list[Column]:
@@ -295,11 +295,11 @@ def factors(run: Run) -> dict[str, Any]:
 
 def _labels(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
     """The labels of a run's levels, from its normalized settings alone."""
-    with_defaults = {k: _DEFAULT[k] if v is None else v for k, v in values.items()}
+    with_defaults = {k: settings.DEFAULTS[k] if v is None else v for k, v in values.items()}
     preset = values["architecture"] if isinstance(values["architecture"], str) else ""
     if values["init_bias"] == models.PRESET_BIAS.get(preset, 0.0):
         with_defaults["init_bias"] = None  # the preset's own bias is no deviation
-    values = _DEFAULT | dict(values)  # an axis may be a setting that is at its default here
+    values = settings.DEFAULTS | dict(values)  # an axis may be a setting that is at its default here
     return {name: settings.label(name, with_defaults if name in LABELS else values) for name in names}
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zoo_builder import faults, fingerprint, parts, recipe_yaml, runs, settings
+from zoo_builder.axes import Axis
 from zoo_builder.cohorts import Cohort
-from zoo_builder.grid import Axis
 from zoo_builder.plan import Plan
 from zoo_datasets import card, files, models, schema, shards, splits
 from zoo_datasets.streams import canonical_json

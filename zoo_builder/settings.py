@@ -126,6 +126,7 @@ _TABLE = (
     Setting("trigger_position", "subset.trigger_position", "choice", "bottom_right", "its corner", choices=CORNERS),
 )  # fmt: skip
 SETTINGS: dict[str, Setting] = {s.name: s for s in _TABLE}
+DEFAULTS: dict[str, Any] = {s.name: s.default for s in _TABLE}
 BY_PATH: dict[str, Setting] = {s.path: s for s in _TABLE}
 
 # What a setting needs to mean anything; without it the setting is null.
@@ -218,7 +219,7 @@ def expand(axis: str, level: Any, where: str) -> dict[str, Any]:
     """What a level of an axis sets: {setting name: value in its type}. Raises GridError."""
     if axis in COMPOSITES:
         values = composite(axis, level, where)
-        for name in (n for n, v in values.items() if v != SETTINGS[n].default):
+        for name in (n for n, v in values.items() if v != DEFAULTS[n]):
             on, allowed = APPLIES.get(name, ("", ()))
             if on and values[on] not in allowed:
                 raise GridError(f"{where}: `{name}` is for `{on}` {' or '.join(allowed)}; this level has {values[on]}.")
