@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hub_server import NAME, LoopbackHub, tree_of
 
-from zoo_datasets import cli, hub, publish
+from zoo_datasets import cli, hub, publish, split_files
+from zoo_datasets.zoo import open_zoo
 
 pytest_plugins = ("hub_fixtures",)
 
@@ -54,6 +55,28 @@ def test_show_says_what_is_there(tiny_zoo: Path, capsys: Said) -> None:
     assert "splits: train 12, validation 2, test 2\n" in out
     assert "axis activation: " in out
     assert "test accuracy: 0." in out
+
+
+def test_audit_ends_with_1_where_something_leaks(tiny_zoo: Path, tmp_path: Path, capsys: Said) -> None:
+    assert cli.main(["audit", str(tiny_zoo)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("split stored of weightzoo/tiny: 12 train, 2 validation, 2 test, 0 without a side\n")
+    assert ("LEAK" in said.out, said.err) == (False, "")
+
+    zoo = open_zoo(tiny_zoo)
+    torn = dict(zip(zoo.models["model_id"].to_pylist(), zoo.models["split"].to_pylist(), strict=True))
+    torn[min(i for i, side in torn.items() if side == "test")] = "train"  # its twin stays
+    made = split_files.stored(zoo)
+    split_files.Split("torn", 1, made.zoos, {"maker": "hand"}, torn).save(tmp_path / "torn.json")
+    given = ["audit", str(tiny_zoo), "--split", str(tmp_path / "torn.json"), "--target", "test_loss"]
+    assert cli.main(given) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("split torn v1 of weightzoo/tiny: 13 train")
+    assert "init groups: LEAK 1 (0 across zoos): " in out
+    assert cli.main(["audit", str(tiny_zoo), str(tiny_zoo), "--target", "subset"]) == 1
+    assert "The target 'subset' of weightzoo/tiny is of type string" in capsys.readouterr().err
+    assert cli.main(["audit", str(tiny_zoo), "--split", str(tmp_path / "none.json")]) == 2
+    assert "There is no split at" in capsys.readouterr().err
 
 
 def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(

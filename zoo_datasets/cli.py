@@ -1,7 +1,7 @@
-"""`python -m zoo_datasets`: analyze, check, download, list, publish, show.
+"""`python -m zoo_datasets`: analyze, audit, check, download, list, publish, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
-Exit codes: 0 done, 1 failed or found damage, 2 a mistake in the call, 130 interrupted.
+Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def _analyze_arguments(verb: argparse.ArgumentParser) -> None:
     for name, help in ANALYSES.items():
         own = names.add_parser(name, help=help, description=help[0].upper() + help[1:])
         own.add_argument("path", metavar="ZOO", help="a folder, or owner/name on the Hub")
-        own.add_argument("--out", metavar="DIR", type=Path, help="where results go (default: analysis/<zoo>/<analysis>/ here)")
+        own.add_argument(
+            "--out", metavar="DIR", type=Path, help="where results go (default: analysis/<zoo>/<analysis>/ here)"
+        )
         own.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
         own.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="only warnings and the result")
         importlib.import_module(f"zoo_datasets.analysis.{name}").arguments(own)
@@ -77,6 +79,28 @@ def _analyze(options: argparse.Namespace) -> int:
     for path in report.written:
         print(path)
     return 0
+
+
+# ── audit ──
+
+
+def _audit_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("zoos", metavar="ZOO", nargs="+", help="folders, or owner/name on the Hub")
+    verb.add_argument("--split", metavar="FILE", help="a split of `split_files` (default: the zoos' stored splits)")
+    verb.add_argument(
+        "--target", metavar="COLUMN", default="test_accuracy",
+        help="what is predicted from the settings alone, as a baseline (default: test_accuracy)",
+    )  # fmt: skip
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from zoo_datasets import audit, split_files
+    from zoo_datasets.zoo import open_zoo
+
+    split = None if options.split is None else split_files.load_split(options.split)
+    report = audit.audit(split, *(open_zoo(z) for z in options.zoos), target=options.target)
+    print(report)
+    return 1 if report.leaks else 0
 
 
 # ── check ──
@@ -266,6 +290,7 @@ def _bytes(n: float) -> str:
 # Each verb: what it does, its arguments, and the function that does it.
 VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "analyze": ("study a zoo: numbers, tables and pictures", _analyze_arguments, _analyze),
+    "audit": ("look for leaks across the sides of a split, within and across zoos", _audit_arguments, _audit),
     "check": ("compare every byte of a zoo with its manifest", _check_arguments, _check),
     "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
     "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),
