@@ -118,25 +118,36 @@ def _files(root: Path, manifest: dict[str, Any], report: Report) -> int:
 def read_table(root: Path, manifest: dict[str, Any], config: str, columns: list[str] | None = None) -> pa.Table:
     """All rows of `models` or `snapshots` in the zoo's order. Raises IntegrityError.
 
-    Row counts come from the Parquet metadata first, so that a small file which unfolds to
-    billions of rows is refused before it is read.
+    A split may lie in several files. Row counts come from the Parquet metadata first, so that a
+    small file which unfolds to billions of rows is refused before it is read.
     """
     pieces = []
     for split in files.SPLITS:
         if split not in manifest["counts"][config]:
             continue
         prefix = f"data/{config}/{split}-"
-        for entry in (e for e in manifest["files"] if e["path"].startswith(prefix)):
-            path = files.inside(root, entry["path"])
+        opened = [(e["path"], _parquet(root, e["path"])) for e in manifest["files"] if e["path"].startswith(prefix)]
+        rows, wanted = sum(f.metadata.num_rows for _, f in opened), manifest["counts"][config][split]
+        if rows != wanted:
+            here = " and ".join(path for path, _ in opened) or f"{prefix}*"
+            raise IntegrityError(f"{here} has {rows:,} rows, the manifest says {wanted:,}.")
+        for path, file in opened:
             try:
-                file = pq.ParquetFile(path, page_checksum_verification=True)
-                rows, wanted = file.metadata.num_rows, manifest["counts"][config][split]
-                if rows != wanted:
-                    raise IntegrityError(f"{entry['path']} has {rows:,} rows, the manifest says {wanted:,}.")
                 pieces.append(file.read(columns))
             except (pa.ArrowException, OSError) as error:
-                raise IntegrityError(f"{entry['path']} is damaged: {error}") from None
-    return pa.concat_tables(pieces)
+                raise IntegrityError(f"{path} is damaged: {error}") from None
+    try:
+        return pa.concat_tables(pieces)
+    except pa.ArrowException as error:
+        raise IntegrityError(f"The files of {config} have different columns: {error}") from None
+
+
+def _parquet(root: Path, relative: str) -> pq.ParquetFile:
+    path = files.inside(root, relative)
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"{relative} is damaged: {error}") from None
 
 
 def _rows(manifest: dict[str, Any], tables: dict[str, pa.Table], report: Report) -> None:

@@ -71,7 +71,13 @@ class Columns:
                     f"{prefix}* of {self.location.name} have {rows:,} rows, the manifest says {wanted:,}: the zoo is "
                     "damaged. Fetch or build it again."
                 )
-            found += opened
+            for path, file in zip(paths, opened, strict=True):
+                if found and not file.schema_arrow.equals(found[0].schema_arrow):
+                    raise IntegrityError(
+                        f"{path} of {self.location.name} has other columns than the other files of {self.config}: the "
+                        "zoo is damaged. Fetch or build it again."
+                    )
+                found.append(file)
         if not found:
             raise IntegrityError(f"{self.location.name} has no table of {self.config}: its manifest lists none.")
         return found
