@@ -33,6 +33,7 @@ FLOOR = {
     "kernels": "models",
     "card": "errors files schema",
     "check": "errors files schema shards splits",
+    "command": "errors card",
 }
 NEEDS_TORCH = {"modules"}
 

@@ -1,6 +1,6 @@
 """`python -m zoo_builder`: plan, build, status, verify.
 
-The only place that prints: data to stdout, progress and errors to stderr. Exit codes: 0
+Nothing else of the builder prints: data to stdout, progress and errors to stderr. Exit codes: 0
 done, 1 failed or found damage, 2 a mistake in the call or the recipe, 130 interrupted.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo_builder import grid
-from zoo_datasets import card, files
-from zoo_datasets.errors import BuildError, GridError, ZooError, ZooNotFoundError
+from zoo_datasets import command, files
+from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError
 
 VERBS = ("build", "plan", "status", "verify")
 log = logging.getLogger("zoo_builder")
@@ -28,24 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0].startswith("-") and not {"-h", "--help"} & set(arguments):
         arguments.insert(0, "build")  # `python -m zoo_builder --grid G` builds
     options = _parser().parse_args(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("zoo_builder: %(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.WARNING if getattr(options, "quiet", False) else logging.INFO)
-    try:
-        return int(options.run(options))
-    except (GridError, ZooNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    return command.run(
+        lambda: options.run(options),
+        _code_of,
+        log=log,
+        quiet=getattr(options, "quiet", False),
+        stopped="What was committed is kept",
+    )
+
+
+def _code_of(error: ZooError) -> int:
+    if isinstance(error, GridError | ZooNotFoundError):
         return 2
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 130 if str(error).startswith("Interrupted") else 1
-    except BrokenPipeError:  # `… | head`: the reader has seen enough
-        sys.stdout = None  # type: ignore[assignment]  # the interpreter would flush it once more
-        return 1
-    except KeyboardInterrupt:
-        print("error: Stopped. What was committed is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+    return 130 if str(error).startswith("Interrupted") else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,13 +115,12 @@ def _summary(paths: files.ZooPaths, seconds: float) -> None:
     counts = manifest["counts"]
     models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
     size = sum(f["bytes"] for f in manifest["files"])
-    print(f"{paths.root}: {models:,} models, {snapshots:,} snapshots, {_bytes(size)}, {seconds:.1f} s")
+    print(f"{paths.root}: {models:,} models, {snapshots:,} snapshots, {command.size(size)}, {seconds:.1f} s")
     print("  " + ", ".join(f"{s} {counts['models'][s]:,}" for s in files.SPLITS if s in counts["models"]), end="")
     print(f"; {counts['diverged']:,} diverged" if counts["diverged"] else "")
     zoo = manifest["zoo"]
     where = zoo if paths.root == Path(zoo) else str(paths.root)
-    print("Load it:\n")
-    print("".join(f"    {line}\n" for line in card.load_lines(where).splitlines()), end="")
+    command.tell_loading(where)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -155,13 +149,7 @@ def _verify(options: argparse.Namespace) -> int:
         report = verify.rebuild(Path(options.path), data=options.data, workers=options.workers, out=options.out)
     else:
         report = verify.verify(Path(options.path), retrain=options.retrain, data=options.data)
-    for line in report.lines:
-        print(line)
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for problem in report.problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return 1 if report.problems else 0
+    return command.tell(report)
 
 
 class _Bar:
@@ -188,14 +176,3 @@ class _Bar:
             self.bar.refresh()
         self.bar.set_postfix(failed=progress.failed, diverged=progress.diverged, refresh=False)
         self.bar.update(progress.done - self.bar.n)
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
-
-
-__all__ = ["BuildError", "main"]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_datasets import card, files, hub
+from zoo_datasets import card, command, files, hub
 from zoo_datasets.analysis import ANALYSES
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 
@@ -25,21 +25,13 @@ MOST_DEPTH = 3  # folders below the one listed in which a zoo may lie: owner/nam
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = _parser().parse_args(list(sys.argv[1:] if argv is None else argv))
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("zoo_datasets: %(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.WARNING if options.quiet else logging.INFO)
-    try:
-        return int(options.run(options))
-    except ZooNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: Stopped. What came or went is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+    return command.run(
+        lambda: options.run(options),
+        lambda error: 2 if isinstance(error, ZooNotFoundError) else 1,
+        log=log,
+        quiet=options.quiet,
+        stopped="What came or went is kept",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,14 +108,7 @@ def _check(options: argparse.Namespace) -> int:
     root = Path(options.path)
     if not root.is_dir():
         raise ZooNotFoundError(f"No folder {root}. `check` reads a zoo on this machine; `download` fetches one.")
-    report = check.check(hub.locate(root).root)
-    for line in report.lines:
-        print(line)
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for problem in report.problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return 1 if report.problems else 0
+    return command.tell(check.check(hub.locate(root).root))
 
 
 # ── download ──
@@ -140,7 +125,9 @@ def _download(options: argparse.Namespace) -> int:
 
     name = options.id.removeprefix(hub.REMOTE)
     folder, moved = publish.download(name, Path(options.dir or name), options.revision)
-    print(f"{folder}: {_bytes(moved)} fetched, every file verified" if moved else f"{folder}: already there, whole")
+    print(
+        f"{folder}: {command.size(moved)} fetched, every file verified" if moved else f"{folder}: already there, whole"
+    )
     return 0
 
 
@@ -188,7 +175,7 @@ def _row(location: hub.Location) -> tuple[str, ...]:
         location.name,
         f"{models:,} models",
         f"{snapshots:,} snapshots",
-        _bytes(_size(location)),
+        command.size(_size(location)),
         str(location.root),
     )
 
@@ -210,10 +197,9 @@ def _publish(options: argparse.Namespace) -> int:
     done = publish.publish(
         Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace
     )
-    what = f"{len(done.uploaded)} files, {_bytes(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
+    what = f"{len(done.uploaded)} files, {command.size(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
     print(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
-    print("Load it:\n")
-    print("".join(f"    {line}\n" for line in card.load_lines(options.id).splitlines()), end="")
+    command.tell_loading(options.id)
     return 0
 
 
@@ -237,7 +223,7 @@ def describe(location: hub.Location) -> Iterator[str]:
     manifest = location.manifest
     counts, sizes = manifest["counts"], sorted({_params(entries) for entries in manifest["layouts"].values()})
     models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
-    yield f"{location.name}: {models:,} models, {snapshots:,} snapshots, {_bytes(_size(location))}, in {location.root}"
+    yield f"{location.name}: {models:,} models, {snapshots:,} snapshots, {command.size(_size(location))}, in {location.root}"
     yield (
         "splits: "
         + ", ".join(f"{s} {counts['models'][s]:,}" for s in card.splits_of(manifest))
@@ -277,14 +263,6 @@ def _params(entries: Sequence[Any]) -> int:
 
 def _size(location: hub.Location) -> int:
     return sum(f["bytes"] for f in location.manifest["files"])
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
 
 
 # Each verb: what it does, its arguments, and the function that does it.
