@@ -4,8 +4,8 @@ In:  a `Location` and the name of a table, `models` or `snapshots`.
 Out: its schema and row count from the files' footers alone; then single columns, kept once
 read, in the zoo's order. The inline `weights` of `models` are never read here.
 
-Row counts are compared with the manifest before anything is unfolded. Strings are kept as
-dictionaries: a million rows of a factor with ten levels take 4 MB. NumPy arrays are made of
+Row counts are compared with the manifest before anything is unfolded. Strings but
+checksums are kept as dictionaries: a million rows of a factor with ten levels take 4 MB. NumPy arrays are made of
 Arrow's buffers here: pyarrow's own `to_numpy`, `scalar` and `array` first import pandas,
 which takes longer than everything else that opening and selecting do.
 """
@@ -86,7 +86,7 @@ class Columns:
         return name in self.names
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """All rows of a column; a string column as a dictionary. Raises ZooError, IntegrityError."""
+        """All rows of a column; a string column but a checksum as a dictionary. Raises ZooError, IntegrityError."""
         if name not in self._columns:
             self._read([name])
         return self._columns[name]
@@ -101,7 +101,10 @@ class Columns:
     def codes(self, name: str) -> tuple[np.ndarray, pa.Array]:
         """A string column as numbers int32 [n], −1 for null, and the strings that they stand for."""
         if name not in self._codes:
-            column = self.column(name).unify_dictionaries()
+            column = self.column(name)
+            if not pa.types.is_dictionary(column.type):
+                column = column.dictionary_encode()
+            column = column.unify_dictionaries()
             numbers = [numbers_of(c.indices, missing=-1) for c in column.chunks]
             # Unified chunks share one dictionary; there may be none.
             strings = column.chunk(0).dictionary if column.num_chunks else pa.nulls(0, pa.string())
@@ -138,7 +141,8 @@ def _open(location: hub.Location, relative: str) -> pq.ParquetFile:
     options: dict[str, Any] = {"page_checksum_verification": True, "memory_map": not far, "pre_buffer": far}
     try:
         first = pq.ParquetFile(source, **options)
-        strings = [f.name for f in first.schema_arrow if pa.types.is_string(f.type)]
+        # Checksums are all different: as a dictionary they would take five times the time to read.
+        strings = [f.name for f in first.schema_arrow if pa.types.is_string(f.type) and not f.name.endswith("sha256")]
         return pq.ParquetFile(source, metadata=first.metadata, read_dictionary=strings, **options)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(
@@ -219,7 +223,7 @@ def matches(table: Columns, name: str, wanted: Any) -> np.ndarray:
     values = list(_several(wanted))
     known = [_value(v, kind, name) for v in values if v is not None]
     none = np.concatenate([np.zeros(0, bool), *(nulls_of(c) for c in column.chunks)])
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind):
         codes, strings = table.codes(name)
         wanted_strings = set(known)
         found = [codes == code for code, string in enumerate(strings.to_pylist()) if string in wanted_strings]
