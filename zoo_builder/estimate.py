@@ -30,7 +30,7 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
     sizes = sorted({c.architecture.n_params for c in made})
     parameters = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     yield f"{len(runs):,} models, {len(made):,} cohorts, {parameters} parameters each"
-    schedules = {c.id: _schedule(c, planned) for c in made}
+    schedules = {c.id: _schedule(c) for c in made}
     snapshots = sum(sum(len(d) for d in s) for s in schedules.values())
     copies = 3 if planned.grid.snapshots.get("optimizer") else 1  # weights, and the two slots of the optimizer
     stored = copies * sum(len(d) * c.architecture.n_params * 4 for c in made for d in schedules[c.id])
@@ -55,7 +55,7 @@ _CHANGES_UPDATES = {"batch_size", "subset", "subset_frac", "subset_classes", "ep
                     "source_train"}  # fmt: skip
 
 
-def _schedule(cohort: Cohort, planned: Plan) -> list[set[int]]:
+def _schedule(cohort: Cohort) -> list[set[int]]:
     per_epoch = cohort.steps_per_epoch
     return [set(snapshot_steps(r.snapshots, per_epoch, t)) for r, t in zip(cohort.runs, cohort.steps, strict=True)]
 
