@@ -19,7 +19,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli
-from zoo_datasets.analysis import coordinates, dynamics, guidance, readings, robustness, surrogate
+from zoo_datasets.analysis import conley, coordinates, dynamics, guidance, readings, robustness, surrogate
 from zoo_datasets.analysis import populations as pop
 from zoo_datasets.analysis.cubes import Cubes
 from zoo_datasets.errors import ZooError
@@ -352,6 +352,32 @@ def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population
     assert "undefined" in guidance.foretell(planted, np.ones(60), "spread", ["published"], settings)
 
 
+def test_the_correction_is_that_of_the_definition_and_of_each_family_alone() -> None:
+    p = np.array([0.001, 0.04, 0.03, 0.2, 0.9])
+    order = np.argsort(p)
+    expected = np.empty(5)
+    for rank, i in enumerate(order, 1):  # the least m p / k over all ranks k from its own on
+        expected[i] = min(5 * p[j] / (rank + more) for more, j in enumerate(order[rank - 1 :]))
+    np.testing.assert_allclose(guidance.corrected(p), expected)
+    tests = [{"start": {"p_accuracy": a, "p_entropy": b}, "end": {"p_accuracy": None, "p_entropy": 0.01}}
+             for a, b in ((0.02, 0.5), (0.03, 0.9))]  # fmt: skip
+    levels = [{"foretell": {"undefined": "all networks end alike"}}, {"foretell": {"fates": {"mean": {"p": 0.04}}}}]
+    said = guidance.correct([{"guidance": dict(enumerate(tests))}], levels)
+    assert tests[0]["start"]["q_accuracy"] == tests[1]["start"]["q_accuracy"] == pytest.approx(0.06)
+    assert "q_accuracy" not in tests[0]["end"]
+    assert levels[1]["foretell"]["fates"]["mean"]["q"] == 0.04
+    assert {f: (s["n"], s["below"], s["findings"]) for f, s in said.items()} == {
+        "start": (4, 2, 0), "end": (2, 2, 2), "foretell": (1, 1, 1),
+    }  # fmt: skip
+    assert guidance.correct([], [])["start"]["least_q"] is None
+
+
+def test_a_correction_finds_nothing_in_tests_of_nothing() -> None:
+    rng = np.random.default_rng(0)
+    found = [(guidance.corrected(rng.uniform(size=60)) < 0.05).any() for _ in range(400)]
+    assert np.mean(found) < 0.09  # 0.05 is promised; 0.09 is 3.7 standard errors above
+
+
 # ── the command ───────────────────────────────────────────────────────────────────────
 
 
@@ -364,6 +390,13 @@ def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo)
     assert set(first["readings"]) == set(readings.READINGS)
     assert first["resamples"]["published"]["n"] == 2
     assert "resamples" not in second
+    assert numbers["tests"]["foretell"]["n"] == 3 * len(numbers["levels"])
+    with_q = [r for p in numbers["populations"] for g in p["guidance"].values() for r in (g["start"], g["end"])]
+    assert all((r["p_accuracy"] is None) == ("q_accuracy" not in r) for r in with_q)
+    for reading in first["readings"].values():
+        assert ("conley" in reading) == conley.available()
+        if reading.get("conley"):
+            assert len(reading["conley"]) == reading["morse_sets"]
     assert {r["kind"] for r in first["coordinate_kinds"]} == set(coordinates.KINDS)
     for level in numbers["levels"]:
         assert level["n"] == 60

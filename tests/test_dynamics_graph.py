@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import networkx as nx
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csgraph
 
+from zoo_datasets.analysis import conley
 from zoo_datasets.analysis.cubes import Cubes, Images, images
 from zoo_datasets.analysis.morse import OUTSIDE, UNDECIDED, MorseGraph, morse_graph
 
@@ -61,7 +63,7 @@ def test_two_wells_have_three_morse_sets_and_a_region_each(dimension: int) -> No
     starts[:, 0] = -1.6, 1.6, 0.0
     regions = found.regions()[found.cubes.cell_of(starts)]
     assert regions.tolist() == [*found.node[found.cubes.cell_of(ends)][:2], UNDECIDED]
-    fates = np.array(found.fates())[found.cubes.cell_of(starts)]
+    fates = np.array(found.fates(found.cubes.cell_of(starts)))
     assert fates[2] == "2>1>0"
     assert set(fates[:2]) == {"0", "1"}
 
@@ -73,7 +75,7 @@ def test_what_leaves_the_box_has_no_region() -> None:
     assert found.may_leave.all()
     assert (found.regions() == OUTSIDE).all()
     assert found.form() == "0 sets, 0 edges, 0 minimal: "
-    assert set(found.fates()) == {"out"}
+    assert set(found.fates(np.arange(found.cubes.n))) == {"out"}
 
 
 def test_a_cell_that_may_leave_is_decided_only_where_the_outside_is_ignored() -> None:
@@ -109,6 +111,8 @@ def test_blocks_reach_what_single_cells_reach(dimension: int, seed: int, padding
     assert (morse.may_leave == reach[:, found.leaves].any(1)).all()
     # Numbered from the bottom: what a set reaches has a smaller number.
     assert not np.triu(morse.order).any()
+    order = nx.from_numpy_array(morse.order, create_using=nx.DiGraph)
+    assert set(morse.hasse.edges) == set(nx.transitive_reduction(order).edges)
 
 
 @settings(max_examples=30, deadline=None)
@@ -119,6 +123,47 @@ def test_doubt_only_adds_edges(seed: int, less: float, more: float) -> None:
     mean = rng.uniform(-0.3, 1.3, (len(cubes.corners()), 2))
     narrow, wide = (direct_edges(images(cubes, mean - d, mean + d)) for d in (less, less + more))
     assert (wide | narrow == wide).all()
+
+
+def test_a_cover_beyond_the_grid_fails_at_once() -> None:
+    cubes = Cubes((0.0, 0.0), (1.0, 1.0), 4)
+    good = images(cubes, *[cubes.corners()] * 2)
+    for broken in ({"last": good.last + 1}, {"first": good.first - 1}):
+        with pytest.raises(AssertionError):
+            dataclasses.replace(good, **broken)
+
+
+@pytest.mark.parametrize(("f", "lower", "upper", "expected"), [
+    # Known from their linear parts: attractors, one of period two, a circle, saddles that keep or
+    # turn the direction that grows, and a source.
+    (two_wells, (-2.03, -2.01), (2.0, 2.0), [("x-1", "0", "0"), ("x-1", "0", "0"), ("0", "x-1", "0")]),
+    (lambda x: x * [0.5, -0.4], (-1.0, -1.1), (1.0, 1.0), [("x-1", "0", "0")]),
+    (lambda x: np.stack([-1.5 * np.tanh(2 * x[:, 0]), 0.2 * x[:, 1]], 1), (-2.03, -2.01), (2.0, 2.0),
+     [("x^2-1", "0", "0"), ("0", "x+1", "0")]),
+    (lambda x: turned(x, 0.7), (-2.0, -2.0), (2.01, 2.0), [("x-1", "x-1", "0"), ("0", "0", "x-1")]),
+])  # fmt: skip
+def test_conley_indices_are_those_of_the_map(f, lower, upper, expected) -> None:
+    pytest.importorskip("CMGDB")
+    found = conley.indices(graph_of(f, Cubes(lower, upper, 12)))
+    assert found is not None
+    assert [index for index in found if index != ("0", "0", "0")] == expected  # zeros: recurrent boxes, no more
+
+
+def turned(x: np.ndarray, angle: float) -> np.ndarray:
+    """Turns the plane by an angle and draws it to the circle of radius 1."""
+    radius, at = np.hypot(*x.T), np.arctan2(x[:, 1], x[:, 0]) + angle
+    radius = radius + 0.7 * (1 - radius)
+    return np.stack([radius * np.cos(at), radius * np.sin(at)], 1)
+
+
+def test_a_set_at_the_edge_has_no_conley_index_and_a_graph_of_too_many_edges_none(monkeypatch) -> None:
+    pytest.importorskip("CMGDB")
+    found = graph_of(two_wells, Cubes((-2.03, -2.01), (1.0, 2.0), 12))  # the right-hand well lies on a face
+    at_one = found.cubes.cell_of(np.array([[0.99, 0.0]]))[0]
+    expected = {int(found.node[at_one]): None, 2: ("0", "x-1", "0")}
+    assert dict(enumerate(conley.indices(found))) == {0: ("x-1", "0", "0"), 1: ("x-1", "0", "0")} | expected
+    monkeypatch.setattr(conley, "MOST_EDGES", 10_000)
+    assert conley.indices(found) is None
 
 
 def test_an_image_that_ends_on_a_face_meets_both_sides() -> None:

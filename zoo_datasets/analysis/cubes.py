@@ -97,6 +97,11 @@ class Images:
     last: np.ndarray  # int64 [n, d]; below `first` where the image lies outside
     leaves: np.ndarray  # bool [n]: the image, before padding, is not inside the box
 
+    def __post_init__(self) -> None:
+        kept = ~self.empty
+        assert (self.first[kept] >= 0).all()
+        assert (self.last[kept] < self.cubes.shape).all()
+
     @property
     def empty(self) -> np.ndarray:
         """Cells whose whole image lies outside of the box, bool [n]."""
@@ -144,6 +149,10 @@ class Images:
             degrees.append(np.full(len(places), 2**d))
         index = np.concatenate(indices)
         starts = np.concatenate([[0], np.cumsum(np.concatenate(degrees))])
+        # csgraph trusts its numbers: one beyond the nodes would read foreign memory, or never end.
+        assert len(index) == starts[-1] < 2**31, f"{len(index):,} edges, degrees of {starts[-1]:,}"
+        assert index.min(initial=0) >= 0
+        assert index.max(initial=0) < offsets[-1], f"node {index.max():,} of {offsets[-1]:,}"
         # csgraph works in int32 and float64 and would convert each time it is called.
         return csr_array(
             (np.ones(len(index)), index.astype(np.int32), starts.astype(np.int32)), shape=(offsets[-1], offsets[-1])

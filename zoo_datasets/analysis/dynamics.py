@@ -68,7 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Analyze the zoo; the report of what was written. Raises ZooError."""
-    from zoo_datasets.analysis import dynamics_pictures, readings
+    from zoo_datasets.analysis import dynamics_pictures, guidance, readings
     from zoo_datasets.analysis.populations import Population, populations, predictions
     from zoo_datasets.analysis.surrogate import Recipe
     from zoo_datasets.zoo import open_zoo
@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> Report:
             rows.append(study.table())
         whole = Population.joined(parts)
         levels.append(_level(whole, parts, said, settings, options))
+    report.numbers["tests"] = plain(guidance.correct([s.numbers for s in studies], levels))
     report.numbers["levels"] = plain(levels)
     report.numbers["populations"] = plain([s.numbers for s in studies])
     report.table("networks", _concat(rows))
@@ -134,7 +135,7 @@ class Study:
             "pairs": len(self.x), "coordinates": list(self.coordinates.labels), "spread": self.spread,
             "balanced_accuracy": accuracy.mean(), "balanced_accuracy_published": swapped.mean(),
             "entropy_median": np.median(predicted.entropy()),
-            "readings": {n: r.numbers() for n, r in self.readings.items()},
+            "readings": {n: r.numbers() | _indices(r) for n, r in self.readings.items()},
             "guidance": {n: {at: guidance.association(labels, predicted, options.seed) for at, labels in f.items()}
                          for n, f in self.fates.items()},
         }  # fmt: skip
@@ -175,6 +176,13 @@ class Study:
             columns |= {f"{at}_{i + 1}": points[:, i] for i in range(points.shape[1])}
             columns |= {f"{at}_fate_{name}": fates[at].tolist() for name, fates in self.fates.items()}
         return pa.table(columns)
+
+
+def _indices(reading: readings.Reading) -> dict[str, Any]:
+    """The Conley indices of the Morse sets, where CMGDB is installed."""
+    from zoo_datasets.analysis import conley
+
+    return {"conley": conley.indices(reading.graph)} if conley.available() else {}
 
 
 def _kinds(population: Population, options: argparse.Namespace) -> list[dict[str, Any]]:

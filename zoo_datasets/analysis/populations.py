@@ -219,7 +219,7 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
     import torch
 
     from zoo_datasets import sources
-    from zoo_datasets.forward import Forward
+    from zoo_datasets.evaluate import logits_of
     from zoo_datasets.rows import subset_of
 
     first = population.ids[0]
@@ -228,6 +228,5 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
     if row["subset_classes"]:
         keep = np.isin(source.test.labels, row["subset_classes"])
     labels = sources.relabeled(source.test.labels, subset_of(row))[keep]
-    images = torch.from_numpy(source.scaled(source.test.images[keep]))
-    logits = Forward(population.architecture).logits(population.end, images)
+    logits = logits_of(population.architecture, source.scaled(source.test.images[keep]))(population.end)
     return Predictions(labels, torch.softmax(logits.double(), 2).numpy())

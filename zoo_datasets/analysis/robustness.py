@@ -17,7 +17,7 @@ from collections import Counter
 import numpy as np
 
 from zoo_datasets import streams
-from zoo_datasets.analysis import readings
+from zoo_datasets.analysis import guidance, readings
 from zoo_datasets.analysis.cubes import Cubes
 
 
@@ -51,7 +51,7 @@ def resample(
     from sklearn.metrics import adjusted_rand_score
 
     x, y, cubes = reading.x, reading.y, reading.graph.cubes
-    own = _fates(reading, x)
+    own = guidance.fates(reading, x)
     rng = np.random.default_rng(np.random.Philox(key=streams.key_words(streams.stream_key(["resample", seed]))))
     names, member = np.unique(groups, return_inverse=True)
     found = []
@@ -62,7 +62,7 @@ def resample(
         sets = np.arange(len(one.graph))
         seen = np.array([bool((~one.beyond[one.graph.node == k]).any()) for k in sets], bool)
         found.append((one.graph.form(), one.graph.form(sets[seen]), len(sets), len(one.graph.minimal),
-                      one.graph.node >= 0, adjusted_rand_score(own, _fates(one, x))))  # fmt: skip
+                      one.graph.node >= 0, adjusted_rand_score(own, guidance.fates(one, x))))  # fmt: skip
     forms, forms_seen, sets, minimal, recurrent, agreement = zip(*found, strict=True)
     return Resampled(
         reading.name,
@@ -92,8 +92,3 @@ def frequency(forms: tuple[str, ...]) -> list[dict]:
     """Each structure with its count and share, the most frequent first."""
     counts = sorted(Counter(forms).items(), key=lambda item: (-item[1], item[0]))
     return [{"form": form, "count": count, "share": count / len(forms)} for form, count in counts]
-
-
-def _fates(reading: readings.Reading, x: np.ndarray) -> np.ndarray:
-    """The fate of each network's start on the reading's grid."""
-    return np.array(reading.graph.fates(), object)[reading.graph.cubes.cell_of(x)].astype(str)
