@@ -1,11 +1,12 @@
 """Do our populations train as DOODL3's did, and how long does a Morse graph take? Published beside ours.
 
-    python benchmarks/dynamics.py ZOO… [--out DIR] [--reports DIR]
+    python benchmarks/dynamics.py ZOO… [--reports DIR] [--pictures]
 
 Each ZOO is built from a grid under grids/doodl3/. Every one is analyzed as `python -m
 zoo_datasets analyze dynamics ZOO` does (kept under --reports); results/dynamics.json then holds
 accuracies, Morse graphs with their frequencies, held-out scores and timings, with n,
 intervals and versions, and the tables between the markers of docs/dynamics.md are written anew.
+With --pictures, so are those of docs/pictures/, from the zoo of the sweep of epochs.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import argparse
 import json
 import os
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from zoo_datasets import cli
-from zoo_datasets.analysis import dynamics, readings
+from zoo_datasets.analysis import dynamics, guidance, readings
 from zoo_datasets.analysis.cubes import Cubes
 from zoo_datasets.analysis.report import versions
 
@@ -38,8 +41,13 @@ PUBLISHED = {
     "mnist-batch": {"32": 0.91, "64": 0.86, "128": 0.75, "256": 0.56},
     "mnist-layers": {"1": 0.75, "2": 0.84, "3": 0.79, "4": 0.78},
 }
+CLOSE = 0.02  # of a published value, which has two digits
 PUBLISHED_S = 68.6  # a Morse graph of 2^15 boxes in two dimensions, as the paper reports
 ROUNDS = 7
+PICTURED, SHOWN = (
+    "iris-epochs",
+    ("portrait-epochs-450", "robustness-epochs-450", "fates", "foretell", "coordinates", "spread"),
+)
 
 
 def main() -> None:
@@ -47,20 +55,40 @@ def main() -> None:
     parser.add_argument("zoos", nargs="+", type=Path, metavar="ZOO")
     parser.add_argument("--reports", type=Path, default=Path("analysis"), help="where the analyses are kept")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "dynamics.json")
+    parser.add_argument("--pictures", action="store_true")
     options = parser.parse_args()
-    rows = []
+    rows, studied, scored = [], [], []
     for zoo in options.zoos:
         out = options.reports / zoo.name
         if not known(out, zoo) and cli.main(["analyze", "dynamics", str(zoo), "--out", str(out)]):
             raise SystemExit(f"{zoo} could not be analyzed.")
-        rows += levels(zoo.name.removeprefix("doodl3-"), json.loads((out / "numbers.json").read_text()))
-    found = {"versions": versions(), "cpu": os.uname().machine, "timing": timing(), "populations": rows}
+        family, numbers = zoo.name.removeprefix("doodl3-"), json.loads((out / "numbers.json").read_text())
+        studied += numbers["populations"]
+        scored += numbers["levels"]
+        rows += levels(family, numbers)
+        if options.pictures and family == PICTURED:
+            keep_pictures(out)
+    # One family of tests over all zoos: the records are those of `rows`, so these get the corrected values too.
+    tests = guidance.correct(studied, scored)
+    found = {"versions": versions(), "cpu": os.uname().machine, "tests": tests, "timing": timing(), "populations": rows}
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n")
     if DOCS.exists():
         before, rest = DOCS.read_text().split(BEGIN)
         DOCS.write_text(before + BEGIN + tables(found) + END + rest.split(END)[1])
     print(tables(found))
+
+
+def keep_pictures(out: Path) -> None:
+    """Keep the PNG files that the page shows, without the level in their names."""
+    from PIL import Image
+
+    folder = DOCS.parent / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHOWN:
+        # 256 colors are plenty for these, and a quarter of the bytes.
+        picture = Image.open(out / f"{name}.png").convert("RGB").quantize(256)
+        picture.save(folder / f"dynamics-{name.split('-')[0]}.png", optimize=True)
 
 
 def known(out: Path, zoo: Path) -> bool:
@@ -87,7 +115,8 @@ def levels(family: str, numbers: dict[str, Any]) -> list[dict[str, Any]]:
                                      "population_means_published", "entropy_medians", "foretell")},
             "coordinates": first["coordinates"],
             "readings": {n: {k: r[k] for k in ("form", "sizes", "hasse", "z", "beyond_data", "doubtful", "region_cells",
-                                               "undecided_cells")} for n, r in first["readings"].items()},
+                                               "undecided_cells", "conley") if k in r}
+                         for n, r in first["readings"].items()},
             "resamples": first.get("resamples"), "resolutions": first.get("resolutions"),
             "guidance": first["guidance"], "coordinate_kinds": first.get("coordinate_kinds"),
         })  # fmt: skip
@@ -127,7 +156,13 @@ def timing() -> list[dict[str, Any]]:
 def tables(found: dict[str, Any]) -> str:
     """The Markdown of all tables."""
     return "\n".join(
-        [accuracy(found["populations"]), graphs(found["populations"]), scores(found["populations"]), times(found)]
+        [
+            accuracy(found["populations"]),
+            graphs(found["populations"]),
+            corrected(found),
+            scores(found["populations"]),
+            times(found),
+        ]
     )
 
 
@@ -136,22 +171,46 @@ def _interval(record: dict[str, Any]) -> str:
 
 
 def accuracy(rows: list[dict[str, Any]]) -> str:
-    lines = ["| population | published | ours, published metric | least and most of populations | ours, right metric | networks |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| population | published | ours, published metric | difference | least … most of populations | spread of one population | ours, right metric | networks |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for r in rows:
         ours, means = r["balanced_accuracy_published"], r["population_means_published"]
-        published = "–" if r["published"] is None else f"{r['published']:.2f}"
-        least = f"{min(means):.3f} … {max(means):.3f}" if len(means) > 1 else "–"
+        published = difference = least = spread = "–"
+        if len(means) > 1:
+            least, spread = f"{min(means):.3f} … {max(means):.3f}", f"{statistics.stdev(means):.3f}"
+        if r["published"] is not None:
+            published, difference = f"{r['published']:.2f}", f"{ours['value'] - r['published']:+.3f}"
+            if abs(ours["value"] - r["published"]) > CLOSE:
+                difference = f"**{difference}**"
         lines.append(
-            f"| {r['family']} {r['level']} | {published} | {_interval(ours)} | {least} | {_interval(r['balanced_accuracy'])} | "
-            f"{r['n_populations']} × {r['n'] // r['n_populations']} |"
+            f"| {r['family']} {r['level']} | {published} | {_interval(ours)} | {difference} | {least} | {spread} | "
+            f"{_interval(r['balanced_accuracy'])} | {r['n_populations']} × {r['n'] // r['n_populations']} |"
         )
-    return "\n".join(lines) + "\n\nMeans over networks, 95 % intervals over init groups.\n"
+    said = [_off(r) for r in rows if r["published"] is not None
+            and abs(r["balanced_accuracy_published"]["value"] - r["published"]) > CLOSE]  # fmt: skip
+    return (
+        "\n".join(lines)
+        + "\n\nMeans over networks, 95 % intervals over init groups. The spread is the standard deviation "
+        "of our populations' means: by so much a single population of 100, as each published value is one, misses "
+        f"the mean of many. Bold: off by more than {CLOSE}. {' '.join(said)}\n"
+    )
+
+
+def _off(r: dict[str, Any]) -> str:
+    """Why a published value may differ, as far as our populations tell."""
+    means, published = r["population_means_published"], r["published"]
+    name = f"{r['family']} {r['level']}"
+    if len(means) < 2:
+        return f"{name}: one population of ours, so its spread is not known."
+    off = (published - statistics.mean(means)) / (statistics.stdev(means) * (1 + 1 / len(means)) ** 0.5)
+    p = 2 * stats.t.sf(abs(off), len(means) - 1)
+    said = f"{name}: one more population of ours would be as far off with p = {p:.2f}"
+    return said + (": within our spread." if p >= guidance.LEVEL else ": beyond our spread.")
 
 
 def graphs(rows: list[dict[str, Any]]) -> str:
-    lines = ["| population | reading | Morse sets (cells of the largest) | recurrent cells where no start was | same structure in | most frequent structure |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| population | reading | Morse sets (cells of the largest) | recurrent cells where no start was | Conley indices | same structure in | most frequent structure |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for r in rows:
         for name, one in r["readings"].items():
             resampled = r["resamples"][name] if r["resamples"] else None
@@ -160,11 +219,24 @@ def graphs(rows: list[dict[str, Any]]) -> str:
             unseen = one["beyond_data"]["recurrent"]
             lines.append(
                 f"| {r['family']} {r['level']} | {name} | {len(one['sizes'])}{f' ({sizes})' if sizes else ''} | "
-                f"{'–' if unseen is None else f'{unseen:.0%}'} | "
+                f"{'–' if unseen is None else f'{unseen:.0%}'} | {_indices(one)} | "
                 + (f"{sum(f['count'] for f in resampled['forms'] if f['form'] == one['form'])} of {resampled['n']} | "
                    f"{top['form'].split(':')[0]} ({top['count']}) |" if resampled else "– | – |")
             )  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + (
+        "\n\nConley indices by CMGDB: those that are not zero, dimension by dimension; then how many are zero (recurrent boxes, "
+        "perhaps no recurrence) and how many are undefined, at the edge of the box. –: no set, or over 20 million edges.\n"
+    )
+
+
+def _indices(reading: dict[str, Any]) -> str:
+    found = reading.get("conley")
+    if not found:
+        return "–"
+    count = Counter("edge" if i is None else "zero" if set(i) == {"0"} else f"({', '.join(i)})" for i in found)
+    last = {"zero": 1, "edge": 2}
+    names = sorted(count, key=lambda name: (last.get(name, 0), name))
+    return ", ".join(f"{count[n]} {n}" if n in last or count[n] > 1 else n for n in names)
 
 
 def scores(rows: list[dict[str, Any]]) -> str:
@@ -173,13 +245,33 @@ def scores(rows: list[dict[str, Any]]) -> str:
     for r in rows:
         f = r["foretell"]
         if "undefined" not in f:
-            fates = [f"{_interval(f['fates'][n])}, p = {f['fates'][n]['p']:.3f}" for n in readings.READINGS]
+            fates = [f"{_interval(f['fates'][n])}, p = {f['fates'][n]['p']:.3f}, q = {f['fates'][n]['q']:.2f}"
+                     for n in readings.READINGS]  # fmt: skip
             lines.append(
                 f"| {r['family']} {r['level']} | {' | '.join(fates)} | {_interval(f['same_weights'])} | {_interval(f['all_weights'])} |"
             )
     return (
         "\n".join(lines)
-        + "\n\nAUC on held-out networks, 95 % intervals over init groups; p against 500 permutations.\n"
+        + "\n\nAUC on held-out networks, 95 % intervals over init groups; p against 500 permutations, q corrected.\n"
+    )
+
+
+FAMILIES = {
+    "start": "accuracy and entropy by the start's fate", "end": "the same by the end's fate",
+    "foretell": "held-out AUC of fates",
+}  # fmt: skip
+
+
+def corrected(found: dict[str, Any]) -> str:
+    lines = ["| tests, all populations and readings | number | p < 0.05 | by chance | after correction | least q |", "|---|---|---|---|---|---|"]  # fmt: skip
+    for family, t in found["tests"].items():
+        least = "–" if t["least_q"] is None else f"{t['least_q']:.3f}"
+        lines.append(
+            f"| {FAMILIES[family]} | {t['n']} | {t['below']} | {t['by_chance']:.1f} | {t['findings']} | {least} |"
+        )
+    return "\n".join(lines) + (
+        "\n\nBenjamini and Hochberg's correction within each row of this table: q is the share of false findings to expect if "
+        "all tests up to this one are called findings.\n"
     )
 
 
