@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -221,12 +222,16 @@ def graphs(rows: list[dict[str, Any]]) -> str:
                 f"| {r['family']} {r['level']} | {name} | {len(one['sizes'])}{f' ({sizes})' if sizes else ''} | "
                 f"{'–' if unseen is None else f'{unseen:.0%}'} | {_indices(one)} | "
                 + (f"{sum(f['count'] for f in resampled['forms'] if f['form'] == one['form'])} of {resampled['n']} | "
-                   f"{top['form'].split(':')[0]} ({top['count']}) |" if resampled else "– | – |")
+                   f"{_form(top['form'])} ({top['count']}) |" if resampled else "– | – |")
             )  # fmt: skip
     return "\n".join(lines) + (
         "\n\nConley indices by CMGDB: those that are not zero, dimension by dimension; then how many are zero (recurrent boxes, "
         "perhaps no recurrence) and how many are undefined, at the edge of the box. –: no set, or over 20 million edges.\n"
     )
+
+
+def _form(form: str) -> str:
+    return re.sub(r"\b1 (set|edge)s", r"1 \1", form.split(":")[0])
 
 
 def _indices(reading: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 
 import networkx as nx
 import numpy as np
@@ -84,6 +85,25 @@ def test_a_cell_that_may_leave_is_decided_only_where_the_outside_is_ignored() ->
     assert found.may_leave.all()
     assert (found.regions() == UNDECIDED).all()
     assert (found.regions(strict=False) == 0).all()
+
+
+def test_names_of_many_sets_are_short_and_still_tell_them_apart() -> None:
+    cubes = Cubes((0.0, 0.0), (1.0, 1.0), 10)
+    places = np.stack(np.unravel_index(np.arange(1024), cubes.shape), -1)
+    row, column = places.T
+    # Each cell stays; those of the first row may also go one to the right: a chain of 32 sets, 992 lone ones.
+    on = np.column_stack([np.zeros(1024, int), (row == 0) & (column < 31)])
+    found = morse_graph(Images(cubes, places, places + on, np.zeros(1024, bool)))
+    fates = found.fates(np.arange(1024))
+    assert fates[40] == str(found.node[40])
+    assert fates[20].split(">") == [str(k) for k in sorted(found.node[20:32], reverse=True)]  # 12 sets
+    assert re.fullmatch(r"\d+>…>\d+ of 32 #[0-9a-f]{8}", fates[0])
+    assert len(set(fates)) == 1024
+    assert found.form().startswith("1024 sets, 31 edges, 993 minimal: #")
+    broken = morse_graph(Images(cubes, places, places + on * (column != 15)[:, None], np.zeros(1024, bool)))
+    moved = morse_graph(Images(cubes, places, places + on * (column != 16)[:, None], np.zeros(1024, bool)))
+    assert broken.form().split("#")[0] == moved.form().split("#")[0]  # 16 + 16 sets and 17 + 15 sets in a chain
+    assert broken.form() != moved.form()
 
 
 @settings(max_examples=60, deadline=None)

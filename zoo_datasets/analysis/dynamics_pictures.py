@@ -105,7 +105,8 @@ def robustness(study: Study) -> Figure:
             ms=4,
             label="minimal",
         )
-        bottom.set_ylim(bottom=-0.3)
+        most = max(r["morse_sets"] for r in levels)
+        bottom.set_ylim(-0.05 * max(most, 4), 1.08 * max(most, 1) + 0.2)
         bottom.set_xlabel("subdivisions k of the box, 2^k cells", fontsize=9)
         bottom.yaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].set_ylabel(study.coordinates.labels[1] if study.cubes.dimension == 2 else "cells", fontsize=9)
@@ -122,9 +123,8 @@ def robustness(study: Study) -> Figure:
 def _bars(axis: Axes, forms: list[dict[str, Any]], n: int) -> None:
     shown = forms[:MOST_FORMS]
     rest = n - sum(f["count"] for f in shown)
-    labels = [re.sub(r": .*", "", f["form"]).replace(", ", " · ") for f in shown] + (
-        [f"{len(forms) - len(shown)} others"] if rest else []
-    )
+    labels = [re.sub(r"\b1 (set|edge)s", r"1 \1", f["form"].split(":")[0]).replace(", ", " · ") for f in shown]
+    labels += [f"{len(forms) - len(shown)} others"] if rest else []
     counts = [f["count"] for f in shown] + ([rest] if rest else [])
     at = np.arange(len(counts))
     axis.barh(at, counts, color=[COLORS[0]] * len(shown) + [OTHER] * bool(rest), height=0.7)
@@ -132,7 +132,7 @@ def _bars(axis: Axes, forms: list[dict[str, Any]], n: int) -> None:
         axis.text(count + 0.02 * n, y, f"{count}: {label}", va="center", fontsize=7.5)
     axis.set_yticks([])
     axis.set_ylim(max(len(counts), 3) - 0.5, -0.5)
-    axis.set_xlim(0, n * 1.9)
+    axis.set_xlim(0, n * 2.1)
     axis.set_xticks([0, n // 2, n])
     axis.set_xlabel("resamples", fontsize=9)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 UNDECIDED, OUTSIDE = -1, -2
+MOST_NAMED = 24  # sets that a name lists; a coarse grid can have hundreds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +89,18 @@ class MorseGraph:
         return found
 
     def fates(self, cells: np.ndarray) -> list[str]:
-        """Of each cell the Morse sets it can reach, highest first: "1>0"; "out" in front where it may leave the box."""
+        """Of each cell the Morse sets it can reach, highest first: "1>0"; "out" in front where it may leave the box.
+
+        With more than 24 sets the first, the last, their number and a digest: "165>…>0 of 160 #1f0c2a77".
+        """
         ends = np.column_stack([self.reaches[cells], self.may_leave[cells]])  # [m, K + 1]
         kinds, which = np.unique(np.packbits(ends, axis=1), axis=0, return_inverse=True)
         names = []
         for row in np.unpackbits(kinds, axis=1, count=len(self) + 1).astype(bool):
             parts = [*(["out"] if row[-1] else []), *map(str, np.flatnonzero(row[:-1])[::-1])]
-            names.append(">".join(parts))
+            names.append(
+                _short(">".join(parts), f"{parts[0]}>…>{parts[-1]} of {len(parts)}" if parts else "", len(parts))
+            )
         return [names[i] for i in which.ravel()]
 
     def form(self, keep: np.ndarray | None = None) -> str:
@@ -106,7 +113,8 @@ class MorseGraph:
         edges = int(_reduced(order).sum())
         pairs = sorted(zip(order.sum(1).tolist(), order.sum(0).tolist(), strict=True))
         minimal = sum(below == 0 for below, _ in pairs)
-        return f"{len(order)} sets, {edges} edges, {minimal} minimal: " + " ".join(f"{a}/{b}" for a, b in pairs)
+        all_pairs = " ".join(f"{a}/{b}" for a, b in pairs)
+        return f"{len(order)} sets, {edges} edges, {minimal} minimal: {_short(all_pairs, '', len(pairs))}"
 
 
 def morse_graph(images: Images) -> MorseGraph:
@@ -136,6 +144,13 @@ def morse_graph(images: Images) -> MorseGraph:
     rank[order] = np.arange(len(order))
     node[recurrent] = rank[number]
     return MorseGraph(images, node, reaches[:, order], may_leave)
+
+
+def _short(name: str, instead: str, parts: int) -> str:
+    """A name that can be read: of many parts, another one with a digest that still tells it from all others."""
+    if parts <= MOST_NAMED:
+        return name
+    return f"{instead} #{hashlib.sha256(name.encode()).hexdigest()[:8]}".strip()
 
 
 def _reduced(order: np.ndarray) -> np.ndarray:

@@ -90,11 +90,12 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
     )
     axis.scatter(study.end[:, 0], study.end[:, 1], s=9, color=INK, linewidths=0, zorder=3)
     centers = cubes.centers()
-    for k in np.argsort(-graph.sizes)[:3]:  # the largest get a name, beside the cell nearest to their middle
+    # The largest get a name, beside the cell nearest to their middle, each on another side: sets of a chain lie close.
+    for k, aside in zip(np.argsort(-graph.sizes, kind="stable"), ((16, 14), (-18, 12), (18, -16)), strict=False):
         own = centers[graph.node == k]
         where = own[((own - own.mean(0)) ** 2).sum(1).argmin()]
         axis.annotate(
-            str(k), where[:2], (14, 12), textcoords="offset points", fontsize=9, weight="bold", color=INK, ha="center",
+            str(k), where[:2], aside, textcoords="offset points", fontsize=9, weight="bold", color=INK, ha="center",
             va="center", zorder=4, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8},
             bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colors[int(k)], "lw": 1.2},
         )  # fmt: skip
