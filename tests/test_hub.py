@@ -226,7 +226,11 @@ def _bare(path: str, data: bytes) -> dict[str, bytes]:
     import hashlib
 
     entry = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest = {"format_version": 1, "zoo": "z/z", "files": [entry], "counts": {"models": {}, "snapshots": {}}}
+    manifest = {
+        "format_version": 1, "zoo": "z/z", "files": [entry], "counts": {"models": {}, "snapshots": {}}, "axes": {},
+        "factors": [], "identity": {"document": {}}, "digests": {}, "architectures": {}, "layouts": {}, "sources": [],
+        "weights_dtype": "float32",
+    }  # fmt: skip
     return {path: data, "manifest.json": json.dumps(manifest).encode()}
 
 

@@ -32,7 +32,8 @@ FLOOR = {
     "modules": "models",
     "kernels": "models",
     "card": "errors files schema",
-    "check": "errors files schema shards splits",
+    "parquet": "errors",
+    "check": "errors files parquet schema shards splits",
     "command": "errors card",
 }
 NEEDS_TORCH = {"modules"}

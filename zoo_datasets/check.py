@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets import files, schema, shards
+from zoo_datasets import files, parquet, schema, shards
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooNotFoundError
 
 MOST_LISTED = 5  # problems of one kind; a torn disk would otherwise print thousands
@@ -46,10 +46,10 @@ def read_manifest(root: Path) -> dict[str, Any]:
         unfinished = files.ZooPaths(root).build.is_dir()
         what = "is not finished: run its build command again" if unfinished else "holds no zoo: it has no manifest.json"
         raise ZooNotFoundError(f"{root} {what}.") from None
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, UnicodeDecodeError, RecursionError):
         raise IntegrityError(f"{path} is not JSON: the zoo is damaged. Fetch or build it again.") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise IntegrityError(f"{path} names no format version: this is not the manifest of a zoo.")
     if version > schema.FORMAT_VERSION:
         raise FormatVersionError(
@@ -73,6 +73,10 @@ def check(root: Path) -> Report:
         tables = {config: read_table(root, manifest, config) for config in ("models", "snapshots")}
     except IntegrityError as error:
         report.problems.append(str(error))
+        return report
+    for config, needed in schema.COLUMNS.items():
+        report.extend([f"{config} has no column {n!r}" for n in needed if n not in tables[config].column_names])
+    if report.problems:
         return report
     _rows(manifest, tables, report)
     _groups(tables["models"], report)
@@ -133,7 +137,8 @@ def read_table(root: Path, manifest: dict[str, Any], config: str, columns: list[
             raise IntegrityError(f"{here} has {rows:,} rows, the manifest says {wanted:,}.")
         for path, file in opened:
             try:
-                pieces.append(file.read(columns))
+                piece = file.read(columns)
+                pieces.append(pa.table({n: parquet.plain(piece[n]) for n in piece.column_names}))
             except (pa.ArrowException, OSError) as error:
                 raise IntegrityError(f"{path} is damaged: {error}") from None
     try:
@@ -144,10 +149,7 @@ def read_table(root: Path, manifest: dict[str, Any], config: str, columns: list[
 
 def _parquet(root: Path, relative: str) -> pq.ParquetFile:
     path = files.inside(root, relative)
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise IntegrityError(f"{relative} is damaged: {error}") from None
+    return parquet.open_file(path, path.stat().st_size, relative)
 
 
 def _rows(manifest: dict[str, Any], tables: dict[str, pa.Table], report: Report) -> None:

@@ -234,6 +234,10 @@ def describe(location: hub.Location) -> Iterator[str]:
     for axis, levels in sorted(manifest["axes"].items()):
         shown = "random sample" if levels == "sample" else ", ".join(map(str, levels[: card.MOST_LEVELS]))
         yield f"axis {axis}: {shown}{', …' if levels != 'sample' and len(levels) > card.MOST_LEVELS else ''}"
+    for parent in manifest["identity"].get("parents", {}):
+        yield f"models start from {parent}"
+    if manifest.get("optimizer_state"):
+        yield "optimizer state: kept beside the weights"
     accuracy = sorted(_accuracy(location))
     if accuracy:
         yield f"test accuracy: {accuracy[0]:.3f} to {accuracy[-1]:.3f}, median {accuracy[len(accuracy) // 2]:.3f}"
@@ -241,8 +245,8 @@ def describe(location: hub.Location) -> Iterator[str]:
 
 def _accuracy(location: hub.Location) -> list[float]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    from zoo_datasets import parquet
     from zoo_datasets.errors import IntegrityError
 
     found: list[float] = []
@@ -250,7 +254,7 @@ def _accuracy(location: hub.Location) -> list[float]:
         if entry["path"].startswith("data/models/"):
             try:
                 with location.open(entry["path"]) as file:
-                    column = pq.ParquetFile(file).read(["test_accuracy"])["test_accuracy"]
+                    column = parquet.open_file(file, entry["bytes"], entry["path"]).read(["test_accuracy"]).column(0)
             except pa.ArrowException as error:
                 raise IntegrityError(f"{entry['path']} of {location.name} is damaged: {error}") from None
             found += column.drop_null().to_pylist()

@@ -34,6 +34,12 @@ NEVER_SEALED = (*UNSEALED, "manifest.json", ".build/", ".cache/", ".git/")
 MOST_GAP_BYTES = 1_000_000
 READ_AHEAD_BYTES = 65_536  # a Parquet footer comes in one request
 
+# The parts of a manifest that readers use, and what they are.
+PARTS: Mapping[str, type] = {
+    "zoo": str, "weights_dtype": str, "axes": Mapping, "factors": list, "identity": Mapping, "digests": Mapping,
+    "architectures": Mapping, "layouts": Mapping, "sources": list,
+}  # fmt: skip
+
 Span = tuple[int, int]  # (offset, length) in bytes
 
 
@@ -205,8 +211,15 @@ def validate(manifest: Mapping[str, Any], root: Path) -> None:
                         f"The manifest of {root} claims {rows:,} rows of {config} in {size:,} bytes of Parquet: "
                         "a bomb, or damaged. Nothing of it is read."
                     )
-        if not isinstance(manifest["zoo"], str):
-            raise TypeError("zoo")
+        for name, kind in PARTS.items():
+            if not isinstance(manifest[name], kind):
+                raise TypeError(name)
+        for name, entries in manifest["layouts"].items():
+            sizes = [n for e in entries for n in (e["offset"], *e["shape"])]
+            if any(type(n) is not int or n < 0 for n in sizes) or not all(isinstance(e["name"], str) for e in entries):
+                raise TypeError(f"layout {name}")
+        if not isinstance(manifest["identity"]["document"], Mapping):
+            raise TypeError("identity")
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
             f"The manifest of {root} lacks or garbles {error}: it is damaged. Fetch it again."

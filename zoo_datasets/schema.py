@@ -108,6 +108,12 @@ MODEL_TAIL = (
     Column("weights_sha256", _S, "SHA-256 of the published weights' little-endian float32 bytes"),
 )
 
+# What every zoo of this format has, whatever its recipe.
+COLUMNS = {
+    "models": tuple(c.name for c in (*MODEL_HEAD, *MODEL_TAIL, *METRICS)),
+    "snapshots": tuple(c.name for c in (*SNAPSHOT_HEAD, *METRICS, *SNAPSHOT_TAIL)),
+}
+
 
 # Of zoos whose models continue another zoo's.
 LINEAGE = (

@@ -21,12 +21,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets import files, hub
+from zoo_datasets import files, hub, parquet
 from zoo_datasets.errors import IntegrityError, ZooError, unknown
+from zoo_datasets.parquet import plain
 
 # A remote table up to this size is fetched whole, which verifies it; of a larger one (with
 # its weights inline) only the columns asked for travel, guarded by page checksums.
 MOST_FETCHED_BYTES = 32_000_000
+# Without these nothing can be found; a zoo has many more (`schema.COLUMNS`), missed when they are asked for.
+NEEDED = {
+    "models": ("model_id", "split"),
+    "snapshots": ("model_id", "step", "shard", "tensor", "row", "weights_sha256"),
+}
 MOST_COMPARED = 8  # values compared one by one; more are sorted first
 
 
@@ -78,6 +84,12 @@ class Columns:
                         "zoo is damaged. Fetch or build it again."
                     )
                 found.append(file)
+        for name in NEEDED[self.config] if found else ():
+            if name not in found[0].schema_arrow.names:
+                raise IntegrityError(
+                    f"{self.config} of {self.location.name} has no column {name!r}: the zoo is damaged. Fetch or build it "
+                    "again."
+                )
         if not found:
             raise IntegrityError(f"{self.location.name} has no table of {self.config}: its manifest lists none.")
         return found
@@ -138,16 +150,7 @@ def _open(location: hub.Location, relative: str) -> pq.ParquetFile:
     size = location.entry(relative)["bytes"]
     far = not location.is_local and size > MOST_FETCHED_BYTES
     source: Any = pa.PythonFile(_Far(location, relative, size), "r") if far else location.path(relative)
-    options: dict[str, Any] = {"page_checksum_verification": True, "memory_map": not far, "pre_buffer": far}
-    try:
-        first = pq.ParquetFile(source, **options)
-        # Checksums are all different: as a dictionary they would take five times the time to read.
-        strings = [f.name for f in first.schema_arrow if pa.types.is_string(f.type) and not f.name.endswith("sha256")]
-        return pq.ParquetFile(source, metadata=first.metadata, read_dictionary=strings, **options)
-    except (pa.ArrowException, OSError) as error:
-        raise IntegrityError(
-            f"{relative} of {location.name} is damaged: {error}. Fetch or build the zoo again."
-        ) from None
+    return parquet.open_file(source, size, f"{relative} of {location.name}", memory_map=not far, pre_buffer=far)
 
 
 class _Far(io.RawIOBase):
@@ -174,11 +177,6 @@ class _Far(io.RawIOBase):
         [data] = self._location.ranges(self._relative, [(self._at, length)]) if length > 0 else [b""]
         self._at += len(data)
         return data
-
-
-def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A dictionary column as the strings it stands for; any other as it is."""
-    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
 
 
 def numbers_of(array: pa.Array, missing: float) -> np.ndarray:
