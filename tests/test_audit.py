@@ -125,6 +125,16 @@ def test_models_whose_ancestor_is_in_no_zoo_stay_together() -> None:
     assert keys[1] == keys[2] == "elsewhere"
 
 
+def test_a_childs_side_is_the_same_with_and_without_its_parents_zoo() -> None:
+    parents, children = zoo(8, ("full",)), zoo(8, ("full", "frac=0.5"), name="weightzoo/children")
+    for at in range(16):  # as a builder's: of the parent's init group, in a zoo of their own
+        for column in ("parent_id", "lineage_root"):
+            children = changed(children, column, at, parents.models["model_id"][at // 2].as_py())
+    alone, both = split_files.group_keys(children), split_files.group_keys(parents, children)
+    assert alone == {i: both[i] for i in alone}
+    assert {both[i] for i in alone} == set(parents.models["init_group"].to_pylist())
+
+
 def test_zoos_that_share_an_initialization_share_groups() -> None:
     one, other = zoo(6), zoo(6, name="weightzoo/other", start=3)
     keys = split_files.group_keys(one, other)

@@ -224,8 +224,8 @@ def group_keys(*zoos: ZooLike) -> dict[str, str]:
     """Model id → key of its group: models that share an init key, an init group or a lineage, over all zoos.
 
     The key is the init group of the group's first ancestor (the least, were there several), so
-    that children and their twins do not change it; or the name of an ancestor that is in no
-    zoo. It changes only where a new model joins two groups into one.
+    that children and their twins do not change it, nor whether a child's ancestors are among
+    the zoos; or the name of an ancestor in no zoo whose children differ in it. It changes only where a new model joins two groups into one.
     """
     above: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -247,13 +247,17 @@ def group_keys(*zoos: ZooLike) -> dict[str, str]:
     ancestors = {r[c] for r in rows for c in ("parent_id", "lineage_root")}
     inside = {r["model_id"] for r in rows}
     names: dict[tuple[str, str], set[tuple[int, str]]] = {}  # (rank, name): ancestors come first
+    # Children keep the init group of their ancestor: where that lies in no zoo, they have its key all the same.
+    kept: dict[str, set[str]] = {}
+    for r in rows:
+        kept.setdefault(r["lineage_root"] or r["parent_id"] or r["model_id"], set()).add(r["init_group"])
     for r in rows:
         found = names.setdefault(top(("model", r["model_id"])), set())
         root = r["lineage_root"] or r["parent_id"]
         if root is None:
             found.add((0 if r["model_id"] in ancestors else 1, r["init_group"]))
         elif root not in inside:
-            found.add((0, root))
+            found.add((0, r["init_group"] if len(kept[root]) == 1 else root))
     return {r["model_id"]: min(names[top(("model", r["model_id"]))] or {(2, r["init_group"])})[1] for r in rows}
 
 
