@@ -478,3 +478,13 @@ def test_a_built_zoo_is_audited_as_it_is_opened(tiny_zoo: Path) -> None:
         "subset", opened, test=["frac=0.5"], straddling="drop", fractions={"train": 0.5, "test": 0.5}
     )
     assert found(audit.audit(twins, opened)) == {}
+
+
+def test_a_few_weights_come_near_by_chance_and_thousands_do_not() -> None:
+    """The nearest of so many pairs of independent models, against the distance called near."""
+    for n_weights, n_models in ((10, 60), (40, 100), (2000, 60)):
+        models = np.random.default_rng(n_weights).standard_normal((n_models, n_weights))
+        distances = np.linalg.norm(models[:, None] - models[None], axis=2)[np.triu_indices(n_models, 1)]
+        near = audit._chance(n_weights, len(distances))
+        assert near < distances.min() / np.median(distances)
+    assert audit._chance(10, 1000) < 0.3 < 0.5 < audit._chance(2000, 10**8)

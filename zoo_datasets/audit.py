@@ -10,6 +10,8 @@ What is not found is said too: permuted copies, and near-duplicates beyond a sam
 from __future__ import annotations
 
 import dataclasses
+import math
+import statistics
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -86,7 +88,8 @@ def audit(
     (trained on one, tested on the other) are compared by them. Looked for: model ids, hashes of
     the weights of all snapshots, init keys, init groups, lineages; and near-duplicates, pairs of
     models of one layout on different sides whose last weights are closer than `near_frac` of the
-    typical distance (the median over random pairs; permuted copies are not found). Their number
+    typical distance (the median over random pairs; nearer where few weights would come that near
+    by chance; permuted copies are not found). Their number
     grows with the square of the models, so above `most_models` of a layout a sample by hash of
     the id is compared; memory stays below about 200 MB.
 
@@ -219,7 +222,10 @@ def _near_duplicates(
         looked_at += len(rows)
         found += _near_pairs(list(zoos), rows, near_frac, seed)
     found.sort()
-    text = f"last weights within {near_frac:g} of the typical distance, pairs" + "".join(f"; {n}" for n in notes)
+    text = (
+        f"last weights within {near_frac:g} of the typical distance (nearer for few weights, where chance gets there), pairs"
+        + "".join(f"; {n}" for n in notes)
+    )
     examples = tuple(f"{a}–{b} ({d:.3g})" for d, a, b, _ in found[:MOST_EXAMPLES])
     return Finding("near-duplicates", len(found), sum(across for *_, across in found), looked_at, text, examples)
 
@@ -253,6 +259,7 @@ def _near_pairs(
         for k in range(0, PAIRS_DRAWN, block)
     ]
     typical = float(np.median(np.concatenate(drawn)))
+    near_frac = min(near_frac, _chance(width, n * (n - 1) // 2))
     block = min(block, MOST_BLOCK_ROWS)
     side = np.array([r[2] for r in rows])
     found = []
@@ -275,6 +282,17 @@ def _near_pairs(
                         p, q = rows[i + x], rows[j + y]
                         found.append((distance / typical if typical else 0.0, p[3], q[3], p[0] != q[0]))
     return found
+
+
+def _chance(n_weights: int, n_pairs: int) -> float:
+    """How near, over the typical distance, the nearest of so many pairs comes by chance once in a hundred audits.
+
+    For independent normal weights, by Wilson & Hilferty's (1931) quantile of χ²: a few dozen weights
+    come near by chance, two thousand do not.
+    """
+    z = statistics.NormalDist().inv_cdf(min(0.5, 0.01 / n_pairs))
+    cube = 1 - 2 / (9 * n_weights) + z * math.sqrt(2 / (9 * n_weights))
+    return max(0.0, cube) ** 1.5
 
 
 def _read(zoos: list[ZooLike], rows: list[tuple[int, int, int, str]]) -> np.ndarray:
