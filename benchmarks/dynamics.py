@@ -27,6 +27,7 @@ from zoo_datasets import cli
 from zoo_datasets.analysis import dynamics, guidance, readings
 from zoo_datasets.analysis.cubes import Cubes
 from zoo_datasets.analysis.report import versions
+from zoo_datasets.zoo import open_zoo
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "dynamics.md"
@@ -58,12 +59,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=HERE / "results" / "dynamics.json")
     parser.add_argument("--pictures", action="store_true")
     options = parser.parse_args()
-    rows, studied, scored = [], [], []
+    rows, studied, scored, engines = [], [], [], set()
     for zoo in options.zoos:
         out = options.reports / zoo.name
         if not known(out, zoo) and cli.main(["analyze", "dynamics", str(zoo), "--out", str(out)]):
             raise SystemExit(f"{zoo} could not be analyzed.")
         family, numbers = zoo.name.removeprefix("doodl3-"), json.loads((out / "numbers.json").read_text())
+        engines |= set(open_zoo(zoo).models["engine_version"].to_pylist())
         studied += numbers["populations"]
         scored += numbers["levels"]
         rows += levels(family, numbers)
@@ -71,7 +73,14 @@ def main() -> None:
             keep_pictures(out)
     # One family of tests over all zoos: the records are those of `rows`, so these get the corrected values too.
     tests = guidance.correct(studied, scored)
-    found = {"versions": versions(), "cpu": os.uname().machine, "tests": tests, "timing": timing(), "populations": rows}
+    found = {
+        "versions": versions(),
+        "engines": sorted(engines),
+        "cpu": os.uname().machine,
+        "tests": tests,
+        "timing": timing(),
+        "populations": rows,
+    }
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(found, indent=1) + "\n")
     if DOCS.exists():
@@ -115,7 +124,7 @@ def levels(family: str, numbers: dict[str, Any]) -> list[dict[str, Any]]:
             **{k: level[k] for k in ("n", "n_populations", "n_diverged", "balanced_accuracy_published", "balanced_accuracy",
                                      "population_means_published", "entropy_medians", "foretell")},
             "coordinates": first["coordinates"],
-            "readings": {n: {k: r[k] for k in ("form", "sizes", "hasse", "z", "beyond_data", "doubtful", "region_cells",
+            "readings": {n: {k: r[k] for k in ("form", "sizes", "z", "beyond_data", "doubtful", "region_cells",
                                                "undecided_cells", "conley") if k in r}
                          for n, r in first["readings"].items()},
             "resamples": first.get("resamples"), "resolutions": first.get("resolutions"),
@@ -290,7 +299,8 @@ def times(found: dict[str, Any]) -> str:
             f"| {t['dimensions']}-D, {t['reading']} | {t['fit']:.3f} | {t['predict']:.3f} | {t['graph']:.3f} | {t['all']:.3f} |"
         )
     return "\n".join(lines) + (
-        f"\n\nMedians of {found['timing'][0]['rounds']} rounds, one thread; the paper reports {PUBLISHED_S} s in 2-D. "
+        f"\n\nMedians of {found['timing'][0]['rounds']} rounds, one thread; the paper reports {PUBLISHED_S} s in 2-D. Networks trained by "
+        + f"{', '.join(found['engines'])}. "
         + ", ".join(f"{k} {v}" for k, v in found["versions"].items()) + ".\n"
     )  # fmt: skip
 
