@@ -30,7 +30,7 @@ import torch.nn.functional as F
 
 from zoo_builder.engines.contract import ADAM, Augmentation, Job, Optimizers, Window
 from zoo_builder.engines.native import VERSION, NativeBackend
-from zoo_datasets import models, streams
+from zoo_datasets import kernels, models, streams
 from zoo_datasets.modules import Network
 
 POOL = 10_000  # images, as in a training set that no cache holds
@@ -269,6 +269,68 @@ def evaluation(w: Workload, rounds: int, n_models: int = 16, images: int = 10_00
             "cpu_ms_per_model": {k: 1e3 * statistics.median(v) for k, v in times.items()}}  # fmt: skip
 
 
+# Networks on both sides of the width where eager PyTorch overtakes: those the rule of
+# `kernels.slower` was fitted on, and others of other shapes that it has not seen.
+def _wide(*channels: int) -> list:
+    return [*(x for c in channels for x in _pooled(c)), "flatten", {"linear": "classes"}]
+
+
+def _dense(*units: int) -> list:
+    return ["flatten", *(x for u in units for x in ({"linear": u}, "activation")), {"linear": "classes"}]
+
+
+WIDTHS = {
+    "fitted": {
+        "conv 32-64-128": _wide(32, 64, 128), "conv 64-64-64": _wide(64, 64, 64), "conv 48-96-192": _wide(48, 96, 192),
+        "conv 128-128": _wide(128, 128), "conv 64-128-256": _wide(64, 128, 256), "conv 160-160": _wide(160, 160),
+        "linear 256-256": _dense(256, 256), "linear 512-512": _dense(512, 512), "linear 1024-1024": _dense(1024, 1024),
+    },
+    "held out": {
+        "conv 24-48-96": _wide(24, 48, 96), "conv 96-96": _wide(96, 96), "conv 80-160": _wide(80, 160),
+        "conv 192-192": _wide(192, 192), "conv 5×5 32-64, fc 256": [*_block(32), *_block(64), "flatten", {"linear": 256}, "activation", {"linear": "classes"}],
+        "conv 5×5 96-128": [*_block(96), *_block(128), "flatten", {"linear": "classes"}],
+        "linear 400-100": _dense(400, 100), "linear 768": _dense(768), "linear 640-640-640": _dense(640, 640, 640),
+    },
+}  # fmt: skip
+
+
+def widths(rounds: int, seconds: float) -> list[dict]:
+    """Native over the best eager by width, and what the rule says."""
+    found = []
+    for group, nets in WIDTHS.items():
+        for name, layers in nets.items():
+            shape = (1, 28, 28) if name.startswith("linear") else (3, 32, 32)
+            w = Workload(name, name, layers, shape, 64)
+            pool, labels = data_of(w)
+            candidates = {"native": native(w, pool, labels, 1), "eager": eager(w, pool, labels)}
+            if name.startswith("conv"):
+                candidates["eager channels_last"] = eager(w, pool, labels, channels_last=True)
+            steps = {}
+            for key, run in candidates.items():
+                run(2)
+                steps[key] = max(2, int(seconds * rate(run, 2)))
+            rates: dict[str, list[float]] = {key: [] for key in candidates}
+            for _ in range(rounds):
+                for key, run in candidates.items():
+                    rates[key].append(rate(run, steps[key]))
+            best = [max(r) for r in zip(*(v for k, v in rates.items() if k != "native"), strict=True)]
+            ratio = statistics.median([a / b for a, b in zip(rates["native"], best, strict=True)])
+            to_torch = kernels.slower(w.architecture) is not None
+            found.append(
+                {
+                    "network": name,
+                    "group": group,
+                    "native_over_best_eager": ratio,
+                    "rule_takes": "torch" if to_torch else "native",
+                }
+            )
+            print(
+                f"{name:24} {group:9} native over best eager {ratio:5.2f}, the rule takes {found[-1]['rule_takes']}",
+                flush=True,
+            )
+    return found
+
+
 def _worker(name: str, seconds: float, barrier, results) -> None:
     torch.set_num_threads(1)
     run = native(WORKLOADS[name], *data_of(WORKLOADS[name]))
@@ -307,7 +369,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU time per candidate and round")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument(
-        "--only-training", action="store_true", help="leave out cohort sizes, evaluation and two workers"
+        "--only-training", action="store_true", help="leave out cohort sizes, evaluation, two workers and widths"
     )
     parser.add_argument("--out", type=pathlib.Path, default=RESULT)
     args = parser.parse_args()
@@ -336,6 +398,7 @@ def main() -> None:
         result["cohort_sizes"] = [cohort_sizes(w, args.rounds, args.seconds) for w in small]
         result["evaluation"] = [evaluation(w, args.rounds) for w in small]
         result["two_workers"] = [two_workers(w, 3, args.seconds) for w in small]
+        result["widths"] = widths(max(3, args.rounds // 2), args.seconds / 2)
         for key in ("cohort_sizes", "evaluation", "two_workers"):
             for entry in result[key]:
                 print(key, json.dumps(entry))

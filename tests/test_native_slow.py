@@ -114,3 +114,31 @@ def test_kernels_are_clean_under_address_and_undefined_behavior_sanitizers(tmp_p
              "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
     )  # fmt: skip
     assert done.stdout == "clean\n", done.stderr[-3000:]
+
+
+ARM = ("aarch64-linux-gnu-g++", "qemu-aarch64")
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ARM)), reason=f"needs {' and '.join(ARM)} (Debian: qemu-user)")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="compares with the builds for x86")
+def test_an_arm_build_gives_the_same_bits(tmp_path):
+    """Twelve steps of three models by the plain build, on an emulated ARM CPU and here; and by AVX2 here."""
+    native = ROOT / "zoo_builder" / "native"
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wno-psabi", f"-I{native}"]
+    rest = [str(native / "random.cpp"), str(native / "dispatch.cpp"), str(ROOT / "tests" / "native_driver.cpp")]
+
+    def compiled(compiler: str, name: str, *options: str) -> str:
+        subprocess.run([compiler, *flags, *options, "-o", str(tmp_path / name)], check=True, timeout=500)
+        return str(tmp_path / name)
+
+    def printed(*command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+
+    arm = compiled(ARM[0], "arm", "-static", "-DWZ_PATH=plain", str(native / "engine.cpp"), *rest)
+    paths = {"plain": [], "avx2": ["-mavx2", "-mfma"], "avx512": []}  # the last only to link
+    objects = [
+        compiled("g++", f"{path}.o", "-c", f"-DWZ_PATH={path}", *more, str(native / "engine.cpp"))
+        for path, more in paths.items()
+    ]
+    here = compiled("g++", "here", "-DWZ_X86", *objects, *rest)
+    assert len({printed(ARM[1], arm), printed(here, "plain"), printed(here, "avx2")}) == 1

@@ -58,11 +58,11 @@ def supported(architecture: Architecture) -> str | None:
     return None
 
 
-# Where eager PyTorch (the better of its two memory layouts) overtakes the kernels: the product
-# of a layer's input and output widths. Measured on one Zen 3 core, batch 64, native over eager:
-# convolutions of 32-64-128 channels 1.27, 64-64-64 1.12, 96-128 1.03, 48-96-192 1.01, 128-128 0.91,
-# 64-128-256 0.87, 128-256 0.84; linear layers of 256-256 1.55, 320-320 1.54, 512-512 0.92, 1024-1024 0.53.
-WIDEST = {"conv": 14_000, "linear": 280_000}
+# Where eager PyTorch (the better of its two memory layouts) overtakes the kernels in training: the
+# product of a layer's input and output widths. By `benchmarks/engines.py` on one Zen 3 core, batch 64,
+# native over eager: convolutions of 32-64-128 channels 1.20, 128-128 1.24, 64-128-256 1.10, 160-160
+# 1.12; linear layers of 256-256 1.46, 512-512 0.96, 1024-1024 0.63. It also measures unseen ones.
+WIDEST = {"conv": 32_000, "linear": 330_000}
 
 
 def slower(architecture: Architecture) -> str | None:
