@@ -165,6 +165,14 @@ def workers_of(pid: int) -> list[int]:
     return found
 
 
+def wait_for(driver: subprocess.Popen[str], done: Callable[[subprocess.Popen[str]], Any]) -> None:
+    """Until `done(driver)` is true or the driver has ended; a test in which neither comes fails."""
+    last = time.monotonic() + MOST_S
+    while driver.poll() is None and not done(driver):
+        assert time.monotonic() < last, "the driver hangs"
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def on_ray(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `python -m zoo_builder` with workers; what it leaves behind when killed is ended by number."""
@@ -252,9 +260,7 @@ def test_a_driver_killed_under_ray_goes_on_to_the_same_bytes(
 ) -> None:  # fmt: skip
     out = tmp_path / "zoo"
     driver = on_ray("--grid", tiny_grid, "--out", out, "--workers", 2, ZOO_FAULT=f"{point}:{tmp_path}")
-    while driver.poll() is None:
-        driver.note()
-        time.sleep(0.05)
+    wait_for(driver, lambda d: d.note())
     assert driver.returncode == -signal.SIGKILL
     build(tiny_plan, out, workers=0)
     assert tree_hash(out) == tree_hash(tiny_zoo)
@@ -275,8 +281,7 @@ def test_workers_and_driver_killed_at_random_times_end_in_the_same_bytes(
     for life in range(3):
         driver = on_ray(*arguments)
         for _ in range(2):  # workers, at a drawn time after they were seen at work
-            while driver.poll() is None and not workers_of(driver.pid):
-                time.sleep(0.02)
+            wait_for(driver, lambda d: workers_of(d.pid))
             time.sleep(draw.uniform(0.0, 0.4))
             driver.note()
             for pid in workers_of(driver.pid)[:1]:
@@ -304,8 +309,7 @@ def test_a_first_interrupt_drains_the_workers_and_the_next_run_goes_on(
     recipe.write_text(json.dumps(planned.grid.document))
     out = tmp_path / "zoo"
     driver = on_ray("--grid", recipe, "--out", out, "--workers", 1)
-    while driver.poll() is None and not workers_of(driver.pid):
-        time.sleep(0.02)
+    wait_for(driver, lambda d: workers_of(d.pid))
     driver.note()
     os.killpg(driver.pid, signal.SIGINT)
     _, err = driver.communicate(timeout=MOST_S)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo_builder import engines, grid, lineage, plan, recipe_yaml, runs, verify
+from zoo_builder import grid, lineage, plan, recipe_yaml, runs, verify
 from zoo_builder.build import build
-from zoo_datasets import check, open_zoo, streams
+from zoo_datasets import check, kernels, open_zoo, streams
 from zoo_datasets.errors import BuildError, GridError, IntegrityError
 
 # Everything that a stream or the optimizer's state enters: dropout, augmentation, Adam.
@@ -32,7 +32,7 @@ PARENT = {
     "cohort_size": 3,
 }
 ENGINES = [
-    pytest.param("native", marks=pytest.mark.skipif(engines.native_obstacle() is not None, reason="no native engine")),
+    pytest.param("native", marks=pytest.mark.skipif(kernels.available() is not None, reason="no native engine")),
     "torch_loop",
 ]
 Make = Callable[..., Path]

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from zoo_builder import engines, grid, settings
+from zoo_builder import grid, settings
+from zoo_datasets import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +36,7 @@ def beside_the_digits_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif(engines.native_obstacle() is not None, reason="the printed numbers are the native engine's")
+@pytest.mark.skipif(kernels.available() is not None, reason="the printed numbers are the native engine's")
 def test_every_python_block_prints_what_the_readme_shows(
     beside_the_digits_zoo: Path, environment: dict[str, str]
 ) -> None:

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo_builder import engines, parts, worker
+from zoo_builder import parts, worker
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines.inputs import initial_weights
 from zoo_builder.engines.progress import Snapshot
 from zoo_builder.engines.schedules import learning_rates, snapshot_steps
+from zoo_datasets import kernels
 from zoo_datasets.sources import Source
 
 Trained = tuple[list[Snapshot], list[dict[str, Any]], dict[str, str]]
@@ -28,7 +29,7 @@ PER_EPOCH = 4  # 100 images in batches of 32: the last batch is short
 ENGINES = [
     "torch_loop",
     "torch_batched",
-    pytest.param("native", marks=pytest.mark.skipif(engines.native_obstacle() is not None, reason="no native kernels")),
+    pytest.param("native", marks=pytest.mark.skipif(kernels.available() is not None, reason="no native kernels")),
 ]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 # The distance `torch_batched` allows itself between a model alone and in its cohort: float32

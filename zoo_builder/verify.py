@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_builder import cohorts, engines, fingerprint, grid, lineage, plan, runs, worker
+from zoo_builder import cohorts, fingerprint, grid, lineage, plan, runs, worker
 from zoo_builder.build import build
 from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
 from zoo_builder.engines.inputs import initial_weights
-from zoo_datasets import check, files, models, shards, sources
+from zoo_datasets import check, files, kernels, models, shards, sources
 from zoo_datasets.check import Report
 from zoo_datasets.errors import GridError, ZooNotFoundError
 
@@ -180,7 +180,7 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
     used = {e["engine"] for e in receipt["engines"]}
     on = {text.split(" on ")[1] for text in receipt["identity"]["engines"]}
     engine, device = (used.pop() if len(used) == 1 else "auto"), (on.pop() if len(on) == 1 else "cpu")
-    if engine == "native" and engines.native_obstacle():
+    if engine == "native" and kernels.available():
         engine = "auto"  # the comparison below says that bits cannot agree
     scratch = Path(out) if out else Path(tempfile.mkdtemp(prefix="zoo-rebuild-"))
     try:

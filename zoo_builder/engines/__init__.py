@@ -51,14 +51,9 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
     return "torch_batched", f"native: {obstacle}"
 
 
-def native_obstacle() -> str | None:
-    """Why this machine has no native engine; None if it has."""
-    return kernels.available()
-
-
 def no_native(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
     """Why the native engine cannot train such a cohort; None if it can."""
-    obstacle = native_obstacle()
+    obstacle = kernels.available()
     if obstacle is not None:
         return obstacle
     native = importlib.import_module("zoo_builder.engines.native")

@@ -4,7 +4,7 @@ In:  a `Job` and windows of steps. Out: losses, states, logits, as `contract.Bac
 
 A model gets the same bits alone, in any cohort, in any cut into windows, and on every CPU
 with fused multiply-add: the builds for different instruction sets do the same arithmetic.
-The kernels are optional; `available` says why they are missing.
+The kernels are optional; `kernels.available` says why they are missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Window, check_batches
 from zoo_datasets import kernels, streams
-from zoo_datasets.kernels import available, flat
+from zoo_datasets.kernels import flat
 from zoo_datasets.models import Architecture
 
 # What the bits depend on. Raise it with any change of arithmetic in zoo_builder/native.
@@ -45,7 +45,7 @@ class NativeBackend:
 
     def __init__(self, job: Job, path: str | None = None) -> None:
         """`path` forces a build. Raises ValueError where the job cannot be trained here."""
-        obstacle = available() or supported(job.architecture, job.loss, job.augmentation)
+        obstacle = kernels.available() or supported(job.architecture, job.loss, job.augmentation)
         if obstacle:
             raise ValueError(f"Engine 'native' cannot train this cohort: {obstacle}. Use `--engine torch_batched`.")
         self._job = job

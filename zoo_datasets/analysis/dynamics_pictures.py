@@ -89,22 +89,9 @@ def robustness(study: Study) -> Figure:
         _bars(axes[1, column], numbers["forms"], n)
         bottom = axes[2, column]
         levels = study.levels[name]
-        bottom.plot(
-            [r["subdivisions"] for r in levels],
-            [r["morse_sets"] for r in levels],
-            "o-",
-            color=COLORS[0],
-            ms=4,
-            label="Morse sets",
-        )
-        bottom.plot(
-            [r["subdivisions"] for r in levels],
-            [r["minimal"] for r in levels],
-            "s--",
-            color=COLORS[1],
-            ms=4,
-            label="minimal",
-        )
+        cuts = [r["subdivisions"] for r in levels]
+        for key, style, color, label in (("morse_sets", "o-", 0, "Morse sets"), ("minimal", "s--", 1, "minimal")):
+            bottom.plot(cuts, [r[key] for r in levels], style, color=COLORS[color], ms=4, label=label)
         most = max(r["morse_sets"] for r in levels)
         bottom.set_ylim(-0.05 * max(most, 4), 1.08 * max(most, 1) + 0.2)
         bottom.set_xlabel("subdivisions k of the box, 2^k cells", fontsize=9)
