@@ -177,6 +177,8 @@ LAYERS = {
     "norm1d": ["flatten", {"linear": 7}, "batch_norm", "activation", {"linear": "classes"}],
     "dropout": [{"conv": 4}, "activation", "dropout", "flatten", {"linear": 6}, "activation", {"dropout": 0.25}, {"linear": 5}],
     "input": ["activation", "dropout", {"max_pool": 2}, "batch_norm", {"conv": 4, "kernel": 2}, "flatten", {"linear": 5}],
+    "gru": [{"conv": 4}, "rows", {"gru": 5}, "dropout", {"gru": 6}, "last_step", "activation", {"linear": "classes"}],
+    "gru on rows": ["rows", {"gru": CLASSES}, "last_step"],
     "last conv": [{"conv": 4}, "activation", {"conv": CLASSES, "kernel": 6}, "flatten"],
 }  # fmt: skip
 

@@ -80,6 +80,43 @@ def test_the_channels_of_a_last_convolution_are_classes() -> None:
     assert groups["conv2.bias"] == groups["batch_norm2.weight"] == ("",)
 
 
+def test_a_gru_is_pytorchs_gate_by_gate() -> None:
+    """The tensors of four neighbors of the layout, concatenated, are those of `nn.GRU`; the function is the same."""
+    architecture = models.build([{"conv": 2}, "rows", {"gru": 5}, {"gru": 10}, "last_step"], (3, 7, 6), 10)
+    assert [n.shape for n in architecture.nodes] == [(2, 5, 4), (5, 8), (5, 5), (5, 10), (10,)]
+    groups = {e.name: e.groups for e in architecture.layout}
+    assert groups["gru1.weight_ir"] == ("gru1", "conv1")
+    assert groups["gru1.weight_hn"] == ("gru1", "gru1")
+    assert groups["gru2.weight_in"] == ("", "gru1")  # the classes
+    assert groups["gru2.bias_hz"] == ("",)
+    vector = np.random.default_rng(0).normal(0, 0.5, architecture.n_params).astype(np.float32)
+    state = modules.to_state_dict(vector, architecture)
+    conv = torch.nn.functional.conv2d(images := torch.randn(4, 3, 7, 6), state["conv1.weight"], state["conv1.bias"])
+    x = conv.permute(0, 2, 1, 3).reshape(4, 5, 8)
+    for name, features, units in (("gru1", 8, 5), ("gru2", 5, 10)):
+        theirs = torch.nn.GRU(features, units, batch_first=True)
+        for i, leaf in enumerate(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")):
+            gates = [state[f"{name}.{t}"] for t in models.GRU_TENSORS[3 * i : 3 * i + 3]]
+            getattr(theirs, leaf).data = torch.cat(gates)
+        x = theirs(x)[0]
+    found = modules.Network(architecture).load_vector(vector)(images)
+    torch.testing.assert_close(found, x[:, -1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_gru_starts_as_pytorchs_does() -> None:
+    architecture = models.build(["rows", {"gru": 16}, "last_step", {"linear": 10}], MNIST, 10)
+    drawn = models.unflatten(models.initialize(architecture, KEY, "uniform", bias=0.25), architecture.layout)
+    for name, tensor in drawn.items():
+        if name.startswith("gru1.weight"):  # ±1/√units, of the inputs' weights too
+            assert 0.24 < np.abs(tensor).max() <= 0.25
+    assert (drawn["gru1.bias_hn"] == 0.25).all()
+    first = models.LayerInit("constant")
+    first_own = models.initialize(architecture, KEY, "normal", first=first, value=0.5)
+    tensors = models.unflatten(first_own, architecture.layout)
+    assert all((tensors[f"gru1.{t}"] == (0.5 if t.startswith("weight") else 0.0)).all() for t in models.GRU_TENSORS)
+    assert tensors["linear1.weight"].std() > 0
+
+
 def test_taking_dropout_out_renames_nothing() -> None:
     without = [layer for layer in EVERY_LAYER if "dropout" not in layer]
     assert models.build(without, (3, 20, 16), 7, "gelu").layout == every_layer().layout
@@ -151,6 +188,15 @@ def test_layout_json_is_plain() -> None:
         ([{"conv": 4, "kernel": 30}], r"Layer 1 \(conv\): its window 30×30 does not fit into the input of shape \(1, 28, 28\)"),
         (["flatten", {"max_pool": 2}], r"Layer 2 \(max_pool\) needs \(channels, rows, columns\), but .* gives \(784,\)"),
         ([{"conv": 4}, {"linear": 5}], r"Layer 2 \(linear\) needs a flat input .* gives \(4, 26, 26\).*Put `flatten`"),
+        ([{"gru": 4}], r"Layer 1 \(gru\) needs a sequence \(steps, features\), .* gives \(1, 28, 28\)\. `rows` makes one"),
+        (["flatten", "rows"], r"Layer 2 \(rows\) reads \(channels, rows, columns\) .* gives \(784,\)"),
+        (["flatten", "last_step"], r"Layer 2 \(last_step\) needs a sequence"),
+        (["rows", {"gru": 0}], r"Layer 2 \(gru\): `gru` is 0; a whole number ≥ 1"),
+        (["rows", {"gru": 4}, {"linear": 10}], r"Layer 3 \(linear\) needs a flat input .* gives \(28, 4\)\. Put `last_step`"),
+        (["rows", {"gru": 4}, "flatten"], r"Layer 3 \(flatten\) takes no sequence, .* = \(28, 4\)\. Put `last_step`"),
+        (["rows", {"gru": 4}, "batch_norm"], r"Layer 3 \(batch_norm\) takes no sequence"),
+        (["rows", {"gru": 4}, "softmax"], r"Layer 3 \(softmax\) takes no sequence"),
+        (["rows", {"gru": 4}, {"max_pool": 2}], r"Layer 3 \(max_pool\) needs \(channels, rows, columns\)"),
         (["flatten", {"linear": 5}], r"gives shape \(5,\); the source has 10 classes, so it must give \(10,\)"),
     ],
 )  # fmt: skip

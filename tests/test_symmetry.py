@@ -28,6 +28,12 @@ LAYERS = {
         {"linear": "classes"},
     ],
     "no-activation": [{"conv": 3, "kernel": 3}, "flatten", {"linear": 5}, {"linear": "classes"}, "batch_norm"],
+    "gru": [
+        {"conv": 3, "kernel": 3}, "activation", {"max_pool": 2}, "rows", {"gru": 5}, "dropout", {"gru": 4}, "last_step",
+        {"linear": 6}, "activation", {"linear": "classes"},
+    ],
+    "gru-averaged": [{"conv": 3, "kernel": 3}, "activation", {"avg_pool": 2}, "rows", {"gru": 4}, "activation", "last_step", {"linear": "classes"}],
+    "gru-last": ["rows", {"gru": 5}, "activation", {"gru": 3}, "last_step"],
     "conv-last": [{"conv": 4, "kernel": 3}, "activation", {"conv": 3, "kernel": 3}, "global_avg_pool"],
 }  # fmt: skip
 CASES = [(name, act) for name in LAYERS if name != "no-activation" for act in ("relu", "tanh", "gelu")]
@@ -166,6 +172,16 @@ def test_scale_and_sign_are_claimed_where_they_are_free_and_nowhere_else() -> No
         "batch_norm4>linear1": "scale", "linear1>batch_norm5": "sign", "batch_norm5>linear2": "scale",
     }  # fmt: skip
     assert free("no-activation", "relu")["conv1>linear1"] == "scale+sign"
+    # Out of a GRU a sign, for its state is a mean of tanh; into one a scale or a sign as into any product.
+    assert free("gru", "relu") == {
+        "conv1>gru1": "scale",
+        "gru1>gru2": "sign",
+        "gru2>linear1": "sign",
+        "linear1>linear2": "scale",
+    }
+    assert free("gru-averaged", "tanh") == {"conv1>gru1": "sign", "gru1>linear1": "sign"}
+    assert free("gru-averaged", "relu") == {"conv1>gru1": "scale"}  # behind relu the state has no sign
+    assert free("gru-last", "tanh") == {"gru1>gru2": "sign"}
 
 
 def test_groups_name_their_units_tensors_and_readers() -> None:
@@ -173,6 +189,33 @@ def test_groups_name_their_units_tensors_and_readers() -> None:
     assert {name: g.units for name, g in groups.items()} == {"conv1": 4, "conv2": 3, "linear1": 6}
     assert [p.entry.name for p in groups["conv2"].own] == ["conv2.weight", "conv2.bias"]
     assert [(p.entry.name, p.block) for p in groups["conv2"].readers] == [("linear1.weight", 16)]
+
+
+def test_a_permuted_unit_of_a_gru_moves_in_every_gate_and_as_what_the_next_step_reads() -> None:
+    architecture = models.build(["rows", {"gru": 2}, "last_step", {"linear": 3}], IMAGE, 3)
+    weights = np.arange(architecture.n_params, dtype=np.float32)
+    before = models.unflatten(weights, architecture.layout)
+    after = models.unflatten(
+        symmetry.permute(weights, architecture.layout, {"gru1": np.array([1, 0])}), architecture.layout
+    )
+    for name, tensor in before.items():
+        if name == "linear1.bias":
+            wanted = tensor
+        elif name == "linear1.weight":
+            wanted = tensor[:, ::-1]
+        else:
+            wanted = tensor[::-1, ::-1] if ".weight_h" in name else tensor[::-1]
+        np.testing.assert_array_equal(after[name], wanted, err_msg=name)
+
+
+def test_a_match_of_gru_units_is_a_gain_over_all_weights() -> None:
+    # Nearly all weights are recurrent, so that the linear part of a move says little about its gain.
+    architecture = models.build(["rows", {"gru": 12}, "last_step", {"linear": 3}], (1, 4, 1), 3)
+    rows = np.random.default_rng(0).normal(size=(41, architecture.n_params)).astype(np.float32)
+    reference, weights = rows[0], rows[1:]  # strangers: nothing to find but a local optimum
+    aligned = symmetry.align(weights, reference, architecture)
+    assert (aligned @ reference > weights @ reference + 1.0).all()
+    assert symmetry.align(aligned, reference, architecture).tobytes() == aligned.tobytes()
 
 
 def test_a_row_is_augmented_alike_alone_and_in_a_batch_and_by_its_key_alone() -> None:

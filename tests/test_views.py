@@ -23,6 +23,7 @@ LAYERS = {
         "batch_norm", {"conv": 3, "kernel": 3}, "batch_norm", "relu", "batch_norm", {"max_pool": 2}, "flatten", "batch_norm",
         {"linear": 4}, "batch_norm", "relu", {"linear": "classes"}, "batch_norm",
     ],
+    "gru": [{"conv": 2, "kernel": 3}, "batch_norm", "rows", {"gru": 4}, {"gru": 3}, "last_step", {"linear": "classes"}],
     "norm-flat": [{"conv": 2, "kernel": 5}, "flatten", "batch_norm", {"linear": 4}, "batch_norm", {"linear": "classes"}],
 }  # fmt: skip
 
@@ -219,6 +220,23 @@ def test_graphs_give_the_vectors_back_to_the_bit(case: tuple) -> None:
     assert views.ungraph(views.graph(weights, architecture)).tobytes() == weights.tobytes()
 
 
+def test_a_gru_is_nodes_with_six_biases_and_edges_with_three_gates_to_the_next_layer_and_to_itself() -> None:
+    architecture = models.build(["rows", {"gru": 4}, "last_step", {"linear": 3}], (2, 6, 5), 3)
+    weights = rows(architecture)
+    found = views.graph(weights, architecture)
+    tensors = models.unflatten(weights, architecture.layout)
+    assert np.bincount(found.node_layer).tolist() == [2 * 5, 4, 3]  # a row of both channels is a step
+    assert found.edge_index.shape == (2, 10 * 4 + 4 * 4 + 4 * 3)
+    first = 10  # of the GRU's nodes
+    biases = [tensors[f"gru1.bias_{side}{gate}"][:, 2] for side in "ih" for gate in "rzn"]
+    np.testing.assert_array_equal(found.node_features[:, first + 2], np.stack(biases, 1))
+    for start, end, side, unit in ((7, first + 1, "i", 7), (first + 3, first + 1, "h", 3)):
+        edge = np.flatnonzero((found.edge_index.T == (start, end)).all(axis=1))
+        assert len(edge) == 1
+        gates = [tensors[f"gru1.weight_{side}{gate}"][:, 1, unit] for gate in "rzn"]
+        np.testing.assert_array_equal(found.edge_features[:, edge[0], :3], np.stack(gates, 1))
+
+
 def test_channels_are_nodes_and_kernels_are_edges() -> None:
     architecture = network("cnn")
     weights = rows(architecture)
@@ -283,7 +301,7 @@ def test_a_graph_becomes_data_of_torch_geometric(name: str) -> None:
     data = found.to_pyg(row=1)
     assert data.validate()
     assert (data.num_nodes, data.num_edges) == (len(found.node_layer), found.edge_index.shape[1])
-    assert data.has_self_loops() is False
+    assert data.has_self_loops() is (name == "gru")  # a unit's state enters its own next step
     assert data.is_directed()
     batch = geometric.Batch.from_data_list([found.to_pyg(row=i) for i in range(len(weights))])
     for i, one in enumerate(batch.to_data_list()):  # collated and parted again: the same networks

@@ -9,7 +9,7 @@ are one batched product. Models and images go in pieces whose largest activation
 the cache.
 
 A value has one of two forms, told apart by its dimensions: (m, B, features), or
-(B, m·C, H, W); m is 1 until the first layer with weights.
+(B, m·C, H, W); m is 1 until the first layer with weights. A sequence is (m, B, steps·features).
 """
 
 from __future__ import annotations
@@ -228,9 +228,46 @@ def _flatten(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) 
     return x.reshape(len(x), -1, math.prod(shape)).transpose(0, 1)  # (B, m·C, H, W) → (m, B, C·H·W)
 
 
+def _rows(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return x.unflatten(1, (-1, shape[0])).permute(1, 0, 3, 2, 4).flatten(2)  # (B, m·C, H, W) → (m, B, H·C·W)
+
+
+def _gru(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return gru(own, x.unflatten(2, shape)).flatten(2)
+
+
+def _last_step(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return x[:, :, -shape[1] :]
+
+
+def gru(own: Tensors, x: torch.Tensor) -> torch.Tensor:
+    """Hidden states (m, B, T, units) of m gated recurrent units on x (m or 1, B, T, features).
+
+    `own` holds `models.GRU_TENSORS`, (m, …) each; the state starts at zero (Cho et al. 2014, as
+    PyTorch's GRU computes it). Differentiable.
+    """
+    t = [own[name] for name in models.GRU_TENSORS]
+    into, back, bias_into, bias_back = (torch.cat(t[i : i + 3], 1) for i in range(0, 12, 3))  # (m, 3·units, …)
+    m, units = len(into), back.shape[2]
+    x = x.expand(m, -1, -1, -1)
+    # What the inputs add, for all steps in one product.
+    given = torch.baddbmm(bias_into[:, None], x.flatten(1, 2), into.transpose(1, 2)).unflatten(1, x.shape[1:3])
+    state, states = x.new_zeros(m, x.shape[1], units), []
+    for step in given.unbind(2):  # (m, B, 3·units)
+        old = torch.baddbmm(bias_back[:, None], state, back.transpose(1, 2))
+        reset, update = torch.sigmoid(step[..., : 2 * units] + old[..., : 2 * units]).split(units, 2)
+        new = torch.tanh(step[..., 2 * units :] + reset * old[..., 2 * units :])
+        state = new + update * (state - new)
+        states.append(state)
+    return torch.stack(states, 2)
+
+
 LAYERS = {
     "conv": _conv,
     "linear": _linear,
+    "gru": _gru,
+    "rows": _rows,
+    "last_step": _last_step,
     "batch_norm": _batch_norm,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,

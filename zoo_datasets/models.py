@@ -5,7 +5,7 @@ weights. Its layout says where each tensor lies in the flat float32 vector that 
 stores: parameters and buffers in forward order, with the permutation groups that tie the
 dimensions of neighbouring tensors together. `modules.py` makes an `nn.Module` of it.
 
-Shapes are of one sample: (channels, rows, columns), or (features,).
+Shapes are of one sample: (channels, rows, columns), (steps, features) of a sequence, or (features,).
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from zoo_datasets import errors, exact, streams
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu", "softmax")
 LAYERS = (
-    "conv", "max_pool", "avg_pool", "global_avg_pool", "linear", "batch_norm", "dropout", "flatten", "activation",
+    "conv", "max_pool", "avg_pool", "global_avg_pool", "linear", "gru", "rows", "last_step", "batch_norm", "dropout",
+    "flatten", "activation",
 )  # fmt: skip
+WEIGHTED = ("conv", "linear", "gru")  # layers with units of their own
+# A GRU's tensors, gate by gate (reset, update, new) in PyTorch's order: the first three concatenated
+# are its `weight_ih_l0`, the next `weight_hh_l0`, then `bias_ih_l0` and `bias_hh_l0`.
+GRU_TENSORS = tuple(f"{kind}_{side}{gate}" for kind in ("weight", "bias") for side in "ih" for gate in "rzn")
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's: new = 0.9 old + 0.1 batch
 BATCH_NORM_EPS = 1e-5
 LEAKY_RELU_SLOPE = 0.01
@@ -85,6 +90,8 @@ class Node:
         """Names of this node's tensors, in layout order, without the node's own name."""
         if self.op in ("conv", "linear"):
             return ["weight", "bias"]
+        if self.op == "gru":
+            return list(GRU_TENSORS)
         if self.op == "batch_norm":
             return ["weight", "bias", "running_mean", "running_var"]
         return []
@@ -247,8 +254,8 @@ def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> t
     if op in ("max_pool", "avg_pool"):
         size = whole(op, value, 1)
         return op, {"kernel": size, "stride": whole("stride", options.get("stride", size), 1)}
-    if op == "linear":
-        return op, {"features": n_classes if value == "classes" else whole("linear", value, 1)}
+    if op in ("linear", "gru"):
+        return op, {"features": n_classes if value == "classes" else whole(op, value, 1)}
     if op == "dropout":
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value < 1):
@@ -273,6 +280,25 @@ def _output_shape(op: str, attrs: Mapping[str, Any], shape: tuple[int, ...], whe
                 f"input of shape {shape} with padding {pad}. Use a smaller kernel, or padding."
             )
         return (attrs["channels"] if op == "conv" else shape[0], rows, columns)
+    if op == "rows":
+        if len(shape) != 3:
+            raise errors.GridError(
+                f"{where[0].upper()}{where[1:]} reads (channels, rows, columns) as a sequence of rows, but the layer "
+                f"before gives {shape}."
+            )
+        return (shape[1], shape[0] * shape[2])
+    if op in ("gru", "last_step"):
+        if len(shape) != 2:
+            raise errors.GridError(
+                f"{where[0].upper()}{where[1:]} needs a sequence (steps, features), but the layer before gives {shape}. "
+                "`rows` makes one of an image, a step per row."
+            )
+        return (shape[0], attrs["features"]) if op == "gru" else (shape[1],)
+    if len(shape) == 2 and op in ("flatten", "batch_norm", "softmax"):
+        raise errors.GridError(
+            f"{where[0].upper()}{where[1:]} takes no sequence, but the layer before gives (steps, features) = {shape}. "
+            "Put `last_step` before it."
+        )
     if op == "global_avg_pool":
         return (shape[0],)
     if op == "flatten":
@@ -281,7 +307,7 @@ def _output_shape(op: str, attrs: Mapping[str, Any], shape: tuple[int, ...], whe
         if len(shape) != 1:
             raise errors.GridError(
                 f"{where[0].upper()}{where[1:]} needs a flat input (features,), but the layer before gives {shape}. "
-                "Put `flatten` or `global_avg_pool` before it."
+                f"Put {'`last_step`' if len(shape) == 2 else '`flatten` or `global_avg_pool`'} before it."
             )
         return (attrs["features"],)
     return shape  # activation, dropout, batch_norm
@@ -294,10 +320,10 @@ def _layout(input_shape: tuple[int, ...], nodes: tuple[Node, ...]) -> tuple[Entr
     # The group of units that the channels (or features) of a node's output run over. The
     # input's and the last layer's units are fixed by the data and by the classes.
     units = {"input": ""}
-    last = max((i for i, n in enumerate(nodes) if n.op in ("conv", "linear")), default=-1)
+    last = max((i for i, n in enumerate(nodes) if n.op in WEIGHTED), default=-1)
     for i, node in enumerate(nodes):
         source = node.inputs[0]
-        width, before = shapes[source][0], units[source]
+        width, before = shapes[source][-1 if len(shapes[source]) == 2 else 0], units[source]
         if node.op == "conv":
             own = node.name if i != last else ""
             kernel = node.attrs["kernel"]
@@ -306,6 +332,9 @@ def _layout(input_shape: tuple[int, ...], nodes: tuple[Node, ...]) -> tuple[Entr
             # After `flatten` one unit of the conv is a block of columns; views divide by the group's size.
             own = node.name if i != last else ""
             tensors = [((node.shape[0], width), (own, before)), ((node.shape[0],), (own,))]
+        elif node.op == "gru":
+            own, n = node.name if i != last else "", node.shape[1]
+            tensors = [((n, width), (own, before))] * 3 + [((n, n), (own, own))] * 3 + [((n,), (own,))] * 6
         else:
             own = before
             tensors = [((width,), (own,))] * len(node.tensors)
@@ -340,8 +369,8 @@ def initialize(
 ) -> np.ndarray:  # fmt: skip
     """The initial vector, float32 [n_params], of a key: the same bits for every engine and machine.
 
-    `uniform` draws from [low, high), by default PyTorch's own ±1/√fan_in; `normal` from
-    (mean, std), by default (0, 1/√fan_in). Kaiming (He et al. 2015) takes the gain √2 of
+    `uniform` draws from [low, high), by default PyTorch's own ±1/√fan_in (of a GRU ±1/√units);
+    `normal` from (mean, std), by default (0, 1/√fan_in). Kaiming (He et al. 2015) takes the gain √2 of
     ReLU; Glorot (Glorot & Bengio 2010) both fans; `orthogonal` (Saxe et al. 2014) is
     Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1, shift 0,
     mean 0, variance 1. Each tensor draws from a counter made of its own name: its draws do not
@@ -354,7 +383,7 @@ def initialize(
         leaf = e.name.rsplit(".", 1)[1]
         if leaf in ("weight", "running_var") and len(e.shape) == 1:
             tensor: Any = 1.0
-        elif leaf == "bias":
+        elif leaf.startswith("bias"):
             tensor = bias if not e.name.startswith("batch_norm") else 0.0
         elif leaf.startswith("running_"):
             tensor = 0.0
@@ -369,7 +398,7 @@ def initialize(
                 tensor = value
             elif layer.kind in ("uniform", "kaiming_uniform", "glorot_uniform"):
                 bound = {
-                    "uniform": 1.0 / math.sqrt(fan_in),
+                    "uniform": 1.0 / math.sqrt(e.shape[0] if leaf in GRU_TENSORS else fan_in),
                     "kaiming_uniform": math.sqrt(6.0 / fan_in),
                     "glorot_uniform": math.sqrt(6.0 / (fan_in + fan_out)),
                 }[layer.kind]
@@ -390,9 +419,9 @@ def initialize(
 
 def _own_inits(architecture: Architecture, first: LayerInit | None, last: LayerInit | None) -> dict[str, LayerInit]:
     """Weight tensors that have an init of their own."""
-    layers = [n.name for n in architecture.nodes if n.op in ("conv", "linear")]
-    ends = {layers[-1]: last, layers[0]: first or (last if len(layers) == 1 else None)} if layers else {}
-    return {f"{name}.weight": init for name, init in ends.items() if init is not None}
+    layers = [n for n in architecture.nodes if n.op in WEIGHTED]
+    ends = [(layers[-1], last), (layers[0], first or (last if len(layers) == 1 else None))] if layers else []
+    return {f"{n.name}.{t}": init for n, init in ends if init for t in n.tensors if t.startswith("weight")}
 
 
 def _orthogonal(matrix: np.ndarray) -> np.ndarray:

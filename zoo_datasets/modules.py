@@ -52,12 +52,52 @@ class _GlobalAveragePool(nn.Module):
         return x.mean((2, 3))  # (B, C, H, W) → (B, C)
 
 
+class Gru(nn.Module):
+    """A gated recurrent unit, one parameter per gate; `nn.GRU`'s arithmetic (Cho et al. 2014).
+
+    Sequences (B, steps, features) → hidden states (B, steps, units), from a state of zeros.
+    """
+
+    def __init__(self, features: int, units: int) -> None:
+        super().__init__()
+        self.features, self.units = features, units
+        bound = units**-0.5
+        for name in models.GRU_TENSORS:
+            shape = (units,) if name.startswith("bias") else (units, features if name.startswith("weight_i") else units)
+            setattr(self, name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, {self.units}"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gates = [getattr(self, name) for name in models.GRU_TENSORS]
+        flat = [torch.cat(gates[i : i + 3]) for i in range(0, 12, 3)]
+        start = x.new_zeros(1, len(x), self.units)
+        return torch.gru(x, start, flat, True, 1, 0.0, self.training, False, True)[0]
+
+
+class _Rows(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2).flatten(2)  # (B, C, H, W) → (B, H, C·W)
+
+
+class _LastStep(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, -1]  # (B, T, F) → (B, F)
+
+
 def _layer(node: models.Node, shape: tuple[int, ...], dropout: float) -> nn.Module:
     a = node.attrs
     if node.op == "conv":
         return nn.Conv2d(shape[0], a["channels"], a["kernel"], a["stride"], a["padding"])
     if node.op == "linear":
         return nn.Linear(shape[0], a["features"])
+    if node.op == "gru":
+        return Gru(shape[1], a["features"])
+    if node.op == "rows":
+        return _Rows()
+    if node.op == "last_step":
+        return _LastStep()
     if node.op == "max_pool":
         return nn.MaxPool2d(a["kernel"], a["stride"])
     if node.op == "avg_pool":

@@ -6,16 +6,18 @@ Out: vectors of the same shape. `augment` draws a random member of each orbit,
 
 Three kinds of symmetry, of the network in evaluation mode:
 
-* `permutation`: hidden units of linear layers and channels of convolutions change places,
-  with their bias, their batch norm (running buffers too) and what reads them. After
-  `flatten` a channel is a block of rows·columns inputs. Any activation. Bits only move.
+* `permutation`: hidden units of linear layers and GRUs and channels of convolutions change
+  places, with their bias, their batch norm (running buffers too) and what reads them: a GRU's
+  unit in all three gates, and in what its own next step reads. After `flatten` a channel is a
+  block of rows·columns inputs. Any activation. Bits only move.
 * `scale`: what enters a unit times c > 0, what reads it divided by c. Needs relu or
   leaky_relu, or no activation, in between (Neyshabur et al., "Path-SGD", 2015); pooling,
   dropout and flatten do not matter. Not into a batch norm: its ε is not scaled. *Out of* a
   batch norm it is allowed: its weight and bias are then what enters.
 * `sign`: what enters a unit times −1, what reads it too. Needs tanh, or no activation, and no
   max pool (Chen et al., "On the geometry of feedforward neural network error surfaces",
-  1993). Into a batch norm it turns running mean and weight.
+  1993). Into a batch norm it turns running mean and weight. A GRU's state starts at zero and is
+  a mean of tanh, so its units have a sign too: of the new gate, and of all that reads the state.
 
 Sigmoid has a sign symmetry too that moves the next bias; zero padding breaks it, and it is
 not used here. Permutations come from the groups of the layout alone; scale and sign from the
@@ -34,8 +36,9 @@ import numpy as np
 from zoo_datasets import errors, exact, models, streams
 
 KINDS = ("permutation", "scale", "sign")
-AFFINE = ("conv", "linear", "batch_norm")  # nodes that hold weights
-TRANSPARENT = ("avg_pool", "global_avg_pool", "dropout", "flatten")  # commute with scale and sign
+AFFINE = ("conv", "linear", "gru", "batch_norm")  # nodes that hold weights
+# Commute with scale and sign.
+TRANSPARENT = ("avg_pool", "global_avg_pool", "dropout", "flatten", "rows", "last_step")
 HOMOGENEOUS = ("relu", "leaky_relu", "max_pool")  # f(c·x) = c·f(x) for c > 0
 ODD = ("tanh",)  # f(−x) = −f(x)
 # Sweeps over all groups in `match`; Ainsworth et al. see convergence in a few.
@@ -55,6 +58,12 @@ class Place:
     @property
     def block(self) -> int:
         return self.entry.shape[self.dim] // self.units
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the tensor runs over these units twice: from a GRU's state to its next."""
+        name = self.entry.groups[self.dim]
+        return name != "" and self.entry.groups.count(name) > 1
 
     @property
     def split_shape(self) -> tuple[int, ...]:
@@ -134,25 +143,34 @@ def factors(architecture: models.Architecture) -> tuple[Factor, ...]:
             between.append(sink.op)
         if sink is node or sink.op not in AFFINE:
             continue  # the output, or a fork
-        scale = all(op in TRANSPARENT or op in HOMOGENEOUS for op in between) and sink.op != "batch_norm"
+        scale = all(op in TRANSPARENT or op in HOMOGENEOUS for op in between)
+        scale &= sink.op != "batch_norm" and node.op != "gru"
         sign = all(op in TRANSPARENT or op in ODD for op in between)
         if scale or sign:
-            units = shapes[node.name][0]
+            units = shapes[node.name][1 if node.op == "gru" else 0]
             up, down = _rows(architecture, node, units), _columns(architecture, sink, units)
             if sink.op == "batch_norm":  # running mean turns with its input, the weight turns back
                 entries = {e.name.rsplit(".", 1)[1]: e for e in architecture.entries(sink.name)}
                 up = (*up, Place(entries["running_mean"], 0, units))
                 down = (Place(entries["weight"], 0, units),)
+            if node.op == "gru":  # its next step reads the state too, in every gate
+                back = [e for e in architecture.entries(node.name) if ".weight_h" in e.name]
+                down = (*(Place(e, 1, units) for e in back), *down)
             found.append(Factor(node.name, sink.name, units, scale, sign, up, down))
     return tuple(found)
 
 
 def _rows(architecture: models.Architecture, node: models.Node, units: int) -> tuple[Place, ...]:
-    return tuple(Place(e, 0, units) for e in architecture.entries(node.name) if e.role == "parameter")
+    """What enters a unit; of a GRU what enters its new gate, the one whose sign the state has."""
+    entries = [e for e in architecture.entries(node.name) if e.role == "parameter"]
+    return tuple(Place(e, 0, units) for e in entries if node.op != "gru" or e.name.endswith("n"))
 
 
 def _columns(architecture: models.Architecture, node: models.Node, units: int) -> tuple[Place, ...]:
-    return tuple(Place(e, 1, units) for e in architecture.entries(node.name) if len(e.shape) > 1)
+    """What reads the units of the layer before."""
+    return tuple(
+        Place(e, 1, units) for e in architecture.entries(node.name) if len(e.shape) > 1 and ".weight_h" not in e.name
+    )
 
 
 # ── permutations ──────────────────────────────────────────────────────────────────────
@@ -284,7 +302,8 @@ def canonicalize(
     for node in dict.fromkeys(e.name.rsplit(".", 1)[0] for e in architecture.layout):
         factor = by_source.get(node)
         if factor is not None:
-            inputs = np.concatenate([_by_unit(out, p) for p in factor.up], axis=2)  # (S, units, K)
+            # A recurrent tensor turns with the other units too, so it decides nothing.
+            inputs = np.concatenate([_by_unit(out, p) for p in factor.up if not p.recurrent], axis=2)  # (S, units, K)
             if factor.scale and "scale" in kinds:
                 norm = np.sqrt((inputs.astype(np.float64) ** 2).sum(2))
                 _multiply(out, factor, np.where(norm > 0, 1.0 / np.where(norm > 0, norm, 1.0), 1.0))
@@ -306,8 +325,7 @@ def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:
 
 def _order(rows: np.ndarray, group: Group) -> np.ndarray:
     """The order of a group's units, int64 [S, units]: ascending by own values, ties by what they feed."""
-    # A tensor that both belongs to the group and reads it (a recurrent one) is no fixed key.
-    own = [p for p in group.own if p.entry.groups.count(group.name) == 1]
+    own = [p for p in group.own if not p.recurrent]  # a recurrent tensor's columns are not in order yet
     first = _sortable(_by_unit(rows, own[0])[:, :, 0])  # (S, units)
     order = np.argsort(first, axis=1, kind="stable")
     ranked = np.take_along_axis(first, order, 1)
@@ -344,7 +362,8 @@ def match(weights: np.ndarray, reference: np.ndarray, architecture: models.Archi
 
     Weight matching by coordinate descent (Ainsworth et al., "Git Re-Basin", 2022, section
     3.2): one group after another is assigned exactly (the inner product of all
-    parameters that touch it, other groups held) until none gains. It finds a local optimum.
+    parameters that touch it, other groups held; of a recurrent tensor its linear part, and a
+    move is taken only if it gains) until none gains. It finds a local optimum.
     Two starts, the better result is kept: as the weights are, and forward, each group by
     what enters it; so a permuted copy of the reference is matched exactly. Buffers are
     permuted along and take no part in the match.
@@ -374,8 +393,7 @@ def _match_one(row: np.ndarray, reference: np.ndarray, known: tuple[Group, ...],
         found = {g.name: np.arange(g.units) for g in known}
         if forward:
             for group in known:
-                own = [p for p in group.own if p.entry.groups.count(group.name) == 1]
-                _assign(current, ref, group, own, found)
+                _assign(current, ref, group, [p for p in group.own if not p.recurrent], found)
         for _ in range(MOST_SWEEPS):
             if not any([_assign(current, ref, g, g.places, found) for g in known]):
                 break
@@ -394,9 +412,15 @@ def _assign(current: np.ndarray, ref: np.ndarray, group: Group, places: Collecti
     _, order = linear_sum_assignment(gain, maximize=True)
     before, after = gain.trace(), gain[np.arange(group.units), order].sum()
     # Sums in another order differ by rounding; a swap that gains less than that could cycle.
-    if after <= before + 1e-12 * np.abs(gain).sum():
+    slack = 1e-12 * np.abs(gain).sum()
+    if after <= before + slack:
         return False
-    _permute_group(current, group, order[None])
+    moved = current.copy()
+    _permute_group(moved, group, order[None])
+    # A recurrent tensor moves along both its dimensions: the gain of the assignment is its linear part only.
+    if any(p.recurrent for p in places) and (moved * ref).sum() <= (current * ref).sum() + slack:
+        return False
+    current[...] = moved
     found[group.name] = found[group.name][order]
     return True
 

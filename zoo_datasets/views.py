@@ -196,9 +196,10 @@ def window(weights: np.ndarray, k: int, key: Any) -> tuple[np.ndarray, np.ndarra
 class Graph:
     """Networks as one graph: N units, E connections, the same wiring for every vector.
 
-    Padding is 0 where a mask is false. Node columns: 0 the bias, then batch norms' weight,
-    bias, running mean and variance. Edge columns: the kernel of a convolution, row by row;
-    after `flatten`, the positions of a channel; one weight otherwise.
+    Padding is 0 where a mask is false. Node columns: 0 the bias (of a GRU 0 … 5, in the order of
+    its layout), then batch norms' weight, bias, running mean and variance. Edge columns: the
+    kernel of a convolution, row by row; after `flatten` or `rows`, the positions of a channel; the
+    three gates of a GRU, one after the other; one weight otherwise.
     """
 
     node_features: np.ndarray  # [..., N, F]
@@ -206,7 +207,7 @@ class Graph:
     edge_features: np.ndarray  # [..., E, K]
     node_mask: np.ndarray  # bool [N, F]
     edge_mask: np.ndarray  # bool [E, K]
-    node_layer: np.ndarray  # int64 [N]: 0 the input, then conv and linear layers in order
+    node_layer: np.ndarray  # int64 [N]: 0 the input, then conv, linear and GRU layers in order
     node_unit: np.ndarray  # int64 [N]: place in its layer
     layer_names: tuple[str, ...]  # "input", "conv1", …
     node_source: np.ndarray  # int64 [N, F]: where in the vector, −1 where masked
@@ -237,7 +238,8 @@ def graph(weights: np.ndarray, architecture: models.Architecture) -> Graph:
     """The graph of each vector [..., P]; `ungraph` gives the vectors back.
 
     Nodes are units: input features or channels, channels of convolutions, features of linear
-    layers. Edges run from every unit to every unit of the next layer with weights; a
+    layers, units of GRUs. Edges run from every unit to every unit of the next layer with weights,
+    and from every unit of a GRU to every one of its own; a
     convolution's kernel is the edge's feature vector (the neural graph of Kofinas et al., "Graph
     Neural Networks for Learning Equivariant Representations of Neural Networks", 2024). Ours,
     and not checked against theirs: after `flatten` there is one edge from each channel with a
@@ -287,35 +289,39 @@ def _wire(architecture: models.Architecture) -> _Wiring:
     layer_of = {"input": 0}  # node → the layer whose units its output runs over
     names, counts = ["input"], [_input_units(architecture)]
     norms: list[tuple[int, models.Node]] = []
-    links: list[tuple[int, int, models.Entry]] = []
-    biases: dict[int, models.Entry] = {}
+    links: list[tuple[int, int, list[models.Entry]]] = []
+    biases: dict[int, list[models.Entry]] = {}
     for node in architecture.nodes:
         before = layer_of[node.inputs[0]]
         layer_of[node.name] = before
-        if node.op in ("conv", "linear"):
-            weight, bias = architecture.entries(node.name)
-            layer_of[node.name] = len(names)
-            links.append((before, len(names), weight))
-            biases[len(names)] = bias
+        if node.op in models.WEIGHTED:
+            entries = architecture.entries(node.name)
+            here = layer_of[node.name] = len(names)
+            biases[here] = [e for e in entries if len(e.shape) == 1]
+            weights = [e for e in entries if len(e.shape) > 1]
+            links.append((before, here, weights[:3]))  # one, or a GRU's three gates
+            if weights[3:]:
+                links.append((here, here, weights[3:]))
             names.append(node.name)
-            counts.append(node.shape[0])
+            counts.append(biases[here][0].size)
         elif node.op == "batch_norm":
             norms.append((before, node))
     first = np.concatenate([[0], np.cumsum(counts)])  # of each layer's nodes
-    norm_columns = _norm_columns(architecture, norms, counts)
-    table = np.full((first[-1], 1 + max((c.max() for c in norm_columns), default=0)), -1, np.int64)
-    for number, entry in biases.items():
-        table[first[number] : first[number + 1], 0] = _range(entry)
+    most = max((len(b) for b in biases.values()), default=1)
+    norm_columns = _norm_columns(architecture, norms, counts, most)
+    table = np.full((first[-1], 1 + max((c.max() for c in norm_columns), default=most - 1)), -1, np.int64)
+    for number, entries in biases.items():
+        for column, entry in enumerate(entries):
+            table[first[number] : first[number + 1], column] = _range(entry)
     for (number, node), columns in zip(norms, norm_columns, strict=True):
         of_unit = [_range(e).reshape(counts[number], -1) for e in architecture.entries(node.name)]
         table[first[number] : first[number + 1], columns] = np.concatenate(of_unit, axis=1)
     ends, pieces = [], []
-    for source, target, weight in links:
+    for source, target, weights in links:
         n, m = counts[target], counts[source]
-        block = weight.size // (n * m)
         to, start = np.divmod(np.arange(n * m), m)
         ends.append(np.stack([first[source] + start, first[target] + to]))
-        pieces.append(_range(weight).reshape(n * m, block))
+        pieces.append(np.concatenate([_range(w).reshape(n * m, w.size // (n * m)) for w in weights], axis=1))
     widest = max((p.shape[1] for p in pieces), default=0)
     edges = [np.pad(p, ((0, 0), (0, widest - p.shape[1])), constant_values=-1) for p in pieces]
     return _Wiring(
@@ -329,23 +335,25 @@ def _wire(architecture: models.Architecture) -> _Wiring:
 
 
 def _input_units(architecture: models.Architecture) -> int:
-    """Channels where a convolution or batch norm reads the image, features where it is flattened first."""
+    """Channels where a convolution or batch norm reads the image, features where it is flattened or cut first."""
     for node in architecture.nodes:
-        if node.op in ("conv", "linear", "batch_norm"):
+        if node.op in (*models.WEIGHTED, "batch_norm"):
             break
         if node.op == "flatten":
             return int(np.prod(architecture.input_shape))
+        if node.op == "rows":
+            return node.shape[1]
     return architecture.input_shape[0]
 
 
 def _norm_columns(
-    architecture: models.Architecture, norms: Sequence[tuple[int, models.Node]], counts: Sequence[int]
+    architecture: models.Architecture, norms: Sequence[tuple[int, models.Node]], counts: Sequence[int], start: int
 ) -> list[np.ndarray]:
-    """Node columns of each batch norm's values; the k-th norm of any layer has the same columns."""
+    """Node columns of each batch norm's values from `start`; the k-th norm of any layer has the same columns."""
     blocks = [architecture.entries(node.name)[0].size // counts[layer] for layer, node in norms]
     layers = [layer for layer, _ in norms]
     ranks = [layers[:i].count(layer) for i, layer in enumerate(layers)]
-    columns, start = [np.zeros(0, np.int64)] * len(norms), 1
+    columns = [np.zeros(0, np.int64)] * len(norms)
     for rank in range(max(ranks, default=-1) + 1):
         widest = max(b for b, r in zip(blocks, ranks, strict=True) if r == rank)
         for i in (i for i, r in enumerate(ranks) if r == rank):

@@ -9,7 +9,7 @@ over them, and no number of one is multiplied into another's.
 
 A value has one of two forms, told apart by its dimensions:
 
-* stacked: (m, B, features) or (m, B, C, H, W);
+* stacked: (m, B, features) or (m, B, C, H, W); a sequence is (m, B, steps·features);
 * grouped: (B, m·C, H, W), channels last in memory on a CPU.
 
 In evaluation m is 1 until the first layer with weights: all models see the same images.
@@ -28,7 +28,7 @@ from torch.func import functional_call, vmap
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
-from zoo_datasets import modules
+from zoo_datasets import forward, modules
 from zoo_datasets.models import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Architecture, Node
 
 _ELEMENTWISE: dict[str, Callable[..., torch.Tensor]] = {
@@ -260,7 +260,9 @@ class _Network:
         self._architecture = architecture
         channels = max((n.shape[0] for n in architecture.nodes if n.op == "conv"), default=1)
         self.width = min(CPU_WIDTH, max(1, CPU_CHANNELS // channels)) if device.type == "cpu" else CUDA_WIDTH
-        known = {*_ELEMENTWISE, *_LAYERS, "softmax"} - by_vmap | {"dropout", "batch_norm"}
+        # vmap has no rule for a GRU, and modules know nothing of sequences that lie flat.
+        own_form = {"dropout", "batch_norm", "rows", "gru", "last_step"}
+        known = {*_ELEMENTWISE, *_LAYERS, "softmax"} - by_vmap | own_form
         self._single: dict[str, torch.nn.Module] = {}
         if any(node.op not in known for node in architecture.nodes):
             network = modules.Network(architecture).to(device)
@@ -290,8 +292,8 @@ class _Network:
                 x = x.softmax(2) if stacked else x.unflatten(1, (-1, node.shape[0])).softmax(2).flatten(1, 2)
             elif node.op == "dropout":
                 if masks is not None and node.name in masks:
-                    mask = masks[node.name]
-                    x = x * (mask if x.dim() != 4 else _grouped(mask))
+                    mask = masks[node.name]  # (m, B, *shape)
+                    x = x * (_grouped(mask) if x.dim() == 4 else mask.flatten(2) if x.dim() == 3 else mask)
             else:
                 x = _LAYERS[node.op](node, own, x, masks is not None)
             values[node.name] = x
@@ -353,9 +355,25 @@ def _flatten(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch
     return x.flatten(2)
 
 
+def _rows(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+    x = _grouped(x)  # (B, m·C, H, W), H the steps and C·W the features
+    return x.unflatten(1, (-1, node.shape[1] // x.shape[3])).permute(1, 0, 3, 2, 4).flatten(2)
+
+
+def _gru(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+    return forward.gru(own, x.unflatten(2, (node.shape[0], -1))).flatten(2)
+
+
+def _last_step(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+    return x[:, :, -node.shape[0] :]
+
+
 _LAYERS = {
     "conv": _conv,
     "linear": _linear,
+    "gru": _gru,
+    "rows": _rows,
+    "last_step": _last_step,
     "batch_norm": _batch_norm,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
