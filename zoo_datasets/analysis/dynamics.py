@@ -68,6 +68,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Analyze the zoo; the report of what was written. Raises ZooError."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # a second thread makes Gaussian processes of a hundred points several times slower
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> Report:
     from zoo_datasets.analysis import dynamics_pictures, guidance, readings
     from zoo_datasets.analysis.populations import Population, populations, predictions
     from zoo_datasets.analysis.surrogate import Recipe
