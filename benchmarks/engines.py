@@ -184,12 +184,12 @@ def sgemm(products: int) -> int:
     return products * 2 * SGEMM**3
 
 
-def shares(w: Workload, run: Callable[[int], int], pairs: int, seconds: float = 0.1) -> tuple[list[float], list[float]]:
+def shares(w: Workload, run: Callable[[int], int], pairs: int, seconds: float = 0.2) -> tuple[list[float], list[float]]:
     """FLOP per CPU-second of native training and of sgemm, in windows that take turns and last equally long.
 
     Nothing else runs between them and the windows are short, so both meet the same clock and neighbors.
     """
-    steps, products = max(16, int(seconds * rate(run, 256))), max(1, int(seconds * rate(sgemm, 4) / (2 * SGEMM**3)))
+    steps, products = max(16, int(seconds * rate(run, 256))), max(1, round(seconds * rate(sgemm, 1) / (2 * SGEMM**3)))
     each = [(rate(run, steps) * w.flop, rate(sgemm, products)) for _ in range(pairs)]
     return [a for a, _ in each], [b for _, b in each]
 
@@ -407,7 +407,7 @@ def main() -> None:
         small = [w for w in chosen if w.name in ("W1", "W3")] or chosen[:1]
         result["cohort_sizes"] = [cohort_sizes(w, args.rounds, args.seconds) for w in small]
         result["evaluation"] = [evaluation(w, args.rounds) for w in small]
-        result["two_workers"] = [two_workers(w, 3, args.seconds) for w in small]
+        result["two_workers"] = [two_workers(w, args.rounds, args.seconds) for w in small]
         result["widths"] = widths(max(3, args.rounds // 2), args.seconds / 2)
         for key in ("cohort_sizes", "evaluation", "two_workers"):
             for entry in result[key]:

@@ -50,7 +50,7 @@ def _engines() -> str:
         "\n".join(rows)
         + f"\n\n`python benchmarks/engines.py`: {r['engine']} ({r['path']}) against torch {r['torch']}, "
         f"{r['cpu']}; medians [least, most] of n = {n} interleaved rounds, process CPU time, one thread each, Adam, cohorts "
-        f"of 16, on a shared machine. Evaluation of 10,000 images: {evaluation}. {_widths(r['widths'])}\n"
+        f"of 16, on a shared machine; of sgemm: {r['training'][0]['n_shares']} windows of 0.2 s that take turns with it. Evaluation of 10,000 images: {evaluation}. {_widths(r['widths'])}\n"
     )
 
 
