@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zoo_datasets import models
+from zoo_datasets import models, modules
 from zoo_datasets.models import BATCH_NORM_EPS, Architecture, Node
 
 Tensors = Mapping[str, torch.Tensor]
@@ -233,33 +233,11 @@ def _rows(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) -> 
 
 
 def _gru(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    return gru(own, x.unflatten(2, shape)).flatten(2)
+    return modules.gru(own, x.unflatten(2, shape)).flatten(2)
 
 
 def _last_step(node: Node, own: Tensors, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return x[:, :, -shape[1] :]
-
-
-def gru(own: Tensors, x: torch.Tensor) -> torch.Tensor:
-    """Hidden states (m, B, T, units) of m gated recurrent units on x (m or 1, B, T, features).
-
-    `own` holds `models.GRU_TENSORS`, (m, …) each; the state starts at zero (Cho et al. 2014, as
-    PyTorch's GRU computes it). Differentiable.
-    """
-    t = [own[name] for name in models.GRU_TENSORS]
-    into, back, bias_into, bias_back = (torch.cat(t[i : i + 3], 1) for i in range(0, 12, 3))  # (m, 3·units, …)
-    m, units = len(into), back.shape[2]
-    x = x.expand(m, -1, -1, -1)
-    # What the inputs add, for all steps in one product.
-    given = torch.baddbmm(bias_into[:, None], x.flatten(1, 2), into.transpose(1, 2)).unflatten(1, x.shape[1:3])
-    state, states = x.new_zeros(m, x.shape[1], units), []
-    for step in given.unbind(2):  # (m, B, 3·units)
-        old = torch.baddbmm(bias_back[:, None], state, back.transpose(1, 2))
-        reset, update = torch.sigmoid(step[..., : 2 * units] + old[..., : 2 * units]).split(units, 2)
-        new = torch.tanh(step[..., 2 * units :] + reset * old[..., 2 * units :])
-        state = new + update * (state - new)
-        states.append(state)
-    return torch.stack(states, 2)
 
 
 LAYERS = {

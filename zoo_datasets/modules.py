@@ -1,4 +1,4 @@
-"""`Architecture` → `nn.Module`, and flat vector ↔ state dict. Needs torch."""
+"""`Architecture` → `nn.Module`, the GRU of one model and of many, and flat vector ↔ state dict. Needs torch."""
 
 from __future__ import annotations
 
@@ -74,6 +74,28 @@ class Gru(nn.Module):
         flat = [torch.cat(gates[i : i + 3]) for i in range(0, 12, 3)]
         start = x.new_zeros(1, len(x), self.units)
         return torch.gru(x, start, flat, True, 1, 0.0, self.training, False, True)[0]
+
+
+def gru(own: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Hidden states (m, B, T, units) of m gated recurrent units on x (m or 1, B, T, features).
+
+    `own` holds `models.GRU_TENSORS`, (m, …) each; the state starts at zero (Cho et al. 2014, as
+    PyTorch's GRU computes it). Differentiable.
+    """
+    t = [own[name] for name in models.GRU_TENSORS]
+    into, back, bias_into, bias_back = (torch.cat(t[i : i + 3], 1) for i in range(0, 12, 3))  # (m, 3·units, …)
+    m, units = len(into), back.shape[2]
+    x = x.expand(m, -1, -1, -1)
+    # What the inputs add, for all steps in one product.
+    given = torch.baddbmm(bias_into[:, None], x.flatten(1, 2), into.transpose(1, 2)).unflatten(1, x.shape[1:3])
+    state, states = x.new_zeros(m, x.shape[1], units), []
+    for step in given.unbind(2):  # (m, B, 3·units)
+        old = torch.baddbmm(bias_back[:, None], state, back.transpose(1, 2))
+        reset, update = torch.sigmoid(step[..., : 2 * units] + old[..., : 2 * units]).split(units, 2)
+        new = torch.tanh(step[..., 2 * units :] + reset * old[..., 2 * units :])
+        state = new + update * (state - new)
+        states.append(state)
+    return torch.stack(states, 2)
 
 
 class _Rows(nn.Module):

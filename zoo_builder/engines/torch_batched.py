@@ -28,7 +28,7 @@ from torch.func import functional_call, vmap
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
-from zoo_datasets import forward, modules
+from zoo_datasets import modules
 from zoo_datasets.models import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Architecture, Node
 
 _ELEMENTWISE: dict[str, Callable[..., torch.Tensor]] = {
@@ -361,7 +361,7 @@ def _rows(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Te
 
 
 def _gru(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
-    return forward.gru(own, x.unflatten(2, (node.shape[0], -1))).flatten(2)
+    return modules.gru(own, x.unflatten(2, (node.shape[0], -1))).flatten(2)
 
 
 def _last_step(node: Node, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
