@@ -6,7 +6,7 @@
 // Batch norm needs the whole batch at each layer, so there the tile is the batch.
 
 #include "batch_norm.h"
-#include "node.h"
+#include "layout.h"
 #include "optimizers.h"
 
 namespace {
@@ -27,52 +27,40 @@ class NativeEngine final : public wz::Engine {
       if (nodes_[l].has_params()) first_param_ = l;
     for (const Node& node : nodes_) whole_batch_ |= node.layer.op == Op::BatchNorm;
 
-    // Halos of activations come from the convolution that reads them, through dropout, which
-    // may hand its input on unchanged.
-    int halo = 0;
-    for (int l = n - 1; l >= 0; --l) {
-      Node& node = nodes_[l];
-      node.out = Geometry(node.layer.out, halo);
-      if (node.layer.op == Op::Conv) halo = node.layer.pad;
-      else if (node.layer.op != Op::Dropout) halo = 0;
-      node.in = Geometry(node.layer.in, halo);
-    }
-    input_ = n ? nodes_[0].in : Geometry(plan.input, 0);
-    // Halos of gradients come from the convolution that made the value, through layers that work in place.
-    for (int l = 0; l < n; ++l) {
-      Node& node = nodes_[l];
-      const bool in_place = node.layer.op == Op::Dropout || node.layer.op >= Op::Relu;
-      const bool same = l > first_param_ && (in_place || (node.layer.op == Op::Flatten && !nodes_[l - 1].grad.halo));
-      if (same) {
-        node.g_alias = l - 1;
-        node.grad = node.layer.op == Op::Flatten ? Geometry(node.layer.out, 0) : nodes_[l - 1].grad;
-      } else {
-        int around = node.layer.op == Op::Conv && l > first_param_ ? gradient_halo(node.layer) : 0;
-        if (l >= first_param_ && l + 1 < n && outlives_output(nodes_[l].layer, nodes_[l + 1].layer)) {
-          around = std::max(around, node.out.halo);
-          node.out = nodes_[l + 1].in = Geometry(node.layer.out, around);
-          node.g_in_y = true;
-        }
-        node.grad = Geometry(node.layer.out, around);
-      }
-    }
-
+    // How many blocks a tile has decides into which sums the gradient of a linear layer is cut, so it is
+    // part of the arithmetic: that of layers with buffers of their own, whatever they share then.
+    input_ = lay_out(nodes_, first_param_, false);
     size_t block_bytes = 1;
     for (const Node& node : nodes_)
       block_bytes += 32 * (size_t)((node.layer.op == Op::Flatten ? 0 : node.out.size) + (node.owns_gradient() ? node.grad.size : 0));
     if (input_rows_ < 0) block_bytes += 32 * (size_t)input_.size;
     tile_blocks_ = (int)std::max<size_t>(1, std::min<size_t>(16, TILE_BYTES / block_bytes));
+    for (int l = 1; l < n; ++l)
+      nodes_[l].done_before = nodes_[l - 1].then_relu =
+          nodes_[l].layer.op == Op::Relu && (nodes_[l - 1].layer.op == Op::Conv || nodes_[l - 1].layer.op == Op::MaxPool);
+    // Behind the first parameters no gradient goes further, so dY is read once, in strips.
+    if (first_param_ + 1 < n) {
+      const wz::Layer &made = nodes_[first_param_].layer, &reader = nodes_[first_param_ + 1].layer;
+      nodes_[first_param_].pooled = made.op == Op::Conv && reader.op == Op::MaxPool && reader.kernel == 2 && reader.stride == 2;
+    }
+    input_ = lay_out(nodes_, first_param_, true);
 
     for (int l = 0; l < n; ++l) {
       Node& node = nodes_[l];
       const wz::Layer& layer = node.layer;
       if (layer.op == Op::Conv) {
-        node.forward = convolution(layer, node.in, node.out);
+        node.forward = convolution(layer, node.in, node.pooled ? Geometry({layer.out.c, 2, layer.out.w}, 0) : node.out);
+        if (node.then_relu) node.forward.finish = Finish::Relu;
         node.pack_at = grow(pack_size_, node.forward.packed_size());
-        node.weights = weight_gradient(layer, node.in, node.grad);
-        node.lanes_at = grow(lanes_size_, (node.weights.taps.size() + 1) * (size_t)layer.out.c);
+        node.weights = weight_gradient(layer, node.in, node.pooled);
+        if (node.pooled) strip_.reserve((size_t)node.weights.y_plane * (size_t)layer.out.c);
+        else if (!node.grad.contiguous()) compact_.reserve((size_t)layer.out.units());
+        part_.reserve(node.weights.part_size());
+        node.lanes_at = grow(lanes_size_, node.weights.unpacked.size());
         if (l > first_param_) {
           node.backward = convolution_backward(layer, node.grad, nodes_[l - 1].grad);
+          if (gates(nodes_, l))
+            for (Contraction& c : node.backward) c.finish = Finish::Gate;
           for (const Contraction& c : node.backward) node.phase_at.push_back(grow(back_size_, c.packed_size()));
         }
       } else if (layer.op == Op::Linear) {
@@ -172,10 +160,11 @@ class NativeEngine final : public wz::Engine {
     reserved_ = nb;
     input_y_.reserve(nb * (size_t)input_.size);
     for (Node& node : nodes_) {
-      node.y_own.reserve(nb * (size_t)node.out.size);
+      if (node.owns_output()) node.y_own.reserve(nb * (size_t)node.out.size);
       if (node.owns_gradient()) node.g_own.reserve(nb * (size_t)node.grad.size);
       if (node.layer.op == Op::Dropout) node.bits.reserve(nb * (size_t)node.n_in());
       if (node.by_rows) node.row_blocks.resize(nb + 1);
+      if (node.pooled) node.taken.reserve(nb * (size_t)(node.layer.out.h / 2 * node.layer.out.c * taken_size(node.layer.out.w / 2)));
     }
     samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), inner_rows_.reserve(nb * LANES), targets_.reserve(nb * LANES);
     if (plan_.augmentation.any()) augmented_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
@@ -305,7 +294,8 @@ class NativeEngine final : public wz::Engine {
       switch (layer.op) {
         case Op::Conv: {
           const float* bias = weights + layer.weight + (int64_t)layer.out.c * layer.in.c * layer.kernel * layer.kernel;
-          each([&](const v8* a, v8* b) { node.forward.run(a, packed + node.pack_at, bias, b); });
+          if (node.pooled) pooled_forward((int)l, packed + node.pack_at, bias, x, nb);
+          else each([&](const v8* a, v8* b) { node.forward.run(a, packed + node.pack_at, bias, b); });
           break;
         }
         case Op::Linear:
@@ -317,16 +307,21 @@ class NativeEngine final : public wz::Engine {
           }
           break;
         case Op::MaxPool:
+          if (l && nodes_[l - 1].pooled) break;
           each([&](const v8* a, v8* b) {
-            if (layer.kernel == 2 && layer.stride == 2) max_pool<2>(2, 2, in, a, out, b);
-            else max_pool<0>(layer.kernel, layer.stride, in, a, out, b);
+            const bool pairs = layer.kernel == 2 && layer.stride == 2;
+            const auto pool = node.then_relu ? pairs ? max_pool<2, true> : max_pool<0, true> : pairs ? max_pool<2, false> : max_pool<0, false>;
+            pool(layer.kernel, layer.stride, in, a, out, b);
           });
           break;
         case Op::AvgPool:
           each([&](const v8* a, v8* b) { average_pool(layer.kernel, layer.stride, in, a, out, b); });
           break;
         case Op::GlobalAvgPool: each([&](const v8* a, v8* b) { global_average(in, a, b); }); break;
-        case Op::Flatten: node.y = const_cast<v8*>(x); break;
+        case Op::Flatten:
+          if (in.contiguous()) node.y = const_cast<v8*>(x);
+          else each([&](const v8* a, v8* b) { copy_compact(in, a, b); });
+          break;
         case Op::Dropout:
           if (!node.active) {
             node.y = const_cast<v8*>(x);
@@ -340,7 +335,8 @@ class NativeEngine final : public wz::Engine {
           else batch_norm_evaluate(plan_, node, weights + layer.weight, x, nb);
           break;
         default:
-          each([&](const v8* a, v8* b) { activate(layer.op, plan_.leaky_slope, in, a, out, b); });
+          if (node.done_before) node.y = const_cast<v8*>(x);
+          else each([&](const v8* a, v8* b) { activate(layer.op, plan_.leaky_slope, in, a, out, b); });
       }
     }
   }
@@ -352,7 +348,7 @@ class NativeEngine final : public wz::Engine {
     for (const Span& o : c.blocks.o) widest = std::max(widest, o.size);
     c.n_x = nb;
     c.blocks.x = even_spans(nb, std::min(MAX_X, WZ_ACCUMULATORS / widest));
-    c.span_taps.assign(c.blocks.x.size(), {0, c.run_taps});
+    c.set_cells([&](const Span&) { return Range{0, c.run_taps}; });
   }
 
   void linear_by_rows(Node& node, const float* w, int nb) {
@@ -425,11 +421,20 @@ class NativeEngine final : public wz::Engine {
       const v8* dy = node.g;
       switch (layer.op) {
         case Op::Conv:
+          if (node.pooled) {
+            pooled_gradient(l, x, nb);
+            break;
+          }
           for (int b = 0; b < nb; ++b) {
-            v8* lanes = lanes_.data + node.lanes_at;
-            node.weights.add(dy + b * gd.size, x + b * in.size, lanes, lanes + node.weights.taps.size() * (size_t)layer.out.c);
-            for (size_t k = 0; k < node.backward.size(); ++k)
-              node.backward[k].run(dy + b * gd.size, back_.data + node.phase_at[k], nullptr, dx + b * gdx.size);
+            const v8* compact = without_halo(gd, dy + b * gd.size);
+            for (const Span& strip : node.weights.strips)
+              node.weights.add(strip, compact + strip.start * layer.out.w, x + b * in.size, part_.data, lanes_.data + node.lanes_at);
+            // Row by row through all phases: they share cache lines.
+            for (int r = 0; onward && r < node.backward[0].rows; ++r)
+              for (size_t k = 0; k < node.backward.size(); ++k)
+                if (r < node.backward[k].rows)
+                  node.backward[k].row(r, dy + b * gd.size, back_.data + node.phase_at[k], nullptr,
+                                       dx + b * gdx.size + r * node.backward[k].dst_row);
           }
           break;
         case Op::Linear:
@@ -443,11 +448,14 @@ class NativeEngine final : public wz::Engine {
           batch_norm_backward(node, weights + layer.weight, gradient_.data + layer.weight, x, gdx, dx, n);
           break;
         case Op::MaxPool:
+          if (l && nodes_[l - 1].pooled) break;
           for (int b = 0; b < nb; ++b) {
             const v8 *xb = x + b * in.size, *yb = node.y + b * node.out.size, *d = dy + b * gd.size;
             v8* to = dx + b * gdx.size;
-            if (layer.kernel == 2 && layer.stride == 2) max_pool_backward<2>(2, 2, in, xb, node.out, yb, gd, d, gdx, to);
-            else max_pool_backward<0>(layer.kernel, layer.stride, in, xb, node.out, yb, gd, d, gdx, to);
+            const bool pairs = layer.kernel == 2 && layer.stride == 2;
+            const auto back = node.then_relu ? pairs ? max_pool_backward<2, true> : max_pool_backward<0, true>
+                                        : pairs ? max_pool_backward<2, false> : max_pool_backward<0, false>;
+            back(layer.kernel, layer.stride, in, xb, node.out, yb, gd, d, gdx, to);
           }
           break;
         case Op::AvgPool:
@@ -458,10 +466,10 @@ class NativeEngine final : public wz::Engine {
           break;
         case Op::Flatten:
           if (dx != dy)
-            for (int b = 0; b < nb; ++b)
-              for (int c = 0, u = 0; c < gdx.c; ++c)
-                for (int h = 0; h < gdx.h; ++h)
-                  for (int w = 0; w < gdx.w; ++w, ++u) dx[b * gdx.size + gdx.origin + c * gdx.plane + h * gdx.row + w] = dy[b * gd.size + u];
+            for (int b = 0; b < nb; ++b) {
+              const v8* from = dy + b * gd.size;
+              over_runs(gdx, gdx, [&](ptrdiff_t to, ptrdiff_t, int w) { std::copy(from, from + w, dx + b * gdx.size + to), from += w; });
+            }
           break;
         case Op::Dropout:
           if (node.active)
@@ -469,11 +477,54 @@ class NativeEngine final : public wz::Engine {
               apply_dropout(gd, dy + b * gd.size, gdx, dx + b * gdx.size, node.bits.data + b * node.n_in(), node.scale);
           break;
         default:
+          if (node.done_before) {
+            if (gated_apart(nodes_, l))
+              for (int b = 0; b < nb; ++b) gate(node.out, node.y + b * node.out.size, gd, dy + b * gd.size);
+            break;
+          }
           for (int b = 0; b < nb; ++b)
             activate_backward(layer.op, plan_.leaky_slope, in, x + b * in.size, node.out, node.y + b * node.out.size, gd,
                               dy + b * gd.size, dx + b * gdx.size);
       }
     }
+  }
+
+  static void copy_compact(const Geometry& g, const v8* from, v8* to) {
+    over_runs(g, g, [&](ptrdiff_t at, ptrdiff_t, int n) { to = std::copy(from + at, from + at + n, to); });
+  }
+  const v8* without_halo(const Geometry& g, const v8* from) {
+    if (g.contiguous()) return from;
+    copy_compact(g, from, compact_.data);
+    return compact_.data;
+  }
+
+  // The first convolution and its max pool, a row of windows at a time. Behind it, `taken` says where the
+  // gradient goes, so that neither the convolution's output nor its gradient leaves the first-level cache.
+  void pooled_forward(int l, const float* packed, const float* bias, const v8* x, int nb) {
+    Node &node = nodes_[l], &pool = nodes_[l + 1];
+    const Geometry strip({node.layer.out.c, 2, node.layer.out.w}, 0);
+    const auto reduce = pool.then_relu ? pool_pairs<true> : pool_pairs<false>;
+    for (int b = 0; b < nb; ++b)
+      for (int r = 0; r < pool.out.h; ++r) {
+        for (int i = 0; i < 2; ++i) node.forward.row(2 * r + i, x + b * node.in.size, packed, bias, strip_.data + i * strip.row);
+        reduce(strip, strip_.data, pool.out.one_row(r), pool.y_own.data + b * pool.out.size, taken(node, pool, b, r));
+      }
+  }
+  void pooled_gradient(int l, const v8* x, int nb) {
+    Node &node = nodes_[l], &pool = nodes_[l + 1];
+    const Geometry strip({node.layer.out.c, (int)node.weights.y_plane / node.layer.out.w, node.layer.out.w}, 0);
+    for (int b = 0; b < nb; ++b)
+      for (const Span& rows : node.weights.strips) {
+        for (int i = 0; i < rows.size; i += 2) {
+          const int r = (rows.start + i) / 2;
+          unpool_pairs(taken(node, pool, b, r), pool.grad.one_row(r), pool.g + b * pool.grad.size, strip, strip_.data + i * strip.row);
+        }
+        node.weights.add(rows, strip_.data, x + b * node.in.size, part_.data, lanes_.data + node.lanes_at);
+      }
+  }
+  static v8i* taken(Node& node, const Node& pool, int b, int r) {
+    const ptrdiff_t row = pool.out.c * taken_size(pool.out.w);
+    return node.taken.data + ((ptrdiff_t)b * pool.out.h + r) * row;
   }
 
   void linear_gradient(Node& node, const v8* x, int n, bool first) {
@@ -602,7 +653,7 @@ class NativeEngine final : public wz::Engine {
   bool whole_batch_ = false;
   size_t pack_size_ = 0, back_size_ = 0, lanes_size_ = 0, wide_size_ = 0, reserved_ = 0;
   int64_t widest_in_ = 0, widest_out_ = 0;
-  Buffer<v8> input_y_, lanes_;
+  Buffer<v8> input_y_, lanes_, part_, compact_, strip_;
   Buffer<float> pack_, back_, wide_, gradient_, augmented_, padded_, wide_x_, wide_y_;
   Buffer<const float*> samples_, rows_, inner_rows_;
   Buffer<int32_t> targets_;

@@ -25,12 +25,18 @@ constexpr int MAX_O = 12, MAX_X = 6;  // the largest register block in each dire
 
 // ── contract ─────────────────────────────────────────────────────────────────────────
 
+// What becomes of a sum: it is stored, or its ReLU is, or it goes back through a ReLU whose output it replaces.
+enum class Finish { Store, Relu, Gate };
+
 struct Contract {
-  const int32_t* taps;  // offsets into src of the first taps of runs, in bytes
-  int n_taps;           // runs, at least 1
-  ptrdiff_t run;        // bytes of a run, at least one v8
-  ptrdiff_t skip;       // taps whose weights are left out between one run and the next
+  const int32_t *taps, *end;      // offsets into src of the first taps of runs, in bytes; at least one
   ptrdiff_t src_x, dst_o, dst_x;  // steps in bytes
+};
+
+// Some neighbouring x: where they read and write (bytes), how long a run of taps is there (bytes, at
+// least one v8), and which weights meet them: the first tap's, and how many are left out between runs.
+struct Cell {
+  ptrdiff_t src, dst, run, first, skip;
 };
 
 WZ_INLINE const v8& at_byte(const v8* base, ptrdiff_t offset) {
@@ -60,28 +66,39 @@ WZ_INLINE void accumulate(v8 (&acc)[O][X], A a, B b) {
   }
 }
 
-// Taps come in runs of `run` that lie one v8 after another, as in a row of a convolution's kernel.
-template <int O, int X, bool DENSE>
-void contract_block(const Contract& c, const v8* src, const float* w, const float* bias, v8* dst) {
-  v8 acc[O][X];
-  for (int o = 0; o < O; ++o)
-    for (int x = 0; x < X; ++x) acc[o][x] = splat(bias[o]);
-  const int32_t* tap = c.taps;
-  const int32_t* const end = tap + c.n_taps;
-  const ptrdiff_t step = DENSE ? (ptrdiff_t)sizeof(v8) : c.src_x, run = c.run, skip = c.skip * O;
-  do {
-    const char* s = reinterpret_cast<const char*>(src) + *tap;
-    const char* const last = s + run;
+// Taps come in runs that lie one v8 after another, as in a row of a convolution's kernel.
+template <int O, int X, bool DENSE, Finish FINISH>
+void contract_block(const Contract& c, const Cell* cell, const Cell* last_cell, const v8* src, const float* weights,
+                    const float* bias, v8* target) {
+  const ptrdiff_t step = DENSE ? (ptrdiff_t)sizeof(v8) : c.src_x;
+  do {  // at least one, here and below: no test before a loop, so nothing is spilled around it
+    v8 acc[O][X];
+    for (int o = 0; o < O; ++o)
+      for (int x = 0; x < X; ++x) acc[o][x] = splat(bias[o]);
+    const char* const from = reinterpret_cast<const char*>(src) + cell->src;
+    const float* w = weights + cell->first * O;
+    const ptrdiff_t run = cell->run, skip = cell->skip * O;
+    const int32_t *tap = c.taps, *const end = c.end;
     do {
-      accumulate<O, X>(acc, [&](int o) { return splat(w[o]); },
-                       [&](int x) { return *reinterpret_cast<const v8*>(s + x * step); });
-      w += O, s = opaque(s + sizeof(v8));
-    } while (s != last);
-    w += skip;
-  } while (++tap != end);
-  const ptrdiff_t dst_o = c.dst_o, dst_x = c.dst_x;
-  for (int o = 0; o < O; ++o)
-    for (int x = 0; x < X; ++x) at_byte(dst, o * dst_o + x * dst_x) = acc[o][x];
+      const char* s = from + *tap;
+      const char* const last = s + run;
+      do {
+        accumulate<O, X>(acc, [&](int o) { return splat(w[o]); },
+                         [&](int x) { return *reinterpret_cast<const v8*>(s + x * step); });
+        w += O, s = opaque(s + sizeof(v8));
+      } while (s != last);
+      w += skip;
+    } while (++tap != end);
+    char* dst = reinterpret_cast<char*>(target) + cell->dst;
+    const ptrdiff_t dst_o = c.dst_o, dst_x = c.dst_x;
+    for (int o = 0; o < O; ++o, dst += dst_o) {
+      char* to = dst;
+      for (int x = 0; x < X; ++x, to += dst_x) {
+        v8& t = *reinterpret_cast<v8*>(to);
+        t = FINISH == Finish::Store ? acc[o][x] : FINISH == Finish::Relu ? relu(acc[o][x]) : gated(t, acc[o][x]);
+      }
+    }
+  } while (++cell != last_cell);
 }
 
 // ── correlate ────────────────────────────────────────────────────────────────────────
@@ -91,28 +108,41 @@ struct Place {
 };
 
 struct Correlate {
-  const int32_t* taps;  // offsets into x, in bytes, of the block's taps
+  const int32_t* taps;  // offsets into x, in bytes, of the first block's taps
   ptrdiff_t y_plane;    // in bytes
+  const Place *place, *end;  // at least one position
+  bool first, last;     // whether no positions came before, and none come after
 };
 
-// Positions come as a list, so that short rows cost no inner loop. A block's sums lie together.
-// They are added to at the end: short chains of additions round less than one long one.
+// Positions come as a list, so that short rows cost no inner loop. A block's sums lie together, and
+// `n` blocks after one another: the same outputs, the next taps. Until the last position they are
+// kept in `part`; then they are added to `sums`: short chains of additions round less than one long one.
 template <int O, int T>
-void correlate_block(const Correlate& c, const v8* y, const v8* x, const Place* place, const Place* end, v8* sums) {
-  v8 acc[O][T];
-  for (int o = 0; o < O; ++o)
-    for (int t = 0; t < T; ++t) acc[o][t] = splat(0.0f);
-  const char* at[T];
-  for (int t = 0; t < T; ++t) at[t] = reinterpret_cast<const char*>(x) + c.taps[t];
+void correlate_block(const Correlate& c, const v8* y, const v8* x, v8* part, v8* sums, int n) {
+  const char* const plane = reinterpret_cast<const char*>(y);
+  const int32_t* taps = c.taps;
   const ptrdiff_t y_plane = c.y_plane;
-  do {  // at least one: no test before the loop, so nothing is spilled around it
-    const char* from = reinterpret_cast<const char*>(y) + place->y;
-    const ptrdiff_t window = place->x;
-    accumulate<O, T>(acc, [&](int o) { return *reinterpret_cast<const v8*>(from + o * y_plane); },
-                     [&](int t) { return *reinterpret_cast<const v8*>(at[t] + window); });
-  } while (++place != end);
-  for (int o = 0; o < O; ++o)
-    for (int t = 0; t < T; ++t) sums[o * T + t] = sums[o * T + t] + acc[o][t];
+  do {
+    v8 acc[O][T];
+    for (int o = 0; o < O; ++o)
+      for (int t = 0; t < T; ++t) acc[o][t] = c.first ? splat(0.0f) : part[o * T + t];
+    const char* at[T];
+    for (int t = 0; t < T; ++t) at[t] = reinterpret_cast<const char*>(x) + taps[t];
+    const Place *place = c.place, *const end = c.end;
+    do {
+      const char* from = plane + place->y;
+      const ptrdiff_t window = place->x;
+      accumulate<O, T>(acc, [&](int o) { return *reinterpret_cast<const v8*>(from + o * y_plane); },
+                       [&](int t) { return *reinterpret_cast<const v8*>(at[t] + window); });
+    } while (++place != end);
+    if (c.last)
+      for (int o = 0; o < O; ++o)
+        for (int t = 0; t < T; ++t) sums[o * T + t] = sums[o * T + t] + acc[o][t];
+    else
+      for (int o = 0; o < O; ++o)
+        for (int t = 0; t < T; ++t) part[o * T + t] = acc[o][t];
+    taps += T, part += O * T, sums += O * T;
+  } while (--n);
 }
 
 // ── rows ─────────────────────────────────────────────────────────────────────────────
@@ -164,8 +194,8 @@ void outer_block(const float* const* samples, int n, ptrdiff_t i0, const float* 
 
 // ── tables of blocks, and the cut into blocks ────────────────────────────────────────
 
-using ContractBlock = void (*)(const Contract&, const v8*, const float*, const float*, v8*);
-using CorrelateBlock = void (*)(const Correlate&, const v8*, const v8*, const Place*, const Place*, v8*);
+using ContractBlock = void (*)(const Contract&, const Cell*, const Cell*, const v8*, const float*, const float*, v8*);
+using CorrelateBlock = void (*)(const Correlate&, const v8*, const v8*, v8*, v8*, int);
 using RowsBlock = void (*)(const float* const*, int64_t, const float*, ptrdiff_t, const float*, float*, ptrdiff_t);
 using OuterBlock = void (*)(const float* const*, int, ptrdiff_t, const float*, ptrdiff_t, float*, ptrdiff_t, bool);
 
@@ -189,17 +219,20 @@ template <int O, int X> constexpr OuterBlock outer_entry() {
   {WZ_ROW(entry, 1), WZ_ROW(entry, 2), WZ_ROW(entry, 3), WZ_ROW(entry, 4), WZ_ROW(entry, 5), WZ_ROW(entry, 6),   \
    WZ_ROW(entry, 7), WZ_ROW(entry, 8), WZ_ROW(entry, 9), WZ_ROW(entry, 10), WZ_ROW(entry, 11), WZ_ROW(entry, 12)}
 
-template <int O, int X> constexpr ContractBlock spread_entry() {
-  if constexpr (fits(O, X)) return &contract_block<O, X, false>;
+template <int O, int X, bool DENSE, Finish FINISH> constexpr ContractBlock contract_entry() {
+  if constexpr (fits(O, X)) return &contract_block<O, X, DENSE, FINISH>;
   return nullptr;
 }
-template <int O, int X> constexpr ContractBlock dense_entry() {
-  if constexpr (fits(O, X)) return &contract_block<O, X, true>;
-  return nullptr;
-}
+template <int O, int X> constexpr ContractBlock spread_store() { return contract_entry<O, X, false, Finish::Store>(); }
+template <int O, int X> constexpr ContractBlock spread_relu() { return contract_entry<O, X, false, Finish::Relu>(); }
+template <int O, int X> constexpr ContractBlock dense_store() { return contract_entry<O, X, true, Finish::Store>(); }
+template <int O, int X> constexpr ContractBlock dense_relu() { return contract_entry<O, X, true, Finish::Relu>(); }
+template <int O, int X> constexpr ContractBlock dense_gate() { return contract_entry<O, X, true, Finish::Gate>(); }
 
-// By [src_x is one v8].
-const ContractBlock CONTRACT[2][MAX_O][MAX_X] = {WZ_TABLE(spread_entry), WZ_TABLE(dense_entry)};
+// By [src_x is one v8] and what becomes of the sums; a gradient reads neighbours, so none is spread and gated.
+using ContractTable = ContractBlock[MAX_O][MAX_X];
+const ContractTable CONTRACT[2][3] = {{WZ_TABLE(spread_store), WZ_TABLE(spread_relu)},
+                                      {WZ_TABLE(dense_store), WZ_TABLE(dense_relu), WZ_TABLE(dense_gate)}};
 const CorrelateBlock CORRELATE[MAX_O][MAX_X] = WZ_TABLE(correlate_entry);
 const RowsBlock ROWS[MAX_O][MAX_X] = WZ_TABLE(rows_entry);
 const OuterBlock OUTER[MAX_O][MAX_X] = WZ_TABLE(outer_entry);

@@ -1,4 +1,4 @@
-// Every layer forward and backward for one block: eight samples, one per lane.
+// Activations, dropout, convolutions and linear layers for one block: eight samples, one per lane.
 //
 // Activations lie as [channel][row][column] of v8. A buffer may carry a halo of zeros that
 // a padded convolution (or the gradient of one) reads; nobody writes there.
@@ -14,18 +14,25 @@ using wz::Op;
 using wz::Shape;
 
 struct Geometry {
-  int c = 0, h = 0, w = 0, halo = 0;
+  int c = 0, h = 0, w = 0, halo = 0, halo_rows = 0;
   ptrdiff_t row = 0, plane = 0, origin = 0, size = 0;  // in v8; origin: the first value inside the halo
   Geometry() = default;
-  Geometry(Shape s, int halo_) : c(s.c), h(s.h), w(s.w), halo(halo_) {
-    row = w + 2 * halo, plane = (h + 2 * halo) * row, origin = halo * (row + 1), size = c * plane;
+  Geometry(Shape s, int halo_) : Geometry(s, halo_, halo_) {}
+  Geometry(Shape s, int halo_, int halo_rows_) : c(s.c), h(s.h), w(s.w), halo(halo_), halo_rows(halo_rows_) {
+    row = w + 2 * halo, plane = (h + 2 * halo_rows) * row, origin = halo_rows * row + halo, size = c * plane;
+  }
+  bool contiguous() const { return !halo && !halo_rows; }
+  Geometry one_row(int r) const {
+    Geometry g = *this;
+    g.origin += r * row, g.h = 1;
+    return g;
   }
 };
 
 // f(offset in a, offset in b, values) for every run that is contiguous in both.
 template <class F>
 void over_runs(const Geometry& a, const Geometry& b, F f) {
-  if (!a.halo && !b.halo) return f((ptrdiff_t)0, (ptrdiff_t)0, (int)a.size);
+  if (a.contiguous() && b.contiguous()) return f((ptrdiff_t)0, (ptrdiff_t)0, (int)a.size);
   for (int c = 0; c < a.c; ++c)
     for (int h = 0; h < a.h; ++h) f(a.origin + c * a.plane + h * a.row, b.origin + c * b.plane + h * b.row, a.w);
 }
@@ -69,7 +76,7 @@ inline void softmax_backward(const Geometry& gy, const v8* y, const Geometry& gd
 inline void activate(Op op, float slope, const Geometry& from, const v8* x, const Geometry& to, v8* y) {
   const v8 zero = splat(0.0f), leak = splat(slope);
   switch (op) {
-    case Op::Relu: return map_runs(from, x, to, y, [=](v8 a) { return select(a <= zero, zero, a); });
+    case Op::Relu: return map_runs(from, x, to, y, [](v8 a) { return relu(a); });
     case Op::LeakyRelu: return map_runs(from, x, to, y, [=](v8 a) { return select(a > zero, a, leak * a); });
     case Op::Softmax: return softmax(from, x, to, y);
     case Op::Tanh: return map_runs(from, x, to, y, [](v8 a) { return tanh(a); });
@@ -88,11 +95,18 @@ void slope_runs(const Geometry& values, const v8* v, const Geometry& gradient, c
   });
 }
 
+// The way back through a ReLU whose output y is replaced by the gradient.
+inline void gate(const Geometry& gy, v8* y, const Geometry& gd, const v8* dy) {
+  over_runs(gy, gd, [&](ptrdiff_t a, ptrdiff_t b, int n) {
+    for (int i = 0; i < n; ++i) y[a + i] = gated(y[a + i], dy[b + i]);
+  });
+}
+
 inline void activate_backward(Op op, float slope, const Geometry& gx, const v8* x, const Geometry& gy, const v8* y,
                               const Geometry& gd, const v8* dy, v8* dx) {
   const v8 zero = splat(0.0f), one = splat(1.0f), leak = splat(slope);
   switch (op) {
-    case Op::Relu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return keep(a > zero, d); });
+    case Op::Relu: return slope_runs(gy, y, gd, dy, dx, [](v8 a, v8 d) { return gated(a, d); });
     case Op::LeakyRelu: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return select(a > zero, d, leak * d); });
     case Op::Softmax: return softmax_backward(gy, y, gd, dy, dx);
     case Op::Tanh: return slope_runs(gy, y, gd, dy, dx, [=](v8 a, v8 d) { return d * fma(-a, a, one); });
@@ -112,116 +126,12 @@ inline void activate_backward(Op op, float slope, const Geometry& gx, const v8* 
 
 // y = x · scale where the unit's bit for the lane is set, else 0; bits run without halo.
 inline void apply_dropout(const Geometry& from, const v8* x, const Geometry& to, v8* y, const uint8_t* bits, float scale) {
-  const v8i lane = {1, 2, 4, 8, 16, 32, 64, 128};
   const v8 factor = splat(scale);
   over_runs(from, to, [&](ptrdiff_t a, ptrdiff_t b, int n) {
     for (int i = 0; i < n; ++i) {
-      v8i stays = (splat_int(*bits++) & lane) != 0;
-      y[b + i] = keep(stays, factor) * x[a + i];
+      y[b + i] = keep(lane_mask(*bits++), factor) * x[a + i];
     }
   });
-}
-
-// ── pooling ──────────────────────────────────────────────────────────────────────────
-
-// The largest of a window, NaN where it holds one. K = 0: size and stride at run time.
-template <int K>
-void max_pool(int kernel, int stride, const Geometry& gx, const v8* x, const Geometry& gy, v8* y) {
-  if (K) kernel = stride = K;
-  for (int c = 0; c < gy.c; ++c)
-    for (int h = 0; h < gy.h; ++h) {
-      const v8* from = x + gx.origin + c * gx.plane + (ptrdiff_t)h * stride * gx.row;
-      v8* to = y + gy.origin + c * gy.plane + h * gy.row;
-      for (int w = 0; w < gy.w; ++w, from += stride) {
-        v8 best = from[0];
-        for (int a = 0; a < kernel; ++a)
-          for (int b = 0; b < kernel; ++b) {
-            v8 v = from[a * gx.row + b];
-            best = select((v > best) | (v != v), v, best);
-          }
-        to[w] = best;
-      }
-    }
-}
-
-// dx = dy at the first maximum of the window in row-major order (as PyTorch), 0 elsewhere.
-// Where windows do not overlap, dx may be x itself.
-template <int K>
-void max_pool_backward(int kernel, int stride, const Geometry& gx, const v8* x, const Geometry& gy, const v8* y,
-                       const Geometry& gd, const v8* dy, const Geometry& gdx, v8* dx) {
-  if (K) kernel = stride = K;
-  const bool apart = stride == kernel;
-  if (!apart) over_runs(gdx, gdx, [&](ptrdiff_t a, ptrdiff_t, int n) { std::fill(dx + a, dx + a + n, splat(0.0f)); });
-  for (int c = 0; c < gy.c; ++c)
-    for (int h = 0; h < gy.h; ++h) {
-      const v8* from = x + gx.origin + c * gx.plane + (ptrdiff_t)h * stride * gx.row;
-      v8* to = dx + gdx.origin + c * gdx.plane + (ptrdiff_t)h * stride * gdx.row;
-      const v8* best = y + gy.origin + c * gy.plane + h * gy.row;
-      const v8* d = dy + gd.origin + c * gd.plane + h * gd.row;
-      for (int w = 0; w < gy.w; ++w, from += stride, to += stride) {
-        const v8 top = best[w];
-        v8 rest = d[w];
-        v8i open = splat_int(-1);
-        for (int a = 0; a < kernel; ++a)
-          for (int b = 0; b < kernel; ++b) {
-            v8i here = (from[a * gx.row + b] == top) & open;
-            open = open & ~here;
-            v8* at = to + a * gdx.row + b;
-            *at = apart ? keep(here, rest) : *at + keep(here, rest);
-          }
-      }
-    }
-  if (!apart) return;
-  for (int c = 0; c < gdx.c; ++c)  // rows and columns that no window reaches
-    for (int h = 0; h < gdx.h; ++h) {
-      v8* row = dx + gdx.origin + c * gdx.plane + h * gdx.row;
-      std::fill(row + (h < gy.h * stride ? gy.w * stride : 0), row + gdx.w, splat(0.0f));
-    }
-}
-
-inline void average_pool(int kernel, int stride, const Geometry& gx, const v8* x, const Geometry& gy, v8* y) {
-  const v8 share = splat(1.0f / (float)(kernel * kernel));
-  for (int c = 0; c < gy.c; ++c)
-    for (int h = 0; h < gy.h; ++h)
-      for (int w = 0; w < gy.w; ++w) {
-        const v8* from = x + gx.origin + c * gx.plane + (ptrdiff_t)h * stride * gx.row + (ptrdiff_t)w * stride;
-        v8 sum = splat(0.0f);
-        for (int a = 0; a < kernel; ++a)
-          for (int b = 0; b < kernel; ++b) sum = sum + from[a * gx.row + b];
-        y[gy.origin + c * gy.plane + h * gy.row + w] = sum * share;
-      }
-}
-
-inline void average_pool_backward(int kernel, int stride, const Geometry& gd, const v8* dy, const Geometry& gdx, v8* dx) {
-  const v8 share = splat(1.0f / (float)(kernel * kernel));
-  over_runs(gdx, gdx, [&](ptrdiff_t a, ptrdiff_t, int n) { std::fill(dx + a, dx + a + n, splat(0.0f)); });
-  for (int c = 0; c < gd.c; ++c)
-    for (int h = 0; h < gd.h; ++h)
-      for (int w = 0; w < gd.w; ++w) {
-        v8 d = dy[gd.origin + c * gd.plane + h * gd.row + w] * share;
-        v8* to = dx + gdx.origin + c * gdx.plane + (ptrdiff_t)h * stride * gdx.row + (ptrdiff_t)w * stride;
-        for (int a = 0; a < kernel; ++a)
-          for (int b = 0; b < kernel; ++b) to[a * gdx.row + b] = to[a * gdx.row + b] + d;
-      }
-}
-
-inline void global_average(const Geometry& gx, const v8* x, v8* y) {
-  const v8 share = splat(1.0f / (float)(gx.h * gx.w));
-  for (int c = 0; c < gx.c; ++c) {
-    v8 sum = splat(0.0f);
-    for (int h = 0; h < gx.h; ++h)
-      for (int w = 0; w < gx.w; ++w) sum = sum + x[gx.origin + c * gx.plane + h * gx.row + w];
-    y[c] = sum * share;
-  }
-}
-
-inline void global_average_backward(const v8* dy, const Geometry& gdx, v8* dx) {
-  const v8 share = splat(1.0f / (float)(gdx.h * gdx.w));
-  for (int c = 0; c < gdx.c; ++c) {
-    v8 d = dy[c] * share;
-    for (int h = 0; h < gdx.h; ++h)
-      for (int w = 0; w < gdx.w; ++w) dx[gdx.origin + c * gdx.plane + h * gdx.row + w] = d;
-  }
 }
 
 // ── contractions: convolution and linear layers ──────────────────────────────────────
@@ -245,10 +155,14 @@ inline Range met(int n, int start, int step, Span x, int size) {
 struct Contraction {
   std::vector<int32_t> taps, weight_at;  // offset in the source (bytes) of each run; of w[o = 0] (floats) of each tap
   std::vector<Range> row_taps;           // runs for each row of the output
-  std::vector<Range> span_taps;          // within a run, for each span of x
+  std::vector<Cell> cells;               // of each span of x that any tap meets
+  std::vector<Span> groups;              // of cells of equal size
+  std::vector<Span> untouched;           // spans of x that no tap meets
   ptrdiff_t weight_o = 0;                // from one output's weight to the next's
   int n_o = 0, n_x = 0, rows = 1, run_taps = 1;
+  int reach = 0;  // columns of the halo that are read, on either side
   ptrdiff_t src_origin = 0, src_row = 0, src_x = 0, dst_origin = 0, dst_row = 0, dst_x = 0, dst_o = 0;
+  Finish finish = Finish::Store;
   Cut blocks;
 
   size_t packed_size() const { return weight_at.size() * (size_t)n_o; }
@@ -261,36 +175,55 @@ struct Contraction {
       }
   }
 
-  // Where a stride exceeds the kernel there are values no tap meets: their gradient is 0.
   void run(const v8* src, const float* packed, const float* bias, v8* dst) const {
+    for (int r = 0; r < rows; ++r) row(r, src, packed, bias, dst + r * dst_row);
+  }
+
+  // Row r, written where row 0 would be in `dst`.
+  void row(int r, const v8* src, const float* packed, const float* bias, v8* dst) const {
     constexpr ptrdiff_t B = sizeof(v8);
-    const auto& table = CONTRACT[src_x == 1];
+    const ContractTable& table = CONTRACT[src_x == 1][(int)finish];
     static const float zeros[MAX_O] = {};
-    for (int r = 0; r < rows; ++r) {
-      const v8* s = src + src_origin + r * src_row;
-      v8* d = dst + dst_origin + r * dst_row;
-      const Range of_row = row_taps[(size_t)r];
-      for (size_t k = 0; k < blocks.x.size(); ++k) {
-        const Span& x = blocks.x[k];
-        const Range in_run = span_taps[k];
-        if (!of_row.count || !in_run.count) {
-          for (int o = 0; o < n_o; ++o)
-            fill_values(d + o * dst_o + x.start * dst_x, x.size, bias ? bias[o] : 0.0f);
-          continue;
-        }
-        const Contract c{taps.data() + of_row.first, of_row.count, in_run.count * B, run_taps - in_run.count,
-                         src_x * B, dst_o * B, dst_x * B};
-        const size_t first = (size_t)of_row.first * (size_t)run_taps + (size_t)in_run.first;
-        for (const Span& o : blocks.o)
-          table[o.size - 1][x.size - 1](c, s + x.start * src_x + in_run.first,
-                                        packed + (size_t)o.start * weight_at.size() + first * (size_t)o.size,
-                                        bias ? bias + o.start : zeros, d + x.start * dst_x + o.start * dst_o);
+    const v8* s = src + src_origin + r * src_row;
+    v8* d = dst + dst_origin;
+    const Range of_row = row_taps[(size_t)r];
+    // Where a stride exceeds the kernel there are values no tap meets: their gradient is 0.
+    if (!of_row.count) return fill_values(d, n_x, bias);
+    for (const Span& x : untouched) fill_values(d + x.start * dst_x, x.size, bias);
+    const Contract c{taps.data() + of_row.first, taps.data() + of_row.first + of_row.count, src_x * B, dst_o * B, dst_x * B};
+    for (const Span& o : blocks.o) {
+      const float* weights = packed + (size_t)o.start * weight_at.size() + (size_t)of_row.first * (size_t)run_taps * (size_t)o.size;
+      const Cell* cell = cells.data();
+      for (const Span& g : groups) {
+        table[o.size - 1][g.size - 1](c, cell, cell + g.start, s, weights, bias ? bias + o.start : zeros, d + o.start * dst_o);
+        cell += g.start;
       }
     }
   }
 
-  void fill_values(v8* d, int n, float value) const {
-    for (int i = 0; i < n; ++i) d[i * dst_x] = splat(value);
+  void fill_values(v8* d, int n, const float* bias) const {
+    for (int o = 0; o < n_o; ++o)
+      for (int i = 0; i < n; ++i) {
+        const v8 value = splat(bias ? bias[o] : 0.0f);
+        d[o * dst_o + i * dst_x] = finish == Finish::Relu ? relu(value) : value;
+      }
+  }
+
+  // Cells of the spans of x, taps `meets(span)` of each run.
+  template <class Meets>
+  void set_cells(Meets meets) {
+    constexpr ptrdiff_t B = sizeof(v8);
+    cells.clear(), groups.clear(), untouched.clear();
+    for (const Span& x : blocks.x) {
+      const Range taps_met = meets(x);
+      if (!taps_met.count) {
+        untouched.push_back(x);
+        continue;
+      }
+      cells.push_back({(x.start * src_x + taps_met.first) * B, x.start * dst_x * B, taps_met.count * B, taps_met.first, run_taps - taps_met.count});
+      if (groups.empty() || groups.back().size != x.size) groups.push_back({0, x.size});
+      ++groups.back().start;
+    }
   }
 };
 
@@ -301,7 +234,12 @@ inline void cut_columns(Contraction& c, int start, int width) {
   for (const Range& r : c.row_taps) runs += r.count;
   runs /= std::max(1, c.rows);
   c.blocks = cut(c.n_o, c.n_x, [&](const Span& x) { return runs * meets(x).count; });
-  for (const Span& x : c.blocks.x) c.span_taps.push_back(meets(x));
+  c.set_cells(meets);
+  for (const Span& x : c.blocks.x) {
+    const Range taps_met = meets(x);
+    const int low = start + x.start * (int)c.src_x + taps_met.first, high = low + taps_met.count - 1 + (x.size - 1) * (int)c.src_x;
+    if (taps_met.count) c.reach = std::max({c.reach, -low, high - (width - 1)});
+  }
 }
 
 inline Contraction convolution(const wz::Layer& l, const Geometry& in, const Geometry& out) {
@@ -363,7 +301,7 @@ inline std::vector<Contraction> convolution_backward(const wz::Layer& l, const G
   return phases;
 }
 
-// The halo that `convolution_backward` reads around dY.
+// The halo in which a gradient has every place that a tap meets.
 inline int gradient_halo(const wz::Layer& l) {
   auto reach = [&](int in, int out) {
     int low = (l.kernel - 1 - l.pad + l.stride - 1) / l.stride;  // −(smallest index)
@@ -371,6 +309,13 @@ inline int gradient_halo(const wz::Layer& l) {
     return std::max({low, high, 0});
   };
   return std::max(reach(l.in.h, l.out.h), reach(l.in.w, l.out.w));
+}
+
+// The columns of it that `convolution_backward` reads. It reads none of the rows.
+inline int gradient_columns(const wz::Layer& l) {
+  int reach = 0;
+  for (const Contraction& c : convolution_backward(l, Geometry(l.out, 0), Geometry(l.in, 0))) reach = std::max(reach, c.reach);
+  return reach;
 }
 
 inline Contraction linear(const wz::Layer& l, bool backward, const Geometry& src, const Geometry& dst, int blocks) {
@@ -384,59 +329,8 @@ inline Contraction linear(const wz::Layer& l, bool backward, const Geometry& src
   c.n_o = backward ? n_in : n_out, c.n_x = blocks;
   c.src_x = src.size, c.dst_x = dst.size, c.dst_o = 1;
   c.blocks = cut(c.n_o, c.n_x, n_taps);
-  c.span_taps.assign(c.blocks.x.size(), {0, n_taps});
+  c.set_cells([=](const Span&) { return Range{0, n_taps}; });
   return c;
-}
-
-// ── convolution: gradient of weights and bias ────────────────────────────────────────
-
-struct WeightGradient {
-  std::vector<int32_t> taps;
-  std::vector<Place> places;
-  std::vector<int32_t> unpacked;  // where each sum belongs in [o][tap], then in the biases
-  Cut blocks;
-  int n_o;
-  ptrdiff_t x_origin, y_origin, y_plane;  // in v8
-
-  // Sums of weights, block after block, and of biases [o] are v8: their lanes are summed once per step.
-  void add(const v8* dy, const v8* x, v8* sums, v8* bias) const {
-    const Place* const end = places.data() + places.size();
-    for (const Span& o : blocks.o)
-      for (const Span& t : blocks.x) {
-        CORRELATE[o.size - 1][t.size - 1]({taps.data() + t.start, y_plane * (ptrdiff_t)sizeof(v8)},
-                                          dy + y_origin + o.start * y_plane, x + x_origin, places.data(), end, sums);
-        sums += o.size * t.size;
-      }
-    for (int o = 0; o < n_o; ++o) {
-      const v8* const plane = dy + y_origin + o * y_plane;
-      v8 sum[4] = {bias[o], splat(0.0f), splat(0.0f), splat(0.0f)};  // four chains hide the latency of adding
-      const Place* p = places.data();
-      for (; p + 4 <= end; p += 4)
-        for (int k = 0; k < 4; ++k) sum[k] = sum[k] + at_byte(plane, p[k].y);
-      for (; p < end; ++p) sum[0] = sum[0] + at_byte(plane, p->y);
-      bias[o] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    }
-  }
-};
-
-inline WeightGradient weight_gradient(const wz::Layer& l, const Geometry& in, const Geometry& dy) {
-  constexpr int B = sizeof(v8);
-  WeightGradient g;
-  for (int ic = 0; ic < l.in.c; ++ic)
-    for (int a = 0; a < l.kernel; ++a)
-      for (int b = 0; b < l.kernel; ++b) g.taps.push_back((int32_t)(B * (ic * in.plane + a * in.row + b)));
-  for (int h = 0; h < l.out.h; ++h)
-    for (int w = 0; w < l.out.w; ++w)
-      g.places.push_back({(int32_t)(B * (h * dy.row + w)), (int32_t)(B * l.stride * (h * in.row + w))});
-  const int n_taps = (int)g.taps.size();
-  g.blocks = cut(l.out.c, n_taps, (int)g.places.size());
-  for (const Span& o : g.blocks.o)
-    for (const Span& t : g.blocks.x)
-      for (int i = 0; i < o.size * t.size; ++i) g.unpacked.push_back((o.start + i / t.size) * n_taps + t.start + i % t.size);
-  for (int o = 0; o < l.out.c; ++o) g.unpacked.push_back(l.out.c * n_taps + o);
-  g.n_o = l.out.c;
-  g.x_origin = in.origin - l.pad * (in.row + 1), g.y_origin = dy.origin, g.y_plane = dy.plane;
-  return g;
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "layers.h"
+#include "pooling.h"
+#include "weight_gradient.h"
 
 namespace {
 
@@ -36,6 +37,11 @@ struct Node {
   v8 *y = nullptr, *g = nullptr;  // where output and gradient are; set anew for each step
   int g_alias = -1;             // the node whose gradient buffer this one shares (same geometry)
   bool g_in_y = false;          // the gradient replaces the output, which nobody needs any more then
+  bool then_relu = false;       // the ReLU after it is done here, and its output is this one's
+  bool done_before = false;     // a ReLU that the node before does
+  bool pooled = false;          // a convolution that does the max pool after it, strip by strip: neither its output
+                                // nor its gradient is kept
+  Buffer<v8i> taken;            // pooled: where the maxima were, [block][row][channel][windows of the row]
   bool by_rows = false;         // a linear layer that reads the samples where they lie
   Contraction forward;
   std::vector<Contraction> backward;
@@ -50,7 +56,10 @@ struct Node {
   float scale = 1.0f;               // dropout: 1 / (1 − rate), of this model
   bool active = false;              // dropout: the rate of this model is not 0
   Buffer<float> mean, inverse_std;
-  bool owns_gradient() const { return g_alias < 0 && !g_in_y; }
+  bool owns_output() const { return !done_before && !pooled && !(layer.op == Op::Flatten && in.contiguous()); }
+  bool owns_gradient() const { return g_alias < 0 && !g_in_y && !pooled; }
+  // Whether the output may lie where the input does.
+  bool hands_on() const { return done_before || layer.op == Op::Dropout; }
   bool has_params() const { return layer.op == Op::Conv || layer.op == Op::Linear || layer.op == Op::BatchNorm; }
   int64_t n_in() const { return layer.in.units(); }
 };

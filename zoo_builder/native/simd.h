@@ -32,6 +32,7 @@ constexpr int LANES = 8;
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t v8i __attribute__((vector_size(32)));
+typedef uint32_t v8ui __attribute__((vector_size(32)));
 typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));  // anywhere in an array of float
 
 WZ_INLINE v8 splat(float x) { return v8{x, x, x, x, x, x, x, x}; }
@@ -91,7 +92,34 @@ WZ_INLINE const char* opaque(const char* p) {
 }
 
 WZ_INLINE v8 keep(v8i mask, v8 a) { return (v8)(mask & (v8i)a); }  // a where the mask is set, else 0
+// Lane k where bit k is set.
+WZ_INLINE v8i lane_mask(uint8_t bits) {
+  const v8i lane = {1, 2, 4, 8, 16, 32, 64, 128};
+  return (splat_int(bits) & lane) != 0;
+}
 WZ_INLINE v8 select(v8i mask, v8 a, v8 b) { return mask ? a : b; }
+
+// a where it is greater, else b: b if either is NaN.
+WZ_INLINE v8 larger(v8 a, v8 b) {
+#if defined(WZ_AVX2)
+  return (v8)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return select(a > b, a, b);
+#endif
+}
+
+WZ_INLINE v8i unordered(v8 a, v8 b) {  // where either is NaN
+#if defined(WZ_AVX2)
+  return (v8i)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_UNORD_Q);
+#else
+  return (a != a) | (b != b);
+#endif
+}
+
+WZ_INLINE v8 relu(v8 a) {  // NaN stays NaN
+  return keep(~(a <= splat(0.0f)), a);
+}
+WZ_INLINE v8 gated(v8 y, v8 dy) { return keep(y > splat(0.0f), dy); }  // back through a ReLU with output y
 
 // The one order in which lanes are added: neighbours at distance 4, then 2, then 1.
 WZ_INLINE float lane_sum(v8 a) {

@@ -1,0 +1,185 @@
+// The extension module `_kernels`: arrays in, arrays changed in place, the lock released.
+//
+// Checks of shapes are here, so that no wrong call can read outside an array; what the
+// numbers mean is checked on Python's side (zoo_builder/engines/native.py).
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+
+#include "dispatch.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <class T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using InOut = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+template <class A>
+auto checked(const A& array, std::initializer_list<size_t> shape, const char* name) {
+  bool same = array.ndim() == shape.size();
+  size_t d = 0;
+  for (size_t n : shape) same = same && array.shape(d++) == n;
+  if (!same) throw std::invalid_argument(std::string("wrong shape of ") + name);
+  return array.data();
+}
+
+void within(const int32_t* values, size_t n, int64_t end, const char* name) {
+  for (size_t i = 0; i < n; ++i)
+    if (values[i] < 0 || values[i] >= end) throw std::invalid_argument(std::string(name) + " out of range");
+}
+
+// Asks Python for pending signals, at most every 50 ms: a Ctrl-C is answered well within a second.
+struct Signals {
+  std::chrono::steady_clock::time_point next = std::chrono::steady_clock::now();
+  bool raised = false;
+  static bool check(void* self_) {
+    auto* self = static_cast<Signals*>(self_);
+    auto now = std::chrono::steady_clock::now();
+    if (now < self->next) return false;
+    self->next = now + std::chrono::milliseconds(50);
+    nb::gil_scoped_acquire lock;
+    self->raised = PyErr_CheckSignals() != 0;
+    return self->raised;
+  }
+};
+
+// One layer: op, in (c, h, w), out (c, h, w), kernel, stride, pad, number, weight.
+using LayerRow = std::vector<int64_t>;
+
+class Kernels {
+ public:
+  Kernels(const std::string& path, const std::vector<LayerRow>& layers, const std::vector<double>& rates, bool flat,
+          int64_t n_params, int loss, std::tuple<double, double, double> constants,
+          std::tuple<int, int, bool> moves, const std::vector<double>& noise, const std::vector<double>& fill) {
+    if (layers.empty() || layers.size() != rates.size()) throw std::invalid_argument("a plan needs layers and their rates");
+    if (noise.size() > 64 || fill.size() > 64) throw std::invalid_argument("augmentation knows up to 64 channels");
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const LayerRow& r = layers[i];
+      if (r.size() != 12) throw std::invalid_argument("a layer has 12 numbers");
+      plan_.layers.push_back({(wz::Op)r[0], {(int)r[1], (int)r[2], (int)r[3]}, {(int)r[4], (int)r[5], (int)r[6]},
+                              (int)r[7], (int)r[8], (int)r[9], rates[i], (int)r[10], r[11]});
+    }
+    plan_.input = plan_.layers[0].in;
+    plan_.flat = flat, plan_.n_params = n_params, plan_.loss = (wz::Loss)loss;
+    plan_.norm_eps = (float)std::get<0>(constants), plan_.norm_momentum = (float)std::get<1>(constants);
+    plan_.leaky_slope = (float)std::get<2>(constants);
+    wz::Augmentation& a = plan_.augmentation;
+    a.shift = std::get<0>(moves), a.crop = std::get<1>(moves), a.flip = std::get<2>(moves);
+    a.n_noise = (int)noise.size(), a.n_fill = (int)fill.size();
+    for (size_t i = 0; i < noise.size(); ++i) a.noise[i] = noise[i];
+    a.fill[0] = 0;
+    for (size_t i = 0; i < fill.size(); ++i) a.fill[i] = (float)fill[i];
+    wz::Make make = wz::factory(path);
+    if (!make) throw std::invalid_argument("this CPU has no path '" + path + "'");
+    engine_.reset(make(plan_));
+  }
+
+  void advance(InOut<float> weights, InOut<float> slot1, InOut<float> slot2, In<float> pool, int64_t first_step,
+               In<int64_t> batch_sizes, In<int32_t> rows, In<int32_t> targets, std::vector<In<double>> rates,
+               In<uint8_t> active, In<int32_t> kind, In<uint8_t> nesterov, std::vector<In<double>> settings,
+               In<double> dropout_rate, In<uint64_t> dropout_key, In<uint64_t> augment_key, InOut<float> losses) {
+    wz::Window w{};
+    const size_t P = (size_t)plan_.n_params, M = weights.shape(0), T = batch_sizes.shape(0), n = rows.shape(1);
+    const size_t units = (size_t)plan_.input.units();
+    w.n_models = (int64_t)M, w.n_steps = (int64_t)T, w.n_examples = (int64_t)n;
+    w.weights = checked(weights, {M, P}, "weights");
+    w.slot1 = checked(slot1, {M, P}, "slot1"), w.slot2 = checked(slot2, {M, P}, "slot2");
+    w.pool = checked(pool, {pool.shape(0), units}, "pool");
+    w.first_step = first_step;
+    w.batch_sizes = checked(batch_sizes, {T}, "batch_sizes");
+    w.rows = checked(rows, {M, n}, "rows"), w.targets = checked(targets, {M, n}, "targets");
+    if (rates.size() != 3 || settings.size() != 7) throw std::invalid_argument("3 rates and 7 settings are needed");
+    w.lr = checked(rates[0], {M, T}, "lr"), w.bias1 = checked(rates[1], {M, T}, "bias1");
+    w.bias2 = checked(rates[2], {M, T}, "bias2");
+    w.active = checked(active, {M}, "active");
+    wz::Optimizers& o = w.optimizers;
+    o.kind = checked(kind, {M}, "kind"), o.nesterov = checked(nesterov, {M}, "nesterov");
+    const double** fields[7] = {&o.momentum, &o.beta1, &o.beta2, &o.eps, &o.alpha, &o.weight_decay, &o.clip_norm};
+    for (int i = 0; i < 7; ++i) *fields[i] = checked(settings[(size_t)i], {M}, "an optimizer's setting");
+    w.dropout_rate = checked(dropout_rate, {M}, "dropout_rate");
+    w.dropout_key = reinterpret_cast<const wz::Key*>(checked(dropout_key, {M, 2}, "dropout_key"));
+    w.augment_key = reinterpret_cast<const wz::Key*>(checked(augment_key, {M, 2}, "augment_key"));
+    w.losses = checked(losses, {M, T}, "losses");
+    int64_t total = 0;
+    for (size_t t = 0; t < T; ++t) {
+      if (w.batch_sizes[t] < 1) throw std::invalid_argument("a batch needs an example");
+      total += w.batch_sizes[t];
+    }
+    if (total > (int64_t)n) throw std::invalid_argument("more examples in batches than rows");
+    for (size_t m = 0; m < M; ++m) {
+      if (!w.active[m]) continue;
+      within(w.rows + m * n, (size_t)total, (int64_t)pool.shape(0), "rows");
+      within(w.targets + m * n, (size_t)total, plan_.layers.back().out.c, "targets");
+    }
+    call([&](wz::Stop stop, void* context) { return engine_->advance(w, stop, context); });
+  }
+
+  void evaluate(In<float> weights, In<float> images, nb::object rows, InOut<float> logits) {
+    wz::Evaluation e{};
+    const size_t P = (size_t)plan_.n_params, M = weights.shape(0), units = (size_t)plan_.input.units();
+    const size_t C = (size_t)plan_.layers.back().out.c;
+    e.n_models = (int64_t)M;
+    e.weights = checked(weights, {M, P}, "weights");
+    e.images = checked(images, {images.shape(0), units}, "images");
+    e.n_shown = (int64_t)images.shape(0);
+    In<int32_t> table;
+    if (!rows.is_none()) {
+      table = nb::cast<In<int32_t>>(rows);
+      e.rows = checked(table, {M, table.shape(1)}, "rows");
+      e.n_shown = (int64_t)table.shape(1);
+      within(e.rows, M * table.shape(1), (int64_t)images.shape(0), "rows");
+    }
+    e.logits = checked(logits, {M, (size_t)e.n_shown, C}, "logits");
+    call([&](wz::Stop stop, void* context) { return engine_->evaluate(e, stop, context); });
+  }
+
+ private:
+  template <class F>
+  void call(F f) {
+    Signals signals;
+    {
+      nb::gil_scoped_release unlocked;
+      f(&Signals::check, &signals);
+    }
+    if (signals.raised) throw nb::python_error();
+  }
+
+  wz::Plan plan_;
+  std::unique_ptr<wz::Engine> engine_;
+};
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.def("paths", &wz::usable_paths, "Names of the builds this CPU can run, best first.");
+  m.def("philox", [](uint64_t k0, uint64_t k1, uint64_t i, uint64_t a, uint64_t b, uint64_t c) {
+    uint64_t out[4];
+    wz::philox(wz::Key{{k0, k1}}, i, a, b, c, out);
+    return std::vector<uint64_t>(out, out + 4);
+  }, "Block i of a stream: four words.");
+  m.def("normals", [](In<uint64_t> words, InOut<double> out) {
+    const uint64_t* from = checked(words, {out.shape(0)}, "words");
+    for (size_t i = 0; i < out.shape(0); ++i) out.data()[i] = wz::normal(from[i]);
+  }, "Standard normals of raw words.");
+  m.def("dropout_bits", [](uint64_t k0, uint64_t k1, uint32_t threshold, uint64_t step, uint64_t layer, int64_t first,
+                           InOut<uint8_t> bits) {
+    std::vector<uint16_t> fields(bits.shape(0) + 16);
+    wz::dropout_bits(wz::Key{{k0, k1}}, threshold, step, layer, first, (int64_t)bits.shape(0), fields.data(), bits.data());
+  }, "Fills one byte per unit: bit k is set where the unit of sample first + k stays.");
+  nb::class_<Kernels>(m, "Kernels")
+      .def(nb::init<const std::string&, const std::vector<LayerRow>&, const std::vector<double>&, bool, int64_t, int,
+                    std::tuple<double, double, double>, std::tuple<int, int, bool>, const std::vector<double>&,
+                    const std::vector<double>&>())
+      .def("advance", &Kernels::advance)
+      .def("evaluate", &Kernels::evaluate, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+}
