@@ -50,8 +50,20 @@ def _engines() -> str:
         "\n".join(rows)
         + f"\n\n`python benchmarks/engines.py`: {r['engine']} ({r['path']}) against torch {r['torch']}, "
         f"{r['cpu']}; medians [least, most] of n = {n} interleaved rounds, process CPU time, one thread each, Adam, cohorts "
-        f"of 16, on a shared machine; of sgemm: {r['training'][0]['n_shares']} windows of 0.2 s that take turns with it, in parentheses the fastest window of either. Evaluation of 10,000 images: {evaluation}. {_widths(r['widths'])}\n"
+        f"of 16, on a shared machine; of sgemm: {r['training'][0]['n_shares']} windows of 0.2 s that take turns with it, in parentheses the fastest window of either. Evaluation of 10,000 images: {evaluation}. {_bounds()}{_widths(r['widths'])}\n"
     )
+
+
+def _bounds() -> str:
+    """How near the convolutions of the small CNNs come to what one core can multiply and add."""
+    r = _result("bounds")
+    if r is None:
+        return ""
+    parts = []
+    for x in r["found"]:
+        step, alone, sgemm = (x[f"{k}_gflops"] / x["peak_gflops"] for k in ("native", "alone", "sgemm"))
+        parts.append(f"{x['workload']} {step:.0%}, its convolutions alone {alone:.0%}, sgemm {sgemm:.0%}")
+    return f"Undisturbed, of the multiply-adds of one core: {'; '.join(parts)} (`python benchmarks/bounds.py`). "
 
 
 def _widths(found: list[dict[str, Any]]) -> str:
