@@ -5,7 +5,6 @@
 // loop, then of each layer forward, by weights and, if onward, by inputs.
 #include <chrono>
 #include <cstdio>
-#include <memory>
 #include <random>
 
 #include "node.h"

@@ -39,13 +39,6 @@ struct Cell {
   ptrdiff_t src, dst, run, first, skip;
 };
 
-WZ_INLINE const v8& at_byte(const v8* base, ptrdiff_t offset) {
-  return *reinterpret_cast<const v8*>(reinterpret_cast<const char*>(base) + offset);
-}
-WZ_INLINE v8& at_byte(v8* base, ptrdiff_t offset) {
-  return *reinterpret_cast<v8*>(reinterpret_cast<char*>(base) + offset);
-}
-
 // acc[o][x] += a(o) · b(x): the fewer operands stay in registers, the others pass through one.
 template <int O, int X, class A, class B>
 WZ_INLINE void accumulate(v8 (&acc)[O][X], A a, B b) {

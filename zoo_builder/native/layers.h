@@ -128,9 +128,7 @@ inline void activate_backward(Op op, float slope, const Geometry& gx, const v8* 
 inline void apply_dropout(const Geometry& from, const v8* x, const Geometry& to, v8* y, const uint8_t* bits, float scale) {
   const v8 factor = splat(scale);
   over_runs(from, to, [&](ptrdiff_t a, ptrdiff_t b, int n) {
-    for (int i = 0; i < n; ++i) {
-      y[b + i] = keep(lane_mask(*bits++), factor) * x[a + i];
-    }
+    for (int i = 0; i < n; ++i) y[b + i] = keep(lane_mask(*bits++), factor) * x[a + i];
   });
 }
 
@@ -149,6 +147,10 @@ inline Range met(int n, int start, int step, Span x, int size) {
   return {std::min(first, n), std::max(0, end - first)};
 }
 
+struct Group {
+  int cells, width;
+};
+
 // One use of the `contract` kernel over a grid of rows, with its weights packed block by block.
 // Taps go by kernel row, channel, kernel column. Those that meet only the halo are left out:
 // whole kernel rows for a row of the output, kernel columns for a span of it.
@@ -156,7 +158,7 @@ struct Contraction {
   std::vector<int32_t> taps, weight_at;  // offset in the source (bytes) of each run; of w[o = 0] (floats) of each tap
   std::vector<Range> row_taps;           // runs for each row of the output
   std::vector<Cell> cells;               // of each span of x that any tap meets
-  std::vector<Span> groups;              // of cells of equal size
+  std::vector<Group> groups;             // of neighbouring cells as wide as each other
   std::vector<Span> untouched;           // spans of x that no tap meets
   ptrdiff_t weight_o = 0;                // from one output's weight to the next's
   int n_o = 0, n_x = 0, rows = 1, run_taps = 1;
@@ -194,9 +196,9 @@ struct Contraction {
     for (const Span& o : blocks.o) {
       const float* weights = packed + (size_t)o.start * weight_at.size() + (size_t)of_row.first * (size_t)run_taps * (size_t)o.size;
       const Cell* cell = cells.data();
-      for (const Span& g : groups) {
-        table[o.size - 1][g.size - 1](c, cell, cell + g.start, s, weights, bias ? bias + o.start : zeros, d + o.start * dst_o);
-        cell += g.start;
+      for (const Group& g : groups) {
+        table[o.size - 1][g.width - 1](c, cell, cell + g.cells, s, weights, bias ? bias + o.start : zeros, d + o.start * dst_o);
+        cell += g.cells;
       }
     }
   }
@@ -221,8 +223,8 @@ struct Contraction {
         continue;
       }
       cells.push_back({(x.start * src_x + taps_met.first) * B, x.start * dst_x * B, taps_met.count * B, taps_met.first, run_taps - taps_met.count});
-      if (groups.empty() || groups.back().size != x.size) groups.push_back({0, x.size});
-      ++groups.back().start;
+      if (groups.empty() || groups.back().width != x.size) groups.push_back({0, x.size});
+      ++groups.back().cells;
     }
   }
 };
