@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 ARGS ?=
-NATIVE := $(wildcard zoo_builder/native/*.cpp zoo_builder/native/*.h) CMakeLists.txt
+NATIVE := $(wildcard zoo_datasets/networks/native/*.cpp zoo_datasets/networks/native/*.h) CMakeLists.txt
 
 .PHONY: zoo test lint
 

@@ -1,6 +1,6 @@
 """What bounds the native engine on the small CNNs: each convolution alone against the multiply-adds of one core.
 
-In:  this machine's C++ compiler and `zoo_builder/native/`.
+In:  this machine's C++ compiler and `zoo_datasets/networks/native/`.
 Out: a table on stdout and `benchmarks/results/bounds.json`.
 
 Fastest of many runs on either side, so that other work on the machine counts for neither: what a quiet machine
@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         program = pathlib.Path(folder) / "bounds"
         compiler = os.environ.get("CXX", "g++")
-        include = HERE.parent / "zoo_builder" / "native"
+        include = HERE.parent / "zoo_datasets" / "networks" / "native"
         subprocess.run([compiler, *FLAGS, f"-I{include}", HERE / "bounds.cpp", "-o", program], check=True)
         found = [bounds(WORKLOADS[name], program) for name in args.workloads.split(",")]
     for r in found:

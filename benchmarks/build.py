@@ -25,10 +25,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from zoo_builder import grid, plan, worker
-from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.inputs import data_of, initial_weights
-from zoo_builder.runs import Run
-from zoo_datasets import modules, sources
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.runs import Run
+from zoo_builder.training.inputs import data_of, initial_weights
+from zoo_datasets import sources
+from zoo_datasets.networks import modules
 
 HERE = Path(__file__).parent
 RULES = {

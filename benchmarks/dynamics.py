@@ -25,8 +25,8 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from zoo_datasets import cli
-from zoo_datasets.analysis import dynamics, guidance, readings
-from zoo_datasets.analysis.cubes import Cubes
+from zoo_datasets.analysis.dynamics import guidance, readings, run
+from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.report import versions
 from zoo_datasets.zoo import open_zoo
 
@@ -109,7 +109,7 @@ def known(out: Path, zoo: Path) -> bool:
     numbers = json.loads((out / "numbers.json").read_text())
     digests = json.loads((zoo / "manifest.json").read_text())["digests"]
     parser = argparse.ArgumentParser()
-    dynamics.arguments(parser)
+    run.arguments(parser)
     default = vars(parser.parse_args([])) | {"seed": 0}
     return numbers["zoos"][0]["digests"] == digests and all(default[k] == v for k, v in numbers["settings"].items())
 

@@ -30,8 +30,12 @@ import torch.nn.functional as F
 
 from zoo_builder.engines.contract import ADAM, Augmentation, Job, Optimizers, Window
 from zoo_builder.engines.native import VERSION, NativeBackend
-from zoo_datasets import kernels, models, streams
-from zoo_datasets.modules import Network
+from zoo_datasets.core import streams
+from zoo_datasets.networks import kernels
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.initialization import initialize
+from zoo_datasets.networks.layers import PRESETS, build_architecture
+from zoo_datasets.networks.modules import Network
 
 POOL = 10_000  # images, as in a training set that no cache holds
 LR = 1e-3
@@ -50,8 +54,8 @@ class Workload:
     classes: int = 10
 
     @property
-    def architecture(self) -> models.Architecture:
-        return models.build(self.layers, self.shape, self.classes, "relu")
+    def architecture(self) -> Architecture:
+        return build_architecture(self.layers, self.shape, self.classes, "relu")
 
     @property
     def flop(self) -> int:
@@ -77,7 +81,7 @@ def _pooled(channels: int) -> list:
 WORKLOADS = {
     w.name: w
     for w in (
-        Workload("W1", "CNN of Model Zoos, 2,464 parameters", [x for x in models.PRESETS["small-cnn"] if x != "dropout"], (1, 28, 28), 32),
+        Workload("W1", "CNN of Model Zoos, 2,464 parameters", [x for x in PRESETS["small-cnn"] if x != "dropout"], (1, 28, 28), 32),
         Workload("W2", "CNN of the Small CNN Zoo, 4,970 parameters", "small-cnn-gap", (1, 28, 28), 64),
         Workload("W3", "MLP 784-32-32-10", ["flatten", {"linear": 32}, "activation", {"linear": 32}, "activation", {"linear": "classes"}], (1, 28, 28), 64),
         Workload("W5", "CNN 16-32-64, fc 128, on 32×32×3", [*_pooled(16), *_pooled(32), *_pooled(64), "flatten", {"linear": 128}, "activation", {"linear": "classes"}], (3, 32, 32), 64),
@@ -93,7 +97,7 @@ def job_of(w: Workload, n_models: int, pool: np.ndarray) -> Job:
     """A cohort under Adam, every model with its own weights."""
     a = w.architecture
     vector = lambda x: np.full(n_models, float(x))  # noqa: E731
-    initial = np.stack([models.initialize(a, streams.stream_key([w.name, m]), "uniform") for m in range(n_models)])
+    initial = np.stack([initialize(a, streams.stream_key([w.name, m]), "uniform") for m in range(n_models)])
     optimizers = Optimizers(
         np.full(n_models, ADAM, np.int32), vector(0), np.zeros(n_models, bool), vector(0.9), vector(0.999), vector(1e-8),
         vector(0.99), vector(0), vector(math.inf),

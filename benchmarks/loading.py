@@ -34,9 +34,17 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
 
-from zoo_datasets import evaluate, files, models, modules, open_zoo, shards, weights
-from zoo_datasets.forward import Forward
+from zoo_datasets import evaluate, open_zoo, weights
+from zoo_datasets.core import files
+from zoo_datasets.format import shards
+from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.loaders import WeightsStream
+from zoo_datasets.networks import modules
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.forward import Forward
+from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.networks.layout import layout_json
+from zoo_datasets.networks.logits import logits_of
 
 BATCH = 64
 STEPS = 5  # snapshots of each model
@@ -50,10 +58,10 @@ GOALS = {
 
 
 def synthetic(
-    root: pathlib.Path, name: str, n: int, architecture: models.Architecture | None, n_shards: int = 3
+    root: pathlib.Path, name: str, n: int, architecture: Architecture | None, n_shards: int = 3
 ) -> pathlib.Path:
     """A zoo of `n` snapshots with random columns and weights; without an architecture, no shards."""
-    paths = files.ZooPaths(root / name)
+    paths = ZooPaths(root / name)
     rng = np.random.default_rng(0)
     n_models = n // STEPS
     cut = np.cumsum([0, *(round(n_models * f) for f in PARTS.values())])
@@ -109,7 +117,7 @@ def synthetic(
         "axes": {k: sorted(map(str, set(v.tolist()))) for k, v in levels.items()}, "factors": list(levels), "inline_weights": False,
         "counts": {c: dict(zip(PARTS, (np.diff(cut) * k).tolist(), strict=True)) for c, k in (("models", 1), ("snapshots", STEPS))},
         "digests": {"weights": "0"}, "architectures": {}, "sources": [],
-        "layouts": {layout: models.layout_json(architecture.layout)} if architecture else {},
+        "layouts": {layout: layout_json(architecture.layout)} if architecture else {},
         "files": [files.record(paths.root, p) for p in sorted(paths.root.rglob("*.*")) if p.is_file()],
     }  # fmt: skip
     files.write_json(paths.manifest, manifest)
@@ -146,7 +154,7 @@ def after_the_first(batches: Any) -> float:
 
 def reading(scratch: pathlib.Path, n: int, rounds: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Random batches, DataLoader and sequential reads of n snapshots of 2,464 values."""
-    architecture = models.build("small-cnn", (1, 28, 28), 10)
+    architecture = build_architecture("small-cnn", (1, 28, 28), 10)
     width = architecture.n_params
     zoo = open_zoo(synthetic(scratch, "three", n, architecture))
     forty = open_zoo(synthetic(scratch, "forty", n, architecture, 40))
@@ -268,12 +276,12 @@ def opening(scratch: pathlib.Path, rows: int, rounds: int) -> dict[str, Any]:
 
 def evaluating(activation: str, rounds: int, n_models: int, n_images: int, device: str) -> dict[str, Any]:
     """The 2,464-parameter CNN on shared images: as `zoo.evaluate` does, by torch batched, and a loop over modules."""
-    architecture = models.build("small-cnn", (1, 28, 28), 10, activation)
+    architecture = build_architecture("small-cnn", (1, 28, 28), 10, activation)
     rng = np.random.default_rng(2)
     vectors = (rng.standard_normal((n_models, architecture.n_params)) / 10).astype(np.float32)
     images = torch.from_numpy(rng.standard_normal((n_images, 1, 28, 28)).astype(np.float32)).to(device)
     labels = torch.from_numpy(rng.integers(0, 10, n_images))
-    logits, forward = evaluate.logits_of(architecture, images.cpu().numpy(), device), Forward(architecture, device)
+    logits, forward = logits_of(architecture, images.cpu().numpy(), device), Forward(architecture, device)
     few = max(1, n_models // 8)  # a loop takes as long for each
 
     def ours() -> list[Any]:

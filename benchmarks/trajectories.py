@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_datasets import cli
-from zoo_datasets.analysis.trajectory_pictures import label
+from zoo_datasets.analysis.trajectories.pictures import label
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "trajectories.json"

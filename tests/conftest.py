@@ -130,7 +130,7 @@ def run_builder(environment: dict[str, str], tmp_path: Path) -> Callable[..., En
 def _forks() -> Any:
     """A server whose children have the builder imported: a new process in milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    engine = ["torch"] if importlib.util.find_spec("zoo_datasets._kernels") is None else []
+    engine = ["torch"] if importlib.util.find_spec("zoo_datasets.networks._kernels") is None else []
     context.set_forkserver_preload(
         ["zoo_builder.cli", "zoo_builder.build", "zoo_builder.plan", "sklearn.datasets", *engine]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hub_server import NAME, QUIET, LoopbackHub, tree_of
 
-from zoo_datasets import remote
+from zoo_datasets.hub import remote
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def dressed(tiny_dressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def tiny_dressed(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from zoo_datasets import hub, publish
+    from zoo_datasets.hub import lookup, publish
 
     folder = Path(shutil.copytree(tiny_zoo, tmp_path_factory.mktemp("dressed") / "tiny", ignore=lambda *_: [".build"]))
-    publish.dress(hub.locate(folder), NAME)
+    publish.dress(lookup.locate(folder), NAME)
     return folder
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo_builder import build, grid, plan, seal
-from zoo_datasets import files
+from zoo_builder import build, grid, plan
+from zoo_builder.sealing import seal
+from zoo_datasets.core import files
 from zoo_datasets.zoo import Zoo, open_zoo
 
 # Three architectures of two layouts (relu and tanh share one), batch norm and convolution among them.

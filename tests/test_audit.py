@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo_datasets import audit, split_files, streams
+from zoo_datasets import audit, split_files
+from zoo_datasets.core import streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
 
 SIDES = ("train", "validation", "test")

@@ -19,10 +19,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from zoo_builder import build as build_module
-from zoo_builder import executor, faults, grid, plan, worker
+from zoo_builder import executor, grid, plan, worker
 from zoo_builder.build import Progress, build
-from zoo_datasets import files
+from zoo_builder.sealing import faults
+from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError
+from zoo_datasets.format.paths import SPLITS, ZooPaths
 
 MOST_S = 240  # ends what hangs; no promise about time
 Tree = Callable[[Path], dict[str, str]]
@@ -81,8 +83,8 @@ def test_the_manifest_names_every_other_file_but_the_card(tiny_zoo: Path, tree_h
 
 
 def test_rows_lie_in_plan_order_within_their_split(tiny_plan: plan.Plan, tiny_zoo: Path) -> None:
-    paths = files.ZooPaths(tiny_zoo)
-    for split in files.SPLITS:
+    paths = ZooPaths(tiny_zoo)
+    for split in SPLITS:
         ids = [r.id for r in tiny_plan.runs if r.split == split]
         assert pq.read_table(paths.table("models", split))["model_id"].to_pylist() == ids
         rows = pq.read_table(paths.table("snapshots", split)).to_pylist()
@@ -266,7 +268,7 @@ def test_damage_is_found_set_aside_and_trained_again(
 
 
 def test_damaged_commits_are_kept_until_the_zoo_is_sealed(tiny_plan: plan.Plan, half_built: Path) -> None:
-    paths = files.ZooPaths(half_built)
+    paths = ZooPaths(half_built)
     broken = sorted(paths.commits.glob("*.json"))[0]
     broken.write_text("half a comm")
     cohort = next(c for c in tiny_plan.cohorts if c.id == broken.stem)
@@ -278,7 +280,7 @@ def test_damaged_commits_are_kept_until_the_zoo_is_sealed(tiny_plan: plan.Plan, 
 def test_a_new_attempt_forgets_the_failures_of_the_last(
     tiny_plan: plan.Plan, half_built: Path, weak_disk: Callable[[int, int], None]
 ) -> None:
-    paths = files.ZooPaths(half_built)
+    paths = ZooPaths(half_built)
     files.write_json(paths.failed / "old.json", {})
     weak_disk(2, errno.ENOSPC)  # after the recipe, and before anything that would clean up after a success
     with pytest.raises(BuildError, match="No space left"):
@@ -353,7 +355,7 @@ def test_a_full_disk_ends_the_training_of_more(tiny_plan: plan.Plan, tmp_path: P
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(BuildError, match="No space left on device"):
-        drive(tiny_plan, files.ZooPaths(tmp_path), full)
+        drive(tiny_plan, ZooPaths(tmp_path), full)
     assert tried == [c.id for c in tiny_plan.cohorts[:1]]
 
 
@@ -419,7 +421,7 @@ def test_a_full_and_a_read_only_disk_say_so_and_more_space_is_enough(
 # ── a cohort that fails ──
 
 
-def drive(planned: plan.Plan, paths: files.ZooPaths, work: executor.Work) -> dict[str, Any]:
+def drive(planned: plan.Plan, paths: ZooPaths, work: executor.Work) -> dict[str, Any]:
     """Trains every cohort of a plan with that work function, in this process."""
     records: dict[str, Any] = {}
     paths.build.mkdir(parents=True, exist_ok=True)
@@ -442,7 +444,7 @@ def test_a_failing_cohort_is_recorded_and_the_others_go_on(
             raise error
         return worker.train_cohort(task, shared)
 
-    paths = files.ZooPaths(tmp_path / "zoo")
+    paths = ZooPaths(tmp_path / "zoo")
     with pytest.raises(BuildError, match=r"1 of 4 cohorts failed \(4 models\)\. Tracebacks are in .*failed"):
         drive(tiny_plan, paths, work)
     (failure,) = paths.failed.iterdir()
@@ -494,7 +496,7 @@ def test_only_what_the_build_wrote_is_sealed(tiny_plan: Any, tmp_path: Path) -> 
 
 
 def test_a_clean_up_that_was_killed_is_finished_by_the_next_call(tiny_plan: Any, tiny_copy: Path) -> None:
-    paths = files.ZooPaths(tiny_copy)
+    paths = ZooPaths(tiny_copy)
     paths.parts.mkdir(parents=True)
     (paths.parts / "left").write_bytes(b"x")
     files.write_json(paths.recipe, tiny_plan.identity)

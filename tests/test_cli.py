@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from zoo_builder import cli, plan
 from zoo_builder.build import build
-from zoo_datasets import files
+from zoo_datasets.format.paths import ZooPaths
 
 MOST_S = 240  # ends what hangs; no promise about time
 Tree = Callable[[Path], dict[str, str]]
@@ -152,7 +152,7 @@ def test_without_a_terminal_a_quiet_build_says_nothing_but_the_result(
     )
     assert loaded.returncode == 0, loaded.stderr
     shape, mean = re.fullmatch(r"\((\d+, \d+)\) (0\.\d+)\n", loaded.stdout).groups()  # type: ignore[union-attr]
-    table = pq.read_table(files.ZooPaths(tiny_zoo).table("models", "train"))
+    table = pq.read_table(ZooPaths(tiny_zoo).table("models", "train"))
     assert shape == f"{len(table)}, {table['n_params'][0]}"
     assert float(mean) == pytest.approx(np.mean(table["test_accuracy"].to_numpy()), abs=1e-6)
 
@@ -296,7 +296,7 @@ def test_status_and_verify_of_a_sealed_zoo_exit_0(command: Callable[..., Any], t
 
 
 def test_verify_of_a_damaged_zoo_is_exit_1(command: Callable[..., Any], tiny_copy: Path) -> None:
-    shard = files.ZooPaths(tiny_copy).shard("train")
+    shard = ZooPaths(tiny_copy).shard("train")
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(bytes(data))
@@ -355,6 +355,6 @@ def test_load_dataset_gives_the_real_weights_and_never_those_of_an_older_zoo(
                 assert hashlib.sha256(shards[shard][tensor][row].tobytes()).hexdigest() == sha
                 last[model] = sha
             assert rows["models"] == [[m, sha] for m, sha in last.items()]
-            table = pq.read_table(files.ZooPaths(zoo).table("snapshots", split))
+            table = pq.read_table(ZooPaths(zoo).table("snapshots", split))
             assert [r[:2] for r in rows["snapshots"]] == [[r["model_id"], r["step"]] for r in table.to_pylist()]
     assert found[0] != found[1]

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from zoo_builder import faults, grid, plan
+from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import files
+from zoo_builder.sealing import faults
+from zoo_datasets.core import files
 
 MOST_S = 240  # ends what hangs; no promise about time
 Tree = Callable[[Path], dict[str, str]]

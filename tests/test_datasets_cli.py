@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hub_server import NAME, LoopbackHub, tree_of
 
-from zoo_datasets import cli, hub, publish, split_files
+from zoo_datasets import cli, split_files
+from zoo_datasets.hub import lookup
 from zoo_datasets.zoo import open_zoo
 
 pytest_plugins = ("hub_fixtures",)
@@ -31,7 +32,7 @@ def test_every_verb_has_help(verb: str, capsys: Said) -> None:
 
 def test_it_runs_as_a_module_and_an_unknown_verb_is_a_mistake() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "zoo_datasets", "frobnicate"], cwd=Path(hub.__file__).parents[1], capture_output=True,
+        [sys.executable, "-m", "zoo_datasets", "frobnicate"], cwd=Path(lookup.__file__).parents[2], capture_output=True,
         text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
@@ -132,6 +133,6 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: Sai
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(publish, "download", interrupted)
+    monkeypatch.setattr(download, "download", interrupted)
     assert cli.main(["download", NAME]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from zoo_builder import build, grid, plan
-from zoo_datasets import evaluate, kernels, models, modules, scoring, sources
+from zoo_datasets import evaluate, sources
 from zoo_datasets.errors import ZooError, ZooNotFoundError
-from zoo_datasets.forward import Forward
+from zoo_datasets.networks import kernels, modules, scoring
+from zoo_datasets.networks.architecture import ACTIVATIONS, Architecture
+from zoo_datasets.networks.forward import Forward
+from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.zoo import Zoo, open_zoo
 
 pytest_plugins = ("reader_fixtures",)
@@ -32,10 +35,10 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
-def networks(case: str, activation: str) -> tuple[models.Architecture, np.ndarray, torch.Tensor, torch.Tensor]:
+def networks(case: str, activation: str) -> tuple[Architecture, np.ndarray, torch.Tensor, torch.Tensor]:
     """An architecture, vectors of three models, seven images, and the logits of their modules."""
     layers, shape = CASES[case]
-    architecture = models.build(layers, shape, 5, activation)
+    architecture = build_architecture(layers, shape, 5, activation)
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((3, architecture.n_params)).astype(np.float32) * 0.3
     for e in architecture.layout:
@@ -47,7 +50,7 @@ def networks(case: str, activation: str) -> tuple[models.Architecture, np.ndarra
     return architecture, vectors, images, wanted
 
 
-@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", CASES)
 def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> None:
     architecture, vectors, images, wanted = networks(case, activation)
@@ -57,7 +60,7 @@ def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> 
 
 
 @pytest.mark.skipif(kernels.available() is not None, reason="the C++ kernels cannot run here")
-@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", [c for c in CASES if c not in ("sequence", "rows")])
 def test_logits_of_kernels_are_those_of_the_modules(case: str, activation: str) -> None:
     architecture, vectors, images, wanted = networks(case, activation)
@@ -66,7 +69,7 @@ def test_logits_of_kernels_are_those_of_the_modules(case: str, activation: str) 
 
 
 def test_tanh_is_within_three_tenths_of_a_millionth() -> None:
-    from zoo_datasets.forward import ELEMENTWISE
+    from zoo_datasets.networks.forward import ELEMENTWISE
 
     x = torch.cat([torch.linspace(-20, 20, 100_001), torch.tensor([float("inf"), -float("inf"), float("nan")])])
     found, wanted = ELEMENTWISE["tanh"](x), torch.tanh(x.double())

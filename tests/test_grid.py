@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from zoo_builder import document, grid, recipe_yaml, runs, settings
+from zoo_builder import grid
+from zoo_builder.planning import runs
+from zoo_builder.recipe import document, recipe_yaml, settings
 from zoo_datasets.errors import GridError
 
 Load = Callable[..., grid.Grid]

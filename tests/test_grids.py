@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from zoo_builder import grid, plan, runs
+from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import models, open_zoo
+from zoo_builder.planning import runs
+from zoo_datasets import open_zoo
 from zoo_datasets.errors import GridError
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.layers import build_architecture
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
 # Models of a recipe, and values in a weight vector (those of all its layouts). A continuation
@@ -47,9 +50,9 @@ def n_classes(run: runs.Run) -> int:
     return len(run.subset.classes or ()) if run.subset.relabel else {"iris": 3}.get(run.source.id, 10)
 
 
-def architecture(run: runs.Run) -> models.Architecture:
+def architecture(run: runs.Run) -> Architecture:
     shape = SHAPES[run.source.id] if run.source.resize is None else (1, run.source.resize, run.source.resize)
-    return models.build(run.settings["architecture"], shape, n_classes(run), run.settings["activation"])
+    return build_architecture(run.settings["architecture"], shape, n_classes(run), run.settings["activation"])
 
 
 def test_the_table_above_names_every_recipe() -> None:

@@ -1,4 +1,8 @@
-"""Who may import whom: the rooms of the design, read from the code itself."""
+"""Who may import whom: the rooms of the design, read from the code itself.
+
+A room is a folder of a package, or a file at its top. Every import counts, those inside
+functions and for types alone too; an `__init__` that hands names on is no arrow.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import graphlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,50 +19,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("zoo_datasets", "zoo_builder")
 
-# The floor: what the builder may import of the reader. A module imports what its line says.
-FLOOR = {
-    "errors": "",
-    "exact": "",
-    "files": "errors",
-    "streams": "errors exact",
-    "schema": "errors streams",
-    "models": "errors exact streams schema",
-    "scoring": "exact",
-    "splits": "errors streams",
-    "shards": "errors files",
-    "examples": "errors exact streams",
-    "pictures": "errors",
-    "sources": "errors streams schema pictures examples",
-    "modules": "models",
-    "kernels": "models",
-    "card": "errors files schema",
-    "parquet": "errors",
-    "check": "errors files parquet schema shards splits",
-    "command": "errors card",
+# Folders from the ground up: each imports only folders before it. A new file needs no edit here.
+RANKS = {
+    "zoo_datasets": ("core", "networks", "sources", "format", "reading", "hub", "views", "symmetry", "analysis"),
+    "zoo_builder": ("recipe", "engines", "planning", "training", "sealing"),
 }
-NEEDS_TORCH = {"modules"}
-
-# A module imports only modules above it (of zoo_builder).
-BUILDER = (
-    "recipe_yaml", "settings", "document", "axes", "conflicts", "grid", "lineage", "runs", "engines.contract", "engines", "engines.augment", "cohorts",
-    "engines.devices", "engines.native", "engines.torch_common", "engines.torch_loop",
-    "engines.torch_batched", "engines.inputs", "engines.schedules", "engines.progress",
-    "engines.evaluation", "engines.trainer", "faults", "plan", "parts", "fingerprint", "estimate", "worker",
-    "executor", "seal", "build", "status", "verify", "cli", "__main__",
-)  # fmt: skip
-# The pure modules, more strictly: recipe to cohorts without a look at how anything is trained.
-PURE = {
-    "recipe_yaml": "",
-    "settings": "",
-    "document": "recipe_yaml settings",
-    "axes": "settings document",
-    "conflicts": "settings document axes",
-    "grid": "settings document axes conflicts",
-    "runs": "settings axes grid lineage",
-    "cohorts": "runs grid engines.contract",
-    "engines.contract": "",
-}
-TORCH_ENGINES = {"engines.torch_common", "engines.torch_loop", "engines.torch_batched"}
+# The builder imports core, networks, sources, format and errors of the reader, and nothing else.
+FLOOR = ("errors", "core", "networks", "sources", "format")
+HEAVY = ("torch", "ray", "sklearn")
 
 
 def name_of(path: Path) -> str:
@@ -68,16 +36,17 @@ def name_of(path: Path) -> str:
 
 FILES = {name_of(p): p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+MODULES = [name for name, path in FILES.items() if path.name != "__init__.py"]
 
 
 def is_for_types_alone(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
-def imports(tree: ast.AST, lazy: bool = True) -> Iterator[str]:
-    """Full names that a module imports; without `lazy`, only what importing it runs."""
+def imports(tree: ast.AST, on_import: bool = False) -> Iterator[str]:
+    """Full names that a module imports; with `on_import` only what importing it runs."""
     for node in ast.iter_child_nodes(tree):
-        if is_for_types_alone(node) or (not lazy and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
+        if on_import and (is_for_types_alone(node) or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,75 +55,75 @@ def imports(tree: ast.AST, lazy: bool = True) -> Iterator[str]:
             assert node.module is not None
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                yield full if full in FILES or full in PACKAGES else node.module
+                yield full if full in FILES else node.module
         else:
-            yield from imports(node, lazy)
+            yield from imports(node, on_import)
 
 
-def of(package: str, name: str) -> set[str]:
-    """The modules of a package, without its name, that a module imports."""
-    found = {i for i in imports(TREES[name]) if i == package or i.startswith(package + ".")}
-    return {i.removeprefix(package).lstrip(".") for i in found} - {""}
+def ours(name: str) -> set[str]:
+    """The modules of both packages that a module imports."""
+    return {i for i in imports(TREES[name]) if i in FILES and i not in PACKAGES}
 
 
-def modules(package: str) -> list[str]:
-    return [n.removeprefix(package + ".") for n in FILES if n.startswith(package + ".")]
+def room_of(name: str) -> str:
+    """`zoo_datasets.core` of `zoo_datasets.core.files`; a file at the top is a room of its own."""
+    return ".".join(name.split(".")[:2])
 
 
-def outside(name: str, library: str, lazy: bool = True) -> bool:
-    return any(i.split(".")[0] == library for i in imports(TREES[name], lazy))
+def outside(name: str, library: str, on_import: bool = False) -> bool:
+    return any(i.split(".")[0] == library for i in imports(TREES[name], on_import))
 
 
-def test_every_module_has_a_room() -> None:
-    assert set(FLOOR) <= set(modules("zoo_datasets"))
-    assert sorted(modules("zoo_builder")) == sorted(BUILDER)
-
-
-@pytest.mark.parametrize("module", FLOOR)
-def test_a_module_of_the_floor_imports_what_its_line_says(module: str) -> None:
-    assert of("zoo_datasets", f"zoo_datasets.{module}") <= set(FLOOR[module].split())
-
-
-def test_the_lines_of_the_floor_are_in_order() -> None:
-    above: set[str] = set()
-    for module, allowed in FLOOR.items():
-        assert set(allowed.split()) <= above, module
-        above.add(module)
-
-
-def test_the_reader_never_needs_the_builder() -> None:
-    assert not [n for n in FILES if n.startswith("zoo_datasets") and of("zoo_builder", n)]
-
-
-def test_no_module_imports_itself_through_others() -> None:
-    """Imports that run on import; one inside a function may look back."""
-    graph = {n: {i for i in imports(TREES[n], lazy=False) if i in FILES and i not in PACKAGES} for n in FILES}
+def check_no_circle(graph: Mapping[str, set[str]]) -> None:
     try:
         tuple(graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", BUILDER)
-def test_a_module_of_the_builder_imports_only_modules_above_it(module: str) -> None:
-    name = f"zoo_builder.{module}"
-    above = {*BUILDER[: BUILDER.index(module)]}
-    found = of("zoo_builder", name)
-    assert found <= above
-    if module in PURE:
-        assert found <= set(PURE[module].split())
-    assert of("zoo_datasets", name) <= set(FLOOR)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_has_a_rank(package: str) -> None:
+    folders = {n.split(".")[1] for n in MODULES if n.startswith(package + ".") and n.count(".") > 1}
+    assert folders == set(RANKS[package])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folder_imports_only_folders_before_it(package: str) -> None:
+    ranks = RANKS[package]
+    for name in MODULES:
+        own = name.split(".")
+        if own[0] != package or own[1] not in ranks:
+            continue
+        before = ranks[: ranks.index(own[1]) + 1]
+        rooms = {i.split(".")[1] for i in ours(name) if i.startswith(package + ".")}
+        assert not {r for r in rooms if r in ranks and r not in before}, name
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    check_no_circle({n: {i for i in ours(n) if FILES[i].name != "__init__.py"} for n in MODULES})
+
+
+def test_no_room_imports_itself_through_others() -> None:
+    rooms: dict[str, set[str]] = {}
+    for name in MODULES:
+        rooms.setdefault(room_of(name), set()).update({room_of(i) for i in ours(name)} - {room_of(name)})
+    check_no_circle(rooms)
+
+
+def test_the_builder_stands_on_the_floor_alone() -> None:
+    for name in MODULES:
+        if name.startswith("zoo_builder."):
+            read = {i.split(".")[1] for i in ours(name) if i.startswith("zoo_datasets.")}
+            assert read <= set(FLOOR), name
+
+
+def test_the_reader_never_needs_the_builder() -> None:
+    assert not [n for n in MODULES if n.startswith("zoo_datasets") and outside(n, "zoo_builder")]
 
 
 def test_only_the_executor_imports_ray() -> None:
-    assert [n for n in FILES if outside(n, "ray")] == ["zoo_builder.executor"]
-    assert not outside("zoo_builder.executor", "ray", lazy=False)
-
-
-def test_torch_is_imported_on_top_only_where_networks_are() -> None:
-    found = {n for n in FILES if outside(n, "torch", lazy=False)}
-    assert {n for n in found if n.startswith("zoo_builder.")} == {f"zoo_builder.{m}" for m in TORCH_ENGINES}
-    assert {m for m in FLOOR if f"zoo_datasets.{m}" in found} == NEEDS_TORCH
+    assert [n for n in MODULES if outside(n, "ray")] == ["zoo_builder.executor"]
+    assert not outside("zoo_builder.executor", "ray", on_import=True)
 
 
 def test_nothing_reads_or_writes_pickle() -> None:
@@ -180,12 +149,12 @@ def test_nothing_reads_or_writes_pickle() -> None:
 
 
 def loaded_by(names: list[str]) -> dict[str, list[str]]:
-    """Which of torch, ray and scikit-learn are loaded after each of these imports, one after another."""
+    """Which heavy libraries are loaded after each of these imports, one after another."""
     script = (
         "import importlib, json, sys\n"
         "def heavy(name):\n"
         "    importlib.import_module(name)\n"
-        "    return sorted({'torch', 'ray', 'sklearn'} & set(sys.modules))\n"
+        f"    return sorted(set({HEAVY!r}) & set(sys.modules))\n"
         f"print(json.dumps({{n: heavy(n) for n in {names!r}}}))\n"
     )
     done = subprocess.run(
@@ -201,7 +170,15 @@ def loaded_by(names: list[str]) -> dict[str, list[str]]:
 
 
 def test_the_reader_and_the_recipe_load_neither_torch_nor_ray_nor_sklearn() -> None:
-    floor = [f"zoo_datasets.{m}" for m in FLOOR if m not in NEEDS_TORCH]
-    pure = [f"zoo_builder.{m}" for m in PURE]
-    names = ["zoo_datasets", *floor, *pure]
+    """What a reader and a planner import brings none of them, however many files there are."""
+    light = {"core", "sources", "format", "reading", "hub", "views", "symmetry", "recipe", "planning"}
+    names = [n for n in FILES if n in PACKAGES or (n.count(".") > 1 and n.split(".")[1] in light)]
+    names += ["zoo_datasets.zoo", "zoo_builder.grid", "zoo_builder.engines", "zoo_datasets.networks.architecture"]
     assert loaded_by(names) == {name: [] for name in names}
+
+
+def test_torch_is_imported_on_top_only_where_networks_run() -> None:
+    """Torch takes seconds to import: files that need it say so here by their room."""
+    found = {n for n in MODULES if outside(n, "torch", on_import=True)}
+    rooms = {room_of(n) for n in found}
+    assert rooms <= {"zoo_datasets.networks", "zoo_datasets.evaluate", "zoo_datasets.loaders", "zoo_builder.engines"}

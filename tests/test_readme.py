@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from zoo_builder import grid, settings
-from zoo_datasets import kernels
+from zoo_builder import grid
+from zoo_builder.recipe import settings
+from zoo_datasets.networks import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -10,10 +10,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from zoo_builder import estimate, fingerprint, status, verify
+from zoo_builder import estimate, status, verify
 from zoo_builder.plan import Plan
-from zoo_datasets import check, files, shards
+from zoo_builder.training import fingerprint
+from zoo_datasets.core import files
+from zoo_datasets.core.report import Report
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.format import shards
+from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.paths import ZooPaths
 
 
 def test_a_sealed_zoo_has_no_problems(tiny_zoo: Path) -> None:
@@ -43,7 +48,7 @@ def _resign(root: Path) -> None:
 
 
 def _edit(root: Path, config: str, column: str, change: Callable[[list], list], split: str = "train") -> None:
-    path = files.ZooPaths(root).table(config, split)
+    path = ZooPaths(root).table(config, split)
     table = pq.read_table(path)
     at = table.column_names.index(column)
     values = change(table[column].to_pylist())
@@ -77,7 +82,7 @@ def test_a_stranger_in_the_folder_is_found(tiny_copy: Path) -> None:
 
 
 def test_a_flipped_weight_with_a_fitting_manifest_is_found(tiny_copy: Path) -> None:
-    path = files.ZooPaths(tiny_copy).shard("train")
+    path = ZooPaths(tiny_copy).shard("train")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -86,7 +91,7 @@ def test_a_flipped_weight_with_a_fitting_manifest_is_found(tiny_copy: Path) -> N
 
 
 def test_a_shard_whose_header_lies_is_found(tiny_copy: Path) -> None:
-    path = files.ZooPaths(tiny_copy).shard("train")
+    path = ZooPaths(tiny_copy).shard("train")
     tensors, _ = shards.read_header(path)
     (name, (offset, (n, width))), data = next(iter(tensors.items())), path.read_bytes()
     path.write_bytes(shards.header({name: (n + 1, width)}) + data[offset:])
@@ -120,7 +125,7 @@ def test_an_init_group_in_two_splits_is_found(tiny_copy: Path) -> None:
 
 
 def test_a_parquet_bomb_is_refused_before_it_is_read(tiny_copy: Path) -> None:
-    path = files.ZooPaths(tiny_copy).table("snapshots", "train")
+    path = ZooPaths(tiny_copy).table("snapshots", "train")
     table = pq.read_table(path)
     pq.write_table(table.take([0] * 100_000), path)
     _resign(tiny_copy)
@@ -128,8 +133,8 @@ def test_a_parquet_bomb_is_refused_before_it_is_read(tiny_copy: Path) -> None:
 
 
 def test_a_wrong_key_is_found_by_the_initialization(tiny_zoo: Path) -> None:
-    manifest = check.read_manifest(tiny_zoo)
-    zoo, report = verify._Zoo(tiny_zoo, manifest), check.Report()
+    manifest = read_manifest(tiny_zoo)
+    zoo, report = verify._Zoo(tiny_zoo, manifest), Report()
     row = zoo.rows[0]
     run = zoo.runs[row["model_id"]]
     zoo.runs[row["model_id"]] = type(run)(**{**vars(run), "keys": {**run.keys, "init": "00" * 16}})
@@ -138,7 +143,7 @@ def test_a_wrong_key_is_found_by_the_initialization(tiny_zoo: Path) -> None:
 
 
 def test_rows_that_describe_another_cohort_are_found(tiny_zoo: Path) -> None:
-    zoo, report = verify._Zoo(tiny_zoo, check.read_manifest(tiny_zoo)), check.Report()
+    zoo, report = verify._Zoo(tiny_zoo, read_manifest(tiny_zoo)), Report()
     zoo.rows[0]["engine"] = "torch_loop"
     zoo.cohort(zoo.rows[0]["cohort_id"], report)
     first = sorted((r for r in zoo.rows if r["cohort_id"] == zoo.rows[0]["cohort_id"]), key=lambda r: r["plan_index"])[
@@ -148,7 +153,7 @@ def test_rows_that_describe_another_cohort_are_found(tiny_zoo: Path) -> None:
 
 
 def test_retraining_with_another_source_checksum_is_a_problem(tiny_zoo: Path) -> None:
-    zoo, report = verify._Zoo(tiny_zoo, check.read_manifest(tiny_zoo)), check.Report()
+    zoo, report = verify._Zoo(tiny_zoo, read_manifest(tiny_zoo)), Report()
     for row in zoo.rows:
         row["source_sha256"] = "0" * 64
     zoo.retrain(1, None, report)
@@ -269,12 +274,12 @@ def test_a_recipe_that_is_not_the_receipts_is_refused(receipt: Path) -> None:
 
 
 def test_status_of_a_finished_zoo(tiny_zoo: Path) -> None:
-    assert status.describe(files.ZooPaths(tiny_zoo)) == [f"{tiny_zoo}: finished; 16 models, 48 snapshots, 0 diverged"]
+    assert status.describe(ZooPaths(tiny_zoo)) == [f"{tiny_zoo}: finished; 16 models, 48 snapshots, 0 diverged"]
 
 
 def test_status_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZooNotFoundError, match="holds no zoo and no build"):
-        status.describe(files.ZooPaths(tmp_path))
+        status.describe(ZooPaths(tmp_path))
 
 
 # ── plan ──

@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zoo_datasets
-from zoo_datasets import check, modules
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
+from zoo_datasets.format.tables import read_table
+from zoo_datasets.networks import modules
 from zoo_datasets.zoo import Zoo, open_zoo
 
 pytest_plugins = ("hub_fixtures", "reader_fixtures")
@@ -58,7 +59,7 @@ def test_importing_and_selecting_bring_no_heavy_library(tiny_zoo: Path) -> None:
 
 def test_tables_are_what_the_files_hold(zoo: Zoo) -> None:
     for config, table in (("models", zoo.models), ("snapshots", zoo.snapshots)):
-        stored = check.read_table(zoo.root, dict(zoo.manifest), config)
+        stored = read_table(zoo.root, dict(zoo.manifest), config)
         kept = [n for n in stored.column_names if n != "weights"]
         assert table.equals(stored.select(kept))
 

@@ -23,12 +23,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo_builder import document, executor, parts, seal, worker
-from zoo_builder.cohorts import Cohort
+from zoo_builder import executor, worker
 from zoo_builder.engines import devices
 from zoo_builder.plan import Plan
-from zoo_datasets import files
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.recipe import document
+from zoo_builder.sealing import parts, seal
+from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError, IntegrityError
+from zoo_datasets.format.paths import ZooPaths
 
 log = logging.getLogger("zoo_builder")
 # Errors of a full or read-only disk: retrying would train the cohort again for nothing.
@@ -53,14 +56,14 @@ def build(
     workers: int | None = None,
     checkpoint_every_s: float = worker.CHECKPOINT_EVERY_S,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> files.ZooPaths:
+) -> ZooPaths:
     """Build, or go on building, the zoo of a plan in the folder `out`; its paths when sealed.
 
     `workers` 0 trains in this process; None takes one worker per core (or GPU). Raises
     BuildError where the folder holds another recipe, is locked, the disk is full, cohorts
     failed, or the build was interrupted; the next call goes on.
     """
-    paths = files.ZooPaths(out)
+    paths = ZooPaths(out)
     _refuse_other(paths, planned)
     if paths.manifest.exists() and not paths.recipe.exists():
         log.info("%s is sealed already", out)
@@ -87,7 +90,7 @@ def build(
     return paths
 
 
-def _refuse_other(paths: files.ZooPaths, planned: Plan) -> None:
+def _refuse_other(paths: ZooPaths, planned: Plan) -> None:
     """Raises BuildError where the folder belongs to another recipe: it is never overwritten."""
     try:
         theirs = json.loads(paths.recipe.read_bytes())
@@ -110,7 +113,7 @@ def _refuse_other(paths: files.ZooPaths, planned: Plan) -> None:
         )
 
 
-def _sealed_identity(paths: files.ZooPaths) -> Any:
+def _sealed_identity(paths: ZooPaths) -> Any:
     try:
         return json.loads(paths.manifest.read_bytes())["identity"]
     except (ValueError, KeyError, TypeError):
@@ -120,7 +123,7 @@ def _sealed_identity(paths: files.ZooPaths) -> Any:
 
 
 @contextlib.contextmanager
-def _lock(paths: files.ZooPaths) -> Iterator[None]:
+def _lock(paths: ZooPaths) -> Iterator[None]:
     """Hold the output; the kernel lets go of the lock when the process dies."""
     with paths.lock.open("a+") as file:
         try:
@@ -139,7 +142,7 @@ def _lock(paths: files.ZooPaths) -> Iterator[None]:
         yield
 
 
-def committed(paths: files.ZooPaths, cohort: Cohort) -> parts.Record | None:
+def committed(paths: ZooPaths, cohort: Cohort) -> parts.Record | None:
     """The record of a finished cohort; a damaged one is set aside and counts as missing."""
     try:
         return parts.read_commit(paths, cohort.id)
@@ -150,7 +153,7 @@ def committed(paths: files.ZooPaths, cohort: Cohort) -> parts.Record | None:
 
 
 def _train_missing(
-    paths: files.ZooPaths, planned: Plan, workers: int | None, checkpoint_every_s: float,
+    paths: ZooPaths, planned: Plan, workers: int | None, checkpoint_every_s: float,
     report: Callable[[Progress], None],
 ) -> dict[str, parts.Record]:  # fmt: skip
     """Every cohort's record, in plan order, after training what had none."""
@@ -169,7 +172,7 @@ def _train_missing(
 
 
 def _drive(
-    paths: files.ZooPaths, pool: executor.Executor, missing: list[Cohort], records: dict[str, parts.Record],
+    paths: ZooPaths, pool: executor.Executor, missing: list[Cohort], records: dict[str, parts.Record],
     progress: Progress, checkpoint_every_s: float, report: Callable[[Progress], None], interrupt: _Interrupt,
     parents: str | None = None,
 ) -> None:  # fmt: skip
@@ -214,7 +217,7 @@ def _drive(
         )
 
 
-def _commit(paths: files.ZooPaths, done: worker.Done, records: dict[str, parts.Record]) -> None:
+def _commit(paths: ZooPaths, done: worker.Done, records: dict[str, parts.Record]) -> None:
     parts.commit(paths, done.record)
     records[done.record.cohort_id] = done.record
     paths.checkpoint(done.record.cohort_id).unlink(missing_ok=True)
@@ -227,7 +230,7 @@ def _diverged(record: parts.Record) -> int:
     return sum(m["diverged_step"] is not None for m in record.models)
 
 
-def _record_failure(paths: files.ZooPaths, cohort: Cohort, error: Exception, trace: str) -> None:
+def _record_failure(paths: ZooPaths, cohort: Cohort, error: Exception, trace: str) -> None:
     log.error("cohort %s failed: %s: %s", cohort.id[:16], type(error).__name__, error)
     files.write_json(
         paths.failed / f"{cohort.id}.json",
@@ -236,7 +239,7 @@ def _record_failure(paths: files.ZooPaths, cohort: Cohort, error: Exception, tra
     )  # fmt: skip
 
 
-def _disk_message(paths: files.ZooPaths, error: OSError) -> str:
+def _disk_message(paths: ZooPaths, error: OSError) -> str:
     return (
         f"Cannot write to {paths.root}: {error.strerror}. What was finished is kept; free some space (or make the "
         "folder writable) and run the same command again."
@@ -244,7 +247,7 @@ def _disk_message(paths: files.ZooPaths, error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def _executor(planned: Plan, workers: int | None, paths: files.ZooPaths) -> Iterator[executor.Executor]:
+def _executor(planned: Plan, workers: int | None, paths: ZooPaths) -> Iterator[executor.Executor]:
     obstacle = executor.ray_obstacle() if workers != 0 else None
     if obstacle:
         log.warning("%s, so training runs in this process, one cohort at a time", obstacle)

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo_builder import grid
-from zoo_datasets import command, files
+from zoo_datasets.core import command
 from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError
+from zoo_datasets.format import card
+from zoo_datasets.format.paths import SPLITS, ZooPaths
 
 VERBS = ("build", "plan", "status", "verify")
 log = logging.getLogger("zoo_builder")
@@ -108,7 +110,7 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(paths: files.ZooPaths, seconds: float) -> None:
+def _summary(paths: ZooPaths, seconds: float) -> None:
     import json
 
     manifest = json.loads(paths.manifest.read_bytes())
@@ -116,11 +118,11 @@ def _summary(paths: files.ZooPaths, seconds: float) -> None:
     models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
     size = sum(f["bytes"] for f in manifest["files"])
     print(f"{paths.root}: {models:,} models, {snapshots:,} snapshots, {command.size(size)}, {seconds:.1f} s")
-    print("  " + ", ".join(f"{s} {counts['models'][s]:,}" for s in files.SPLITS if s in counts["models"]), end="")
+    print("  " + ", ".join(f"{s} {counts['models'][s]:,}" for s in SPLITS if s in counts["models"]), end="")
     print(f"; {counts['diverged']:,} diverged" if counts["diverged"] else "")
     zoo = manifest["zoo"]
     where = zoo if paths.root == Path(zoo) else str(paths.root)
-    command.tell_loading(where)
+    command.tell_loading(card.load_lines(where))
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -135,7 +137,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from zoo_builder import status
 
-    for line in status.describe(files.ZooPaths(options.path)):
+    for line in status.describe(ZooPaths(options.path)):
         print(line)
     return 0
 

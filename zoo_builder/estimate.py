@@ -13,12 +13,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zoo_builder import engines, lineage
-from zoo_builder.cohorts import Cohort
-from zoo_builder.engines.inputs import data_of, job_of
-from zoo_builder.engines.schedules import snapshot_steps
-from zoo_builder.engines.trainer import Trainer
+from zoo_builder import engines
 from zoo_builder.plan import Plan
+from zoo_builder.planning import lineage
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.training.inputs import data_of, job_of
+from zoo_builder.training.schedules import snapshot_steps
+from zoo_builder.training.trainer import Trainer
 
 STEPS = 8  # timed, after as many to warm up
 KINDS = 4  # at most so many kinds of cohort are timed; the rest go by the first

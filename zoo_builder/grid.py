@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder import conflicts, settings
-from zoo_builder.axes import Axis, Draw, crossed, sampled
-from zoo_builder.document import Document, read_document
-from zoo_datasets import streams
+from zoo_builder.recipe import conflicts, settings
+from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
+from zoo_builder.recipe.document import Document, read_document
+from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
 
 # Bumped when the same recipe would give other networks: it enters every cohort's id.

@@ -11,11 +11,12 @@ import json
 import logging
 from typing import Any
 
-from zoo_builder import cohorts, engines, lineage, runs
-from zoo_builder.cohorts import Cohort
+from zoo_builder import engines
 from zoo_builder.engines import devices
 from zoo_builder.grid import RECIPE_VERSION, Grid
-from zoo_builder.lineage import Parents
+from zoo_builder.planning import cohorts, lineage, runs
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.lineage import Parents
 from zoo_datasets import sources
 
 log = logging.getLogger("zoo_builder")

@@ -7,14 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo_datasets import check, files
 from zoo_datasets.errors import ZooNotFoundError
+from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.paths import ZooPaths
 
 
-def describe(paths: files.ZooPaths) -> list[str]:
+def describe(paths: ZooPaths) -> list[str]:
     """Lines that say what is done and what is missing. Raises ZooNotFoundError."""
     if paths.manifest.exists():
-        counts = check.read_manifest(paths.root)["counts"]
+        counts = read_manifest(paths.root)["counts"]
         models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
         return [f"{paths.root}: finished; {models:,} models, {snapshots:,} snapshots, {counts['diverged']:,} diverged"]
     try:
@@ -43,7 +44,7 @@ def _commit(path: Path) -> Any:
         return None
 
 
-def _locked(paths: files.ZooPaths) -> bool:
+def _locked(paths: ZooPaths) -> bool:
     try:
         with paths.lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

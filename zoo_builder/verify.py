@@ -16,15 +16,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from zoo_builder import cohorts, fingerprint, grid, lineage, plan, runs, worker
+from zoo_builder import grid, plan, worker
 from zoo_builder.build import build
-from zoo_builder.cohorts import Cohort
 from zoo_builder.engines import devices
-from zoo_builder.engines.inputs import initial_weights
-from zoo_datasets import check, files, kernels, models, shards, sources
-from zoo_datasets.check import Report
+from zoo_builder.planning import cohorts, lineage, runs
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.training import fingerprint
+from zoo_builder.training.inputs import initial_weights
+from zoo_datasets import sources
+from zoo_datasets.core import files
+from zoo_datasets.core.report import Report
 from zoo_datasets.errors import GridError, ZooNotFoundError
+from zoo_datasets.format import check, shards
+from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.paths import ZooPaths
+from zoo_datasets.format.tables import read_table
+from zoo_datasets.networks import kernels
+from zoo_datasets.networks.architecture import Architecture
 
 
 def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
@@ -35,7 +45,7 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
     report = check.check(root)
     if report.problems:
         return report
-    manifest = check.read_manifest(root)
+    manifest = read_manifest(root)
     zoo = _Zoo(root, manifest)
     zoo.initializations(report)
     if retrain:
@@ -55,18 +65,18 @@ class _Zoo:
         }
         self.snapshots: dict[str, list[dict[str, Any]]] = {}
         columns = ["model_id", "step", "shard", "tensor", "row", "weights_sha256", "test_accuracy"]
-        for s in check.read_table(root, manifest, "snapshots", columns).to_pylist():
+        for s in read_table(root, manifest, "snapshots", columns).to_pylist():
             self.snapshots.setdefault(s["model_id"], []).append(s)
 
-    def architecture(self, row: dict[str, Any]) -> models.Architecture:
-        return models.Architecture.from_json(self.manifest["architectures"][row["architecture_id"]])
+    def architecture(self, row: dict[str, Any]) -> Architecture:
+        return Architecture.from_json(self.manifest["architectures"][row["architecture_id"]])
 
     def weights(self, snapshot: dict[str, Any]) -> np.ndarray:
         return shards.open_tensor(files.inside(self.root, snapshot["shard"]), snapshot["tensor"])[snapshot["row"]]
 
     def initializations(self, report: Report) -> None:
         """Step 0 of every model that has one, bitwise: from its key, or its parent's snapshot."""
-        known: dict[str, models.Architecture] = {}
+        known: dict[str, Architecture] = {}
         checked, taken, wrong = 0, 0, []
         for row in self.rows:
             first = self.snapshots[row["model_id"]][0]
@@ -128,7 +138,7 @@ class _Zoo:
         name = str(row["parent_zoo"])
         said = self.manifest["identity"]["document"]["init"]["zoo"]
         places = [Path(name), self.root.absolute().parent.parent / name, Path(said)]
-        return str(next((p for p in places if files.ZooPaths(p).manifest.is_file()), name))
+        return str(next((p for p in places if ZooPaths(p).manifest.is_file()), name))
 
     def _compare(
         self, cohort: Cohort, row: dict[str, Any], source: sources.Source, parents: Path | None, report: Report
@@ -160,8 +170,8 @@ class _Zoo:
 
 def _without_weights(root: Path, manifest: dict[str, Any]) -> pa.Table:
     first = next(e["path"] for e in manifest["files"] if e["path"].startswith("data/models/"))
-    names = [n for n in check.pq.read_schema(root / first).names if n != "weights"]
-    return check.read_table(root, manifest, "models", names)
+    names = [n for n in pq.read_schema(root / first).names if n != "weights"]
+    return read_table(root, manifest, "models", names)
 
 
 def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None, out: str | None = None) -> Report:
@@ -173,7 +183,7 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
         raise ZooNotFoundError(
             f"{folder} has no grid.yaml and manifest.json; name a folder like manifests/weightzoo/digits-mlp."
         )
-    receipt = check.read_manifest(folder)
+    receipt = read_manifest(folder)
     recipe = grid.load(folder / "grid.yaml")
     if recipe.digest != receipt["recipe_sha256"]:
         raise GridError(f"{folder}/grid.yaml is not the recipe of the manifest beside it.")

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo_builder import engines, lineage, parts
-from zoo_builder.cohorts import Cohort
+from zoo_builder import engines
 from zoo_builder.engines import devices
-from zoo_builder.engines.inputs import data_of, job_of
-from zoo_builder.engines.progress import Snapshot
-from zoo_builder.engines.trainer import Trainer
-from zoo_datasets import files, sources
+from zoo_builder.planning import lineage
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.sealing import parts
+from zoo_builder.training.inputs import data_of, job_of
+from zoo_builder.training.progress import Snapshot
+from zoo_builder.training.trainer import Trainer
+from zoo_datasets import sources
+from zoo_datasets.format.paths import ZooPaths
 
 CHECKPOINT_EVERY_S = 60.0  # what a kill can cost; a checkpoint takes milliseconds
 
@@ -46,7 +49,7 @@ def train_cohort(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]
     Raises OSError where the disk is full or read-only.
     """
     started = time.monotonic()
-    cohort, paths = task.cohort, files.ZooPaths(Path(task.out))
+    cohort, paths = task.cohort, ZooPaths(Path(task.out))
     checkpoint = parts.Checkpoint(paths.checkpoint(cohort.id), cohort.id, task.checkpoint_every_s)
     snapshots, results, engine = train(cohort, shared[cohort.runs[0].source], checkpoint, task.parents)
     ids = [r.id for r in cohort.runs]

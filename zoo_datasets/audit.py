@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets import errors, files, metrics, streams
+from zoo_datasets import errors, metrics
+from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
+from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
 
 MOST_EXAMPLES = 5  # of one kind in a report
@@ -116,7 +118,7 @@ def audit(
     codes = np.concatenate(side)
     return Report(
         "stored" if split is None else f"{split.name} v{split.version}", tuple(zoo_name(z) for z in zoos),
-        {s: int((codes == k).sum()) for k, s in enumerate(files.SPLITS) if (codes == k).any()}, int((codes < 0).sum()),
+        {s: int((codes == k).sum()) for k, s in enumerate(SPLITS) if (codes == k).any()}, int((codes < 0).sum()),
         tuple(findings), metadata, note,
     )  # fmt: skip
 
@@ -124,7 +126,7 @@ def audit(
 def _codes_of(zoo: ZooLike, split: Split | None) -> np.ndarray:
     """The side of every model of a zoo as its place in `files.SPLITS`, int8 [models]; −1 without."""
     column = zoo.models["split"].combine_chunks() if split is None else split.column(zoo.models)
-    return _place(column, files.SPLITS).astype(np.int8)
+    return _place(column, SPLITS).astype(np.int8)
 
 
 def _place(values: Any, among: Any) -> np.ndarray:
@@ -324,7 +326,7 @@ def _metadata_alone(
     y = np.concatenate([z.models[target].cast(pa.float64()).to_numpy() for z in zoos])  # null → NaN
     known = np.isfinite(y)
     codes = np.concatenate(list(side))
-    train, test = (known & (codes == files.SPLITS.index(s)) for s in ("train", "test"))
+    train, test = (known & (codes == SPLITS.index(s)) for s in ("train", "test"))
     keys = group_keys(*zoos)
     groups = np.array([keys[i] for z in zoos for i in z.models["model_id"].to_pylist()])
     if train.sum() < 2 or len(set(groups[test])) < 2:

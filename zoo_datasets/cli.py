@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_datasets import card, command, files, hub
 from zoo_datasets.analysis import ANALYSES
+from zoo_datasets.core import command, files
 from zoo_datasets.errors import ZooError, ZooNotFoundError
+from zoo_datasets.format import card
+from zoo_datasets.hub import lookup
+from zoo_datasets.reading.location import Location
 
 log = logging.getLogger("zoo_datasets")
 MOST_DEPTH = 3  # folders below the one listed in which a zoo may lie: owner/name, and one more
@@ -63,11 +66,11 @@ def _analyze_arguments(verb: argparse.ArgumentParser) -> None:
         )
         own.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
         own.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="only warnings and the result")
-        importlib.import_module(f"zoo_datasets.analysis.{name}").arguments(own)
+        importlib.import_module(f"zoo_datasets.analysis.{name}.run").arguments(own)
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    report = importlib.import_module(f"zoo_datasets.analysis.{options.analysis}").run(options)
+    report = importlib.import_module(f"zoo_datasets.analysis.{options.analysis}.run").run(options)
     for path in report.written:
         print(path)
     return 0
@@ -103,12 +106,12 @@ def _check_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from zoo_datasets import check
+    from zoo_datasets.format import check
 
     root = Path(options.path)
     if not root.is_dir():
         raise ZooNotFoundError(f"No folder {root}. `check` reads a zoo on this machine; `download` fetches one.")
-    return command.tell(check.check(hub.locate(root).root))
+    return command.tell(check.check(lookup.locate(root).root))
 
 
 # ── download ──
@@ -121,10 +124,10 @@ def _download_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from zoo_datasets import publish
+    from zoo_datasets.hub.download import download
 
-    name = options.id.removeprefix(hub.REMOTE)
-    folder, moved = publish.download(name, Path(options.dir or name), options.revision)
+    name = options.id.removeprefix(lookup.REMOTE)
+    folder, moved = download(name, Path(options.dir or name), options.revision)
     print(
         f"{folder}: {command.size(moved)} fetched, every file verified" if moved else f"{folder}: already there, whole"
     )
@@ -145,7 +148,7 @@ def _list(options: argparse.Namespace) -> int:
     if where.is_dir():
         rows = [_row(location) for location in _zoos_under(where)]
     elif "/" not in options.where:
-        from zoo_datasets import remote
+        from zoo_datasets.hub import remote
 
         rows = [(name, "", "", "", commit[:12]) for name, commit in remote.zoos_of(options.where)]
     else:
@@ -157,18 +160,18 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _zoos_under(folder: Path) -> Iterator[hub.Location]:
+def _zoos_under(folder: Path) -> Iterator[Location]:
     for depth in range(MOST_DEPTH + 1):
         for path in sorted(folder.glob("/".join([*["*"] * depth, "manifest.json"]))):
             if files.SCRATCH in str(path):
                 continue
             try:
-                yield hub.locate(path.parent)
+                yield lookup.locate(path.parent)
             except ZooError as error:
                 log.warning("%s", error)
 
 
-def _row(location: hub.Location) -> tuple[str, ...]:
+def _row(location: Location) -> tuple[str, ...]:
     counts = location.manifest["counts"]
     models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
     return (
@@ -192,14 +195,14 @@ def _publish_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from zoo_datasets import publish
+    from zoo_datasets.hub import publish
 
     done = publish.publish(
         Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace
     )
     what = f"{len(done.uploaded)} files, {command.size(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
     print(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
-    command.tell_loading(options.id)
+    command.tell_loading(card.load_lines(options.id))
     return 0
 
 
@@ -212,13 +215,13 @@ def _show_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    location = hub.locate(options.zoo, options.revision)
+    location = lookup.locate(options.zoo, options.revision)
     for line in describe(location):
         print(line)
     return 0
 
 
-def describe(location: hub.Location) -> Iterator[str]:
+def describe(location: Location) -> Iterator[str]:
     """A zoo in a few lines: counts, axes and levels, sizes, range of accuracy."""
     manifest = location.manifest
     counts, sizes = manifest["counts"], sorted({_params(entries) for entries in manifest["layouts"].values()})
@@ -243,11 +246,11 @@ def describe(location: hub.Location) -> Iterator[str]:
         yield f"test accuracy: {accuracy[0]:.3f} to {accuracy[-1]:.3f}, median {accuracy[len(accuracy) // 2]:.3f}"
 
 
-def _accuracy(location: hub.Location) -> list[float]:
+def _accuracy(location: Location) -> list[float]:
     import pyarrow as pa
 
-    from zoo_datasets import parquet
     from zoo_datasets.errors import IntegrityError
+    from zoo_datasets.format import parquet
 
     found: list[float] = []
     for entry in location.manifest["files"]:
@@ -265,7 +268,7 @@ def _params(entries: Sequence[Any]) -> int:
     return max((e["offset"] + card.size_of(e) for e in entries), default=0)
 
 
-def _size(location: hub.Location) -> int:
+def _size(location: Location) -> int:
     return sum(f["bytes"] for f in location.manifest["files"])
 
 

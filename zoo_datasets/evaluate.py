@@ -21,13 +21,14 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
-from zoo_datasets import kernels, scoring, sources
+from zoo_datasets import sources
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.forward import Forward
-from zoo_datasets.models import Architecture
-from zoo_datasets.rows import spec_of, subset_of
+from zoo_datasets.networks import scoring
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.logits import logits_of
+from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import Source, SourceSpec, Subset
-from zoo_datasets.zoo import Zoo
+from zoo_datasets.sources.rows import spec_of, subset_of
 
 PARTS = ("train", "validation", "test")
 LOGITS_AT_ONCE = 2**25  # float32 in memory together: 335 models on 10,000 images of 10 classes
@@ -71,7 +72,7 @@ class Evaluation:
 
 
 def evaluate(
-    zoo: Zoo, ids: Sequence[str] | None = None, source: str | SourceSpec | Source | None = None,
+    zoo: Selection, ids: Sequence[str] | None = None, source: str | SourceSpec | Source | None = None,
     data: str | Path | None = None, *, part: str = "test", steps: str = "last", device: str = "cpu",
 ) -> Evaluation:  # fmt: skip
     """Metrics of models on a part of their own source, or of another one.
@@ -117,24 +118,6 @@ def evaluate(
     return Evaluation(_table(chosen, rows, part, own), part, n_images)
 
 
-def logits_of(
-    architecture: Architecture, images: np.ndarray, device: str = "cpu"
-) -> Callable[[np.ndarray], torch.Tensor]:
-    """The function weights [m, P] → logits (m, n, C) on these images (n, …).
-
-    By the C++ kernels where they are the fastest; else by torch, batched. On a CPU as many
-    models go side by side as torch has threads.
-    """
-    if device == "cpu" and not (kernels.available() or kernels.supported(architecture) or kernels.slower(architecture)):
-        threads = torch.get_num_threads()
-        if not len(images):
-            return lambda weights: torch.zeros(len(weights), 0, architecture.n_outputs)
-        return lambda weights: torch.from_numpy(kernels.logits(architecture, weights, images, threads))
-    forward = Forward(architecture, device)
-    shown = torch.from_numpy(images).to(forward.device)
-    return lambda weights: forward.logits(weights, shown)
-
-
 @torch.inference_mode()
 def score(logits: torch.Tensor, labels: torch.Tensor, loss: str) -> dict[str, Any]:
     """Loss, accuracy and counts per class of one model: logits (n, C), labels (n,).
@@ -178,7 +161,7 @@ class _Shown(NamedTuple):
     target: int | None = None  # the images carry the trigger, which means this class
 
 
-def _groups(zoo: Zoo, part: str, own: bool) -> list[tuple[list[_Model], dict[str, Any]]]:
+def _groups(zoo: Selection, part: str, own: bool) -> list[tuple[list[_Model], dict[str, Any]]]:
     """Models of one architecture and source that are shown the same images, with the row of one of them."""
     positions: dict[str, list[int]] = {}
     for position, model in enumerate(zoo.column("model_id").to_pylist()):
@@ -279,7 +262,7 @@ def _check_fits(source: Source, architecture: Architecture, model: str) -> None:
         )
 
 
-def _table(zoo: Zoo, rows: list[dict[str, Any]], part: str, own: bool) -> pa.Table:
+def _table(zoo: Selection, rows: list[dict[str, Any]], part: str, own: bool) -> pa.Table:
     kinds = SCORES | (dict.fromkeys(MORE[part], _F) if own else {})
     columns = {name: [r.get(name) for r in rows] for name in kinds}
     table = zoo.table(["model_id", "step"])

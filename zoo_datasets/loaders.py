@@ -23,10 +23,11 @@ import pyarrow as pa
 import torch
 from torch.utils import data
 
-from zoo_datasets import streams, tables
+from zoo_datasets.core import streams
+from zoo_datasets.core.arrow import numbers_of
 from zoo_datasets.errors import ZooError
-from zoo_datasets.matrix import Weights
-from zoo_datasets.zoo import Zoo
+from zoo_datasets.reading.selection import Selection
+from zoo_datasets.reading.weights import Weights
 
 Batch = dict[str, Any]
 # Chunks of an Arrow table of weights; a table of more scraps is slower to read than a copy.
@@ -40,7 +41,7 @@ class WeightsDataset(data.Dataset[Batch]):
     Without it the default works too, row by row.
     """
 
-    def __init__(self, zoo: Zoo, targets: Sequence[str] = ()) -> None:
+    def __init__(self, zoo: Selection, targets: Sequence[str] = ()) -> None:
         self.zoo, self.targets = zoo, tuple(targets)
         self._columns = {name: _target(zoo.column(name), name) for name in self.targets}
 
@@ -87,14 +88,14 @@ def _target(column: pa.ChunkedArray, name: str) -> Any:
     if pa.types.is_string(kind):
         return column.to_pylist()
     if pa.types.is_boolean(kind) and not column.null_count:
-        return torch.from_numpy(np.concatenate([tables.numbers_of(c, 0) for c in column.chunks]))
+        return torch.from_numpy(np.concatenate([numbers_of(c, 0) for c in column.chunks]))
     if pa.types.is_integer(kind) and not column.null_count:
         return torch.from_numpy(
-            np.concatenate([tables.numbers_of(c, 0) for c in column.chunks] or [np.zeros(0)]).astype(np.int64)
+            np.concatenate([numbers_of(c, 0) for c in column.chunks] or [np.zeros(0)]).astype(np.int64)
         )
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         wide = column.cast(pa.float64())
-        values = [np.zeros(0), *(tables.numbers_of(c, np.nan) for c in wide.chunks)]
+        values = [np.zeros(0), *(numbers_of(c, np.nan) for c in wide.chunks)]
         return torch.from_numpy(np.concatenate(values).astype(np.float32))
     if pa.types.is_list(kind) and not column.null_count:
         return [torch.tensor(v) for v in column.to_pylist()]
@@ -104,7 +105,7 @@ def _target(column: pa.ChunkedArray, name: str) -> Any:
 class LayoutBatches(data.Sampler[list[int]]):
     """Batches of positions that share a layout, in an order of (seed, epoch), for `DataLoader(batch_sampler=…)`."""
 
-    def __init__(self, zoo: Zoo, batch_size: int, seed: int = 0) -> None:
+    def __init__(self, zoo: Selection, batch_size: int, seed: int = 0) -> None:
         self._groups = [at for at, _ in zoo.weights.by_layout().values()]
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
 
@@ -133,7 +134,7 @@ class WeightsStream(data.IterableDataset[Batch]):
     """
 
     def __init__(
-        self, zoo: Zoo, batch_size: int, targets: Sequence[str] = (), *, shuffle: bool = True, seed: int = 0,
+        self, zoo: Selection, batch_size: int, targets: Sequence[str] = (), *, shuffle: bool = True, seed: int = 0,
         rank: int = 0, world_size: int = 1, drop_last: bool = False,
     ) -> None:  # fmt: skip
         if batch_size < 1:
@@ -168,7 +169,7 @@ class Loader:
     """
 
     def __init__(
-        self, zoo: Zoo, batch_size: int, targets: Sequence[str] = (), *, workers: int = 0, **options: Any
+        self, zoo: Selection, batch_size: int, targets: Sequence[str] = (), *, workers: int = 0, **options: Any
     ) -> None:
         self.stream = WeightsStream(zoo, batch_size, targets, **options)
         self.workers = workers
@@ -215,7 +216,7 @@ def _digest(rows: np.ndarray) -> str:
 # ── datasets.Dataset ──────────────────────────────────────────────────────────────────
 
 
-def to_hf(zoo: Zoo, columns: Sequence[str] | None = None) -> Any:
+def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
     """The selection as a `datasets.Dataset`: columns (default: all of `snapshots`) and `weights`.
 
     Its weights are the mapped shards themselves, and a selection is the dataset's own

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import errors, streams
+from zoo_datasets import errors
+from zoo_datasets.core import streams
 
 
 def r2(y: np.ndarray, prediction: np.ndarray, baseline: float | None = None) -> float:

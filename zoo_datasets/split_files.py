@@ -23,8 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zoo_datasets import errors, files, splits, streams
+from zoo_datasets import errors
+from zoo_datasets.core import files, streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.format import splits
+from zoo_datasets.format.paths import SPLITS
 
 SPLIT_VERSION = 1  # of the file format
 STANDARD = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -63,7 +66,7 @@ class Split:
     def counts(self) -> dict[str, int]:
         """Models per split."""
         values = list(self.assignment.values())
-        return {s: values.count(s) for s in files.SPLITS if s in values}
+        return {s: values.count(s) for s in SPLITS if s in values}
 
     def column(self, table: pa.Table) -> pa.Array:
         """The split of every row of a table with `model_id`, null where it takes no part: string [rows]."""
@@ -125,7 +128,7 @@ def load_split(path: Path | str) -> Split:
             )
         split = Split(head["name"], head["version"], head["zoos"], head["rule"], dict(pairs))
         intact = head["sha256"] == split.digest and len(pairs) == len(split.assignment) == head["n_models"]
-        intact &= set(split.assignment.values()) <= set(files.SPLITS)
+        intact &= set(split.assignment.values()) <= set(SPLITS)
     except FileNotFoundError:
         raise ZooNotFoundError(f"There is no split at {path}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
@@ -178,7 +181,7 @@ def by_group(
 
     With few groups the shares are uneven. Raises GridError where a split stays empty.
     """
-    fractions = _fractions(fractions, files.SPLITS)
+    fractions = _fractions(fractions, SPLITS)
     keys = group_keys(*zoos)
     wanted = {i: _side(key, fractions) for i, key in keys.items()}
     return _split(name, version, zoos, {"maker": "by_group", "fractions": fractions}, wanted)
@@ -210,7 +213,7 @@ def held_out(
     if straddling == "error":
         _refuse_straddling(sides, keys, f"{axis!r} with test levels {errors.alternatives(test)}")
     else:
-        used = [s for s in files.SPLITS if s != "validation" or validation]
+        used = [s for s in SPLITS if s != "validation" or validation]
         rule["fractions"] = _fractions(fractions, used)
         sides = {i: s for i, s in sides.items() if s == _side(keys[i], rule["fractions"])}
     wanted = ["train", "test", *(["validation"] if validation else [])]
@@ -278,9 +281,9 @@ def _levels(axis: str, zoos: Collection[ZooLike]) -> dict[str, Any]:
 def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> dict[str, float]:
     given = STANDARD if fractions is None else fractions
     for name in given:
-        if name not in files.SPLITS:
-            raise GridError(errors.unknown("split", name, files.SPLITS))
-    shares = {s: given[s] for s in files.SPLITS if s in used and given.get(s, 0) > 0}
+        if name not in SPLITS:
+            raise GridError(errors.unknown("split", name, SPLITS))
+    shares = {s: given[s] for s in SPLITS if s in used and given.get(s, 0) > 0}
     total = sum(shares.values())
     if not shares or (fractions is not None and abs(total - 1) > 1e-9):
         raise GridError(

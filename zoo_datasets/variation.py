@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo_datasets import metrics, streams
+from zoo_datasets import metrics
+from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.zoo import Zoo
+from zoo_datasets.reading.selection import Selection
 
 KEYS = ("init_key", "order_key", "subset_key", "augment_key", "dropout_key")
 # The columns that an axis sets besides its own; a trailing _ names all columns that begin so.
@@ -75,7 +76,7 @@ class Effects(tuple[Effect, ...]):
         return "\n".join(map(str, self))
 
 
-def pairs(zoo: Zoo, vary: str, levels: tuple[Any, Any] | None = None) -> list[Pair]:
+def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> list[Pair]:
     """All pairs of selected models that differ in `vary` alone, of two levels or of any two.
 
     Raises ZooError where `vary` is no axis of this zoo, or is not paired in its recipe.
@@ -103,7 +104,7 @@ def pairs(zoo: Zoo, vary: str, levels: tuple[Any, Any] | None = None) -> list[Pa
 
 
 def effect(
-    zoo: Zoo, vary: str, on: str = "test_accuracy", levels: tuple[Any, Any] | None = None, *,
+    zoo: Selection, vary: str, on: str = "test_accuracy", levels: tuple[Any, Any] | None = None, *,
     resamples: int = 1000, seed: int = 0, level: float = 0.95,
 ) -> Effect | Effects:  # fmt: skip
     """What `vary` does to a metric: the mean difference over pairs, second level minus first.
@@ -146,7 +147,7 @@ def effect(
     )  # fmt: skip
 
 
-def _levels(zoo: Zoo, vary: str) -> list[str]:
+def _levels(zoo: Selection, vary: str) -> list[str]:
     """The labels of a paired axis. Raises ZooError where it is none."""
     if vary not in zoo.axes:
         raise ZooError(unknown("axis", vary, zoo.axes, zoo.name))
@@ -165,7 +166,7 @@ def _levels(zoo: Zoo, vary: str) -> list[str]:
     return known
 
 
-def _label(zoo: Zoo, vary: str, level: Any, known: list[str]) -> str:
+def _label(zoo: Selection, vary: str, level: Any, known: list[str]) -> str:
     label = level if isinstance(level, str) else streams.canonical_json(level)
     if label not in known and isinstance(level, (int, float)) and not isinstance(level, bool):
         label = next((k for k in known if _number(k) == level), label)  # 0 and 0.0 are one level

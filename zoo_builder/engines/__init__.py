@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 
 from zoo_builder.engines.contract import Augmentation, Backend, Job
-from zoo_datasets import errors, kernels
-from zoo_datasets.models import ACTIVATIONS, LAYERS, Architecture
+from zoo_datasets import errors
+from zoo_datasets.networks import kernels
+from zoo_datasets.networks.architecture import ACTIVATIONS, LAYERS, Architecture
 
 ENGINES = ("native", "torch_batched", "torch_loop")
 

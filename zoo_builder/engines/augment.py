@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from zoo_builder.engines.contract import Augmentation
-from zoo_datasets import streams
+from zoo_datasets.core import streams
 
 
 def maps(

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from zoo_datasets.models import Architecture
+from zoo_datasets.networks.architecture import Architecture
 
 # Update rules, as `Optimizers.kind`. `momentum` and `nesterov` are SGD with those vectors set.
 SGD, ADAM, ADAMW, RMSPROP = range(4)

@@ -7,7 +7,7 @@ import os
 from zoo_builder import engines
 from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.models import Architecture
+from zoo_datasets.networks.architecture import Architecture
 
 
 def check(device: str) -> str:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Window, check_batches
-from zoo_datasets import kernels, streams
-from zoo_datasets.kernels import flat
-from zoo_datasets.models import Architecture
+from zoo_datasets.core import streams
+from zoo_datasets.networks import kernels
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.kernels import flat
 
 # What the bits depend on. Raise it with any change of arithmetic in zoo_builder/native.
 VERSION = "native 3"

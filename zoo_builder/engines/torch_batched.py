@@ -28,8 +28,8 @@ from torch.func import functional_call, vmap
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
-from zoo_datasets import modules
-from zoo_datasets.models import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Architecture, Node
+from zoo_datasets.networks import modules
+from zoo_datasets.networks.architecture import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Architecture, Node
 
 _ELEMENTWISE: dict[str, Callable[..., torch.Tensor]] = {
     "relu": F.relu,

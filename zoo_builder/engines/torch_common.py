@@ -19,8 +19,8 @@ import torch.nn.functional as F
 
 from zoo_builder.engines import augment
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Window
-from zoo_datasets import streams
-from zoo_datasets.models import Architecture
+from zoo_datasets.core import streams
+from zoo_datasets.networks.architecture import Architecture
 
 Tensors = dict[str, torch.Tensor]
 

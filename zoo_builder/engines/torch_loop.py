@@ -15,7 +15,7 @@ from torch import nn
 
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
-from zoo_datasets.modules import Network
+from zoo_datasets.networks.modules import Network
 
 # Samples per forward of `logits`: large enough to hide call overhead, small enough for the cache.
 EVALUATION_BATCH = 256

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo_datasets import files
+from zoo_datasets.core import files
 
 if TYPE_CHECKING:
     import pyarrow as pa

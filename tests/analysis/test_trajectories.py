@@ -1,0 +1,330 @@
+"""The trajectories analysis on zoos built for it: its files, its numbers, and nulls that fail."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from zoo_builder import build, grid, plan
+from zoo_datasets import cli
+from zoo_datasets.analysis.trajectories import detection, snapshots
+from zoo_datasets.analysis.trajectories import run as trajectories
+from zoo_datasets.errors import ZooError
+from zoo_datasets.zoo import Zoo, open_zoo
+
+pytest_plugins = ("reader_fixtures",)
+
+# Six networks, ten snapshots each, of 10 × 64 + 10 weights: paths that shrink, in a second.
+PARENTS = """\
+zoo: weightzoo/paths
+source: {id: digits, train: 200, validation: 60, test: 80}
+architecture: [flatten, {linear: 8}, activation, {linear: classes}]
+activation: tanh
+replicates: 6
+training: {epochs: 10, batch_size: 20, lr: 0.1, optimizer: momentum}
+snapshots: every_epoch
+"""
+CHILDREN = """\
+zoo: weightzoo/paths-continued
+source: {{id: digits, train: 200, validation: 60, test: 80}}
+architecture: [flatten, {{linear: 8}}, activation, {{linear: classes}}]
+activation: tanh
+init: {{zoo: {parents}, epoch: 8}}
+axes: {{subset: [full, {{label_noise_frac: 0.5}}]}}
+paired: [subset]
+training: {{epochs: 2, batch_size: 20, lr: 0.1, optimizer: momentum}}
+snapshots: {{steps: [0, 1, 10, 20]}}
+"""
+
+
+def built(recipe: str, folder: Path) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text(recipe)
+    loaded = grid.load(path)
+    out = folder / loaded.zoo
+    build.build(plan.plan(loaded), out, workers=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(PARENTS, tmp_path_factory.mktemp("parents"))
+
+
+@pytest.fixture(scope="module")
+def children(parents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(CHILDREN.format(parents=parents), tmp_path_factory.mktemp("children"))
+
+
+@pytest.fixture
+def analyze(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Runs the verb and gives `numbers.json`."""
+
+    def run(*arguments: Any) -> dict[str, Any]:
+        out = tmp_path / "out"
+        common = ("--quiet", "--out", str(out), "--resamples", "20", "--no-umap")
+        assert cli.main(["analyze", "trajectories", *map(str, arguments), *common]) == 0
+        written = capsys.readouterr().out.split()
+        assert sorted(written) == sorted(map(str, out.iterdir()))
+        return json.loads((out / "numbers.json").read_text())
+
+    return run
+
+
+def test_the_verb_finds_every_training_run_and_its_order(
+    parents: Path, analyze: Callable[..., Any], tmp_path: Path
+) -> None:
+    numbers = analyze(parents, "--no-pictures")
+    assert numbers["population"] == {
+        "n_models": 6, "n_snapshots": 60, "n_params": 610, "n_groups": 6, "n_left_out": 0
+    }  # fmt: skip
+    full = [r for r in numbers["ladder"] if r["dimensions"] == 610]
+    assert [(r["metric"], r["linkage"]) for r in full] == [
+        (m, l) for m in ("euclidean", "cosine") for l in ("single", "average", "complete", "ward")
+    ]
+    assert all(r["purity"] == 1.0 and r["adjusted_rand"] == 1.0 for r in full)
+    assert full[0]["separation"] > 1
+    assert full[0]["tau_found_walk"] > 0.9
+    assert full[0]["clusters_by_gap"] == 6
+    assert numbers["versioning"]["models_given"]["walk"]["f1_pairs"]["value"] > 0.95
+    # The same scores with shuffled labels are those of chance.
+    null = numbers["null"]
+    assert null["purity"]["most"] < 0.5
+    assert abs(null["tau_true_walk"]["mean"]) < 0.15
+    assert null["f1_pairs"]["most"] < 0.2
+
+
+def test_tables_have_a_row_per_model_per_step_and_per_rung(
+    parents: Path, analyze: Callable[..., Any], tmp_path: Path
+) -> None:
+    numbers = analyze(parents, "--dims", 20, 3, "--first-epoch", 0, "--no-pictures")
+    models, steps, rungs = (
+        pq.read_table(tmp_path / "out" / f"{n}.parquet") for n in ("trajectories", "steps", "ladder")
+    )
+    assert (len(models), len(steps), len(rungs)) == (6, 60, 3 * 2 * 4)
+    assert rungs["dimensions"].unique().to_pylist() == [610, 20, 3]
+    assert rungs.to_pylist() == numbers["ladder"]
+    zoo = open_zoo(parents)
+    name = models["model_id"][0].as_py()
+    weights = zoo.select(model_id=name).weights[:]
+    expected = np.linalg.norm(np.diff(weights.astype(float), axis=0), axis=1)
+    mine = steps.filter(np.array(steps["model_id"].to_pylist()) == name)
+    np.testing.assert_allclose(mine["length"].to_numpy(), expected)
+    assert models["length"][0].as_py() == pytest.approx(expected.sum())
+    assert mine["curvature"].null_count == 1
+
+
+@pytest.mark.slow
+def test_the_same_call_gives_the_same_bytes(parents: Path, analyze: Callable[..., Any], tmp_path: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+
+    analyze(parents, "--dims", 3)
+    first = contents()
+    analyze(parents, "--dims", 3)
+    assert contents() == first
+
+
+def test_above_the_limit_other_linkages_see_some_trajectories_whole(parents: Path, analyze: Callable[..., Any]) -> None:
+    rows = analyze(parents, "--dims", 3, "--most-snapshots", 35, "--no-pictures")["ladder"]
+    seen = {r["linkage"]: (r["n_snapshots"], r["n_trajectories"]) for r in rows}
+    assert seen == {"single": (60, 6), "average": (30, 3), "complete": (30, 3), "ward": (30, 3)}
+    assert all(r["purity"] == 1.0 for r in rows if r["dimensions"] == 610)
+
+
+def test_what_is_no_population_of_paths_is_refused(
+    parents: Path, mixed_zoo: Zoo, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["analyze", "trajectories", str(mixed_zoo.root)]) == 1
+    assert "weights of 2 layouts" in capsys.readouterr().err
+    assert cli.main(["analyze", "trajectories", str(parents), "--first-epoch", "9"]) == 1
+    assert "0 models with at least 3 snapshots from epoch 9 on" in capsys.readouterr().err
+    assert cli.main(["analyze", "trajectories", str(parents), "--dims", "700"]) == 1
+    assert "these weights have 1 to 610 dimensions" in capsys.readouterr().err
+    assert cli.main(["analyze", "trajectories", str(parents), "--most-snapshots", "5"]) == 1
+    assert "no room for two trajectories" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # nothing was written
+
+
+def test_trajectories_of_different_length_are_kept_apart(parents: Path) -> None:
+    zoo = open_zoo(parents)
+    short = zoo.models["model_id"][2].as_py()
+    keep = ~((np.array(zoo.column("model_id").to_pylist()) == short) & (zoo.column("epoch").to_numpy() > 4))
+    found = snapshots.bag(zoo.take(np.random.default_rng(0).permutation(np.flatnonzero(keep))))
+    assert sorted(np.bincount(found.whose)) == [5, 11, 11, 11, 11, 11]
+    for model, name in enumerate(found.model_ids):
+        rows = found.rows(model)
+        np.testing.assert_array_equal(found.weights[rows.start], zoo.vector(name, 0))
+        np.testing.assert_array_equal(found.columns["epoch"][rows], np.arange(rows.stop - rows.start))
+    few = snapshots.bag(zoo.take(keep), 3.0)
+    assert (few.n_models, few.left_out) == (5, 1)
+
+
+# ── detection ──
+
+
+def test_wrong_labels_show_in_the_trajectory_and_metadata_tells_nothing(
+    parents: Path, children: Path, analyze: Callable[..., Any], tmp_path: Path
+) -> None:
+    numbers = analyze(parents, "--dims", 3, "--continued", children)["detection"]
+    [numbers] = numbers
+    assert (numbers["axis"], numbers["clean"]) == ("subset", "full")
+    rows = numbers["rows"]
+    assert {r["condition"] for r in rows} == {"label_noise_frac=0.5"}
+    assert sorted({(r["snapshot"], r["steps"]) for r in rows}) == [(1, 1), (2, 10), (3, 20)]
+    last = {r["detector"]: r["auc"] for r in rows if r["steps"] == 20}
+    assert len(last) == sum(r["steps"] == 20 for r in rows)  # a row for each detector
+    assert last["all"] > 0.9
+    assert last["feature step"] > 0.9
+    assert {r["auc"] for r in rows if r["detector"] == "metadata"} == {0.5}
+    assert all(r["low"] <= 0.5 <= r["high"] for r in rows if r["detector"] == "null")
+    assert pq.read_table(tmp_path / "out" / "detection.parquet").drop_columns("zoo").to_pylist() == rows
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "numbers.json", "trajectories.parquet", "steps.parquet", "ladder.parquet", "detection.parquet",
+        *(f"{n}.{kind}" for n in ("dendrogram", "steps", "ladder", "pca", "detection-paths-continued") for kind in ("png", "svg")),
+    }  # fmt: skip
+
+
+def test_twins_have_one_parent_and_start_from_its_weights(parents: Path, children: Path) -> None:
+    found = detection.read(open_zoo(parents), open_zoo(children), "subset", "full", "label_noise_frac=0.5")
+    assert found.features.shape == (12, 3, len(detection.FEATURES))
+    np.testing.assert_array_equal(found.lineage[:6], found.lineage[6:])
+    np.testing.assert_array_equal(found.metadata[:6], found.metadata[6:])
+    assert set(found.lineage) == set(open_zoo(parents).models["model_id"].to_pylist())
+    np.testing.assert_array_equal(found.steps, [1, 10, 20])
+
+
+def test_what_cannot_be_compared_says_why(parents: Path, children: Path, tiny_zoo: Path) -> None:
+    continued, whole = open_zoo(children), open_zoo(parents)
+    with pytest.raises(ZooError, match=r"has no snapshot before step 80, where .* goes on"):
+        detection.read(whole.select(epoch=8), continued, "subset", "full", "label_noise_frac=0.5")
+    tiny = open_zoo(tiny_zoo)
+    with pytest.raises(ZooError, match="has no parent; detection needs a zoo that continues another"):
+        detection.read(whole, tiny, "subset", "full", "frac=0.5")
+    with pytest.raises(ZooError, match="has no level that changes nothing; name with --clean"):
+        detection.conditions(continued, "activation")
+    with pytest.raises(ZooError, match="name with --condition the axis"):
+        detection.conditions(whole)
+    with pytest.raises(ZooError, match="4 lineages; 5-fold"):
+        detection.folds(np.arange(4), 0)
+
+
+def test_features_know_a_straight_continuation_from_a_turn() -> None:
+    before, parent = np.zeros(3), np.array([2.0, 0, 0])
+    straight = detection.features(before, parent, np.array([[4.0, 0, 0], [5.0, 0, 0]]))
+    column = {name: straight[:, i] for i, name in enumerate(detection.FEATURES)}
+    np.testing.assert_allclose(column["step"], np.log([1.0, 0.5]))
+    np.testing.assert_allclose(column["distance"], np.log([1.0, 1.5]))
+    np.testing.assert_allclose(column["length"], np.log([1.0, 1.5]))
+    for name in ("onward", "heading", "turning"):
+        np.testing.assert_allclose(column[name], 1.0)
+    turned = detection.features(before, parent, np.array([[2.0, 2.0, 0], [0.0, 2.0, 0]]))
+    column = {name: turned[:, i] for i, name in enumerate(detection.FEATURES)}
+    np.testing.assert_allclose(column["onward"], [0.0, -1.0], atol=1e-12)
+    np.testing.assert_allclose(column["turning"], [0.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(column["heading"], [0.0, -np.sqrt(0.5)], atol=1e-12)
+    np.testing.assert_allclose(column["curvature"], np.log(np.pi / 2), atol=1e-12)
+    with pytest.raises(ValueError, match="last step has length 0"):
+        detection.features(parent, parent, turned)
+
+
+def twins(shift: float, pairs: int = 60) -> detection.Children:
+    """Twins that differ by `shift` standard deviations of their lineage in one feature."""
+    random = np.random.default_rng(0)
+    base = random.standard_normal((pairs, 1, len(detection.FEATURES)))
+    both = np.concatenate([base, base]) + 0.1 * random.standard_normal((2 * pairs, 1, len(detection.FEATURES)))
+    both[pairs:, :, 0] += shift
+    names = np.tile(np.array([f"model{i:03}" for i in range(pairs)]), 2)
+    return detection.Children(both, names, np.ones((2 * pairs, 2)), np.zeros((2 * pairs, 1)), np.array([7]))
+
+
+def test_a_shift_is_detected_and_none_is_not() -> None:
+    found = {r["detector"]: r for r in detection.detect(twins(3.0), 100, 0)}
+    assert found["feature step"]["auc"] > 0.95
+    assert found["all"]["low"] > 0.9
+    assert found["direction"]["low"] < 0.5 < found["direction"]["high"]
+    assert abs(found["null"]["auc"] - 0.5) < 0.05
+    assert found["metadata"]["auc"] == found["test_loss"]["auc"] == 0.5
+    same = {r["detector"]: r for r in detection.detect(twins(0.0), 100, 0)}
+    assert same["all"]["low"] < 0.5 < same["all"]["high"]
+
+
+def test_no_lineage_is_on_both_sides_of_a_fold() -> None:
+    lineage = twins(0.0).lineage
+    fold = detection.folds(lineage, 3)
+    assert np.bincount(fold).tolist() == [24] * 5
+    assert all(len(np.unique(fold[lineage == name])) == 1 for name in lineage)
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    trajectories.arguments(parser)
+    text = parser.format_help()
+    for option in (
+        "--first-epoch",
+        "--continued",
+        "--condition",
+        "--clean",
+        "--dims",
+        "--most-snapshots",
+        "--no-umap",
+        "--no-pictures",
+    ):
+        assert option in text
+
+
+@pytest.mark.slow
+def test_umap_is_drawn_where_it_is_installed(parents: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("umap", exc_type=ImportError)
+    from zoo_datasets.analysis.trajectories import pictures
+
+    found = snapshots.bag(open_zoo(parents), 1.0)
+    with caplog.at_level(logging.ERROR):
+        figures = dict(pictures.embeddings(found, 0, umap=True))
+    assert list(figures) == ["pca", "umap"]
+
+
+@pytest.mark.parametrize(
+    ("level", "text"),
+    [
+        ("label_noise_frac=0.2", "20 % label noise"),
+        ("rotate_degrees=30.0", "rotate 30°"),
+        ("trigger_frac=0.002,trigger_target=0", "0.2 % trigger"),
+        ("frac=0.9", "90 % of the images"),
+        ("full", "full"),
+    ],
+)
+def test_levels_read_as_words(level: str, text: str) -> None:
+    from zoo_datasets.analysis.trajectories import pictures
+
+    assert pictures.label(level) == text
+
+
+# ── the page ──
+
+
+def test_the_page_has_the_tables_that_the_result_file_says() -> None:
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("benchmark", root / "benchmarks" / "trajectories.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    page = benchmark.PAGE.read_text()
+    inside = page.split(benchmark.BEGIN)[1].split(benchmark.END)[0]
+    tables = "\n".join(benchmark.section(json.loads(benchmark.RESULT.read_text()))) + "\n"
+    assert inside == tables, "python benchmarks/trajectories.py ZOO"
+    links = re.findall(r"\]\(([^)#]+)\)", page)
+    assert len(links) > 5
+    assert [k for k in links if not k.startswith("http") and not (benchmark.PAGE.parent / k).exists()] == []

@@ -1,0 +1,97 @@
+"""What both command lines promise of any verb: one line an error, an exit code, no noise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from zoo_datasets.core import command
+from zoo_datasets.errors import GridError, IntegrityError, ZooError
+
+ROOT = Path(command.__file__).parents[2]
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., int]]:
+    """Runs a call in the frame, with a log of its own."""
+    log = logging.getLogger("zoo_of_a_test")
+
+    def code_of(error: ZooError) -> int:
+        return 2 if isinstance(error, GridError) else 1
+
+    def run(call: Callable[[], int], quiet: bool = False) -> int:
+        return command.run(call, code_of, log=log, quiet=quiet, stopped="All is kept")
+
+    yield run
+    log.handlers.clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (GridError("No such axis."), 2, "error: No such axis.\n"),
+        (IntegrityError("Damaged."), 1, "error: Damaged.\n"),
+        (KeyboardInterrupt(), 130, "error: Stopped. All is kept; the same command goes on from there.\n"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_and_its_exit_code(
+    run: Callable[..., int], capsys: Said, error: BaseException, code: int, said: str
+) -> None:
+    def call() -> int:
+        raise error
+
+    assert run(call) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_an_error_of_ours_is_not_hidden(run: Callable[..., int]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "said"), [(False, "zoo_of_a_test: begun\nzoo_of_a_test: odd\n"), (True, "zoo_of_a_test: odd\n")]
+)
+def test_progress_goes_to_stderr_and_quiet_leaves_warnings(
+    run: Callable[..., int], capsys: Said, quiet: bool, said: str
+) -> None:
+    def call() -> int:
+        log = logging.getLogger("zoo_of_a_test")
+        log.info("begun")
+        log.warning("odd")
+        return 7
+
+    for _ in range(2):  # a second command in one process does not say it twice
+        assert run(call, quiet) == 7
+        assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize("arguments", [("zoo_builder", "status"), ("zoo_datasets", "show")])
+def test_a_reader_that_has_seen_enough_hears_no_complaint(tiny_zoo: Path, arguments: tuple[str, str]) -> None:
+    """`… | head`: what is printed meets a closed pipe, and so does the interpreter's last flush."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments, str(tiny_zoo)],
+        cwd=ROOT, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), said) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_500_000, "1.5 MB"), (2e9, "2.0 GB"), (3.2e15, "3200.0 TB")],
+)
+def test_sizes_have_a_unit(n_bytes: float, said: str) -> None:
+    assert command.size(n_bytes) == said

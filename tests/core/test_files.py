@@ -1,0 +1,118 @@
+"""Files are whole or not there, and paths stay inside their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from zoo_datasets.core import files
+from zoo_datasets.errors import IntegrityError
+from zoo_datasets.format.paths import ZooPaths
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "file"
+    with files.atomic(path) as out:
+        out.write(b"first ")
+        assert not path.exists()
+        out.write(b"second")
+    assert path.read_bytes() == b"first second"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+def test_failed_write_leaves_the_old_file_and_no_scratch(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file"
+    files.write_atomic(path, "old")
+
+    def write() -> None:
+        with files.atomic(path) as out:
+            out.write(b"half of the n")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_scratch_file_of_a_killed_writer_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    (tmp_path / f"{files.SCRATCH}{os.getpid()}-file").write_bytes(b"left by a process of the same number")
+    files.write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_scratch_file_lies_in_the_same_folder(tmp_path: Path) -> None:
+    with files.atomic(tmp_path / "file"):
+        names = [p.name for p in tmp_path.iterdir()]
+    assert len(names) == 1
+    assert names[0].startswith(files.SCRATCH)
+
+
+def test_a_folder_in_the_place_of_the_file_is_an_error_without_scratch(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.write_atomic(tmp_path / "file", "text")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_equal_values_are_equal_bytes_of_json(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a", {"b": [1, "é"], "a": None})
+    files.write_json(tmp_path / "b", {"a": None, "b": [1, "é"]})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a").read_text(encoding="utf-8") == '{\n "a": null,\n "b": [\n  1,\n  "é"\n ]\n}\n'
+    assert json.loads((tmp_path / "a").read_bytes()) == {"a": None, "b": [1, "é"]}
+
+
+def test_a_record_is_path_size_and_hash(tmp_path: Path) -> None:
+    path = tmp_path / "weights" / "x"
+    files.write_atomic(path, b"abc")
+    digest = hashlib.sha256(b"abc").hexdigest()
+    assert files.sha256(path) == digest
+    assert files.record(tmp_path, path) == {"path": "weights/x", "bytes": 3, "sha256": digest}
+
+
+@pytest.mark.parametrize("relative", ["a", "data/models/x.parquet", "./a", "a/./b", "...", "a..b"])
+def test_paths_inside_are_given_back(tmp_path: Path, relative: str) -> None:
+    assert files.inside(tmp_path, relative) == tmp_path / relative
+
+
+@pytest.mark.parametrize("relative", ["../a", "a/../../b", "a/..", "..", "/etc/passwd", "", ".", "a\0b"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, relative: str) -> None:
+    with pytest.raises(IntegrityError, match=r"leaves the folder .* damaged or hostile"):
+        files.inside(tmp_path, relative)
+
+
+@pytest.mark.parametrize("link", ["data", "data/models", "data/models/x"])
+def test_links_on_the_way_are_refused(tmp_path: Path, link: str) -> None:
+    (tmp_path / "outside" / "models").mkdir(parents=True)
+    root = tmp_path / "zoo"
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(tmp_path / "outside")
+    with pytest.raises(IntegrityError, match="is a symbolic link; a zoo holds plain files only"):
+        files.inside(root, "data/models/x")
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert files.inside(tmp_path / "link", "a") == tmp_path / "link" / "a"
+
+
+def test_paths_of_a_zoo_are_those_of_the_format() -> None:
+    paths = ZooPaths("zoo")
+    assert paths.table("models", "train", 0, 2) == Path("zoo/data/models/train-00000-of-00002.parquet")
+    assert paths.shard("test") == Path("zoo/weights/test-00000-of-00001.safetensors")
+    assert (paths.card, paths.manifest, paths.grid) == (
+        Path("zoo/README.md"),
+        Path("zoo/manifest.json"),
+        Path("zoo/grid.yaml"),
+    )
+    assert paths.build in paths.commit("c").parents
+    assert paths.build in paths.checkpoint("c").parents

@@ -1,0 +1,225 @@
+"""The card says what is there, `datasets` and Croissant readers can hold it to that, and it never wavers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo_datasets.format import card
+from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.tables import read_table
+from zoo_datasets.hub import croissant, pictures
+
+pytest_plugins = ("hub_fixtures",)
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="session")
+def manifest(tiny_dressed: Path) -> dict[str, Any]:
+    return read_manifest(tiny_dressed)
+
+
+@pytest.fixture(scope="session")
+def models(tiny_dressed: Path, manifest: dict[str, Any]) -> pa.Table:
+    return read_table(tiny_dressed, manifest, "models")
+
+
+@pytest.fixture(scope="session")
+def schemas(tiny_dressed: Path) -> dict[str, pa.Schema]:
+    return {c: pq.read_schema(tiny_dressed / f"data/{c}/train-00000-of-00001.parquet") for c in card.CONFIGS}
+
+
+def head_of(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text.split("---\n")[1])  # type: ignore[no-any-return]
+
+
+def shuffled(value: Any) -> Any:
+    """The same value with the keys of every mapping in reverse."""
+    if isinstance(value, dict):
+        return {k: shuffled(v) for k, v in reversed(value.items())}
+    return [shuffled(v) for v in value] if isinstance(value, list) else value
+
+
+def test_the_head_has_what_the_hub_searches_by(tiny_dressed: Path, manifest: dict[str, Any]) -> None:
+    head = head_of((tiny_dressed / "README.md").read_text())
+    assert head["license"] == "cc-by-4.0"
+    assert head["pretty_name"] == "tiny"
+    assert head["size_categories"] == ["n<1K"]
+    assert {"weightzoo", "weight space learning"} <= set(head["tags"])
+    assert "tabular-regression" in head["task_categories"]
+    assert [c["config_name"] for c in head["configs"] if c.get("default")] == ["models"]
+    for config, info in zip(head["configs"], head["dataset_info"], strict=True):
+        name = config["config_name"]
+        assert config["description"] == card.digest(manifest, name)
+        assert info["config_name"] == name
+        assert {s["name"]: s["num_examples"] for s in info["splits"]} == manifest["counts"][name]
+        assert info["download_size"] == sum(
+            e["bytes"] for e in manifest["files"] if e["path"].startswith(f"data/{name}/")
+        )
+
+
+def test_the_features_in_the_head_are_those_of_the_tables(tiny_dressed: Path, schemas: dict[str, pa.Schema]) -> None:
+    for info in head_of((tiny_dressed / "README.md").read_text())["dataset_info"]:
+        stated = datasets.Features._from_yaml_list(info["features"])
+        assert stated == datasets.Features.from_arrow_schema(schemas[info["config_name"]])
+
+
+def test_the_digest_tells_two_zoos_of_one_name_apart(manifest: dict[str, Any]) -> None:
+    other = {**manifest, "digests": {**manifest["digests"], "snapshots_rows": "f" * 64}}
+    assert card.digest(other, "models") == card.digest(manifest, "models")
+    assert card.digest(other, "snapshots") != card.digest(manifest, "snapshots")
+
+
+def test_the_card_is_the_same_for_any_order_of_the_manifests_keys(
+    manifest: dict[str, Any], models: pa.Table, schemas: dict[str, pa.Schema]
+) -> None:
+    for more in ({}, {"schemas": schemas, "pictures": ["accuracy.png"], "name": "a/b"}):
+        text = card.render(manifest, models, **more)
+        assert text == card.render(shuffled(manifest), models, **more) == card.render(manifest, models, **more)
+    assert croissant.describe(shuffled(manifest), schemas) == croissant.describe(manifest, schemas)
+
+
+@given(st.text(min_size=1))
+def test_any_text_in_the_head_reads_back_as_itself(text: str) -> None:
+    assert yaml.safe_load(card._text(text)) == text
+
+
+def test_another_id_and_licence_show_everywhere(manifest: dict[str, Any], models: pa.Table) -> None:
+    other = copy.deepcopy(manifest)
+    other["identity"]["document"]["license"] = "no"
+    other["sources"][0]["id"] = "ylecun/mnist"
+    text = card.render(other, models, name="me/mine")
+    assert (head_of(text)["license"], head_of(text)["source_datasets"]) == ("no", ["ylecun/mnist"])
+    assert 'load_dataset("me/mine"' in text
+    assert "weightzoo/tiny" not in text
+    assert "[ylecun/mnist](https://huggingface.co/datasets/ylecun/mnist)" in text
+
+
+def test_a_zoo_without_axes_or_measured_accuracy_has_a_card(manifest: dict[str, Any], models: pa.Table) -> None:
+    at = models.column_names.index("test_accuracy")
+    blank = models.set_column(at, "test_accuracy", pa.nulls(len(models), pa.float64()))
+    text = card.render({**manifest, "axes": {}, "inline_weights": False}, blank)
+    assert "none measured" in text
+    assert "The random streams only" in text
+    assert '["weights"]' not in text
+    assert pictures.draw(blank, models.slice(0, 0), {}) == {}
+
+
+def test_only_pictures_that_exist_are_shown(manifest: dict[str, Any], models: pa.Table) -> None:
+    assert "](pictures/" not in card.render(manifest, models)
+    text = card.render(manifest, models, pictures=["trajectories.png"])
+    assert "![Test accuracy of the models over training](pictures/trajectories.png)" in text
+    assert "accuracy.png" not in text
+
+
+def test_pictures_are_sharp_png_files_and_come_out_the_same(
+    tiny_dressed: Path, manifest: dict[str, Any], models: pa.Table
+) -> None:
+    snapshots = read_table(tiny_dressed, manifest, "snapshots")
+    drawn = pictures.draw(models, snapshots, manifest["axes"])
+    assert set(drawn) == set(card.PICTURES)
+    for name, data in drawn.items():
+        assert data == (tiny_dressed / "pictures" / name).read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">II", data[16:24]) == (1280, 576)
+
+
+def test_colors_tell_the_axis_that_moves_accuracy_most() -> None:
+    models = pa.table({"a": ["x", "y", "x", "y"], "b": [1.0, 1.0, 0.5, 0.5], "test_accuracy": [0.1, 0.2, 0.8, 0.9]})
+    axis, levels = pictures._strongest(
+        models, pictures._floats(models["test_accuracy"]), {"a": ["x", "y"], "b": ["1.0", "0.5"]}
+    )
+    assert (axis, levels) == ("b", ["1", "1", "0.5", "0.5"])
+    assert pictures._order(["10", "9", "x", "1"]) == ["1", "9", "10", "x"]
+
+
+# ── what reads it ──
+
+
+def load(folder: Path, cache: Path, *config: str) -> Any:
+    datasets.disable_progress_bars()
+    return datasets.load_dataset(str(folder), *config, cache_dir=str(cache))
+
+
+def test_load_dataset_opens_the_folder_with_the_types_stated(
+    tiny_dressed: Path, manifest: dict[str, Any], schemas: dict[str, pa.Schema], tmp_path: Path
+) -> None:
+    for config in card.CONFIGS:
+        found = load(tiny_dressed, tmp_path, config)
+        assert dict(found.num_rows) == manifest["counts"][config]
+        assert found["train"].features == datasets.Features.from_arrow_schema(schemas[config])
+
+
+def test_a_wrong_count_in_the_card_is_caught(tiny_dressed: Path, manifest: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_dressed, tmp_path / "tiny"))
+    text, n = (folder / "README.md").read_text(), manifest["counts"]["models"]["train"]
+    (folder / "README.md").write_text(text.replace(f"num_examples: {n}\n", f"num_examples: {n - 1}\n", 1))
+    with pytest.raises(datasets.exceptions.NonMatchingSplitsSizesError):
+        load(folder, tmp_path / "cache")
+
+
+def test_a_rebuilt_zoo_of_the_same_name_is_read_anew(
+    tiny_dressed: Path, manifest: dict[str, Any], models: pa.Table, schemas: dict[str, pa.Schema], tmp_path: Path
+) -> None:
+    first = load(tiny_dressed, tmp_path / "cache")["train"]["test_accuracy"]
+    folder = Path(shutil.copytree(tiny_dressed, tmp_path / "tiny"))
+    path = folder / "data/models/train-00000-of-00001.parquet"
+    table = pq.read_table(path, partitioning=None)
+    zeros = pa.array([0.0] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("test_accuracy"), "test_accuracy", zeros), path)
+    assert list(load(folder, tmp_path / "cache")["train"]["test_accuracy"]) == list(first)  # why the digest is needed
+    other = {**manifest, "digests": {**manifest["digests"], "models_rows": "0" * 64}}
+    (folder / "README.md").write_text(card.render(other, models, schemas=schemas))
+    assert set(load(folder, tmp_path / "cache")["train"]["test_accuracy"]) == {0.0}
+
+
+def test_croissant_describes_every_parquet_file_and_column(
+    tiny_dressed: Path, manifest: dict[str, Any], schemas: dict[str, pa.Schema]
+) -> None:
+    found = json.loads((tiny_dressed / "croissant.json").read_text())
+    assert found["conformsTo"] == "http://mlcommons.org/croissant/1.1"
+    assert found["license"] == "https://spdx.org/licenses/CC-BY-4.0"
+    sealed = {e["path"]: e["sha256"] for e in manifest["files"] if e["path"].endswith(".parquet")}
+    described = [d for d in found["distribution"] if d.get("encodingFormat") == croissant.PARQUET]
+    assert {d["@id"]: d["sha256"] for d in described if d["@type"] == "cr:FileObject"} == sealed
+    ids = [d["@id"] for d in found["distribution"]]
+    assert len(set(ids)) == len(ids)
+    for records in found["recordSet"]:
+        assert [f["@id"].split("/")[1] for f in records["field"]] == schemas[records["@id"]].names
+        assert all(f["source"]["fileSet"]["@id"] in ids and f["description"] for f in records["field"])
+    weights = next(f for f in found["recordSet"][0]["field"] if f["@id"] == "models/weights")
+    assert (weights["dataType"], weights["isArray"]) == ("cr:Float32", True)
+    assert weights["arrayShape"] == str(schemas["models"].field("weights").type.list_size)
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlcroissant's own dependencies
+def test_mlcroissant_validates_it_and_reads_the_rows(
+    tiny_dressed: Path, manifest: dict[str, Any], models: pa.Table
+) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    described = json.loads((tiny_dressed / "croissant.json").read_text())
+    found = mlcroissant.Dataset(jsonld=described, mapping={"repo": str(tiny_dressed)})
+    assert not found.metadata.issues.errors
+    # Ours name no clock, and a release is a tag of the Hub rather than a number in the file.
+    assert {w.split("org/")[-1].split('"')[0] for w in found.metadata.issues.warnings} <= {"datePublished", "version"}
+    rows = {r["models/model_id"].decode(): r for r in found.records("models")}
+    for row in models.select(["model_id", "test_accuracy", "weights"]).to_pylist():
+        mine = rows.pop(row["model_id"])
+        assert mine["models/test_accuracy"] == row["test_accuracy"]
+        assert np.float32(mine["models/weights"]).tobytes() == np.float32(row["weights"]).tobytes()
+    assert not rows
+    assert len(list(found.records("snapshots"))) == sum(manifest["counts"]["snapshots"].values())

@@ -1,0 +1,39 @@
+"""Recipe and receipt of each released zoo: they belong together, and the zoo can be built again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zoo_builder import grid, verify
+
+FOLDERS = sorted(p.parent for p in (Path(__file__).resolve().parents[2] / "manifests").rglob("manifest.json"))
+
+
+def test_there_are_receipts_of_the_released_zoos() -> None:
+    assert {f.name for f in FOLDERS} == {"digits-mlp", "mnist-cnn"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_a_receipt_is_of_the_recipe_beside_it(folder: Path) -> None:
+    assert (
+        grid.load(folder / "grid.yaml").digest == json.loads((folder / "manifest.json").read_bytes())["recipe_sha256"]
+    )
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_a_recipe_is_still_the_one_in_grids(folder: Path) -> None:
+    (recipe,) = [
+        p for p in (folder.parents[2] / "grids").rglob("*.yaml") if grid.load(p).zoo.split("/")[-1] == folder.name
+    ]
+    assert grid.load(recipe).digest == grid.load(folder / "grid.yaml").digest
+
+
+@pytest.mark.slow
+def test_the_digits_zoo_is_built_again_and_compared_with_its_receipt() -> None:
+    (folder,) = [f for f in FOLDERS if f.name == "digits-mlp"]
+    report = verify.rebuild(folder, workers=0)
+    assert report.problems == []
+    assert any(line.startswith("compared:") for line in report.lines)

@@ -1,0 +1,261 @@
+"""A sealed zoo goes to a Hub whole, once, by name and tag; and comes back the same bytes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import NAME, QUIET, LoopbackHub, edit_manifest, tree_of
+
+from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
+from zoo_datasets.format import check
+from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.hub import lookup, publish
+from zoo_datasets.hub.download import download
+
+pytest_plugins = ("hub_fixtures",)
+
+# huggingface_hub 2.4 sends its commits in a way that its HTTP library discourages.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+SHARD = "weights/train-00000-of-00001.safetensors"
+TABLE = "data/models/train-00000-of-00001.parquet"
+PACKAGES = str(Path(lookup.__file__).parents[2])
+
+
+def test_what_is_published_is_the_folder_without_the_builders_own(loopback: LoopbackHub, dressed: Path) -> None:
+    (dressed / ".build").mkdir()
+    (dressed / ".build/log.jsonl").write_text("{}")
+    (dressed / "notes.txt").write_text("mine")
+    done = publish.publish(dressed, NAME, tag="v1")
+    wanted = {p: d for p, d in tree_of(dressed).items() if p != "notes.txt" and not p.startswith(".build/")}
+    assert loopback.tree(NAME) == loopback.tree(NAME, "v1") == wanted
+    assert set(done.uploaded) == set(wanted)
+    assert {"README.md", "croissant.json", "pictures/accuracy.png", "manifest.json"} <= set(wanted)
+
+
+def test_publishing_the_same_zoo_again_uploads_nothing(loopback: LoopbackHub, dressed: Path) -> None:
+    first = publish.publish(dressed, NAME)
+    loopback.log.clear()
+    again = publish.publish(dressed, NAME, tag="v1")
+    assert (again.commit, again.uploaded, again.deleted, again.bytes) == (first.commit, (), (), 0)
+    assert [r.method for r in loopback.log if r.method != "GET"] == ["POST"]  # the tag
+    assert publish.publish(dressed, NAME, tag="v1") == again
+
+
+def test_a_tag_is_never_moved(loopback: LoopbackHub, dressed: Path) -> None:
+    publish.publish(dressed, NAME, tag="v1")
+    other_release(dressed)
+    before = loopback.tree(NAME)
+    with pytest.raises(ZooError, match=r"has a release 'v1' already, of other content .*choose another tag"):
+        publish.publish(dressed, NAME, tag="v1")
+    assert loopback.tree(NAME) == before
+    publish.publish(dressed, NAME, tag="v2")
+    assert loopback.tree(NAME, "v1") == before
+    assert loopback.tree(NAME, "v2")["grid.yaml"] != before["grid.yaml"]
+
+
+def other_release(root: Path) -> None:
+    """The same zoo with one more line in its recipe, sealed again."""
+    grid = root / "grid.yaml"
+    grid.write_text(grid.read_text() + "# again\n")
+    from zoo_datasets.core import files
+
+    def reseal(manifest: dict) -> None:
+        manifest["files"] = [files.record(root, root / e["path"]) for e in manifest["files"]]
+
+    edit_manifest(root, reseal)
+
+
+def test_another_zoo_that_no_tag_keeps_is_replaced_only_on_demand(loopback: LoopbackHub, dressed: Path) -> None:
+    publish.publish(dressed, NAME)
+    loopback.put(NAME, {"weights/stale.safetensors": b"old", "notes.md": b"theirs"})
+    other_release(dressed)
+    with pytest.raises(ZooError, match=r"holds another zoo, and no tag keeps it: 1 sealed files differ.*--replace"):
+        publish.publish(dressed, NAME)
+    done = publish.publish(dressed, NAME, replace=True)
+    assert done.deleted == ("weights/stale.safetensors",)
+    assert "notes.md" in loopback.tree(NAME)
+    assert "weights/stale.safetensors" not in loopback.tree(NAME)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (
+            lambda root: (root / SHARD).write_bytes(b"short"),
+            IntegrityError,
+            "is damaged and is not published: weights/train",
+        ),
+        (lambda root: (root / "manifest.json").unlink(), ZooNotFoundError, "holds no zoo"),
+        (shutil.rmtree, ZooNotFoundError, "only a zoo on this machine can be published"),
+    ],
+)
+def test_a_damaged_or_unsealed_zoo_is_refused(damage, error, message, loopback: LoopbackHub, dressed: Path) -> None:  # type: ignore[no-untyped-def]
+    damage(dressed)
+    with pytest.raises(error, match=message):
+        publish.publish(dressed, NAME)
+    assert not loopback.log
+
+
+def test_a_flipped_bit_is_not_published(loopback: LoopbackHub, dressed: Path) -> None:
+    data = bytearray((dressed / TABLE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (dressed / TABLE).write_bytes(data)
+    with pytest.raises(IntegrityError, match="has other contents than were sealed"):
+        publish.publish(dressed, NAME)
+
+
+def test_a_publication_cut_short_is_no_zoo_and_goes_on(
+    loopback: LoopbackHub, dressed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MOST_FILES_A_COMMIT", 6)
+    loopback.commits_left = 2
+    with pytest.raises(ZooError, match="What was uploaded is kept; the same command goes on"):
+        publish.publish(dressed, NAME, tag="v1")
+    with pytest.raises(ZooNotFoundError, match="its publishing was not finished"):
+        lookup.locate(NAME)
+    assert not loopback.repos[NAME].tags
+    kept = set(loopback.tree(NAME)) - {".gitattributes"}
+    loopback.commits_left = None
+    done = publish.publish(dressed, NAME, tag="v1")
+    assert kept
+    assert not kept & set(done.uploaded)
+    assert loopback.tree(NAME, "v1") == tree_of(dressed)
+    trees = [loopback.repos[NAME].trees[c] for c, _ in loopback.repos[NAME].order]
+    assert ["manifest.json" in t for t in trees] == [False] * (len(trees) - 1) + [True]
+    assert all(len(set(b) - set(a)) <= 6 for a, b in itertools.pairwise(trees))
+
+
+def test_between_the_commits_of_a_new_release_there_is_no_manifest(
+    loopback: LoopbackHub, dressed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish.publish(dressed, NAME, tag="v1")
+    other_release(dressed)
+    loopback.put(NAME, {f"weights/stale-{i}.safetensors": b"old" for i in range(4)})
+    monkeypatch.setattr(publish, "MOST_FILES_A_COMMIT", 3)
+    publish.publish(dressed, NAME, tag="v2", replace=True)
+    trees = [loopback.repos[NAME].trees[c] for c, _ in loopback.repos[NAME].order]
+    assert ["manifest.json" in t for t in trees] == [False, True, True, False, False, True]
+    assert loopback.tree(NAME) == tree_of(dressed)
+
+
+def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(loopback: LoopbackHub, dressed: Path) -> None:
+    loopback.conflicts = 1
+    with pytest.raises(ZooError, match=r"Somebody else changed .* meanwhile. Run the same command again"):
+        publish.publish(dressed, NAME)
+    publish.publish(dressed, NAME)
+
+
+def test_who_may_not_write_is_told_to_log_in(loopback: LoopbackHub, dressed: Path) -> None:
+    loopback.forbidden = True
+    with pytest.raises(
+        ZooError, match=r"does not let you write to weightzoo/tiny \(403\). Log in with a token that may"
+    ):
+        publish.publish(dressed, NAME)
+
+
+def test_an_id_without_an_owner_is_refused(dressed: Path) -> None:
+    with pytest.raises(ZooNotFoundError, match="'tiny' is not an id of the Hub, which reads `owner/name`"):
+        publish.publish(dressed, "tiny")
+
+
+# ── back ──
+
+
+def test_what_comes_back_is_what_was_published(published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
+    folder, moved = download(NAME, tmp_path / "got", "v1")
+    assert tree_of(folder) == tree_of(tiny_dressed)
+    assert moved + (folder / "manifest.json").stat().st_size == sum(map(len, tree_of(folder).values()))
+    assert not check.check(folder).problems
+    assert download(NAME, folder, "v1") == (folder, 0)
+
+
+def test_a_cut_fetch_leaves_no_folder_and_goes_on(published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
+    got = tmp_path / "got"
+    size = (tiny_dressed / SHARD).stat().st_size
+    published.cut_bytes, published.cuts_left, published.down_after = size - 1, 1, 1
+    with pytest.raises(ZooNotFoundError, match="What came is kept"):
+        download(NAME, got)
+    assert not got.exists()
+    published.down, published.down_after = False, None
+    published.log.clear()
+    download(NAME, got)
+    assert tree_of(got) == tree_of(tiny_dressed)
+    assert published.sent("data/models/test") == 0  # came before the cut
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(published: LoopbackHub, tmp_path: Path) -> None:
+    got = tmp_path / "got"
+    got.mkdir()
+    (got / "mine").touch()
+    with pytest.raises(ZooError, match=r"got holds something other than weightzoo/tiny. Name another folder"):
+        download(NAME, got)
+    (got / "mine").unlink()
+    download(NAME, got)
+    (got / SHARD).write_bytes(b"short")
+    with pytest.raises(IntegrityError, match=r"is a damaged copy of weightzoo/tiny: .*Remove it and fetch again"):
+        download(NAME, got)
+
+
+# ── `datasets` itself ──
+
+LOAD = """
+import numpy, datasets
+from datasets import load_dataset
+datasets.disable_progress_bars()
+every = load_dataset("weightzoo/tiny")
+print("rows", sorted(every.num_rows.items()))
+weights = every["train"].with_format("numpy")["weights"][:]
+print("weights", weights.shape, weights.dtype, float(weights.astype("f8").sum()))
+print("snapshots", load_dataset("weightzoo/tiny", "snapshots", split="train", revision="v1").num_rows)
+rows = list(load_dataset("weightzoo/tiny", "snapshots", split="test", streaming=True))
+print("streamed", len(rows), rows[0]["model_id"])
+for arguments in ({"path": "weightzoo/tiny", "revision": "v9"}, {"path": "weightzoo/none"}):
+    try:
+        load_dataset(**arguments)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        print("refused", error)
+try:
+    load_dataset("weightzoo/tiny", revision="wrong")
+except datasets.exceptions.NonMatchingSplitsSizesError as error:
+    print("counts", type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("cdn", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    published.cdn = cdn
+    card = (tiny_dressed / "README.md").read_text()
+    counts = read_manifest(tiny_dressed)["counts"]
+    wrong = card.replace(
+        f"num_examples: {counts['models']['train']}\n", f"num_examples: {counts['models']['train'] + 1}\n"
+    )
+    assert wrong != card
+    head = published.repos[NAME].branches["main"]
+    published.repos[NAME].tags["wrong"] = published.put(NAME, {"README.md": wrong.encode()})
+    published.repos[NAME].branches["main"] = head
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **QUIET, "PYTHONPATH": PACKAGES, "HF_ENDPOINT": published.endpoint, "HF_HOME": str(tmp_path / "hf")},
+    )  # fmt: skip
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if not line.startswith("refused"))
+    weights = pq.read_table(tiny_dressed / TABLE, columns=["weights"])["weights"].combine_chunks().flatten().to_numpy()
+    test_ids = pq.read_table(tiny_dressed / "data/snapshots/test-00000-of-00001.parquet")["model_id"]
+    assert said["rows"] == str(sorted(counts["models"].items())), done.stderr
+    n = counts["models"]["train"]
+    assert said["weights"] == f"({n}, {len(weights) // n}) float32 {weights.astype(np.float64).sum()}"
+    assert said["snapshots"] == str(counts["snapshots"]["train"])
+    assert said["streamed"] == f"{counts['snapshots']['test']} {test_ids[0]}"
+    assert said["counts"] == "NonMatchingSplitsSizesError"
+    assert done.stdout.count("refused ") == 2
+    assert (done.returncode, "Revision 'v9' doesn't exist" in done.stdout) == (0, True)

@@ -1,0 +1,419 @@
+"""Architectures, layouts, initial weights, and the way to `nn.Module` and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from zoo_datasets.core import streams
+from zoo_datasets.errors import FormatVersionError, GridError
+from zoo_datasets.networks import modules
+from zoo_datasets.networks.architecture import ACTIVATIONS, GRU_TENSORS, Architecture
+from zoo_datasets.networks.initialization import INITS, LayerInit, _orthogonal, initialize
+from zoo_datasets.networks.layers import PRESETS, build_architecture
+from zoo_datasets.networks.layout import flatten, layout_json, unflatten
+
+KEY = "000102030405060708090a0b0c0d0e0f"
+MNIST = (1, 28, 28)
+EVERY_LAYER = [
+    {"conv": 4, "kernel": 3, "stride": 2, "padding": 1}, "batch_norm", "activation", {"max_pool": 2}, {"dropout": 0.25},
+    {"conv": 6}, "tanh", {"avg_pool": 2, "stride": 1}, "flatten", {"linear": 5}, "batch_norm", "dropout",
+    {"linear": "classes"},
+]  # fmt: skip
+
+
+def every_layer() -> Architecture:
+    return build_architecture(EVERY_LAYER, (3, 20, 16), 7, "gelu")
+
+
+# --- layers → architecture -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("preset", "n_params"), [("small-cnn", 2464), ("small-cnn-gap", 4970), ("mlp", 25450)])
+def test_presets_have_the_published_number_of_parameters(preset: str, n_params: int) -> None:
+    architecture = build_architecture(preset, MNIST, 10)
+    assert architecture.n_params == n_params
+    assert sum(p.numel() for p in modules.Network(architecture).parameters()) == n_params
+
+
+def test_ids_are_pinned() -> None:
+    architecture = build_architecture("small-cnn", MNIST, 10, "tanh")
+    assert architecture.layout_id == "1339e72e9414d330"
+    assert architecture.id == "604c2ca426ced764"
+
+
+def test_layout_of_small_cnn_is_in_forward_order_without_holes() -> None:
+    layout = build_architecture("small-cnn", MNIST, 10).layout
+    assert [(e.name, e.shape) for e in layout] == [
+        ("conv1.weight", (8, 1, 5, 5)), ("conv1.bias", (8,)), ("conv2.weight", (6, 8, 5, 5)), ("conv2.bias", (6,)),
+        ("conv3.weight", (4, 6, 2, 2)), ("conv3.bias", (4,)), ("linear1.weight", (20, 36)), ("linear1.bias", (20,)),
+        ("linear2.weight", (10, 20)), ("linear2.bias", (10,)),
+    ]  # fmt: skip
+    assert [e.offset for e in layout] == [0, *(e.end for e in layout[:-1])]
+
+
+def test_shapes_follow_the_layers() -> None:
+    assert [n.shape for n in every_layer().nodes] == [
+        (4, 10, 8), (4, 10, 8), (4, 10, 8), (4, 5, 4), (4, 5, 4), (6, 3, 2), (6, 3, 2), (6, 2, 1), (12,), (5,), (5,),
+        (5,), (7,),
+    ]  # fmt: skip
+
+
+def test_permutation_groups_tie_neighbouring_tensors() -> None:
+    groups = {e.name: e.groups for e in every_layer().layout}
+    assert groups["conv1.weight"] == ("conv1", "", "", "")
+    assert groups["batch_norm1.running_var"] == groups["batch_norm1.bias"] == ("conv1",)
+    assert groups["conv2.weight"] == ("conv2", "conv1", "", "")
+    assert groups["linear1.weight"] == ("linear1", "conv2")
+    assert groups["linear2.weight"] == ("", "linear1")
+    assert groups["linear2.bias"] == ("",)  # classes are fixed
+
+
+def test_the_channels_of_a_last_convolution_are_classes() -> None:
+    architecture = build_architecture(
+        [{"conv": 4}, "batch_norm", {"conv": 10}, "batch_norm", "global_avg_pool"], MNIST, 10
+    )
+    groups = {e.name: e.groups for e in architecture.layout}
+    assert groups["conv2.weight"] == ("", "conv1", "", "")
+    assert groups["conv2.bias"] == groups["batch_norm2.weight"] == ("",)
+
+
+def test_a_gru_is_pytorchs_gate_by_gate() -> None:
+    """The tensors of four neighbors of the layout, concatenated, are those of `nn.GRU`; the function is the same."""
+    architecture = build_architecture([{"conv": 2}, "rows", {"gru": 5}, {"gru": 10}, "last_step"], (3, 7, 6), 10)
+    assert [n.shape for n in architecture.nodes] == [(2, 5, 4), (5, 8), (5, 5), (5, 10), (10,)]
+    groups = {e.name: e.groups for e in architecture.layout}
+    assert groups["gru1.weight_ir"] == ("gru1", "conv1")
+    assert groups["gru1.weight_hn"] == ("gru1", "gru1")
+    assert groups["gru2.weight_in"] == ("", "gru1")  # the classes
+    assert groups["gru2.bias_hz"] == ("",)
+    vector = np.random.default_rng(0).normal(0, 0.5, architecture.n_params).astype(np.float32)
+    state = modules.to_state_dict(vector, architecture)
+    conv = torch.nn.functional.conv2d(images := torch.randn(4, 3, 7, 6), state["conv1.weight"], state["conv1.bias"])
+    x = conv.permute(0, 2, 1, 3).reshape(4, 5, 8)
+    for name, features, units in (("gru1", 8, 5), ("gru2", 5, 10)):
+        theirs = torch.nn.GRU(features, units, batch_first=True)
+        for i, leaf in enumerate(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")):
+            gates = [state[f"{name}.{t}"] for t in GRU_TENSORS[3 * i : 3 * i + 3]]
+            getattr(theirs, leaf).data = torch.cat(gates)
+        x = theirs(x)[0]
+    found = modules.Network(architecture).load_vector(vector)(images)
+    torch.testing.assert_close(found, x[:, -1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_gru_starts_as_pytorchs_does() -> None:
+    architecture = build_architecture(["rows", {"gru": 16}, "last_step", {"linear": 10}], MNIST, 10)
+    drawn = unflatten(initialize(architecture, KEY, "uniform", bias=0.25), architecture.layout)
+    for name, tensor in drawn.items():
+        if name.startswith("gru1.weight"):  # ±1/√units, of the inputs' weights too
+            assert 0.24 < np.abs(tensor).max() <= 0.25
+    assert (drawn["gru1.bias_hn"] == 0.25).all()
+    first = LayerInit("constant")
+    first_own = initialize(architecture, KEY, "normal", first=first, value=0.5)
+    tensors = unflatten(first_own, architecture.layout)
+    assert all((tensors[f"gru1.{t}"] == (0.5 if t.startswith("weight") else 0.0)).all() for t in GRU_TENSORS)
+    assert tensors["linear1.weight"].std() > 0
+
+
+def test_taking_dropout_out_renames_nothing() -> None:
+    without = [layer for layer in EVERY_LAYER if "dropout" not in layer]
+    assert build_architecture(without, (3, 20, 16), 7, "gelu").layout == every_layer().layout
+
+
+def test_another_activation_has_the_same_layout_and_another_id() -> None:
+    relu, tanh = (build_architecture("small-cnn", MNIST, 10, a) for a in ("relu", "tanh"))
+    assert relu.layout == tanh.layout
+    assert relu.layout_id == tanh.layout_id
+    assert relu.id != tanh.id
+
+
+def test_batch_norm_buffers_are_masked() -> None:
+    architecture = build_architecture([{"linear": 3}, "batch_norm", {"linear": 2}], (4,), 2)
+    roles = {e.name: e.role for e in architecture.layout}
+    assert {name for name, role in roles.items() if role == "buffer"} == {
+        "batch_norm1.running_mean", "batch_norm1.running_var",
+    }  # fmt: skip
+    mask = architecture.buffer_mask()
+    assert mask.sum() == 6
+    assert mask[12 + 3 + 6 : 12 + 3 + 12].all()  # after linear1, batch norm's weight and bias
+
+
+def test_entries_are_the_tensors_of_one_node() -> None:
+    names = [e.name for e in every_layer().entries("batch_norm1")]
+    assert names == [f"batch_norm1.{n}" for n in ("weight", "bias", "running_mean", "running_var")]
+    assert every_layer().entries("conv1")[0].name == "conv1.weight"
+    assert every_layer().entries("flatten1") == []
+
+
+@pytest.mark.parametrize("architecture", [every_layer(), *(build_architecture(p, MNIST, 10) for p in PRESETS)])
+def test_an_architecture_comes_back_from_json(architecture: Architecture) -> None:
+    again = Architecture.from_json(json.loads(json.dumps(architecture.to_json())))
+    assert again == architecture
+    assert again.id == architecture.id
+    assert again.n_outputs == architecture.nodes[-1].shape[0]
+
+
+def test_an_architecture_of_another_kind_is_of_a_newer_version() -> None:
+    with pytest.raises(FormatVersionError, match=r"kind 'external': this version builds 'layers'. Upgrade"):
+        Architecture.from_json({"kind": "external"})
+
+
+def test_layout_json_is_plain() -> None:
+    value = layout_json(every_layer().layout)
+    assert json.loads(json.dumps(value)) == value
+    assert value[0] == {
+        "name": "conv1.weight", "shape": [4, 3, 3, 3], "offset": 0, "role": "parameter", "groups": ["conv1", "", "", ""],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("smal-cnn", r"Unknown architecture preset 'smal-cnn'.*Did you mean `small-cnn`\?"),
+        ([{"cnov": 8}], r"Unknown layer 'cnov' in architecture, layer 1\..*Did you mean `conv`\?"),
+        ([7], r"Layer 1 is 7; a layer is a name or a mapping like `\{conv: 8\}`"),
+        ([{}], r"Layer 1 is \{\}"),
+        ([{"conv": 8, "kernal": 3}], r"Unknown option of `conv` 'kernal' in layer 1\. Known: kernel.*Did you mean `kernel`"),
+        ([{"linear": 8, "bias": 3}], r"Unknown option of `linear` 'bias' in layer 1\. Known: none\."),
+        (["flatten", {"linear": 2.5}], r"Layer 2 \(linear\): `linear` is 2\.5; a whole number ≥ 1"),
+        ([{"conv": True}], r"`conv` is True; a whole number ≥ 1"),
+        (["conv"], r"`conv` is None; a whole number ≥ 1"),
+        ([{"conv": 2, "stride": 0}], r"`stride` is 0; a whole number ≥ 1"),
+        ([{"conv": 2, "padding": -1}], r"`padding` is -1; a whole number ≥ 0"),
+        ([{"dropout": 1}], r"Layer 1 \(dropout\): the rate is 1; it must be in \[0, 1\)"),
+        ([{"dropout": False}], r"the rate is False"),
+        ([{"relu": 3}], r"Layer 1: `relu` takes no value, got 3\. Write it as `relu`"),
+        ([{"conv": 4, "kernel": 30}], r"Layer 1 \(conv\): its window 30×30 does not fit into the input of shape \(1, 28, 28\)"),
+        (["flatten", {"max_pool": 2}], r"Layer 2 \(max_pool\) needs \(channels, rows, columns\), but .* gives \(784,\)"),
+        ([{"conv": 4}, {"linear": 5}], r"Layer 2 \(linear\) needs a flat input .* gives \(4, 26, 26\).*Put `flatten`"),
+        ([{"gru": 4}], r"Layer 1 \(gru\) needs a sequence \(steps, features\), .* gives \(1, 28, 28\)\. `rows` makes one"),
+        (["flatten", "rows"], r"Layer 2 \(rows\) reads \(channels, rows, columns\) .* gives \(784,\)"),
+        (["flatten", "last_step"], r"Layer 2 \(last_step\) needs a sequence"),
+        (["rows", {"gru": 0}], r"Layer 2 \(gru\): `gru` is 0; a whole number ≥ 1"),
+        (["rows", {"gru": 4}, {"linear": 10}], r"Layer 3 \(linear\) needs a flat input .* gives \(28, 4\)\. Put `last_step`"),
+        (["rows", {"gru": 4}, "flatten"], r"Layer 3 \(flatten\) takes no sequence, .* = \(28, 4\)\. Put `last_step`"),
+        (["rows", {"gru": 4}, "batch_norm"], r"Layer 3 \(batch_norm\) takes no sequence"),
+        (["rows", {"gru": 4}, "softmax"], r"Layer 3 \(softmax\) takes no sequence"),
+        (["rows", {"gru": 4}, {"max_pool": 2}], r"Layer 3 \(max_pool\) needs \(channels, rows, columns\)"),
+        (["flatten", {"linear": 5}], r"gives shape \(5,\); the source has 10 classes, so it must give \(10,\)"),
+    ],
+)  # fmt: skip
+def test_a_layer_that_does_not_fit_is_named_with_both_shapes(layers: Any, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        build_architecture(layers, MNIST, 10)
+
+
+# --- vector ↔ tensors ------------------------------------------------------------------
+
+FLOATS = hnp.arrays(np.float32, every_layer().n_params, elements=st.floats(width=32), fill=st.floats(width=32))
+
+
+@settings(deadline=None, max_examples=15)
+@given(FLOATS)
+def test_vectors_and_state_dicts_are_the_same_bits(vector: np.ndarray) -> None:
+    architecture = every_layer()
+    state = modules.to_state_dict(vector, architecture, step=3)
+    assert modules.to_vector(state, architecture).tobytes() == vector.tobytes()
+    network = modules.Network(architecture).load_vector(vector, step=3)  # strict: every name, no other
+    assert modules.to_vector(network.state_dict(), architecture).tobytes() == vector.tobytes()
+    assert state["batch_norm1.num_batches_tracked"] == 3
+
+
+def test_a_state_dict_owns_its_memory() -> None:
+    architecture = build_architecture("mlp", (4,), 3)
+    vector = np.zeros(architecture.n_params, np.float32)
+    vector.setflags(write=False)  # as a memory-mapped shard is
+    state = modules.to_state_dict(vector, architecture)
+    state["linear1.weight"] += 1
+    assert not vector.any()
+
+
+def test_unflatten_gives_views_of_one_or_many_vectors() -> None:
+    architecture = build_architecture("small-cnn", MNIST, 10)
+    vectors = np.arange(2 * architecture.n_params, dtype=np.float32).reshape(2, -1)
+    named = unflatten(vectors, architecture.layout)
+    assert named["conv2.weight"].shape == (2, 6, 8, 5, 5)
+    assert all(np.shares_memory(tensor, vectors) for tensor in named.values())
+    one = {name: tensor[1] for name, tensor in named.items()}
+    np.testing.assert_array_equal(flatten(one, architecture.layout), vectors[1])
+
+
+def test_flatten_says_which_tensor_has_which_shape() -> None:
+    architecture = build_architecture("mlp", (4,), 3)
+    tensors = unflatten(np.zeros(architecture.n_params, np.float32), architecture.layout)
+    with pytest.raises(ValueError, match=r"linear2\.weight has shape \(32, 3\), the layout says \(3, 32\)"):
+        flatten({**tensors, "linear2.weight": np.zeros((32, 3))}, architecture.layout)
+    del tensors["linear1.bias"]
+    with pytest.raises(KeyError, match=r"linear1\.bias"):
+        flatten(tensors, architecture.layout)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_network_gives_the_shapes_of_its_architecture(activation: str) -> None:
+    architecture = build_architecture(EVERY_LAYER, (3, 20, 16), 7, activation)
+    network = modules.Network(architecture, dropout=0.5)
+    values = torch.zeros(2, 3, 20, 16)
+    for node in architecture.nodes:
+        values = network.get_submodule(node.name)(values)
+        assert tuple(values.shape[1:]) == node.shape
+    assert network(torch.zeros(2, 3, 20, 16)).shape == (2, 7)
+
+
+def test_dropout_takes_its_own_rate_or_the_models() -> None:
+    network = modules.Network(every_layer(), dropout=0.5)
+    assert [network.get_submodule(f"dropout{i}").p for i in (1, 2)] == [0.25, 0.5]
+
+
+def test_a_networks_module_names_are_the_nodes() -> None:
+    network = modules.Network(every_layer())
+    assert [name for name, _ in network.named_children()] == [n.name for n in every_layer().nodes]
+
+
+# --- initialization --------------------------------------------------------------------
+
+GOLDEN = {
+    "uniform": "1058e05d59c0458c59f1fcd32902a961",
+    "normal": "8088f07f95b09db19e082021041c61a9",
+    "kaiming_uniform": "9291c510f975afe7950c231155886655",
+    "kaiming_normal": "40f083d95cf873f4e3c989f62afb7f4b",
+    "glorot_uniform": "ced2a58d28f1fd399fcb2b1f62f2969e",
+    "glorot_normal": "cdbea0ccd7ae9cc80d500b2819926ba5",
+    "orthogonal": "5317c9e0522471a561e8d4a7748739b6",
+    "constant": "587da9e76a16b2bf56746170c8a14ae6",
+}
+
+
+def sha(vector: np.ndarray) -> str:
+    assert vector.dtype == np.float32
+    return hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest()[:32]
+
+
+@pytest.mark.parametrize("kind", INITS)
+def test_initial_weights_of_small_cnn_are_pinned(kind: str) -> None:
+    architecture = build_architecture("small-cnn", MNIST, 10)
+    assert sha(initialize(architecture, KEY, kind, value=0.125, bias=0.01)) == GOLDEN[kind]
+
+
+def test_initial_weights_of_a_range_and_a_normal_are_pinned() -> None:
+    architecture = build_architecture("small-cnn", MNIST, 10)
+    ranged = initialize(architecture, KEY, "uniform", low=-0.05, high=0.1)
+    assert sha(ranged) == "6017f49f2a9677327a0d82bbc5552e13"
+    shifted = initialize(architecture, KEY, "normal", mean=0.5, std=0.1)
+    assert sha(shifted) == "646848dd8cdf50a3e3e294879f969a7e"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "mean", "std"),
+    [
+        ("uniform", {}, 0, 1 / math.sqrt(3 * 400)),  # ±1/√fan_in has variance 1/(3 fan_in)
+        ("uniform", {"low": 0.0, "high": 1.2}, 0.6, 1.2 / math.sqrt(12)),
+        ("normal", {}, 0, 1 / math.sqrt(400)),
+        ("normal", {"mean": 2.0, "std": 0.3}, 2, 0.3),
+        ("normal", {"mean": 2.0}, 2, 1 / math.sqrt(400)),
+        ("kaiming_uniform", {}, 0, math.sqrt(2 / 400)),
+        ("kaiming_normal", {}, 0, math.sqrt(2 / 400)),
+        ("glorot_uniform", {}, 0, math.sqrt(2 / 500)),
+        ("glorot_normal", {}, 0, math.sqrt(2 / 500)),
+        ("orthogonal", {}, 0, 1 / math.sqrt(400)),
+        ("constant", {"value": -0.25}, -0.25, 0),
+    ],
+)
+def test_initial_weights_have_the_moments_of_their_kind(kind: str, options: dict, mean: float, std: float) -> None:
+    architecture = build_architecture([{"linear": 100}], (400,), 100)
+    weights = initialize(architecture, KEY, kind, **options)[: 400 * 100].astype(np.float64)
+    assert abs(weights.mean() - mean) <= 4 * std / 200
+    assert weights.std() == pytest.approx(std, rel=0.02, abs=1e-12)
+
+
+def test_a_convolutions_fans_count_its_window() -> None:
+    architecture = build_architecture([{"conv": 64, "kernel": 5}, "global_avg_pool", {"linear": 2}], (32, 5, 5), 2)
+    for kind, variance in [("kaiming_normal", 2 / (32 * 25)), ("glorot_normal", 2 / (32 * 25 + 64 * 25))]:
+        weights = initialize(architecture, KEY, kind)[: 64 * 32 * 25]
+        assert weights.var() == pytest.approx(variance, rel=0.03)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 20), (20, 7), (9, 9), (1, 5), (5, 1)])
+def test_orthogonal_weights_have_orthonormal_rows_or_columns(rows: int, columns: int) -> None:
+    matrix = _orthogonal(streams.normals(KEY, rows * columns).reshape(rows, columns))
+    assert matrix.shape == (rows, columns)
+    product = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+    np.testing.assert_allclose(product, np.eye(min(rows, columns)), atol=1e-14)
+
+
+def test_biases_and_batch_norm_start_where_they_should() -> None:
+    vector = initialize(every_layer(), KEY, "normal", bias=0.5)
+    named = unflatten(vector, every_layer().layout)
+    for name, start in {
+        "conv1.bias": 0.5, "linear2.bias": 0.5, "batch_norm1.weight": 1, "batch_norm1.bias": 0,
+        "batch_norm2.running_mean": 0, "batch_norm2.running_var": 1,
+    }.items():  # fmt: skip
+        assert (named[name] == start).all(), name
+
+
+def test_appending_a_layer_leaves_the_draws_before_it_alone() -> None:
+    short = build_architecture(["flatten", {"linear": 10}], MNIST, 10)
+    long = build_architecture(["flatten", {"linear": 10}, "activation", {"linear": 10}], MNIST, 10)
+    a, b = (initialize(x, KEY, "normal") for x in (short, long))
+    np.testing.assert_array_equal(b[: len(a)], a)
+
+
+def test_another_key_gives_other_weights() -> None:
+    architecture = build_architecture("mlp", (4,), 3)
+    a, b = (initialize(architecture, streams.stream_key(k), "uniform") for k in "ab")
+    assert (a != b).mean() > 0.8
+
+
+def test_a_layer_more_leaves_the_draws_of_the_others_alone() -> None:
+    plain = build_architecture([{"conv": 4}, "activation", "flatten", {"linear": "classes"}], MNIST, 10)
+    normed = build_architecture([{"conv": 4}, "batch_norm", "activation", "flatten", {"linear": "classes"}], MNIST, 10)
+    a, b = (unflatten(initialize(x, KEY, "normal"), x.layout) for x in (plain, normed))
+    assert all((a[name] == b[name]).all() for name in a)
+
+
+# --- the first and the last layer's own init ------------------------------------------------
+
+
+def weights_of(kind: str, **options: Any) -> dict[str, np.ndarray]:
+    layers = [{"conv": 4}, "activation", {"conv": 3}, "flatten", {"linear": "classes"}]
+    architecture = build_architecture(layers, (1, 8, 8), 5, "relu")
+    return unflatten(initialize(architecture, KEY, kind, **options), architecture.layout)
+
+
+def test_the_first_layer_can_have_an_init_of_its_own() -> None:
+    plain, own = weights_of("normal", std=0.5), weights_of("normal", std=0.5, first=LayerInit("uniform", -2, 2))
+    assert (own["conv1.weight"] == weights_of("uniform", low=-2, high=2)["conv1.weight"]).all()
+    assert [name for name in plain if (plain[name] != own[name]).any()] == ["conv1.weight"]
+
+
+def test_the_last_layer_can_have_one_too_and_takes_no_numbers_of_the_general_one() -> None:
+    own = weights_of("normal", std=0.5, mean=3.0, bias=0.25, last=LayerInit("normal"))
+    assert (own["linear1.weight"] == weights_of("normal")["linear1.weight"]).all()
+    assert (own["conv2.weight"] == weights_of("normal", std=0.5, mean=3.0)["conv2.weight"]).all()
+    assert (own["linear1.bias"] == 0.25).all()
+
+
+def test_a_single_layer_is_the_first() -> None:
+    architecture = build_architecture([{"linear": "classes"}], (4,), 3)
+    first, last = LayerInit("uniform", 1, 2), LayerInit("uniform", -2, -1)
+    assert initialize(architecture, KEY, "normal", first=first, last=last)[:12].min() >= 1
+    assert initialize(architecture, KEY, "normal", last=last)[:12].max() <= -1
+
+
+def test_softmax_is_over_channels_or_features() -> None:
+    network = modules.Network(
+        build_architecture(
+            [{"conv": 3}, "softmax", "flatten", {"linear": 4}, "softmax", {"linear": "classes"}], (1, 5, 5), 2
+        )
+    )
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(network.get_submodule("activation1")(x).sum(1), torch.ones(2, 4, 4))
+    assert torch.allclose(network.get_submodule("activation2")(torch.randn(2, 4)).sum(1), torch.ones(2))

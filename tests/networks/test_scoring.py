@@ -1,0 +1,103 @@
+"""Logits → metrics: exact counts, losses of the textbook, nulls where there is nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import special
+
+from zoo_datasets.networks import scoring
+
+C = 4
+LOGITS = hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(C)), elements=st.floats(-1e4, 1e4, width=32))
+
+
+def labels_of(logits: np.ndarray) -> np.ndarray:
+    return np.arange(len(logits)) * 3 % C
+
+
+@settings(deadline=None, max_examples=80)
+@given(LOGITS)
+def test_losses_are_those_of_the_textbook(logits: np.ndarray) -> None:
+    labels = labels_of(logits)
+    wide = logits.astype(np.float64)
+    at = np.arange(len(labels))
+    entropy = -special.log_softmax(wide, axis=1)[at, labels]
+    np.testing.assert_allclose(scoring.losses(logits, labels, "cross_entropy"), entropy, rtol=1e-12, atol=1e-12)
+    squares = ((wide - np.eye(C)[labels]) ** 2).mean(axis=1)
+    np.testing.assert_allclose(scoring.losses(logits, labels, "mse"), squares, rtol=1e-12)
+
+
+def test_golden_loss_bits() -> None:
+    logits = np.array([[0.5, -1.25, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]], np.float32)
+    found = scoring.losses(logits, np.array([0, 3]), "cross_entropy")
+    assert [x.hex() for x in found.tolist()] == ["0x1.5175712b41f81p+1", "0x1.62e42fefa39efp+0"]
+
+
+def test_counts_are_exact_per_class() -> None:
+    logits = np.eye(C, dtype=np.float32)[[0, 0, 1, 2, 2]]
+    found = scoring.score(logits, np.array([0, 1, 1, 2, 2]), "mse")
+    assert found["correct_per_class"] == [1, 1, 2, 0]
+    assert found["count_per_class"] == [1, 2, 2, 0]
+    assert found["accuracy"] == 4 / 5
+    assert found["loss"] == pytest.approx(2 / 4 / 5)
+    assert all(type(n) is int for n in found["correct_per_class"])
+
+
+@settings(deadline=None, max_examples=40)
+@given(LOGITS, st.permutations(range(C)))
+def test_counts_add_up_and_columns_of_zero_change_nothing_else(logits: np.ndarray, order: list[int]) -> None:
+    labels = labels_of(logits)
+    found = scoring.score(logits, labels, "cross_entropy")
+    assert sum(found["count_per_class"]) == len(labels)
+    assert found["accuracy"] == sum(found["correct_per_class"]) / len(labels)
+    distinct = all(len(set(row)) == C for row in logits.tolist())
+    moved = scoring.score(logits[:, order], np.argsort(order)[labels], "cross_entropy")
+    if distinct:  # a tie goes to the class of the lower number
+        assert moved["accuracy"] == found["accuracy"]
+    assert moved["loss"] == pytest.approx(found["loss"], rel=1e-12, abs=1e-300)
+
+
+def test_a_tie_goes_to_the_lower_class() -> None:
+    assert scoring.score(np.zeros((2, 3), np.float32), np.array([0, 1]), "mse")["correct_per_class"] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_nothing_to_score_is_null(loss: str) -> None:
+    found = scoring.score(np.zeros((0, 3), np.float32), np.zeros(0, np.int64), loss)
+    assert found == {"loss": None, "accuracy": None, "correct_per_class": [0, 0, 0], "count_per_class": [0, 0, 0]}
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_never_right_and_leave_no_loss(loss: str, bad: float) -> None:
+    logits = np.array([[bad, 0.0, 0.0], [3.0, 0.0, 0.0]], np.float32)
+    found = scoring.score(logits, np.array([0, 0]), loss)
+    assert found["correct_per_class"] == [1, 0, 0]
+    if not (loss == "cross_entropy" and bad == -np.inf):
+        assert found["loss"] is None
+
+
+def test_an_infinite_loss_is_no_loss() -> None:
+    logits = np.array([[-np.inf, 0.0]], np.float32)
+    assert scoring.score(logits, np.array([0]), "cross_entropy")["loss"] is None
+
+
+def test_logits_of_any_size_overflow_nothing() -> None:
+    logits = np.array([[3e38, -3e38, 0.0]], np.float32)
+    assert scoring.score(logits, np.array([0]), "cross_entropy")["loss"] == 0.0
+    assert scoring.score(logits, np.array([1]), "cross_entropy")["loss"] == pytest.approx(6e38)
+    assert np.isfinite(scoring.score(logits, np.array([1]), "mse")["loss"])
+
+
+def test_attack_success_is_the_share_of_the_target() -> None:
+    assert scoring.attack_success(np.eye(3, dtype=np.float32)[[1, 1, 0, 2]], 1) == 0.5
+    assert scoring.attack_success(np.zeros((0, 3), np.float32), 1) is None
+
+
+def test_a_diverged_model_has_no_attack_success() -> None:
+    assert scoring.attack_success(np.full((4, 3), np.nan, np.float32), 0) == 0.0  # argmax of NaN is 0
+    assert scoring.attack_success(np.array([[0, np.inf, 0]], np.float32), 1) == 0.0

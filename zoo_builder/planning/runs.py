@@ -1,0 +1,355 @@
+"""Grid → runs.
+
+In:  a `Grid`: fixed settings, axes or a random sample, replicates, pairing.
+Out: every `Run` the grid asks for, in plan order, each with its stream keys and its split.
+
+The same grid gives the same runs, with the same ids, in the same order, on any machine.
+Nothing here trains, reads data or touches the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from zoo_builder.grid import RECIPE_VERSION, Grid
+from zoo_builder.planning.lineage import MOMENTS, Parents, Start
+from zoo_builder.recipe import settings
+from zoo_builder.recipe.axes import Draw
+from zoo_datasets.core import exact, streams
+from zoo_datasets.errors import GridError
+from zoo_datasets.format import splits
+from zoo_datasets.format.schema import Column
+from zoo_datasets.networks.layers import PRESET_BIAS
+from zoo_datasets.sources import SourceSpec, Subset
+
+log = logging.getLogger("zoo_builder")
+
+# 16 hex digits are 64 bits: for a million runs, a chance below 3e-8 that any two share an
+# id (birthday bound n²/2⁶⁵). Eight digits would give about 1 at that size.
+ID_DIGITS = 16
+
+# Which replicate number each stream follows. Dropout and augmentation go with the order:
+# all three are what differs between two trainings from one start on one data set.
+STREAMS = {"init": "init", "order": "order", "subset": "subset", "augment": "order", "dropout": "order"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One planned training. Its model will have the same id."""
+
+    id: str
+    settings: Mapping[str, Any]  # every setting of `settings.SETTINGS`; null where it means nothing
+    axes: Mapping[str, str]  # varied factor → label of the level
+    replicate: Mapping[str, int]  # of init, order, subset
+    keys: Mapping[str, str]  # of init, order, subset, augment, dropout
+    snapshots: Mapping[str, Any]
+    split: str
+    start: Start | None = None  # of a run that continues another zoo's model
+
+    @property
+    def init_group(self) -> str:
+        """Models that share an initialization share this; they are never split apart."""
+        return self.keys["init"][:ID_DIGITS]
+
+    @property
+    def source(self) -> SourceSpec:
+        s = self.settings
+        return SourceSpec(
+            id=s["source"], config=s["source_config"], train=s["source_train"], validation=s["source_validation"],
+            test=s["source_test"], scale=s["scale"], mean=s["source_mean"], std=s["source_std"], resize=s["resize"],
+            channels=s["channels"], image_column=s["image_column"], label_column=s["label_column"],
+            features=s.get("source_features"), split_seed=s.get("source_split_seed"),
+        )  # fmt: skip
+
+    @property
+    def subset(self) -> Subset:
+        s = self.settings
+        trigger = {k: s[k] for k in settings.TRIGGER if s[k] is not None}
+        return Subset(
+            frac=s["subset_frac"], classes=s["subset_classes"], relabel=s["subset_relabel"],
+            label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"],
+            rotate_degrees=s.get("rotate_degrees", 0.0), **trigger,
+        )  # fmt: skip
+
+
+def plan(grid: Grid, parents: Parents | None = None) -> list[Run]:
+    """Every run of the grid in plan order: replicate first, then points by a stable hash.
+
+    Any prefix is a fair sample of the points. `parents` is the opened zoo of a grid that names
+    one: each of its models is one init, in its own plan order. Raises GridError where the init
+    groups cannot fill the splits, or the parents lack what is asked for.
+    """
+    assert (grid.parent_zoo is None) == (parents is None)
+    found: dict[str, Run] = {}
+    numbers = replicates(grid, parents)
+    ordered = list(_points(grid))
+    if not grid.sample_models:  # random points are in random order already
+        ordered.sort(key=lambda p: streams.digest(p[0]))
+    for replicate in numbers:
+        for labels, values in ordered:
+            run = _run(grid, labels, values, replicate, parents)
+            if run is None:
+                continue  # a parent that ended before it
+            found.setdefault(run.id, run)
+            if grid.limit is not None and len(found) == grid.limit:
+                break
+        else:
+            continue
+        break
+    if parents is not None:
+        _check_starts(grid, parents, len(found), len(numbers) * len(ordered))
+        return list(found.values())
+    assigned = splits.assign((r.init_group for r in found.values()), grid.splits)
+    return [dataclasses.replace(r, split=assigned[r.init_group]) for r in found.values()]
+
+
+def replicates(grid: Grid, parents: Parents | None = None) -> list[dict[str, int]]:
+    """The replicate numbers of init, order and subset, in plan order; a parent's is its plan index."""
+    if parents is not None:
+        inits = range(len(parents.rows[: grid.fixed["init_models"]]))
+        counts = {"order": 1, "subset": 1} if grid.tied else grid.replicates
+        crossed = itertools.product(inits, range(counts["order"]), range(counts["subset"]))
+        return [{"init": i, "order": o, "subset": s} for i, o, s in crossed]
+    if grid.tied:
+        return [{"init": i, "order": i, "subset": i} for i in range(grid.replicates["init"])]
+    ranges = [range(grid.replicates[name]) for name in ("init", "order", "subset")]
+    return [dict(zip(("init", "order", "subset"), combo, strict=True)) for combo in itertools.product(*ranges)]
+
+
+def _points(grid: Grid) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Labels and settings of each point."""
+    if not grid.sample_models:
+        for levels in itertools.product(*(a.levels for a in grid.axes)):
+            labels = {a.name: lv.label for a, lv in zip(grid.axes, levels, strict=True)}
+            yield labels, {k: v for lv in levels for k, v in lv.values.items()}
+        return
+    draws = [(d, streams.uniforms(_key(grid, "sample", {"axis": d.name}), grid.sample_models)) for d in grid.draws]
+    for i in range(grid.sample_models):
+        labels, values = {}, {}
+        for draw, u in draws:
+            labels[draw.name], chosen = _drawn(draw, float(u[i]))
+            values |= chosen
+        yield labels, values
+
+
+def _drawn(draw: Draw, u: float) -> tuple[str, Mapping[str, Any]]:
+    if draw.kind == "choice":
+        level = draw.levels[int(u * len(draw.levels))]
+        return level.label, level.values
+    value: Any
+    if draw.kind == "integer":
+        value = int(draw.low) + int(u * (int(draw.high) - int(draw.low) + 1))
+    elif draw.kind == "uniform":
+        value = draw.low + (draw.high - draw.low) * u
+    else:
+        ratio = exact.log(exact.np.array([draw.high / draw.low]))
+        value = max(draw.low, float(draw.high * exact.exp((u - 1.0) * ratio)[0]))  # rounding may pass the end
+    values = {draw.name: value}
+    return settings.label(draw.name, values), values
+
+
+def _run(
+    grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], replicate: Mapping[str, int],
+    parents: Parents | None,
+) -> Run | None:  # fmt: skip
+    """One run; None where its parent has no snapshot at the epoch asked for."""
+    if parents is not None:
+        return _child({**grid.fixed, **values}, labels, replicate, grid, parents)
+    resolved = normalize({**grid.fixed, **values})
+    # Levels that mean nothing here (`momentum` of plain SGD) have one label: the points that
+    # differ in nothing else are one run, planned once.
+    labels = _labels(resolved, labels)
+    keys = {}
+    for stream, follows in STREAMS.items():
+        # Levels of an axis in `paired` do not enter: twins along it share the stream. Data
+        # axes never enter the subset stream, so that fractions nest across their levels.
+        free = {
+            name: label
+            for name, label in labels.items()
+            if name not in grid.paired and not (stream == "subset" and name in settings.DATA_AXES)
+        }
+        keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
+    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, dict(grid.snapshots)]
+    return Run(streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, dict(grid.snapshots), "")
+
+
+# ── runs that start from another zoo's snapshots ──────────────────────────────────────
+
+# What may differ between a model and its continuation: how long, not how.
+_LENGTH = {"epochs", "steps", "examples", "target_loss", "patience", "min_epochs"}
+
+
+def _child(
+    values: dict[str, Any], labels: Mapping[str, str], replicate: Mapping[str, int], grid: Grid, parents: Parents
+) -> Run | None:
+    """The continuation of one parent at one point."""
+    row = parents.rows[replicate["init"]]
+    step = parents.step(row, values["init_epoch"], values["init_step"])
+    if step not in parents.snapshots[row["model_id"]]:
+        return None
+    parent = from_row(row, parents.layer_lists)
+    kept = parents.snapshots[row["model_id"]][step].get("optimizer_sha256") is not None
+    how = _optimizer(values, parent.settings["optimizer"], kept, parents.zoo)
+    resolved = normalize(values | {"init_zoo": parents.zoo, "init_models": None, "init_optimizer": how})
+    # Repeat 0 of a stream is the parent's own, which goes on; whatever differs between the
+    # children of one snapshot, they are twins: levels never enter.
+    keys = {
+        stream: parent.keys[stream] if stream == "init" or replicate[follows] == 0
+        else streams.stream_key({"stream": stream, "parent": parent.keys[stream], "replicate": replicate[follows]})
+        for stream, follows in STREAMS.items()
+    }  # fmt: skip
+    same = all(
+        resolved.get(k) == parent.settings.get(k)
+        for k in settings.SETTINGS
+        if k not in _LENGTH and not k.startswith("init_")
+    )
+    same = same and keys == parent.keys and how == "continue" and resolved["schedule_kind"] == "constant"
+    start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
+    snapshots = dict(grid.snapshots)
+    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, snapshots, start.identity]
+    labels = _labels(resolved, labels)
+    return Run(
+        streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, snapshots, row["split"], start
+    )
+
+
+def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:
+    """`continue` or `reset`: what a run does with its parent's optimizer state. Raises GridError."""
+    asked, ours = values["init_optimizer"], values["optimizer"]
+    if asked == "reset":
+        return "reset"
+    if MOMENTS[ours] == "none":
+        return "continue"  # plain SGD has nothing to carry over
+    if not kept:
+        if asked == "continue":
+            raise GridError(
+                f"`init: {{optimizer: continue}}`: {zoo} kept no optimizer state. Build it with `snapshots: {{…, "
+                "optimizer: true}`, or start with fresh moments: `optimizer: reset`."
+            )
+        return "reset"
+    if MOMENTS[ours] != MOMENTS.get(theirs):  # a later version may know optimizers that this one does not
+        raise GridError(
+            f"The optimizer state of {zoo} is of `{theirs}`, and `{ours}` cannot go on with it. Start with fresh "
+            "moments: `init: {zoo: …, optimizer: reset}`."
+        )
+    return "continue"
+
+
+def _check_starts(grid: Grid, parents: Parents, found: int, asked: int) -> None:
+    """Raises GridError where no parent has the snapshots; says where some have not."""
+    if not found:
+        epochs = ", ".join(f"{e:g}" for e in parents.epochs()[:40])
+        raise GridError(
+            f"No model of {parents.zoo} has a snapshot at the epoch or step that `init` asks for. Its snapshots are at "
+            f"epochs {epochs}."
+        )
+    if found < asked and grid.limit is None:
+        log.warning("%d of %d runs have no start: their parents in %s ended before", asked - found, asked, parents.zoo)
+
+
+def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:
+    return streams.stream_key({"seed": grid.seed, "stream": stream, **parts})
+
+
+def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what means nothing set to null, and what depends on others worked out."""
+    result = dict(values)
+    for name, (on, allowed) in settings.APPLIES.items():
+        if values[on] not in allowed:
+            result[name] = None
+    if values["trigger_frac"] == 0:
+        result |= dict.fromkeys(settings.TRIGGER)
+    if values["init_zoo"] is not None:
+        result |= {k: None for k in values if k.startswith("init_") and k not in settings.LINEAGE}
+    elif values["init_bias"] is None:
+        preset = values["architecture"]
+        result["init_bias"] = PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0
+    return {k: v for k, v in result.items() if not settings.SETTINGS[k].added or v not in (None, settings.DEFAULTS[k])}
+
+
+# ── run ↔ row ─────────────────────────────────────────────────────────────────────────
+
+LABELS = (*settings.COMPOSITES,)
+
+
+def factor_columns(planned: Iterable[Run] = ()) -> list[Column]:
+    """The typed column of every setting, and of the composites' labels; of added settings where a run uses them."""
+    used = {name for run in planned for name in run.settings}
+    known = [s for s in settings.SETTINGS.values() if not s.added or s.name in used]
+    columns = [Column(s.name, s.type, s.doc) for s in known]
+    return columns + [Column(name, pa.string(), f"label of `{name}`: all its settings in one") for name in LABELS]
+
+
+def factors(run: Run) -> dict[str, Any]:
+    """The values of `factor_columns` for a run."""
+    values = {name: s.default for name, s in settings.SETTINGS.items() if s.added} | dict(run.settings)
+    row = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    return row | _labels(run.settings, ("architecture", *LABELS))
+
+
+def _labels(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """The labels of a run's levels, from its normalized settings alone."""
+    with_defaults = {k: settings.DEFAULTS[k] if v is None else v for k, v in values.items()}
+    preset = values["architecture"] if isinstance(values["architecture"], str) else ""
+    if values["init_bias"] == PRESET_BIAS.get(preset, 0.0):
+        with_defaults["init_bias"] = None  # the preset's own bias is no deviation
+    values = settings.DEFAULTS | dict(values)  # an axis may be a setting that is at its default here
+    return {name: settings.label(name, with_defaults if name in LABELS else values) for name in names}
+
+
+def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mapping[str, Any] | list[str] = ()) -> Run:
+    """The run a row of `models` describes: what `verify` retrains from.
+
+    `layer_lists` are the manifest's architectures that are not presets.
+    """
+    values: dict[str, Any] = {}
+    for name, setting in settings.SETTINGS.items():
+        value = row.get(name) if setting.added else row[name]
+        if setting.added and value in (None, setting.default):
+            continue
+        values[name] = tuple(value) if isinstance(value, list) else value
+    values["architecture"] = layer_lists.get(row["architecture"], row["architecture"])
+    return Run(
+        row["model_id"], values, {a: factor_label(a, row) for a in axes},
+        {name: row[f"replicate_{name}"] for name in ("init", "order", "subset")},
+        {name: row[f"{name}_key"] for name in STREAMS}, json.loads(row["snapshot_schedule"]), row["split"],
+        _start_of(row),
+    )  # fmt: skip
+
+
+def _start_of(row: Mapping[str, Any]) -> Start | None:
+    if row.get("parent_zoo") is None:
+        return None
+    passes, inside = divmod(row["stream_step"], -(-row["n_train"] // row["batch_size"]))
+    return Start(
+        zoo=row["parent_zoo"], model_id=row["parent_id"], step=row["parent_step"], sha256=row["parent_sha256"],
+        optimizer_sha256=row["parent_optimizer_sha256"], updates=row["optimizer_step"], passes=passes, inside=inside,
+        root=row["lineage_root"], relation=row["relation"],
+    )  # fmt: skip
+
+
+def factor_label(axis: str, row: Mapping[str, Any]) -> str:
+    """The label of an axis' level from the metadata row."""
+    value = row[axis]
+    return value if isinstance(value, str) else streams.canonical_json(value)
+
+
+def total_steps(run: Run, n_train: int) -> int:
+    """The run's budget in updates, given the number of its training images."""
+    s = run.settings
+    per_epoch = -(-n_train // s["batch_size"])
+    if s["steps"] is not None:
+        return int(s["steps"])
+    if s["examples"] is not None:
+        inside = run.start.inside if run.start else 0  # updates into an epoch, whose last batch may be short
+        whole, rest = divmod(min(inside * s["batch_size"], n_train) + s["examples"], n_train)
+        return whole * per_epoch + math.ceil(rest / s["batch_size"]) - inside
+    return int(s["epochs"]) * per_epoch

@@ -1,0 +1,131 @@
+"""Blocks `axes` and `sample` of a recipe → the factors that are varied, with their levels.
+
+In:  a `Document`.
+Out: an `Axis` for each crossed factor, or a `Draw` for each of a random sample. What a level
+means is in `settings.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from zoo_builder.recipe import settings
+from zoo_builder.recipe.document import Document
+from zoo_datasets.errors import GridError, unknown
+
+DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One value of an axis: its canonical label, and the settings it fixes."""
+
+    label: str
+    values: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A varied factor and its levels, in the order given."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """An axis of a random sample: a distribution with its numbers, or levels to choose from."""
+
+    name: str
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+    levels: tuple[Level, ...] = ()
+
+
+def crossed(document: Document) -> tuple[Axis, ...]:
+    """The axes of block `axes`. Raises GridError."""
+    return tuple(_axis(document, name, levels, ("axes", name)) for name, levels in document.mapping("axes").items())
+
+
+def sampled(document: Document) -> tuple[int, tuple[Draw, ...]]:
+    """The number of random points of block `sample` and its axes; 0 and none without it. Raises GridError."""
+    block = document.mapping("sample")
+    if not block:
+        return 0, ()
+    for key in block:
+        if key not in ("models", "axes"):
+            raise GridError(unknown("key of `sample`", key, ("models", "axes"), document.where("sample", key)))
+    models = block.get("models")
+    if isinstance(models, bool) or not isinstance(models, int) or models < 1:
+        raise GridError(f"{document.where('sample')}: `sample` needs `models`, a whole number ≥ 1; got {models!r}.")
+    axes = block.get("axes")
+    if not isinstance(axes, dict) or not axes:
+        raise GridError(
+            f"{document.where('sample')}: `sample` needs `axes`, like {{lr: {{log_uniform: [1e-4, 1e-2]}}}}."
+        )
+    return models, tuple(_draw(document, name, spec) for name, spec in axes.items())
+
+
+def place_of(document: Document, axis: Axis | Draw) -> str:
+    """The place of an axis, as messages begin with it."""
+    return document.where(*(("axes",) if isinstance(axis, Axis) else ("sample", "axes")), axis.name)
+
+
+def touched(axis: Axis | Draw) -> set[str]:
+    """The settings that an axis fixes."""
+    return {name for level in axis.levels for name in level.values} or {axis.name}
+
+
+def extremes(axis: Axis | Draw) -> list[Mapping[str, Any]]:
+    """Settings of every level; of a drawn number, at both ends of its range."""
+    if axis.levels:
+        return [level.values for level in axis.levels]
+    assert isinstance(axis, Draw)
+    return [{axis.name: axis.low}, {axis.name: axis.high}]
+
+
+def _axis(document: Document, name: str, levels: Any, path: tuple[str, ...]) -> Axis:
+    where = document.where(*path)
+    if name not in settings.AXES:
+        raise GridError(unknown("axis", name, settings.AXES, where))
+    if not isinstance(levels, list) or not levels:
+        raise GridError(f"{where}: axis `{name}` is {levels!r}; a list of levels is needed, like [1e-3, 1e-4].")
+    result: dict[str, Level] = {}
+    for i, value in enumerate(levels):
+        at = document.where(*path, i)
+        values = settings.expand(name, value, at)
+        label = settings.label(name, settings.DEFAULTS | values)
+        if label in result:
+            raise GridError(f"{at}: level {value!r} of `{name}` is there already (both are {label}).")
+        result[label] = Level(label, values)
+    return Axis(name, tuple(result.values()))
+
+
+def _draw(document: Document, name: str, spec: Any) -> Draw:
+    where = document.where("sample", "axes", name)
+    if name not in settings.AXES:
+        raise GridError(unknown("axis", name, settings.AXES, where))
+    if isinstance(spec, list):
+        return Draw(name, "choice", levels=_axis(document, name, spec, ("sample", "axes", name)).levels)
+    if not isinstance(spec, dict) or len(spec) != 1:
+        raise GridError(f"{where}: `{name}` is {spec!r}; one of {', '.join(DISTRIBUTIONS)} is needed.")
+    kind, value = next(iter(spec.items()))
+    if kind not in DISTRIBUTIONS:
+        raise GridError(unknown("distribution", kind, DISTRIBUTIONS, where))
+    if kind == "choice":
+        return Draw(name, kind, levels=_axis(document, name, value, ("sample", "axes", name, kind)).levels)
+    setting = settings.SETTINGS.get(name)
+    wanted = ("int",) if kind == "integer" else ("float",)
+    if setting is None or setting.kind not in wanted:
+        raise GridError(f"{where}: `{name}` cannot be drawn {kind}; use `choice` with a list of levels.")
+    if not isinstance(value, list) or len(value) != 2 or None in value:
+        raise GridError(f"{where}: `{kind}` needs [low, high], got {value!r}.")
+    low, high = (settings.coerce(setting, v, where) for v in value)
+    if not low < high or (kind == "log_uniform" and low <= 0):
+        raise GridError(
+            f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else ".")
+        )
+    return Draw(name, kind, low, high)

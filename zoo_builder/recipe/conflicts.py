@@ -1,0 +1,160 @@
+"""Fixed settings and axes → nothing, or the GridError of what contradicts.
+
+In:  a `Document`, and what was read of it: every setting that is fixed, the factors varied.
+Out: nothing. Each value was checked where it was read; here they meet: two axes that set the
+same thing, two budgets, a start that is drawn and taken, a setting that nothing would use.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo_builder.recipe import settings
+from zoo_builder.recipe.axes import Axis, Draw, extremes, place_of, touched
+from zoo_builder.recipe.document import Document
+from zoo_datasets.errors import GridError
+from zoo_datasets.networks.layers import PRESETS
+
+Axes = Sequence[Axis | Draw]
+BUDGETS = ("epochs", "steps", "examples")
+
+
+def check(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Raises GridError where settings and axes do not go together."""
+    _budget(document, fixed, axes)
+    _lineage(document, fixed, axes)
+    _inits(document, fixed, axes)
+    _without_effect(document, fixed, axes)
+
+
+def overlaps(document: Document, axes: Axes) -> None:
+    """Raises GridError where two axes set the same thing: `subset` with `subset_frac`."""
+    for a, b in itertools.combinations(axes, 2):
+        if touched(a) & touched(b):
+            raise GridError(f"{place_of(document, b)}: axes `{a.name}` and `{b.name}` set the same thing.")
+
+
+def _budget(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Training takes one budget at most."""
+    varied = [a.name for a in axes if a.name in BUDGETS]
+    given = [n for n in BUDGETS if fixed[n] is not None or n in varied]
+    if len(given) > 1:
+        raise GridError(
+            f"{document.where('training')}: the budget is given in {' and '.join(given)}; give one of them."
+        )
+    for axis in axes:
+        if axis.name in BUDGETS and any(level.values[axis.name] is None for level in axis.levels):
+            raise GridError(f"{place_of(document, axis)}: a level of `{axis.name}` is null; a budget is needed.")
+
+
+def _lineage(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """A grid that starts from a zoo's snapshots: what it needs, and what it cannot have."""
+    place, names = document.where("init"), {a.name for a in axes}
+    given = {n for n in settings.LINEAGE if fixed[n] is not None}
+    for axis in axes:
+        if any(n in level.values and level.values[n] is not None for n in settings.LINEAGE for level in axis.levels):
+            if axis.name == "init":
+                raise GridError(
+                    f"{place_of(document, axis)}: a level of `init` cannot name a zoo; write `init: {{zoo: …}}` for the whole "
+                    "recipe, and vary `init_epoch`, `init_step` or `init_optimizer`."
+                )
+            given |= touched(axis) & set(settings.LINEAGE)
+    parent = fixed["init_zoo"]
+    if parent is None:
+        if given:
+            raise GridError(f"{place}: `{min(given)}` is given, but no `zoo` to start from: `init: {{zoo: …}}`.")
+        return
+    if len(given & {"init_epoch", "init_step"}) != 1:
+        raise GridError(f"{place}: a start from a zoo needs one of `epoch` and `step`: `init: {{zoo: …, epoch: 5}}`.")
+    drawn = {n for n in settings.SETTINGS if n.startswith("init_")} - set(settings.LINEAGE)
+    for name in sorted(drawn):
+        if fixed[name] != settings.DEFAULTS[name] or names & {name, "init"}:
+            raise GridError(f"{place}: `{name}` is of weights that are drawn; these are taken from {parent}. Keep one.")
+    if "splits" in document.values:
+        raise GridError(
+            f"{document.where('splits')}: models keep the split of the model they start from; leave it out."
+        )
+    repeated = document.values.get("replicates", 1)
+    if repeated != 1 and (not isinstance(repeated, dict) or "init" in repeated):
+        raise GridError(
+            f"{document.where('replicates')}: there are as many starts as models in the parent zoo (`init: {{models: N}}` "
+            "takes the first N); only `order` and `subset` can be repeated, like {order: 2}."
+        )
+
+
+def _inits(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Every combination of levels of an init must be one that can be drawn."""
+    varied = [a for a in axes if any(name.startswith("init_") for name in touched(a))]
+    for levels in itertools.product(*(extremes(a) for a in varied)):
+        values = dict(fixed)
+        for level in levels:
+            values |= level
+        place = place_of(document, varied[0]) if varied else document.where("init")
+        if values["init_kind"] == "constant" and values["init_value"] is None:
+            raise GridError(f"{place}: init `constant` needs its value: `{{constant: 0.1}}`.")
+        for part in ("init", "init_first", "init_last"):
+            kind, low, high = (values[f"{part}_{name}"] for name in ("kind", "low", "high"))
+            if kind == "uniform" and (low is None) != (high is None):
+                raise GridError(f"{place}: init `uniform` has one of `low` and `high`; give both or neither.")
+            if kind == "uniform" and low is not None and not low < high:
+                raise GridError(f"{place}: init `uniform: [{low}, {high}]` needs low < high.")
+
+
+def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Raises GridError where a fixed setting would be ignored: an axis varies it, or nothing uses it."""
+    given = {n: p for n, p in _given(document).items() if fixed[n] != settings.DEFAULTS[n] or "training" in p}
+    for axis in axes:
+        both = sorted(touched(axis) & set(given))
+        if both:
+            place = document.where(*given[both[0]])
+            raise GridError(f"{place}: `{both[0]}` is fixed here and varied by axis `{axis.name}`; keep one of them.")
+    for name, path in given.items():
+        on, allowed = settings.APPLIES.get(name, ("", ()))
+        varied = [lv.values[on] for a in axes for lv in a.levels if on in lv.values]
+        values = varied or [fixed.get(on)]
+        if on and not set(values) & set(allowed):
+            raise GridError(
+                f"{document.where(*path)}: `{name}` is given, but nothing in this recipe uses it: it is for "
+                f"`{on}` {' or '.join(allowed)}."
+            )
+
+    fraction = [lv.values.get("trigger_frac") for a in axes for lv in a.levels]
+    names = {a.name for a in axes}
+    drawn = any(isinstance(a, Draw) and a.name == "trigger_frac" for a in axes)
+    for name in sorted(set(given) & set(settings.TRIGGER)):
+        if not (fixed["trigger_frac"] or any(fraction) or drawn):
+            raise GridError(f"{document.where(*given[name])}: `{name}` is given, but no `trigger_frac` above 0.")
+    if "min_epochs" in given and not any(fixed[n] is not None or n in names for n in ("patience", "target_loss")):
+        raise GridError(f"{document.where(*given['min_epochs'])}: `min_epochs` needs `patience` or `target_loss`.")
+    _unused_layers(document, fixed, axes, given)
+
+
+def _unused_layers(
+    document: Document, fixed: Mapping[str, Any], axes: Axes, given: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Raises GridError for a dropout rate or an activation that no architecture has a layer for."""
+    varied = [lv.values for a in axes for lv in a.levels if "architecture" in lv.values]
+    lists = [v["architecture"] for v in varied or [fixed]]
+    layers = [x for y in lists for x in (PRESETS[y] if isinstance(y, str) else y)]
+    for name in ("dropout", "activation"):
+        bare = any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in layers)
+        axis = next((a for a in axes if name in touched(a)), None)
+        if not bare and (axis is not None or name in given):
+            place = place_of(document, axis) if axis is not None else document.where(*given[name])
+            raise GridError(
+                f"{place}: `{name}` is given, but no architecture of this recipe has a layer `{name}` that takes it."
+            )
+
+
+def _given(document: Document) -> dict[str, tuple[str, ...]]:
+    """Settings that the recipe fixes by name → their path in the document."""
+    found = {}
+    for s in settings.SETTINGS.values():
+        *path, key = keys = tuple(s.path.split("."))
+        block = document.get(*path)
+        # A level that is one word is its kind: `init: he_normal`.
+        if (isinstance(block, dict) and key in block) or (key == "kind" and block is not None):
+            found[s.name] = keys
+    return found

@@ -1,0 +1,122 @@
+"""A cohort and its source → what an engine is given: arrays and a `Job`.
+
+In:  a cohort, its source, and what models with parents start from.
+Out: `Data`, the images and labels of every model, to train on and to evaluate; the `Job`
+with initial weights from the models' keys.
+
+The same cohort and source give the same arrays on any machine, for every engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers
+from zoo_builder.planning.cohorts import Cohort, augmentation_of
+from zoo_builder.planning.lineage import State
+from zoo_builder.planning.runs import Run
+from zoo_datasets import sources
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.initialization import LayerInit, initialize
+
+_KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The arrays of a cohort: what is trained on and what is evaluated."""
+
+    pool: np.ndarray  # (N or 2N, …) float32: the images in use; the second half is stamped with the trigger
+    examples: list[sources.Examples]  # per model, rows into the source's training part
+    rows: np.ndarray  # (M, n) int32 into the pool
+    labels: np.ndarray  # (M, n) int32 as trained
+    clean: np.ndarray  # (M, n) int32
+    validation: tuple[np.ndarray, np.ndarray]  # images, labels
+    test: tuple[np.ndarray, np.ndarray]
+    triggered: np.ndarray | None  # test images with the trigger on
+
+    @property
+    def shared_rows(self) -> bool:
+        """Whether all models train on the same pool rows, so that one pass shows all of them."""
+        return bool((self.rows == self.rows[0]).all())
+
+
+def data_of(cohort: Cohort, source: sources.Source) -> Data:
+    """The arrays of a cohort. Raises GridError where its data axes do not fit the source."""
+    first = cohort.runs[0].subset
+    examples = [
+        sources.training_examples(source.train.labels, source.n_classes, r.subset, r.keys["subset"])
+        for r in cohort.runs
+    ]
+    # Only images that some model sees: a pair of classes is a fifth of MNIST.
+    used = np.unique(np.concatenate([e.rows for e in examples]))
+    images = sources.turned(source.train.images[used], first.rotate_degrees)
+    pool = source.scaled(images)
+    if first.trigger_frac:
+        pool = np.concatenate([pool, source.scaled(sources.stamp(images, first, source.peak))])
+    rows = np.stack([np.searchsorted(used, e.rows) + len(used) * e.poisoned for e in examples]).astype(np.int32)
+
+    def part(which: sources.Part) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels as the head numbers them, without those that it has no class for."""
+        labels = sources.relabeled(which.labels, first)
+        known = labels >= 0
+        return which.images[known], labels[known]
+
+    validation, test = part(source.validation), part(source.test)
+    triggered = None
+    if first.trigger_frac:
+        triggered = source.scaled(sources.stamp(test[0], first, source.peak))
+    return Data(
+        pool, examples, rows, np.stack([e.labels for e in examples]).astype(np.int32),
+        np.stack([e.clean_labels for e in examples]).astype(np.int32), (source.scaled(validation[0]), validation[1]), (source.scaled(test[0]), test[1]), triggered,
+    )  # fmt: skip
+
+
+def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: State | None = None) -> Job:
+    """The cohort as an engine sees it, with initial weights from the models' keys or from their parents."""
+    s = [r.settings for r in cohort.runs]
+
+    def vector(name: str, default: float = 0.0, kind: type = np.float64) -> np.ndarray:
+        return np.array([default if v[name] is None else v[name] for v in s], kind)
+
+    optimizer = [v["optimizer"] for v in s]
+    return Job(
+        architecture=cohort.architecture,
+        loss=s[0]["loss"],
+        pool=pool,
+        initial=state.weights if state else np.stack([initial_weights(r, cohort.architecture) for r in cohort.runs]),
+        optimizers=Optimizers(
+            kind=np.array([_KINDS[o] for o in optimizer], np.int32),
+            momentum=vector("momentum"),
+            nesterov=np.array([o == "nesterov" for o in optimizer]),
+            beta1=vector("beta1"),
+            beta2=vector("beta2"),
+            eps=vector("eps"),
+            alpha=vector("alpha"),
+            weight_decay=vector("weight_decay"),
+            clip_norm=vector("clip_norm", math.inf),
+        ),
+        dropout_rate=vector("dropout"),
+        dropout_key=tuple(r.keys["dropout"] for r in cohort.runs),
+        augment_key=tuple(r.keys["augment"] for r in cohort.runs),
+        augmentation=augmentation_of(cohort.runs[0], source),
+    )
+
+
+def initial_weights(run: Run, architecture: Architecture) -> np.ndarray:
+    """Step 0 of a run that has no parent, float32 [P], from its init key alone."""
+    assert run.start is None
+    s = run.settings
+    first, last = (
+        LayerInit(s[f"init_{part}_kind"], s.get(f"init_{part}_low"), s.get(f"init_{part}_high"))
+        if f"init_{part}_kind" in s
+        else None
+        for part in ("first", "last")
+    )
+    return initialize(
+        architecture, run.keys["init"], s["init_kind"], low=s["init_low"], high=s["init_high"], mean=s["init_mean"],
+        std=s["init_std"], value=s["init_value"], bias=s["init_bias"], first=first, last=last,
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""A run's settings → numbers per step: learning rates, bias corrections, the steps to keep.
+
+Functions of the settings and the step alone, whatever windows the loop takes, in exact
+arithmetic: the same bits on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo_builder.planning.runs import Run
+from zoo_datasets.core import exact
+
+
+def learning_rates(run: Run, first: int, count: int, steps_per_epoch: int, total: int) -> np.ndarray:
+    """Learning rate of `count` steps of one epoch from step `first` on, float64 [count].
+
+    `step` and `exponential` multiply by gamma at epoch ends; `cosine` (Loshchilov & Hutter
+    2017, without restarts) goes from lr at step 0 to final_frac · lr at the end, per step.
+    """
+    s = run.settings
+    kind, lr = s["schedule_kind"], s["lr"]
+    if kind == "cosine":
+        f, steps = s["schedule_final_frac"], range(first, first + count)
+        return np.array([lr * (f + (1 - f) * (1 + exact.cosine_half(t / max(total, 1))) / 2) for t in steps])
+    if kind == "constant":
+        return np.full(count, lr)
+    every = s["schedule_every_epochs"] if kind == "step" else 1
+    return np.full(count, lr * float(exact.power(s["schedule_gamma"], first // steps_per_epoch // every)))
+
+
+class BiasCorrections:
+    """1 − βᵢᵗ of Adam, of runs that take at most so many steps; βᵗ is one running product."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.powers: dict[float, np.ndarray] = {}  # β → β¹, β², …
+
+    def __call__(self, run: Run, first: int, count: int) -> np.ndarray:
+        """For t = first + 1 …, float64 [2, count]; a function of t alone, whatever the window."""
+        first += run.start.updates if run.start else 0
+        result = np.ones((2, count))
+        for i, name in enumerate(("beta1", "beta2")):
+            beta = run.settings[name]
+            if beta is not None:
+                if beta not in self.powers:
+                    self.powers[beta] = np.multiply.accumulate(np.full(self.most, beta))
+                result[i] = 1.0 - self.powers[beta][first : first + count]
+        return result
+
+
+def snapshot_steps(schedule: Mapping[str, Any], steps_per_epoch: int, total: int) -> list[int]:
+    """The steps a schedule asks for, ascending, the last step always among them."""
+    kind, value = next((k, v) for k, v in schedule.items() if k != "optimizer")
+    if kind == "every_epoch":
+        wanted = list(range(0, total + 1, steps_per_epoch))
+    elif kind == "epochs":
+        wanted = [round(e * steps_per_epoch) for e in value]
+    elif kind == "steps":
+        wanted = list(value)
+    elif kind == "log_steps":
+        wanted = [0] + [round(total ** (i / (value - 2))) for i in range(value - 1)] if value > 2 else [0]
+    else:
+        wanted = [(i * total + (value - 1) // 2) // (value - 1) for i in range(value)]
+    return sorted({s for s in wanted if 0 <= s <= total} | {total})

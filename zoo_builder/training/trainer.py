@@ -1,0 +1,234 @@
+"""A cohort and its source → snapshots: the training loop that all engines share.
+
+In:  a cohort, its source, an opened backend.
+Out: for each model its snapshots (step, weights, metrics), given to the sink at the end, and
+how it ended. Models of different length, stop rule and schedule live in one cohort.
+
+The loop walks from event to event (a snapshot, the end of an epoch, a stop check, a
+checkpoint) and lets the backend take all steps in between. What it computes itself is
+exact arithmetic, so that a result depends on the backend alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo_builder.engines.contract import Backend, Window
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.lineage import State
+from zoo_builder.planning.runs import Run
+from zoo_builder.training import evaluation
+from zoo_builder.training.inputs import Data, initial_weights
+from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
+from zoo_builder.training.schedules import BiasCorrections, learning_rates, snapshot_steps
+from zoo_datasets import sources
+
+
+class Trainer:
+    """One cohort under training. `run` is the loop; the rest are its sentences.
+
+    `state` is what models with parents start from. Their own steps and epochs count from 0, and
+    so does the schedule of the learning rate; their streams go on at `first`, where the parents' were.
+    """
+
+    def __init__(
+        self, cohort: Cohort, source: sources.Source, data: Data, backend: Backend, state: State | None = None
+    ) -> None:
+        self.cohort, self.source, self.data, self.backend, self.start = cohort, source, data, backend, state
+        self.first = cohort.stream_step
+        self.n = cohort.n_train
+        self.batch = cohort.batch_size
+        self.per_epoch = cohort.steps_per_epoch
+        self.total = cohort.steps
+        self.runs = cohort.runs
+        self.watched = [r.settings["target_loss"] is not None or r.settings["patience"] is not None for r in self.runs]
+        updates = max(r.start.updates if r.start else 0 for r in self.runs)  # before the first step
+        self.bias_corrections = BiasCorrections(max(*self.total, self.per_epoch) + updates)
+        self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
+
+    def _due(self, run: Run, total: int, watched: bool) -> set[int]:
+        if watched and "evenly" in run.snapshots:
+            # Its end is not known: keep every epoch, and choose evenly among them afterwards.
+            return set(snapshot_steps({"every_epoch": True}, self.per_epoch, total))
+        return set(snapshot_steps(run.snapshots, self.per_epoch, total))
+
+    def run(self, sink: Callable[[Snapshot], None], checkpoints: Checkpoints | None = None) -> list[dict[str, Any]]:
+        """Train to the end; each model's result: stop_reason, diverged_step.
+
+        Snapshots reach the sink model by model in order of steps, after the last step.
+        """
+        progress = self._begin(checkpoints)
+        while progress.active.any():
+            self._advance_to(progress, self._next_event(progress))
+            self._at_event(progress)
+            if checkpoints is not None and progress.active.any() and checkpoints.due():
+                checkpoints.save(self.backend.state(), progress)
+        results = []
+        for m in range(len(self.runs)):
+            for snapshot in self._published(progress, m):
+                sink(snapshot)
+            results.append({"stop_reason": progress.stop_reason[m], "diverged_step": progress.diverged_step[m]})
+        return results
+
+    def _begin(self, checkpoints: Checkpoints | None) -> Progress:
+        saved = checkpoints.load() if checkpoints is not None else None
+        if saved is not None:
+            self.backend.load_state(saved[0])
+            return saved[1]
+        self._load_parents()
+        count = len(self.runs)
+        progress = Progress(
+            0, np.ones(count, bool), [None] * count, [None] * count, [math.inf] * count, [0] * count, []
+        )
+        self._at_event(progress)
+        return progress
+
+    def _load_parents(self) -> None:
+        if self.start is not None:
+            self.backend.load_state(dict(vars(self.start)))
+
+    def weights_after(self, steps: int) -> np.ndarray:
+        """Weights (M, P) after so many steps from the start, without snapshots or stop rules."""
+        self._load_parents()
+        count = len(self.runs)
+        progress = Progress(0, np.ones(count, bool), [None] * count, [None] * count, [], [], [])
+        while progress.step < steps:
+            self._advance_to(progress, min(steps, *self._epoch_ends(progress.step)))
+        return self.backend.state()["weights"]
+
+    # ── between events ──
+
+    def _next_event(self, progress: Progress) -> int:
+        step = progress.step
+        stops = self._epoch_ends(step)
+        for m in np.flatnonzero(progress.active):
+            stops.append(self.total[m])
+            stops.append(min((s for s in self.due[m] if s > step), default=self.total[m]))
+        return min(stops)
+
+    def _epoch_ends(self, step: int) -> list[int]:
+        """The next end of an epoch: of the models' own, and of the streams', which draw batches per epoch."""
+        return [(at // self.per_epoch + 1) * self.per_epoch - at + step for at in (step, self.first + step)]
+
+    def _advance_to(self, progress: Progress, stop: int) -> None:
+        """Take the steps up to `stop`, which lies in the same epoch or at its end."""
+        first, count = progress.step, stop - progress.step
+        epoch, offset = divmod(self.first + first, self.per_epoch)
+        begin, end = offset * self.batch, min((offset + count) * self.batch, self.n)
+        order = np.stack([self._order(m, epoch)[begin:end] for m in range(len(self.runs))])  # (M, n)
+        sizes = np.full(count, self.batch, np.int64)
+        sizes[-1] = end - begin - self.batch * (count - 1)
+        lr = [learning_rates(r, first, count, self.per_epoch, t) for r, t in zip(self.runs, self.total, strict=True)]
+        bias = np.stack([self.bias_corrections(r, first, count) for r in self.runs])  # (M, 2, T)
+        losses = self.backend.advance(
+            Window(
+                self.first + first, sizes, np.take_along_axis(self.data.rows, order, 1), np.take_along_axis(self.data.labels, order, 1),
+                np.stack(lr), bias[:, 0].copy(), bias[:, 1].copy(), progress.active.copy(),
+            )
+        )  # fmt: skip
+        for m in np.flatnonzero(progress.active & ~np.isfinite(losses).all(axis=1)):
+            self._diverged(progress, int(m), first + int(np.argmin(np.isfinite(losses[m]))))
+        progress.step = stop
+
+    def _order(self, model: int, epoch: int) -> np.ndarray:
+        run, n_source = self.runs[model], len(self.source.train.labels)
+        return sources.epoch_order(run.keys["order"], epoch, n_source, self.data.examples[model].rows)
+
+    def _diverged(self, progress: Progress, model: int, step: int) -> None:
+        progress.active[model] = False
+        progress.stop_reason[model], progress.diverged_step[model] = "diverged", step
+        if not any(s.model == model for s in progress.snapshots):
+            self._keep_initialization(progress, model)
+
+    # ── at events ──
+
+    def _at_event(self, progress: Progress) -> None:
+        step = progress.step
+        epoch, inside = divmod(step, self.per_epoch)
+        active = [int(m) for m in np.flatnonzero(progress.active)]
+        check = [m for m in active if self.watched[m] and not inside and epoch >= 1]
+        ends = {m: self._budget_name(m) for m in active if step >= self.total[m]}
+        if check:
+            losses = evaluation.validation_losses(self.cohort, self.data, self.backend)
+            for m in check:
+                reason = self._stop_rule(progress, m, epoch, losses[m])
+                if reason:
+                    ends[m] = reason
+        wanted = [m for m in active if step in self.due[m] or m in ends]
+        if wanted:
+            self._snapshot(progress, wanted)
+        for m, reason in ends.items():
+            if progress.active[m]:
+                progress.active[m] = False
+                progress.stop_reason[m] = reason
+
+    def _budget_name(self, model: int) -> str:
+        return next(k for k in ("steps", "examples", "epochs") if self.runs[model].settings[k] is not None)
+
+    def _stop_rule(self, progress: Progress, m: int, epoch: int, loss: float) -> str | None:
+        s = self.runs[m].settings
+        if loss < progress.best_loss[m]:
+            progress.best_loss[m], progress.best_epoch[m] = loss, epoch
+        if epoch < s["min_epochs"]:
+            return None
+        if s["target_loss"] is not None and loss <= s["target_loss"]:
+            return "target_loss"
+        if s["patience"] is not None and epoch - progress.best_epoch[m] >= s["patience"]:
+            return "early_stopping"
+        return None
+
+    def _snapshot(self, progress: Progress, wanted: list[int]) -> None:
+        state = self.backend.state()
+        weights = state["weights"]
+        finite = [m for m in wanted if np.isfinite(weights[m]).all()]
+        for m in set(wanted) - set(finite):
+            self._diverged(progress, m, progress.step)
+        if finite:
+            metrics = self._metrics(finite)
+            for m in finite:
+                progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m].copy(), state))
+
+    def _make(
+        self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray, state: Mapping[str, np.ndarray]
+    ) -> Snapshot:
+        seen = self._seen(self.first + step) - self._seen(self.first)
+        kept = self.runs[m].snapshots.get("optimizer")
+        slots = np.stack([state["slot1"][m], state["slot2"][m]]) if kept else None
+        return Snapshot(m, step, seen / self.n, seen, metrics, weights, slots)
+
+    def _seen(self, step: int) -> int:
+        """Training images shown by the streams' step."""
+        epoch, inside = divmod(step, self.per_epoch)
+        return epoch * self.n + min(inside * self.batch, self.n)
+
+    def _keep_initialization(self, progress: Progress, m: int) -> None:
+        """A model that diverges before its first snapshot still has its start to show."""
+        state = self.backend.state()
+        shown = {name: values.copy() for name, values in state.items()}
+        if self.start is None:
+            shown["weights"][m] = initial_weights(self.runs[m], self.cohort.architecture)
+            shown["slot1"][m] = shown["slot2"][m] = 0.0
+        else:
+            for name, values in vars(self.start).items():
+                shown[name][m] = values[m]
+        start = shown["weights"][m].copy()
+        self.backend.load_state(shown)
+        metrics = self._metrics([m])[m]
+        self.backend.load_state(state)
+        progress.snapshots.append(self._make(m, 0, metrics, start, shown))
+
+    def _metrics(self, wanted: list[int]) -> dict[int, dict[str, Any]]:
+        return evaluation.metrics(self.cohort, self.data, self.backend, wanted)
+
+    def _published(self, progress: Progress, m: int) -> list[Snapshot]:
+        """The model's snapshots by step; an `evenly` schedule of a watched run is thinned here."""
+        mine = sorted((s for s in progress.snapshots if s.model == m), key=lambda s: s.step)
+        count = self.runs[m].snapshots.get("evenly")
+        if count is None or not self.watched[m] or len(mine) <= count:
+            return mine
+        last = len(mine) - 1
+        return [mine[i] for i in sorted({(j * last + (count - 1) // 2) // (count - 1) for j in range(count)})]

@@ -1,0 +1,261 @@
+"""A zoo and one that continues it → does a change of the data show in the trajectory?
+
+In:  parents, and children that start from the parents' snapshots: twins that differ in the data
+     they go on with, one of them clean. Children name their parent and its step.
+Out: by condition and snapshot since the change, how well clean and changed children are told
+     apart: AUC of single features, and with intervals of logistic models of each family of
+     features and of all, beside what metadata or the test loss alone would tell.
+
+The detector sees weights alone: the parent's last two snapshots and the child's so far; never
+its twin. The parent's last step u = w_p − w_before is the unit of length. Twins have one
+parent, and scores of a logistic model come from folds that hold no relative of it: lineages are
+never split, neither in folds nor in intervals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import metrics, variation
+from zoo_datasets.analysis.trajectories import paths
+from zoo_datasets.errors import ZooError, alternatives
+from zoo_datasets.zoo import Zoo
+
+FEATURES = {
+    "step": "log of the last step's length over ‖u‖",
+    "distance": "log of the distance from the parent over ‖u‖",
+    "length": "log of the path's length since the parent over ‖u‖",
+    "curvature": "log of the curvature at the last snapshot but one, times ‖u‖",
+    "onward": "cosine of the last step and u: does it go on as its parent did?",
+    "heading": "cosine of the way from the parent and u",
+    "turning": "cosine of the last step and the one before (u, for the first)",
+}
+# Which features a word of the issue means.
+FAMILIES = {
+    "step length": ("step", "distance", "length"),
+    "curvature": ("curvature",),
+    "direction": ("onward", "heading", "turning"),
+}
+FOLDS = 5
+NULLS = 20  # relabelings of the null: its mean has a standard error below .02 with 40 lineages
+SMALLEST_TURN = 1e-6  # radians: float32 weights know no smaller one; keeps the logarithm finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Children:
+    """Children of one clean or changed kind beside their twins, as features."""
+
+    features: np.ndarray  # [2·pairs, T, F]: clean twins first, then the changed ones in the same order
+    lineage: np.ndarray  # [2·pairs]
+    metadata: np.ndarray  # [2·pairs, C]: what the tables say of a model before it is trained
+    test_loss: np.ndarray  # [2·pairs, T]
+    steps: np.ndarray  # int64 [T] updates since the change
+
+    @property
+    def changed(self) -> np.ndarray:
+        """0 for clean, 1 for changed, [2·pairs]."""
+        return np.repeat([0, 1], len(self.lineage) // 2)
+
+
+def features(before: np.ndarray, parent: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """`FEATURES` at each snapshot of a child's path [T, P] from its parent [P], which came from `before`: [T, F]."""
+    before, parent, path = (np.asarray(w, np.float64) for w in (before, parent, path))
+    u = parent - before
+    unit = float(np.linalg.norm(u))
+    if not unit > 0:
+        raise ValueError("The parent's last step has length 0: it gives neither unit nor direction.")
+    delta = np.diff(np.concatenate([parent[None], path]), axis=0)  # (T, P)
+    earlier = np.concatenate([u[None], delta[:-1]])
+    away = path - parent
+    length, earlier_length = np.linalg.norm(delta, axis=1), np.linalg.norm(earlier, axis=1)
+    turning = paths.cosines(earlier, delta)
+    with np.errstate(divide="ignore"):  # a child that does not move is -inf, and left out as such
+        return np.column_stack([
+            np.log(length / unit),
+            np.log(np.linalg.norm(away, axis=1) / unit),
+            np.log(np.cumsum(length) / unit),
+            np.log(np.maximum(np.arccos(turning), SMALLEST_TURN) * unit / ((length + earlier_length) / 2.0)),
+            paths.cosines(delta, np.broadcast_to(u, delta.shape)),
+            paths.cosines(away, np.broadcast_to(u, away.shape)),
+            turning,
+        ])  # fmt: skip
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────
+
+
+def conditions(children: Zoo, axis: str | None = None, clean: str | None = None) -> tuple[str, str, list[str]]:
+    """The axis along which twins differ, its clean level, and the changed ones. Raises ZooError."""
+    if axis is None:
+        if len(children.paired) != 1:
+            raise ZooError(
+                f"{children.name} pairs {alternatives(children.paired)}; name with --condition the axis along which "
+                "the data changes."
+            )
+        axis = children.paired[0]
+    levels = children.axes.get(axis, [])
+    if clean is None:
+        clean = next((name for name in variation.NEUTRAL if name in levels), None)
+    if clean not in levels:
+        raise ZooError(
+            f"{axis} of {children.name} has no level that changes nothing; name with --clean one of {alternatives(levels)}."
+        )
+    return axis, clean, [name for name in levels if name != clean]
+
+
+def read(parents: Zoo, children: Zoo, axis: str, clean: str, changed: str) -> Children:
+    """Features of every pair of twins (clean, changed). Raises ZooError where children have no parents here."""
+    rows = {row["model_id"]: row for row in children.models.to_pylist()}
+    pairs = variation.pairs(children, axis, (clean, changed))
+    if not pairs:
+        raise ZooError(f"{children.name} has no twins that differ in {axis} alone at {clean!r} and {changed!r}.")
+    names = _before_training(children, axis)
+    found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for name in dict.fromkeys(id for pair in pairs for id in (pair.a, pair.b)):
+        found[name] = _child(parents, children, rows[name])
+    schedule = max((tuple(steps.tolist()) for steps, _, _ in found.values()), key=len)
+    # Diverged before the end, or not moved: the pair cannot be compared at every snapshot.
+    whole = [
+        pair for pair in pairs
+        if all(tuple(found[i][0].tolist()) == schedule and np.isfinite(found[i][1]).all() for i in (pair.a, pair.b))
+    ]  # fmt: skip
+    ids = [pair.a for pair in whole] + [pair.b for pair in whole]
+    if not ids:
+        raise ZooError(f"No twins of {children.name} have both all snapshots; are they taken at the same steps?")
+    return Children(
+        np.stack([found[i][1] for i in ids]),
+        np.array([rows[i]["lineage_root"] for i in ids]),
+        _metadata([[rows[i][name] for name in names] for i in ids]),
+        np.stack([found[i][2] for i in ids]),
+        np.array(schedule),
+    )
+
+
+def _child(parents: Zoo, children: Zoo, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps since the change [T], features [T, F] and test loss [T] of a child."""
+    parent, at = row["parent_id"], row["parent_step"]
+    if parent is None:
+        raise ZooError(
+            f"Model {row['model_id']} of {children.name} has no parent; detection needs a zoo that continues another."
+        )
+    before = parents.select(model_id=parent).column("step").to_numpy()
+    before = before[before < at]
+    if not len(before):
+        raise ZooError(
+            f"Model {parent} of {parents.name} has no snapshot before step {at}, where {children.name} goes on: its "
+            "last step is unknown. Continue from a later snapshot."
+        )
+    mine = children.select(model_id=row["model_id"])
+    table = mine.table(["step", "test_loss", "weights_sha256"])
+    order = np.argsort(table["step"].to_numpy())
+    table = table.take(order)
+    step, same = table["step"].to_numpy(), np.array(table["weights_sha256"].to_pylist()) == row["parent_sha256"]
+    first = int(same.argmax()) + 1 if same.any() else 0  # its own copy of the parent's snapshot is no step
+    start = int(step[first - 1]) if first else 0
+    values = features(
+        parents.vector(parent, int(before.max())), parents.vector(parent, at), mine.weights[order[first:]]
+    )
+    return step[first:] - start, values, table["test_loss"].to_numpy().astype(np.float64)[first:]
+
+
+def _before_training(children: Zoo, axis: str) -> list[str]:
+    """Columns that are known of a model before training, but for those that say its condition."""
+    moved = (axis, *variation.SETS.get(axis, ()))
+    given = [
+        name for name in children.manifest["factors"]
+        if not any(name.startswith(m) if m.endswith("_") else name == m for m in moved)
+    ]  # fmt: skip
+    return [*given, "parent_step", "n_train", "replicate_init", "replicate_order", "replicate_subset"]
+
+
+def _metadata(rows: list[list[Any]]) -> np.ndarray:
+    """Numbers of any columns: those of numbers, and codes of the others."""
+    columns = []
+    for values in zip(*rows, strict=True):
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            columns.append(np.array(values, np.float64))
+        else:
+            columns.append(np.unique([str(v) for v in values], return_inverse=True)[1].astype(np.float64))
+    return np.column_stack(columns)
+
+
+# ── detecting ─────────────────────────────────────────────────────────────────────────
+
+
+def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows (snapshot, steps, detector, auc, low, high, …) for every snapshot since the change.
+
+    AUC is the chance that a changed child scores above a clean one; a single feature's, which
+    has no interval, is below ½ where the change makes it smaller. `null` is the logistic model
+    where twins swap labels at random: its mean over `NULLS` draws, and their 2.5th and 97.5th
+    percentiles.
+    """
+    y, lineage = children.changed, children.lineage
+    fold = folds(lineage, seed)
+    for t, step in enumerate(children.steps.tolist()):
+        values = children.features[:, t]
+        row = {"snapshot": t + 1, "steps": step, "n_pairs": len(y) // 2, "n_lineages": len(np.unique(lineage))}
+        for i, name in enumerate(FEATURES):
+            yield {**row, "detector": f"feature {name}", "auc": metrics.auc(y, values[:, i]), "low": None, "high": None}
+        scores = {
+            **{family: out_of_fold(values[:, _places(names)], y, fold) for family, names in FAMILIES.items()},
+            "all": out_of_fold(values, y, fold),
+            "metadata": out_of_fold(children.metadata, y, fold),
+            "test_loss": children.test_loss[:, t],
+        }
+        for name, score in scores.items():
+            if np.isfinite(score).all():
+                found = metrics.interval("auc", y, score, lineage, resamples, seed)
+                yield {**row, "detector": name, "auc": found.value, "low": found.low, "high": found.high}
+        null = nulls(values, y, fold, seed)
+        low, high = np.quantile(null, [0.025, 0.975])
+        yield {**row, "detector": "null", "auc": float(null.mean()), "low": float(low), "high": float(high)}
+
+
+def nulls(values: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+    """AUCs of the logistic model where each pair of twins swaps labels with chance ½, [NULLS]."""
+    random = np.random.default_rng([seed, 1])
+    found = np.empty(NULLS)
+    for turn in range(NULLS):
+        swap = random.random(len(y) // 2) < 0.5
+        shuffled = np.where(np.concatenate([swap, swap]), 1 - y, y)
+        found[turn] = metrics.auc(shuffled, out_of_fold(values, shuffled, fold))
+    return found
+
+
+def folds(lineage: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of every child, int [n]; lineages are dealt out whole, in random order."""
+    names, code = np.unique(lineage, return_inverse=True)
+    if len(names) < FOLDS:
+        raise ZooError(f"{len(names)} lineages; {FOLDS}-fold cross-validation needs as many, none of them split.")
+    return (np.random.default_rng([seed, 0]).permutation(len(names)) % FOLDS)[code]
+
+
+def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Scores [n] of a logistic regression (standardized inputs, L2, C = 1) that never saw the row's fold.
+
+    Scores are ranks inside the fold, in (0, 1]: models of different folds have scales of their
+    own, and an AUC over mixed scales is below ½ by chance alone (Airola et al. 2011).
+    """
+    from scipy.stats import rankdata
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    score = np.empty(len(y))
+    with threadpool_limits(1):  # a second thread for a few hundred rows makes a fit seven times slower
+        for number in np.unique(fold):
+            test = fold == number
+            mean, spread = values[~test].mean(axis=0), values[~test].std(axis=0)
+            standard = (values - mean) / np.where(spread > 0, spread, 1.0)
+            model = LogisticRegression(max_iter=1000).fit(standard[~test], y[~test])
+            found = model.decision_function(standard[test])
+            score[test] = rankdata(found) / len(found)
+    return score
+
+
+def _places(names: Sequence[str]) -> list[int]:
+    return [list(FEATURES).index(name) for name in names]

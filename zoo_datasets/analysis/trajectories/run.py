@@ -1,0 +1,376 @@
+"""A zoo of trajectories → can one see training progress in weight space?
+
+In:  a zoo of one architecture with snapshots along training, and if there is one a zoo that
+     continues it on clean and changed data.
+Out: a `Report`: the shape of each path; whose snapshots cluster together and in which order they
+     lie, along the SVD ladder; versioning of a shuffled bag; detection of changed data; nulls.
+
+After Schürholt & Borth, "An Investigation of the Weight Space to Monitor the Training Progress of
+Neural Networks" (2021). Labels score what was found, and never help to find it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo_datasets.analysis.report import Report
+from zoo_datasets.analysis.trajectories import clusters, ladder, order, paths
+from zoo_datasets.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo_datasets.analysis.trajectories.snapshots import Bag
+    from zoo_datasets.zoo import Zoo
+
+log = logging.getLogger("zoo_datasets")
+
+# Of the two matrices of all distances while a dendrogram is made: 3.2 GB.
+MOST_SNAPSHOTS = 20_000
+NULLS = 20  # relabelings a null's mean is over
+BASE = ("single", "euclidean")  # the paper's dendrograms are staircases, as single linkage makes them
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--first-epoch", type=float, default=1.0, metavar="E",
+        help="leave out snapshots before this epoch (default: 1: neither initialization nor first epoch, as published)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--continued",
+        nargs="+",
+        default=[],
+        metavar="ZOO",
+        help="zoos that start from this one's snapshots: does their changed data show?",
+    )
+    parser.add_argument(
+        "--condition", metavar="AXIS", help="their axis along which data changes (default: the paired one)"
+    )
+    parser.add_argument(
+        "--clean", metavar="LEVEL", help="its level that changes nothing (default: full, none or constant)"
+    )
+    parser.add_argument(
+        "--dims", type=int, nargs="+", metavar="D", help="rungs of the SVD ladder (default: d, d/2, …, 3)"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of each interval (default: 1000)")
+    parser.add_argument(
+        "--most-snapshots", type=int, default=MOST_SNAPSHOTS, metavar="N",
+        help=f"for linkages other than single, which need all distances at once; above, some trajectories are drawn (default: {MOST_SNAPSHOTS})",
+    )  # fmt: skip
+    parser.add_argument("--no-umap", action="store_true", help="no UMAP picture, even where umap-learn is installed")
+    parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """The whole analysis of a zoo. Raises ZooError where it holds no population of trajectories."""
+    from zoo_datasets.analysis.trajectories import detection
+    from zoo_datasets.analysis.trajectories import pictures as pictures
+    from zoo_datasets.analysis.trajectories.snapshots import bag
+    from zoo_datasets.zoo import open_zoo
+
+    zoo = open_zoo(options.path)
+    children = [open_zoo(path) for path in options.continued]
+    for child in children:  # a mistake in the call is told before the long part
+        detection.conditions(child, options.condition, options.clean)
+    names = ("seed", "first_epoch", "condition", "clean", "dims", "resamples", "most_snapshots")
+    settings = {name: getattr(options, name) for name in names}
+    report = Report("trajectories", [zoo, *children], settings, options.out)
+    found = bag(zoo, options.first_epoch)
+    log.info("%d trajectories, %d snapshots of %d weights", found.n_models, *found.weights.shape)
+    report.numbers["population"] = {
+        "n_models": found.n_models, "n_snapshots": len(found.weights), "n_params": found.weights.shape[1],
+        "n_groups": len(np.unique(found.groups)), "n_left_out": found.left_out,
+    }  # fmt: skip
+
+    with _timed("the SVD ladder"):
+        rows, partitions = climb(found, options.dims, options.resamples, options.most_snapshots, options.seed)
+    measured = [paths.measure(found.weights[found.rows(m)]) for m in range(found.n_models)]
+    report.numbers["paths"] = shape_of(measured, found, options.resamples, options.seed)
+    report.table("steps", steps_table(measured, found))
+    report.numbers["ladder"] = rows
+    report.table("ladder", _table(rows))
+    base = partitions[BASE]
+    report.numbers["versioning"] = versioning(base, found, options.resamples, options.seed)
+    report.numbers["null"] = null(base, found, options.seed)
+    report.table("trajectories", models_table(measured, found, base))
+    if children:
+        with _timed("detection"):
+            report.numbers["detection"] = [detect(zoo, child, options) for child in children]
+        rows_of = {d["zoo"]: d["rows"] for d in report.numbers["detection"]}
+        report.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
+    if not options.no_pictures:
+        with _timed("pictures"):
+            report.figure("dendrogram", pictures.dendrogram(base.merges, found.whose, base.row))
+            report.figure("steps", pictures.steps(measured, found))
+            report.figure("ladder", pictures.ladder(rows, found.weights.shape[1]))
+            for name, figure in pictures.embeddings(found, options.seed, umap=not options.no_umap):
+                report.figure(name, figure)
+            for child in children:
+                report.figure(f"detection-{child.name.split('/')[-1]}", pictures.detection(rows_of[child.name]))
+    report.close()
+    return report
+
+
+class _timed:
+    """Log how long a part took, and the most memory so far: for people, not for the numbers."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux
+        log.info("%s: %.0f s, at most %.1f GB so far", self.what, time.perf_counter() - self.start, peak)
+
+
+# ── shape ─────────────────────────────────────────────────────────────────────────────
+
+
+def shape_of(measured: Sequence[paths.Path], found: Bag, resamples: int, seed: int) -> dict[str, Any]:
+    """Means over models of each measure, and what step lengths say of the loss; intervals over init groups."""
+    losses = found.split("train_loss")
+    steps = [p.step for p in measured]
+    final = {
+        name: np.array([v[-1] for v in found.split(name)]) for name in ("train_loss", "test_accuracy", "gap_accuracy")
+    }
+    length = np.array([p.length for p in measured])
+
+    def mean(values: Any) -> dict[str, Any]:
+        return paths.mean(np.array(values), found.groups, resamples, seed)
+
+    return {
+        **{name: mean([getattr(p, name) for p in measured]) for name in ("length", "chord", "tortuosity", "smoothness")},
+        "curvature": mean([paths.median(p.curvature) for p in measured]),
+        "first_step": mean([p.step[0] for p in measured]),
+        "last_step": mean([p.step[-1] for p in measured]),
+        "shrinking": mean([(np.diff(p.step) < 0).mean() for p in measured]),
+        "kendall_step_loss_along_training": mean(paths.along_training(steps, losses)),
+        "kendall_step_loss_across_models": paths.across_models(steps, losses, found.groups, resamples, seed),
+        **{f"kendall_length_final_{name}": paths.related(length, v, found.groups, resamples, seed) for name, v in final.items()},
+    }  # fmt: skip
+
+
+def steps_table(measured: Sequence[paths.Path], found: Bag) -> Any:
+    """One row per step of a model: lengths, and angles with the step before it (null for the first)."""
+    import pyarrow as pa
+
+    before = np.concatenate([np.arange(r.start, r.stop - 1) for r in map(found.rows, range(found.n_models))])
+    columns: dict[str, Any] = {"model_id": [found.model_ids[m] for m in found.whose[before]]}
+    for name in ("step", "epoch", "train_loss"):
+        columns |= {f"{name}_before": found.columns[name][before], f"{name}_after": found.columns[name][before + 1]}
+    columns["length"] = np.concatenate([p.step for p in measured])
+    for name in ("cosine", "turn", "curvature"):
+        columns[name] = np.concatenate([np.append(np.nan, getattr(p, name)) for p in measured])
+    return pa.table({k: pa.array(v, from_pandas=True) for k, v in columns.items()})
+
+
+def models_table(measured: Sequence[paths.Path], found: Bag, base: Partition) -> Any:
+    """One row per model: its path's measures, its last metrics, τ of its recovered order."""
+    import pyarrow as pa
+
+    names = ("length", "chord", "tortuosity", "smoothness")
+    last = {
+        f"final_{name}": [v[-1] for v in found.split(name)] for name in ("train_loss", "test_accuracy", "gap_accuracy")
+    }
+    columns: dict[str, Any] = {
+        "model_id": found.model_ids, "init_group": found.groups, "n_snapshots": np.bincount(found.whose),
+        **{name: [getattr(p, name) for p in measured] for name in names},
+        "curvature_median": [paths.median(p.curvature) for p in measured],
+        "kendall_step_loss": paths.along_training([p.step for p in measured], found.split("train_loss")), **last,
+        **{f"tau_true_{name}": s.tau for name, s in base.true_scores.items()},
+        **{f"tau_found_{name}": s.tau for name, s in base.found_scores.items()},
+    }  # fmt: skip
+    return pa.table({k: pa.array(v, from_pandas=isinstance(v, np.ndarray)) for k, v in columns.items()})
+
+
+# ── clusters and order, along the ladder ──────────────────────────────────────────────
+
+
+class Partition:
+    """What one linkage found at one rung, for the pictures and the scores that follow."""
+
+    def __init__(
+        self, merges: np.ndarray, points: np.ndarray, row: Mapping[str, Any],
+        true_scores: Mapping[str, order.Score], found_scores: Mapping[str, order.Score],
+    ) -> None:  # fmt: skip
+        self.merges, self.points, self.row = merges, points, row
+        self.true_scores, self.found_scores = true_scores, found_scores
+
+
+def climb(
+    found: Bag, dims: Sequence[int] | None, resamples: int, most_snapshots: int, seed: int
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Partition]]:
+    """A row per rung, metric and linkage; the partitions at full dimension, by (linkage, metric)."""
+    full = found.weights.shape[1]
+    rungs = sorted({full, *(dims or ladder.rungs(full))}, reverse=True)
+    if rungs[0] > full or rungs[-1] < 1:
+        raise ZooError(f"Rungs {rungs[0]} to {rungs[-1]} of a ladder; these weights have 1 to {full} dimensions.")
+    whole = ladder.decompose(found.weights, rungs[1] if len(rungs) > 1 else 1)
+    fits = np.arange(len(found.weights)) if len(found.weights) <= most_snapshots else drawn(found, most_snapshots, seed)
+    rows: list[dict[str, Any]] = []
+    partitions: dict[tuple[str, str], Partition] = {}
+    for rung in rungs:
+        points = found.weights if rung == full else whole.coordinates[:, :rung]
+        energy = 1.0 if rung == full else float(whole.energy[min(rung, len(whole.energy)) - 1])
+        for metric in clusters.METRICS:
+            log.info("%d dimensions, %s", rung, metric)
+            for linkage, partition in _partitions(found, points, metric, fits, resamples, seed):
+                rows.append(
+                    {"dimensions": rung, "energy_frac": energy, "metric": metric, "linkage": linkage, **partition.row}
+                )
+                if rung == full:
+                    partitions[linkage, metric] = partition
+    return rows, partitions
+
+
+def _partitions(
+    found: Bag, points: np.ndarray, metric: str, fits: np.ndarray, resamples: int, seed: int
+) -> Iterator[tuple[str, Partition]]:
+    """Each linkage's clusters at one rung, scored: single linkage of all snapshots, the others of the rows that fit."""
+    n = len(points)
+    near = clusters.distances(points, metric, found.whose, condensed=len(fits) == n)
+    true = {
+        name: order.score(found.whose, place, found.whose, found.at)
+        for name, place in order.recover(points, found.whose, metric).items()
+    }
+    shared = {
+        "separation": near.separation, "inter_least": float(near.inter.min()), "intra_most": float(near.intra.max()),
+        **_taus("true", true, found.groups, resamples, seed),
+    }  # fmt: skip
+    known: dict[bytes, dict[str, order.Score]] = {}
+    part, rows = near, np.arange(n)
+    for linkage in clusters.LINKAGES:
+        if linkage != "single" and part.condensed is None:
+            rows = fits
+            part = clusters.distances(points[rows], metric, found.whose[rows], condensed=True)
+        models, whose = np.unique(found.whose[rows], return_inverse=True)
+        merges = clusters.linkage(part, linkage, metric)
+        label = clusters.cut(merges, len(models))
+        key = np.unique(label, return_index=True)[1][label].tobytes()  # the same partition by another numbering
+        if key not in known:
+            known[key] = {
+                name: order.score(label, place, whose, found.at[rows])
+                for name, place in order.recover(points[rows], label, metric).items()
+            }
+        heights = clusters.heights(merges, whose)
+        row = {
+            "n_snapshots": len(rows), "n_trajectories": len(models),
+            "purity": clusters.purity(label, whose), "adjusted_rand": clusters.adjusted_rand(label, whose),
+            "clusters_by_gap": clusters.clusters_by_gap(merges),
+            **{f"within_{k}": v for k, v in clusters.summary(heights.within).items()},
+            **{f"between_{k}": v for k, v in clusters.summary(heights.between).items()},
+            **shared, **_taus("found", known[key], found.groups[models], resamples, seed),
+        }  # fmt: skip
+        yield linkage, Partition(merges, points, row, true, known[key])
+
+
+def drawn(found: Bag, most_snapshots: int, seed: int) -> np.ndarray:
+    """Rows of whole trajectories, drawn at random, of at most so many snapshots."""
+    mixed = np.random.default_rng([seed, 2]).permutation(found.n_models)
+    size = np.bincount(found.whose)
+    kept = mixed[np.cumsum(size[mixed]) <= most_snapshots]
+    if len(kept) < 2:
+        raise ZooError(f"--most-snapshots {most_snapshots} has no room for two trajectories.")
+    return np.flatnonzero(np.isin(found.whose, kept))
+
+
+def _taus(
+    what: str, scores: Mapping[str, order.Score], groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, found in scores.items():
+        mean = paths.mean(found.tau, groups, resamples, seed)
+        stem = f"tau_{what}_{name}"
+        columns |= {stem: mean["value"], f"{stem}_low": mean["low"], f"{stem}_high": mean["high"]}
+    return columns
+
+
+# ── versioning and nulls ──────────────────────────────────────────────────────────────
+
+
+def versioning(base: Partition, found: Bag, resamples: int, seed: int) -> dict[str, Any]:
+    """The whole way from a shuffled bag to ordered versions, by single linkage at full dimension.
+
+    The score is F1 of ordered pairs, "b is a later version of a": grouping alone, ordered at
+    random, gives ½; a reversed order 0. Once with the number of models given, and once found by
+    the largest gap between merge heights.
+    """
+    record: dict[str, Any] = {}
+    for how, k in (("models_given", found.n_models), ("models_found", clusters.clusters_by_gap(base.merges))):
+        label = clusters.cut(base.merges, k)
+        record[how] = {"n_clusters": k}
+        for name, place in order.recover(base.points, label).items():
+            score = order.score(label, place, found.whose, found.at)
+            record[how][name] = {
+                f"f1_{what}": order.f1_interval(score, what, found.groups, resamples, seed)
+                for what in ("pairs", "links")
+            }
+    return record
+
+
+def null(base: Partition, found: Bag, seed: int) -> dict[str, Any]:
+    """The same scores where labels, or places in a trajectory, are shuffled: what chance gives."""
+    random = np.random.default_rng([seed, 3])
+    label = clusters.cut(base.merges, found.n_models)
+    place = order.recover(base.points, label)["walk"]
+    inside = order.recover(base.points, found.whose)["walk"]
+    draws: dict[str, list[float]] = {
+        "purity": [],
+        "adjusted_rand": [],
+        "f1_pairs": [],
+        "f1_links": [],
+        "tau_true_walk": [],
+    }
+    for _ in range(NULLS):
+        mixed = random.permutation(len(found.whose))
+        whose, at = found.whose[mixed], found.at[mixed]
+        score = order.score(label, place, whose, at)
+        draws["purity"].append(clusters.purity(label, whose))
+        draws["adjusted_rand"].append(clusters.adjusted_rand(label, whose))
+        draws["f1_pairs"].append(score.f1("pairs"))
+        draws["f1_links"].append(score.f1("links"))
+        # Whose they are stays; when they were taken is shuffled inside each trajectory.
+        at = found.at[np.lexsort((random.random(len(found.at)), found.whose))]
+        draws["tau_true_walk"].append(float(np.nanmean(order.score(found.whose, inside, found.whose, at).tau)))
+    return {
+        "n_draws": NULLS,
+        **{k: {"mean": float(np.mean(v)), "least": min(v), "most": max(v)} for k, v in draws.items()},
+    }
+
+
+# ── detection ─────────────────────────────────────────────────────────────────────────
+
+
+def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str, Any]:
+    """Rows of `detection.detect` for every changed level against its clean twins."""
+    from zoo_datasets.analysis.trajectories import detection
+
+    axis, clean, changed = detection.conditions(children, options.condition, options.clean)
+    rows = [
+        {"condition": level, **row}
+        for level in changed
+        for row in detection.detect(
+            detection.read(parents, children, axis, clean, level), options.resamples, options.seed
+        )
+    ]
+    return {
+        "zoo": children.name,
+        "axis": axis,
+        "clean": clean,
+        "folds": detection.FOLDS,
+        "nulls": detection.NULLS,
+        "rows": rows,
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([dict(row) for row in rows])

@@ -1,0 +1,32 @@
+"""Arrow arrays → NumPy, of their buffers: pyarrow's own ways first import pandas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+
+def numbers_of(array: pa.Array, missing: float) -> np.ndarray:
+    """The values of an Arrow array of numbers or booleans, with `missing` for null."""
+    data, window = array.buffers()[1], slice(array.offset, array.offset + len(array))
+    if data is None:
+        return np.zeros(0, np.float64)
+    if pa.types.is_boolean(array.type):
+        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[window].astype(bool)
+    values = np.frombuffer(data, array.type.to_pandas_dtype())[window]
+    return np.where(nulls_of(array), np.asarray(missing, values.dtype), values) if array.null_count else values
+
+
+def nulls_of(array: pa.Array) -> np.ndarray:
+    """bool [n]: where an Arrow array has no value."""
+    valid = array.buffers()[0]
+    if valid is None or not array.null_count:
+        return np.full(len(array), pa.types.is_null(array.type))
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)] == 0
+
+
+def arrow_index(rows: np.ndarray) -> pa.Array:
+    """Row numbers as Arrow takes them, not copied."""
+    rows = np.ascontiguousarray(rows, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])

@@ -1,0 +1,68 @@
+"""A command → its exit code: the frame of `python -m zoo_datasets` and `python -m zoo_builder`.
+
+In:  what to run, and the exit code of each deliberate error.
+Out: an exit code. Data went to stdout; an error is one line on stderr, and so is progress,
+which reaches it through the package's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from zoo_datasets.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo_datasets.core.report import Report
+
+
+def run(
+    call: Callable[[], int], code_of: Callable[[ZooError], int], *, log: logging.Logger, quiet: bool, stopped: str
+) -> int:
+    """The exit code of `call`, or of what ended it; `stopped` is said of Ctrl-C, which is 130."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{log.name}: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        code = call()
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return code
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return code_of(error)
+    except BrokenPipeError:  # `… | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return 1
+    except KeyboardInterrupt:
+        print(f"error: Stopped. {stopped}; the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def tell(report: Report) -> int:
+    """Print what a check found; the exit code: 1 where it found damage."""
+    for line in report.lines:
+        print(line)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
+def tell_loading(lines: str) -> None:
+    """Print the lines that load a zoo, to be copied."""
+    print("Load it:\n")
+    print("".join(f"    {line}\n" for line in lines.splitlines()), end="")
+
+
+def size(n_bytes: float) -> str:
+    """`1.5 MB`, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"

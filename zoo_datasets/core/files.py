@@ -1,0 +1,82 @@
+"""Bytes → files that are either whole or not there; and every path of a zoo.
+
+Everything is written to a scratch name in the same folder, flushed to the disk and
+renamed; readers never see half a file. Paths from a manifest are data: `inside` refuses
+those that leave the zoo's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from zoo_datasets import errors
+
+SCRATCH = ".scratch-"  # prefix of names that a killed writer may leave behind
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path`, whole and on the disk, when the block ends.
+
+    If the block raises, the old file stays and the scratch file is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f"{SCRATCH}{os.getpid()}-{path.name}")
+    try:
+        with scratch.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        scratch.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file, or leave the old one. Raises OSError."""
+    with atomic(path) as out:
+        out.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON with sorted keys: the same value, the same bytes."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record(root: Path, path: Path) -> dict[str, Any]:
+    """How a file enters a manifest or a commit: its path under `root`, size and SHA-256."""
+    return {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`. Raises IntegrityError where that leaves `root` or passes a link."""
+    path = root / relative
+    parts = Path(relative).parts
+    if Path(relative).is_absolute() or ".." in parts or not parts or "\0" in relative:
+        raise errors.IntegrityError(f"{relative!r} leaves the folder {root}: the manifest is damaged or hostile.")
+    if any((root / Path(*parts[:i])).is_symlink() for i in range(1, len(parts) + 1)):
+        raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")
+    return path

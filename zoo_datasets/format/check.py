@@ -1,0 +1,181 @@
+"""A zoo's bytes against its manifest: everything that can be told without training.
+
+In:  the folder of a sealed zoo.
+Out: a `Report` of problems (the zoo is not what was sealed), warnings and what was checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets.core import files
+from zoo_datasets.core.report import Report
+from zoo_datasets.errors import IntegrityError
+from zoo_datasets.format import schema, shards
+from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.paths import optimizer_shard
+from zoo_datasets.format.tables import read_table
+
+
+def check(root: Path) -> Report:
+    """Compare every byte of a zoo with its manifest, and its tables with each other.
+
+    Raises ZooNotFoundError, FormatVersionError, and IntegrityError where the manifest is unreadable.
+    """
+    manifest = read_manifest(root)
+    report = Report()
+    total = _files(root, manifest, report)
+    report.lines.append(f"files: {len(manifest['files'])} with {total:,} bytes, sizes and SHA-256")
+    if report.problems:
+        return report  # tables of damaged files would only repeat it
+    try:
+        tables = {config: read_table(root, manifest, config) for config in ("models", "snapshots")}
+    except IntegrityError as error:
+        report.problems.append(str(error))
+        return report
+    for config, needed in schema.COLUMNS.items():
+        report.extend([f"{config} has no column {n!r}" for n in needed if n not in tables[config].column_names])
+    if report.problems:
+        return report
+    _rows(manifest, tables, report)
+    _groups(tables["models"], report)
+    _weights(root, manifest, tables, report)
+    if manifest.get("optimizer_state"):
+        _optimizer(root, tables["snapshots"], report)
+    found = schema.digests(tables)
+    report.extend([f"content digest `{k}` is {found[k][:16]}…, the manifest says {v[:16]}…"
+                   for k, v in manifest["digests"].items() if found[k] != v])  # fmt: skip
+    report.lines.append(
+        f"tables: {len(tables['models']):,} models, {len(tables['snapshots']):,} snapshots, ids, splits, digests"
+    )
+    return report
+
+
+def _files(root: Path, manifest: dict[str, Any], report: Report) -> int:
+    problems, total = [], 0
+    for entry in manifest["files"]:
+        try:
+            path = files.inside(root, entry["path"])
+            size = path.stat().st_size
+        except IntegrityError as error:
+            problems.append(str(error))
+            continue
+        except FileNotFoundError:
+            problems.append(f"{entry['path']} is missing")
+            continue
+        total += size
+        if size != entry["bytes"]:
+            problems.append(f"{entry['path']} has {size:,} bytes, the manifest says {entry['bytes']:,}")
+        elif files.sha256(path) != entry["sha256"]:
+            problems.append(f"{entry['path']} has other contents than were sealed")
+    report.extend(problems)
+    known = {e["path"] for e in manifest["files"]} | {"README.md", "manifest.json"}
+    extra = [
+        name for folder in ("data", "weights", "optimizer") for p in (root / folder).rglob("*")
+        if p.is_file() and (name := p.relative_to(root).as_posix()) not in known
+    ]  # fmt: skip
+    report.extend([f"{name} does not belong to the zoo" for name in extra])
+    return total
+
+
+def _rows(manifest: dict[str, Any], tables: dict[str, pa.Table], report: Report) -> None:
+    models, snapshots = tables["models"], tables["snapshots"]
+    ids = models["model_id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        report.problems.append(f"{len(ids) - len(set(ids))} model ids are not unique")
+    steps: dict[str, list[int]] = {}
+    for model, step in zip(snapshots["model_id"].to_pylist(), snapshots["step"].to_pylist(), strict=True):
+        steps.setdefault(model, []).append(step)
+    report.extend([f"model {m} has snapshots but no row in models" for m in steps if m not in set(ids)])
+    counts = models["n_snapshots"].to_pylist()
+    report.extend([f"model {m} should have {n} snapshots, it has {len(steps.get(m, []))}"
+                   for m, n in zip(ids, counts, strict=True) if len(steps.get(m, [])) != n])  # fmt: skip
+    report.extend([f"model {m}: steps are not ascending" for m, s in steps.items() if s != sorted(set(s))])
+
+
+def _groups(models: pa.Table, report: Report) -> None:
+    for column in ("init_group", "lineage_root"):
+        seen: dict[str, set[str]] = {}
+        for group, split in zip(models[column].to_pylist(), models["split"].to_pylist(), strict=True):
+            if group is not None:
+                seen.setdefault(group, set()).add(split)
+        report.extend([f"{column} {g} is in two splits: {', '.join(sorted(s))}" for g, s in seen.items() if len(s) > 1])
+
+
+def _weights(root: Path, manifest: dict[str, Any], tables: dict[str, pa.Table], report: Report) -> None:
+    snapshots = tables["snapshots"].select(["model_id", "step", "split", "shard", "tensor", "row", "weights_sha256"])
+    models = tables["models"]
+    opened: dict[tuple[str, str], np.ndarray] = {}
+    taken: dict[tuple[str, str], set[int]] = {}
+    widths = {k: max((e["offset"] + int(np.prod(e["shape"])) for e in v), default=0)
+              for k, v in manifest["layouts"].items()}  # fmt: skip
+    hashes: dict[str, list[tuple[int, str]]] = {}
+    for r in snapshots.to_pylist():
+        place = (r["shard"], r["tensor"])
+        if place not in opened:
+            try:
+                opened[place] = shards.open_tensor(files.inside(root, r["shard"]), r["tensor"])
+            except (IntegrityError, OSError) as error:
+                report.problems.append(str(error))
+                return
+            if opened[place].shape[1] != widths.get(r["tensor"]):
+                report.problems.append(f"{place[0]}: tensor {place[1]} has rows of {opened[place].shape[1]} values")
+        tensor, rows = opened[place], taken.setdefault(place, set())
+        if not 0 <= r["row"] < len(tensor) or r["row"] in rows:
+            report.problems.append(
+                f"model {r['model_id']}, step {r['step']}: row {r['row']} of {r['shard']} is not its own"
+            )
+            continue
+        rows.add(r["row"])
+        digest = hashlib.sha256(tensor[r["row"]].tobytes()).hexdigest()
+        if digest != r["weights_sha256"]:
+            report.problems.append(f"model {r['model_id']}, step {r['step']}: weights differ from their checksum")
+        hashes.setdefault(r["model_id"], []).append((r["step"], digest))
+    report.extend([f"{s}: {len(opened[s, t]) - len(rows)} rows of {t} belong to no snapshot"
+                   for (s, t), rows in taken.items() if len(rows) != len(opened[s, t])])  # fmt: skip
+    for m in models.select(["model_id", "step", "weights_sha256"]).to_pylist():
+        last = hashes.get(m["model_id"], [(None, None)])[-1]
+        if last != (m["step"], m["weights_sha256"]):
+            report.problems.append(f"model {m['model_id']}: the published weights are not its last snapshot")
+    still = [m for m, h in hashes.items() if len(h) > 1 and h[-1][0] > 0 and len({d for _, d in h}) == 1]
+    if still:
+        report.warnings.append(
+            f"{len(still)} models never move: their weights are the same at every step ({still[0]}, …)"
+        )
+    if "weights" in models.column_names:
+        inline = models["weights"].combine_chunks()
+        for i, (model, wanted) in enumerate(
+            zip(models["model_id"].to_pylist(), models["weights_sha256"].to_pylist(), strict=True)
+        ):
+            if hashlib.sha256(np.asarray(inline[i].values, "<f4").tobytes()).hexdigest() != wanted:
+                report.problems.append(f"model {model}: inline weights differ from their checksum")
+
+
+def _optimizer(root: Path, snapshots: pa.Table, report: Report) -> None:
+    """The optimizer's slots of every snapshot, which lie in the row of its weights, against their checksum."""
+    opened: dict[tuple[str, str], np.ndarray] = {}
+    wrong, used = [], set()
+    for r in snapshots.select(["model_id", "step", "shard", "tensor", "row", "optimizer_sha256"]).to_pylist():
+        rows = []
+        for name in (f"{r['tensor']}.slot1", f"{r['tensor']}.slot2"):
+            place = optimizer_shard(r["shard"]), name
+            try:
+                if place not in opened:
+                    opened[place] = shards.open_tensor(files.inside(root, place[0]), name)
+                rows.append(opened[place][r["row"]].tobytes())
+            except (IntegrityError, OSError, IndexError) as error:
+                report.problems.append(f"optimizer state of model {r['model_id']}, step {r['step']}: {error}")
+                return
+            used.add((*place, r["row"]))
+        if hashlib.sha256(b"".join(rows)).hexdigest() != r["optimizer_sha256"]:
+            wrong.append(f"model {r['model_id']}, step {r['step']}: optimizer state differs from its checksum")
+    report.extend(wrong)
+    stored = sum(len(tensor) for tensor in opened.values())
+    if stored != len(used):
+        report.problems.append(f"{stored - len(used)} rows of optimizer state belong to no snapshot")
+    report.lines.append(f"optimizer state: {len(snapshots):,} snapshots")

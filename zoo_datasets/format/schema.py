@@ -1,0 +1,164 @@
+"""Format version 1: every column that is not a factor of a grid, and the digest of a table.
+
+A zoo has two tables. `models` has one row per model, `snapshots` one row per snapshot.
+Factors and axes are typed columns too; the recipe brings those (`zoo_builder.grid`). Units
+are in names; a missing value is null, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets.core import streams
+
+FORMAT_VERSION = 1
+WEIGHTS_DTYPE = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column: name, Arrow type, and one line that says what it holds."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+
+
+_S, _I, _F = pa.string(), pa.int64(), pa.float64()
+_COUNTS = pa.list_(pa.int64())
+
+# Measured in evaluation mode, over sums in float64. `train` is the model's own training
+# images with the labels as trained; `…_clean` the same images with their true labels.
+METRICS = (
+    *(
+        column
+        for part in ("train", "validation", "test")
+        for column in (
+            Column(f"{part}_loss", _F, f"mean loss over the {part} images"),
+            Column(f"{part}_accuracy", _F, f"share of the {part} images classified right"),
+            Column(f"{part}_correct_per_class", _COUNTS, f"{part} images classified right, per class"),
+            Column(f"{part}_count_per_class", _COUNTS, f"{part} images, per class"),
+        )
+    ),
+    Column("train_loss_clean", _F, "mean loss over the training images against their true labels"),
+    Column("train_accuracy_clean", _F, "accuracy on the training images against their true labels"),
+    Column("gap_accuracy", _F, "generalization gap: train_accuracy − test_accuracy"),
+    Column("gap_loss", _F, "generalization gap in loss: train_loss − test_loss"),
+    Column("attack_success", _F, "share of triggered test images of other classes classified as the target"),
+)
+
+SNAPSHOT_HEAD = (
+    Column("model_id", _S, "16 hex digits; joins with `models`"),
+    Column("split", _S, "train, validation or test: the same for all snapshots of an init group"),
+    Column("step", _I, "optimizer updates done; 0 is the initialization"),
+    Column("epoch", _F, "passes over the model's own training images; fractional inside one"),
+    Column("examples_seen", _I, "training images shown so far, repeats counted"),
+)
+SNAPSHOT_TAIL = (
+    Column("shard", _S, "safetensors file under the zoo's folder"),
+    Column("tensor", _S, "name of the tensor in the shard: the layout id"),
+    Column("row", _I, "row of that tensor [n, n_params]"),
+    Column("weights_sha256", _S, "SHA-256 of the row's little-endian float32 bytes"),
+)
+
+MODEL_HEAD = (
+    Column("model_id", _S, "16 hex digits: what the run was asked to be"),
+    Column("split", _S, "train, validation or test"),
+    Column("plan_index", _I, "place in plan order, from 0; any prefix is a fair sample"),
+    Column("replicate_init", _I, "repeat number of the initialization at this point"),
+    Column("replicate_order", _I, "repeat number of the batch order (and dropout, augmentation)"),
+    Column("replicate_subset", _I, "repeat number of the data subset, label noise and trigger draw"),
+)
+MODEL_TAIL = (
+    Column("init_key", _S, "Philox key of the initial weights, 32 hex digits"),
+    Column("order_key", _S, "Philox key of the batch order"),
+    Column("subset_key", _S, "Philox key of subset, label noise and trigger draw"),
+    Column("augment_key", _S, "Philox key of the augmentation"),
+    Column("dropout_key", _S, "Philox key of the dropout masks"),
+    Column("init_group", _S, "models that share an initialization; never in two splits"),
+    Column("architecture_id", _S, "key of `architectures` in the manifest"),
+    Column("layout", _S, "key of `layouts` in the manifest: where each tensor lies in the vector"),
+    Column("n_params", _I, "length of the weight vector, buffers included"),
+    Column("n_train", _I, "training images of this model"),
+    Column("snapshot_schedule", _S, "when snapshots were taken, as canonical JSON"),
+    Column("engine", _S, "what trained it: torch_loop, torch_batched or native"),
+    Column("device", _S, "cpu or cuda"),
+    Column("engine_version", _S, "version the bits depend on"),
+    Column("isa", _S, "instruction set the bits depend on"),
+    Column("cohort_id", _S, "SHA-256 of the cohort's specification"),
+    Column("cohort_width", _I, "models trained together in that cohort"),
+    Column("stop_reason", _S, "epochs, steps, examples, target_loss, early_stopping or diverged"),
+    Column("diverged_step", _I, "updates done when the loss was first not finite; else null"),
+    Column("n_snapshots", _I, "rows of this model in `snapshots`"),
+    Column("step", _I, "updates done at the published (last finite) snapshot"),
+    Column("epoch", _F, "passes over the training images at the published snapshot"),
+    Column("examples_seen", _I, "training images shown at the published snapshot"),
+    Column("source_sha256", _S, "checksum of the source arrays"),
+    Column("parent_id", _S, "model this one started from; else null"),
+    Column("parent_step", _I, "step of the parent's snapshot"),
+    Column("parent_sha256", _S, "weights_sha256 of that snapshot"),
+    Column("lineage_root", _S, "first ancestor; else null"),
+    Column("relation", _S, "how it continues its parent; else null"),
+    Column("weights_sha256", _S, "SHA-256 of the published weights' little-endian float32 bytes"),
+)
+
+# What every zoo of this format has, whatever its recipe.
+COLUMNS = {
+    "models": tuple(c.name for c in (*MODEL_HEAD, *MODEL_TAIL, *METRICS)),
+    "snapshots": tuple(c.name for c in (*SNAPSHOT_HEAD, *METRICS, *SNAPSHOT_TAIL)),
+}
+
+
+# Of zoos whose models continue another zoo's.
+LINEAGE = (
+    Column("parent_zoo", _S, "zoo of the model this one started from"),
+    Column("parent_optimizer_sha256", _S, "optimizer_sha256 of that snapshot where its optimizer state was continued"),
+    Column("stream_step", _I, "step of the order, dropout and augmentation streams at which this model began"),
+    Column("optimizer_step", _I, "updates that the optimizer's state had seen when this model began"),
+)
+# Of zoos that keep the optimizer's state: its slots lie in `optimizer/`, in the row of the weights.
+OPTIMIZER = Column("optimizer_sha256", _S, "SHA-256 of slot1 and slot2, little-endian float32 bytes")
+
+
+def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
+    """Content digests of a zoo: of all weights' bytes, and of the values of each table but its weights."""
+    result = {"weights": streams.digest(tables["snapshots"]["weights_sha256"].to_pylist())}
+    for name, table in tables.items():
+        result[f"{name}_rows"] = rows_digest(table.drop_columns([c for c in table.column_names if c == "weights"]))
+    return result
+
+
+def rows_digest(table: pa.Table) -> str:
+    """SHA-256 of a table's values: columns by name, rows in order, blind to encoding and pyarrow's version."""
+    result = hashlib.sha256()
+    for name in sorted(table.column_names):
+        column = table[name].combine_chunks()
+        result.update(f"{name}:{len(column)}\n".encode())
+        _update(result, column)
+    return result.hexdigest()
+
+
+def _update(result: Any, column: pa.Array) -> None:
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    result.update(np.packbits(np.asarray(column.is_valid())).tobytes())
+    if pa.types.is_null(column.type):
+        return
+    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        lengths = column.value_lengths().fill_null(0)
+        result.update(np.asarray(lengths).astype("<i8").tobytes())
+        _update(result, column.drop_null().flatten())
+    elif pa.types.is_string(column.type):
+        values = [v.encode() for v in column.drop_null().to_pylist()]
+        result.update(np.array([len(v) for v in values], "<i8").tobytes() + b"".join(values))
+    elif pa.types.is_boolean(column.type):
+        result.update(np.packbits(np.asarray(column.fill_null(False))).tobytes())
+    else:
+        values = column.fill_null(0).to_numpy(zero_copy_only=False)
+        result.update(values.astype(values.dtype.newbyteorder("<")).tobytes())

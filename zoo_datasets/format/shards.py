@@ -1,0 +1,99 @@
+"""Rows → one safetensors file, written as they come; and the header back.
+
+The format (https://github.com/huggingface/safetensors): 8 bytes little-endian length, that
+many bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors' bytes. The
+library's writer needs all tensors in memory; a shard has up to 4 GB, so this one streams.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets.core import files
+from zoo_datasets.errors import IntegrityError
+
+MOST_HEADER_BYTES = 1_000_000  # a tensor takes about 100; more is a damaged length
+
+
+def header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """Length and JSON of a file of float32 tensors, padded to 8 bytes so that rows are aligned."""
+    entries, at = {}, 0
+    for name, shape in shapes.items():
+        end = at + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write(path: Path, shapes: Mapping[str, tuple[int, int]], rows: Callable[[str], Iterator[np.ndarray]]) -> None:
+    """A file of tensors [n, P] from iterators over their rows [P]; whole or not there. Raises OSError."""
+    with files.atomic(path) as out:
+        out.write(header(shapes))
+        for name, shape in shapes.items():
+            count = 0
+            for row in rows(name):
+                assert row.shape == shape[1:], (name, row.shape, shape)
+                out.write(np.ascontiguousarray(row, "<f4").data)
+                count += 1
+            assert count == shape[0], (name, count, shape)
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
+    """As `parse_header`, of a file on the disk."""
+    with path.open("rb") as file:
+        return parse_header(file.read, str(path))
+
+
+def parse_header(read: Callable[[int], bytes], where: str) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
+    """{tensor: (byte offset in the file, shape)} and the file's expected size; `read` gives the next n bytes.
+
+    Raises IntegrityError where the header lies: too long, not JSON, another dtype,
+    tensors that overlap or leave holes.
+    """
+    length = int.from_bytes(read(8), "little")
+    if length > MOST_HEADER_BYTES:
+        raise IntegrityError(f"{where}: the header claims {length:,} bytes; this is not a shard of a zoo.")
+    text = read(length)
+    try:
+        entries = json.loads(text, object_pairs_hook=_mapping)
+        if not isinstance(entries, dict):
+            raise ValueError("it is no mapping")
+        entries.pop("__metadata__", None)
+        found, at = {}, 0
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+            shape = tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            if entry["dtype"] != "F32" or any(type(n) is not int or n < 0 for n in (begin, end, *shape)):
+                raise ValueError(f"tensor {name} is not float32 of whole sizes")
+            if begin != at or end - begin != 4 * math.prod(shape):
+                raise ValueError(f"tensor {name} does not fit its place")
+            found[name], at = (8 + length + begin, shape), end
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError(f"{where}: the shard's header is damaged: {error}.") from None
+    return found, 8 + length + at
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("something in it is named twice")
+    return result
+
+
+def open_tensor(path: Path, name: str) -> np.ndarray:
+    """One tensor [n, P] of a shard, float32, memory-mapped, read-only. Raises IntegrityError."""
+    tensors, size = read_header(path)
+    if path.stat().st_size != size:
+        raise IntegrityError(f"{path} has {path.stat().st_size:,} bytes; its header describes {size:,}.")
+    if name not in tensors:
+        raise IntegrityError(f"{path} holds no tensor {name!r}; it has {', '.join(tensors) or 'none'}.")
+    offset, shape = tensors[name]
+    return np.memmap(path, "<f4", "r", offset, shape)

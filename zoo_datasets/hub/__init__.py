@@ -1,0 +1,9 @@
+"""Zoo id → where its bytes are: a folder of this machine, or the Hub; fetched, and published.
+
+`locate` finds a zoo; `zoo_datasets.hub.download`, `.publish` and `.croissant` are modules of their own.
+"""
+
+from zoo_datasets.hub.lookup import REMOTE, ZOO_ID, default_cache, locate
+from zoo_datasets.reading.location import LocalZoo, Location
+
+__all__ = ["REMOTE", "ZOO_ID", "LocalZoo", "Location", "default_cache", "locate"]

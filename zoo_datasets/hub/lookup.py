@@ -1,0 +1,58 @@
+"""Path or id of a zoo → a `Location`: where its files lie, and how their bytes are got.
+
+In:  a folder, or `owner/name` with a revision of the Hugging Face Hub.
+Out: whole files, verified against the manifest, and byte ranges of files: from the disk, or
+over HTTP with a cache (`zoo_datasets.remote`).
+
+A folder `owner/name` under the working directory wins over the Hub, as in
+`datasets.load_dataset`; `hf://datasets/owner/name` is always the Hub. A manifest is data
+from elsewhere: it is checked here before anything believes it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from zoo_datasets.errors import ZooNotFoundError
+from zoo_datasets.format.manifest import read_manifest, validate
+from zoo_datasets.reading.location import LocalZoo, Location
+
+ZOO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REMOTE = "hf://datasets/"
+
+
+def locate(path_or_id: str | Path, revision: str | None = None, cache_dir: Path | None = None) -> Location:
+    """Where a zoo is: a folder, or on the Hub at a revision (a tag, branch or commit).
+
+    `cache_dir` holds what the Hub gave (default: `$HF_HOME/zoos`).
+    Raises ZooNotFoundError, FormatVersionError, IntegrityError.
+    """
+    text, path = str(path_or_id), Path(path_or_id)
+    if not text.startswith(REMOTE):
+        if path.is_dir():
+            if revision is not None:
+                raise ZooNotFoundError(
+                    f"{text} is a local folder, which has no revisions (asked for {revision!r}). Leave the revision "
+                    f"out, or ask for {REMOTE}{text} to pass the folder by."
+                )
+            manifest = read_manifest(path)
+            validate(manifest, path)
+            return LocalZoo(str(manifest["zoo"]), path.resolve(), manifest)
+        if path.is_file():
+            raise ZooNotFoundError(f"{text} is a file; a zoo is a folder with a manifest.json.")
+    name = text.removeprefix(REMOTE).rstrip("/")
+    if isinstance(path_or_id, Path) or not ZOO_ID.fullmatch(name):
+        raise ZooNotFoundError(
+            f"No folder {text} (from {Path.cwd()}), and it is not an id of the Hub, which reads `owner/name`."
+        )
+    from zoo_datasets.hub import remote
+
+    return remote.find(name, revision, cache_dir or default_cache())
+
+
+def default_cache() -> Path:
+    """The folder for zoos of the Hub: `zoos` beside the Hugging Face libraries' own caches."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(home).expanduser() / "zoos"

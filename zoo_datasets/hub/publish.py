@@ -1,0 +1,213 @@
+"""A sealed zoo → a dataset on the Hugging Face Hub, and a dataset there → a folder.
+
+Publishing refuses what `check` refuses; draws card, pictures and Croissant metadata beside
+the seal; uploads what the Hub does not have yet; and tags a release. The manifest goes with
+the last commit: a dataset without one is not a finished zoo, so an upload that was cut
+short is never read, and the same call goes on from there. Publishing the same zoo twice
+uploads nothing. Fetching verifies every sealed file, and the folder appears whole or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zoo_datasets.core import files
+from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
+from zoo_datasets.format import card, check
+from zoo_datasets.format.tables import read_table
+from zoo_datasets.hub import croissant, lookup, remote
+from zoo_datasets.reading.location import Location
+
+log = logging.getLogger("zoo_datasets")
+
+MOST_FILES_A_COMMIT = 99  # the Hub advises fewer than 100
+# Folders that belong to the zoo alone: what a new release does not have there is deleted.
+OWN_FOLDERS = ("data/", "weights/", "optimizer/", "pictures/")
+# Pictures and metadata beside the seal; larger is not what we publish.
+MOST_UNSEALED_BYTES = 20_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What a publication did: the commit that holds the zoo now, and what was uploaded for it."""
+
+    commit: str
+    uploaded: tuple[str, ...]
+    deleted: tuple[str, ...]
+    bytes: int
+    tag: str | None
+
+
+# ── publish ──
+
+
+def publish(
+    root: Path, name: str, *, tag: str | None = None, private: bool | None = None, replace: bool = False
+) -> Published:
+    """Make the Hub's dataset `name` hold this zoo; with a tag, the tag too.
+
+    `replace` allows other content where an untagged other zoo lies.
+    Raises IntegrityError (damaged), ZooNotFoundError (unsealed, or no Hub), ZooError (refused).
+    """
+    if not lookup.ZOO_ID.fullmatch(name):
+        raise ZooNotFoundError(f"{name!r} is not an id of the Hub, which reads `owner/name`.")
+    if not root.is_dir():
+        raise ZooNotFoundError(f"No folder {root}: only a zoo on this machine can be published.")
+    location = lookup.locate(root)
+    report = check.check(location.root)
+    if report.problems:
+        raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
+    dress(location, name)
+    with _talking(name):
+        return _publish(location, name, tag, private, replace)
+
+
+def dress(location: Location, name: str) -> None:
+    """Write what stands outside the seal: card, Croissant metadata and, with matplotlib, the pictures."""
+    root, manifest = location.root, location.manifest
+    schemas = {c: pq.read_schema(root / _first_table(manifest, c)) for c in card.CONFIGS}
+    plain = [n for n in schemas["models"].names if n != "weights"]
+    models = read_table(root, dict(manifest), "models", plain)
+    drawn = _draw(root, manifest, models)
+    for file, data in drawn.items():
+        _keep(root / "pictures" / file, data)
+    there = [f for f in card.PICTURES if (root / "pictures" / f).is_file()]
+    _keep(root / "croissant.json", (json.dumps(croissant.describe(manifest, schemas, name), indent=1) + "\n").encode())
+    _keep(root / "README.md", card.render(manifest, models, name=name, schemas=schemas, pictures=there).encode())
+
+
+def _draw(root: Path, manifest: Mapping[str, Any], models: pa.Table) -> dict[str, bytes]:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        log.warning(
+            "No matplotlib (`pip install weightzoo[bench]`): the card has the pictures that are there, or none."
+        )
+        return {}
+    from zoo_datasets.hub import pictures
+
+    columns = ["model_id", "epoch", "test_accuracy"]
+    return pictures.draw(models, read_table(root, dict(manifest), "snapshots", columns), manifest["axes"])
+
+
+def _keep(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        files.write_atomic(path, data)
+
+
+def _first_table(manifest: Mapping[str, Any], config: str) -> str:
+    return next(e["path"] for e in manifest["files"] if e["path"].startswith(f"data/{config}/"))
+
+
+def _publish(location: Location, name: str, tag: str | None, private: bool | None, replace: bool) -> Published:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = HfApi()
+    try:
+        head = api.dataset_info(name, timeout=remote.PATIENCE_S).sha
+        tags = {t.name: t.target_commit for t in api.list_repo_refs(name, repo_type="dataset").tags}
+    except RepositoryNotFoundError:
+        api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
+        head, tags = api.dataset_info(name, timeout=remote.PATIENCE_S).sha, {}
+    there = _listing(api, name) if head else {}
+    ours = {path: location.root / path for path in _paths(location)}
+    new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
+    gone = sorted(p for p in there if p.startswith(OWN_FOLDERS) and p not in ours)
+    if tag in tags and (new or gone or tags[tag] != head):
+        raise ZooError(
+            f"{name} has a release {tag!r} already, of other content (commit {tags[tag][:12]}). Releases do not change: "
+            "choose another tag."
+        )
+    sealed = {e["path"] for e in location.manifest["files"]}
+    if "manifest.json" in there and sealed & set(new) and head not in tags.values() and not replace:
+        raise ZooError(
+            f"{name} holds another zoo, and no tag keeps it: {len(sealed & set(new))} sealed files differ. Tag what is there "
+            f"first, publish under another name, or say --replace."
+        )
+    batches = _batches(new, gone)
+    for number, (adds, deletes) in enumerate(batches):
+        operations: list[Any] = [CommitOperationAdd(path_in_repo=p, path_or_fileobj=str(ours[p])) for p in adds]
+        operations += [CommitOperationDelete(path_in_repo=p) for p in deletes]
+        if number == 0 and len(batches) > 1 and "manifest.json" in there:
+            # Between the commits old and new files are mixed: not a finished zoo for anyone.
+            operations.append(CommitOperationDelete(path_in_repo="manifest.json"))
+        part = f" ({number + 1} of {len(batches)})" if len(batches) > 1 else ""
+        log.info("Uploading %d files to %s%s …", len(adds), name, part)
+        message = f"Publish {location.name}{f' {tag}' if tag else ''}{part}"
+        head = api.create_commit(name, operations, commit_message=message, repo_type="dataset", parent_commit=head).oid
+    if tag and tag not in tags:
+        api.create_tag(name, tag=tag, revision=head, repo_type="dataset")
+    return Published(str(head), tuple(new), tuple(gone), sum(ours[p].stat().st_size for p in new), tag)
+
+
+def _paths(location: Location) -> list[str]:
+    """What is published: sealed files, what stands beside the seal, and last the manifest."""
+    unsealed = ["README.md", "croissant.json", *(f"pictures/{f}" for f in card.PICTURES)]
+    beside = [p for p in unsealed if (location.root / p).is_file()]
+    return [*(e["path"] for e in location.manifest["files"]), *beside, "manifest.json"]
+
+
+def _batches(new: list[str], gone: list[str]) -> list[tuple[list[str], list[str]]]:
+    """Commits of files to add and to delete; the manifest is in the last one."""
+    steps = [(p, True) for p in new if p != "manifest.json"] + [(p, False) for p in gone]
+    size = MOST_FILES_A_COMMIT - 1  # room for the manifest
+    cut = [steps[i : i + size] for i in range(0, len(steps), size)] or [[]]
+    batches = [([p for p, add in c if add], [p for p, add in c if not add]) for c in cut]
+    if "manifest.json" in new or len(batches) > 1:
+        batches[-1][0].append("manifest.json")
+    return [b for b in batches if b[0] or b[1]]
+
+
+def _listing(api: Any, name: str) -> dict[str, Any]:
+    listed = api.list_repo_tree(name, recursive=True, repo_type="dataset")
+    return {entry.path: entry for entry in listed if hasattr(entry, "blob_id")}
+
+
+def _same(file: Path, entry: Any, location: Location) -> bool:
+    """Whether the Hub's entry has the file's content, from the hashes that both sides know."""
+    if entry is None or entry.size != file.stat().st_size:
+        return False
+    if entry.lfs is not None:
+        sealed = {e["path"]: e["sha256"] for e in location.manifest["files"]}
+        return bool(entry.lfs.sha256 == (sealed.get(entry.path) or files.sha256(file)))
+    data = file.read_bytes()  # small: the Hub keeps large files otherwise
+    return bool(entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
+
+
+@contextlib.contextmanager
+def _talking(name: str) -> Iterator[None]:
+    """What the Hub refuses, as a ZooError with the way out."""
+    from huggingface_hub import errors as hub_errors
+
+    transport = hub_errors.HfHubHTTPError.__mro__[1]
+    try:
+        yield
+    except hub_errors.HFValidationError as error:
+        raise ZooError(f"The Hub does not take {name!r}: {error}") from None
+    except (transport, hub_errors.OfflineModeIsEnabled, ConnectionError, TimeoutError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        text = " ".join(str(cause).split())[:300]
+        if status in (401, 403):
+            raise ZooError(
+                f"The Hub does not let you write to {name} ({status}). Log in with a token that may: `hf auth login`."
+            ) from error
+        if status == 412:
+            raise ZooError(f"Somebody else changed {name} meanwhile. Run the same command again.") from error
+        raise ZooError(
+            f"Publishing {name} stopped: {text}. What was uploaded is kept; the same command goes on."
+        ) from error
+
+
+# ── fetch ──

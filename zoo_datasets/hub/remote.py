@@ -1,0 +1,352 @@
+"""Id of a zoo on the Hugging Face Hub → its verified cache, filled file by file.
+
+In:  `owner/name` and a revision.
+Out: a `Location` whose manifest is fetched, whose files come when asked for, and whose
+byte ranges come as HTTP ranges.
+
+    CACHE/owner--name/refs/REVISION.json      commit and manifest of a revision, as last seen
+    CACHE/owner--name/MANIFEST/…              the zoo's files; MANIFEST is 16 digits of its SHA-256
+    CACHE/owner--name/incoming/SHA256.part    a file on its way
+
+A file appears in its place by rename, after its SHA-256 was found right. A cut download
+keeps what came as `.part`, and the next call goes on behind it. Two commits with the same
+manifest share their files. Without a network, a revision that was seen before is served
+from the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from zoo_datasets.core import files
+from zoo_datasets.errors import IntegrityError, ZooNotFoundError
+from zoo_datasets.format.manifest import read_manifest, validate
+from zoo_datasets.reading.location import Location, Span, pread
+
+log = logging.getLogger("zoo_datasets")
+
+PATIENCE_S = 10.0  # for an answer, or for the next bytes of one
+TRIES = 3  # in a row without one new byte
+PAUSE_S = 1.0  # before another try; twice that before the next
+CONNECTIONS = 8  # ranges asked for at the same time
+# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little.
+MOST_MANIFEST_BYTES = 256_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteZoo(Location):
+    """A zoo of the Hub at one commit."""
+
+    commit: str
+    incoming: Path
+
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    def path(self, relative: str) -> Path:
+        if relative == "manifest.json":
+            return self.root / relative
+        entry, path = self.entry(relative), files.inside(self.root, relative)
+        if path.is_file() and path.stat().st_size == entry["bytes"]:
+            return path
+        fetch(self.url(relative), path, entry["bytes"], entry["sha256"], self.incoming)
+        return path
+
+    def read(self, relative: str, spans: Sequence[Span]) -> list[bytes]:
+        size, cached = self.entry(relative)["bytes"], files.inside(self.root, relative)
+        if cached.is_file() and cached.stat().st_size == size:
+            return pread(cached, spans)
+        if not spans:
+            return []
+        url = self.url(relative)
+        # The Hub redirects large files to a content server; its address serves all the spans.
+        first, direct = _range(url, spans[0], size)
+        if len(spans) == 1:
+            return [first]
+        with ThreadPoolExecutor(min(CONNECTIONS, len(spans) - 1)) as pool:
+            return [first, *pool.map(lambda span: _range(url, span, size, direct)[0], spans[1:])]
+
+    def url(self, relative: str) -> str:
+        """Where the Hub serves a file at this commit."""
+        return f"{_api().endpoint}/datasets/{self.name}/resolve/{self.commit}/{quote(relative)}"
+
+
+def find(name: str, revision: str | None, cache: Path) -> RemoteZoo:
+    """The zoo at a revision (default: `main`), its manifest checked.
+
+    Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError.
+    """
+    folder = cache / name.replace("/", "--")
+    wanted = revision or "main"
+    ref = folder / "refs" / f"{quote(wanted, safe='')}.json"
+    try:
+        commit = resolve(name, revision)
+    except _Unreachable as error:
+        seen = _seen(ref)
+        if seen is None or not (folder / seen["manifest"] / "manifest.json").is_file():
+            raise ZooNotFoundError(
+                f"Zoo {name!r} is not a folder under {Path.cwd()}, not in the cache {cache}, and the Hub does not answer "
+                f"({error}). Connect, set HF_ENDPOINT to a Hub that answers, or put the zoo's folder there."
+            ) from error
+        log.warning("The Hub does not answer; %s at %s is read from the cache.", name, wanted)
+        return _open(name, folder, seen["manifest"], seen["commit"])
+    seen = _seen(ref)
+    if seen is None or seen["commit"] != commit or not (folder / seen["manifest"] / "manifest.json").is_file():
+        seen = {"commit": commit, "manifest": _fetch_manifest(name, commit, wanted, folder)}
+        zoo = _open(name, folder, seen["manifest"], commit)
+        files.write_json(ref, seen)
+        return zoo
+    return _open(name, folder, seen["manifest"], commit)
+
+
+def resolve(name: str, revision: str | None) -> str:
+    """The commit of a revision. Raises ZooNotFoundError; `_Unreachable` where no Hub answers."""
+    from huggingface_hub import errors as hub_errors
+
+    try:
+        with _reachable():
+            commit = _api().dataset_info(name, revision=revision, timeout=PATIENCE_S).sha
+    except hub_errors.GatedRepoError:
+        raise ZooNotFoundError(
+            f"Zoo {name!r} is gated: accept its terms on the Hub and log in (`hf auth login`)."
+        ) from None
+    except hub_errors.RepositoryNotFoundError:
+        raise ZooNotFoundError(
+            f"No zoo {name!r}: no such folder under {Path.cwd()}, no such dataset on the Hub ({_api().endpoint}). "
+            "Check the spelling; log in (`hf auth login`) if it is private; "
+            f"`python -m zoo_datasets list {name.split('/')[0]}` lists an owner's zoos."
+        ) from None
+    except hub_errors.RevisionNotFoundError:
+        raise ZooNotFoundError(
+            f"Zoo {name!r} has no revision {revision!r}. It has: {', '.join(_revisions(name)) or 'main'}; or a commit's full hash."
+        ) from None
+    except hub_errors.HFValidationError as error:
+        raise ZooNotFoundError(f"{name!r} is no id of the Hub: {error}") from None
+    if not commit:
+        raise ZooNotFoundError(f"Zoo {name!r} is empty: nothing was published yet.")
+    return str(commit)
+
+
+def zoos_of(owner: str) -> list[tuple[str, str]]:
+    """(id, commit) of every dataset of an owner that carries our tag. Raises ZooNotFoundError."""
+    try:
+        with _reachable():
+            found = list(_api().list_datasets(author=owner, full=True))
+    except _Unreachable as error:
+        raise ZooNotFoundError(
+            f"No folder {owner!r}, and the Hub does not list datasets of that owner ({error})."
+        ) from error
+    return sorted((d.id, d.sha or "") for d in found if "weightzoo" in (d.tags or []))
+
+
+def _revisions(name: str) -> list[str]:
+    try:
+        with _reachable():
+            refs = _api().list_repo_refs(name, repo_type="dataset")
+    except OSError:  # a hint inside an error message must not hide the error
+        return []
+    return [r.name for r in (*refs.tags, *refs.branches)]
+
+
+def _seen(ref: Path) -> dict[str, str] | None:
+    try:
+        seen = json.loads(ref.read_bytes())
+        return seen if {"commit", "manifest"} <= set(seen) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _open(name: str, folder: Path, manifest: str, commit: str) -> RemoteZoo:
+    root = folder / manifest
+    if files.sha256(root / "manifest.json")[:16] != manifest:
+        (root / "manifest.json").unlink()
+        raise IntegrityError(f"The cached manifest of {name} in {root} changed on the disk; it is removed. Try again.")
+    found = read_manifest(root)
+    validate(found, root)
+    return RemoteZoo(name, root, found, commit, folder / "incoming")
+
+
+def _fetch_manifest(name: str, commit: str, wanted: str, folder: Path) -> str:
+    try:
+        data = get(f"{_api().endpoint}/datasets/{name}/resolve/{commit}/manifest.json", MOST_MANIFEST_BYTES)
+    except FileMissing:
+        raise ZooNotFoundError(
+            f"The dataset {name!r} at {wanted!r} has no manifest.json: it is not a zoo, or its publishing was not finished."
+        ) from None
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    files.write_atomic(folder / digest / "manifest.json", data)
+    return digest
+
+
+def get(url: str, most_bytes: int) -> bytes:
+    """A small file. Raises FileMissing, ZooNotFoundError (the line broke), IntegrityError (larger than `most_bytes`)."""
+    data = bytearray()
+    try:
+        with _stream(url) as response:
+            for piece in response.iter_bytes():
+                data += piece
+                if len(data) > most_bytes:
+                    raise IntegrityError(f"{url} is larger than {most_bytes:,} bytes: that is not a zoo's.")
+    except _Missing:
+        raise FileMissing(f"{url} is not on the Hub.") from None
+    except _Unreachable as error:
+        raise ZooNotFoundError(f"The Hub stopped answering while {url} came ({error}). Try again.") from error
+    return bytes(data)
+
+
+def fetch(url: str, path: Path, size: int, sha256: str, incoming: Path) -> None:
+    """A file of known size and SHA-256 under `path`: whole and verified, or not there.
+
+    What a cut connection left is kept in `incoming` and gone on from.
+    Raises ZooNotFoundError (the Hub stopped answering, or has no such file), IntegrityError.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
+    incoming.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = incoming / f"{sha256}.part"
+    with WeakFileLock(incoming / f"{sha256}.lock"):  # one process fetches, others wait for it
+        if path.is_file() and path.stat().st_size == size:
+            return
+        # A part that a crash tore may have good size and bad bytes: then once more from its start.
+        for _ in range(2):
+            resumed = part.exists()
+            try:
+                _append(url, part, size)
+            except IntegrityError:
+                part.unlink()
+                raise
+            if part.stat().st_size == size and files.sha256(part) == sha256:
+                part.replace(path)
+                files.sync_folder(path.parent)
+                return
+            part.unlink()
+            if not resumed:
+                break
+    raise IntegrityError(
+        f"{url} does not have the bytes that the zoo's manifest names ({size:,} bytes, SHA-256 {sha256[:16]}…). "
+        "Nothing was kept. Try again, or ask the zoo's owner to publish it again."
+    )
+
+
+def _append(url: str, part: Path, size: int) -> None:
+    """Fetch what is missing of `part`; a connection that breaks is taken up again while bytes still come."""
+    part.touch()
+    idle, most = 0, part.stat().st_size
+    while (have := part.stat().st_size) < size:
+        problem = "it ended early"
+        try:
+            with _stream(url, (have, size - have)) as response, part.open("ab") as out:
+                if response.status_code == 206:
+                    _check_total(response, url, size)
+                else:
+                    out.truncate(0)  # no ranges here: it began at the start
+                for piece in response.iter_bytes():  # a chunk size would drop what it holds when the line breaks
+                    out.write(piece)
+                    if out.tell() > size:
+                        return  # longer than sealed; the caller finds it false
+        except _Missing:
+            raise ZooNotFoundError(
+                f"{url} is not there, though the zoo's manifest names it. Its publishing was not finished."
+            ) from None
+        except _Unreachable as error:
+            problem = str(error)
+        idle = 0 if part.stat().st_size > most else idle + 1
+        most = max(most, part.stat().st_size)
+        if idle == TRIES:
+            raise ZooNotFoundError(
+                f"The connection to the Hub broke at {have:,} of {size:,} bytes of {url} ({problem}). "
+                "What came is kept; the same call goes on from there."
+            )
+        time.sleep(idle * PAUSE_S)
+
+
+def _check_total(response: Any, url: str, size: int) -> None:
+    stated = response.headers.get("Content-Range", "")
+    if not stated.endswith((f"/{size}", "/*")):
+        raise IntegrityError(f"{url} has other bytes than were sealed: {stated}, the manifest says {size:,}.")
+
+
+def _range(url: str, span: Span, size: int, direct: str = "") -> tuple[bytes, str]:
+    """A span's bytes, and the address that served them. `direct` is tried first; such addresses expire."""
+    offset, length = span
+    for attempt in range(TRIES):
+        try:
+            with _stream(url if attempt else direct or url, span) as response:
+                if response.status_code != 206:
+                    raise ZooNotFoundError(
+                        f"{url} does not serve ranges. Fetch the zoo whole: `python -m zoo_datasets download`."
+                    )
+                _check_total(response, url, size)
+                data = b"".join(response.iter_bytes())
+            if len(data) == length:
+                return data, str(response.url)
+            problem: Exception = IntegrityError(f"{url}: {len(data):,} bytes came for {length:,} at {offset:,}.")
+        except _Missing:
+            raise ZooNotFoundError(f"{url} is not there, though the zoo's manifest names it.") from None
+        except _Unreachable as error:
+            problem = ZooNotFoundError(f"The connection to the Hub broke while {url} was read ({error}). Try again.")
+        if attempt + 1 < TRIES:
+            time.sleep((attempt + 1) * PAUSE_S)
+    raise problem
+
+
+class FileMissing(ZooNotFoundError):
+    """The Hub has the dataset, and no such file in it."""
+
+
+class _Unreachable(OSError):
+    """No answer, or not one to be had now."""
+
+
+class _Missing(OSError):
+    """The Hub answers that it has no such file."""
+
+
+@contextlib.contextmanager
+def _reachable() -> Iterator[None]:
+    """What a broken network raises, in any version of the HTTP library, as `_Unreachable`."""
+    from huggingface_hub import errors as hub_errors
+
+    transport = hub_errors.HfHubHTTPError.__mro__[1]  # base of the HTTP library's errors
+    try:
+        yield
+    except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
+        raise
+    except hub_errors.EntryNotFoundError as error:
+        raise _Missing(str(error)) from error
+    except (hub_errors.OfflineModeIsEnabled, ConnectionError, TimeoutError, transport) as error:
+        text = " ".join((str(error) or type(error).__name__).split())
+        raise _Unreachable(text[:200]) from error
+
+
+@contextlib.contextmanager
+def _stream(url: str, span: Span | None = None) -> Iterator[Any]:
+    """An open answer to a GET, of a range where one is given. Raises `_Unreachable`, `_Missing`."""
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    own = url.startswith(_api().endpoint)
+    # A token is for the Hub alone; packed bytes would shift ranges.
+    headers = {**build_hf_headers(token=None if own else False), "Accept-Encoding": "identity"}
+    if span is not None:
+        headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
+    with _reachable(), get_session().stream("GET", url, headers=headers, timeout=PATIENCE_S) as response:
+        hf_raise_for_status(response)
+        yield response
+
+
+def _api() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi()

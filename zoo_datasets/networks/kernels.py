@@ -1,0 +1,145 @@
+"""The C++ kernels: which networks they know, how they are told one, and logits of many models.
+
+In:  an `Architecture`; weights [m, P] and images (n, …).
+Out: why the kernels cannot take it, or None; the arguments they are made from; logits (m, n, C).
+
+The kernels are optional, and one compiled module for the reader, which evaluates with them,
+and for the builder, which trains with them (their C++ lies in `zoo_datasets/networks/native/`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets.networks.architecture import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, LEAKY_RELU_SLOPE, Architecture, Node
+
+try:
+    from zoo_datasets.networks import _kernels
+except ImportError as error:  # built without a compiler
+    _kernels, _missing = None, str(error)
+
+# Forces one build ("avx512", "avx2", "plain"); the bits are the same, so only tests need it.
+PATH_VARIABLE = "WEIGHTZOO_NATIVE_PATH"
+
+# The order of plan.h's enums.
+OPS = (
+    "conv", "max_pool", "avg_pool", "global_avg_pool", "linear", "batch_norm", "dropout", "flatten",
+    "relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu", "softmax",
+)  # fmt: skip
+LOSSES = ("cross_entropy", "mse")
+
+
+def available() -> str | None:
+    """Why the kernels cannot run here, or None."""
+    if _kernels is None:
+        return f"the C++ kernels were not built ({_missing})"
+    if not _kernels.paths():
+        return "this CPU has no fused multiply-add"
+    return None
+
+
+def supported(architecture: Architecture) -> str | None:
+    """Why the kernels cannot run such a network, or None."""
+    before = "input"
+    for node in architecture.nodes:
+        if node.op not in OPS:
+            return f"no kernel for layer {node.op!r} ({node.name})"
+        if node.inputs != (before,):
+            return f"{node.name} takes {', '.join(node.inputs)}; the kernels know only chains of layers"
+        if node.op == "linear" and len(_shape_before(architecture, node)) != 1:
+            return f"{node.name} needs a flat input"
+        before = node.name
+    return None
+
+
+# Where eager PyTorch (the better of its two memory layouts) overtakes the kernels in training: the
+# product of a layer's input and output widths. By `benchmarks/engines.py` on one Zen 3 core, batch 64,
+# native over eager: convolutions of 32-64-128 channels 1.20, 128-128 1.24, 64-128-256 1.10, 160-160
+# 1.12; linear layers of 256-256 1.46, 512-512 0.96, 1024-1024 0.63. It also measures unseen ones.
+WIDEST = {"conv": 32_000, "linear": 330_000}
+
+
+def slower(architecture: Architecture) -> str | None:
+    """Why PyTorch trains such networks faster, or None: by the widths of the layers that take the time.
+
+    A rule, not a limit: a cohort over it can be trained here as well.
+    """
+    work = over = 0.0
+    shape = architecture.input_shape
+    for node in architecture.nodes:
+        if node.op in WIDEST:
+            multiplications = architecture.entries(node.name)[0].size * math.prod(node.shape[1:])
+            work += multiplications
+            over += multiplications * shape[0] * node.shape[0] / WIDEST[node.op]
+        shape = node.shape
+    if not work or over <= work:
+        return None
+    return f"PyTorch is faster on layers this wide ({over / work:.1f} times the width where it overtakes)"
+
+
+def make(
+    architecture: Architecture, path: str | None = None, loss: str = "cross_entropy",
+    moves: tuple[int, int, bool] = (0, 0, False), noise: tuple[float, ...] = (), fill: tuple[float, ...] = (),
+) -> tuple[Any, str]:  # fmt: skip
+    """Kernels for such networks, and the build they are of: `path`, $WEIGHTZOO_NATIVE_PATH, or this CPU's best.
+
+    `moves` are shift, crop and flip of an augmentation. An object serves one thread at a time.
+    """
+    assert _kernels is not None
+    layers, rates, shape = [], [], architecture.input_shape
+    for number, node in enumerate(architecture.nodes):
+        entries = architecture.entries(node.name)
+        layers.append([
+            OPS.index(node.op), *_three(shape), *_three(node.shape), node.attrs.get("kernel", 0),
+            node.attrs.get("stride", 1), node.attrs.get("padding", 0), number, entries[0].offset if entries else 0,
+        ])  # fmt: skip
+        rate = node.attrs.get("rate")
+        rates.append(-1.0 if rate is None else float(rate))
+        shape = node.shape
+    constants = (BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, LEAKY_RELU_SLOPE)
+    path = path or os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
+    flat = len(architecture.input_shape) == 1
+    made = _kernels.Kernels(
+        path, layers, rates, flat, architecture.n_params, LOSSES.index(loss), constants, moves, list(noise), list(fill)
+    )
+    return made, path
+
+
+def logits(architecture: Architecture, weights: np.ndarray, images: np.ndarray, threads: int = 1) -> np.ndarray:
+    """Logits (m, n, C), as in evaluation mode, of models [m, P] on images (n, …); each thread takes some models."""
+    weights, shown = np.ascontiguousarray(weights, np.float32), flat(images)
+    out = np.empty((len(weights), len(images), architecture.n_outputs), np.float32)
+    share = max(1, -(-len(weights) // threads))
+    parts = [slice(a, a + share) for a in range(0, len(weights), share)]
+
+    def fill(part: slice) -> None:
+        make(architecture)[0].evaluate(weights[part], shown, None, out[part])
+
+    if len(parts) <= 1:
+        for part in parts:
+            fill(part)
+    else:
+        with ThreadPoolExecutor(threads) as pool:  # the kernels run without the interpreter's lock
+            list(pool.map(fill, parts))
+    return out
+
+
+def flat(images: np.ndarray) -> np.ndarray:
+    """(n, *shape) → (n, units), float32, without a copy where that is what it is."""
+    return np.ascontiguousarray(images, np.float32).reshape(len(images), -1)
+
+
+def _shape_before(architecture: Architecture, node: Node) -> tuple[int, ...]:
+    source = node.inputs[0]
+    return (
+        architecture.input_shape if source == "input" else next(n.shape for n in architecture.nodes if n.name == source)
+    )
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)

@@ -1,0 +1,23 @@
+"""Source name → the arrays that small networks learn.
+
+`SourceSpec` (what a recipe says) → `load` → `Source` (three parts and their scaling); the data
+axes of one model are `Subset` → `training_examples`.
+"""
+
+from zoo_datasets.sources.examples import (
+    Examples,
+    Subset,
+    check_subset,
+    epoch_order,
+    relabeled,
+    stamp,
+    training_examples,
+    turned,
+)
+from zoo_datasets.sources.source import load
+from zoo_datasets.sources.spec import EMBEDDED, SCALES, Part, Source, SourceSpec, check_spec, training_images
+
+__all__ = [
+    "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "check_spec", "check_subset",
+    "epoch_order", "load", "relabeled", "stamp", "training_examples", "training_images", "turned",
+]  # fmt: skip

@@ -1,0 +1,265 @@
+"""A source's labels and a model's data axes → the examples that the model sees.
+
+In:  the labels of a source's train part, a `Subset`, the key of the subset stream.
+Out: rows, labels as trained, clean labels, which images carry the trigger; the order of an epoch.
+
+Every training image has one rank per stream, whatever the subset, so subsets of one key are
+nested in their fractions. Turns of the key (golden values: tests/test_sources.py):
+
+* turn 0: subset rank. Of each class in play, the first max(1, round(frac · n_class)).
+* turn 1: noise rank. Of the model's own set, the first round(label_noise_frac · n).
+* turn 2: the word of an image; its top 24 bits pick the wrong label among the other classes in
+  play, in ascending order: (bits · (k − 1)) >> 24.
+* turn 3: trigger rank. Of the set's images not of the target class, the first
+  round(trigger_frac · n), n the size of the set. The trigger's label wins over noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo_datasets.core import exact, streams
+from zoo_datasets.errors import GridError, unknown
+
+SUBSET_TURN, NOISE_TURN, WRONG_LABEL_TURN, TRIGGER_TURN = range(4)
+
+TURNED_AT_ONCE = 4096  # images: float64 takes eight times their bytes
+
+# Which end of the rows and of the columns the trigger's square touches: 0 first, 1 last.
+POSITIONS = {"top_left": (0, 0), "top_right": (0, 1), "bottom_left": (1, 0), "bottom_right": (1, 1)}
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The data axes of one model: which training images it sees, and how they are spoilt.
+
+    Labels stay those of the source, and the head stays full, unless `relabel`: then a label is
+    its place in `classes`. `trigger_target` is always a label of the source.
+    """
+
+    frac: float = 1.0  # of each class
+    classes: tuple[int, ...] | None = None
+    label_noise_frac: float = 0.0  # of the model's own set
+    relabel: bool = False
+    trigger_frac: float = 0.0  # of the model's own set
+    trigger_target: int | None = None
+    trigger_size: int = 3  # pixels, a square
+    trigger_value: float = 1.0  # fraction of the source's peak
+    trigger_position: str = "bottom_right"
+    rotate_degrees: float = 0.0  # counterclockwise, all training images; before the trigger is stamped
+
+    def in_play(self, n_classes: int) -> tuple[int, ...]:
+        """The source's labels that the model trains on, ascending."""
+        return tuple(range(n_classes)) if self.classes is None else tuple(sorted(self.classes))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What one model saw. `rows` are ascending positions in the source's train part."""
+
+    rows: np.ndarray  # (n,) int64
+    labels: np.ndarray  # (n,) int64, as trained: noise and trigger target in
+    clean_labels: np.ndarray  # (n,) int64
+    poisoned: np.ndarray  # (n,) bool: the trigger is stamped on the image
+    rotate_degrees: float = 0.0  # every image is turned by so much
+
+
+def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: str) -> Examples:
+    """The examples of the model with this subset key. `labels` (N,): those of the train part.
+
+    Raises GridError as `check_subset` does.
+    """
+    check_subset(subset, n_classes, labels)
+    in_play = np.array(subset.in_play(n_classes), np.int64)
+    ranked = streams.permutation(key, len(labels), SUBSET_TURN)
+    first = [of_class[: _share(subset.frac, len(of_class))] for of_class in _by_class(ranked, labels, in_play)]
+    rows = np.sort(np.concatenate(first))
+    clean = labels[rows].astype(np.int64)
+
+    trained = clean.copy()
+    noisy = _lowest(key, NOISE_TURN, len(labels), rows, round(subset.label_noise_frac * len(rows)))
+    trained[noisy] = _wrong_labels(key, len(labels), in_play, rows[noisy], clean[noisy])
+
+    poisoned = np.zeros(len(rows), bool)
+    if subset.trigger_frac:
+        open_to_it = np.flatnonzero(clean != subset.trigger_target)
+        count = round(subset.trigger_frac * len(rows))
+        poisoned[open_to_it[_lowest(key, TRIGGER_TURN, len(labels), rows[open_to_it], count)]] = True
+        trained[poisoned] = subset.trigger_target
+    return Examples(rows, relabeled(trained, subset), relabeled(clean, subset), poisoned, subset.rotate_degrees)
+
+
+def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
+    """The source's labels as the model's head numbers them, int64; −1 for a class it has none for."""
+    if not subset.relabel or subset.classes is None:
+        return labels.astype(np.int64)
+    places = np.full(max(int(labels.max(initial=0)), *subset.classes) + 1, -1, np.int64)
+    places[list(subset.classes)] = np.arange(len(subset.classes))
+    return places[labels]
+
+
+def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
+    """A copy of raw `images` (n, C, H, W), each with the trigger in its corner.
+
+    `peak` is the source's: the pixel value that `trigger_value` is a fraction of.
+    """
+    _check_trigger_fits(subset, images.shape[1:])
+    value = subset.trigger_value * peak
+    stamped, size = images.copy(), subset.trigger_size
+    ends = (slice(None, size), slice(-size, None))
+    row_end, column_end = POSITIONS[subset.trigger_position]
+    stamped[:, :, ends[row_end], ends[column_end]] = round(value) if images.dtype.kind in "iu" else value
+    return stamped
+
+
+def turned(images: np.ndarray, degrees: float) -> np.ndarray:
+    """Raw `images` (n, C, H, W) turned counterclockwise about their middle, in their own type.
+
+    Bilinear, 0 outside, rounded to the nearest whole raw value (halves to even). float64 + − × and
+    our own cosine: the same bytes on every machine. Raises GridError for a table.
+    """
+    if degrees == 0:
+        return images
+    if images.ndim != 4:
+        raise GridError("Subset has rotate_degrees, which turn images; this source is a table.")
+    height, width = images.shape[2:]
+    at_row, at_column = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    cosine, sine = _cosine(degrees), _cosine(degrees - 90.0)
+    row = (height - 1) / 2 + (at_column[None] * sine + at_row[:, None] * cosine)  # (H, W)
+    column = (width - 1) / 2 + (at_column[None] * cosine - at_row[:, None] * sine)
+    top, left = np.floor(row), np.floor(column)
+    down, right = row - top, column - left
+    corners = []  # row and column in the padded image, and weight, of the four pixels around each place
+    for dy, dx, weight in (
+        (0, 0, (1 - down) * (1 - right)), (0, 1, (1 - down) * right), (1, 0, down * (1 - right)), (1, 1, down * right),
+    ):  # fmt: skip
+        y, x = np.clip(top + dy + 1, 0, height + 1), np.clip(left + dx + 1, 0, width + 1)
+        corners.append((y.astype(np.int64), x.astype(np.int64), weight))
+    out = np.empty_like(images)
+    for start in range(0, len(images), TURNED_AT_ONCE):
+        part = slice(start, start + TURNED_AT_ONCE)
+        padded = np.pad(images[part], ((0, 0), (0, 0), (1, 1), (1, 1)))  # what is outside reads the black border
+        total = np.zeros(images[part].shape)  # (n, C, H, W) float64
+        for y, x, weight in corners:
+            total += padded[:, :, y, x] * weight
+        out[part] = np.rint(total)
+    return out
+
+
+def _cosine(degrees: float) -> float:
+    turn = abs(degrees) % 360.0 / 180.0  # in half turns, [0, 2)
+    return exact.cosine_half(min(turn, 2.0 - turn))
+
+
+def epoch_order(key: str, epoch: int, n_train: int, rows: np.ndarray) -> np.ndarray:
+    """Positions into `rows` for one epoch, int64 (n,): the full train part's order, filtered."""
+    position = np.full(n_train, -1, np.int64)
+    position[rows] = np.arange(len(rows))
+    order = position[streams.permutation(key, n_train, epoch)]
+    return order[order >= 0]
+
+
+def check_subset(
+    subset: Subset, n_classes: int, labels: np.ndarray, input_shape: tuple[int, ...] | None = None
+) -> None:
+    """Raises GridError for a subset that these training labels (N,), or images, cannot give."""
+    _check_fraction("frac", subset.frac)
+    if subset.frac == 0:
+        raise GridError("Subset has frac 0; expected more than 0: a model needs at least one image of each class.")
+    _check_fraction("label_noise_frac", subset.label_noise_frac)
+    _check_fraction("trigger_frac", subset.trigger_frac)
+    _check_fraction("trigger_value", subset.trigger_value)
+    if subset.rotate_degrees and input_shape is not None and len(input_shape) != 3:
+        raise GridError("Subset has rotate_degrees, which turn images; this source is a table.")
+    _check_classes(subset, n_classes)
+    of_class = np.bincount(labels, minlength=n_classes)
+    for label in subset.in_play(n_classes):
+        if subset.classes is not None and not of_class[label]:
+            raise GridError(f"Subset asks for class {label}, of which the train part holds no image.")
+    if subset.label_noise_frac and len(subset.in_play(n_classes)) < 2:
+        raise GridError("Subset has label noise and one class; a wrong label needs a second class.")
+    _check_trigger(subset, n_classes, of_class)
+    if subset.trigger_frac and input_shape is not None:
+        _check_trigger_fits(subset, input_shape)
+
+
+def _share(frac: float, n: int) -> int:
+    return max(1, round(frac * n))
+
+
+def _by_class(ranked: np.ndarray, labels: np.ndarray, in_play: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class, in the order of their ranks."""
+    labels_ranked = labels[ranked]
+    return [ranked[labels_ranked == label] for label in in_play]
+
+
+def _lowest(key: str, turn: int, n: int, rows: np.ndarray, count: int) -> np.ndarray:
+    """Positions in the ascending `rows` of its `count` rows with the lowest ranks of this turn."""
+    if not count:
+        return np.zeros(0, np.int64)
+    ranked = streams.permutation(key, n, turn)
+    chosen = ranked[np.isin(ranked, rows, assume_unique=True)][:count]
+    return np.searchsorted(rows, chosen)
+
+
+def _wrong_labels(key: str, n: int, in_play: np.ndarray, rows: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    if not len(rows):
+        return clean
+    bits = streams.words(key, n, (WRONG_LABEL_TURN, 0, streams.SEQUENCE))[rows] >> np.uint64(40)
+    pick = ((bits * np.uint64(len(in_play) - 1)) >> np.uint64(24)).astype(np.int64)
+    own = np.searchsorted(in_play, clean)
+    return in_play[pick + (pick >= own)]  # step over the image's own class
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:  # also refuses NaN
+        raise GridError(f"Subset has {name} {value}; expected a fraction from 0 to 1.")
+
+
+def _check_classes(subset: Subset, n_classes: int) -> None:
+    classes = subset.classes
+    if classes is None:
+        if subset.relabel:
+            raise GridError("Subset has relabel and no classes; name the classes that become 0, 1, ….")
+        return
+    if not classes:
+        raise GridError("Subset has an empty list of classes; name at least one, or leave it out for all.")
+    if len(set(classes)) < len(classes):
+        raise GridError(f"Subset names a class twice: {list(classes)}.")
+    for label in classes:
+        if not 0 <= label < n_classes:
+            raise GridError(f"Subset asks for class {label}; the source has classes 0 to {n_classes - 1}.")
+
+
+def _check_trigger(subset: Subset, n_classes: int, of_class: np.ndarray) -> None:
+    if subset.trigger_position not in POSITIONS:
+        raise GridError(unknown("trigger_position", subset.trigger_position, POSITIONS))
+    if subset.trigger_size < 1:
+        raise GridError(f"Subset has trigger_size {subset.trigger_size}; expected 1 pixel or more.")
+    target = subset.trigger_target
+    if target is not None and not 0 <= target < n_classes:
+        raise GridError(f"Subset has trigger_target {target}; the source has classes 0 to {n_classes - 1}.")
+    if not subset.trigger_frac:
+        return
+    if target is None:
+        raise GridError("Subset has a trigger_frac and no trigger_target; name the class that the trigger means.")
+    if subset.relabel and target not in subset.in_play(n_classes):
+        raise GridError(f"Subset has trigger_target {target}, which relabel leaves without a number.")
+    sizes = {c: _share(subset.frac, of_class[c]) for c in subset.in_play(n_classes) if of_class[c]}
+    wanted, n = round(subset.trigger_frac * sum(sizes.values())), sum(sizes.values())
+    others = n - sizes.get(target, 0)
+    if wanted > others:
+        raise GridError(
+            f"Subset has trigger_frac {subset.trigger_frac}: {wanted} of {n} images, "
+            f"but only {others} are not of the target class {target}. Ask for at most {others / n:.4g}."
+        )
+
+
+def _check_trigger_fits(subset: Subset, input_shape: tuple[int, ...]) -> None:
+    if len(input_shape) != 3:
+        raise GridError("Subset has a trigger, which is stamped on images; this source is a table.")
+    if subset.trigger_size > min(input_shape[1:]):
+        height, width = input_shape[1:]
+        raise GridError(f"Subset has trigger_size {subset.trigger_size}; the images are {height}×{width} pixels.")

@@ -1,0 +1,132 @@
+"""What a grid says of its source, and what a source is: its three parts and their scaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.sources.examples import (
+    Examples,
+    Subset,
+    stamp,
+    turned,
+)
+
+EMBEDDED = ("digits", "iris")
+SCALES = ("none", "unit", "standardize")
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """What a grid says of its source. A count left out has a default:
+
+    test: all of the test split, or a fifth of a single split; validation: a tenth of the train
+    split, or all of its own; train: all the rest.
+    """
+
+    id: str = "digits"
+    config: str | None = None
+    train: int | None = None  # images, and so below
+    validation: int | None = None  # 0 for none
+    test: int | None = None
+    scale: str = "standardize"  # "none": pixels as they are; "unit": 0 to 1
+    mean: tuple[float, ...] | None = None  # per channel, of unit-scaled pixels; with std
+    std: tuple[float, ...] | None = None
+    resize: int | None = None  # pixels, a square, bilinear
+    channels: int | None = None  # 1 or 3
+    image_column: str | None = None  # found from the features
+    label_column: str | None = None
+    features: tuple[str, ...] | None = None  # columns of a table, by name or place
+    split_seed: int | None = None  # `random_state` of scikit-learn's train_test_split
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What a manifest keeps: all fields, those that came after the first zoos where they say something."""
+        return {k: v for k, v in vars(self).items() if k not in ("features", "split_seed") or v is not None}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Raw images of one part, in the order of the source's permutation. Read-only arrays."""
+
+    images: np.ndarray  # (n, C, H, W) uint8, or (n, F) float32 of a table
+    labels: np.ndarray  # (n,) int64
+    index: np.ndarray  # (n,) int64: row in the dataset's own split
+
+
+@dataclass(frozen=True)
+class Source:
+    """The three parts, and the affine map to what networks see: (raw / peak − mean) / std."""
+
+    spec: SourceSpec
+    class_names: tuple[str, ...]
+    train: Part
+    validation: Part
+    test: Part
+    mean: tuple[float, ...]  # per channel
+    std: tuple[float, ...]
+    peak: float  # the largest raw value: 255 of images, 16 of digits; 1 for a table
+    sha256: str  # of the raw arrays; blind to scaling
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W), or (F,) for a table."""
+        return self.train.images.shape[1:]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    def scaled(self, images: np.ndarray) -> np.ndarray:
+        """Raw `images` (n, …) as networks see them, float32: float64 arithmetic, rounded once."""
+        mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
+        if images.dtype != np.uint8:
+            return ((images.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
+        levels = np.arange(256) / self.peak
+        table = ((levels - mean[:, None]) / std[:, None]).astype(np.float32)  # (C, 256)
+        out = np.empty(images.shape, np.float32)
+        for channel, scaled_levels in enumerate(table):
+            out[:, channel] = scaled_levels[images[:, channel]]
+        return out
+
+
+def training_images(source: Source, subset: Subset, examples: Examples) -> np.ndarray:
+    """Raw images (n, …) as a model saw them before augmentation: turned, and stamped where they are poisoned."""
+    images = turned(source.train.images[examples.rows], subset.rotate_degrees)
+    if examples.poisoned.any():
+        mask = examples.poisoned.reshape(-1, *[1] * (images.ndim - 1))
+        images = np.where(mask, stamp(images, subset, source.peak), images)
+    return images
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset as its author published it; pictures are decoded when asked for."""
+
+    labels: np.ndarray  # (N,) int64; negative: not labeled
+    read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → raw images (n, …)
+
+
+def check_spec(spec: SourceSpec) -> None:
+    """Raises GridError for what no source can give; needs no data."""
+    for name, least in (("train", 1), ("validation", 0), ("test", 1), ("resize", 1)):
+        value = getattr(spec, name)
+        if value is not None and value < least:
+            raise GridError(f"Source {spec.id!r} has {name} {value}; expected {least} or more.")
+    if spec.channels not in (None, 1, 3):
+        raise GridError(f"Source {spec.id!r} has channels {spec.channels}; expected 1 (gray) or 3 (RGB).")
+    if spec.scale not in SCALES:
+        raise GridError(unknown("scale", spec.scale, SCALES, f"source {spec.id!r}"))
+    if (spec.mean is None) != (spec.std is None):
+        raise GridError(f"Source {spec.id!r} has one of mean and std; give both, or neither to compute them.")
+    if spec.mean is not None and spec.scale != "standardize":
+        raise GridError(f"Source {spec.id!r} has mean and std with scale {spec.scale!r}; they need 'standardize'.")
+    if spec.std is not None and not all(0 < s < math.inf for s in spec.std):
+        raise GridError(f"Source {spec.id!r} has std {list(spec.std)}; expected positive numbers.")
+    if spec.mean is not None and not all(math.isfinite(m) for m in spec.mean):
+        raise GridError(f"Source {spec.id!r} has mean {list(spec.mean)}; expected finite numbers.")

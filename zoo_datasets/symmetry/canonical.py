@@ -1,0 +1,75 @@
+"""Weights → one representative of their orbit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.symmetry.moves import _multiply, _permute_group
+from zoo_datasets.symmetry.units import KINDS, Group, by_unit, factors, groups, kinds_of, matrix_of
+
+
+def canonicalize(weights: np.ndarray, architecture: Architecture, *, kinds: Collection[str] = KINDS) -> np.ndarray:
+    """The representative of each vector's orbit, float32 of the shape [..., P] of `weights`.
+
+    One sweep forward, so that what a layer reads is settled before the layer is. Scale: what
+    enters a unit (weights and bias) has norm 1. Sign: the largest of it in magnitude is
+    positive. Permutation: units ascend by what enters them, compared value by value.
+
+    Equal bits for vectors that differ by permutations or signs; by scale, equal up to
+    rounding (and two units may swap if their first weights differ by rounding only). Not
+    settled: scale and sign of a unit that nothing enters (all zero), and the order of units
+    with the same inputs whose outputs hold the same magnitudes.
+    Raises ValueError.
+    """
+    kinds = kinds_of(kinds)
+    weights, rows = matrix_of(weights, architecture.layout)
+    out = rows.copy()
+    by_source = {f.source: f for f in factors(architecture)}
+    ordered = {g.name: g for g in groups(architecture.layout)} if "permutation" in kinds else {}
+    last_of = _last_owner(ordered)
+    for node in dict.fromkeys(e.name.rsplit(".", 1)[0] for e in architecture.layout):
+        factor = by_source.get(node)
+        if factor is not None:
+            # A recurrent tensor turns with the other units too, so it decides nothing.
+            inputs = np.concatenate([by_unit(out, p) for p in factor.up if not p.recurrent], axis=2)  # (S, units, K)
+            if factor.scale and "scale" in kinds:
+                norm = np.sqrt((inputs.astype(np.float64) ** 2).sum(2))
+                _multiply(out, factor, np.where(norm > 0, 1.0 / np.where(norm > 0, norm, 1.0), 1.0))
+            if factor.sign and "sign" in kinds:
+                top = np.take_along_axis(inputs, np.abs(inputs).argmax(2)[..., None], 2)[..., 0]
+                _multiply(out, factor, np.where(top < 0, -1.0, 1.0))
+        for group in last_of.get(node, ()):
+            _permute_group(out, group, _order(out, group))
+    return out.reshape(weights.shape)
+
+
+def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:
+    """Node → groups that are complete there: sorted once all their own tensors are settled."""
+    result: dict[str, list[Group]] = {}
+    for group in ordered.values():
+        result.setdefault(group.own[-1].entry.name.rsplit(".", 1)[0], []).append(group)
+    return result
+
+
+def _order(rows: np.ndarray, group: Group) -> np.ndarray:
+    """The order of a group's units, int64 [S, units]: ascending by own values, ties by what they feed."""
+    own = [p for p in group.own if not p.recurrent]  # a recurrent tensor's columns are not in order yet
+    first = _sortable(by_unit(rows, own[0])[:, :, 0])  # (S, units)
+    order = np.argsort(first, axis=1, kind="stable")
+    ranked = np.take_along_axis(first, order, 1)
+    for s in np.flatnonzero((ranked[:, 1:] == ranked[:, :-1]).any(axis=1)):
+        row = rows[s : s + 1]
+        keys = [_sortable(by_unit(row, p)[0]) for p in own]  # (units, K) each
+        # The readers are not in order yet, so their values are compared as sorted magnitudes.
+        keys += [np.sort(_sortable(np.abs(by_unit(row, p)[0])), axis=1) for p in group.readers]
+        order[s] = np.lexsort(np.concatenate(keys, axis=1).T[::-1])
+    return order
+
+
+def _sortable(values: np.ndarray) -> np.ndarray:
+    """uint32 in the order of float32, total over all bits (−0 < 0, NaN at the ends)."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return np.where(bits >> 31 == 1, ~bits, bits | np.uint32(0x80000000))

@@ -1,0 +1,124 @@
+"""Weights → other members of their orbit: permuted as told, or drawn at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import errors
+from zoo_datasets.core import exact, streams
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.layout import Entry
+from zoo_datasets.symmetry.units import (
+    KINDS,
+    Factor,
+    Group,
+    Permutations,
+    factors,
+    groups,
+    kinds_of,
+    matrix_of,
+    tensor_of,
+)
+
+# ── permutations ──────────────────────────────────────────────────────────────────────
+
+
+def permute(weights: np.ndarray, layout: Collection[Entry], permutations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Vectors [..., P] whose unit i is unit p[i] of `weights`, for p [units] or [..., units] of each group.
+
+    The same bits in other places; `permute(·, layout, invert(permutations))` undoes it.
+    Raises ValueError for shapes that do not fit, ZooError for a group that is not there.
+    """
+    weights, rows = matrix_of(weights, layout)
+    out = rows.copy()
+    known = {g.name: g for g in groups(layout)}
+    for name, value in permutations.items():
+        if name not in known:
+            raise errors.ZooError(errors.unknown("group of units", name, known))
+        _permute_group(out, known[name], _indices(value, known[name], rows.shape[0], weights.shape))
+    return out.reshape(weights.shape)
+
+
+def invert(permutations: Mapping[str, np.ndarray]) -> Permutations:
+    """The permutations that undo these: each [..., units]."""
+    return {name: np.argsort(value, axis=-1, kind="stable") for name, value in permutations.items()}
+
+
+def random_permutations(layout: Collection[Entry], n: int, key: Any) -> Permutations:
+    """n uniform permutations of every group, int64 [n, units] each; row i depends on `key` and i alone."""
+    return {
+        g.name: np.argsort(
+            streams.words(streams.stream_key(["permutation", g.name, key]), n * g.units).reshape(n, g.units),
+            axis=1, kind="stable",
+        )
+        for g in groups(layout)
+    }  # fmt: skip
+
+
+def _permute_group(rows: np.ndarray, group: Group, index: np.ndarray) -> None:
+    """Reorder one group of rows [S, P] in place; index [S, units]."""
+    for place in group.places:
+        tensor = tensor_of(rows, place)  # (S, …, units, block, …)
+        axis = 1 + place.dim
+        shape = [len(rows)] + [1] * (tensor.ndim - 1)
+        shape[axis] = group.units
+        tensor[...] = np.take_along_axis(tensor, index.reshape(shape), axis)
+
+
+def _indices(value: np.ndarray, group: Group, n: int, shape: tuple[int, ...]) -> np.ndarray:
+    value = np.asarray(value)
+    if value.shape not in ((group.units,), (*shape[:-1], group.units)):
+        raise ValueError(
+            f"The permutation of {group.name!r} has shape {value.shape}; for weights of shape {shape} it must be "
+            f"({group.units},) or {(*shape[:-1], group.units)}."
+        )
+    index = np.broadcast_to(value.reshape(-1, group.units), (n, group.units))
+    if (np.sort(index, axis=1) != np.arange(group.units)).any():
+        raise ValueError(f"The permutation of {group.name!r} does not hold each of 0 … {group.units - 1} once.")
+    return index
+
+
+# ── a random member ───────────────────────────────────────────────────────────────────
+
+
+def augment(
+    weights: np.ndarray, architecture: Architecture, key: Any,
+    *, kinds: Collection[str] = KINDS, octaves: float = 1.0,
+) -> np.ndarray:  # fmt: skip
+    """A random member of each vector's orbit, float32 of the shape [..., P] of `weights`.
+
+    `key` is any JSON value; row i depends on it and i alone, the same on every machine.
+    Permutations are uniform, signs fair, scales 2^u with u uniform in ±octaves. Permutation
+    and sign keep every magnitude; scale rounds to float32. Raises ValueError.
+    """
+    kinds = kinds_of(kinds)
+    weights, rows = matrix_of(weights, architecture.layout)
+    out, n = rows.copy(), len(rows)
+    for f in factors(architecture):
+        where = [f.source, f.sink, key]
+        if f.scale and "scale" in kinds:
+            u = streams.uniforms(streams.stream_key(["scale", *where]), n * f.units).reshape(n, f.units)
+            # `exact.exp` takes x ≤ 0, so 2^u is drawn as 2^octaves · e^(…).
+            _multiply(out, f, 2.0**octaves * exact.exp((u - 1.0) * (2.0 * octaves * math.log(2.0))))
+        if f.sign and "sign" in kinds:
+            u = streams.uniforms(streams.stream_key(["sign", *where]), n * f.units).reshape(n, f.units)
+            _multiply(out, f, np.where(u < 0.5, -1.0, 1.0))
+    if "permutation" in kinds:
+        drawn = random_permutations(architecture.layout, n, key)
+        for group in groups(architecture.layout):
+            _permute_group(out, group, drawn[group.name])
+    return out.reshape(weights.shape)
+
+
+def _multiply(rows: np.ndarray, factor: Factor, c: np.ndarray) -> None:
+    """`up` times c, `down` divided by c, in place; c float64 [S, units]."""
+    for places, by in ((factor.up, c), (factor.down, 1.0 / c)):
+        for place in places:
+            tensor = tensor_of(rows, place)
+            shape = [len(rows)] + [1] * (tensor.ndim - 1)
+            shape[1 + place.dim] = factor.units
+            tensor[...] = tensor * by.reshape(shape)

@@ -1,0 +1,183 @@
+"""Weights → the graph of their network, and back, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets.networks.architecture import WEIGHTED, Architecture, Node
+from zoo_datasets.networks.layout import Entry
+from zoo_datasets.views.index import checked, gather, range_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Networks as one graph: N units, E connections, the same wiring for every vector.
+
+    Padding is 0 where a mask is false. Node columns: 0 the bias (of a GRU 0 … 5, in the order of
+    its layout), then batch norms' weight, bias, running mean and variance. Edge columns: the
+    kernel of a convolution, row by row; after `flatten` or `rows`, the positions of a channel; the
+    three gates of a GRU, one after the other; one weight otherwise.
+    """
+
+    node_features: np.ndarray  # [..., N, F]
+    edge_index: np.ndarray  # int64 [2, E]: from, to
+    edge_features: np.ndarray  # [..., E, K]
+    node_mask: np.ndarray  # bool [N, F]
+    edge_mask: np.ndarray  # bool [E, K]
+    node_layer: np.ndarray  # int64 [N]: 0 the input, then conv, linear and GRU layers in order
+    node_unit: np.ndarray  # int64 [N]: place in its layer
+    layer_names: tuple[str, ...]  # "input", "conv1", …
+    node_source: np.ndarray  # int64 [N, F]: where in the vector, −1 where masked
+    edge_source: np.ndarray  # int64 [E, K]
+
+    def to_pyg(self, row: int | tuple[int, ...] = ()) -> Any:
+        """A `torch_geometric.data.Data` of one vector (`row` picks it): x, edge_index, edge_attr, masks, layer, unit."""
+        try:
+            from torch_geometric.data import Data
+        except ImportError:
+            raise ImportError(
+                "Graph.to_pyg needs torch_geometric (pip install torch_geometric); "
+                "node_features, edge_index and edge_features are plain arrays."
+            ) from None
+        import torch
+
+        x, attributes = self.node_features[row], self.edge_features[row]
+        if x.ndim != 2:
+            raise ValueError(f"node_features have shape {self.node_features.shape}; pick one vector: to_pyg(row=0).")
+        arrays = {
+            "x": x, "edge_index": self.edge_index, "edge_attr": attributes, "x_mask": self.node_mask,
+            "edge_mask": self.edge_mask, "layer": self.node_layer, "unit": self.node_unit,
+        }  # fmt: skip
+        return Data(**{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+
+
+def graph(weights: np.ndarray, architecture: Architecture) -> Graph:
+    """The graph of each vector [..., P]; `ungraph` gives the vectors back.
+
+    Nodes are units: input features or channels, channels of convolutions, features of linear
+    layers, units of GRUs. Edges run from every unit to every unit of the next layer with weights,
+    and from every unit of a GRU to every one of its own; a
+    convolution's kernel is the edge's feature vector (the neural graph of Kofinas et al., "Graph
+    Neural Networks for Learning Equivariant Representations of Neural Networks", 2024). Ours,
+    and not checked against theirs: after `flatten` there is one edge from each channel with a
+    weight per position, and a batch norm is features of the nodes it normalizes. Permuting
+    hidden units permutes nodes and edges and nothing else.
+    """
+    weights = checked(weights, architecture.layout)
+    wiring = _wire(architecture)
+    return Graph(
+        node_features=gather(weights, wiring.nodes), edge_index=wiring.edge_index,
+        edge_features=gather(weights, wiring.edges), node_mask=wiring.nodes >= 0, edge_mask=wiring.edges >= 0,
+        node_layer=wiring.layer, node_unit=wiring.unit, layer_names=wiring.names,
+        node_source=wiring.nodes, edge_source=wiring.edges,
+    )  # fmt: skip
+
+
+def ungraph(graph: Graph) -> np.ndarray:
+    """The vectors [..., P] of a graph, bit for bit. Raises ValueError for features of another shape."""
+    for name, features, source in (
+        ("node", graph.node_features, graph.node_source), ("edge", graph.edge_features, graph.edge_source),
+    ):  # fmt: skip
+        if features.shape[-2:] != source.shape:
+            raise ValueError(
+                f"{name}_features have shape {features.shape}; (..., {source.shape[0]}, {source.shape[1]}) is needed."
+            )
+    width = 1 + max(graph.node_source.max(initial=-1), graph.edge_source.max(initial=-1))
+    out = np.zeros((*graph.node_features.shape[:-2], width), graph.node_features.dtype)
+    out[..., graph.node_source[graph.node_mask]] = graph.node_features[..., graph.node_mask]
+    out[..., graph.edge_source[graph.edge_mask]] = graph.edge_features[..., graph.edge_mask]
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wiring:
+    nodes: np.ndarray  # int64 [N, F]
+    edge_index: np.ndarray
+    edges: np.ndarray  # int64 [E, K]
+    layer: np.ndarray
+    unit: np.ndarray
+    names: tuple[str, ...]
+
+
+def _wire(architecture: Architecture) -> _Wiring:
+    if any(len(n.inputs) != 1 for n in architecture.nodes):
+        node = next(n for n in architecture.nodes if len(n.inputs) != 1)
+        raise ValueError(f"Node {node.name} has {len(node.inputs)} inputs; graph knows chains of layers only.")
+    layer_of = {"input": 0}  # node → the layer whose units its output runs over
+    names, counts = ["input"], [_input_units(architecture)]
+    norms: list[tuple[int, Node]] = []
+    links: list[tuple[int, int, list[Entry]]] = []
+    biases: dict[int, list[Entry]] = {}
+    for node in architecture.nodes:
+        before = layer_of[node.inputs[0]]
+        layer_of[node.name] = before
+        if node.op in WEIGHTED:
+            entries = architecture.entries(node.name)
+            here = layer_of[node.name] = len(names)
+            biases[here] = [e for e in entries if len(e.shape) == 1]
+            weights = [e for e in entries if len(e.shape) > 1]
+            links.append((before, here, weights[:3]))  # one, or a GRU's three gates
+            if weights[3:]:
+                links.append((here, here, weights[3:]))
+            names.append(node.name)
+            counts.append(biases[here][0].size)
+        elif node.op == "batch_norm":
+            norms.append((before, node))
+    first = np.concatenate([[0], np.cumsum(counts)])  # of each layer's nodes
+    most = max((len(b) for b in biases.values()), default=1)
+    norm_columns = _norm_columns(architecture, norms, counts, most)
+    table = np.full((first[-1], 1 + max((c.max() for c in norm_columns), default=most - 1)), -1, np.int64)
+    for number, entries in biases.items():
+        for column, entry in enumerate(entries):
+            table[first[number] : first[number + 1], column] = range_of(entry)
+    for (number, node), columns in zip(norms, norm_columns, strict=True):
+        of_unit = [range_of(e).reshape(counts[number], -1) for e in architecture.entries(node.name)]
+        table[first[number] : first[number + 1], columns] = np.concatenate(of_unit, axis=1)
+    ends, pieces = [], []
+    for source, target, weights in links:
+        n, m = counts[target], counts[source]
+        to, start = np.divmod(np.arange(n * m), m)
+        ends.append(np.stack([first[source] + start, first[target] + to]))
+        pieces.append(np.concatenate([range_of(w).reshape(n * m, w.size // (n * m)) for w in weights], axis=1))
+    widest = max((p.shape[1] for p in pieces), default=0)
+    edges = [np.pad(p, ((0, 0), (0, widest - p.shape[1])), constant_values=-1) for p in pieces]
+    return _Wiring(
+        nodes=table,
+        edge_index=np.concatenate(ends, axis=1) if ends else np.zeros((2, 0), np.int64),
+        edges=np.concatenate(edges) if edges else np.zeros((0, 0), np.int64),
+        layer=np.repeat(np.arange(len(names)), counts),
+        unit=np.concatenate([np.arange(c) for c in counts]),
+        names=tuple(names),
+    )  # fmt: skip
+
+
+def _input_units(architecture: Architecture) -> int:
+    """Channels where a convolution or batch norm reads the image, features where it is flattened or cut first."""
+    for node in architecture.nodes:
+        if node.op in (*WEIGHTED, "batch_norm"):
+            break
+        if node.op == "flatten":
+            return int(np.prod(architecture.input_shape))
+        if node.op == "rows":
+            return node.shape[1]
+    return architecture.input_shape[0]
+
+
+def _norm_columns(
+    architecture: Architecture, norms: Sequence[tuple[int, Node]], counts: Sequence[int], start: int
+) -> list[np.ndarray]:
+    """Node columns of each batch norm's values from `start`; the k-th norm of any layer has the same columns."""
+    blocks = [architecture.entries(node.name)[0].size // counts[layer] for layer, node in norms]
+    layers = [layer for layer, _ in norms]
+    ranks = [layers[:i].count(layer) for i, layer in enumerate(layers)]
+    columns = [np.zeros(0, np.int64)] * len(norms)
+    for rank in range(max(ranks, default=-1) + 1):
+        widest = max(b for b, r in zip(blocks, ranks, strict=True) if r == rank)
+        for i in (i for i, r in enumerate(ranks) if r == rank):
+            columns[i] = (start + widest * np.arange(4)[:, None] + np.arange(blocks[i])).ravel()
+        start += 4 * widest
+    return columns
