@@ -10,7 +10,7 @@ import pytest
 from hub_server import NAME, LoopbackHub, tree_of
 
 from zoo_datasets import cli, split_files
-from zoo_datasets.hub import lookup
+from zoo_datasets.hub import download, lookup
 from zoo_datasets.zoo import open_zoo
 
 pytest_plugins = ("hub_fixtures",)
