@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,19 @@ def test_an_address_that_listens_passes_the_first_check() -> None:
         executor._check_alive(f"127.0.0.1:{server.getsockname()[1]}")
 
 
-def test_no_shared_memory_is_an_obstacle_unless_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Path("/dev/shm").is_dir() or sys.platform != "linux"
-    assert (executor.ray_obstacle() is None) == there
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert executor.ray_obstacle() is None
+LONG = "/tmp/" + "a_folder_with_a_name_too_long_for_a_socket_" * 2
+
+
+@pytest.mark.parametrize("folder", [LONG, "/nowhere", "", "relative"])
+def test_where_no_folder_takes_sockets_training_runs_here_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, folder: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(executor, "PLACES", ("/nowhere/else",))
+    pool = executor.open_executor(halve, {"by": 2}, 2)
+    assert isinstance(pool, executor.InProcess)
+    assert f"neither {folder!r} nor /nowhere/else is one, so training runs in this process" in caplog.text
 
 
 # A /dev without shm, for this process and its children alone. The real devices are bound in.
@@ -176,6 +185,41 @@ def test_ray_gives_the_outcomes_of_in_process_and_refuses_gpus_it_lacks(environm
         assert on_ray[item][3:] == [number, traced]
         assert text.split("] ")[-1] in on_ray[item][2]
     assert gpu == "Each worker needs 1000 GPU, the Ray cluster has 0. Use --device cpu."
+
+
+# One task on a cluster of our own: which executor it was, and the niceness of its worker.
+ONE_TASK = """
+import os
+from zoo_builder import executor
+def work(item, shared): return os.nice(0)
+pool = executor.open_executor(work, {}, 1)
+pool.submit(1)
+outcomes = []
+while not outcomes: outcomes = pool.wait(1.0)
+pool.close()
+print(type(pool).__name__, outcomes[0].value)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["too long", "not writable", "of a dead cluster"])
+def test_ray_starts_where_the_temporary_folder_does_not_serve(
+    case: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    variable = "/proc/self" if case == "not writable" else str(folder)
+    with tempfile.TemporaryDirectory(prefix="wz-", dir="/tmp") as short:
+        if case == "of a dead cluster":  # Ray's address file names a cluster that ran here once
+            (Path(short) / "ray").mkdir()
+            (Path(short) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+            variable = short
+        done = subprocess.run(
+            [sys.executable, "-c", ONE_TASK], env={**environment, "TMPDIR": variable}, capture_output=True, text=True,
+            timeout=MOST_S,
+        )  # fmt: skip
+    assert done.stdout.split() == ["OnRay", str(os.nice(0))], done.stderr
 
 
 @pytest.mark.ray

@@ -248,15 +248,8 @@ def _disk_message(paths: ZooPaths, error: OSError) -> str:
 
 @contextlib.contextmanager
 def _executor(planned: Plan, workers: int | None, paths: ZooPaths) -> Iterator[executor.Executor]:
-    obstacle = executor.ray_obstacle() if workers != 0 else None
-    if obstacle:
-        log.warning("%s, so training runs in this process, one cohort at a time", obstacle)
-    pool: executor.Executor
-    if workers == 0 or obstacle:
-        pool = executor.InProcess(worker.train_cohort, planned.sources)
-    else:
-        gpus = devices.gpus_per_worker(workers) if planned.cohorts[0].device == "cuda" else 0.0
-        pool = executor.OnRay(worker.train_cohort, planned.sources, workers, gpus, paths.build.absolute())
+    gpus = devices.gpus_per_worker(workers) if workers != 0 and planned.cohorts[0].device == "cuda" else 0.0
+    pool = executor.open_executor(worker.train_cohort, planned.sources, workers, gpus, paths.build.absolute())
     try:
         yield pool
     finally:

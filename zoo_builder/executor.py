@@ -4,13 +4,15 @@
 function of (item, shared data). This is the only file that imports Ray.
 
 Ray runs plain tasks on long-lived worker processes: a lost worker or node is retried by
-Ray itself; an exception is not, it comes back as an outcome.
+Ray itself; an exception is not, it comes back as an outcome. Where Ray cannot start a cluster
+of its own on this machine, `open_executor` says why and gives the one in this process.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import logging
 import os
 import secrets
 import shutil
@@ -21,10 +23,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from zoo_builder.engines import devices
 from zoo_datasets.errors import BuildError
 
+log = logging.getLogger("zoo_builder")
 RETRIES = 3  # of a lost worker or node; enough for preemption, few enough to show a task that kills its worker
 CONNECT_S = 3.0  # a dead address otherwise hangs for minutes
+# A socket's path has at most 107 bytes (man 7 unix); Ray adds `/ray/session_<time>_<pid>/sockets/plasma_store`.
+MOST_PLACE_BYTES = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # where the system's own temporary folder does not serve
 Work = Callable[[Any, Any], Any]
 
 
@@ -78,11 +85,32 @@ class InProcess:
         self.items.clear()
 
 
+def open_executor(
+    work: Work, shared: Any, workers: int | None, gpus: float = 0.0, probe: Path | None = None
+) -> Executor:
+    """Ray with that many workers; this process for 0 of them, or where Ray cannot start here, which is said.
+
+    Raises BuildError as `OnRay` does.
+    """
+    if workers == 0:
+        return InProcess(work, shared)
+    try:
+        return OnRay(work, shared, workers, gpus, probe)
+    except NoRayHereError as error:
+        log.warning("%s, so training runs in this process, one cohort at a time", error)
+        return InProcess(work, shared)
+
+
+class NoRayHereError(Exception):
+    """This machine has no room for a Ray cluster of our own; the text is a clause that says why."""
+
+
 class OnRay:
     """A local cluster of `workers` processes, or the one at RAY_ADDRESS.
 
     `gpus` is the part of a GPU each task gets (0: none). Raises BuildError where the
-    address is dead or the cluster has no such resources.
+    address is dead or the cluster has no such resources, NoRayHereError where a cluster of
+    our own cannot start.
     """
 
     def __init__(
@@ -94,8 +122,13 @@ class OnRay:
         else:
             # Our own loopback cluster: a token of this run's own in the environment keeps
             # Ray's authentication on and writes nothing to HOME, which may be read-only.
+            place = _place()
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            # Training is what the user asked this machine for: Ray's default of 15 would starve it.
+            os.environ.setdefault("RAY_worker_niceness", "0")
+            # One kill for want of memory comes back to us, who say so; by default Ray retries for ever, without a word.
+            os.environ.setdefault("RAY_task_oom_retries", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray announces a change of default for GPU-less tasks on every start otherwise.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -111,11 +144,17 @@ class OnRay:
                 "runtime_env": {"py_modules": _our_packages(self._staging())},
             }
         else:
-            options["num_cpus"] = workers or len(os.sched_getaffinity(0))
+            # "local": a cluster of others on this machine, running or dead, is none of our business.
+            options |= {"address": "local", "num_cpus": workers or devices.cores()}
+            if place is not None:
+                options["_temp_dir"] = str(Path(place) / "ray")
         try:
             ray.init(**options)
-        except (ConnectionError, ValueError) as error:
-            if address:
+        except Exception as error:  # Ray raises plain ones too: "The current node timed out during startup"
+            if not address:
+                ray.shutdown()
+                raise NoRayHereError(_reason(error)) from error
+            if isinstance(error, (ConnectionError, ValueError)):
                 raise BuildError(_no_cluster(address, error)) from None
             raise
         try:
@@ -133,6 +172,7 @@ class OnRay:
             self.shared = ray.put(shared)
             self.work = ray.put(work)
             self.pending: dict[Any, Any] = {}
+            self.killed: dict[int, int] = {}  # id of an item → times it ended for want of memory
             if address and probe is not None:
                 self._probe(probe)
         except BaseException:
@@ -171,12 +211,23 @@ class OnRay:
         if not self.pending:
             return []
         done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout_s)
-        return [self._outcome(ref) for ref in done]
+        return [outcome for ref in done if (outcome := self._outcome(ref)) is not None]
 
-    def _outcome(self, ref: Any) -> Outcome:
+    def _outcome(self, ref: Any) -> Outcome | None:
+        """What became of an item; None where it was ended for want of memory and is tried again."""
         item = self.pending.pop(ref)
         try:
             return Outcome(item, self.ray.get(ref))
+        except self.ray.exceptions.OutOfMemoryError as error:
+            times = self.killed[id(item)] = self.killed.get(id(item), 0) + 1
+            log.warning(
+                "the machine ran short of memory, and Ray ended a worker (%d of %d times): fewer --workers take less",
+                times, RETRIES + 1,
+            )  # fmt: skip
+            if times > RETRIES:
+                return Outcome(item, error=error, trace=str(error))
+            self.submit(item)
+            return None
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
             return Outcome(item, error=cause, trace=str(error))
@@ -215,11 +266,40 @@ def _write_word(folder: str, word: str) -> None:
     (Path(folder) / f".probe-{word}").write_text(word)
 
 
-def ray_obstacle() -> str | None:
-    """Why Ray cannot run on this machine, in words; None if nothing is known to stop it."""
-    if not os.environ.get("RAY_ADDRESS") and not os.path.isdir("/dev/shm") and os.uname().sysname == "Linux":
-        return "there is no /dev/shm for Ray's object store"
-    return None
+def _place() -> str | None:
+    """A folder for Ray's sockets and logs where its own choice does not serve; None where it does.
+
+    Raises NoRayHereError where no folder does, or the system has no shared memory.
+    """
+    if not os.path.isdir("/dev/shm") and os.uname().sysname == "Linux":
+        raise NoRayHereError("there is no /dev/shm for Ray's object store")
+    own = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", PLACES[0]))
+    if _serves(own):
+        return None
+    place = next((p for p in PLACES if _serves(p)), None)
+    if place is None:
+        raise NoRayHereError(
+            f"Ray needs a folder that can be written to, with a path of at most {MOST_PLACE_BYTES} bytes, and neither "
+            f"{own!r} nor {', '.join(PLACES)} is one"
+        )
+    return place
+
+
+def _serves(folder: str) -> bool:
+    """Whether Ray's sockets fit into a folder, and it takes files."""
+    if not os.path.isabs(folder) or len(os.fsencode(folder)) > MOST_PLACE_BYTES:
+        return False
+    try:
+        with tempfile.TemporaryDirectory(prefix="weightzoo-", dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what Ray said, as a clause."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"Ray cannot start on this machine ({first})"
 
 
 def _check_alive(address: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
 
 from zoo_builder import engines
 from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.networks.architecture import Architecture
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def check(device: str) -> str:
@@ -34,6 +38,35 @@ def check_supported(
             obstacle = f"it runs on the CPU, not on {device}"
         if obstacle:
             raise GridError(f"--engine native: {obstacle}. Leave --engine out, and an engine that can is chosen.")
+
+
+def cores() -> int:
+    """Processors that this process may use: by its affinity, and by the quota of its control groups (containers)."""
+    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CONTROL_GROUPS / "cpu" if controllers else CONTROL_GROUPS  # version 1 has a folder for each controller
+        # A container may see its own group as the root, under the path that the host gave it.
+        for folder in {root, *((root / group.lstrip("/") / "_").parents)}:
+            count = min(count, _quota(folder))
+    return max(1, int(count))
+
+
+def _quota(folder: Path) -> float:
+    """Processors that one control group may use at a time; infinite where it sets no quota."""
+    pair = " ".join(_lines(folder / "cpu.max")).split()  # version 2: "150000 100000", "max 100000"
+    if not pair:
+        pair = [*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]
+    return float(pair[0]) / float(pair[1]) if len(pair) == 2 and pair[0].isdigit() else math.inf
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def gpus_per_worker(workers: int | None) -> float:
