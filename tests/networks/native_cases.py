@@ -73,3 +73,68 @@ def part(w: Window, m: slice = slice(None), steps: slice = slice(None)) -> Windo
         w.first_step + start, w.batch_sizes[steps], w.rows[m, examples], w.targets[m, examples], w.lr[m, steps],
         w.bias1[m, steps], w.bias2[m, steps], w.active[m],
     )  # fmt: skip
+
+
+# ── plans that only a hostile manifest would make ──
+
+CLASSES = 10
+WEIRD = (-(2**40), -(2**31), -1, 0, 1, 2, 3, 7, 64, 1000, 2**24, 2**31 - 1, 2**31, 2**63 - 1)
+
+
+def random_plan(rng: np.random.Generator) -> tuple[list[list[int]], list[float], int]:
+    """A sound chain of layers as the kernels are told one: rows, rates, and the length of the vector."""
+    shape = (int(rng.integers(1, 4)), int(rng.integers(1, 12)), int(rng.integers(1, 12)))
+    rows, rates, at, flat = [], [], 0, False
+    for number in range(int(rng.integers(1, 6))):
+        op = int(rng.integers(0, 16))
+        kernel, stride, pad = (int(rng.integers(1, 5)), int(rng.integers(1, 4)), int(rng.integers(0, 4)))
+        pad = pad if op == 0 else 0
+        out, weight = shape, at
+        if op <= 3 and flat:
+            continue
+        if op <= 2:
+            if min(shape[1:]) + 2 * pad < kernel:
+                continue
+            sides = [(n + 2 * pad - kernel) // stride + 1 for n in shape[1:]]
+            out = (int(rng.integers(1, 10)) if op == 0 else shape[0], sides[0], sides[1])
+            at += out[0] * (1 + shape[0] * kernel * kernel) if op == 0 else 0
+        elif op in (3, 7):
+            out, flat = (shape[0] if op == 3 else shape[0] * shape[1] * shape[2], 1, 1), True
+        elif op == 4:
+            if shape[1:] != (1, 1):
+                continue
+            out, flat = (int(rng.integers(1, 20)), 1, 1), True
+            at += out[0] * (1 + shape[0])
+        elif op == 5:
+            at += 4 * shape[0]
+        rows.append([op, *shape, *out, kernel, stride, pad, number, weight])
+        rates.append(float(rng.choice([-1.0, 0.0, 0.5])))
+        shape = out
+    units = shape[0] * shape[1] * shape[2]
+    rows.append([7, *shape, units, 1, 1, 0, 1, 0, 9, at])
+    rows.append([4, units, 1, 1, CLASSES, 1, 1, 0, 1, 0, 10, at])
+    return rows, [*rates, -1.0, -1.0], at + CLASSES * (1 + units)
+
+
+def try_plans(module: Any, paths: list[str], rounds: int, seed: int = 0) -> dict[str, int]:
+    """Random plans, sound and with one or two numbers changed, each evaluated: how many were refused, and ran."""
+    rng, counts = np.random.default_rng(seed), {"sound": 0, "refused": 0, "ran": 0}
+    for round_ in range(rounds):
+        rows, rates, n_params = random_plan(rng)
+        sound = round_ % 4 == 0
+        for _ in range(0 if sound else int(rng.integers(1, 3))):
+            row = rows[int(rng.integers(len(rows)))]
+            row[int(rng.integers(12))] = int(rng.choice(np.array(WEIRD, object)))
+        constants, moves = (1e-5, 0.1, 0.01), (0, 0, False)
+        try:
+            made = module.Kernels(
+                paths[round_ % len(paths)], rows, rates, False, n_params, 0, constants, moves, [], []
+            )  # fmt: skip
+        except ValueError:
+            assert not sound, rows
+            counts["refused"] += 1
+            continue
+        counts["sound" if sound else "ran"] += 1
+        images = rng.standard_normal((9, int(np.prod(rows[0][1:4])))).astype(np.float32)
+        made.evaluate(np.zeros((2, n_params), np.float32), images, None, np.empty((2, 9, rows[-1][4]), np.float32))
+    return counts

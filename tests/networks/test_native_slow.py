@@ -86,6 +86,7 @@ SANITIZED = textwrap.dedent("""
                 backend.advance(cases.window(job, [17, 8, 3]))
                 backend.logits(job.pool)
                 backend.logits(job.pool, np.zeros((2, 9), np.int32))
+    assert cases.try_plans(module, sys.argv[2].split(","), rounds=2000)["sound"] == 500
     print("clean")
 """)
 

@@ -1,7 +1,7 @@
 // The extension module `_kernels`: arrays in, arrays changed in place, the lock released.
 //
-// Checks of shapes are here, so that no wrong call can read outside an array; what the
-// numbers mean is checked on Python's side (zoo_builder/engines/native.py).
+// Checks of shapes are here, so that no wrong call can read outside an array, and of plans in
+// check_plan.h; what else the numbers mean is checked on Python's side (zoo_builder/engines/native.py).
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -13,6 +13,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "check_plan.h"
 #include "dispatch.h"
 
 namespace nb = nanobind;
@@ -66,6 +67,8 @@ class Kernels {
     for (size_t i = 0; i < layers.size(); ++i) {
       const LayerRow& r = layers[i];
       if (r.size() != 12) throw std::invalid_argument("a layer has 12 numbers");
+      for (size_t j = 0; j < 11; ++j)
+        if (r[j] < INT32_MIN || r[j] > INT32_MAX) throw std::invalid_argument("a layer's number does not fit an int");
       plan_.layers.push_back({(wz::Op)r[0], {(int)r[1], (int)r[2], (int)r[3]}, {(int)r[4], (int)r[5], (int)r[6]},
                               (int)r[7], (int)r[8], (int)r[9], rates[i], (int)r[10], r[11]});
     }
@@ -79,6 +82,7 @@ class Kernels {
     for (size_t i = 0; i < noise.size(); ++i) a.noise[i] = noise[i];
     a.fill[0] = 0;
     for (size_t i = 0; i < fill.size(); ++i) a.fill[i] = (float)fill[i];
+    wz::check(plan_);
     wz::Make make = wz::factory(path);
     if (!make) throw std::invalid_argument("this CPU has no path '" + path + "'");
     engine_.reset(make(plan_));
@@ -113,11 +117,15 @@ class Kernels {
     int64_t total = 0;
     for (size_t t = 0; t < T; ++t) {
       if (w.batch_sizes[t] < 1) throw std::invalid_argument("a batch needs an example");
+      if (w.batch_sizes[t] > (int64_t)n) throw std::invalid_argument("more examples in batches than rows");
       total += w.batch_sizes[t];
     }
+    if (first_step < 0) throw std::invalid_argument("first_step is negative");
     if (total > (int64_t)n) throw std::invalid_argument("more examples in batches than rows");
     for (size_t m = 0; m < M; ++m) {
       if (!w.active[m]) continue;
+      if (o.kind[m] < 0 || o.kind[m] > (int)wz::Rule::RmsProp) throw std::invalid_argument("no such update rule");
+      if (!(w.dropout_rate[m] >= 0.0 && w.dropout_rate[m] < 1.0)) throw std::invalid_argument("a dropout rate must be in [0, 1)");
       within(w.rows + m * n, (size_t)total, (int64_t)pool.shape(0), "rows");
       within(w.targets + m * n, (size_t)total, plan_.layers.back().out.c, "targets");
     }
