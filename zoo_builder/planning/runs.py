@@ -29,6 +29,7 @@ from zoo_datasets.format import splits
 from zoo_datasets.format.schema import Column
 from zoo_datasets.networks.layers import PRESET_BIAS
 from zoo_datasets.sources import SourceSpec, Subset
+from zoo_datasets.sources.rows import spec_of, subset_of
 
 log = logging.getLogger("zoo_builder")
 
@@ -61,23 +62,13 @@ class Run:
 
     @property
     def source(self) -> SourceSpec:
-        s = self.settings
-        return SourceSpec(
-            id=s["source"], config=s["source_config"], train=s["source_train"], validation=s["source_validation"],
-            test=s["source_test"], scale=s["scale"], mean=s["source_mean"], std=s["source_std"], resize=s["resize"],
-            channels=s["channels"], image_column=s["image_column"], label_column=s["label_column"],
-            features=s.get("source_features"), split_seed=s.get("source_split_seed"),
-        )  # fmt: skip
+        """The source it learns, as `Selection.source` reads it from the model's row."""
+        return spec_of(self.settings)
 
     @property
     def subset(self) -> Subset:
-        s = self.settings
-        trigger = {k: s[k] for k in settings.TRIGGER if s[k] is not None}
-        return Subset(
-            frac=s["subset_frac"], classes=s["subset_classes"], relabel=s["subset_relabel"],
-            label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"],
-            rotate_degrees=s.get("rotate_degrees", 0.0), **trigger,
-        )  # fmt: skip
+        """The data axes that spoil it."""
+        return subset_of(self.settings)
 
 
 def plan(grid: Grid, parents: Parents | None = None) -> list[Run]:

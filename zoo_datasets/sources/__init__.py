@@ -11,6 +11,7 @@ from zoo_datasets.sources.examples import (
     epoch_order,
     relabeled,
     stamp,
+    steps_per_epoch,
     training_examples,
     turned,
 )
@@ -19,5 +20,5 @@ from zoo_datasets.sources.spec import EMBEDDED, SCALES, Part, Source, SourceSpec
 
 __all__ = [
     "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "check_spec", "check_subset",
-    "epoch_order", "load", "relabeled", "stamp", "training_examples", "training_images", "turned",
+    "epoch_order", "load", "relabeled", "stamp", "steps_per_epoch", "training_examples", "training_images", "turned",
 ]  # fmt: skip
