@@ -111,7 +111,7 @@ def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name:
     origin, levels = CONTINUED[name]
     ours, theirs = load(name), load(origin)
     assert ours.parent_zoo == theirs.zoo
-    assert theirs.snapshots == {"every_epoch": True, "optimizer": True}
+    assert theirs.snapshots.to_json() == {"every_epoch": True, "optimizer": True}
     assert 0 < ours.fixed["init_epoch"] < theirs.fixed["epochs"]
     free = {"epochs", "steps", "init_zoo", "init_epoch", "init_optimizer"}
     assert {k: v for k, v in ours.fixed.items() if k not in free} == {
@@ -119,7 +119,7 @@ def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name:
     }
     assert [a.name for a in ours.axes] == list(ours.paired) == ["subset"]
     assert len(ours.axes[0].levels) == levels
-    steps = ours.snapshots["steps"]
+    steps = ours.snapshots.at
     per_epoch = -(-theirs.fixed["source_train"] // theirs.fixed["batch_size"])
     epochs = ours.fixed["epochs"] or ours.fixed["steps"] // per_epoch
     assert {e * per_epoch for e in range(epochs + 1)} <= set(steps)

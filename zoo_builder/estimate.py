@@ -17,8 +17,9 @@ from zoo_builder import engines
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.recipe import settings
+from zoo_builder.recipe.settings import Feeds
 from zoo_builder.training.inputs import data_of, job_of
-from zoo_builder.training.schedules import snapshot_steps
 from zoo_builder.training.trainer import Trainer
 
 STEPS = 8  # timed, after as many to warm up
@@ -33,7 +34,7 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
     yield f"{len(runs):,} models, {len(made):,} cohorts, {parameters} parameters each"
     schedules = {c.id: _schedule(c) for c in made}
     snapshots = sum(sum(len(d) for d in s) for s in schedules.values())
-    copies = 3 if planned.grid.snapshots.get("optimizer") else 1  # weights, and the two slots of the optimizer
+    copies = 3 if planned.grid.snapshots.keep_optimizer else 1  # weights, and the two slots of the optimizer
     stored = copies * sum(len(d) * c.architecture.n_params * 4 for c in made for d in schedules[c.id])
     published = sum(c.architecture.n_params * 4 * len(c.runs) for c in made)
     yield f"{snapshots:,} snapshots, {_bytes(stored)} of weights{' and optimizer state' if copies > 1 else ''} and {_bytes(published)} inline"
@@ -41,7 +42,7 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
     yield "engines: " + ", ".join(f"{name} ({n:,} cohorts)" for name, n in kinds.items())
     steps = sorted({s for c in made for s in c.steps})
     if len(steps) > 1:
-        varied = [a for a in planned.grid.axis_names if a in _CHANGES_UPDATES]
+        varied = [a for a in planned.grid.axis_names if set(settings.sets(a)) & set(_CHANGES_UPDATES)]
         yield (
             f"warning: updates per model range from {steps[0]:,} to {steps[-1]:,}"
             + (f", because {', '.join(f'`{a}`' for a in varied)} changes them" if varied else "")
@@ -52,13 +53,13 @@ def describe(planned: Plan, workers: int | None) -> Iterator[str]:
     yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
 
 
-_CHANGES_UPDATES = {"batch_size", "subset", "subset_frac", "subset_classes", "epochs", "steps", "examples", "source",
-                    "source_train"}  # fmt: skip
+# What the number of updates depends on: the budget, and how many training inputs come in which batches.
+_CHANGES_UPDATES = settings.feeding(Feeds.BUDGET, Feeds.BATCHES, Feeds.SOURCE, Feeds.EXAMPLES)
 
 
 def _schedule(cohort: Cohort) -> list[set[int]]:
     per_epoch = cohort.steps_per_epoch
-    return [set(snapshot_steps(r.snapshots, per_epoch, t)) for r, t in zip(cohort.runs, cohort.steps, strict=True)]
+    return [set(r.snapshots.steps(per_epoch, t)) for r, t in zip(cohort.runs, cohort.steps, strict=True)]
 
 
 def _seconds(planned: Plan, schedules: dict[str, list[set[int]]]) -> float:

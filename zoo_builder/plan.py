@@ -56,7 +56,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
     device = devices.check(device)
     parents = lineage.open_parents(recipe.parent_zoo) if recipe.parent_zoo is not None else None
     planned = runs.plan(recipe, parents)
-    asked = recipe.sample_models * len(runs.replicates(recipe, parents))
+    asked = recipe.sample_points * len(runs.replicates(recipe, parents))
     if recipe.limit is None and len(planned) < asked:
         log.warning("the sample asks for %d models, but only %d of its points differ", asked, len(planned))
     loaded: dict[sources.SourceSpec, sources.Source] = {}
@@ -89,14 +89,8 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
 
 def _beyond_budget(cohort: Cohort) -> str | None:
     """A warning where a schedule asks for snapshots after the end of training."""
-    kind, wanted = next((k, v) for k, v in cohort.runs[0].snapshots.items() if k != "optimizer")
-    if kind not in ("epochs", "steps"):
+    schedule = cohort.runs[0].snapshots
+    late = schedule.beyond(cohort.steps_per_epoch, max(cohort.steps))
+    if not late:
         return None
-    per_epoch = -(-cohort.n_train // cohort.batch_size)
-    unit = per_epoch if kind == "epochs" else 1
-    late = [n for n in wanted if n * unit > max(cohort.steps)]
-    return (
-        f"snapshots at {kind} {', '.join(f'{n:g}' for n in late)} are after the end of training; not taken"
-        if late
-        else None
-    )
+    return f"snapshots at {schedule.kind} {', '.join(f'{n:g}' for n in late)} are after the end of training; not taken"

@@ -63,7 +63,9 @@ BLOCKS = (
     "architecture: [flatten, {linear: 8}, activation, dropout, {linear: classes}]",
     "seed: 7\ncohort_size: 1\nreplicates: {init: 2, order: 3, subset: 2}",
 )  # fmt: skip
-IRIS = "zoo: a/b\nsplits: {train: 1}\nreplicates: 2\nsource: {id: iris, features: [0, 2], split_seed: 3, validation: 0}\n"
+IRIS = (
+    "zoo: a/b\nsplits: {train: 1}\nreplicates: 2\nsource: {id: iris, features: [0, 2], split_seed: 3, validation: 0}\n"
+)
 CONTINUED = (
     "init: {zoo: parent, epoch: 1}\ntraining: {epochs: 2, batch_size: 8}\naxes: {subset: [full, {frac: 0.5}]}",
     "init: {zoo: parent, step: 3, models: 2, optimizer: reset}\ntraining: {steps: 9, batch_size: 8}",
@@ -123,7 +125,7 @@ def parents_of(recipe: grid.Grid) -> lineage.Parents:
 
 
 def schedule_of(run: runs.Run) -> dict[str, Any]:
-    return dict(run.snapshots)
+    return run.snapshots.to_json()
 
 
 def changed(subset: sources.Subset) -> dict[str, Any]:
@@ -169,4 +171,4 @@ def test_a_recipe_gives_what_it_gave_in_the_first_version(name: str, load: Calla
 
 
 def test_settings_that_came_after_the_first_zoos_say_so() -> None:
-    assert [s.name for s in SETTINGS.values() if not s.added] == GOLDEN["first_settings"]
+    assert [s.name for s in SETTINGS.values() if not s.later] == GOLDEN["first_settings"]

@@ -17,8 +17,8 @@ from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
 
 TOP_LEVEL = (
-    "zoo", "source", "architecture", "activation", "dropout", "init", "axes", "sample", "replicates", "paired",
-    "training", "augmentation", "subset", "snapshots", "splits", "seed", "cohort_size", "limit", "description", "license",
+    "zoo", *dict.fromkeys(path.split(".")[0] for path in settings.BY_PATH), "axes", "sample", "replicates", "paired",
+    "snapshots", "splits", "seed", "cohort_size", "limit", "description", "license",
 )  # fmt: skip
 MOST_SHOWN = 100  # characters of a value in a message
 
