@@ -324,7 +324,7 @@ def test_the_document_loads_as_the_same_grid(load: Load) -> None:
     again = load(recipe_yaml.dump(dict(g.document)))
     assert again.digest == g.digest
     assert again == g
-    assert [r.id for r in runs.plan(again)] == [r.id for r in runs.plan(g)]
+    assert [r.id for r in runs.of(again)] == [r.id for r in runs.of(g)]
 
 
 def test_the_digest_is_blind_to_order_and_comments_alone(load: Load) -> None:

@@ -34,7 +34,7 @@ def planned_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[R
     def make(text: str, *changes: str, limit: int | None = None) -> list[Run]:
         path = folder / f"{next(counter)}.yaml"
         path.write_text(text)
-        return runs.plan(grid.load(path, changes, limit))
+        return runs.of(grid.load(path, changes, limit))
 
     return make
 

@@ -97,7 +97,7 @@ def load(tmp_path: Path) -> Load:
 
 def two_runs(load: Load, setting: Setting) -> tuple[Run, Run]:
     """Runs that differ in a setting alone: not in their streams, nor in any other setting that is used."""
-    a, b = (runs.plan(load(*changes_of(setting, v)))[0] for v in values_of(setting))
+    a, b = (runs.of(load(*changes_of(setting, v)))[0] for v in values_of(setting))
     differing = {n for n in SETTINGS if a.settings.get(n) != b.settings.get(n)}
     follows = {s.name for s in SETTINGS.values() if s.needs and s.needs.setting == setting.name}
     assert setting.name in differing
@@ -154,7 +154,7 @@ def test_a_cohort_of_runs_that_differ_in_what_it_has_one_of_cannot_be_made(setti
 
 
 def test_nor_can_one_of_runs_whose_heads_number_other_classes(load: Load) -> None:
-    a, b = (runs.plan(load(f"subset={{classes: {c}, relabel: true}}"))[0] for c in ([0, 1], [1, 0]))
+    a, b = (runs.of(load(f"subset={{classes: {c}, relabel: true}}"))[0] for c in ([0, 1], [1, 0]))
     assert len(group(a, b)) == 2
     (c,) = group(a)
     with pytest.raises(
@@ -201,7 +201,7 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
 
 @pytest.mark.parametrize("setting", [s for s in SETTINGS.values() if s.later], ids=lambda s: s.name)
 def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load) -> None:
-    (without,), (said,) = runs.plan(load()), runs.plan(load(f"{setting.path}={json.dumps(setting.default)}"))
+    (without,), (said,) = runs.of(load()), runs.of(load(f"{setting.path}={json.dumps(setting.default)}"))
     assert said == without
     assert setting.name not in said.settings
     assert setting.name not in {c.name for c in runs.factor_columns([said])}

@@ -104,7 +104,7 @@ def source_of(spec: sources.SourceSpec) -> sources.Source:
 
 def parents_of(recipe: grid.Grid) -> lineage.Parents:
     """A zoo of these models, as if it were sealed in a folder: rows and places, without weights."""
-    planned = runs.plan(recipe)
+    planned = runs.of(recipe)
     rows, snapshots = [], {}
     for i, run in enumerate(planned):
         source = source_of(run.source)
@@ -138,7 +138,7 @@ def golden_of(text: str, load: Callable[..., grid.Grid]) -> dict[str, str]:
     parents = parents_of(load(PARENT)) if recipe.parent_zoo is not None else None
     if parents is not None and recipe.parent_zoo != "parent":
         return {"document": streams.digest([recipe.digest, recipe_yaml.dump(dict(recipe.document))])}
-    planned = runs.plan(recipe, parents)
+    planned = runs.of(recipe, parents)
     made = cohorts.group(planned, recipe.cohort_size, source_of, lambda *_: "torch_loop", "cpu")
     specs = list(dict.fromkeys(r.source for r in planned))
     identity = plan.Plan(recipe, planned, made, {s: source_of(s) for s in specs}, parents).identity

@@ -52,7 +52,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     def make(text: str, *changes: str, limit: int | None = None) -> list[Run]:
         path = folder / f"{next(counter)}.yaml"
         path.write_text(text)
-        return runs.plan(grid.load(path, changes, limit))
+        return runs.of(grid.load(path, changes, limit))
 
     return make
 
@@ -423,7 +423,7 @@ def test_a_setting_added_later_has_a_column_where_a_run_uses_it_and_changes_no_o
 def test_the_dumped_document_gives_the_same_runs(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(CROSSED)
     g = grid.load(tmp_path / "g.yaml", ["replicates=2", "batch_size=7"], limit=20)
-    assert plan(recipe_yaml.dump(dict(g.document))) == runs.plan(g)
+    assert plan(recipe_yaml.dump(dict(g.document))) == runs.of(g)
 
 
 def test_a_run_cannot_be_changed(plan: Plan) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zoo_builder.grid import RECIPE_VERSION, Grid
+from zoo_builder.grid import RECIPE_VERSION, REPLICATES, Grid
 from zoo_builder.planning.lineage import MOMENTS, Parents, Start
 from zoo_builder.recipe import levels, settings
 from zoo_builder.recipe.axes import Draw
@@ -71,7 +71,7 @@ class Run:
         return subset_of(self.settings)
 
 
-def plan(grid: Grid, parents: Parents | None = None) -> list[Run]:
+def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
     """Every run of the grid in plan order: replicate first, then points by a stable hash.
 
     Any prefix is a fair sample of the points. `parents` is the opened zoo of a grid that names
@@ -103,9 +103,9 @@ def replicates(grid: Grid, parents: Parents | None = None) -> list[dict[str, int
         crossed = itertools.product(inits, range(counts["order"]), range(counts["subset"]))
         return [{"init": i, "order": o, "subset": s} for i, o, s in crossed]
     if grid.tied:
-        return [{"init": i, "order": i, "subset": i} for i in range(grid.replicates["init"])]
-    ranges = [range(grid.replicates[name]) for name in ("init", "order", "subset")]
-    return [dict(zip(("init", "order", "subset"), combo, strict=True)) for combo in itertools.product(*ranges)]
+        return [dict.fromkeys(REPLICATES, i) for i in range(grid.replicates["init"])]
+    ranges = [range(grid.replicates[name]) for name in REPLICATES]
+    return [dict(zip(REPLICATES, numbers, strict=True)) for numbers in itertools.product(*ranges)]
 
 
 def _points(grid: Grid) -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
 
 # ── run ↔ row ─────────────────────────────────────────────────────────────────────────
 
-LABELS = (*settings.COMPOSITES,)
+LABELS = tuple(settings.COMPOSITES)
 
 
 def factor_columns(runs: Iterable[Run] = ()) -> list[Column]:
@@ -272,10 +272,15 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mappi
         values[name] = tuple(value) if isinstance(value, list) else value
     values["architecture"] = layer_lists.get(row["architecture"], row["architecture"])
     return Run(
-        row["model_id"], values, {a: streams.level_label(row[a]) for a in axes},
-        {name: row[f"replicate_{name}"] for name in ("init", "order", "subset")},
-        {name: row[f"{name}_key"] for name in STREAMS}, SnapshotSchedule.from_json(json.loads(row["snapshot_schedule"])), row["split"], _start_of(row),
-    )  # fmt: skip
+        id=row["model_id"],
+        settings=values,
+        axes={a: streams.level_label(row[a]) for a in axes},
+        replicate={name: row[f"replicate_{name}"] for name in REPLICATES},
+        keys={name: row[f"{name}_key"] for name in STREAMS},
+        snapshots=SnapshotSchedule.from_json(json.loads(row["snapshot_schedule"])),
+        split=row["split"],
+        start=_start_of(row),
+    )
 
 
 def _start_of(row: Mapping[str, Any]) -> Start | None:
