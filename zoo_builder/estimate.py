@@ -24,7 +24,7 @@ from zoo_builder.training.trainer import Trainer
 from zoo_datasets.core.command import size
 
 STEPS = 8  # timed, after as many to warm up
-KINDS = 4  # at most so many kinds of cohort are timed; the rest go by the first
+MOST_TIMED = 4  # kinds of cohort that are timed; the rest go by the first
 
 
 # What the number of updates depends on: the budget, and how many training inputs come in which batches.
@@ -79,7 +79,7 @@ def _seconds(plan: Plan, schedules: dict[str, list[set[int]]]) -> float:
     rates: list[tuple[float, float]] = []
     total = 0.0
     for cohorts in groups.values():
-        if len(rates) < KINDS:
+        if len(rates) < MOST_TIMED:
             largest = max(cohorts, key=lambda c: len(c.runs))
             rates.append(_time(largest, plan))
         per_step, per_input = rates[-1]

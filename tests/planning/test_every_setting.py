@@ -126,9 +126,9 @@ def trained(cohort: Cohort) -> list[Any]:
 def test_models_that_differ_in_a_setting_alone_never_share_it(setting: Setting, load: Load) -> None:
     pair = two_runs(load, setting)
     together = group(*pair)
-    if setting.feeds.cohort is settings.Cohort.ALIKE:
+    if setting.feeds.sharing is settings.Sharing.ALIKE:
         assert len(together) == 2
-    if setting.feeds.cohort is settings.Cohort.OWN:
+    if setting.feeds.sharing is settings.Sharing.OWN:
         assert len(together) == 1
     if setting.name in ("source_config", "image_column", "label_column"):
         assert pair[0].source != pair[1].source  # no embedded source has any

@@ -42,13 +42,13 @@ class Cohort:
     def __post_init__(self) -> None:
         """Raises BuildError where runs differ in what all would take from the first of them."""
         first, *others = self.runs
-        wanted = shared(first)
+        common = shared(first)
         for run in others:
-            own = shared(run)
-            if own != wanted:
-                name = next(n for n in wanted if own[n] != wanted[n])
+            values = shared(run)
+            if values != common:
+                name = next(n for n in common if values[n] != common[n])
                 raise BuildError(
-                    f"Runs {first.id} and {run.id} of one cohort differ in `{name}` ({wanted[name]!r} and {own[name]!r}), "
+                    f"Runs {first.id} and {run.id} of one cohort differ in `{name}` ({common[name]!r} and {values[name]!r}), "
                     "of which a cohort has one: all of it would be trained on the first run's. Train them apart."
                 )
 
@@ -74,9 +74,15 @@ class Cohort:
 
 def shared(run: Run) -> dict[str, Any]:
     """What a run has in common with all models of its cohort, besides architecture and number of inputs."""
-    values = {name: run.settings.get(name) for name in settings.ALIKE}
-    start = (run.start.passes, run.start.inside) if run.start else None
-    return values | {"classes of the head": run.subset.head, "passes and updates behind the start": start}
+    return _data(run) | {"passes and updates behind the start": _behind(run)}
+
+
+def _data(run: Run) -> dict[str, Any]:
+    return {name: run.settings.get(name) for name in settings.ALIKE} | {"classes of the head": run.subset.head}
+
+
+def _behind(run: Run) -> tuple[int, int] | None:
+    return (run.start.passes, run.start.inside) if run.start else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,7 @@ class _Shape:
     n_train: int
     source_sha256: str
     has_validation: bool
+    together: str  # equal of all that may share a cohort, but for where their streams stand
 
 
 def group(
@@ -98,7 +105,7 @@ def group(
 ) -> list[Cohort]:
     """Cohorts in the plan order of their first runs. Raises GridError where shapes do not fit."""
     shapes: dict[str, _Shape] = {}  # neither stream keys nor optimizers enter one: few are worked out
-    members: dict[str, list[tuple[Run, _Shape]]] = {}
+    members: dict[Any, list[tuple[Run, _Shape]]] = {}
     for run in runs:
         settings_key = streams.digest([run.settings.get(name) for name in (*settings.ALIKE, *settings.FITTING)])
         if settings_key not in shapes:
@@ -106,8 +113,7 @@ def group(
         shape = shapes[settings_key]
         _check_stop_rule(run, shape)
         _check_start(run, shape)
-        together = [shape.architecture.id, shape.n_train, shape.source_sha256, *shared(run).values()]
-        members.setdefault(streams.digest(together), []).append((run, shape))
+        members.setdefault((shape.together, _behind(run)), []).append((run, shape))
     made = []
     for alike in members.values():
         for start in range(0, len(alike), size):
@@ -122,7 +128,9 @@ def group(
 
 def _shape(run: Run, source: sources.Source) -> _Shape:
     sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
-    shape = _Shape(architecture(run, source), n_train(run, source), source.sha256, len(source.validation.labels) > 0)
+    arch, n = architecture(run, source), n_train(run, source)
+    together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
+    shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
     _check_batch_norm(run, shape)
     return shape
 

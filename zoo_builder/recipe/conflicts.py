@@ -172,11 +172,11 @@ def _unused_layers(
 
 def _given(document: Document) -> dict[str, tuple[str, ...]]:
     """Settings that the recipe fixes by name → their path in the document."""
-    found = {}
+    paths = {}
     for s in settings.SETTINGS.values():
         *path, key = keys = tuple(s.path.split("."))
         block = document.get(*path)
         # A level that is one word is its kind: `init: he_normal`.
         if (isinstance(block, dict) and key in block) or (key == "kind" and block is not None):
-            found[s.name] = keys
-    return found
+            paths[s.name] = keys
+    return paths

@@ -103,8 +103,8 @@ def _block(block: str, values: Mapping[str, Any], where: str) -> dict[str, Any]:
         # `subset: {subset_frac: …}`: the bare name is as clear as the short one.
         path = SETTINGS[key].path if key in SETTINGS and SETTINGS[key].path.startswith(block + ".") else path
         if path not in BY_PATH:
-            known = [p[len(block) + 1 :] for p in BY_PATH if p.startswith(block + ".")]
-            raise GridError(unknown(f"key of `{block}`", key, known, where))
+            keys = [p[len(block) + 1 :] for p in BY_PATH if p.startswith(block + ".")]
+            raise GridError(unknown(f"key of `{block}`", key, keys, where))
         result[path] = coerce(BY_PATH[path], value, where)
     return result
 
@@ -120,8 +120,8 @@ def flatten(document: Mapping[str, Any], path: str, where: Callable[[str], str])
         elif full in BY_PATH:
             result[BY_PATH[full].name] = coerce(BY_PATH[full], value, where(full))
         else:
-            known = sorted({p[len(path) + 1 :].split(".")[0] for p in BY_PATH if p.startswith(path + ".")})
-            raise GridError(unknown(f"key of `{path}`", key, known, where(full)))
+            keys = sorted({p[len(path) + 1 :].split(".")[0] for p in BY_PATH if p.startswith(path + ".")})
+            raise GridError(unknown(f"key of `{path}`", key, keys, where(full)))
     return result
 
 

@@ -26,7 +26,7 @@ from zoo_datasets.sources import SCALES
 from zoo_datasets.sources.examples import POSITIONS
 
 
-class Cohort(enum.Enum):
+class Sharing(enum.Enum):
     """What the models of a cohort have in common of a setting."""
 
     ALIKE = "alike"  # its value: the engine is given it once, for all of them
@@ -37,25 +37,25 @@ class Cohort(enum.Enum):
 class Feeds(enum.Enum):
     """What a setting goes into, and so what a cohort's models have in common of it."""
 
-    SOURCE = "source", Cohort.ALIKE  # a field of `SourceSpec`: which inputs there are
-    SCALING = "scaling", Cohort.ALIKE  # a field of `SourceSpec`: what networks see of them
-    EXAMPLES = "examples", Cohort.FITTING  # a field of `Subset`: which inputs a model trains on
-    LABELS = "labels", Cohort.FITTING  # a field of `Subset`: which labels they have, and which carry the trigger
-    INPUTS = "inputs", Cohort.ALIKE  # a field of `Subset`: what is done to their values
-    AUGMENTATION = "augmentation", Cohort.ALIKE
-    ARCHITECTURE = "architecture", Cohort.FITTING
-    DROPOUT = "dropout", Cohort.OWN
-    INIT = "initialization", Cohort.OWN  # weights that are drawn
-    LINEAGE = "lineage", Cohort.OWN  # weights that are taken from another zoo
-    OPTIMIZER = "optimizer", Cohort.OWN
-    LEARNING_RATE = "learning rate", Cohort.OWN
-    BATCHES = "batches", Cohort.ALIKE
-    LOSS = "loss", Cohort.ALIKE
-    BUDGET = "budget", Cohort.OWN
-    STOP = "stop rule", Cohort.OWN
+    SOURCE = "source", Sharing.ALIKE  # a field of `SourceSpec`: which inputs there are
+    SCALING = "scaling", Sharing.ALIKE  # a field of `SourceSpec`: what networks see of them
+    EXAMPLES = "examples", Sharing.FITTING  # a field of `Subset`: which inputs a model trains on
+    LABELS = "labels", Sharing.FITTING  # a field of `Subset`: which labels they have, and which carry the trigger
+    INPUTS = "inputs", Sharing.ALIKE  # a field of `Subset`: what is done to their values
+    AUGMENTATION = "augmentation", Sharing.ALIKE
+    ARCHITECTURE = "architecture", Sharing.FITTING
+    DROPOUT = "dropout", Sharing.OWN
+    INIT = "initialization", Sharing.OWN  # weights that are drawn
+    LINEAGE = "lineage", Sharing.OWN  # weights that are taken from another zoo
+    OPTIMIZER = "optimizer", Sharing.OWN
+    LEARNING_RATE = "learning rate", Sharing.OWN
+    BATCHES = "batches", Sharing.ALIKE
+    LOSS = "loss", Sharing.ALIKE
+    BUDGET = "budget", Sharing.OWN
+    STOP = "stop rule", Sharing.OWN
 
-    def __init__(self, text: str, cohort: Cohort) -> None:
-        self.text, self.cohort = text, cohort
+    def __init__(self, text: str, sharing: Sharing) -> None:
+        self.text, self.sharing = text, sharing
 
 
 class Needs(NamedTuple):
@@ -69,7 +69,7 @@ class Needs(NamedTuple):
 
 
 # The type of a setting's column, by its kind.
-KINDS = {
+COLUMN_TYPES = {
     "float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string(), "choice": pa.string(),
     "ints": pa.list_(pa.int64()), "floats": pa.list_(pa.float64()), "names": pa.list_(pa.string()),
     "layers": pa.string(),
@@ -98,7 +98,7 @@ class Setting:
     @property
     def type(self) -> pa.DataType:
         """The type of its column."""
-        return KINDS[self.kind]
+        return COLUMN_TYPES[self.kind]
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether it means anything beside the other settings."""
@@ -106,7 +106,7 @@ class Setting:
 
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
-SCHEDULES = ("constant", "step", "exponential", "cosine")
+RATE_SCHEDULES = ("constant", "step", "exponential", "cosine")
 LOSSES = ("cross_entropy", "mse")
 LAYER_INITS = tuple(kind for kind in INITS if kind != "constant")
 
@@ -202,7 +202,7 @@ _TABLE = (
     Setting("weight_decay", "training.weight_decay", Feeds.OPTIMIZER, "float", 0.0,
             "added to the gradient; decoupled in `adamw`", low=0),
     Setting("schedule_kind", "training.schedule.kind", Feeds.LEARNING_RATE, "choice", "constant",
-            "of the learning rate", choices=SCHEDULES),
+            "of the learning rate", choices=RATE_SCHEDULES),
     Setting("schedule_gamma", "training.schedule.gamma", Feeds.LEARNING_RATE, "float", 0.5,
             "factor of `step`, `exponential` per epoch", low=0, needs=_DECAY),
     Setting("schedule_every_epochs", "training.schedule.every_epochs", Feeds.LEARNING_RATE, "int", 1,
@@ -273,11 +273,12 @@ def sets(axis: str) -> tuple[str, ...]:
 
 
 # What the models of a cohort have one value of, and what decides with it whether they go together.
-ALIKE = feeding(*(f for f in Feeds if f.cohort is Cohort.ALIKE))
-FITTING = feeding(*(f for f in Feeds if f.cohort is Cohort.FITTING))
+ALIKE = feeding(*(f for f in Feeds if f.sharing is Sharing.ALIKE))
+FITTING = feeding(*(f for f in Feeds if f.sharing is Sharing.FITTING))
 # Data axes leave the subset stream alone: ranks are nested across their levels.
-DATA = feeding(Feeds.EXAMPLES, Feeds.LABELS, Feeds.INPUTS)
-DATA_AXES = frozenset(axis for axis in AXES if set(sets(axis)) <= set(DATA))
+DATA_AXES = frozenset(
+    axis for axis in AXES if set(sets(axis)) <= set(feeding(Feeds.EXAMPLES, Feeds.LABELS, Feeds.INPUTS))
+)
 
 
 def reference() -> str:
@@ -289,6 +290,6 @@ def reference() -> str:
         choices = ": " + ", ".join(f"`{c}`" for c in s.choices) if s.choices else ""
         rows.append(
             f"| `{s.name}`{'' if s.axis else ' (no axis)'} | `{s.path}` | {default} | {s.doc}{choices} "
-            f"| {s.feeds.text} | {s.feeds.cohort.value} |"
+            f"| {s.feeds.text} | {s.feeds.sharing.value} |"
         )
     return "\n".join(rows) + "\n"

@@ -14,14 +14,14 @@ from typing import Any
 from zoo_datasets.errors import GridError, unknown
 
 LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
-KINDS = (*LISTS, *COUNTS, "every_epoch")
+SCHEDULE_KINDS = (*LISTS, *COUNTS, "every_epoch")
 
 
 @dataclasses.dataclass(frozen=True)
 class SnapshotSchedule:
     """The steps at which a model is published, and whether its optimizer's state goes with it."""
 
-    kind: str  # of KINDS
+    kind: str  # of SCHEDULE_KINDS
     at: tuple[float, ...] = ()  # epochs, or whole steps, ascending
     count: int = 0  # how many, of `log_steps` and `evenly`
     keep_optimizer: bool = False
@@ -47,15 +47,15 @@ class SnapshotSchedule:
         chooses among those that came.
         """
         if self.kind == "every_epoch" or (self.kind == "evenly" and open_end):
-            wanted = list(range(0, total + 1, steps_per_epoch))
+            steps = list(range(0, total + 1, steps_per_epoch))
         elif self.kind in LISTS:
-            wanted = [self._step(n, steps_per_epoch) for n in self.at]
+            steps = [self._step(n, steps_per_epoch) for n in self.at]
         elif self.kind == "log_steps":
             exponents = [i / (self.count - 2) for i in range(self.count - 1)] if self.count > 2 else []
-            wanted = [0, *(round(total**e) for e in exponents)]
+            steps = [0, *(round(total**e) for e in exponents)]
         else:
-            wanted = evenly(self.count, total)
-        return sorted({s for s in wanted if 0 <= s <= total} | {total})
+            steps = evenly(self.count, total)
+        return sorted({s for s in steps if 0 <= s <= total} | {total})
 
     def thinned(self, count: int) -> list[int]:
         """Which of `count` snapshots of a model with an open end are published."""
@@ -86,10 +86,10 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
         if not isinstance(keep, bool):
             raise GridError(f"{where}: `optimizer` is {keep!r}; `true` keeps the optimizer's state at each snapshot.")
     if not isinstance(value, dict) or len(value) != 1:
-        raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(KINDS)} is needed.")
+        raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULE_KINDS)} is needed.")
     ((kind, numbers),) = value.items()
-    if kind not in KINDS:
-        raise GridError(unknown("snapshot schedule", kind, KINDS, where))
+    if kind not in SCHEDULE_KINDS:
+        raise GridError(unknown("snapshot schedule", kind, SCHEDULE_KINDS, where))
     if kind == "every_epoch" and numbers is not True:
         raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
     if kind in LISTS:

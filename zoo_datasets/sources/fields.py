@@ -8,6 +8,7 @@ metadata give the same value by the same function, and no list of names is kept 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -27,12 +28,16 @@ def columns_of(kind: type[Any]) -> tuple[str, ...]:
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
     """What a row of `models`, or the settings of a run, say of it; null is a field's default."""
     values = {}
-    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
-        name = f.metadata["column"]
-        value = row.get(name) if f.metadata["later"] else row[name]
+    for field, name, later in _places(kind):
+        value = row.get(name) if later else row[name]
         if value is not None:
-            values[f.name] = tuple(value) if isinstance(value, list) else value
+            values[field] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
+
+
+@functools.cache  # asked for once per model
+def _places(kind: type[Any]) -> tuple[tuple[str, str, bool], ...]:
+    return tuple((f.name, f.metadata["column"], f.metadata["later"]) for f in dataclasses.fields(kind))
 
 
 def given(value: Any) -> dict[str, Any]:

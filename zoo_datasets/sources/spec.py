@@ -101,7 +101,7 @@ def training_images(source: Source, subset: Subset, examples: Examples) -> np.nd
 
 
 @dataclass(frozen=True)
-class Split:
+class PublishedSplit:
     """One split of a dataset as its author published it; pictures are decoded when asked for."""
 
     labels: np.ndarray  # (N,) int64; negative: not labeled
