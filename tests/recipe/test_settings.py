@@ -258,7 +258,3 @@ def test_features_are_names_or_places() -> None:
     for wrong in ([], [None], [True], [""], {}):
         with pytest.raises(GridError, match="a list of names or places is needed"):
             coerce(setting, wrong, "here")
-
-
-def test_settings_that_came_later_are_at_a_default_that_means_nothing() -> None:
-    assert {s.default for s in SETTINGS.values() if s.later} <= {None, 0.0}

@@ -120,6 +120,11 @@ def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
     return stamped
 
 
+def altered(images: np.ndarray, subset: Subset) -> np.ndarray:
+    """Raw `images` (n, …) as models of this subset train on them, before the trigger is stamped."""
+    return turned(images, subset.rotate_degrees)
+
+
 def turned(images: np.ndarray, degrees: float) -> np.ndarray:
     """Raw `images` (n, C, H, W) turned counterclockwise about their middle, in their own type.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.sources.examples import Examples, Subset, stamp, turned
+from zoo_datasets.sources.examples import Examples, Subset, altered, stamp
 from zoo_datasets.sources.fields import column, given
 
 EMBEDDED = ("digits", "iris")
@@ -93,7 +93,7 @@ class Source:
 
 def training_images(source: Source, subset: Subset, examples: Examples) -> np.ndarray:
     """Raw images (n, …) as a model saw them before augmentation: turned, and stamped where they are poisoned."""
-    images = turned(source.train.images[examples.rows], subset.rotate_degrees)
+    images = altered(source.train.images[examples.rows], subset)
     if examples.poisoned.any():
         mask = examples.poisoned.reshape(-1, *[1] * (images.ndim - 1))
         images = np.where(mask, stamp(images, subset, source.peak), images)
