@@ -56,12 +56,12 @@ def load(tmp_path: Path) -> Load:
 
 def test_a_recipe_needs_a_zoo_alone(load: Load) -> None:
     g = load("zoo: weightzoo/least\n")
-    assert (g.zoo, g.axes, g.draws, g.sample_models, g.paired) == ("weightzoo/least", (), (), 0, ())
+    assert (g.zoo, g.axes, g.draws, g.sample_points, g.paired) == ("weightzoo/least", (), (), 0, ())
     assert (g.replicates, g.tied, g.seed, g.limit) == ({"init": 1, "order": 1, "subset": 1}, True, 0, None)
     assert g.fixed["epochs"] == 5
     assert (g.fixed["source"], g.fixed["architecture"], g.fixed["optimizer"]) == ("digits", "mlp", "adam")
     assert g.splits == {"train": 0.7, "validation": 0.15, "test": 0.15}
-    assert g.snapshots == {"epochs": [0.0]}
+    assert g.snapshots.to_json() == {"epochs": [0.0]}
 
 
 def test_everything_is_read_in_its_own_type(load: Load) -> None:
@@ -78,7 +78,7 @@ def test_everything_is_read_in_its_own_type(load: Load) -> None:
     ]  # fmt: skip
     assert (g.replicates, g.tied) == ({"init": 2, "order": 3, "subset": 1}, False)
     assert (g.paired, g.seed, g.cohort_size, g.limit) == (("lr",), 7, 4, 9)
-    assert g.snapshots == {"steps": [0, 50, 100]}
+    assert g.snapshots.to_json() == {"steps": [0, 50, 100]}
     assert list(g.splits.items()) == [("train", 0.75), ("test", 0.25)]
     assert g.axis_names == ("lr", "optimizer")
 
@@ -96,7 +96,7 @@ def test_a_source_may_be_its_id_alone(load: Load) -> None:
     ],
 )  # fmt: skip
 def test_snapshot_schedules(load: Load, text: str, expected: dict[str, Any]) -> None:
-    assert load(f"zoo: a/b\nsnapshots: {text}\n").snapshots == expected
+    assert load(f"zoo: a/b\nsnapshots: {text}\n").snapshots.to_json() == expected
 
 
 def test_a_sample_is_read(load: Load) -> None:
@@ -104,7 +104,7 @@ def test_a_sample_is_read(load: Load) -> None:
         "zoo: a/b\nsample:\n  models: 40\n  axes:\n    lr: {log_uniform: [1e-4, 1]}\n    dropout: {uniform: [0, 0.5]}\n"
         "    batch_size: {integer: [8, 64]}\n    activation: [relu, tanh]\n    subset: {choice: [full, {frac: 0.5}]}\n"
     )
-    assert (g.sample_models, g.axes) == (40, ())
+    assert (g.sample_points, g.axes) == (40, ())
     assert [(d.name, d.kind, d.low, d.high, [lv.label for lv in d.levels]) for d in g.draws] == [
         ("lr", "log_uniform", 1e-4, 1.0, []), ("dropout", "uniform", 0.0, 0.5, []), ("batch_size", "integer", 8, 64, []),
         ("activation", "choice", 0, 0, ["relu", "tanh"]), ("subset", "choice", 0, 0, ["full", "frac=0.5"]),
@@ -271,7 +271,13 @@ def test_set_takes_a_path_or_a_bare_name(load: Load, change: str) -> None:
 def test_set_changes_anything_of_the_recipe(load: Load) -> None:
     g = load(FULL, "axes.lr=[1, 2, 3]", "replicates=5", "zoo=c/d", "paired=[]", "snapshots.steps=[7]", "limit=")
     assert [len(a.levels) for a in g.axes] == [3, 2]
-    assert (g.zoo, g.replicates["init"], g.paired, g.snapshots, g.limit) == ("c/d", 5, (), {"steps": [7]}, None)
+    assert (g.zoo, g.replicates["init"], g.paired, g.snapshots.to_json(), g.limit) == (
+        "c/d",
+        5,
+        (),
+        {"steps": [7]},
+        None,
+    )
 
 
 def test_the_last_of_two_changes_counts(load: Load) -> None:
@@ -318,7 +324,7 @@ def test_the_document_loads_as_the_same_grid(load: Load) -> None:
     again = load(recipe_yaml.dump(dict(g.document)))
     assert again.digest == g.digest
     assert again == g
-    assert [r.id for r in runs.plan(again)] == [r.id for r in runs.plan(g)]
+    assert [r.id for r in runs.of(again)] == [r.id for r in runs.of(g)]
 
 
 def test_the_digest_is_blind_to_order_and_comments_alone(load: Load) -> None:

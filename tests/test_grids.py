@@ -67,7 +67,7 @@ def test_no_two_recipes_write_one_zoo() -> None:
 
 @pytest.mark.parametrize("name", WANTED)
 def test_a_recipe_plans_its_population(name: str) -> None:
-    planned = runs.plan(load(name))
+    planned = runs.of(load(name))
     count, sizes = WANTED[name]
     assert len(planned) == count
     assert {architecture(r).n_params for r in planned} == sizes
@@ -77,7 +77,7 @@ def test_a_recipe_plans_its_population(name: str) -> None:
 def test_a_population_has_100_networks_with_starts_of_their_own(name: str) -> None:
     recipe = load(name)
     (axis,) = recipe.axes
-    planned = runs.plan(recipe)
+    planned = runs.of(recipe)
     assert {level.label: sum(r.axes[axis.name] == level.label for r in planned) for level in axis.levels} == {
         level.label: 100 for level in axis.levels
     }
@@ -86,7 +86,7 @@ def test_a_population_has_100_networks_with_starts_of_their_own(name: str) -> No
 
 def test_families_of_a_sweep_share_no_network() -> None:
     for family in ("doodl3/iris", "doodl3/mnist"):
-        ids = [r.id for name in WANTED if name.startswith(family) for r in runs.plan(load(name))]
+        ids = [r.id for name in WANTED if name.startswith(family) for r in runs.of(load(name))]
         assert len(set(ids)) == len(ids) == (1400 if "iris" in family else 1000)
 
 
@@ -111,7 +111,7 @@ def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name:
     origin, levels = CONTINUED[name]
     ours, theirs = load(name), load(origin)
     assert ours.parent_zoo == theirs.zoo
-    assert theirs.snapshots == {"every_epoch": True, "optimizer": True}
+    assert theirs.snapshots.to_json() == {"every_epoch": True, "optimizer": True}
     assert 0 < ours.fixed["init_epoch"] < theirs.fixed["epochs"]
     free = {"epochs", "steps", "init_zoo", "init_epoch", "init_optimizer"}
     assert {k: v for k, v in ours.fixed.items() if k not in free} == {
@@ -119,7 +119,7 @@ def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name:
     }
     assert [a.name for a in ours.axes] == list(ours.paired) == ["subset"]
     assert len(ours.axes[0].levels) == levels
-    steps = ours.snapshots["steps"]
+    steps = ours.snapshots.at
     per_epoch = -(-theirs.fixed["source_train"] // theirs.fixed["batch_size"])
     epochs = ours.fixed["epochs"] or ours.fixed["steps"] // per_epoch
     assert {e * per_epoch for e in range(epochs + 1)} <= set(steps)

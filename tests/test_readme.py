@@ -66,7 +66,7 @@ def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: P
 def test_the_settings_table_is_the_one_in_the_code() -> None:
     inside = README.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
     assert inside.strip() == settings.reference().strip(), (
-        "python -c 'from zoo_builder import settings; print(settings.reference())'"
+        "python -c 'from zoo_builder.recipe import settings; print(settings.reference())'"
     )
 
 

@@ -111,3 +111,16 @@ def test_columns_that_an_axis_makes_meaningless_move_with_it(
     assert len(zoo.pairs("optimizer")) == 6
     assert len(zoo.pairs("lr", (0.01, 0.003))) == 6
     assert {p.levels for p in zoo.pairs("lr", (0.01, 0.003))} == {("0.01", "0.003")}
+
+
+@pytest.mark.parametrize(
+    ("axis", "levels"),
+    [("trigger_frac", "[0, 0.1]"), ("schedule_kind", "[constant, step]"), ("init_kind", "[normal, orthogonal]")],
+)
+def test_twins_are_found_where_a_level_leaves_other_columns_null(
+    make_plan: Callable[..., plan.Plan], tmp_path: Path, axis: str, levels: str
+) -> None:
+    beside = {"trigger_frac": ["subset={trigger_target: 1}"], "init_kind": ["init={std: 0.1}"]}.get(axis, [])
+    changes = [f"axes={{{axis}: {levels}}}", f"paired=[{axis}]", "replicates=3", "training={epochs: 1, batch_size: 32}"]
+    build(make_plan(*changes, *beside, "snapshots={epochs: [0, 1]}"), tmp_path / "zoo", workers=0)
+    assert len(open_zoo(tmp_path / "zoo").pairs(axis)) == 3

@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder.recipe import conflicts, settings
+from zoo_builder.recipe import conflicts, levels, settings, snapshots
 from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
 from zoo_builder.recipe.document import Document, read_document
+from zoo_builder.recipe.snapshots import SnapshotSchedule
+from zoo_builder.recipe.values import coerce
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
 
@@ -30,7 +32,6 @@ DEFAULT_EPOCHS = 5
 DEFAULT_SPLITS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 REPLICATES = ("init", "order", "subset")
-SCHEDULES = ("epochs", "steps", "log_steps", "evenly", "every_epoch")
 _LICENSE = re.compile(r"[A-Za-z][\w.+-]*\Z", re.ASCII)
 _ZOO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
@@ -43,11 +44,11 @@ class Grid:
     fixed: Mapping[str, Any]
     axes: tuple[Axis, ...]
     draws: tuple[Draw, ...]
-    sample_models: int  # 0 where axes are crossed
+    sample_points: int  # 0 where axes are crossed
     replicates: Mapping[str, int]  # of init, order, subset
     tied: bool  # one replicate number for all three
     paired: tuple[str, ...]
-    snapshots: Mapping[str, Any]
+    snapshots: SnapshotSchedule
     splits: Mapping[str, float]
     seed: int
     cohort_size: int
@@ -86,21 +87,29 @@ def _grid(document: Document) -> Grid:
         )
     fixed = _fixed(document)
     axes = crossed(document)
-    models, draws = sampled(document)
+    points, draws = sampled(document)
     varied = (*axes, *draws)
     names = [a.name for a in varied]
-    conflicts.overlaps(document, varied)
-    replicates, tied = _replicates(document)
-    paired, snapshots, splits = _paired(document, names), _snapshots(document), _splits(document)
-    seed, cohort_size = document.whole("seed", 0, 0), document.whole("cohort_size", COHORT_SIZE, 1)
-    limit = None if document.values.get("limit") is None else document.whole("limit", 0, 1)
     conflicts.check(document, fixed, varied)
     if all(fixed[n] is None and n not in names for n in conflicts.BUDGETS):
         fixed["epochs"] = DEFAULT_EPOCHS
+    replicates, tied = _replicates(document)
     return Grid(
-        zoo, fixed, axes, draws, models, replicates, tied, paired, snapshots, splits, seed, cohort_size, limit,
-        document.values,
-    )  # fmt: skip
+        zoo=zoo,
+        fixed=fixed,
+        axes=axes,
+        draws=draws,
+        sample_points=points,
+        replicates=replicates,
+        tied=tied,
+        paired=_paired(document, names),
+        snapshots=snapshots.parse(document.values.get("snapshots", {"epochs": [0]}), document.where("snapshots")),
+        splits=_splits(document),
+        seed=document.whole("seed", 0, 0),
+        cohort_size=document.whole("cohort_size", COHORT_SIZE, 1),
+        limit=None if document.values.get("limit") is None else document.whole("limit", 0, 1),
+        document=document.values,
+    )
 
 
 def _texts(document: Document) -> None:
@@ -126,13 +135,14 @@ def _fixed(document: Document) -> dict[str, Any]:
         if block is not None:
             if not isinstance(block, dict):
                 raise GridError(f"{document.where(name)}: `{name}` is {block!r}; a mapping is needed.")
-            fixed |= settings.flatten(block, name, where)
-    for axis in ("init", "augmentation", "subset"):
-        if document.values.get(axis) is not None:
-            fixed |= settings.composite(axis, document.values[axis], document.where(axis))
-    for name in ("architecture", "activation", "dropout"):
-        if document.values.get(name) is not None:
-            fixed[name] = settings.coerce(settings.SETTINGS[name], document.values[name], document.where(name))
+            fixed |= levels.flatten(block, name, where)
+    for key, value in document.values.items():
+        if value is None:
+            continue
+        if settings.COMPOSITES.get(key) == key:  # `subset`; `schedule` stands in `training`
+            fixed |= levels.composite(key, value, where(key))
+        elif key in settings.BY_PATH:
+            fixed[settings.BY_PATH[key].name] = coerce(settings.BY_PATH[key], value, where(key))
     return fixed
 
 
@@ -163,43 +173,6 @@ def _paired(document: Document, axes: list[str]) -> tuple[str, ...]:
         if name not in axes:
             raise GridError(unknown("axis", name, axes, document.where("paired")))
     return tuple(names)
-
-
-def _snapshots(document: Document) -> dict[str, Any]:
-    value = document.values.get("snapshots", {"epochs": [0]})
-    where = document.where("snapshots")
-    if isinstance(value, str):
-        value = {value: True}
-    if isinstance(value, dict) and "optimizer" in value:
-        kept = value["optimizer"]
-        if not isinstance(kept, bool):
-            raise GridError(f"{where}: `optimizer` is {kept!r}; `true` keeps the optimizer's state at each snapshot.")
-        schedule = _schedule({k: v for k, v in value.items() if k != "optimizer"}, where)
-        return {**schedule, "optimizer": True} if kept else schedule
-    return _schedule(value, where)
-
-
-def _schedule(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or len(value) != 1:
-        raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULES)} is needed.")
-    kind, numbers = next(iter(value.items()))
-    if kind not in SCHEDULES:
-        raise GridError(unknown("snapshot schedule", kind, SCHEDULES, where))
-    if kind == "every_epoch":
-        if numbers is not True:
-            raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
-        return {kind: True}
-    if kind in ("evenly", "log_steps"):
-        if isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2:
-            raise GridError(f"{where}: `{kind}` is {numbers!r}; a number of snapshots ≥ 2 is needed.")
-        return {kind: numbers}
-    ok = isinstance(numbers, list) and numbers
-    for n in numbers if ok else ():
-        ok = ok and isinstance(n, (int, float)) and not isinstance(n, bool) and n >= 0
-        ok = ok and (kind == "epochs" or n == int(n))
-    if not ok:
-        raise GridError(f"{where}: `{kind}` is {numbers!r}; a list of numbers ≥ 0 is needed, like [0, 1, 2, 5].")
-    return {kind: sorted({float(n) if kind == "epochs" else int(n) for n in numbers})}
 
 
 def _splits(document: Document) -> dict[str, float]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from zoo_builder import engines
 from zoo_builder.engines import devices
+from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION, Grid
 from zoo_builder.planning import cohorts, lineage, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
 from zoo_datasets import sources
+from zoo_datasets.networks.architecture import Architecture
 
 log = logging.getLogger("zoo_builder")
 
@@ -55,10 +58,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
     """
     device = devices.check(device)
     parents = lineage.open_parents(recipe.parent_zoo) if recipe.parent_zoo is not None else None
-    planned = runs.plan(recipe, parents)
-    asked = recipe.sample_models * len(runs.replicates(recipe, parents))
-    if recipe.limit is None and len(planned) < asked:
-        log.warning("the sample asks for %d models, but only %d of its points differ", asked, len(planned))
+    models = runs.of(recipe, parents)
     loaded: dict[sources.SourceSpec, sources.Source] = {}
 
     def source_of(spec: sources.SourceSpec) -> sources.Source:
@@ -66,37 +66,46 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
             loaded[spec] = sources.load(spec, data)
         return loaded[spec]
 
-    said: set[str] = set()
+    grouped = cohorts.group(models, recipe.cohort_size, source_of, _chooser(engine, device), device)
+    result = Plan(recipe, models, grouped, loaded, parents)
+    for text in dict.fromkeys(_warnings(result)):
+        log.warning("%s", text)
+    return result
 
-    def choose(architecture: Any, loss: str, augmentation: Any) -> str:
+
+def _chooser(engine: str, device: str) -> Callable[[Architecture, str, Augmentation], str]:
+    """What names the engine of a cohort; why it is not `native` is said once."""
+    reasons: set[str] = set()
+
+    def choose(architecture: Architecture, loss: str, augmentation: Augmentation) -> str:
         if engine != "auto":
             devices.check_supported(engine, architecture, loss, augmentation, device)
             return engine
         name, reason = engines.choose(architecture, loss, augmentation, device)
-        if name != "native" and reason not in said:
-            said.add(reason)
+        if name != "native" and reason not in reasons:
+            reasons.add(reason)
             log.info("engine %s: %s", name, reason)
         return name
 
-    made = cohorts.group(planned, recipe.cohort_size, source_of, choose, device)
-    for text in dict.fromkeys(filter(None, map(_beyond_budget, made))):
-        log.warning("%s", text)
+    return choose
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    """What the user may not have meant."""
+    recipe, parents = plan.grid, plan.parents
+    asked = recipe.sample_points * len(runs.replicates(recipe, parents))
+    if recipe.limit is None and len(plan.runs) < asked:
+        yield f"the sample asks for {asked} models, but only {len(plan.runs)} of its points differ"
+    yield from filter(None, map(_beyond_budget, plan.cohorts))
     if parents and recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
-        if any(r.settings["init_optimizer"] == "reset" for r in planned):
-            log.warning("runs start with fresh optimizer moments: %s kept none", parents.zoo)
-    return Plan(recipe, planned, made, loaded, parents)
+        if any(r.settings["init_optimizer"] == "reset" for r in plan.runs):
+            yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
 
 
 def _beyond_budget(cohort: Cohort) -> str | None:
     """A warning where a schedule asks for snapshots after the end of training."""
-    kind, wanted = next((k, v) for k, v in cohort.runs[0].snapshots.items() if k != "optimizer")
-    if kind not in ("epochs", "steps"):
+    schedule = cohort.runs[0].snapshots
+    late = schedule.beyond(cohort.steps_per_epoch, max(cohort.steps))
+    if not late:
         return None
-    per_epoch = -(-cohort.n_train // cohort.batch_size)
-    unit = per_epoch if kind == "epochs" else 1
-    late = [n for n in wanted if n * unit > max(cohort.steps)]
-    return (
-        f"snapshots at {kind} {', '.join(f'{n:g}' for n in late)} are after the end of training; not taken"
-        if late
-        else None
-    )
+    return f"snapshots at {schedule.kind} {', '.join(f'{n:g}' for n in late)} are after the end of training; not taken"

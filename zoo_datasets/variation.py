@@ -22,18 +22,28 @@ from zoo_datasets import metrics
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.reading.selection import Selection
+from zoo_datasets.sources import SourceSpec, Subset
+from zoo_datasets.sources.fields import columns_of
 
 KEYS = ("init_key", "order_key", "subset_key", "augment_key", "dropout_key")
-# The columns that an axis sets besides its own; a trailing _ names all columns that begin so.
+# The columns that an axis sets besides its own; a trailing _ names all columns that begin so. That it is
+# what the builder's settings say is a test over all of them (tests/planning/test_every_setting.py).
 SETS = {
-    "subset": ("subset_", "label_noise_frac", "rotate_degrees", "trigger_"),
+    "subset": columns_of(Subset),
     "init": ("init_",),
     "schedule": ("schedule_",),
     "augmentation": ("augment_",),
-    "source": ("source_", "scale", "resize", "channels", "image_column", "label_column"),
+    "source": columns_of(SourceSpec),
     "optimizer": ("momentum", "beta1", "beta2", "alpha", "eps"),
+    # The others mean nothing at some of its levels.
+    "trigger_frac": ("trigger_",),
+    "schedule_kind": ("schedule_",),
+    "init_kind": ("init_low", "init_high", "init_mean", "init_std", "init_value"),
+    "init_first_kind": ("init_first_",),
+    "init_last_kind": ("init_last_",),
     "architecture": ("init_bias", "init"),  # a preset brings its own bias
 }
+BLOCKS = ("subset", "init", "schedule", "augmentation")  # axes whose column is the label of their block
 # With no baseline named, an effect is against the level that changes nothing.
 NEUTRAL = ("full", "none", "constant")
 
@@ -93,8 +103,9 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
     twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}
     for row in table.to_pylist():
         key = tuple(tuple(v) if isinstance(v := row[name], list) else v for name in (*fixed, *KEYS))
-        level = row[vary] if isinstance(row[vary], str) else streams.canonical_json(row[vary])
-        twins.setdefault(key, {}).setdefault(level, []).append((row["model_id"], row["init_group"]))
+        twins.setdefault(key, {}).setdefault(streams.level_label(row[vary]), []).append(
+            (row["model_id"], row["init_group"])
+        )
     return [
         Pair(a, b, (low, high), group)
         for found in twins.values()
@@ -161,13 +172,12 @@ def _levels(zoo: Selection, vary: str) -> list[str]:
         )
     known = zoo.axes[vary]
     if not known:  # drawn at random
-        values = zoo.models[vary].unique().to_pylist()
-        known = sorted(v if isinstance(v, str) else streams.canonical_json(v) for v in values)
+        known = sorted(map(streams.level_label, zoo.models[vary].unique().to_pylist()))
     return known
 
 
 def _label(zoo: Selection, vary: str, level: Any, known: list[str]) -> str:
-    label = level if isinstance(level, str) else streams.canonical_json(level)
+    label = streams.level_label(level)
     if label not in known and isinstance(level, (int, float)) and not isinstance(level, bool):
         label = next((k for k in known if _number(k) == level), label)  # 0 and 0.0 are one level
     if label not in known:
@@ -190,4 +200,4 @@ def _moved(vary: str, factors: Iterable[str]) -> set[str]:
 
     moved = {name for name in factors if name == vary or (vary in SETS and sets(vary, name))}
     # A column of a block moves the block's label too: `label_noise_frac` that of `subset`.
-    return moved | {axis for axis in ("subset", "init", "schedule", "augmentation") if sets(axis, vary)}
+    return moved | {axis for axis in BLOCKS if sets(axis, vary)}

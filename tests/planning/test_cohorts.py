@@ -34,7 +34,7 @@ def planned_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[R
     def make(text: str, *changes: str, limit: int | None = None) -> list[Run]:
         path = folder / f"{next(counter)}.yaml"
         path.write_text(text)
-        return runs.plan(grid.load(path, changes, limit))
+        return runs.of(grid.load(path, changes, limit))
 
     return make
 
@@ -161,7 +161,7 @@ def test_the_id_changes_with_everything_the_numbers_depend_on(mixed: list[Run]) 
     c = group(mixed, 5)[0]
     same = cohorts.make(c.runs, c.architecture, c.n_train, c.engine, c.device, c.source_sha256)
     assert same == c
-    wider = group(mixed, 5)[1].runs[0]
+    wider = next(o.runs[0] for o in group(mixed, 5)[1:] if cohorts.shared(o.runs[0]) == cohorts.shared(c.runs[0]))
     other_keys = dataclasses.replace(c.runs[0], keys={**c.runs[0].keys, "order": "0" * 32})
     others = [
         cohorts.make(c.runs, c.architecture, c.n_train, "native", c.device, c.source_sha256),
@@ -200,6 +200,13 @@ def test_splits_and_names_do_not_enter_the_id(planned_of: Any) -> None:
 def test_what_does_not_fit_the_source_is_refused(planned_of: Any, text: str, message: str) -> None:
     with pytest.raises(GridError, match=message):
         group(planned_of(f"{BASE}{text}\n"))
+
+
+def test_a_stop_rule_of_any_run_needs_validation_images(planned_of: Any) -> None:
+    base = BASE.replace("validation: 50", "validation: 0")
+    for axis in ("patience: [null, 1]", "patience: [1, null]", "target_loss: [null, 0.5]"):
+        with pytest.raises(GridError, match="looks at validation images, and the source has none; ask for some"):
+            group(planned_of(f"{base}axes: {{{axis}}}\n"))
 
 
 def test_images_are_needed_to_be_moved(planned_of: Any) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo_builder import grid, plan, verify
+from zoo_builder import grid, plan, verify, worker
 from zoo_builder.build import build
-from zoo_builder.planning import lineage, runs
-from zoo_builder.recipe import recipe_yaml
+from zoo_builder.planning import cohorts, lineage, runs
+from zoo_builder.recipe import recipe_yaml, settings
 from zoo_datasets import open_zoo
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError, IntegrityError
@@ -247,6 +247,45 @@ def test_an_axis_of_epochs_starts_each_parent_at_each(tmp_path: Path, parent: Pa
     ]
     assert {c.stream_step for c in planned.cohorts} == {4, 12}
     assert all(len({r.start.step for r in c.runs}) == 1 for c in planned.cohorts)
+
+
+STARTS = {
+    "init_epoch": {"axes": {"init_epoch": [1, 3]}},
+    "init_step": {"axes": {"init_step": [3, 4, 8]}},
+    "init_optimizer": {"axes": {"init_optimizer": ["continue", "reset"]}, "init": {"epoch": 2}},
+}
+
+
+@pytest.mark.parametrize("setting", settings.feeding(settings.Feeds.LINEAGE))
+def test_models_that_differ_in_their_start_alone_are_trained_as_they_are_alone(
+    setting: str, tmp_path: Path, parent: Path
+) -> None:
+    """The promise of tests/planning/test_every_setting.py, for what a start is."""
+    if setting not in STARTS:
+        assert setting in ("init_zoo", "init_models")  # a recipe has one, for all of its runs
+        assert not settings.SETTINGS[setting].axis
+        return
+    planned = plan.plan(load(child_of(parent, epoch=None, **STARTS[setting]), tmp_path), engine="torch_loop")
+    (source,) = planned.sources.values()
+
+    def weights(cohort: cohorts.Cohort) -> list[list[tuple[int, str]]]:
+        snapshots, _, _ = worker.train(cohort, source, None, parent)
+        return [[(s.step, s.sha256) for s in snapshots if s.model == m] for m in range(len(cohort.runs))]
+
+    assert any(len(c.runs) > 1 for c in planned.cohorts)
+    ends = []
+    for cohort in planned.cohorts:
+        alone = [weights(dataclasses.replace(cohort, runs=(run,)))[0] for run in cohort.runs]
+        assert weights(cohort) == alone
+        ends += [model[-1] for model in alone]
+    assert len(set(ends)) == len(planned.runs)
+
+
+def test_a_start_inside_an_epoch_keeps_its_batches(parent: Path, tmp_path: Path) -> None:
+    recipe = child_of(parent, epoch=None, init={"step": 3}, training={"batch_size": 16})
+    theirs, ours = "100 training images in batches of 32", "100 in batches of 16"
+    with pytest.raises(GridError, match=f"stands inside an epoch of {theirs}, and this run has {ours}"):
+        plan.plan(load(recipe, tmp_path))
 
 
 def test_where_the_parent_lies_changes_no_byte_of_a_table(

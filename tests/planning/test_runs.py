@@ -18,7 +18,8 @@ from zoo_builder import grid
 from zoo_builder.planning import runs
 from zoo_builder.planning.runs import Run
 from zoo_builder.recipe import axes, recipe_yaml
-from zoo_builder.recipe.settings import SETTINGS, label
+from zoo_builder.recipe.levels import label
+from zoo_builder.recipe.settings import SETTINGS
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 
@@ -51,7 +52,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     def make(text: str, *changes: str, limit: int | None = None) -> list[Run]:
         path = folder / f"{next(counter)}.yaml"
         path.write_text(text)
-        return runs.plan(grid.load(path, changes, limit))
+        return runs.of(grid.load(path, changes, limit))
 
     return make
 
@@ -269,9 +270,9 @@ def test_draws_do_not_depend_on_the_other_axes(plan: Plan) -> None:
 @pytest.mark.parametrize(("low", "high"), [(1e-4, 1e-1), (3e-4, 3e-3), (1e-300, 2.5e-3)])
 def test_the_ends_of_a_range_are_kept(u: float, low: float, high: float) -> None:
     for kind in ("uniform", "log_uniform"):
-        _, values = runs._drawn(axes.Draw("lr", kind, low, high), u)
+        values = runs._drawn(axes.Draw("lr", kind, low, high), u)
         assert low <= values["lr"] < high
-    _, values = runs._drawn(axes.Draw("batch_size", "integer", 3, 5), u)
+    values = runs._drawn(axes.Draw("batch_size", "integer", 3, 5), u)
     assert values["batch_size"] in (3, 4, 5)
 
 
@@ -362,7 +363,7 @@ def round_trip(planned: list[Run]) -> list[Run]:
     columns |= {
         "model_id": pa.array([r.id for r in planned]),
         "split": pa.array([r.split for r in planned]),
-        "snapshot_schedule": pa.array([streams.canonical_json(r.snapshots) for r in planned]),
+        "snapshot_schedule": pa.array([streams.canonical_json(r.snapshots.to_json()) for r in planned]),
         **{f"replicate_{k}": pa.array([r.replicate[k] for r in planned]) for k in ("init", "order", "subset")},
         **{f"{k}_key": pa.array([r.keys[k] for r in planned]) for k in runs.STREAMS},
     }
@@ -405,7 +406,7 @@ def test_rows_of_samples_and_of_plain_recipes_give_their_runs_back(plan: Plan, t
 
 def test_every_factor_has_a_column_of_its_type(plan: Plan) -> None:
     (run,) = plan("zoo: a/b\nsplits: {train: 1}\n")
-    first = {name for name, s in SETTINGS.items() if not s.added}
+    first = {name for name, s in SETTINGS.items() if not s.later}
     assert set(runs.factors(run)) == {*SETTINGS, *runs.LABELS}
     assert {c.name for c in runs.factor_columns([run])} == first | set(runs.LABELS)
 
@@ -422,7 +423,7 @@ def test_a_setting_added_later_has_a_column_where_a_run_uses_it_and_changes_no_o
 def test_the_dumped_document_gives_the_same_runs(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(CROSSED)
     g = grid.load(tmp_path / "g.yaml", ["replicates=2", "batch_size=7"], limit=20)
-    assert plan(recipe_yaml.dump(dict(g.document))) == runs.plan(g)
+    assert plan(recipe_yaml.dump(dict(g.document))) == runs.of(g)
 
 
 def test_a_run_cannot_be_changed(plan: Plan) -> None:

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from zoo_builder.recipe import settings
-from zoo_builder.recipe.settings import SETTINGS, coerce, expand, label
+from zoo_builder.recipe.levels import expand, flatten, label
+from zoo_builder.recipe.settings import SETTINGS
+from zoo_builder.recipe.values import coerce
 from zoo_datasets.errors import GridError
 
 DEFAULTS = {name: s.default for name, s in SETTINGS.items()}
@@ -195,7 +197,7 @@ def test_a_list_of_layers_is_labelled_by_its_content() -> None:
 
 def test_a_block_is_flattened_to_settings() -> None:
     block = {"lr": 1, "epochs": 3, "schedule": {"kind": "cosine", "final_frac": 0.1}}
-    found = settings.flatten(block, "training", lambda path: path)
+    found = flatten(block, "training", lambda path: path)
     assert found["lr"] == 1.0
     assert found["epochs"] == 3
     assert (found["schedule_kind"], found["schedule_final_frac"], found["schedule_gamma"]) == ("cosine", 0.1, 0.5)
@@ -205,9 +207,9 @@ def test_a_misspelt_key_of_a_block_is_named_with_its_place() -> None:
     with pytest.raises(
         GridError, match=r"Unknown key of `training` 'epoch' in at training\.epoch\..*Did you mean `epochs`\?"
     ):
-        settings.flatten({"epoch": 3}, "training", lambda path: f"at {path}")
+        flatten({"epoch": 3}, "training", lambda path: f"at {path}")
     with pytest.raises(GridError, match=r"Unknown key of `source` 'valid' in source\.valid"):
-        settings.flatten({"valid": 3}, "source", lambda path: path)
+        flatten({"valid": 3}, "source", lambda path: path)
 
 
 # --- layers of their own, columns, starts from a zoo -------------------------------------
@@ -256,7 +258,3 @@ def test_features_are_names_or_places() -> None:
     for wrong in ([], [None], [True], [""], {}):
         with pytest.raises(GridError, match="a list of names or places is needed"):
             coerce(setting, wrong, "here")
-
-
-def test_settings_that_came_later_are_at_a_default_that_means_nothing() -> None:
-    assert {s.default for s in SETTINGS.values() if s.added} <= {None, 0.0}

@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from zoo_builder import worker
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.sealing import parts
 from zoo_builder.training.inputs import initial_weights
 from zoo_builder.training.progress import Snapshot
-from zoo_builder.training.schedules import learning_rates, snapshot_steps
+from zoo_builder.training.schedules import learning_rates
 from zoo_datasets.networks import kernels
 from zoo_datasets.sources import Source
 
@@ -67,50 +65,6 @@ def bits(trained: Trained) -> list[Any]:
 def by_axis(cohort: Cohort, axis: str, label: str) -> int:
     (index,) = [i for i, r in enumerate(cohort.runs) if r.axes[axis] == label]
     return index
-
-
-# ── snapshot schedules ──
-
-
-@pytest.mark.parametrize(
-    ("schedule", "total", "wanted"),
-    [
-        ({"every_epoch": True}, 10, [0, 4, 8, 10]),
-        ({"every_epoch": True}, 0, [0]),
-        ({"epochs": [0, 1, 2]}, 8, [0, 4, 8]),
-        ({"epochs": [1]}, 10, [4, 10]),
-        ({"epochs": [0.25, 0.5, 7]}, 8, [1, 2, 8]),
-        ({"steps": [7, 0, 3, 3, 99]}, 8, [0, 3, 7, 8]),
-        ({"log_steps": 2}, 8, [0, 8]),
-        ({"log_steps": 5}, 8, [0, 1, 2, 4, 8]),
-        ({"log_steps": 9}, 2, [0, 1, 2]),
-        ({"log_steps": 4}, 0, [0]),
-        ({"evenly": 2}, 9, [0, 9]),
-        ({"evenly": 5}, 8, [0, 2, 4, 6, 8]),
-        ({"evenly": 4}, 10, [0, 3, 7, 10]),
-        ({"evenly": 20}, 3, [0, 1, 2, 3]),
-    ],
-)
-def test_a_schedule_names_its_steps(schedule: dict[str, Any], total: int, wanted: list[int]) -> None:
-    assert snapshot_steps(schedule, 4, total) == wanted
-
-
-@given(st.integers(2, 40), st.integers(0, 5000))
-def test_evenly_spreads_as_many_as_fit_from_the_first_step_to_the_last(count: int, total: int) -> None:
-    found = snapshot_steps({"evenly": count}, 7, total)
-    assert len(found) == min(count, total + 1)
-    assert (found[0], found[-1]) == (0, total)
-    gaps = np.diff(found)
-    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
-
-
-@given(st.sampled_from(["evenly", "log_steps"]), st.integers(2, 40), st.integers(0, 5000))
-def test_no_schedule_leaves_the_budget_or_forgets_its_end(kind: str, count: int, total: int) -> None:
-    found = snapshot_steps({kind: count}, 7, total)
-    assert found == sorted(set(found))
-    assert found[0] == 0
-    assert found[-1] == total
-    assert len(found) <= count
 
 
 def test_snapshots_come_model_by_model_with_their_place_in_training(make_cohort: MakeCohort) -> None:

@@ -1,10 +1,12 @@
 """Runs → cohorts: what is trained together, by which engine. Pure.
 
-In:  runs in plan order, and what their sources say about shapes and numbers of images.
-Out: cohorts in plan order. Runs of one cohort have the same architecture, batch schedule
-(batch size and number of training images), loss, augmentation, source and trigger patch;
-everything else may differ. A cohort's size is a constant of the recipe, so that membership
-never depends on the hardware, and its id is a hash of everything its numbers depend on.
+In:  runs in plan order, and what their sources say about shapes and numbers of inputs.
+Out: cohorts in plan order. What an engine is given once for all models of a cohort is theirs in
+common: every setting that feeds it (`settings.ALIKE`), the architecture, the number of training
+inputs, the numbering of classes, and where streams that go on stand. A `Cohort` of runs that
+differ in it cannot be made. Everything else may differ. A cohort's size is a constant of the
+recipe, so that membership never depends on the hardware, and its id is a hash of everything its
+numbers depend on.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from typing import Any
 
 from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION
-from zoo_builder.planning import runs as runs_module
-from zoo_builder.planning.runs import Run
+from zoo_builder.planning.runs import Run, total_steps
+from zoo_builder.recipe import settings
 from zoo_datasets import sources
 from zoo_datasets.core import streams
-from zoo_datasets.errors import GridError
+from zoo_datasets.errors import BuildError, GridError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
 
@@ -37,13 +39,26 @@ class Cohort:
     device: str  # "cpu" or "cuda": which numbers come out, never how many devices there are
     source_sha256: str
 
+    def __post_init__(self) -> None:
+        """Raises BuildError where runs differ in what all would take from the first of them."""
+        first, *others = self.runs
+        common = shared(first)
+        for run in others:
+            values = shared(run)
+            if values != common:
+                name = next(n for n in common if values[n] != common[n])
+                raise BuildError(
+                    f"Runs {first.id} and {run.id} of one cohort differ in `{name}` ({common[name]!r} and {values[name]!r}), "
+                    "of which a cohort has one: all of it would be trained on the first run's. Train them apart."
+                )
+
     @property
     def batch_size(self) -> int:
         return int(self.runs[0].settings["batch_size"])
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.n_train // self.batch_size)
+        return sources.steps_per_epoch(self.n_train, self.batch_size)
 
     @property
     def stream_step(self) -> int:
@@ -54,60 +69,70 @@ class Cohort:
     @property
     def steps(self) -> list[int]:
         """The budget of each run, in updates."""
-        return [runs_module.total_steps(r, self.n_train) for r in self.runs]
+        return [total_steps(r, self.n_train) for r in self.runs]
+
+
+def shared(run: Run) -> dict[str, Any]:
+    """What a run has in common with all models of its cohort, besides architecture and number of inputs."""
+    return _data(run) | {"passes and updates behind the start": _behind(run)}
+
+
+def _data(run: Run) -> dict[str, Any]:
+    return {name: run.settings.get(name) for name in settings.ALIKE} | {"classes of the head": run.subset.head}
+
+
+def _behind(run: Run) -> tuple[int, int] | None:
+    return (run.start.passes, run.start.inside) if run.start else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What runs of equal data and architecture settings are, on their source."""
+
+    architecture: Architecture
+    n_train: int
+    source_sha256: str
+    has_validation: bool
+    together: str  # equal of all that may share a cohort, but for where their streams stand
 
 
 def group(
-    planned: list[Run],
+    runs: list[Run],
     size: int,
     source_of: Callable[[sources.SourceSpec], sources.Source],
     choose: Callable[[Architecture, str, Augmentation], str],
     device: str,
 ) -> list[Cohort]:
     """Cohorts in the plan order of their first runs. Raises GridError where shapes do not fit."""
-    members: dict[str, list[Run]] = {}
-    facts: dict[str, tuple[Architecture, int, str]] = {}
-    known: dict[str, tuple[str, tuple[Architecture, int, str]]] = {}
-    for run in planned:
-        # What is alike does not depend on the stream keys or the optimizer: work it out once.
-        shape = streams.digest([run.settings.get(name) for name in _SHAPE])
-        if shape not in known:
-            source = source_of(run.source)
-            sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
-            found = (architecture(run, source), n_train(run, source), source.sha256)
-            _check_batch_norm(run, *found[:2])
-            _check_stop_rule(run, source)
-            known[shape] = (streams.digest([*map(str, found[1:]), found[0].id, *_alike(run)]), found)
-        key, found = known[shape]
-        if run.start is not None:
-            _check_start(run, *found[:2])
-            key = streams.digest([key, run.start.passes, run.start.inside])
-        facts[key] = found
-        members.setdefault(key, []).append(run)
+    shapes: dict[str, _Shape] = {}  # neither stream keys nor optimizers enter one: few are worked out
+    members: dict[Any, list[tuple[Run, _Shape]]] = {}
+    for run in runs:
+        settings_key = streams.digest([run.settings.get(name) for name in (*settings.ALIKE, *settings.FITTING)])
+        if settings_key not in shapes:
+            shapes[settings_key] = _shape(run, source_of(run.source))
+        shape = shapes[settings_key]
+        _check_stop_rule(run, shape)
+        _check_start(run, shape)
+        members.setdefault((shape.together, _behind(run)), []).append((run, shape))
     made = []
-    for key, group_runs in members.items():
-        for start in range(0, len(group_runs), size):
-            chunk = tuple(group_runs[start : start + size])
-            arch, n, sha = facts[key]
+    for alike in members.values():
+        for start in range(0, len(alike), size):
+            chunk = tuple(run for run, _ in alike[start : start + size])
+            shape = alike[start][1]
             loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
-            made.append(make(chunk, arch, n, choose(arch, loss, augmentation), device, sha))
-    order = {run.id: i for i, run in enumerate(planned)}
+            engine = choose(shape.architecture, loss, augmentation)
+            made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
+    order = {run.id: i for i, run in enumerate(runs)}
     return sorted(made, key=lambda c: order[c.runs[0].id])
 
 
-_DATA = ("source", "source_config", "source_train", "source_validation", "source_test", "scale", "source_mean",
-         "source_std", "resize", "channels", "image_column", "label_column", "source_features",
-         "source_split_seed")  # fmt: skip
-_AUGMENT = ("augment_shift", "augment_crop", "augment_flip", "augment_noise_std")
-_PATCH = ("trigger_size", "trigger_value", "trigger_position", "rotate_degrees")
-_SHAPE = (*_DATA, *_AUGMENT, *_PATCH, "architecture", "activation", "batch_size", "loss", "subset_frac",
-          "subset_classes", "subset_relabel", "label_noise_frac", "trigger_frac", "trigger_target")  # fmt: skip
-
-
-def _alike(run: Run) -> list[Any]:
-    """What all runs of a cohort share besides architecture, number of images and source."""
-    relabelled = run.settings["subset_classes"] if run.settings["subset_relabel"] else None
-    return [relabelled, *(run.settings.get(k) for k in (*_DATA, *_AUGMENT, *_PATCH, "batch_size", "loss"))]
+def _shape(run: Run, source: sources.Source) -> _Shape:
+    sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
+    arch, n = architecture(run, source), n_train(run, source)
+    together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
+    shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
+    _check_batch_norm(run, shape)
+    return shape
 
 
 def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str) -> Cohort:
@@ -127,8 +152,8 @@ def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device
 
 def architecture(run: Run, source: sources.Source) -> Architecture:
     """The run's architecture on its source. Raises GridError naming layer and shapes."""
-    s = run.settings
-    n_classes = len(s["subset_classes"]) if s["subset_relabel"] and s["subset_classes"] else source.n_classes
+    s, head = run.settings, run.subset.head
+    n_classes = source.n_classes if head is None else len(head)
     return build_architecture(s["architecture"], source.input_shape, n_classes, s["activation"])
 
 
@@ -138,12 +163,12 @@ def n_train(run: Run, source: sources.Source) -> int:
     return len(sources.training_examples(labels, source.n_classes, run.subset, run.keys["subset"]).rows)
 
 
-def _check_batch_norm(run: Run, arch: Architecture, n: int) -> None:
+def _check_batch_norm(run: Run, shape: _Shape) -> None:
     """Raises GridError where a batch would hold one value per channel: it has no variance."""
-    batch = run.settings["batch_size"]
+    batch, n = run.settings["batch_size"], shape.n_train
     if min(batch, n) > 1 and n % batch != 1:
         return
-    for node in arch.nodes:
+    for node in shape.architecture.nodes:
         if node.op == "batch_norm" and math.prod(node.shape[1:]) == 1:
             raise GridError(
                 f"{node.name}: {n} training images in batches of {batch} leave a last batch of one, and batch norm over "
@@ -151,10 +176,11 @@ def _check_batch_norm(run: Run, arch: Architecture, n: int) -> None:
             )
 
 
-def _check_start(run: Run, arch: Architecture, n: int) -> None:
+def _check_start(run: Run, shape: _Shape) -> None:
     """Raises GridError where a run cannot go on from its parent's snapshot."""
-    start = run.start
-    assert start is not None
+    start, arch = run.start, shape.architecture
+    if start is None:
+        return
     assert start.place is not None
     if start.place[1] != arch.layout_id:
         raise GridError(
@@ -162,17 +188,20 @@ def _check_start(run: Run, arch: Architecture, n: int) -> None:
             f"{run.settings['source']} has layout {arch.layout_id} ({arch.n_params:,} values). Both must have the same "
             "layers with weights, in the same sizes."
         )
-    if start.inside and start.batches != (n, run.settings["batch_size"]):
+    ours = shape.n_train, run.settings["batch_size"]
+    if start.inside and start.batches != ours:
+        assert start.batches is not None
+        theirs = "{} training images in batches of {}".format(*start.batches)
         raise GridError(
-            f"Model {start.model_id} of {start.zoo} stands inside an epoch of {start.batches}  images and batch size, and "
-            f"this run has ({n}, {run.settings['batch_size']}). Start at the end of an epoch, or keep both."
+            f"Model {start.model_id} of {start.zoo} stands inside an epoch of {theirs}, and this run has "
+            f"{ours[0]} in batches of {ours[1]}. Start at the end of an epoch, or keep both."
         )
 
 
-def _check_stop_rule(run: Run, source: sources.Source) -> None:
+def _check_stop_rule(run: Run, shape: _Shape) -> None:
     """Raises GridError where a stop rule would have no validation image to look at."""
     for name in ("target_loss", "patience"):
-        if run.settings[name] is not None and not len(source.validation.labels):
+        if run.settings[name] is not None and not shape.has_validation:
             raise GridError(f"`{name}` looks at validation images, and the source has none; ask for some.")
 
 

@@ -26,6 +26,7 @@ from zoo_datasets.format import shards
 from zoo_datasets.format.manifest import read_manifest
 from zoo_datasets.format.paths import ZooPaths, optimizer_shard
 from zoo_datasets.format.tables import read_table
+from zoo_datasets.sources import steps_per_epoch
 
 # What the slots of an optimizer mean; plain SGD has none that matters.
 MOMENTS = {"sgd": "none", "momentum": "momentum", "nesterov": "momentum", "adam": "Adam", "adamw": "Adam", "rmsprop": "RMSProp"}  # fmt: skip
@@ -76,29 +77,31 @@ class Parents:
 
     def step(self, row: Mapping[str, Any], epoch: float | None, step: int | None) -> int:
         """The step that is meant by an epoch of a parent, or by a step."""
-        return step if step is not None else round((epoch or 0.0) * _per_epoch(row))
+        return step if step is not None else round((epoch or 0.0) * steps_per_epoch(row["n_train"], row["batch_size"]))
 
     def start(self, row: Mapping[str, Any], step: int, keeps: bool, relation: str) -> Start:
         """The start at a step of a parent; `keeps`: with its optimizer's slots. Raises KeyError."""
-        found = self.snapshots[row["model_id"]][step]
-        passes, inside = divmod((row.get("stream_step") or 0) + step, _per_epoch(row))
+        snapshot = self.snapshots[row["model_id"]][step]
+        passes, inside = divmod(
+            (row.get("stream_step") or 0) + step, steps_per_epoch(row["n_train"], row["batch_size"])
+        )
         return Start(
-            zoo=self.zoo, model_id=row["model_id"], step=step, sha256=found["weights_sha256"],
-            optimizer_sha256=found.get("optimizer_sha256") if keeps else None,
+            zoo=self.zoo, model_id=row["model_id"], step=step, sha256=snapshot["weights_sha256"],
+            optimizer_sha256=snapshot.get("optimizer_sha256") if keeps else None,
             updates=(row.get("optimizer_step") or 0) + step if keeps else 0, passes=passes, inside=inside,
-            root=row["lineage_root"] or row["model_id"], relation=relation, place=self._place(found),
+            root=row["lineage_root"] or row["model_id"], relation=relation, place=self._place(snapshot),
             batches=(row["n_train"], row["batch_size"]),
         )  # fmt: skip
 
     def placed(self, start: Start) -> Start:
         """A start read from a child's row, with the place of its snapshot here. Raises IntegrityError."""
-        found = self.snapshots.get(start.model_id, {}).get(start.step)
-        if found is None or found["weights_sha256"] != start.sha256:
+        snapshot = self.snapshots.get(start.model_id, {}).get(start.step)
+        if snapshot is None or snapshot["weights_sha256"] != start.sha256:
             raise IntegrityError(
                 f"{self.root} is not the zoo that model {start.model_id}, step {start.step}, was taken from: it has "
-                f"{'other weights' if found else 'no such snapshot'} there."
+                f"{'other weights' if snapshot else 'no such snapshot'} there."
             )
-        return dataclasses.replace(start, place=self._place(found))
+        return dataclasses.replace(start, place=self._place(snapshot))
 
     @staticmethod
     def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
@@ -107,10 +110,6 @@ class Parents:
     def epochs(self) -> list[float]:
         """The epochs that the first models have snapshots of, ascending."""
         return sorted({s["epoch"] for r in self.rows[:16] for s in self.snapshots[r["model_id"]].values()})
-
-
-def _per_epoch(row: Mapping[str, Any]) -> int:
-    return -(-int(row["n_train"]) // int(row["batch_size"]))
 
 
 def open_parents(name: str, where: str = "init.zoo") -> Parents:

@@ -13,22 +13,23 @@ import dataclasses
 import itertools
 import json
 import logging
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from zoo_builder.grid import RECIPE_VERSION, Grid
+from zoo_builder.grid import RECIPE_VERSION, REPLICATES, Grid
 from zoo_builder.planning.lineage import MOMENTS, Parents, Start
-from zoo_builder.recipe import settings
+from zoo_builder.recipe import levels, settings
 from zoo_builder.recipe.axes import Draw
+from zoo_builder.recipe.settings import Feeds
+from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_datasets.core import exact, streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format import splits
 from zoo_datasets.format.schema import Column
-from zoo_datasets.networks.layers import PRESET_BIAS
-from zoo_datasets.sources import SourceSpec, Subset
+from zoo_datasets.sources import SourceSpec, Subset, steps_per_epoch
+from zoo_datasets.sources.rows import spec_of, subset_of
 
 log = logging.getLogger("zoo_builder")
 
@@ -50,7 +51,7 @@ class Run:
     axes: Mapping[str, str]  # varied factor → label of the level
     replicate: Mapping[str, int]  # of init, order, subset
     keys: Mapping[str, str]  # of init, order, subset, augment, dropout
-    snapshots: Mapping[str, Any]
+    snapshots: SnapshotSchedule
     split: str
     start: Start | None = None  # of a run that continues another zoo's model
 
@@ -61,26 +62,16 @@ class Run:
 
     @property
     def source(self) -> SourceSpec:
-        s = self.settings
-        return SourceSpec(
-            id=s["source"], config=s["source_config"], train=s["source_train"], validation=s["source_validation"],
-            test=s["source_test"], scale=s["scale"], mean=s["source_mean"], std=s["source_std"], resize=s["resize"],
-            channels=s["channels"], image_column=s["image_column"], label_column=s["label_column"],
-            features=s.get("source_features"), split_seed=s.get("source_split_seed"),
-        )  # fmt: skip
+        """The source it learns, as `Selection.source` reads it from the model's row."""
+        return spec_of(self.settings)
 
     @property
     def subset(self) -> Subset:
-        s = self.settings
-        trigger = {k: s[k] for k in settings.TRIGGER if s[k] is not None}
-        return Subset(
-            frac=s["subset_frac"], classes=s["subset_classes"], relabel=s["subset_relabel"],
-            label_noise_frac=s["label_noise_frac"], trigger_frac=s["trigger_frac"],
-            rotate_degrees=s.get("rotate_degrees", 0.0), **trigger,
-        )  # fmt: skip
+        """The data axes that spoil it."""
+        return subset_of(self.settings)
 
 
-def plan(grid: Grid, parents: Parents | None = None) -> list[Run]:
+def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
     """Every run of the grid in plan order: replicate first, then points by a stable hash.
 
     Any prefix is a fair sample of the points. `parents` is the opened zoo of a grid that names
@@ -88,27 +79,20 @@ def plan(grid: Grid, parents: Parents | None = None) -> list[Run]:
     groups cannot fill the splits, or the parents lack what is asked for.
     """
     assert (grid.parent_zoo is None) == (parents is None)
-    found: dict[str, Run] = {}
-    numbers = replicates(grid, parents)
-    ordered = list(_points(grid))
-    if not grid.sample_models:  # random points are in random order already
-        ordered.sort(key=lambda p: streams.digest(p[0]))
-    for replicate in numbers:
-        for labels, values in ordered:
-            run = _run(grid, labels, values, replicate, parents)
-            if run is None:
-                continue  # a parent that ended before it
-            found.setdefault(run.id, run)
-            if grid.limit is not None and len(found) == grid.limit:
-                break
-        else:
-            continue
-        break
+    numbers, points = replicates(grid, parents), _points(grid)
+    by_id: dict[str, Run] = {}
+    for replicate, point in itertools.product(numbers, points):
+        run = _child(grid, point, replicate, parents) if parents is not None else _run(grid, point, replicate)
+        if run is not None:  # a parent may have ended before the epoch asked for
+            by_id.setdefault(run.id, run)
+        if len(by_id) == grid.limit:
+            break
+    runs = list(by_id.values())
     if parents is not None:
-        _check_starts(grid, parents, len(found), len(numbers) * len(ordered))
-        return list(found.values())
-    assigned = splits.assign((r.init_group for r in found.values()), grid.splits)
-    return [dataclasses.replace(r, split=assigned[r.init_group]) for r in found.values()]
+        _check_starts(grid, parents, len(runs), len(numbers) * len(points))
+        return runs
+    assigned = splits.assign((r.init_group for r in runs), grid.splits)
+    return [dataclasses.replace(r, split=assigned[r.init_group]) for r in runs]
 
 
 def replicates(grid: Grid, parents: Parents | None = None) -> list[dict[str, int]]:
@@ -119,31 +103,28 @@ def replicates(grid: Grid, parents: Parents | None = None) -> list[dict[str, int
         crossed = itertools.product(inits, range(counts["order"]), range(counts["subset"]))
         return [{"init": i, "order": o, "subset": s} for i, o, s in crossed]
     if grid.tied:
-        return [{"init": i, "order": i, "subset": i} for i in range(grid.replicates["init"])]
-    ranges = [range(grid.replicates[name]) for name in ("init", "order", "subset")]
-    return [dict(zip(("init", "order", "subset"), combo, strict=True)) for combo in itertools.product(*ranges)]
+        return [dict.fromkeys(REPLICATES, i) for i in range(grid.replicates["init"])]
+    ranges = [range(grid.replicates[name]) for name in REPLICATES]
+    return [dict(zip(REPLICATES, numbers, strict=True)) for numbers in itertools.product(*ranges)]
 
 
-def _points(grid: Grid) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    """Labels and settings of each point."""
-    if not grid.sample_models:
-        for levels in itertools.product(*(a.levels for a in grid.axes)):
-            labels = {a.name: lv.label for a, lv in zip(grid.axes, levels, strict=True)}
-            yield labels, {k: v for lv in levels for k, v in lv.values.items()}
-        return
-    draws = [(d, streams.uniforms(_key(grid, "sample", {"axis": d.name}), grid.sample_models)) for d in grid.draws]
-    for i in range(grid.sample_models):
-        labels, values = {}, {}
-        for draw, u in draws:
-            labels[draw.name], chosen = _drawn(draw, float(u[i]))
-            values |= chosen
-        yield labels, values
+def _points(grid: Grid) -> list[dict[str, Any]]:
+    """The settings that each point fixes, in plan order: by a hash, or as they are drawn."""
+    if not grid.sample_points:
+        points = list(itertools.product(*(a.levels for a in grid.axes)))
+        points.sort(key=lambda p: streams.digest({a.name: lv.label for a, lv in zip(grid.axes, p, strict=True)}))
+        return [{k: v for level in point for k, v in level.values.items()} for point in points]
+    drawn = [
+        [_drawn(d, float(u)) for u in streams.uniforms(_key(grid, "sample", {"axis": d.name}), grid.sample_points)]
+        for d in grid.draws
+    ]
+    return [{k: v for values in point for k, v in values.items()} for point in zip(*drawn, strict=True)]
 
 
-def _drawn(draw: Draw, u: float) -> tuple[str, Mapping[str, Any]]:
+def _drawn(draw: Draw, u: float) -> Mapping[str, Any]:
+    """What a uniform in [0, 1) makes of a draw."""
     if draw.kind == "choice":
-        level = draw.levels[int(u * len(draw.levels))]
-        return level.label, level.values
+        return draw.levels[int(u * len(draw.levels))].values
     value: Any
     if draw.kind == "integer":
         value = int(draw.low) + int(u * (int(draw.high) - int(draw.low) + 1))
@@ -152,21 +133,15 @@ def _drawn(draw: Draw, u: float) -> tuple[str, Mapping[str, Any]]:
     else:
         ratio = exact.log(exact.np.array([draw.high / draw.low]))
         value = max(draw.low, float(draw.high * exact.exp((u - 1.0) * ratio)[0]))  # rounding may pass the end
-    values = {draw.name: value}
-    return settings.label(draw.name, values), values
+    return {draw.name: value}
 
 
-def _run(
-    grid: Grid, labels: Mapping[str, str], values: Mapping[str, Any], replicate: Mapping[str, int],
-    parents: Parents | None,
-) -> Run | None:  # fmt: skip
-    """One run; None where its parent has no snapshot at the epoch asked for."""
-    if parents is not None:
-        return _child({**grid.fixed, **values}, labels, replicate, grid, parents)
-    resolved = normalize({**grid.fixed, **values})
+def _run(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int]) -> Run:
+    """The run of one point and replicate; its split comes when all are known."""
+    resolved = normalize({**grid.fixed, **point})
     # Levels that mean nothing here (`momentum` of plain SGD) have one label: the points that
     # differ in nothing else are one run, planned once.
-    labels = _labels(resolved, labels)
+    labels = levels.labels(resolved, grid.axis_names)
     keys = {}
     for stream, follows in STREAMS.items():
         # Levels of an axis in `paired` do not enter: twins along it share the stream. Data
@@ -177,20 +152,23 @@ def _run(
             if name not in grid.paired and not (stream == "subset" and name in settings.DATA_AXES)
         }
         keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
-    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, dict(grid.snapshots)]
-    return Run(streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, dict(grid.snapshots), "")
+    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json()]
+    return Run(_id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, split="")
+
+
+def _id(identity: list[Any]) -> str:
+    return streams.digest(identity)[:ID_DIGITS]
 
 
 # ── runs that start from another zoo's snapshots ──────────────────────────────────────
 
-# What may differ between a model and its continuation: how long, not how.
-_LENGTH = {"epochs", "steps", "examples", "target_loss", "patience", "min_epochs"}
+# What may differ between a model and its continuation: how long, not how. Where its weights come from does.
+_FREE = settings.feeding(Feeds.BUDGET, Feeds.STOP, Feeds.INIT, Feeds.LINEAGE)
 
 
-def _child(
-    values: dict[str, Any], labels: Mapping[str, str], replicate: Mapping[str, int], grid: Grid, parents: Parents
-) -> Run | None:
-    """The continuation of one parent at one point."""
+def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], parents: Parents) -> Run | None:
+    """The continuation of one parent at one point; None where it has no snapshot at the epoch asked for."""
+    values = {**grid.fixed, **point}
     row = parents.rows[replicate["init"]]
     step = parents.step(row, values["init_epoch"], values["init_step"])
     if step not in parents.snapshots[row["model_id"]]:
@@ -206,19 +184,12 @@ def _child(
         else streams.stream_key({"stream": stream, "parent": parent.keys[stream], "replicate": replicate[follows]})
         for stream, follows in STREAMS.items()
     }  # fmt: skip
-    same = all(
-        resolved.get(k) == parent.settings.get(k)
-        for k in settings.SETTINGS
-        if k not in _LENGTH and not k.startswith("init_")
-    )
+    same = all(resolved.get(k) == parent.settings.get(k) for k in settings.SETTINGS if k not in _FREE)
     same = same and keys == parent.keys and how == "continue" and resolved["schedule_kind"] == "constant"
     start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
-    snapshots = dict(grid.snapshots)
-    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, snapshots, start.identity]
-    labels = _labels(resolved, labels)
-    return Run(
-        streams.digest(identity)[:ID_DIGITS], resolved, labels, dict(replicate), keys, snapshots, row["split"], start
-    )
+    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json(), start.identity]
+    labels = levels.labels(resolved, grid.axis_names)
+    return Run(_id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start)
 
 
 def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:
@@ -261,48 +232,31 @@ def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:
 
 def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with what means nothing set to null, and what depends on others worked out."""
-    result = dict(values)
-    for name, (on, allowed) in settings.APPLIES.items():
-        if values[on] not in allowed:
-            result[name] = None
-    if values["trigger_frac"] == 0:
-        result |= dict.fromkeys(settings.TRIGGER)
+    result = {k: v if settings.SETTINGS[k].applies(values) else None for k, v in values.items()}
     if values["init_zoo"] is not None:
-        result |= {k: None for k in values if k.startswith("init_") and k not in settings.LINEAGE}
+        result |= dict.fromkeys(settings.feeding(Feeds.INIT))
     elif values["init_bias"] is None:
-        preset = values["architecture"]
-        result["init_bias"] = PRESET_BIAS.get(preset, 0.0) if isinstance(preset, str) else 0.0
-    return {k: v for k, v in result.items() if not settings.SETTINGS[k].added or v not in (None, settings.DEFAULTS[k])}
+        result["init_bias"] = levels.bias_of(values["architecture"])
+    return {k: v for k, v in result.items() if not settings.SETTINGS[k].later or v not in (None, settings.DEFAULTS[k])}
 
 
 # ── run ↔ row ─────────────────────────────────────────────────────────────────────────
 
-LABELS = (*settings.COMPOSITES,)
+LABELS = tuple(settings.COMPOSITES)
 
 
-def factor_columns(planned: Iterable[Run] = ()) -> list[Column]:
-    """The typed column of every setting, and of the composites' labels; of added settings where a run uses them."""
-    used = {name for run in planned for name in run.settings}
-    known = [s for s in settings.SETTINGS.values() if not s.added or s.name in used]
-    columns = [Column(s.name, s.type, s.doc) for s in known]
+def factor_columns(runs: Iterable[Run] = ()) -> list[Column]:
+    """The typed column of every setting, and of the composites' labels; of later settings where a run uses them."""
+    used = {name for run in runs for name in run.settings}
+    columns = [Column(s.name, s.type, s.doc) for s in settings.SETTINGS.values() if not s.later or s.name in used]
     return columns + [Column(name, pa.string(), f"label of `{name}`: all its settings in one") for name in LABELS]
 
 
 def factors(run: Run) -> dict[str, Any]:
     """The values of `factor_columns` for a run."""
-    values = {name: s.default for name, s in settings.SETTINGS.items() if s.added} | dict(run.settings)
+    values = {name: s.default for name, s in settings.SETTINGS.items() if s.later} | dict(run.settings)
     row = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
-    return row | _labels(run.settings, ("architecture", *LABELS))
-
-
-def _labels(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """The labels of a run's levels, from its normalized settings alone."""
-    with_defaults = {k: settings.DEFAULTS[k] if v is None else v for k, v in values.items()}
-    preset = values["architecture"] if isinstance(values["architecture"], str) else ""
-    if values["init_bias"] == PRESET_BIAS.get(preset, 0.0):
-        with_defaults["init_bias"] = None  # the preset's own bias is no deviation
-    values = settings.DEFAULTS | dict(values)  # an axis may be a setting that is at its default here
-    return {name: settings.label(name, with_defaults if name in LABELS else values) for name in names}
+    return row | levels.labels(run.settings, ("architecture", *LABELS))
 
 
 def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mapping[str, Any] | list[str] = ()) -> Run:
@@ -312,23 +266,27 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mappi
     """
     values: dict[str, Any] = {}
     for name, setting in settings.SETTINGS.items():
-        value = row.get(name) if setting.added else row[name]
-        if setting.added and value in (None, setting.default):
+        value = row.get(name) if setting.later else row[name]
+        if setting.later and value in (None, setting.default):
             continue
         values[name] = tuple(value) if isinstance(value, list) else value
     values["architecture"] = layer_lists.get(row["architecture"], row["architecture"])
     return Run(
-        row["model_id"], values, {a: factor_label(a, row) for a in axes},
-        {name: row[f"replicate_{name}"] for name in ("init", "order", "subset")},
-        {name: row[f"{name}_key"] for name in STREAMS}, json.loads(row["snapshot_schedule"]), row["split"],
-        _start_of(row),
-    )  # fmt: skip
+        id=row["model_id"],
+        settings=values,
+        axes={a: streams.level_label(row[a]) for a in axes},
+        replicate={name: row[f"replicate_{name}"] for name in REPLICATES},
+        keys={name: row[f"{name}_key"] for name in STREAMS},
+        snapshots=SnapshotSchedule.from_json(json.loads(row["snapshot_schedule"])),
+        split=row["split"],
+        start=_start_of(row),
+    )
 
 
 def _start_of(row: Mapping[str, Any]) -> Start | None:
     if row.get("parent_zoo") is None:
         return None
-    passes, inside = divmod(row["stream_step"], -(-row["n_train"] // row["batch_size"]))
+    passes, inside = divmod(row["stream_step"], steps_per_epoch(row["n_train"], row["batch_size"]))
     return Start(
         zoo=row["parent_zoo"], model_id=row["parent_id"], step=row["parent_step"], sha256=row["parent_sha256"],
         optimizer_sha256=row["parent_optimizer_sha256"], updates=row["optimizer_step"], passes=passes, inside=inside,
@@ -336,20 +294,14 @@ def _start_of(row: Mapping[str, Any]) -> Start | None:
     )  # fmt: skip
 
 
-def factor_label(axis: str, row: Mapping[str, Any]) -> str:
-    """The label of an axis' level from the metadata row."""
-    value = row[axis]
-    return value if isinstance(value, str) else streams.canonical_json(value)
-
-
 def total_steps(run: Run, n_train: int) -> int:
-    """The run's budget in updates, given the number of its training images."""
+    """The run's budget in updates, given the number of its training examples."""
     s = run.settings
-    per_epoch = -(-n_train // s["batch_size"])
+    per_epoch = steps_per_epoch(n_train, s["batch_size"])
     if s["steps"] is not None:
         return int(s["steps"])
     if s["examples"] is not None:
         inside = run.start.inside if run.start else 0  # updates into an epoch, whose last batch may be short
         whole, rest = divmod(min(inside * s["batch_size"], n_train) + s["examples"], n_train)
-        return whole * per_epoch + math.ceil(rest / s["batch_size"]) - inside
+        return whole * per_epoch + steps_per_epoch(rest, s["batch_size"]) - inside
     return int(s["epochs"]) * per_epoch

@@ -2,7 +2,7 @@
 
 In:  a `Document`.
 Out: an `Axis` for each crossed factor, or a `Draw` for each of a random sample. What a level
-means is in `settings.py`.
+means is in `levels.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from zoo_builder.recipe import settings
+from zoo_builder.recipe import levels, settings
 from zoo_builder.recipe.document import Document
+from zoo_builder.recipe.values import coerce
 from zoo_datasets.errors import GridError, unknown
 
 DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer")
@@ -51,22 +52,22 @@ def crossed(document: Document) -> tuple[Axis, ...]:
 
 
 def sampled(document: Document) -> tuple[int, tuple[Draw, ...]]:
-    """The number of random points of block `sample` and its axes; 0 and none without it. Raises GridError."""
+    """The number of random points of block `sample`, and its axes; 0 and none without it. Raises GridError."""
     block = document.mapping("sample")
     if not block:
         return 0, ()
     for key in block:
         if key not in ("models", "axes"):
             raise GridError(unknown("key of `sample`", key, ("models", "axes"), document.where("sample", key)))
-    models = block.get("models")
-    if isinstance(models, bool) or not isinstance(models, int) or models < 1:
-        raise GridError(f"{document.where('sample')}: `sample` needs `models`, a whole number ≥ 1; got {models!r}.")
+    points = block.get("models")
+    if isinstance(points, bool) or not isinstance(points, int) or points < 1:
+        raise GridError(f"{document.where('sample')}: `sample` needs `models`, a whole number ≥ 1; got {points!r}.")
     axes = block.get("axes")
     if not isinstance(axes, dict) or not axes:
         raise GridError(
             f"{document.where('sample')}: `sample` needs `axes`, like {{lr: {{log_uniform: [1e-4, 1e-2]}}}}."
         )
-    return models, tuple(_draw(document, name, spec) for name, spec in axes.items())
+    return points, tuple(_draw(document, name, spec) for name, spec in axes.items())
 
 
 def place_of(document: Document, axis: Axis | Draw) -> str:
@@ -87,20 +88,20 @@ def extremes(axis: Axis | Draw) -> list[Mapping[str, Any]]:
     return [{axis.name: axis.low}, {axis.name: axis.high}]
 
 
-def _axis(document: Document, name: str, levels: Any, path: tuple[str, ...]) -> Axis:
+def _axis(document: Document, name: str, values: Any, path: tuple[str, ...]) -> Axis:
     where = document.where(*path)
     if name not in settings.AXES:
         raise GridError(unknown("axis", name, settings.AXES, where))
-    if not isinstance(levels, list) or not levels:
-        raise GridError(f"{where}: axis `{name}` is {levels!r}; a list of levels is needed, like [1e-3, 1e-4].")
+    if not isinstance(values, list) or not values:
+        raise GridError(f"{where}: axis `{name}` is {values!r}; a list of levels is needed, like [1e-3, 1e-4].")
     result: dict[str, Level] = {}
-    for i, value in enumerate(levels):
-        at = document.where(*path, i)
-        values = settings.expand(name, value, at)
-        label = settings.label(name, settings.DEFAULTS | values)
+    for i, value in enumerate(values):
+        place = document.where(*path, i)
+        fixed = levels.expand(name, value, place)
+        label = levels.label(name, settings.DEFAULTS | fixed)
         if label in result:
-            raise GridError(f"{at}: level {value!r} of `{name}` is there already (both are {label}).")
-        result[label] = Level(label, values)
+            raise GridError(f"{place}: level {value!r} of `{name}` is there already (both are {label}).")
+        result[label] = Level(label, fixed)
     return Axis(name, tuple(result.values()))
 
 
@@ -118,12 +119,11 @@ def _draw(document: Document, name: str, spec: Any) -> Draw:
     if kind == "choice":
         return Draw(name, kind, levels=_axis(document, name, value, ("sample", "axes", name, kind)).levels)
     setting = settings.SETTINGS.get(name)
-    wanted = ("int",) if kind == "integer" else ("float",)
-    if setting is None or setting.kind not in wanted:
+    if setting is None or setting.kind != ("int" if kind == "integer" else "float"):
         raise GridError(f"{where}: `{name}` cannot be drawn {kind}; use `choice` with a list of levels.")
     if not isinstance(value, list) or len(value) != 2 or None in value:
         raise GridError(f"{where}: `{kind}` needs [low, high], got {value!r}.")
-    low, high = (settings.coerce(setting, v, where) for v in value)
+    low, high = (coerce(setting, v, where) for v in value)
     if not low < high or (kind == "log_uniform" and low <= 0):
         raise GridError(
             f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else ".")

@@ -18,18 +18,21 @@ from zoo_datasets.errors import GridError
 from zoo_datasets.networks.layers import PRESETS
 
 Axes = Sequence[Axis | Draw]
-BUDGETS = ("epochs", "steps", "examples")
+BUDGETS = settings.feeding(settings.Feeds.BUDGET)
+LINEAGE = settings.feeding(settings.Feeds.LINEAGE)
+INITS = settings.feeding(settings.Feeds.INIT)
 
 
 def check(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """Raises GridError where settings and axes do not go together."""
+    _overlaps(document, axes)
     _budget(document, fixed, axes)
     _lineage(document, fixed, axes)
     _inits(document, fixed, axes)
     _without_effect(document, fixed, axes)
 
 
-def overlaps(document: Document, axes: Axes) -> None:
+def _overlaps(document: Document, axes: Axes) -> None:
     """Raises GridError where two axes set the same thing: `subset` with `subset_frac`."""
     for a, b in itertools.combinations(axes, 2):
         if touched(a) & touched(b):
@@ -51,27 +54,44 @@ def _budget(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
 
 def _lineage(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """A grid that starts from a zoo's snapshots: what it needs, and what it cannot have."""
-    place, names = document.where("init"), {a.name for a in axes}
-    given = {n for n in settings.LINEAGE if fixed[n] is not None}
+    place, given = document.where("init"), {n for n in LINEAGE if fixed[n] is not None}
     for axis in axes:
-        if any(n in level.values and level.values[n] is not None for n in settings.LINEAGE for level in axis.levels):
-            if axis.name == "init":
-                raise GridError(
-                    f"{place_of(document, axis)}: a level of `init` cannot name a zoo; write `init: {{zoo: …}}` for the whole "
-                    "recipe, and vary `init_epoch`, `init_step` or `init_optimizer`."
-                )
-            given |= touched(axis) & set(settings.LINEAGE)
-    parent = fixed["init_zoo"]
-    if parent is None:
+        given |= _varied_lineage(document, axis)
+    if fixed["init_zoo"] is None:
         if given:
             raise GridError(f"{place}: `{min(given)}` is given, but no `zoo` to start from: `init: {{zoo: …}}`.")
         return
     if len(given & {"init_epoch", "init_step"}) != 1:
         raise GridError(f"{place}: a start from a zoo needs one of `epoch` and `step`: `init: {{zoo: …, epoch: 5}}`.")
-    drawn = {n for n in settings.SETTINGS if n.startswith("init_")} - set(settings.LINEAGE)
-    for name in sorted(drawn):
-        if fixed[name] != settings.DEFAULTS[name] or names & {name, "init"}:
-            raise GridError(f"{place}: `{name}` is of weights that are drawn; these are taken from {parent}. Keep one.")
+    _nothing_drawn(document, fixed, axes)
+    _nothing_assigned(document)
+
+
+def _varied_lineage(document: Document, axis: Axis | Draw) -> set[str]:
+    """The settings of a start that an axis varies. Raises GridError where its levels name zoos."""
+    if all(level.values.get(name) is None for name in LINEAGE for level in axis.levels):
+        return set()
+    if axis.name == "init":
+        raise GridError(
+            f"{place_of(document, axis)}: a level of `init` cannot name a zoo; write `init: {{zoo: …}}` for the whole "
+            "recipe, and vary `init_epoch`, `init_step` or `init_optimizer`."
+        )
+    return touched(axis) & set(LINEAGE)
+
+
+def _nothing_drawn(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Weights that are taken are not drawn."""
+    varied = set().union(*(touched(a) for a in axes))
+    for name in sorted(INITS):
+        if fixed[name] != settings.DEFAULTS[name] or name in varied:
+            raise GridError(
+                f"{document.where('init')}: `{name}` is of weights that are drawn; these are taken from "
+                f"{fixed['init_zoo']}. Keep one."
+            )
+
+
+def _nothing_assigned(document: Document) -> None:
+    """Splits and the number of initializations are the parents'."""
     if "splits" in document.values:
         raise GridError(
             f"{document.where('splits')}: models keep the split of the model they start from; leave it out."
@@ -86,7 +106,7 @@ def _lineage(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
 
 def _inits(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """Every combination of levels of an init must be one that can be drawn."""
-    varied = [a for a in axes if any(name.startswith("init_") for name in touched(a))]
+    varied = [a for a in axes if touched(a) & set(INITS)]
     for levels in itertools.product(*(extremes(a) for a in varied)):
         values = dict(fixed)
         for level in levels:
@@ -111,24 +131,26 @@ def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) ->
             place = document.where(*given[both[0]])
             raise GridError(f"{place}: `{both[0]}` is fixed here and varied by axis `{axis.name}`; keep one of them.")
     for name, path in given.items():
-        on, allowed = settings.APPLIES.get(name, ("", ()))
-        varied = [lv.values[on] for a in axes for lv in a.levels if on in lv.values]
-        values = varied or [fixed.get(on)]
-        if on and not set(values) & set(allowed):
-            raise GridError(
-                f"{document.where(*path)}: `{name}` is given, but nothing in this recipe uses it: it is for "
-                f"`{on}` {' or '.join(allowed)}."
-            )
-
-    fraction = [lv.values.get("trigger_frac") for a in axes for lv in a.levels]
+        unmet = _unmet(settings.SETTINGS[name], fixed, axes)
+        if unmet:
+            raise GridError(f"{document.where(*path)}: `{name}` is given, but {unmet}")
     names = {a.name for a in axes}
-    drawn = any(isinstance(a, Draw) and a.name == "trigger_frac" for a in axes)
-    for name in sorted(set(given) & set(settings.TRIGGER)):
-        if not (fixed["trigger_frac"] or any(fraction) or drawn):
-            raise GridError(f"{document.where(*given[name])}: `{name}` is given, but no `trigger_frac` above 0.")
     if "min_epochs" in given and not any(fixed[n] is not None or n in names for n in ("patience", "target_loss")):
         raise GridError(f"{document.where(*given['min_epochs'])}: `min_epochs` needs `patience` or `target_loss`.")
     _unused_layers(document, fixed, axes, given)
+
+
+def _unmet(setting: settings.Setting, fixed: Mapping[str, Any], axes: Axes) -> str | None:
+    """Why no run of the recipe would use a setting; None where one does."""
+    if setting.needs is None:
+        return None
+    on, allowed = setting.needs
+    values = [v[on] for a in axes for v in extremes(a) if on in v] or [fixed[on]]
+    if any(map(setting.needs.met_by, values)):
+        return None
+    if not allowed:
+        return f"no `{on}` above 0."
+    return f"nothing in this recipe uses it: it is for `{on}` {' or '.join(allowed)}."
 
 
 def _unused_layers(
@@ -150,11 +172,11 @@ def _unused_layers(
 
 def _given(document: Document) -> dict[str, tuple[str, ...]]:
     """Settings that the recipe fixes by name → their path in the document."""
-    found = {}
+    paths = {}
     for s in settings.SETTINGS.values():
         *path, key = keys = tuple(s.path.split("."))
         block = document.get(*path)
         # A level that is one word is its kind: `init: he_normal`.
         if (isinstance(block, dict) and key in block) or (key == "kind" and block is not None):
-            found[s.name] = keys
-    return found
+            paths[s.name] = keys
+    return paths

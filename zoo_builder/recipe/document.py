@@ -17,8 +17,8 @@ from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
 
 TOP_LEVEL = (
-    "zoo", "source", "architecture", "activation", "dropout", "init", "axes", "sample", "replicates", "paired",
-    "training", "augmentation", "subset", "snapshots", "splits", "seed", "cohort_size", "limit", "description", "license",
+    "zoo", *dict.fromkeys(path.split(".")[0] for path in settings.BY_PATH), "axes", "sample", "replicates", "paired",
+    "snapshots", "splits", "seed", "cohort_size", "limit", "description", "license",
 )  # fmt: skip
 MOST_SHOWN = 100  # characters of a value in a message
 
@@ -115,8 +115,8 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
         if key not in values:
             return "absent"
         value = values[key]  # as JSON: 1 and 1.0 are other recipes, another order of keys is not
-        said = text(value) if value is not None else "none"
-        return said if len(said) <= MOST_SHOWN else said[:MOST_SHOWN] + "…"
+        written = text(value) if value is not None else "none"
+        return written if len(written) <= MOST_SHOWN else written[:MOST_SHOWN] + "…"
 
     changed = [k for k in dict.fromkeys([*a, *b]) if k not in a or k not in b or text(a[k]) != text(b[k])]
     rows = [f"`{k.removeprefix('document.')}` is {shown(b, k)} there, {shown(a, k)} here" for k in changed[:5]]

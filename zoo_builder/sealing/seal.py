@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from zoo_builder.plan import Plan
 from zoo_builder.planning import runs
 from zoo_builder.planning.cohorts import Cohort
-from zoo_builder.recipe import recipe_yaml, settings
+from zoo_builder.recipe import levels, recipe_yaml
 from zoo_builder.recipe.axes import Axis
 from zoo_builder.sealing import faults, parts
 from zoo_builder.training import fingerprint
@@ -78,7 +78,7 @@ class _Zoo:
         self.parts = pa.concat_tables([parts.read_rows(paths, r) for r in records.values()])
         self.weights = [parts.read_weights(paths, r) for r in records.values()]
         self.slots = [parts.read_slots(paths, r) for r in records.values()]
-        self.keeps = planned.grid.snapshots.get("optimizer", False)
+        self.keeps = planned.grid.snapshots.keep_optimizer
         self.starts = np.cumsum([0, *(len(w) for w in self.weights)])
         first: dict[str, int] = {}
         for i, model in enumerate(self.parts["model_id"].to_pylist()):
@@ -214,7 +214,7 @@ class _Zoo:
             "layout": cohort.architecture.layout_id,
             "n_params": cohort.architecture.n_params,
             "n_train": result["n_train"],
-            "snapshot_schedule": canonical_json(run.snapshots),
+            "snapshot_schedule": canonical_json(run.snapshots.to_json()),
             "engine": engine["name"],
             "device": cohort.device,
             "engine_version": engine["version"],
@@ -299,7 +299,7 @@ class _Zoo:
         architectures = {c.architecture.id: c.architecture for c in self.planned.cohorts}
         layouts = {a.layout_id: a for a in architectures.values()}
         lists = {
-            settings.label("architecture", r.settings): r.settings["architecture"]
+            levels.label("architecture", r.settings): r.settings["architecture"]
             for r in self.runs
             if not isinstance(r.settings["architecture"], str)
         }

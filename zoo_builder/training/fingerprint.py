@@ -71,19 +71,19 @@ def population(models: pa.Table) -> dict[str, Any]:
 
 def differences(ours: list[Mapping[str, Any]], theirs: list[Mapping[str, Any]]) -> list[str]:
     """What two machines disagree about, in words; empty where they agree."""
-    found = []
+    problems = []
     for a, b in zip(ours, theirs, strict=False):
         for what in ("init", "examples", "order"):
             if a[f"{what}_sha256"] != b[f"{what}_sha256"]:
-                found.append(f"model {a['model_id']}: {what} differs; it must be the same bits on every machine")
+                problems.append(f"model {a['model_id']}: {what} differs; it must be the same bits on every machine")
         distance = float(np.abs(_weights(a) - _weights(b)).max())
         if not distance <= TOLERANCE:
-            found.append(
+            problems.append(
                 f"model {a['model_id']}: weights after {a['steps']} steps differ by {distance:.1e} > {TOLERANCE:g}"
             )
     if [f["model_id"] for f in ours] != [f["model_id"] for f in theirs]:
-        found.append("the plans differ: other models were fingerprinted")
-    return found
+        problems.append("the plans differ: other models were fingerprinted")
+    return problems
 
 
 def _weights(fingerprint: Mapping[str, Any]) -> np.ndarray:

@@ -1,13 +1,10 @@
-"""A run's settings → numbers per step: learning rates, bias corrections, the steps to keep.
+"""A run's settings → numbers per step: learning rates and bias corrections.
 
 Functions of the settings and the step alone, whatever windows the loop takes, in exact
 arithmetic: the same bits on every machine.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -50,19 +47,3 @@ class BiasCorrections:
                     self.powers[beta] = np.multiply.accumulate(np.full(self.most, beta))
                 result[i] = 1.0 - self.powers[beta][first : first + count]
         return result
-
-
-def snapshot_steps(schedule: Mapping[str, Any], steps_per_epoch: int, total: int) -> list[int]:
-    """The steps a schedule asks for, ascending, the last step always among them."""
-    kind, value = next((k, v) for k, v in schedule.items() if k != "optimizer")
-    if kind == "every_epoch":
-        wanted = list(range(0, total + 1, steps_per_epoch))
-    elif kind == "epochs":
-        wanted = [round(e * steps_per_epoch) for e in value]
-    elif kind == "steps":
-        wanted = list(value)
-    elif kind == "log_steps":
-        wanted = [0] + [round(total ** (i / (value - 2))) for i in range(value - 1)] if value > 2 else [0]
-    else:
-        wanted = [(i * total + (value - 1) // 2) // (value - 1) for i in range(value)]
-    return sorted({s for s in wanted if 0 <= s <= total} | {total})

@@ -24,7 +24,7 @@ from zoo_builder.planning.runs import Run
 from zoo_builder.training import evaluation
 from zoo_builder.training.inputs import Data, initial_weights
 from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
-from zoo_builder.training.schedules import BiasCorrections, learning_rates, snapshot_steps
+from zoo_builder.training.schedules import BiasCorrections, learning_rates
 from zoo_datasets import sources
 
 
@@ -51,10 +51,7 @@ class Trainer:
         self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
 
     def _due(self, run: Run, total: int, watched: bool) -> set[int]:
-        if watched and "evenly" in run.snapshots:
-            # Its end is not known: keep every epoch, and choose evenly among them afterwards.
-            return set(snapshot_steps({"every_epoch": True}, self.per_epoch, total))
-        return set(snapshot_steps(run.snapshots, self.per_epoch, total))
+        return set(run.snapshots.steps(self.per_epoch, total, open_end=watched))
 
     def run(self, sink: Callable[[Snapshot], None], checkpoints: Checkpoints | None = None) -> list[dict[str, Any]]:
         """Train to the end; each model's result: stop_reason, diverged_step.
@@ -196,8 +193,8 @@ class Trainer:
         self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray, state: Mapping[str, np.ndarray]
     ) -> Snapshot:
         seen = self._seen(self.first + step) - self._seen(self.first)
-        kept = self.runs[m].snapshots.get("optimizer")
-        slots = np.stack([state["slot1"][m], state["slot2"][m]]) if kept else None
+        keeps = self.runs[m].snapshots.keep_optimizer
+        slots = np.stack([state["slot1"][m], state["slot2"][m]]) if keeps else None
         return Snapshot(m, step, seen / self.n, seen, metrics, weights, slots)
 
     def _seen(self, step: int) -> int:
@@ -227,8 +224,4 @@ class Trainer:
     def _published(self, progress: Progress, m: int) -> list[Snapshot]:
         """The model's snapshots by step; an `evenly` schedule of a watched run is thinned here."""
         mine = sorted((s for s in progress.snapshots if s.model == m), key=lambda s: s.step)
-        count = self.runs[m].snapshots.get("evenly")
-        if count is None or not self.watched[m] or len(mine) <= count:
-            return mine
-        last = len(mine) - 1
-        return [mine[i] for i in sorted({(j * last + (count - 1) // 2) // (count - 1) for j in range(count)})]
+        return [mine[i] for i in self.runs[m].snapshots.thinned(len(mine))] if self.watched[m] else mine

@@ -46,6 +46,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def level_label(value: Any) -> str:
+    """How a level of an axis is written: text as it is, any other value as canonical JSON."""
+    return value if isinstance(value, str) else canonical_json(value)
+
+
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON, 64 hex digits; blind to the order of keys."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -333,9 +333,7 @@ def _describe(zoo: Selection) -> str:
     for axis, known in zoo.axes.items():
         levels = known
         if not whole:
-            found = [
-                v if isinstance(v, str) else streams.canonical_json(v) for v in zoo._column(axis).unique().to_pylist()
-            ]
+            found = map(streams.level_label, zoo._column(axis).unique().to_pylist())
             levels = sorted(found, key=lambda v: known.index(v) if v in known else len(known))
         shown = ", ".join(levels[:MOST_LEVELS]) + (f", … ({len(levels)} in all)" if len(levels) > MOST_LEVELS else "")
         lines.append(f"  {axis:<12} {shown or 'drawn at random'}")

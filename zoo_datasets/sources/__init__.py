@@ -7,10 +7,12 @@ axes of one model are `Subset` → `training_examples`.
 from zoo_datasets.sources.examples import (
     Examples,
     Subset,
+    altered,
     check_subset,
     epoch_order,
     relabeled,
     stamp,
+    steps_per_epoch,
     training_examples,
     turned,
 )
@@ -18,6 +20,6 @@ from zoo_datasets.sources.source import load
 from zoo_datasets.sources.spec import EMBEDDED, SCALES, Part, Source, SourceSpec, check_spec, training_images
 
 __all__ = [
-    "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "check_spec", "check_subset",
-    "epoch_order", "load", "relabeled", "stamp", "training_examples", "training_images", "turned",
+    "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "altered", "check_spec", "check_subset",
+    "epoch_order", "load", "relabeled", "stamp", "steps_per_epoch", "training_examples", "training_images", "turned",
 ]  # fmt: skip

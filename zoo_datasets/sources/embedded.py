@@ -6,10 +6,10 @@ import numpy as np
 
 from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
 from zoo_datasets.sources import image_sets
-from zoo_datasets.sources.spec import SourceSpec, Split
+from zoo_datasets.sources.spec import PublishedSplit, SourceSpec
 
 
-def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, Split], float]:
+def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSplit], float]:
     for name in ("config", "image_column", "label_column"):
         if getattr(spec, name) is not None:
             raise GridError(f"Source {spec.id!r} comes with scikit-learn and takes no {name}.")
@@ -28,13 +28,13 @@ def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, Split], float
     labels = bunch.target.astype(np.int64)
     if spec.id == "iris":
         values = bunch.data[:, _columns(spec, bunch.feature_names)].astype(np.float32)
-        return class_names, {"train": Split(labels, lambda rows: values[rows])}, 1.0
+        return class_names, {"train": PublishedSplit(labels, lambda rows: values[rows])}, 1.0
     gray = bunch.images.astype(np.uint8)  # whole numbers, 0 to 16
 
     def read(rows: np.ndarray) -> np.ndarray:
         return np.stack([image_sets.pixels(image_sets.gray(g), spec.channels, spec.resize) for g in gray[rows]])
 
-    return class_names, {"train": Split(labels, read)}, 16.0
+    return class_names, {"train": PublishedSplit(labels, read)}, 16.0
 
 
 def _columns(spec: SourceSpec, names: list[str]) -> list[int]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from zoo_datasets.core import exact, streams
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.sources.fields import column
 
 SUBSET_TURN, NOISE_TURN, WRONG_LABEL_TURN, TRIGGER_TURN = range(4)
 
@@ -39,16 +40,21 @@ class Subset:
     its place in `classes`. `trigger_target` is always a label of the source.
     """
 
-    frac: float = 1.0  # of each class
-    classes: tuple[int, ...] | None = None
-    label_noise_frac: float = 0.0  # of the model's own set
-    relabel: bool = False
-    trigger_frac: float = 0.0  # of the model's own set
-    trigger_target: int | None = None
-    trigger_size: int = 3  # pixels, a square
-    trigger_value: float = 1.0  # fraction of the source's peak
-    trigger_position: str = "bottom_right"
-    rotate_degrees: float = 0.0  # counterclockwise, all training images; before the trigger is stamped
+    frac: float = column("subset_frac", 1.0)  # of each class
+    classes: tuple[int, ...] | None = column("subset_classes", None)
+    label_noise_frac: float = column("label_noise_frac", 0.0)  # of the model's own set
+    relabel: bool = column("subset_relabel", False)
+    trigger_frac: float = column("trigger_frac", 0.0)  # of the model's own set
+    trigger_target: int | None = column("trigger_target", None)
+    trigger_size: int = column("trigger_size", 3)  # pixels, a square
+    trigger_value: float = column("trigger_value", 1.0)  # fraction of the source's peak
+    trigger_position: str = column("trigger_position", "bottom_right")
+    rotate_degrees: float = column("rotate_degrees", 0.0, later=True)  # counterclockwise, before the trigger is stamped
+
+    @property
+    def head(self) -> tuple[int, ...] | None:
+        """The classes that the head numbers 0, 1, …; None where it has those of the source."""
+        return self.classes if self.relabel else None
 
     def in_play(self, n_classes: int) -> tuple[int, ...]:
         """The source's labels that the model trains on, ascending."""
@@ -93,10 +99,10 @@ def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: s
 
 def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
     """The source's labels as the model's head numbers them, int64; −1 for a class it has none for."""
-    if not subset.relabel or subset.classes is None:
+    if subset.head is None:
         return labels.astype(np.int64)
-    places = np.full(max(int(labels.max(initial=0)), *subset.classes) + 1, -1, np.int64)
-    places[list(subset.classes)] = np.arange(len(subset.classes))
+    places = np.full(max(int(labels.max(initial=0)), *subset.head) + 1, -1, np.int64)
+    places[list(subset.head)] = np.arange(len(subset.head))
     return places[labels]
 
 
@@ -112,6 +118,11 @@ def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
     row_end, column_end = POSITIONS[subset.trigger_position]
     stamped[:, :, ends[row_end], ends[column_end]] = round(value) if images.dtype.kind in "iu" else value
     return stamped
+
+
+def altered(images: np.ndarray, subset: Subset) -> np.ndarray:
+    """Raw `images` (n, …) as models of this subset train on them, before the trigger is stamped."""
+    return turned(images, subset.rotate_degrees)
 
 
 def turned(images: np.ndarray, degrees: float) -> np.ndarray:
@@ -151,6 +162,11 @@ def turned(images: np.ndarray, degrees: float) -> np.ndarray:
 def _cosine(degrees: float) -> float:
     turn = abs(degrees) % 360.0 / 180.0  # in half turns, [0, 2)
     return exact.cosine_half(min(turn, 2.0 - turn))
+
+
+def steps_per_epoch(n_train: int, batch_size: int) -> int:
+    """Updates in one pass over a model's training examples; the last batch may be short."""
+    return -(-n_train // batch_size)
 
 
 def epoch_order(key: str, epoch: int, n_train: int, rows: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
 from zoo_datasets.sources import image_sets
 from zoo_datasets.sources.embedded import embedded
-from zoo_datasets.sources.spec import EMBEDDED, Part, Source, SourceSpec, Split, check_spec
+from zoo_datasets.sources.spec import EMBEDDED, Part, PublishedSplit, Source, SourceSpec, check_spec
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
@@ -68,7 +68,9 @@ def _read(
 
 
 @contextmanager
-def _splits(spec: SourceSpec, folder: Path | None) -> Iterator[tuple[tuple[str, ...], dict[str, Split], float]]:
+def _splits(
+    spec: SourceSpec, folder: Path | None
+) -> Iterator[tuple[tuple[str, ...], dict[str, PublishedSplit], float]]:
     """Class names, the splits by name, and the peak of raw values."""
     if spec.id in EMBEDDED:
         yield embedded(spec)
@@ -80,7 +82,7 @@ def _splits(spec: SourceSpec, folder: Path | None) -> Iterator[tuple[tuple[str, 
         splits = {}
         for name, table in tables.items():
             read = functools.partial(image_sets.read, spec.id, name, table, image, spec.channels, spec.resize)
-            splits[name] = Split(image_sets.labels(table, label, names), read)
+            splits[name] = PublishedSplit(image_sets.labels(table, label, names), read)
         # Some test sets are published without labels; they can test nothing here.
         yield tuple(map(str, names)), {n: s for n, s in splits.items() if (s.labels >= 0).any()}, 255.0
 
@@ -138,7 +140,7 @@ def _roles(source: str, splits: list[str]) -> tuple[str, str, str]:
     return train, train, held_out
 
 
-def _part(spec: SourceSpec, name: str, split: Split, rows: np.ndarray, class_names: tuple[str, ...]) -> Part:
+def _part(spec: SourceSpec, name: str, split: PublishedSplit, rows: np.ndarray, class_names: tuple[str, ...]) -> Part:
     labels = split.labels[rows]
     strange = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(strange):

@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.sources.examples import (
-    Examples,
-    Subset,
-    stamp,
-    turned,
-)
+from zoo_datasets.sources.examples import Examples, Subset, altered, stamp
+from zoo_datasets.sources.fields import column, given
 
 EMBEDDED = ("digits", "iris")
 SCALES = ("none", "unit", "standardize")
@@ -29,25 +25,25 @@ class SourceSpec:
     split, or all of its own; train: all the rest.
     """
 
-    id: str = "digits"
-    config: str | None = None
-    train: int | None = None  # images, and so below
-    validation: int | None = None  # 0 for none
-    test: int | None = None
-    scale: str = "standardize"  # "none": pixels as they are; "unit": 0 to 1
-    mean: tuple[float, ...] | None = None  # per channel, of unit-scaled pixels; with std
-    std: tuple[float, ...] | None = None
-    resize: int | None = None  # pixels, a square, bilinear
-    channels: int | None = None  # 1 or 3
-    image_column: str | None = None  # found from the features
-    label_column: str | None = None
-    features: tuple[str, ...] | None = None  # columns of a table, by name or place
-    split_seed: int | None = None  # `random_state` of scikit-learn's train_test_split
+    id: str = column("source", "digits")
+    config: str | None = column("source_config", None)
+    train: int | None = column("source_train", None)  # images, and so below
+    validation: int | None = column("source_validation", None)  # 0 for none
+    test: int | None = column("source_test", None)
+    scale: str = column("scale", "standardize")  # "none": pixels as they are; "unit": 0 to 1
+    mean: tuple[float, ...] | None = column("source_mean", None)  # per channel, of unit-scaled pixels; with std
+    std: tuple[float, ...] | None = column("source_std", None)
+    resize: int | None = column("resize", None)  # pixels, a square, bilinear
+    channels: int | None = column("channels", None)  # 1 or 3
+    image_column: str | None = column("image_column", None)  # found from the features
+    label_column: str | None = column("label_column", None)
+    features: tuple[str, ...] | None = column("source_features", None, later=True)  # of a table, by name or place
+    split_seed: int | None = column("source_split_seed", None, later=True)  # of scikit-learn's train_test_split
 
     @property
     def given(self) -> dict[str, Any]:
         """What a manifest keeps: all fields, those that came after the first zoos where they say something."""
-        return {k: v for k, v in vars(self).items() if k not in ("features", "split_seed") or v is not None}
+        return given(self)
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class Source:
 
 def training_images(source: Source, subset: Subset, examples: Examples) -> np.ndarray:
     """Raw images (n, …) as a model saw them before augmentation: turned, and stamped where they are poisoned."""
-    images = turned(source.train.images[examples.rows], subset.rotate_degrees)
+    images = altered(source.train.images[examples.rows], subset)
     if examples.poisoned.any():
         mask = examples.poisoned.reshape(-1, *[1] * (images.ndim - 1))
         images = np.where(mask, stamp(images, subset, source.peak), images)
@@ -105,7 +101,7 @@ def training_images(source: Source, subset: Subset, examples: Examples) -> np.nd
 
 
 @dataclass(frozen=True)
-class Split:
+class PublishedSplit:
     """One split of a dataset as its author published it; pictures are decoded when asked for."""
 
     labels: np.ndarray  # (N,) int64; negative: not labeled

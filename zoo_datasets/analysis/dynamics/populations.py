@@ -82,7 +82,7 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
     axes = list(zoo.axes)
     blocks: dict[tuple[tuple[str, ...], int], list[dict]] = {}
     for row in rows:
-        level = tuple(v if isinstance(v, str) else streams.canonical_json(v) for v in (row[a] for a in axes))
+        level = tuple(streams.level_label(row[a]) for a in axes)
         blocks.setdefault((level, row["replicate_init"] // size), []).append(row)
     named = _architectures(zoo, rows) if "architecture" in axes else {}
     place = {a: {label: i for i, label in enumerate(known)} for a, known in zoo.axes.items()}

@@ -1,0 +1,109 @@
+"""Block `snapshots` of a recipe → when snapshots of a model are taken.
+
+In:  what YAML has: `every_epoch`, or one of `epochs`, `steps`, `log_steps`, `evenly` with numbers.
+Out: a `SnapshotSchedule`, which gives the steps for a length of training; the last step is always
+among them. Its JSON is part of every run's id and a column of `models`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from zoo_datasets.errors import GridError, unknown
+
+LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
+SCHEDULE_KINDS = (*LISTS, *COUNTS, "every_epoch")
+
+
+@dataclasses.dataclass(frozen=True)
+class SnapshotSchedule:
+    """The steps at which a model is published, and whether its optimizer's state goes with it."""
+
+    kind: str  # of SCHEDULE_KINDS
+    at: tuple[float, ...] = ()  # epochs, or whole steps, ascending
+    count: int = 0  # how many, of `log_steps` and `evenly`
+    keep_optimizer: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As a recipe has it: what ids are made of."""
+        value = list(self.at) if self.kind in LISTS else self.count if self.kind in COUNTS else True
+        return {self.kind: value} | ({"optimizer": True} if self.keep_optimizer else {})
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SnapshotSchedule:
+        """The schedule that `to_json` wrote."""
+        ((kind, numbers),) = ((k, v) for k, v in value.items() if k != "optimizer")
+        keep = bool(value.get("optimizer", False))
+        if kind in LISTS:
+            return cls(kind, at=tuple(numbers), keep_optimizer=keep)
+        return cls(kind, count=numbers if kind in COUNTS else 0, keep_optimizer=keep)
+
+    def steps(self, steps_per_epoch: int, total: int, *, open_end: bool = False) -> list[int]:
+        """The steps asked for in so many updates, ascending, the last one always among them.
+
+        With `open_end` a stop rule may end it before: `evenly` keeps every epoch then, and `thinned`
+        chooses among those that came.
+        """
+        if self.kind == "every_epoch" or (self.kind == "evenly" and open_end):
+            steps = list(range(0, total + 1, steps_per_epoch))
+        elif self.kind in LISTS:
+            steps = [self._step(n, steps_per_epoch) for n in self.at]
+        elif self.kind == "log_steps":
+            exponents = [i / (self.count - 2) for i in range(self.count - 1)] if self.count > 2 else []
+            steps = [0, *(round(total**e) for e in exponents)]
+        else:
+            steps = evenly(self.count, total)
+        return sorted({s for s in steps if 0 <= s <= total} | {total})
+
+    def thinned(self, count: int) -> list[int]:
+        """Which of `count` snapshots of a model with an open end are published."""
+        if self.kind != "evenly" or count <= self.count:
+            return list(range(count))
+        return sorted(set(evenly(self.count, count - 1)))
+
+    def beyond(self, steps_per_epoch: int, total: int) -> list[float]:
+        """The epochs or steps asked for that lie after the end of training."""
+        return [n for n in self.at if self._step(n, steps_per_epoch) > total]
+
+    def _step(self, number: float, steps_per_epoch: int) -> int:
+        return round(number * steps_per_epoch) if self.kind == "epochs" else int(number)
+
+
+def evenly(count: int, last: int) -> list[int]:
+    """`count` whole numbers from 0 to `last`, at distances as equal as they can be."""
+    return [(i * last + (count - 1) // 2) // (count - 1) for i in range(count)]
+
+
+def parse(value: Any, where: str) -> SnapshotSchedule:
+    """The schedule that a recipe's value means. Raises GridError."""
+    if isinstance(value, str):
+        value = {value: True}
+    keep = False
+    if isinstance(value, dict) and "optimizer" in value:
+        keep, value = value["optimizer"], {k: v for k, v in value.items() if k != "optimizer"}
+        if not isinstance(keep, bool):
+            raise GridError(f"{where}: `optimizer` is {keep!r}; `true` keeps the optimizer's state at each snapshot.")
+    if not isinstance(value, dict) or len(value) != 1:
+        raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULE_KINDS)} is needed.")
+    ((kind, numbers),) = value.items()
+    if kind not in SCHEDULE_KINDS:
+        raise GridError(unknown("snapshot schedule", kind, SCHEDULE_KINDS, where))
+    if kind == "every_epoch" and numbers is not True:
+        raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
+    if kind in LISTS:
+        return SnapshotSchedule(kind, at=_numbers(kind, numbers, where), keep_optimizer=keep)
+    if kind in COUNTS and (isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2):
+        raise GridError(f"{where}: `{kind}` is {numbers!r}; a number of snapshots ≥ 2 is needed.")
+    return SnapshotSchedule(kind, count=numbers if kind in COUNTS else 0, keep_optimizer=keep)
+
+
+def _numbers(kind: str, numbers: Any, where: str) -> tuple[float, ...]:
+    def fits(n: Any) -> bool:
+        number = isinstance(n, (int, float)) and not isinstance(n, bool) and n >= 0
+        return number and (kind == "epochs" or n == int(n))
+
+    if not isinstance(numbers, list) or not numbers or not all(map(fits, numbers)):
+        raise GridError(f"{where}: `{kind}` is {numbers!r}; a list of numbers ≥ 0 is needed, like [0, 1, 2, 5].")
+    return tuple(sorted({float(n) if kind == "epochs" else int(n) for n in numbers}))
