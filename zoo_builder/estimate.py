@@ -93,7 +93,7 @@ def _time(cohort: Cohort, planned: Plan) -> tuple[float, float]:
     started = time.perf_counter()
     trainer.weights_after(steps)
     per_step = (time.perf_counter() - started) / steps / width
-    images = data.test[0][:2000]
+    images = data.test.inputs[:2000]
     started = time.perf_counter()
     logits = backend.logits(images)
     per_image = (time.perf_counter() - started) / len(images) / width

@@ -235,4 +235,4 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
         keep = np.isin(source.test.labels, row["subset_classes"])
     labels = sources.relabeled(source.test.labels, subset_of(row))[keep]
     logits = logits_of(population.architecture, source.scaled(source.test.images[keep]))(population.end)
-    return Predictions(labels, torch.softmax(logits.double(), 2).numpy())
+    return Predictions(labels, torch.softmax(torch.from_numpy(logits).double(), 2).numpy())
