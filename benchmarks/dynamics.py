@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from zoo_datasets import cli
 from zoo_datasets.analysis.dynamics import guidance, readings, run
 from zoo_datasets.analysis.dynamics.cubes import Cubes
-from zoo_datasets.analysis.report import versions
+from zoo_datasets.analysis.results import versions
 from zoo_datasets.zoo import open_zoo
 
 HERE = Path(__file__).parent

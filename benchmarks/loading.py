@@ -34,12 +34,12 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
 
-from zoo_datasets import evaluate, open_zoo, weights
+from zoo_datasets import open_zoo, weights
 from zoo_datasets.core import files
 from zoo_datasets.format import shards
 from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.loaders import WeightsStream
-from zoo_datasets.networks import modules
+from zoo_datasets.networks import modules, scoring
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.forward import Forward
 from zoo_datasets.networks.layers import build_architecture
@@ -280,15 +280,15 @@ def evaluating(activation: str, rounds: int, n_models: int, n_images: int, devic
     rng = np.random.default_rng(2)
     vectors = (rng.standard_normal((n_models, architecture.n_params)) / 10).astype(np.float32)
     images = torch.from_numpy(rng.standard_normal((n_images, 1, 28, 28)).astype(np.float32)).to(device)
-    labels = torch.from_numpy(rng.integers(0, 10, n_images))
+    labels = rng.integers(0, 10, n_images)
     logits, forward = logits_of(architecture, images.cpu().numpy(), device), Forward(architecture, device)
     few = max(1, n_models // 8)  # a loop takes as long for each
 
     def ours() -> list[Any]:
-        return [evaluate.score(one, labels, "cross_entropy") for one in logits(vectors)]
+        return [scoring.score(one, labels, "cross_entropy") for one in logits(vectors)]
 
     def batched() -> list[Any]:
-        return [evaluate.score(one, labels, "cross_entropy") for one in forward.logits(vectors, images)]
+        return [scoring.score(one, labels, "cross_entropy") for one in forward.logits(vectors, images).numpy()]
 
     @torch.inference_mode()
     def loop(size: int) -> list[Any]:
@@ -296,7 +296,7 @@ def evaluating(activation: str, rounds: int, n_models: int, n_images: int, devic
         for vector in vectors[:few]:
             network = modules.Network(architecture).load_vector(vector).eval().to(device)
             logits = torch.cat([network(part).cpu() for part in images.split(size)])
-            scores.append(evaluate.score(logits, labels, "cross_entropy"))
+            scores.append(scoring.score(logits.numpy(), labels, "cross_entropy"))
         return scores
 
     same = max(abs(a["loss"] - b["loss"]) for a, b in zip(ours(), loop(1000), strict=False))

@@ -305,7 +305,7 @@ def test_a_split_is_refused_for_another_zoo_or_other_contents() -> None:
 # ── leaks ──
 
 
-def found(report: audit.Report) -> dict[str, tuple[int, int]]:
+def found(report: audit.Audit) -> dict[str, tuple[int, int]]:
     """Kind → leaks, and those across zoos."""
     return {f.kind: (f.count, f.across_zoos) for f in report.leaks}
 

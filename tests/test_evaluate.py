@@ -12,7 +12,7 @@ import torch
 from zoo_builder import build, grid, plan
 from zoo_datasets import evaluate, sources
 from zoo_datasets.errors import ZooError, ZooNotFoundError
-from zoo_datasets.networks import kernels, modules, scoring
+from zoo_datasets.networks import kernels, modules
 from zoo_datasets.networks.architecture import ACTIVATIONS, Architecture
 from zoo_datasets.networks.forward import Forward
 from zoo_datasets.networks.layers import build_architecture
@@ -75,20 +75,6 @@ def test_tanh_is_within_three_tenths_of_a_millionth() -> None:
     found, wanted = ELEMENTWISE["tanh"](x), torch.tanh(x.double())
     assert float((found.double() - wanted)[:-1].abs().max()) < 3e-7
     assert found[-1].isnan()
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_scores_are_those_of_the_format(loss: str) -> None:
-    rng = np.random.default_rng(1)
-    logits = rng.standard_normal((50, 4)).astype(np.float32)
-    logits[3, 2], logits[4, 1] = np.inf, np.nan
-    labels = rng.integers(0, 4, 50)
-    for keep in (slice(None), slice(5, None), slice(0, 0)):
-        found = evaluate.score(torch.from_numpy(logits[keep]), torch.from_numpy(labels[keep]), loss)
-        wanted = scoring.score(logits[keep], labels[keep], loss)
-        assert found.pop("loss") == (pytest.approx(wanted["loss"], rel=1e-6) if wanted["loss"] is not None else None)
-        del wanted["loss"]
-        assert found == wanted
 
 
 # Every way to spoil training images, and two heads that shrank.

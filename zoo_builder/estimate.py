@@ -103,7 +103,7 @@ def _time(cohort: Cohort, plan: Plan) -> tuple[float, float]:
     started = time.perf_counter()
     trainer.weights_after(steps)
     per_step = (time.perf_counter() - started) / steps / width
-    inputs = data.test[0][:2000]
+    inputs = data.test.inputs[:2000]
     started = time.perf_counter()
     logits = backend.logits(inputs)
     per_input = (time.perf_counter() - started) / len(inputs) / width

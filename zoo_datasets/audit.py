@@ -1,7 +1,7 @@
 """Split and zoos → a report of what leaks across its sides, and how far metadata alone gets.
 
 In:  a split of `split_files.py` (or the stored ones), and the zoos it is for.
-Out: `Report`: for each kind of leak how many were found, within and across zoos; and the R²
+Out: an `Audit`: for each kind of leak how many were found, within and across zoos; and the R²
      of a small model that never sees a weight.
 
 What is not found is said too: permuted copies, and near-duplicates beyond a sample's size.
@@ -47,7 +47,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Audit:
     """What an audit found. `leaks` empty: nothing of what was looked for is on two sides."""
 
     split: str
@@ -83,7 +83,7 @@ class Report:
 def audit(
     split: Split | None, *zoos: ZooLike, target: str = "test_accuracy", near_frac: float = NEAR_FRAC, most_models: int = 20_000,
     seed: int = 0,
-) -> Report:  # fmt: skip
+) -> Audit:  # fmt: skip
     """What lies on more than one side of a split, within and across zoos.
 
     With `split=None` each zoo's stored splits are the sides: two zoos that are used together
@@ -116,7 +116,7 @@ def audit(
     ]
     metadata, note = _metadata_alone(zoos, side, target, seed)
     codes = np.concatenate(side)
-    return Report(
+    return Audit(
         "stored" if split is None else f"{split.name} v{split.version}", tuple(zoo_name(z) for z in zoos),
         {s: int((codes == k).sum()) for k, s in enumerate(SPLITS) if (codes == k).any()}, int((codes < 0).sum()),
         tuple(findings), metadata, note,
@@ -249,9 +249,8 @@ def _near_pairs(
     n = len(rows)
     if n < 2:
         return []
-    words = streams.words(streams.stream_key(["pairs of models", seed]), 2 * PAIRS_DRAWN) >> np.uint64(32)
-    a = (words[:PAIRS_DRAWN] * np.uint64(n) >> np.uint64(32)).astype(np.int64)
-    b = (a + 1 + (words[PAIRS_DRAWN:] * np.uint64(n - 1) >> np.uint64(32)).astype(np.int64)) % n
+    draws = streams.integers(streams.stream_key(["pairs of models", seed]), np.repeat([n, n - 1], PAIRS_DRAWN))
+    a, b = draws[:PAIRS_DRAWN], (draws[:PAIRS_DRAWN] + 1 + draws[PAIRS_DRAWN:]) % n
     width = len(_read(zoos, rows[:1])[0])
     block = max(1, BLOCK_BYTES // (4 * width))
     drawn = [
@@ -310,7 +309,7 @@ def _read(zoos: list[ZooLike], rows: list[tuple[int, int, int, str]]) -> np.ndar
 # ── metadata alone ────────────────────────────────────────────────────────────────────
 
 # Columns for the levels of one factor; a label with more is an identifier rather than a factor.
-MOST_LEVELS = 50
+MOST_LEVELS_OF_A_FACTOR = 50
 
 
 def _metadata_alone(
@@ -369,5 +368,7 @@ def _design(zoos: Collection[ZooLike], names: Collection[str], train: np.ndarray
         if all(v is None or isinstance(v, (int, float)) for v in values):
             blocks.append(np.array([[np.nan if v is None else float(v)] for v in values]))
         else:
-            blocks.append(np.stack([labels == level for level in levels[:MOST_LEVELS]], axis=1).astype(np.float64))
+            blocks.append(
+                np.stack([labels == level for level in levels[:MOST_LEVELS_OF_A_FACTOR]], axis=1).astype(np.float64)
+            )
     return (np.concatenate(blocks, axis=1) if blocks else np.zeros((len(train), 0))), used

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
-import torch.nn.functional as F
 
 from zoo_datasets import sources
 from zoo_datasets.errors import ZooError, unknown
@@ -28,6 +26,7 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.logits import logits_of
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import Source, SourceSpec, Subset
+from zoo_datasets.sources.measured import Measured, measured, target_of
 from zoo_datasets.sources.rows import spec_of, subset_of
 
 PARTS = ("train", "validation", "test")
@@ -54,20 +53,20 @@ class Evaluation:
         """The largest absolute difference from the stored metric; None where there is none to compare. Raises ZooError."""
         name = f"difference_{metric}"
         if name not in self.table.column_names:
-            known = [n.removeprefix("difference_") for n in self.table.column_names if n.startswith("difference_")]
-            raise ZooError(unknown("metric", metric, known, f"the evaluation on {self.part} images"))
-        found = self.table[name].drop_null().to_numpy()
-        return float(np.abs(found).max()) if len(found) else None
+            metrics = [n.removeprefix("difference_") for n in self.table.column_names if n.startswith("difference_")]
+            raise ZooError(unknown("metric", metric, metrics, f"the evaluation on {self.part} images"))
+        differences = self.table[name].drop_null().to_numpy()
+        return float(np.abs(differences).max()) if len(differences) else None
 
     def __repr__(self) -> str:
         worst = {m: self.largest(m) for m in ("accuracy", "loss")}
-        said = ", ".join(f"{m} {v:.2g}" for m, v in worst.items() if v is not None)
-        known = self.table["accuracy"].drop_null().to_numpy()
-        mean = known.mean() if len(known) else float("nan")
+        largest = ", ".join(f"{m} {v:.2g}" for m, v in worst.items() if v is not None)
+        accuracy = self.table["accuracy"].drop_null().to_numpy()
+        mean = accuracy.mean() if len(accuracy) else float("nan")
         return (
             f"Evaluation of {len(self.table):,} snapshots on {self.n_images:,} {self.part} images: mean accuracy "
             f"{mean:.4f}; "
-            + (f"largest difference from the stored {said}" if said else "nothing stored to compare with")
+            + (f"largest difference from the stored {largest}" if largest else "nothing stored to compare with")
         )
 
 
@@ -90,57 +89,31 @@ def evaluate(
         raise ZooError(unknown("steps", steps, ("last", "all"), "evaluate"))
     chosen = zoo if steps == "all" else zoo.final()
     if ids is not None:
-        places = {m: [] for m in ids} if not isinstance(ids, str) else {ids: []}
+        places: dict[str, list[int]] = {m: [] for m in ([ids] if isinstance(ids, str) else ids)}
         for position, model in enumerate(chosen.column("model_id").to_pylist()):
             if model in places:
                 places[model].append(position)
-        for model, found in places.items():
-            if not found:
+        for model, positions in places.items():
+            if not positions:
                 zoo.position(model)  # says what is wrong
-        chosen = chosen.take(np.array([p for found in places.values() for p in found], np.int64))
+        chosen = chosen.take(np.array([p for positions in places.values() for p in positions], np.int64))
     own = source is None
-    foreign = None if own else _foreign(source, data)
+    foreign = None if source is None else _foreign(source, data)
     rows: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
-    scaled: dict[Any, np.ndarray] = {}
-    n_images = 0
-    for positions, row in _groups(chosen, part, own):
-        given = foreign or zoo.source(row["model_id"], data)
+    cache, n_images = _Cache(), 0
+    for models, row in _groups(chosen, part, own):
+        learned = foreign or zoo.source(row["model_id"], data)
         architecture = zoo.architecture(row["model_id"])
-        _check_fits(given, architecture, row["model_id"])
-        for shown in _shown(given, part, architecture, positions, own, scaled):
-            n_images = max(n_images, 0 if shown.target is not None else len(shown.images))
-            logits = logits_of(architecture, shown.images, device)
-            at_once = max(1, LOGITS_AT_ONCE // max(1, len(shown.images) * architecture.n_outputs))
-            for start in range(0, len(shown.positions), at_once):
-                mine = shown.positions[start : start + at_once]
-                for position, one in zip(mine, logits(chosen.weights[mine]), strict=True):
-                    rows[position] |= _measured(one, shown, position, row["loss"])
+        _check_fits(learned, architecture, row["model_id"])
+        for exam in _exams(learned, part, architecture, models, row["loss"], own, cache):
+            n_images = max(n_images, len(exam.inputs) if exam.counts else 0)
+            logits = logits_of(architecture, exam.inputs, device)
+            at_once = max(1, LOGITS_AT_ONCE // max(1, len(exam.inputs) * architecture.n_outputs))
+            for start in range(0, len(exam.positions), at_once):
+                some = exam.positions[start : start + at_once]
+                for position, of_one in zip(some.tolist(), logits(chosen.weights[some]), strict=True):
+                    rows[position] |= exam.metrics(position, of_one)
     return Evaluation(_table(chosen, rows, part, own), part, n_images)
-
-
-@torch.inference_mode()
-def score(logits: torch.Tensor, labels: torch.Tensor, loss: str) -> dict[str, Any]:
-    """Loss, accuracy and counts per class of one model: logits (n, C), labels (n,).
-
-    As `scoring.score`, whose fixed order of sums costs more than the network does.
-    """
-    n, n_classes = logits.shape
-    count = torch.bincount(labels, minlength=n_classes)
-    if not n:
-        return {"loss": None, "accuracy": None, "correct_per_class": count.tolist(), "count_per_class": count.tolist()}
-    right = (logits.argmax(1) == labels) & torch.isfinite(logits).all(1)
-    correct = torch.bincount(labels[right], minlength=n_classes)
-    if loss == "mse":
-        each = (logits - F.one_hot(labels, n_classes)).double().square().mean(1)
-    else:
-        each = F.cross_entropy(logits, labels, reduction="none").double()
-    mean = float(each.mean())
-    return {
-        "loss": mean if np.isfinite(mean) else None,
-        "accuracy": int(correct.sum()) / n,
-        "correct_per_class": correct.tolist(),
-        "count_per_class": count.tolist(),
-    }
 
 
 class _Model(NamedTuple):
@@ -151,14 +124,13 @@ class _Model(NamedTuple):
     key: str
 
 
-class _Shown(NamedTuple):
-    """Images (n, …) float32 that snapshots at `positions` are shown, and what they are compared with."""
+class _Exam(NamedTuple):
+    """Inputs (n, …) float32 that snapshots at `positions` are shown, and the metrics of one from its logits (n, C)."""
 
-    images: np.ndarray
+    inputs: np.ndarray
     positions: np.ndarray
-    # Of a position: labels (n,) int64 as the head numbers them; of training images as learned, and the true ones.
-    labels: Callable[[int], tuple[np.ndarray, ...]]
-    target: int | None = None  # the images carry the trigger, which means this class
+    metrics: Callable[[int, np.ndarray], dict[str, Any]]
+    counts: bool = True  # among the inputs that an `Evaluation` says it was on
 
 
 def _groups(zoo: Selection, part: str, own: bool) -> list[tuple[list[_Model], dict[str, Any]]]:
@@ -185,67 +157,68 @@ def _images_key(model: _Model, part: str, own: bool) -> Any:
     return subset.classes if subset.relabel else None
 
 
-def _shown(
-    source: Source, part: str, architecture: Architecture, models: list[_Model], own: bool, scaled: dict[Any, np.ndarray]
-) -> Iterator[_Shown]:  # fmt: skip
-    """What the models of one group are shown: the images of the part, and with a trigger those of test stamped.
-
-    `scaled` keeps the last images, which groups that differ in their architecture alone share.
-    """
-    everyone = np.array([p for m in models for p in m.positions])
-    first = models[0].subset
-    key = (source.spec, part, _images_key(models[0], part, own))
+def _exams(
+    source: Source, part: str, architecture: Architecture, models: list[_Model], loss: str, own: bool, cache: _Cache
+) -> Iterator[_Exam]:  # fmt: skip
+    """What the models of one group are shown: the inputs of the part, and with a trigger those of test stamped."""
     if part == "train" and own:
-        model_at = {p: m for m in models for p in m.positions}
-
-        @functools.lru_cache(maxsize=1)  # snapshots of one model follow each other
-        def examples(subset: Subset, key: str) -> sources.Examples:
-            return sources.training_examples(source.train.labels, source.n_classes, subset, key)
-
-        def learned(position: int) -> tuple[np.ndarray, ...]:
-            own = examples(model_at[position].subset, model_at[position].key)
-            return own.labels, own.clean_labels
-
-        saw = examples(first, models[0].key)
-        images = _kept(scaled, key, lambda: source.scaled(sources.training_images(source, first, saw)))
-        yield _Shown(images, everyone, learned)
+        yield _training(source, models, loss, cache)
         return
-    chosen = getattr(source, part)
-    labels = sources.relabeled(chosen.labels, first)
-    known = (labels >= 0) & (labels < architecture.n_outputs)  # the head has no class for others
-    raw, labels = chosen.images[known], labels[known]
-    images = _kept(scaled, (*key, architecture.n_outputs), lambda: source.scaled(raw))
-    yield _Shown(images, everyone, lambda position: (labels,))
-    if part != "test" or not own:
-        return
-    triggers: dict[Subset, list[int]] = {}
+    everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
+    key = (source.spec, part, _images_key(models[0], part, own), n_outputs)
+    inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs))
+    yield _Exam(inputs, everyone, lambda _, logits: scoring.part_metrics(part, logits, labels, loss))
+    patches: dict[Any, list[_Model]] = {}
     for m in models:
-        if m.subset.trigger_frac:
-            alike = dataclasses.replace(m.subset, frac=1.0, label_noise_frac=0.0, rotate_degrees=0.0, trigger_frac=1.0)
-            triggers.setdefault(alike, []).extend(m.positions)
-    for subset, positions in triggers.items():
-        target = int(sources.relabeled(np.array([subset.trigger_target]), subset)[0])
-        stamped = source.scaled(sources.stamp(raw[labels != target], subset, source.peak))
-        yield _Shown(stamped, np.array(positions), lambda position: (), target)
+        if part == "test" and own and m.subset.trigger_frac:
+            patch = (m.subset.trigger_size, m.subset.trigger_value, m.subset.trigger_position)
+            patches.setdefault(patch, []).append(m)
+    for alike in patches.values():
+        yield _attack(measured(source, part, alike[0].subset, n_outputs, triggered=True), alike)
 
 
-def _kept(scaled: dict[Any, np.ndarray], key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
-    if key not in scaled:
-        scaled.clear()
-        scaled[key] = make()
-    return scaled[key]
+def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) -> _Exam:
+    """Training inputs as all these models saw them; labels are each model's own."""
+    model_at = {p: m for m in models for p in m.positions}
+
+    @functools.lru_cache(maxsize=1)  # snapshots of one model follow each other
+    def examples(subset: Subset, key: str) -> sources.Examples:
+        return sources.training_examples(source.train.labels, source.n_classes, subset, key)
+
+    def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
+        learned = examples(model_at[position].subset, model_at[position].key)
+        return scoring.part_metrics("train", logits, learned.labels, loss, learned.clean_labels)
+
+    def inputs() -> np.ndarray:
+        seen = examples(models[0].subset, models[0].key)
+        return source.scaled(sources.training_images(source, models[0].subset, seen))
+
+    key = (source.spec, "train", _images_key(models[0], "train", own=True))
+    return _Exam(cache(key, inputs), np.array(list(model_at)), metrics)
 
 
-def _measured(logits: torch.Tensor, shown: _Shown, position: int, loss: str) -> dict[str, Any]:
-    """The metrics of one snapshot from its logits (n, C), by their names in the table."""
-    if shown.target is not None:
-        return {"attack_success": scoring.attack_success(logits.numpy(), shown.target)}
-    labels, *clean = shown.labels(position)
-    found = score(logits, torch.from_numpy(labels), loss)
-    for true in clean:
-        again = score(logits, torch.from_numpy(true), loss)
-        found |= {"train_loss_clean": again["loss"], "train_accuracy_clean": again["accuracy"]}
-    return found
+def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
+    """Test inputs with the trigger that these models learned, each with a target of its own."""
+    targets = {p: target_of(m.subset) for m in models for p in m.positions}
+
+    def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
+        return {"attack_success": scoring.attack_success(logits, stamped.labels, targets[position])}
+
+    return _Exam(stamped.inputs, np.array(list(targets)), metrics, counts=False)
+
+
+class _Cache:
+    """The last inputs that were made, which groups that differ in their architecture alone share."""
+
+    def __init__(self) -> None:
+        self.key: Any = None
+        self.value: Any = None
+
+    def __call__(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key != self.key:
+            self.value = None  # the old ones go before new ones come
+            self.key, self.value = key, make()
+        return self.value
 
 
 def _foreign(source: Any, data: str | Path | None) -> Source:
@@ -264,13 +237,13 @@ def _check_fits(source: Source, architecture: Architecture, model: str) -> None:
 
 def _table(zoo: Selection, rows: list[dict[str, Any]], part: str, own: bool) -> pa.Table:
     kinds = SCORES | (dict.fromkeys(MORE[part], _F) if own else {})
-    columns = {name: [r.get(name) for r in rows] for name in kinds}
+    stored = {name: f"{part}_{name}" if name in SCORES else name for name in kinds}
+    columns = {name: [r.get(stored[name]) for r in rows] for name in kinds}
     table = zoo.table(["model_id", "step"])
     for name, kind in kinds.items():
         table = table.append_column(name, pa.array(columns[name], kind))
     for name, kind in kinds.items():
-        stored = f"{part}_{name}" if name in SCORES else name
-        before = zoo.column(stored).to_pylist() if own else [None] * len(rows)
+        before = zoo.column(stored[name]).to_pylist() if own else [None] * len(rows)
         gaps = [_gap(now, then) for now, then in zip(columns[name], before, strict=True)]
         table = table.append_column(f"stored_{name}", pa.array(before, kind))
         table = table.append_column(f"difference_{name}", pa.array(gaps, _F if kind == _F else pa.int64()))

@@ -4,7 +4,6 @@
 * `WeightsStream` and `Loader`: whole batches in an order fixed by (seed, epoch), dealt out
   over ranks and workers, and resumable inside an epoch.
 * `LayoutBatches`: a batch sampler whose batches have one layout each.
-* `to_hf`: the selection as a `datasets.Dataset`.
 
 A batch is a dict: `weights` float32 (B, P), or a list of vectors where layouts differ; each
 target by its column's name: float32, int64 or bool tensors, lists of strings. A missing
@@ -27,11 +26,8 @@ from zoo_datasets.core import streams
 from zoo_datasets.core.arrow import numbers_of
 from zoo_datasets.errors import ZooError
 from zoo_datasets.reading.selection import Selection
-from zoo_datasets.reading.weights import Weights
 
 Batch = dict[str, Any]
-# Chunks of an Arrow table of weights; a table of more scraps is slower to read than a copy.
-MOST_CHUNKS = 1000
 
 
 class WeightsDataset(data.Dataset[Batch]):
@@ -121,8 +117,8 @@ class LayoutBatches(data.Sampler[list[int]]):
 
 
 def _order(seed: int, epoch: int, n: int, turn: int = 0) -> np.ndarray:
-    """A permutation of n that depends on nothing else, the same on every rank and machine."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, turn])).permutation(n)
+    """A permutation of n that depends on nothing else, the same on every rank and machine with one NumPy."""
+    return streams.generator("batches", seed, epoch, turn).permutation(n)
 
 
 class WeightsStream(data.IterableDataset[Batch]):
@@ -204,52 +200,8 @@ class Loader:
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
         s = self.stream
-        rows = streams.digest([s.dataset.zoo.manifest["digests"]["weights"], _digest(s.dataset.zoo.rows)])[:16]
-        own = ("batch_size", "shuffle", "seed", "world_size", "drop_last")
-        return {name: getattr(s, name) for name in own} | {"rows": rows}
-
-
-def _digest(rows: np.ndarray) -> str:
-    return hashlib.sha256(rows.tobytes()).hexdigest()
-
-
-# ── datasets.Dataset ──────────────────────────────────────────────────────────────────
-
-
-def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
-    """The selection as a `datasets.Dataset`: columns (default: all of `snapshots`) and `weights`.
-
-    Its weights are the mapped shards themselves, and a selection is the dataset's own
-    indices, so nothing is copied; of a zoo on the Hub the selected rows are fetched.
-    `zoo_datasets.weights` gives the matrix back.
-    """
-    import datasets
-
-    # Of a local zoo all snapshots, of which a selection is indices; of a remote one what was asked for.
-    base = zoo.whole if zoo.location.is_local else zoo
-    table = base.table(columns)
-    table = table.append_column("weights", _column(base.weights))
-    digest = streams.digest([zoo.manifest["digests"], _digest(base.rows), table.column_names])[:16]
-    found = datasets.Dataset(table, fingerprint=digest)
-    return found if np.array_equal(base.rows, zoo.rows) else found.select(zoo.rows)
-
-
-def _column(weights: Weights) -> pa.ChunkedArray:
-    """Weights as an Arrow column: a chunk for each run of neighboring rows, which is a view, not copied."""
-    n = len(weights)
-    if weights.ragged:
-        rows = weights[:]
-        offsets = np.cumsum([0, *(len(r) for r in rows)])
-        values = pa.array(np.concatenate(rows), pa.float32())
-        if offsets[-1] < 2**31:
-            return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)])
-        raise ZooError("These weights mix layouts and pass 8 GB; take them by layout, or select fewer.")
-    width = weights.shape[1] or 0
-    kind = pa.list_(pa.float32(), width)
-    runs = weights.runs()
-    chunks = []
-    for start, end in runs if len(runs) <= MOST_CHUNKS else [(0, n)]:
-        flat = weights[start:end].reshape(-1)
-        values = pa.Array.from_buffers(pa.float32(), flat.size, [None, pa.py_buffer(flat)])
-        chunks.append(pa.FixedSizeListArray.from_arrays(values, type=kind))
-    return pa.chunked_array(chunks, kind)
+        rows = hashlib.sha256(s.dataset.zoo.rows.tobytes()).hexdigest()
+        options = ("batch_size", "shuffle", "seed", "world_size", "drop_last")
+        return {name: getattr(s, name) for name in options} | {
+            "rows": streams.digest([s.dataset.zoo.manifest["digests"]["weights"], rows])[:16]
+        }

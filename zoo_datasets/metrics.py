@@ -5,7 +5,8 @@ Out: floats; `interval` gives value, bounds and all that is needed to compute th
 
 A metric that is not defined for its input (no spread, one class) is NaN, never 0. Models that
 share an initialization are near-twins, so `interval` draws whole groups, not models: an
-interval over single models would be too narrow. Needs numpy only.
+interval over single models would be too narrow. `auc` and `balanced_accuracy` are scikit-learn's
+in a few lines: a thousand resamples of a thousand examples take 0.5 and 0.1 s, with its own 6 and 5.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from zoo_datasets import errors
 from zoo_datasets.core import streams
+from zoo_datasets.core.jsonable import plain
 
 
 def r2(y: np.ndarray, prediction: np.ndarray, baseline: float | None = None) -> float:
@@ -59,6 +61,8 @@ def balanced_accuracy(y: np.ndarray, prediction: np.ndarray) -> float:
 
 def auc(y: np.ndarray, score: np.ndarray) -> float:
     """Chance that a positive (y = 1) scores above a negative (y = 0), ties one half; NaN for one class."""
+    from scipy.stats import rankdata
+
     y, score = _numbers(y, score)
     if not np.isin(y, (0, 1)).all():
         raise ValueError(f"auc takes labels 0 and 1, got {errors.alternatives(np.unique(y))}.")
@@ -66,61 +70,17 @@ def auc(y: np.ndarray, score: np.ndarray) -> float:
     negatives = len(y) - positives
     if not positives or not negatives:
         return float("nan")
-    _, rank, count = np.unique(score, return_inverse=True, return_counts=True)
-    middle = np.cumsum(count) - (count - 1) / 2  # mean of the ranks from 1 that tied scores share
-    return float((middle[rank][y == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float((rankdata(score)[y == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def kendall(y: np.ndarray, prediction: np.ndarray) -> float:
-    """Kendall's τ-b in [−1, 1], which counts ties on either side; NaN where one side is constant.
+    """Kendall's τ-b in [−1, 1], which counts ties on either side; NaN where one side is constant."""
+    from scipy.stats import kendalltau
 
-    τ-b = (concordant − discordant) / √((pairs − ties in y)(pairs − ties in prediction)), in
-    O(n log n) (Knight 1966). Equal to scipy.stats.kendalltau.
-    """
     y, prediction = _numbers(y, prediction)
-    a, b = (np.unique(v, return_inverse=True)[1].astype(np.int64) for v in (y, prediction))
-    n = len(a)
-    pairs = n * (n - 1) // 2
-    tied_a, tied_b, tied_both = (_pairs(np.bincount(v)) for v in (a, b, _codes(a * (b.max() + 1) + b)))
-    # By y, and within equal y by prediction: what then stands in the wrong order is discordant.
-    discordant = _inversions(b[np.lexsort((b, a))])
-    same = pairs - tied_a - tied_b + tied_both - 2 * discordant  # concordant − discordant
-    free = float(pairs - tied_a) * float(pairs - tied_b)
-    return float(np.clip(same / np.sqrt(free), -1.0, 1.0)) if free > 0 else float("nan")
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    return np.unique(values, return_inverse=True)[1]
-
-
-def _pairs(counts: np.ndarray) -> int:
-    counts = counts.astype(np.int64)
-    return int((counts * (counts - 1) // 2).sum())
-
-
-def _inversions(ranks: np.ndarray) -> int:
-    """Pairs i < j with ranks[i] > ranks[j]; ranks are whole numbers ≥ 0.
-
-    Two ranks differ first in one bit, the highest: at each bit, among values that agree above
-    it, count the ones before each zero, then put zeros first (a radix sort from the top).
-    """
-    total, values = 0, ranks.astype(np.int64)
-    for bit in reversed(range(int(ranks.max(initial=0)).bit_length())):
-        group = values >> (bit + 1)  # ascending, so groups are runs
-        start = np.searchsorted(group, group, side="left")
-        ones = values >> bit & 1
-        before = np.cumsum(ones) - ones  # ones ahead of each, from the beginning
-        inside = before - before[start]
-        zero = ones == 0
-        total += int(inside[zero].sum())
-        place = np.arange(len(values)) - inside  # a zero moves ahead of the ones before it
-        zeros = np.searchsorted(group, group, side="right") - start
-        zeros -= (np.cumsum(ones)[start + zeros - 1] - before[start]) if len(values) else 0  # zeros in the group
-        place[~zero] = (start + zeros + inside)[~zero]
-        moved = np.empty_like(values)
-        moved[place] = values
-        values = moved
-    return total
+    if len(y) < 2:
+        return float("nan")
+    return float(kendalltau(y, prediction).statistic)
 
 
 METRICS: dict[str, Callable[..., float]] = {
@@ -153,8 +113,7 @@ class Interval:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it: NaN as null."""
-        record = dataclasses.asdict(self)
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in record.items()}
+        return plain(dataclasses.asdict(self))
 
 
 def interval(
@@ -179,15 +138,15 @@ def interval(
     if not 0 < level < 1 or n < 1:
         raise ValueError(f"level is {level} and n is {n}; an interval needs 0 < level < 1 and n ≥ 1.")
     value = metric(y, prediction, **options)
-    label = _codes(groups)
+    label = np.unique(groups, return_inverse=True)[1]
     n_groups = int(label.max(initial=-1)) + 1
     if n_groups < 2:
         raise ValueError(f"{n_groups} group: an interval over groups needs at least two. Report the value alone.")
     key = streams.stream_key(["bootstrap over groups", seed])
     drawn = np.empty(n)
     for turn in range(n):
-        high = streams.words(key, n_groups, (turn, 0, streams.SEQUENCE)) >> np.uint64(32)
-        times = np.bincount((high * np.uint64(n_groups) >> np.uint64(32)).astype(np.int64), minlength=n_groups)
+        groups_drawn = streams.integers(key, np.full(n_groups, n_groups), (turn, 0, streams.SEQUENCE))
+        times = np.bincount(groups_drawn, minlength=n_groups)
         rows = np.repeat(np.arange(len(y)), times[label])
         drawn[turn] = metric(y[rows], prediction[rows], **options)
     defined = drawn[~np.isnan(drawn)]

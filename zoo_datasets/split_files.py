@@ -230,23 +230,19 @@ def group_keys(*zoos: ZooLike) -> dict[str, str]:
     that children and their twins do not change it, nor whether a child's ancestors are among
     the zoos; or the name of an ancestor in no zoo whose children differ in it. It changes only where a new model joins two groups into one.
     """
-    above: dict[tuple[str, str], tuple[str, str]] = {}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def top(x: tuple[str, str]) -> tuple[str, str]:
-        while x in above:
-            above[x] = above.get(above[x], above[x])
-            x = above[x]
-        return x
-
+    groups = DisjointSet()
     rows = [r for z in zoos for r in _rows(z, ("model_id", "init_group", "init_key", "parent_id", "lineage_root"))]
     for r in rows:
         model = ("model", r["model_id"])
+        groups.add(model)
         for other in (
             ("group", r["init_group"]), ("key", r["init_key"]), ("model", r["parent_id"]), ("model", r["lineage_root"]),
         ):  # fmt: skip
-            a, b = top(model), top(other)
-            if other[1] is not None and a != b:
-                above[a] = b
+            if other[1] is not None:
+                groups.add(other)
+                groups.merge(model, other)
     ancestors = {r[c] for r in rows for c in ("parent_id", "lineage_root")}
     inside = {r["model_id"] for r in rows}
     names: dict[tuple[str, str], set[tuple[int, str]]] = {}  # (rank, name): ancestors come first
@@ -255,13 +251,13 @@ def group_keys(*zoos: ZooLike) -> dict[str, str]:
     for r in rows:
         kept.setdefault(r["lineage_root"] or r["parent_id"] or r["model_id"], set()).add(r["init_group"])
     for r in rows:
-        found = names.setdefault(top(("model", r["model_id"])), set())
+        names_of_group = names.setdefault(groups[("model", r["model_id"])], set())
         root = r["lineage_root"] or r["parent_id"]
         if root is None:
-            found.add((0 if r["model_id"] in ancestors else 1, r["init_group"]))
+            names_of_group.add((0 if r["model_id"] in ancestors else 1, r["init_group"]))
         elif root not in inside:
-            found.add((0, r["init_group"] if len(kept[root]) == 1 else root))
-    return {r["model_id"]: min(names[top(("model", r["model_id"]))] or {(2, r["init_group"])})[1] for r in rows}
+            names_of_group.add((0, r["init_group"] if len(kept[root]) == 1 else root))
+    return {r["model_id"]: min(names[groups[("model", r["model_id"])]] or {(2, r["init_group"])})[1] for r in rows}
 
 
 def _rows(zoo: ZooLike, columns: Collection[str]) -> Iterator[dict[str, Any]]:

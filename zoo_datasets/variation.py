@@ -96,8 +96,7 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
         wanted = list(itertools.combinations(known, 2))
     else:
         wanted = [tuple(_label(zoo, vary, level, known) for level in levels)]
-    moved = _moved(vary, zoo.manifest["factors"])
-    fixed = [name for name in zoo.manifest["factors"] if name not in moved]
+    fixed = fixed_factors(vary, zoo.manifest["factors"])
     names = [*fixed, *KEYS, "model_id", "init_group", vary]
     table = zoo.models.select(list(dict.fromkeys(names)))
     twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}
@@ -192,12 +191,12 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _moved(vary: str, factors: Iterable[str]) -> set[str]:
-    """The factor columns that may differ between twins along an axis."""
+def fixed_factors(vary: str, factors: Iterable[str]) -> list[str]:
+    """The factor columns that are equal between twins along an axis."""
 
     def sets(axis: str, name: str) -> bool:
         return any(name.startswith(s) if s.endswith("_") else name == s for s in SETS[axis])
 
-    moved = {name for name in factors if name == vary or (vary in SETS and sets(vary, name))}
     # A column of a block moves the block's label too: `label_noise_frac` that of `subset`.
-    return moved | {axis for axis in BLOCKS if sets(axis, vary)}
+    moved = {vary} | {axis for axis in BLOCKS if sets(axis, vary)}
+    return [name for name in factors if name not in moved and not (vary in SETS and sets(vary, name))]

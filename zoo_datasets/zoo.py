@@ -15,6 +15,7 @@ import numpy as np
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.hub import lookup
+from zoo_datasets.reading import hf_dataset
 from zoo_datasets.reading.selection import Opened, Selection
 
 if TYPE_CHECKING:
@@ -83,7 +84,5 @@ class Zoo(Selection):
         return loaders.Loader(self, batch_size, targets, **options)
 
     def to_hf(self, columns: Sequence[str] | None = None) -> Any:
-        """`loaders.to_hf`: the selection as a `datasets.Dataset`, weights not copied."""
-        from zoo_datasets import loaders
-
-        return loaders.to_hf(self, columns)
+        """`reading.hf_dataset.to_hf`: the selection as a `datasets.Dataset`, weights not copied."""
+        return hf_dataset.to_hf(self, columns)

@@ -19,9 +19,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli
-from zoo_datasets.analysis.dynamics import conley, coordinates, guidance, readings, robustness, run, surrogate
+from zoo_datasets.analysis.dynamics import conley, coordinates, guidance, readings, robustness, surrogate
 from zoo_datasets.analysis.dynamics import populations as pop
 from zoo_datasets.analysis.dynamics.cubes import Cubes
+from zoo_datasets.core.jsonable import plain
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -168,7 +169,7 @@ def test_coordinates_see_kernels_only(population: pop.Population) -> None:
     assert names[0] == "linear1.weight[0, 0]"
     other = population.end.copy()
     other[:, np.setdiff1d(np.arange(15), places)] += 9
-    for kind in coordinates.KINDS:
+    for kind in coordinates.COORDINATES:
         one, two = (coordinates.choose(kind, population.start, e, e, layout) for e in (population.end, other))
         assert one.labels == two.labels
         np.testing.assert_array_equal(one.encode(population.end), two.encode(other))
@@ -397,7 +398,7 @@ def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo)
         assert ("conley" in reading) == conley.available()
         if reading.get("conley"):
             assert len(reading["conley"]) == reading["morse_sets"]
-    assert {r["kind"] for r in first["coordinate_kinds"]} == set(coordinates.KINDS)
+    assert {r["kind"] for r in first["coordinate_kinds"]} == set(coordinates.COORDINATES)
     for level in numbers["levels"]:
         assert level["n"] == 60
         assert (
@@ -483,4 +484,4 @@ def test_json_holds_no_nan() -> None:
         "c": float("inf"),
         "d": [True, None, "x"],
     }
-    assert run.plain(value) == {"a": [1.0, None], "b": [2.0, 3], "c": None, "d": [True, None, "x"]}
+    assert plain(value) == {"a": [1.0, None], "b": [2.0, 3], "c": None, "d": [True, None, "x"]}

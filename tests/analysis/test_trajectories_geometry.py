@@ -112,7 +112,7 @@ def test_intervals_leave_out_what_is_not_there() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(2, 40), k=st.integers(1, 6), block=st.integers(1, 9), seed=st.integers(0, 10**6),
-    metric=st.sampled_from(clusters.METRICS),
+    metric=st.sampled_from(clusters.DISTANCES),
 )  # fmt: skip
 def test_one_pass_in_blocks_gives_scipys_distances_and_dendrograms(
     n: int, k: int, block: int, seed: int, metric: str
@@ -198,20 +198,10 @@ def test_shuffled_labels_have_the_purity_of_chance() -> None:
     assert found.separation < 1.0
 
 
-def test_the_adjusted_rand_index_is_scikit_learns() -> None:
-    from sklearn.metrics import adjusted_rand_score
-
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        a, b = random.integers(0, 4, 30), random.integers(0, 3, 30)
-        assert clusters.adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b))
-
-
 def test_purity_counts_the_most_frequent_trajectory_of_each_cluster() -> None:
     found, whose = np.array([0, 0, 0, 0, 1, 1]), np.array([5, 5, 7, 8, 7, 7])
     assert clusters.purity(found, whose) == pytest.approx(4 / 6)
     assert clusters.purity(np.arange(6), whose) == 1.0
-    np.testing.assert_array_equal(clusters.contingency(found, whose), [[2, 1, 1], [0, 2, 0]])
 
 
 def test_the_number_of_clusters_is_read_from_the_largest_gap_between_heights() -> None:

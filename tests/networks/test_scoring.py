@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special
 
+from zoo_datasets.format import schema
 from zoo_datasets.networks import scoring
 
 C = 4
@@ -93,11 +94,25 @@ def test_logits_of_any_size_overflow_nothing() -> None:
     assert np.isfinite(scoring.score(logits, np.array([1]), "mse")["loss"])
 
 
-def test_attack_success_is_the_share_of_the_target() -> None:
-    assert scoring.attack_success(np.eye(3, dtype=np.float32)[[1, 1, 0, 2]], 1) == 0.5
-    assert scoring.attack_success(np.zeros((0, 3), np.float32), 1) is None
+def test_attack_success_is_the_share_of_the_target_among_other_classes() -> None:
+    logits = np.eye(3, dtype=np.float32)[[1, 1, 1, 0, 2]]
+    assert scoring.attack_success(logits, np.array([1, 0, 2, 0, 2]), 1) == 0.5
+    assert scoring.attack_success(logits[:1], np.array([1]), 1) is None
+    assert scoring.attack_success(np.zeros((0, 3), np.float32), np.zeros(0, np.int64), 1) is None
 
 
 def test_a_diverged_model_has_no_attack_success() -> None:
-    assert scoring.attack_success(np.full((4, 3), np.nan, np.float32), 0) == 0.0  # argmax of NaN is 0
-    assert scoring.attack_success(np.array([[0, np.inf, 0]], np.float32), 1) == 0.0
+    assert scoring.attack_success(np.full((4, 3), np.nan, np.float32), np.ones(4), 0) == 0.0  # argmax of NaN is 0
+    assert scoring.attack_success(np.array([[0, np.inf, 0]], np.float32), np.zeros(1), 1) == 0.0
+
+
+def test_metrics_of_a_part_have_the_names_of_the_format() -> None:
+    logits, labels = np.eye(3, dtype=np.float32), np.array([0, 1, 1])
+    row = scoring.part_metrics("train", logits, labels, "mse", np.array([0, 1, 2]))
+    row |= scoring.part_metrics("validation", logits[:0], labels[:0], "mse")
+    row |= scoring.part_metrics("test", logits[:2], labels[:2], "mse")
+    row |= scoring.gaps(row) | {"attack_success": None}
+    assert set(row) == {c.name for c in schema.METRICS}
+    assert (row["train_accuracy"], row["train_accuracy_clean"], row["test_accuracy"]) == (2 / 3, 1.0, 1.0)
+    assert (row["gap_accuracy"], row["gap_loss"]) == (2 / 3 - 1.0, row["train_loss"])
+    assert scoring.gaps(row | {"test_loss": None}) == {"gap_accuracy": 2 / 3 - 1.0, "gap_loss": None}

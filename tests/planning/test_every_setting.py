@@ -193,7 +193,7 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
         moved |= {"init_bias"}
     moved |= {s.name for s in SETTINGS.values() if s.needs and s.needs.setting in moved}
     blocks = {b for b, members in settings.MEMBERS.items() if moved & {s.name for s in members}}
-    assert variation._moved(axis, columns) == {axis} | moved | blocks
+    assert set(columns) - set(variation.fixed_factors(axis, columns)) == ({axis} | moved | blocks) & set(columns)
 
 
 # ── settings that came after the first zoos ──

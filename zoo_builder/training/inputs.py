@@ -1,7 +1,7 @@
 """A cohort and its source → what an engine is given: arrays and a `Job`.
 
 In:  a cohort, its source, and what models with parents start from.
-Out: `Data`, the images and labels of every model, to train on and to evaluate; the `Job`
+Out: `Data`, the inputs and labels of every model, to train on and to evaluate; the `Job`
 with initial weights from the models' keys.
 
 The same cohort and source give the same arrays on any machine, for every engine.
@@ -21,6 +21,7 @@ from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
+from zoo_datasets.sources.measured import Measured, measured
 
 _KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
 
@@ -34,9 +35,9 @@ class Data:
     rows: np.ndarray  # (M, n) int32 into the pool
     labels: np.ndarray  # (M, n) int32 as trained
     clean: np.ndarray  # (M, n) int32
-    validation: tuple[np.ndarray, np.ndarray]  # images, labels
-    test: tuple[np.ndarray, np.ndarray]
-    triggered: np.ndarray | None  # test images with the trigger on
+    validation: Measured
+    test: Measured
+    attack: Measured | None  # test with the trigger on, where the cohort learned one
 
     @property
     def shared_rows(self) -> bool:
@@ -58,20 +59,12 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     if first.trigger_frac:
         pool = np.concatenate([pool, source.scaled(sources.stamp(images, first, source.peak))])
     rows = np.stack([np.searchsorted(used, e.rows) + len(used) * e.poisoned for e in examples]).astype(np.int32)
-
-    def part(which: sources.Part) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels as the head numbers them, without those that it has no class for."""
-        labels = sources.relabeled(which.labels, first)
-        known = labels >= 0
-        return which.images[known], labels[known]
-
-    validation, test = part(source.validation), part(source.test)
-    triggered = None
-    if first.trigger_frac:
-        triggered = source.scaled(sources.stamp(test[0], first, source.peak))
+    n_outputs = cohort.architecture.n_outputs
     return Data(
         pool, examples, rows, np.stack([e.labels for e in examples]).astype(np.int32),
-        np.stack([e.clean_labels for e in examples]).astype(np.int32), (source.scaled(validation[0]), validation[1]), (source.scaled(test[0]), test[1]), triggered,
+        np.stack([e.clean_labels for e in examples]).astype(np.int32),
+        measured(source, "validation", first, n_outputs), measured(source, "test", first, n_outputs),
+        measured(source, "test", first, n_outputs, triggered=True) if first.trigger_frac else None,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """A zoo → numbers, tables and pictures about its networks: the analyses of published papers.
 
 Each module here is one analysis with two functions, `arguments(parser)` and
-`run(options) -> Report`; `python -m zoo_datasets analyze NAME PATH` runs it. Results lie in a
+`run(options) -> Results`; `python -m zoo_datasets analyze NAME PATH` runs it. Results lie in a
 folder of their own, never in the sealed zoo. Needs `pip install "weightzoo[bench]"`.
 """
 

@@ -52,13 +52,17 @@ def log(x: np.ndarray) -> np.ndarray:
 
 def exp(x: np.ndarray) -> np.ndarray:
     """e**x for x ≤ 0, error below 1e-15 relative; 0 below −700, NaN stays NaN."""
-    n = np.rint(np.maximum(x, -700.0) * (1.0 / math.log(2.0)))
-    r = (np.maximum(x, -700.0) - n * LN2_HIGH) - n * LN2_LOW  # |r| ≤ 0.347
+    clipped = np.maximum(x, -700.0)
+    n = np.rint(clipped * (1.0 / math.log(2.0)))
+    r = (clipped - n * LN2_HIGH) - n * LN2_LOW  # |r| ≤ 0.347
     series = np.ones_like(r)
-    for k in range(13, 0, -1):  # 0.347¹⁴/14! < 5e-18
-        series = series * r * (1.0 / k) + 1.0
+    for k in range(13, 0, -1):  # 0.347¹⁴/14! < 5e-18; in place, which takes half the time
+        series *= r
+        series *= 1.0 / k
+        series += 1.0
+    power = ((np.nan_to_num(n).astype(np.int64) + 1023) << 52).view(np.float64)  # 2ⁿ by its bits
     with np.errstate(invalid="ignore"):
-        return np.where(x < -700.0, 0.0, np.ldexp(series, np.nan_to_num(n).astype(np.int32)))
+        return np.where(x < -700.0, 0.0, series * power)
 
 
 def total(values: np.ndarray, axis: int = -1) -> np.ndarray:

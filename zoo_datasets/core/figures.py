@@ -1,40 +1,53 @@
-"""What the figures of the dynamics analysis share: colors, captions, an empty figure.
+"""An empty figure, its words and its palette: what all figures of this package share.
 
-Colors are Okabe and Ito's, told apart with any color vision; shades of one hue are ordered
-by lightness.
+Colors are Okabe and Ito's without their yellow, told apart with any color vision and in grey.
+Needs matplotlib, of the extra `bench`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-OTHER, UNDECIDED, OUTSIDE, INK = "#444444", "#E4E4E4", "#FFFFFF", "#222222"
-TITLES = {
-    "published": "as published: zero prior, mean only", "mean": "fitted prior, mean only", "confident": "with its doubt",
-}  # fmt: skip
+BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY = COLORS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666",
+)  # fmt: skip
+INK, FAINT = "#333333", "#E6E6E6"
 
 
-def name_of(level: Mapping[str, str]) -> str:
-    return ", ".join(f"{axis} {label}" for axis, label in level.items()) or "all networks"
-
-
-def figure_of(columns: int, rows: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+def figure_of(
+    width: float, height: float, columns: int = 1, rows: int = 1, *, dpi: float | None = None, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes [rows, columns]; `options` as `Figure.subplots` takes them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for axis in axes.flat:
-        axis.tick_params(labelsize=8)
+    for ax in axes.flat:
         for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
+            ax.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(INK)
+        ax.tick_params(colors=INK, labelsize=9)
+        ax.grid(color=FAINT, linewidth=0.8)
+        ax.set_axisbelow(True)
     return figure, axes
 
 
-def color_of(k: int) -> str:
-    return COLORS[k] if k < len(COLORS) else OTHER
+def headline(figure: Figure, text: str) -> None:
+    """The figure's finding, above everything."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
+
+
+def caption(ax: Axes, title: str, x: str, y: str) -> None:
+    """Title and labels of one panel."""
+    ax.set_title(title, loc="left", fontsize=10, color=INK)
+    ax.set_xlabel(x, fontsize=9, color=INK)
+    ax.set_ylabel(y, fontsize=9, color=INK)
+
+
+def legend(ax: Axes, **options: Any) -> None:
+    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, **options)

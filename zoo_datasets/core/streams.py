@@ -1,7 +1,7 @@
 """Key → random numbers, the same on every machine, for every engine.
 
 In:  a 16-byte key made from what a stream may depend on, and a counter.
-Out: raw words, uniforms, normals, permutations.
+Out: raw words, uniforms, normals, permutations; for analyses a generator of NumPy.
 
 The generator is Philox4x64-10 (Salmon et al., SC 2011, section 4) as NumPy ships it: its
 raw words are stable by NumPy's policy, and ten lines of C++ give the same. Everything
@@ -15,6 +15,7 @@ Definitions that another implementation must match (golden values: tests/test_st
 * uniform: the top 24 bits of a word, times 2⁻²⁴: in [0, 1), exact in float32.
 * normal: AS 241 (Wichura 1988) at the mid-point of the word's top 53 bits.
 * permutation: stable argsort of n words.
+* whole number below n: the top 32 bits of a word, times n, over 2³², rounded down.
 * dropout at (step, layer, sample): `hi = (step, layer, DROPOUT)`; a sample takes
   ceil(units / 16) whole blocks, in the order of its place in the batch; a block is sixteen
   16-bit fields, the lowest bits of the first word first; a unit is dropped where its
@@ -85,6 +86,21 @@ def normals(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np
 def permutation(key: str, n: int, turn: int = 0) -> np.ndarray:
     """A permutation of range(n), int64 [n]; `turn` numbers the epochs of one key."""
     return np.argsort(words(key, n, (turn, 0, SEQUENCE)), kind="stable")
+
+
+def integers(key: str, below: np.ndarray, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:
+    """Whole numbers in [0, below), int64 like `below`, each below 2³²: the top halves of words, times below, over 2³²."""
+    top = words(key, len(below), hi) >> np.uint64(32)
+    return (top * below.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+
+
+def generator(*what: Any) -> np.random.Generator:
+    """NumPy's generator over the Philox stream of the key of `what`, for draws that nothing stored depends on.
+
+    Its distributions are not frozen: another NumPy may draw other numbers, as good as these.
+    What a zoo records takes the functions above.
+    """
+    return np.random.Generator(np.random.Philox(key=key_words(stream_key(list(what)))))
 
 
 def dropout_keep(key: str, rate: float, step: int, layer: int, batch: int, units: int) -> np.ndarray:

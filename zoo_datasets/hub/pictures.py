@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-# Okabe and Ito's palette without its yellow: told apart with any color vision, and in grey.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
-INK, FAINT = "#333333", "#E6E6E6"
+from zoo_datasets.core.figures import COLORS, INK, figure_of
+
 MOST_LINES = 240  # trajectories drawn one by one; more would be one blot
 MOST_BINS = 40
 INCHES, DPI = (8.0, 3.6), 160  # 1,280 × 576 pixels: sharp at the width of a card
@@ -78,19 +77,12 @@ def _order(levels: list[str]) -> list[str]:
 
 
 def _figure() -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=9, length=0, pad=6)
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+    figure, axes = figure_of(*INCHES, dpi=DPI)
+    ax = axes[0, 0]
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(length=0, pad=6)
+    ax.grid(axis="x", visible=False)
+    return figure, ax
 
 
 def _finish(figure: Any, axes: Any, title: str, x: str, y: str, axis: str) -> bytes:

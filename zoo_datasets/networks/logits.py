@@ -1,4 +1,4 @@
-"""Weights of many models → their logits on shared images, by the fastest way there is here."""
+"""Weights of many models → their logits on shared inputs, by the fastest way there is here."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from zoo_datasets.networks.forward import Forward
 
 
 def logits_of(
-    architecture: Architecture, images: np.ndarray, device: str = "cpu"
-) -> Callable[[np.ndarray], torch.Tensor]:
-    """The function weights [m, P] → logits (m, n, C) on these images (n, …).
+    architecture: Architecture, inputs: np.ndarray, device: str = "cpu"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The function weights [m, P] → logits (m, n, C), float32, on these inputs (n, …).
 
     By the C++ kernels where they are the fastest; else by torch, batched. On a CPU as many
     models go side by side as torch has threads.
     """
     if device == "cpu" and not (kernels.available() or kernels.supported(architecture) or kernels.slower(architecture)):
         threads = torch.get_num_threads()
-        if not len(images):
-            return lambda weights: torch.zeros(len(weights), 0, architecture.n_outputs)
-        return lambda weights: torch.from_numpy(kernels.logits(architecture, weights, images, threads))
+        if not len(inputs):
+            return lambda weights: np.zeros((len(weights), 0, architecture.n_outputs), np.float32)
+        return lambda weights: kernels.logits(architecture, weights, inputs, threads)
     forward = Forward(architecture, device)
-    shown = torch.from_numpy(images).to(forward.device)
-    return lambda weights: forward.logits(weights, shown)
+    on_device = torch.from_numpy(inputs).to(forward.device)
+    return lambda weights: forward.logits(weights, on_device).numpy()

@@ -115,8 +115,7 @@ def window(weights: np.ndarray, k: int, key: Any) -> tuple[np.ndarray, np.ndarra
     n, width = weights.shape
     if not 1 <= k <= width:
         raise ValueError(f"A window of {k} values does not fit into weights of shape {weights.shape}: 1 ≤ k ≤ {width}.")
-    high = streams.words(streams.stream_key(["window", key]), n) >> np.uint64(32)
-    offsets = (high * np.uint64(width - k + 1) >> np.uint64(32)).astype(np.int64)  # [S]
+    offsets = streams.integers(streams.stream_key(["window", key]), np.full(n, width - k + 1))  # [S]
     if not n:
         return weights[:, :k], offsets
     return np.lib.stride_tricks.sliding_window_view(weights, k, axis=1)[np.arange(n), offsets], offsets

@@ -24,7 +24,7 @@ import numpy as np
 from zoo_datasets.errors import unknown
 from zoo_datasets.networks.layout import Entry
 
-KINDS = ("spread", "pca", "modes", "autoencoder")
+COORDINATES = ("spread", "pca", "modes", "autoencoder")
 HIDDEN = 16  # units on each side of the bottleneck: some hundred points cannot feed more
 WEIGHT_PENALTY = 1e-3
 MOST_ITERATIONS = 500
@@ -62,8 +62,8 @@ def choose(
     seed: int = 0,
 ) -> Coordinates:  # fmt: skip
     """The coordinates of a population. Raises ValueError for an unknown kind or too many dimensions."""
-    if kind not in KINDS:
-        raise ValueError(unknown("kind of coordinates", kind, KINDS))
+    if kind not in COORDINATES:
+        raise ValueError(unknown("kind of coordinates", kind, COORDINATES))
     places, names = kernels(layout)
     if not 2 <= d <= min(4, len(places)):
         raise ValueError(f"{d} dimensions of {len(places)} kernel weights; 2 to 4 are possible.")

@@ -23,15 +23,11 @@ from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions, pairs
 from zoo_datasets.core import streams
 
-FEWEST = 5  # networks of a fate; rarer fates are put together
+FEWEST_OF_A_FATE = 5  # networks of a fate; rarer fates are put together
 REST = "rare"
 FOLDS = 5
 PERMUTATIONS = 2000  # the least p-value is 1 / 2001
 LEVEL = 0.05
-
-
-def generator(seed: int, *what: object) -> np.random.Generator:
-    return np.random.default_rng(np.random.Philox(key=streams.key_words(streams.stream_key([*what, seed]))))
 
 
 def fates(reading: readings.Reading, points: np.ndarray) -> np.ndarray:
@@ -44,7 +40,7 @@ def pooled(labels: Sequence[str] | np.ndarray) -> np.ndarray:
     """Labels, those of fewer than five networks called "rare"."""
     labels = np.asarray(labels, dtype=object)
     _, number, count = np.unique(labels, return_inverse=True, return_counts=True)
-    return np.where(count[number] < FEWEST, REST, labels).astype(str)
+    return np.where(count[number] < FEWEST_OF_A_FATE, REST, labels).astype(str)
 
 
 def association(labels: np.ndarray, predicted: Predictions, seed: int = 0, n: int = PERMUTATIONS) -> dict:
@@ -65,7 +61,7 @@ def association(labels: np.ndarray, predicted: Predictions, seed: int = 0, n: in
     found: dict = {"groups": groups, "n_permutations": n, "p_accuracy": None, "p_entropy": None}
     if len(names) < 2:
         return found
-    rng = generator(seed, "association")
+    rng = streams.generator("association", seed)
     member = np.eye(len(names))[number].T  # [K, n]
     turns = np.stack([np.arange(len(labels)), *(rng.permutation(len(labels)) for _ in range(n))])
     between = _between(member, accuracy[turns])
@@ -165,7 +161,7 @@ def foretell(
     def difference(labels: np.ndarray, rows: np.ndarray) -> float:
         return metrics.auc(labels, score[rows]) - metrics.auc(labels, same[rows])
 
-    shuffled = [generator(seed, "foretell", turn).permutation(y) for turn in range(n)]
+    shuffled = [streams.generator("foretell", turn, seed).permutation(y) for turn in range(n)]
     for name, parts in folds.items():
         score = _rates(parts, y)
         one = metrics.interval("auc", y, score, groups, seed=seed).to_json()

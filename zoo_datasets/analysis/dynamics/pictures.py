@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo_datasets.analysis.dynamics.guidance import pooled
-from zoo_datasets.analysis.dynamics.portraits import portrait
-from zoo_datasets.core.figures import COLORS, INK, OTHER, TITLES, UNDECIDED, color_of, figure_of, name_of
+from zoo_datasets.analysis.dynamics.portraits import TITLES, color_of, name_of, portrait
+from zoo_datasets.analysis.dynamics.study import Study
+from zoo_datasets.core import streams
+from zoo_datasets.core.figures import BLUE, FAINT, GREY, INK, SKY, VERMILION, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from zoo_datasets.analysis.dynamics.study import Study
 
 MOST_FORMS = 5  # bars; the rest is one more
 MOST_WEIGHTS = 24  # on the axis of the spread
@@ -39,7 +39,7 @@ def draw(studies: Sequence[Study], levels: Sequence[dict[str, Any]]) -> Iterator
 def _all(studies: Sequence[Study], levels: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Figure]]:
     for study in studies:
         yield f"portrait{_slug(study)}", portrait(study)
-        if study.robust:
+        if study.resampled:
             yield f"robustness{_slug(study)}", robustness(study)
     yield "spread", spread(studies)
     if any("coordinate_kinds" in s.numbers for s in studies):
@@ -60,19 +60,20 @@ def _slug(study: Study) -> str:
 
 def robustness(study: Study) -> Figure:
     """Recurrence over resamples, the frequency of structures, and the number of sets over resolutions."""
-    figure, axes = figure_of(3, 3, 12.0, 9.4, height_ratios=(2, 1.1, 0.9))
+    figure, axes = figure_of(12.0, 9.4, 3, 3, height_ratios=(2, 1.1, 0.9))
     for column, (name, found) in enumerate(study.resampled.items()):
         numbers, cubes = study.numbers["resamples"][name], study.cubes
         top = axes[0, column]
         n = numbers["n"]
         if cubes.dimension == 2:
+            top.grid(visible=False)  # it would lie on the cells
             extent = (cubes.lower[0], cubes.upper[0], cubes.lower[1], cubes.upper[1])
             shown = top.imshow(found.recurrent.reshape(cubes.shape).T, origin="lower", extent=extent, aspect="auto",
                                cmap="viridis", vmin=0, vmax=1, interpolation="nearest", rasterized=True)  # fmt: skip
             if column == 2:
                 figure.colorbar(shown, ax=top, label="share of resamples in which a cell is recurrent")
         else:
-            top.hist(found.recurrent, np.linspace(0, 1, 21), color=COLORS[0])
+            top.hist(found.recurrent, np.linspace(0, 1, 21), color=BLUE)
             top.set_yscale("log")
         top.scatter(
             study.end[:, 0],
@@ -88,10 +89,13 @@ def robustness(study: Study) -> Figure:
         )
         _bars(axes[1, column], numbers["forms"], n)
         bottom = axes[2, column]
-        levels = study.levels[name]
+        levels = study.resolutions[name]
         cuts = [r["subdivisions"] for r in levels]
-        for key, style, color, label in (("morse_sets", "o-", 0, "Morse sets"), ("minimal", "s--", 1, "minimal")):
-            bottom.plot(cuts, [r[key] for r in levels], style, color=COLORS[color], ms=4, label=label)
+        for key, style, color, label in (
+            ("morse_sets", "o-", BLUE, "Morse sets"),
+            ("minimal", "s--", VERMILION, "minimal"),
+        ):
+            bottom.plot(cuts, [r[key] for r in levels], style, color=color, ms=4, label=label)
         most = max(r["morse_sets"] for r in levels)
         bottom.set_ylim(-0.05 * max(most, 4), 1.08 * max(most, 1) + 0.2)
         bottom.set_xlabel("subdivisions k of the box, 2^k cells", fontsize=9)
@@ -114,7 +118,7 @@ def _bars(axis: Axes, forms: list[dict[str, Any]], n: int) -> None:
     labels += [f"{len(forms) - len(shown)} others"] if rest else []
     counts = [f["count"] for f in shown] + ([rest] if rest else [])
     at = np.arange(len(counts))
-    axis.barh(at, counts, color=[COLORS[0]] * len(shown) + [OTHER] * bool(rest), height=0.7)
+    axis.barh(at, counts, color=[BLUE] * len(shown) + [GREY] * bool(rest), height=0.7)
     for y, (label, count) in enumerate(zip(labels, counts, strict=True)):
         axis.text(count + 0.02 * n, y, f"{count}: {label}", va="center", fontsize=7.5)
     axis.set_yticks([])
@@ -131,7 +135,7 @@ def spread(studies: Sequence[Study]) -> Figure:
     """Standard deviation of each final kernel weight over networks."""
     layouts = {tuple(sorted(n for n, _ in s.spread)) for s in studies}
     if len(layouts) == 1:  # one panel, weights in the order of the layout
-        figure, axes = figure_of(1, 1, 8.5, 3.8)
+        figure, axes = figure_of(8.5, 3.8, 1, 1)
         names = [n for n, _ in studies[0].spread][:MOST_WEIGHTS]
         names.sort(key=lambda n: [int(d) if d.isdigit() else d for d in re.split(r"(\d+)", n)])
         for k, study in enumerate(studies):
@@ -143,7 +147,7 @@ def spread(studies: Sequence[Study]) -> Figure:
         axes[0, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("standard deviation of final weight", fontsize=9)
     else:
-        figure, axes = figure_of(len(studies), 1, 3.0 * len(studies), 3.8, sharey=True)
+        figure, axes = figure_of(3.0 * len(studies), 3.8, len(studies), 1, sharey=True)
         for k, study in enumerate(studies):
             part = study.spread[:12]
             axes[0, k].plot(range(len(part)), [v for _, v in part], "o", color=color_of(k))
@@ -161,7 +165,7 @@ def spread(studies: Sequence[Study]) -> Figure:
 
 def coordinates(studies: Sequence[Study]) -> Figure:
     """How well d numbers determine their own future, for each choice of them."""
-    figure, axes = figure_of(1, 1, 8.5, 3.8)
+    figure, axes = figure_of(8.5, 3.8, 1, 1)
     axis, width = axes[0, 0], 0.8 / len(studies)
     kinds = [r["kind"] for r in studies[0].numbers["coordinate_kinds"]]
     for k, study in enumerate(studies):
@@ -204,13 +208,13 @@ def coordinates(studies: Sequence[Study]) -> Figure:
 
 def fates(studies: Sequence[Study], name: str = "published") -> Figure:
     """Accuracy and entropy of the networks by the Morse sets that their start can reach."""
-    figure, axes = figure_of(2, len(studies), 10.0, 1.2 + 1.9 * len(studies))
+    figure, axes = figure_of(10.0, 1.2 + 1.9 * len(studies), 2, len(studies))
     below = 0
     for study, (left, right) in zip(studies, axes, strict=True):
         labels = pooled(study.fates[name]["start"])
         found = study.numbers["guidance"][name]["start"]
         names = sorted(found["groups"], key=lambda g: -found["groups"][g]["n"])
-        rng = np.random.default_rng(0)  # of the jitter alone
+        rng = streams.generator("jitter")
         for y, group in enumerate(names):
             mine = labels == group
             values = study.predicted.balanced[mine]
@@ -243,13 +247,13 @@ def fates(studies: Sequence[Study], name: str = "published") -> Figure:
 def foretell(levels: Sequence[dict[str, Any]]) -> Figure:
     """AUC on held-out networks, by fate and by the weights themselves."""
     kept = [level for level in levels if "undefined" not in level["foretell"]]
-    figure, axes = figure_of(1, 1, 8.5, 1.4 + 0.85 * len(kept))
+    figure, axes = figure_of(8.5, 1.4 + 0.85 * len(kept), 1, 1)
     axis, rows, best = axes[0, 0], [], 0.0
     for level in kept:
         found = level["foretell"]
-        rows += [(level, f"fate, {name}", score, COLORS[1]) for name, score in found["fates"].items()]
-        rows.append((level, "logistic, same coordinates", found["same_weights"], COLORS[5]))
-        rows.append((level, "logistic, all kernel weights", found["all_weights"], COLORS[0]))
+        rows += [(level, f"fate, {name}", score, VERMILION) for name, score in found["fates"].items()]
+        rows.append((level, "logistic, same coordinates", found["same_weights"], SKY))
+        rows.append((level, "logistic, all kernel weights", found["all_weights"], BLUE))
     for y, (level, label, score, color) in enumerate(rows):
         marker = {"fate, published": "o", "fate, mean": "s", "fate, confident": "D"}.get(
             label, "^" if "same" in label else "v"
@@ -262,7 +266,7 @@ def foretell(levels: Sequence[dict[str, Any]]) -> Figure:
         [per * (i + 0.5) - 0.5 for i in range(len(kept))], [name_of(level["level"]) for level in kept], fontsize=9
     )
     for i in range(1, len(kept)):
-        axis.axhline(per * i - 0.5, color=UNDECIDED, lw=0.8)
+        axis.axhline(per * i - 0.5, color=FAINT, lw=0.8)
     axis.axvline(0.5, color=INK, lw=0.8, ls="--")
     axis.invert_yaxis()
     axis.set_xlabel(

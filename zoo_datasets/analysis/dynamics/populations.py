@@ -26,7 +26,7 @@ from zoo_datasets.zoo import Zoo
 log = logging.getLogger(__name__)
 MAPS = ("whole", "step")
 MOST_PAIRS = 300  # a Gaussian process costs the cube of them, and resamples fit some hundred
-FEWEST = 20  # networks; fewer say nothing about a distribution, and a last, short block is dropped
+FEWEST_NETWORKS = 20  # networks; fewer say nothing about a distribution, and a last, short block is dropped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +97,13 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
         members = sorted(blocks[key], key=lambda r: (r["replicate_init"], r["plan_index"]))
         kept = [r for r in members if r["diverged_step"] is None]
         label = ", ".join(f"{a} {v}" for a, v in zip(axes, key[0], strict=True))
-        if len(kept) < FEWEST:
+        if len(kept) < FEWEST_NETWORKS:
             log.warning(
-                "%s: %d networks of block %d left out; a population has at least %d", label, len(kept), key[1], FEWEST
+                "%s: %d networks of block %d left out; a population has at least %d",
+                label,
+                len(kept),
+                key[1],
+                FEWEST_NETWORKS,
             )
             continue
         ids = tuple(r["model_id"] for r in kept)
@@ -128,7 +132,7 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
             )
         )  # fmt: skip
     if not found:
-        raise ZooError(f"{zoo.name} has no population of {FEWEST} networks that differ in their seeds alone.")
+        raise ZooError(f"{zoo.name} has no population of {FEWEST_NETWORKS} networks that differ in their seeds alone.")
     return found
 
 
@@ -231,4 +235,4 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
         keep = np.isin(source.test.labels, row["subset_classes"])
     labels = sources.relabeled(source.test.labels, subset_of(row))[keep]
     logits = logits_of(population.architecture, source.scaled(source.test.images[keep]))(population.end)
-    return Predictions(labels, torch.softmax(logits.double(), 2).numpy())
+    return Predictions(labels, torch.softmax(torch.from_numpy(logits).double(), 2).numpy())

@@ -9,26 +9,39 @@ Where CMGDB is installed, a set's Conley index stands beside it unless it is zer
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo_datasets.core.figures import COLORS, INK, OTHER, OUTSIDE, TITLES, UNDECIDED, figure_of, name_of
+from zoo_datasets.analysis.dynamics.morse import OUTSIDE, UNDECIDED
+from zoo_datasets.analysis.dynamics.readings import Reading
+from zoo_datasets.analysis.dynamics.study import Study
+from zoo_datasets.core.figures import BLUE, COLORS, FAINT, GREY, INK, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from zoo_datasets.analysis.dynamics.readings import Reading
-    from zoo_datasets.analysis.dynamics.study import Study
-
+TITLES = {
+    "published": "as published: zero prior, mean only", "mean": "fitted prior, mean only", "confident": "with its doubt",
+}  # fmt: skip
 MOST_NODES = 12  # of a Hasse diagram with labels that can be read
+
+
+def name_of(level: Mapping[str, str]) -> str:
+    """A level for titles: "epochs 100, width 3"."""
+    return ", ".join(f"{axis} {label}" for axis, label in level.items()) or "all networks"
+
+
+def color_of(k: int) -> str:
+    """One of the palette; its grey for all that come after."""
+    return COLORS[min(k, len(COLORS) - 1)]
 
 
 def portrait(study: Study) -> Figure:
     """Regions, Morse sets, starts and ends in each reading, the Hasse diagrams below."""
-    figure, axes = figure_of(3, 2, 12.0, 7.6, height_ratios=(2.4, 1))
+    figure, axes = figure_of(12.0, 7.6, 3, 2, height_ratios=(2.4, 1))
     for (name, reading), top, bottom in zip(study.readings.items(), axes[0], axes[1], strict=True):
         _phase(top, study, reading)
         numbers = study.numbers["readings"][name]
@@ -60,8 +73,11 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
         regions = graph.regions(strict=reading.z > 0)
         pale = lambda c: tuple(0.72 + 0.28 * v for v in to_rgb(c))  # noqa: E731
         image = np.empty((cubes.n, 3))
+        axis.grid(visible=False)  # it would lie on the cells
         for value in np.unique(regions):
-            image[regions == value] = to_rgb({-1: UNDECIDED, -2: OUTSIDE}.get(int(value)) or pale(colors[int(value)]))
+            image[regions == value] = to_rgb(
+                {UNDECIDED: FAINT, OUTSIDE: "white"}.get(int(value)) or pale(colors[int(value)])
+            )
         for k in range(len(graph)):
             image[graph.node == k] = to_rgb(colors[k])
         axis.imshow(image.reshape(*cubes.shape, 3).transpose(1, 0, 2), origin="lower", extent=extent, aspect="auto",
@@ -117,9 +133,9 @@ def _legend(study: Study) -> list[Any]:
             label=f"start (epoch {study.population.start_epoch:g})",
         ),
         Line2D([], [], marker="o", ls="", color=INK, ms=4, label="end of training"),
-        Patch(fc=COLORS[0], label="Morse set 0 (others in their colors)"),
+        Patch(fc=BLUE, label="Morse set 0 (others in their colors)"),
         Patch(fc="#B8D5E8", label="region of attraction of 0"),
-        Patch(fc=UNDECIDED, label="undecided"),
+        Patch(fc=FAINT, label="undecided"),
         Line2D([], [], color=INK, ls="--", lw=0.8, label="no start this near" if study.cubes.dimension == 2 else ""),
     ]
 
@@ -167,5 +183,5 @@ def _index(index: tuple[str, ...] | None) -> str:
 
 def _set_colors(reading: Reading) -> list[str]:
     """A color for each of the largest Morse sets, in the order of their numbers; grey for others."""
-    largest = sorted(np.argsort(-reading.graph.sizes, kind="stable")[: len(COLORS)].tolist())
-    return [COLORS[largest.index(k)] if k in largest else OTHER for k in range(len(reading.graph))]
+    largest = sorted(np.argsort(-reading.graph.sizes, kind="stable")[: len(COLORS) - 1].tolist())
+    return [color_of(largest.index(k)) if k in largest else GREY for k in range(len(reading.graph))]

@@ -52,7 +52,7 @@ def resample(
 
     x, y, cubes = reading.x, reading.y, reading.graph.cubes
     own = guidance.fates(reading, x)
-    rng = np.random.default_rng(np.random.Philox(key=streams.key_words(streams.stream_key(["resample", seed]))))
+    rng = streams.generator("resample", seed)
     names, member = np.unique(groups, return_inverse=True)
     found = []
     for _ in range(n):

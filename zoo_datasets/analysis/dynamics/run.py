@@ -13,19 +13,33 @@ any of it tells good networks from others (`guidance.py`). Start and end are joi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from zoo_datasets import metrics
+from zoo_datasets.analysis.dynamics import (
+    conley,
+    coordinates,
+    guidance,
+    pictures,
+    populations,
+    readings,
+    robustness,
+    surrogate,
+)
+from zoo_datasets.analysis.dynamics.cubes import Cubes
+from zoo_datasets.analysis.dynamics.populations import Population, Predictions
 from zoo_datasets.analysis.dynamics.study import Study
-from zoo_datasets.analysis.report import Report
+from zoo_datasets.analysis.results import Results
+from zoo_datasets.core import streams
+from zoo_datasets.core.jsonable import plain
 from zoo_datasets.errors import ZooError, unknown
-
-if TYPE_CHECKING:
-    from zoo_datasets.analysis.dynamics import readings
-    from zoo_datasets.analysis.dynamics.populations import Population, Predictions
+from zoo_datasets.zoo import open_zoo
 
 log = logging.getLogger(__name__)
 MOST_PICTURED = 8  # levels with portraits of their own
@@ -35,7 +49,7 @@ HELD_OUT_SUBDIVISIONS = 12  # a fifth of the time of 15, five times over
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `analyze dynamics`."""
     add = parser.add_argument
-    add("--coordinates", choices=("spread", "pca", "modes", "autoencoder"), default="spread",
+    add("--coordinates", choices=coordinates.COORDINATES, default="spread",
         help="in which training is a map: weights of largest spread, as published; principal components; directions "
         "that determine their own future; an autoencoder's code (default: spread)")  # fmt: skip
     add("--dimensions", type=int, default=2, choices=(2, 3, 4), help="how many coordinates (default: 2)")
@@ -67,75 +81,130 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="DIR", help="folder of local sources (default: $ZOO_DATA)")
 
 
-def run(options: argparse.Namespace) -> Report:
-    """Analyze the zoo; the report of what was written. Raises ZooError."""
+def run(options: argparse.Namespace) -> Results:
+    """Analyze the zoo; what was written. Raises ZooError."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # a second thread makes Gaussian processes of a hundred points several times slower
         return _run(options)
 
 
-def _run(options: argparse.Namespace) -> Report:
-    from zoo_datasets.analysis.dynamics import guidance, pictures, readings
-    from zoo_datasets.analysis.dynamics.populations import Population, populations, predictions
-    from zoo_datasets.analysis.dynamics.surrogate import Recipe
-    from zoo_datasets.zoo import open_zoo
-
-    settings = readings.Settings(options.subdivisions, options.confidence, options.simultaneous, Recipe(options.prior))
+def _run(options: argparse.Namespace) -> Results:
+    recipe = surrogate.Recipe(options.prior)
+    settings = readings.Settings(options.subdivisions, options.confidence, options.simultaneous, recipe)
     zoo = open_zoo(options.path)
-    chosen = _levels(populations(zoo, options.population, options.start_epoch), options.level)
+    chosen = _at_levels(populations.populations(zoo, options.population, options.start_epoch), options.level)
     names = ("coordinates", "dimensions", "subdivisions", "confidence", "simultaneous", "prior", "map", "start_epoch",
              "population", "resamples", "level", "seed")  # fmt: skip
-    report = Report("dynamics", [zoo], {k: getattr(options, k) for k in names}, options.out)
-    studies, levels, rows = [], [], []
+    results = Results("dynamics", [zoo], {k: getattr(options, k) for k in names}, options.out)
+    studies, levels = [], []
     for level in dict.fromkeys(tuple(p.level.items()) for p in chosen):
-        parts = [p for p in chosen if tuple(p.level.items()) == level]
-        said = [predictions(p, options.data) for p in parts]
-        for population, predicted in zip(parts, said, strict=True):
-            first = population is parts[0]
-            study = Study(population, predicted, settings, options, robust=first and options.resamples > 0)
-            log.info("%s: %s", population.name, study.sentence())
-            studies.append(study)
-            rows.append(study.table())
-        whole = Population.joined(parts)
-        levels.append(_level(whole, parts, said, settings, options))
-    report.numbers["tests"] = plain(guidance.correct([s.numbers for s in studies], levels))
-    report.numbers["levels"] = plain(levels)
-    report.numbers["populations"] = plain([s.numbers for s in studies])
-    report.table("networks", _concat(rows))
-    firsts = [s for s in studies if s.robust][:MOST_PICTURED] or studies[:MOST_PICTURED]
-    for name, figure in pictures.draw(firsts, levels):
-        report.figure(name, figure)
-    report.close()
-    return report
+        blocks = [p for p in chosen if tuple(p.level.items()) == level]
+        predicted = [populations.predictions(p, options.data) for p in blocks]
+        for i, population in enumerate(blocks):
+            one = study(population, predicted[i], settings, options, robust=not i and options.resamples > 0)
+            log.info("%s: %s", population.name, one.sentence)
+            studies.append(one)
+        levels.append(_level(Population.joined(blocks), predicted, settings, options))
+    results.numbers["tests"] = plain(guidance.correct([s.numbers for s in studies], levels))
+    results.numbers["levels"] = plain(levels)
+    results.numbers["populations"] = plain([s.numbers for s in studies])
+    results.table("networks", pa.concat_tables(s.table for s in studies))
+    pictured = [s for s in studies if s.resampled][:MOST_PICTURED] or studies[:MOST_PICTURED]
+    for name, figure in pictures.draw(pictured, levels):
+        results.figure(name, figure)
+    results.close()
+    return results
+
+
+# ── one population ────────────────────────────────────────────────────────────────────
+
+
+def study(
+    population: Population, predicted: Predictions, settings: readings.Settings, options: argparse.Namespace,
+    robust: bool,
+) -> Study:  # fmt: skip
+    """A population read in every way; `robust` adds resamples, resolutions and the kinds of coordinates."""
+    layout = population.architecture.layout
+    before, after, rows = populations.pairs(population, options.map)
+    chosen = coordinates.choose(
+        options.coordinates, before, after, population.end, layout, options.dimensions, options.seed
+    )
+    x, y, start, end = (chosen.encode(w) for w in (before, after, population.start, population.end))
+    cubes = Cubes.around(np.concatenate([x, y, start]), settings.subdivisions)
+    read = {n: readings.read(n, x, y, cubes, settings) for n in readings.READINGS}
+    fates = {n: {"start": guidance.fates(r, start), "end": guidance.fates(r, end)} for n, r in read.items()}
+    spread = coordinates.spread(population.end, layout)
+    numbers: dict[str, Any] = {
+        "name": population.name, "level": dict(population.level), "population": population.number,
+        "n": len(population), "n_diverged": population.n_diverged, "n_test": len(predicted.labels),
+        "pairs": len(x), "coordinates": list(chosen.labels), "spread": spread,
+        "balanced_accuracy": predicted.balanced.mean(), "balanced_accuracy_published": predicted.balanced_swapped.mean(),
+        "entropy_median": np.median(predicted.entropy()),
+        "readings": {n: r.numbers() | _indices(r) for n, r in read.items()},
+        "guidance": {n: {when: guidance.association(labels, predicted, options.seed) for when, labels in f.items()}
+                     for n, f in fates.items()},
+    }  # fmt: skip
+    resampled: dict[str, robustness.Resampled] = {}
+    resolutions: dict[str, list[dict[str, Any]]] = {}
+    if robust:
+        k, groups = settings.subdivisions, population.groups[rows]
+        for name, reading in read.items():
+            resampled[name] = robustness.resample(reading, groups, settings, options.resamples, options.seed)
+            resolutions[name] = robustness.resolutions(reading, settings, tuple(range(max(k - 4, 4), k + 2)))
+        numbers |= {
+            "resamples": {n: r.numbers() for n, r in resampled.items()}, "resolutions": resolutions,
+            "coordinate_kinds": _coordinate_kinds(population, options),
+        }  # fmt: skip
+    return Study(
+        population, predicted, chosen, start, end, cubes, spread, read, fates, resampled, resolutions, numbers
+    )  # fmt: skip
+
+
+def _indices(reading: readings.Reading) -> dict[str, Any]:
+    """The Conley indices of the Morse sets, where CMGDB is installed."""
+    return {"conley": conley.indices(reading.graph)} if conley.available() else {}
+
+
+def _coordinate_kinds(population: Population, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """How well few coordinates determine their own future, for each kind, against ends dealt at random."""
+    before, after, rows = populations.pairs(population, options.map)
+    order = streams.generator("shuffled ends", options.seed).permutation(len(rows))
+    recipe, layout, records = surrogate.Recipe(options.prior), population.architecture.layout, []
+    for kind in coordinates.COORDINATES:
+        one = coordinates.choose(kind, before, after, population.end, layout, options.dimensions, options.seed)
+        x, y, groups = one.encode(before), one.encode(after), population.groups[rows]
+        records.append({
+            "kind": kind, "labels": one.labels, "reconstruction_r2": one.reconstruction_r2,
+            "r2": surrogate.fit(x, y, recipe).r2(x, y), "r2_held_out": surrogate.held_out_r2(x, y, groups, recipe),
+            "r2_shuffled": surrogate.fit(x, y[order], recipe).r2(x, y[order]),
+            "r2_shuffled_held_out": surrogate.held_out_r2(x, y[order], groups, recipe),
+        })  # fmt: skip
+    return records
+
+
+# ── all populations of a level ────────────────────────────────────────────────────────
 
 
 def _level(
-    whole: Population, parts: Sequence[Population], said: Sequence[Predictions], settings: readings.Settings,
-    options: argparse.Namespace,
-) -> dict[str, Any]:  # fmt: skip
+    whole: Population, predicted: Sequence[Predictions], settings: readings.Settings, options: argparse.Namespace
+) -> dict[str, Any]:
     """All populations of a level together: accuracy with intervals, and what the start foretells."""
-    import dataclasses
-
-    from zoo_datasets import metrics
-    from zoo_datasets.analysis.dynamics import guidance, readings
-
-    accuracy = np.concatenate([p.balanced for p in said])
-    swapped = np.concatenate([p.balanced_swapped for p in said])
+    accuracy = np.concatenate([p.balanced for p in predicted])
+    swapped = np.concatenate([p.balanced_swapped for p in predicted])
 
     def mean(values: np.ndarray) -> dict[str, Any]:
         zeros = np.zeros(len(values))
-        return metrics.interval("difference", zeros, values, whole.groups, seed=options.seed).to_json() | {
-            "metric": "mean"
-        }
+        interval = metrics.interval("difference", zeros, values, whole.groups, seed=options.seed)
+        return interval.to_json() | {"metric": "mean"}
 
     coarse = dataclasses.replace(settings, subdivisions=min(settings.subdivisions, HELD_OUT_SUBDIVISIONS))
     return {
-        "level": dict(whole.level), "n": len(whole), "n_populations": len(parts), "n_diverged": whole.n_diverged,
+        "level": dict(whole.level), "n": len(whole), "n_populations": len(predicted), "n_diverged": whole.n_diverged,
         "balanced_accuracy": mean(accuracy), "balanced_accuracy_published": mean(swapped),
-        "population_means": [p.balanced.mean() for p in said],
-        "population_means_published": [p.balanced_swapped.mean() for p in said],
-        "entropy_medians": [np.median(p.entropy()) for p in said],
+        "population_means": [p.balanced.mean() for p in predicted],
+        "population_means_published": [p.balanced_swapped.mean() for p in predicted],
+        "entropy_medians": [np.median(p.entropy()) for p in predicted],
         "foretell": guidance.foretell(
             whole, accuracy, options.coordinates, readings.READINGS, coarse, options.dimensions, options.seed,
             how=options.map,
@@ -143,35 +212,15 @@ def _level(
     }  # fmt: skip
 
 
-def _levels(found: list[Population], wanted: Sequence[str]) -> list[Population]:
-    for text in wanted:
+def _at_levels(population: list[Population], levels: Sequence[str]) -> list[Population]:
+    """The populations at all of these levels, each `AXIS=LEVEL`. Raises ZooError for one that there is not."""
+    for text in levels:
         axis, _, label = text.partition("=")
-        known = list(found[0].level)
-        if axis not in known:
-            raise ZooError(unknown("axis", axis, known, found[0].zoo.name))
-        kept = [p for p in found if p.level[axis] == label]
-        if not kept:
-            raise ZooError(unknown(f"level of {axis}", label, {p.level[axis] for p in found}, found[0].zoo.name))
-        found = kept
-    return found
-
-
-def _concat(tables: Sequence[Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
-
-
-def plain(value: Any) -> Any:
-    """As JSON holds it: arrays as lists, NaN and infinities as null."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+        name = population[0].zoo.name
+        if axis not in population[0].level:
+            raise ZooError(unknown("axis", axis, list(population[0].level), name))
+        chosen = [p for p in population if p.level[axis] == label]
+        if not chosen:
+            raise ZooError(unknown(f"level of {axis}", label, {p.level[axis] for p in population}, name))
+        population = chosen
+    return population

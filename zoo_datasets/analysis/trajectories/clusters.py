@@ -22,7 +22,7 @@ import numpy as np
 
 from zoo_datasets import errors
 
-METRICS = ("euclidean", "cosine")
+DISTANCES = ("euclidean", "cosine")
 LINKAGES = ("single", "average", "complete", "ward")
 # Points a side of a block: 8 MB of distances, within reach of a cache, large for a matrix product.
 BLOCK = 1024
@@ -54,8 +54,8 @@ def distances(points: np.ndarray, metric: str, whose: np.ndarray, condensed: boo
     Cosine distances are 1 − cos: half the squared distance of unit vectors, which is what is
     computed. Raises ValueError for an unknown metric.
     """
-    if metric not in METRICS:
-        raise ValueError(errors.unknown("metric", metric, METRICS))
+    if metric not in DISTANCES:
+        raise ValueError(errors.unknown("metric", metric, DISTANCES))
     n = len(points)
     inter, intra = np.full(n, np.inf), np.full(n, np.inf)
     kept = np.empty(n * (n - 1) // 2) if condensed else None
@@ -174,34 +174,26 @@ def _bipartite(square: np.ndarray, first_row: int, first_column: int) -> tuple[n
 
 def _kruskal(edges: np.ndarray, lengths: np.ndarray, n: int) -> np.ndarray:
     """The edges of a minimum spanning tree of the graph they make, int64 [n-1, 2]."""
-    root = list(range(n))
-    kept = []
-    for edge in edges[np.argsort(lengths, kind="stable")].tolist():
-        a, b = _find(root, edge[0]), _find(root, edge[1])
-        if a != b:
-            root[a] = b
-            kept.append(edge)
-    assert len(kept) == n - 1, "the blocks hold every pair, so their trees connect all points"
-    return np.array(kept, np.int64).reshape(-1, 2)
+    from scipy.cluster.hierarchy import DisjointSet
 
-
-def _find(root: list[int], a: int) -> int:
-    while root[a] != a:
-        root[a] = root[root[a]]
-        a = root[a]
-    return a
+    trees = DisjointSet(range(n))
+    tree = [edge for edge in edges[np.argsort(lengths, kind="stable")].tolist() if trees.merge(*edge)]
+    assert len(tree) == n - 1, "the blocks hold every pair, so their trees connect all points"
+    return np.array(tree, np.int64).reshape(-1, 2)
 
 
 def single(neighbors: Neighbors) -> np.ndarray:
     """The single-linkage dendrogram as SciPy writes it, float64 [n-1, 4], from the spanning tree."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     n = len(neighbors.tree) + 1
-    root, name, size = list(range(n)), list(range(n)), [1] * n
+    clusters, name = DisjointSet(range(n)), list(range(n))  # the cluster's number, at its root
     merges = np.empty((n - 1, 4))
     for turn, (edge, height) in enumerate(zip(neighbors.tree.tolist(), neighbors.heights, strict=True)):
-        a, b = _find(root, edge[0]), _find(root, edge[1])
-        low, high = sorted((name[a], name[b]))
-        merges[turn] = low, high, height, size[a] + size[b]
-        root[a], name[b], size[b] = b, n + turn, size[a] + size[b]
+        low, high = sorted(name[clusters[point]] for point in edge)
+        clusters.merge(*edge)
+        name[clusters[edge[0]]] = n + turn
+        merges[turn] = low, high, height, clusters.subset_size(edge[0])
     return merges
 
 
@@ -248,25 +240,19 @@ def clusters_by_gap(merges: np.ndarray) -> int:
     return len(heights) - int(np.diff(heights).argmax()) if len(heights) > 1 else 1
 
 
-def purity(found: np.ndarray, whose: np.ndarray) -> float:
+def purity(label: np.ndarray, whose: np.ndarray) -> float:
     """Share of snapshots in a cluster whose most frequent trajectory is theirs."""
-    table = contingency(found, whose)
-    return float(table.max(axis=1).sum() / table.sum())
+    from sklearn.metrics.cluster import contingency_matrix
+
+    table = contingency_matrix(whose, label)
+    return float(table.max(axis=0).sum() / table.sum())
 
 
-def adjusted_rand(found: np.ndarray, whose: np.ndarray) -> float:
+def adjusted_rand(label: np.ndarray, whose: np.ndarray) -> float:
     """Hubert and Arabie's (1985) chance-corrected agreement of clusters and trajectories: 1 equal, 0 chance."""
-    table = contingency(found, whose)
-    both, rows, columns = (float((t * (t - 1) // 2).sum()) for t in (table, table.sum(1), table.sum(0)))
-    n = int(table.sum())
-    chance = rows * columns / (n * (n - 1) / 2)
-    return (both - chance) / ((rows + columns) / 2 - chance) if rows + columns != 2 * chance else 1.0
+    from sklearn.metrics import adjusted_rand_score
 
-
-def contingency(found: np.ndarray, whose: np.ndarray) -> np.ndarray:
-    """Snapshots by found cluster and trajectory, int64."""
-    a, b = (np.unique(v, return_inverse=True)[1] for v in (found, whose))
-    return np.bincount(a * (b.max() + 1) + b, minlength=(a.max() + 1) * (b.max() + 1)).reshape(a.max() + 1, -1)
+    return float(adjusted_rand_score(whose, label))
 
 
 @dataclasses.dataclass(frozen=True)

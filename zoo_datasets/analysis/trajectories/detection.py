@@ -22,6 +22,7 @@ import numpy as np
 
 from zoo_datasets import metrics, variation
 from zoo_datasets.analysis.trajectories import paths
+from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, alternatives
 from zoo_datasets.zoo import Zoo
 
@@ -164,12 +165,8 @@ def _child(parents: Zoo, children: Zoo, row: dict[str, Any]) -> tuple[np.ndarray
 
 def _before_training(children: Zoo, axis: str) -> list[str]:
     """Columns that are known of a model before training, but for those that say its condition."""
-    moved = (axis, *variation.SETS.get(axis, ()))
-    given = [
-        name for name in children.manifest["factors"]
-        if not any(name.startswith(m) if m.endswith("_") else name == m for m in moved)
-    ]  # fmt: skip
-    return [*given, "parent_step", "n_train", "replicate_init", "replicate_order", "replicate_subset"]
+    factors = variation.fixed_factors(axis, children.manifest["factors"])
+    return [*factors, "parent_step", "n_train", "replicate_init", "replicate_order", "replicate_subset"]
 
 
 def _metadata(rows: list[list[Any]]) -> np.ndarray:
@@ -218,7 +215,7 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
 
 def nulls(values: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
     """AUCs of the logistic model where each pair of twins swaps labels with chance ½, [NULLS]."""
-    random = np.random.default_rng([seed, 1])
+    random = streams.generator("swapped twins", seed)
     found = np.empty(NULLS)
     for turn in range(NULLS):
         swap = random.random(len(y) // 2) < 0.5
@@ -232,7 +229,7 @@ def folds(lineage: np.ndarray, seed: int) -> np.ndarray:
     names, code = np.unique(lineage, return_inverse=True)
     if len(names) < FOLDS:
         raise ZooError(f"{len(names)} lineages; {FOLDS}-fold cross-validation needs as many, none of them split.")
-    return (np.random.default_rng([seed, 0]).permutation(len(names)) % FOLDS)[code]
+    return (streams.permutation(streams.stream_key(["folds", seed]), len(names)) % FOLDS)[code]
 
 
 def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ In:  weights [T, P] of one model, T ≥ 3 snapshots in the order of training.
 Out: a `Path`: lengths, angles and curvature, in float64; relations of step length and loss.
 
 Every measure is unchanged by translation and rotation of weight space; lengths are in units of
-weight (Euclidean), angles in radians. Needs numpy only.
+weight (Euclidean), angles in radians.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets import metrics
+from zoo_datasets.core.jsonable import plain
 
-FEWEST = 3  # snapshots: below, a path has no turn
+FEWEST_SNAPSHOTS = 3  # snapshots: below, a path has no turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,10 @@ class Path:
 def measure(weights: np.ndarray) -> Path:
     """The path of one model's snapshots [T, P]. Raises ValueError for fewer than three."""
     weights = np.asarray(weights)
-    if weights.ndim != 2 or len(weights) < FEWEST:
-        raise ValueError(f"Weights have shape {weights.shape}; a path needs (T, P) with T ≥ {FEWEST} snapshots.")
+    if weights.ndim != 2 or len(weights) < FEWEST_SNAPSHOTS:
+        raise ValueError(
+            f"Weights have shape {weights.shape}; a path needs (T, P) with T ≥ {FEWEST_SNAPSHOTS} snapshots."
+        )
     w = weights.astype(np.float64)
     delta = np.diff(w, axis=0)  # [T-1, P]
     step = np.linalg.norm(delta, axis=1)
@@ -152,7 +155,6 @@ def bounds(
         function = metrics.METRICS[metric] if isinstance(metric, str) else metric
         value, low, high = function(y, prediction) if len(y) else np.nan, np.nan, np.nan
     else:
-        found = metrics.interval(metric, y, prediction, groups, resamples, seed)
-        value, low, high = found.value, found.low, found.high
-    values = {k: float(v) if np.isfinite(v) else None for k, v in (("value", value), ("low", low), ("high", high))}
-    return {**values, "n": len(y), "n_groups": n_groups}
+        interval = metrics.interval(metric, y, prediction, groups, resamples, seed)
+        value, low, high = interval.value, interval.low, interval.high
+    return plain({"value": value, "low": low, "high": high, "n": len(y), "n_groups": n_groups})

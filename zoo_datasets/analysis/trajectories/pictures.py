@@ -4,8 +4,7 @@ In:  arrays and rows as `trajectories` and `detection` make them.
 Out: matplotlib figures: dendrogram, steps, ladder, embeddings, detection. Titles say what was
      found, and are made from the numbers.
 
-Colors are Okabe and Ito's, told apart with any color vision. A dozen trajectories are shown
-where more would be one blot; the title says how many.
+A few trajectories are shown where more would be one blot; the title says how many.
 """
 
 from __future__ import annotations
@@ -18,53 +17,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo_datasets.analysis.trajectories import clusters, paths
+from zoo_datasets.analysis.trajectories.snapshots import Bag
+from zoo_datasets.core.figures import (
+    BLUE,
+    COLORS,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    VERMILION,
+    caption,
+    figure_of,
+    headline,
+    legend,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from zoo_datasets.analysis.trajectories.snapshots import Bag
-
-# As on the cards of zoos.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
-INK, FAINT = "#333333", "#E6E6E6"
 SHOWN = 7  # trajectories drawn one by one: as many as there are colors
 MOST_VECTORS = 5000  # merges of a dendrogram; an SVG of more is megabytes, and keeps them as pixels
 UMAP_NEIGHBORS = 15
 UMAP_DIMS = 64  # UMAP sees snapshots along so many singular vectors at most
 
-LINKAGE_COLORS = {"single": COLORS[0], "average": COLORS[1], "complete": COLORS[2], "ward": COLORS[3]}
-
-
-def _figure(width: float, height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options
-    )
-    for ax in axes.ravel():
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_color(INK)
-        ax.tick_params(colors=INK, labelsize=9)
-        ax.grid(color=FAINT, linewidth=0.8)
-        ax.set_axisbelow(True)
-    return figure, axes
-
-
-def _words(ax: Axes, title: str, x: str, y: str) -> None:
-    ax.set_title(title, loc="left", fontsize=10, color=INK)
-    ax.set_xlabel(x, fontsize=9, color=INK)
-    ax.set_ylabel(y, fontsize=9, color=INK)
-
-
-def _headline(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
-
-
-def _legend(ax: Axes, **options: Any) -> None:
-    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, **options)
+LINKAGE_COLORS = {"single": BLUE, "average": ORANGE, "complete": GREEN, "ward": PINK}
 
 
 # ── dendrogram ────────────────────────────────────────────────────────────────────────
@@ -88,7 +66,7 @@ def dendrogram(merges: np.ndarray, whose: np.ndarray, row: Mapping[str, Any]) ->
         segments[turn] = (middle[a], height[a]), (middle[a], h), (middle[b], h), (middle[b], height[b])
         middle[n + turn] = (middle[a] + middle[b]) / 2.0
         colors.append(INK if label[n + turn] < 0 else COLORS[rank[label[n + turn]] % (len(COLORS) - 1)])
-    figure, axes = _figure(11.0, 5.0, columns=2, width_ratios=[2, 1], sharey=True)
+    figure, axes = figure_of(11.0, 5.0, columns=2, width_ratios=[2, 1], sharey=True)
     n_models = len(np.unique(whose))
     shown = min(SHOWN - 1, n_models)
     leaves = np.bincount(whose).max() * shown
@@ -102,14 +80,14 @@ def dendrogram(merges: np.ndarray, whose: np.ndarray, row: Mapping[str, Any]) ->
         ax.set_ylim(floor, merges[-1, 2] * 1.3)
         ax.grid(axis="x", visible=False)
         ax.tick_params(axis="x", labelbottom=False, length=0)
-    _words(axes[0, 0], f"all {n:,} snapshots of {n_models} networks", "snapshots, as the tree orders them", "distance at which they join (units of weight)")  # fmt: skip
-    _words(axes[0, 1], "the first of them, larger", "snapshots", "")
+    caption(axes[0, 0], f"all {n:,} snapshots of {n_models} networks", "snapshots, as the tree orders them", "distance at which they join (units of weight)")  # fmt: skip
+    caption(axes[0, 1], "the first of them, larger", "snapshots", "")
     least, most = row["between_least"], row["within_most"]
     if row["purity"] == 1.0:
         text = f"Every training run is a branch of its own: its own snapshots join below {most:.2f}, strangers above {least:.2f}"
     else:
         text = f"Single linkage: {row['purity']:.1%} of snapshots are in their own training run's branch"
-    _headline(figure, text)
+    headline(figure, text)
     return figure
 
 
@@ -134,29 +112,29 @@ def _leaf_places(merges: np.ndarray) -> np.ndarray:
 
 def steps(measured: Sequence[paths.Path], found: Bag) -> Figure:
     """Step lengths of some models one after another (the saw-tooth), and of all models over training."""
-    figure, axes = _figure(11.0, 4.2, columns=2, width_ratios=[1.5, 1])
+    figure, axes = figure_of(11.0, 4.2, columns=2, width_ratios=[1.5, 1])
     shown, start = min(SHOWN, found.n_models), 0
     for model in range(shown):
         s = measured[model].step
         axes[0, 0].plot(np.arange(start, start + len(s)), s, color=COLORS[model], linewidth=1.4)
         start += len(s)
-    _words(axes[0, 0], f"{shown} training runs, one after another", "step, counted on from run to run", "step length ‖w(t+1) − w(t)‖ (units of weight)")  # fmt: skip
+    caption(axes[0, 0], f"{shown} training runs, one after another", "step, counted on from run to run", "step length ‖w(t+1) − w(t)‖ (units of weight)")  # fmt: skip
     longest = max(len(p.step) for p in measured)
     table = np.full((len(measured), longest), np.nan)
     for row, p in zip(table, measured, strict=True):
         row[: len(p.step)] = p.step
     epoch = max(found.split("epoch"), key=len)[1:]
     low, mid, high = np.nanquantile(table, [0.05, 0.5, 0.95], axis=0)
-    axes[0, 1].fill_between(epoch, low, high, color=COLORS[0], alpha=0.2, linewidth=0, label="5–95 % of models")
-    axes[0, 1].plot(epoch, mid, color=COLORS[0], linewidth=2, label="median")
-    _words(axes[0, 1], f"all {len(measured)} runs", "epoch at the end of the step", "")
+    axes[0, 1].fill_between(epoch, low, high, color=BLUE, alpha=0.2, linewidth=0, label="5–95 % of models")
+    axes[0, 1].plot(epoch, mid, color=BLUE, linewidth=2, label="median")
+    caption(axes[0, 1], f"all {len(measured)} runs", "epoch at the end of the step", "")
     for ax in axes.ravel():
         if np.nanmin(table) > 0:
             ax.set_yscale("log")
-    _legend(axes[0, 1])
+    legend(axes[0, 1])
     first, last = np.nanmedian(table[:, 0]), np.nanmedian([p.step[-1] for p in measured])
     what = "Steps shrink while networks train" if last < first else "Steps do not shrink while networks train"
-    _headline(figure, f"{what}: {first:.3g} in the first, {last:.3g} in the last (medians)")
+    headline(figure, f"{what}: {first:.3g} in the first, {last:.3g} in the last (medians)")
     return figure
 
 
@@ -165,7 +143,7 @@ def steps(measured: Sequence[paths.Path], found: Bag) -> Figure:
 
 def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
     """Purity of each linkage and metric, separation, and τ of the recovered order, by dimensions kept."""
-    figure, axes = _figure(11.0, 4.4, columns=3)
+    figure, axes = figure_of(11.0, 4.4, columns=3)
     dims = sorted({row["dimensions"] for row in rows})
     styles = {"euclidean": "-", "cosine": (0, (2, 1.5))}
     for metric, style in styles.items():
@@ -174,13 +152,13 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
             axes[0, 0].plot(*mine, color=color, linestyle=style, marker="o", markersize=3, linewidth=1.5,
                             label=linkage if metric == "euclidean" else None)  # fmt: skip
         axes[0, 1].plot(*_line(rows, metric, "single", "separation"), color=INK, linestyle=style, marker="o", markersize=3, label=metric)  # fmt: skip
-    axes[0, 1].axhline(1.0, color=COLORS[5], linewidth=1)
+    axes[0, 1].axhline(1.0, color=VERMILION, linewidth=1)
     axes[0, 1].annotate("1: a stranger as near as one's own", (dims[-1], 1.0), xytext=(0, 3), textcoords="offset points",
-                        fontsize=8, color=COLORS[5])  # fmt: skip
+                        fontsize=8, color=VERMILION)  # fmt: skip
     axes[0, 1].set_yscale("log")
     for name, color, what in (
-        ("walk", COLORS[0], "walk to the nearest"),
-        ("nearest_sort", COLORS[1], "sort by nearest distance"),
+        ("walk", BLUE, "walk to the nearest"),
+        ("nearest_sort", ORANGE, "sort by nearest distance"),
     ):
         for where, style in (("true", "-"), ("found", (0, (2, 1.5)))):
             x, y = _line(rows, "euclidean", "single", f"tau_{where}_{name}")
@@ -197,23 +175,23 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
         ticks = dims[:: -max(1, round(len(dims) / 6))]
         ax.set_xticks(ticks, [f"{d:,}" for d in ticks])
         ax.minorticks_off()
-    _words(axes[0, 0], "whose: purity of the cut (solid Euclidean,\ndotted cosine)", "dimensions kept", "purity")
-    _words(axes[0, 1], "margin: nearest stranger / farthest neighbor\nof one's own", "dimensions kept", "separation")
-    _words(
+    caption(axes[0, 0], "whose: purity of the cut (solid Euclidean,\ndotted cosine)", "dimensions kept", "purity")
+    caption(axes[0, 1], "margin: nearest stranger / farthest neighbor\nof one's own", "dimensions kept", "separation")
+    caption(
         axes[0, 2],
         "when: order without labels (single linkage,\nEuclidean)",
         "dimensions kept",
         "Kendall's τ with 95 % interval",
     )
-    _legend(axes[0, 0], loc="lower left")
-    _legend(axes[0, 1])
-    _legend(axes[0, 2], loc="lower left")
+    legend(axes[0, 0], loc="lower left")
+    legend(axes[0, 1])
+    legend(axes[0, 2], loc="lower left")
     pure = [
         row["dimensions"]
         for row in rows
         if row["linkage"] == "single" and row["metric"] == "euclidean" and row["purity"] == 1.0
     ]
-    _headline(
+    headline(
         figure,
         f"Single linkage finds every training run down to {min(pure)} of {full:,} dimensions"
         if full in pure
@@ -261,9 +239,10 @@ def embeddings(found: Bag, seed: int, umap: bool) -> Iterator[tuple[str, Figure]
 def _spatial(
     points: np.ndarray, whose: np.ndarray, found: Bag, rows: np.ndarray, title: str, what: str, axis: str
 ) -> Figure:
-    from matplotlib import pyplot, ticker
+    from matplotlib import ticker
+    from matplotlib.figure import Figure
 
-    figure = pyplot.figure(figsize=(7.5, 6.0))
+    figure = Figure(figsize=(7.5, 6.0))
     ax: Any = figure.add_axes((0.0, 0.02, 0.96, 0.9), projection="3d")
     ax.set_box_aspect(None, zoom=1.0)
     for model in range(int(whose.max()) + 1):
@@ -281,7 +260,7 @@ def _spatial(
         side.set_major_locator(ticker.MaxNLocator(5))
         side._axinfo["grid"].update(color=FAINT, linewidth=0.8)
     ax.view_init(elev=22, azim=-58)
-    _headline(figure, title)
+    headline(figure, title)
     epochs = found.columns["epoch"][rows]
     dots = f"Circle: epoch {epochs.min():g}; smaller dots are later, up to epoch {epochs.max():g}."
     figure.text(0.01, 0.95, f"{what}. {dots}", fontsize=9, color=INK, va="top")
@@ -296,13 +275,13 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
     columns = min(len(conditions), 3)
     lines_of = -(-len(conditions) // columns)
-    figure, axes = _figure(3.6 * columns + 0.6, 3.2 * lines_of + 1.0, columns, lines_of, sharex=True, sharey=True)
+    figure, axes = figure_of(3.6 * columns + 0.6, 3.2 * lines_of + 1.0, columns, lines_of, sharex=True, sharey=True)
     for ax in axes.ravel()[len(conditions) :]:
         ax.set_visible(False)
     lines = {
-        "all": ("all three", COLORS[0], "-", 2.2), "step length": ("step length", COLORS[1], "-", 1.4),
-        "curvature": ("curvature", COLORS[2], "-", 1.4), "direction": ("direction", COLORS[3], "-", 1.4),
-        "test_loss": ("test loss, for comparison", COLORS[6], (0, (4, 2)), 1.2),
+        "all": ("all three", BLUE, "-", 2.2), "step length": ("step length", ORANGE, "-", 1.4),
+        "curvature": ("curvature", GREEN, "-", 1.4), "direction": ("direction", PINK, "-", 1.4),
+        "test_loss": ("test loss, for comparison", GREY, (0, (4, 2)), 1.2),
         "metadata": ("metadata alone", INK, (0, (1, 1.5)), 1.4), "null": ("labels shuffled", FAINT, "-", 0.0),
     }  # fmt: skip
     for ax, condition in zip(axes.ravel(), conditions, strict=False):
@@ -330,7 +309,7 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     best = max(auc, key=lambda steps: float(np.mean(auc[steps])))
     worst, most = (f"{pick(auc[best]):.2f}" for pick in (min, max))
     found = f"an AUC of {most}" if worst == most else f"AUCs of {worst} to {most}"
-    _headline(figure, f"Weights alone tell changed from clean data: {found} after {best:,} update{'s' * (best > 1)}")
+    headline(figure, f"Weights alone tell changed from clean data: {found} after {best:,} update{'s' * (best > 1)}")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 In:  a zoo of one architecture with snapshots along training, and if there is one a zoo that
      continues it on clean and changed data.
-Out: a `Report`: the shape of each path; whose snapshots cluster together and in which order they
+Out: a `Results`: the shape of each path; whose snapshots cluster together and in which order they
      lie, along the SVD ladder; versioning of a shuffled bag; detection of changed data; nulls.
 
 After Schürholt & Borth, "An Investigation of the Weight Space to Monitor the Training Progress of
@@ -16,17 +16,17 @@ import logging
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from zoo_datasets.analysis.report import Report
-from zoo_datasets.analysis.trajectories import clusters, ladder, order, paths
+from zoo_datasets.analysis.results import Results
+from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures
+from zoo_datasets.analysis.trajectories.snapshots import Bag, bag
+from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
-
-if TYPE_CHECKING:
-    from zoo_datasets.analysis.trajectories.snapshots import Bag
-    from zoo_datasets.zoo import Zoo
+from zoo_datasets.zoo import Zoo, open_zoo
 
 log = logging.getLogger("zoo_datasets")
 
@@ -66,23 +66,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
 
 
-def run(options: argparse.Namespace) -> Report:
+def run(options: argparse.Namespace) -> Results:
     """The whole analysis of a zoo. Raises ZooError where it holds no population of trajectories."""
-    from zoo_datasets.analysis.trajectories import detection
-    from zoo_datasets.analysis.trajectories import pictures as pictures
-    from zoo_datasets.analysis.trajectories.snapshots import bag
-    from zoo_datasets.zoo import open_zoo
-
     zoo = open_zoo(options.path)
     children = [open_zoo(path) for path in options.continued]
     for child in children:  # a mistake in the call is told before the long part
         detection.conditions(child, options.condition, options.clean)
     names = ("seed", "first_epoch", "condition", "clean", "dims", "resamples", "most_snapshots")
     settings = {name: getattr(options, name) for name in names}
-    report = Report("trajectories", [zoo, *children], settings, options.out)
+    results = Results("trajectories", [zoo, *children], settings, options.out)
     found = bag(zoo, options.first_epoch)
     log.info("%d trajectories, %d snapshots of %d weights", found.n_models, *found.weights.shape)
-    report.numbers["population"] = {
+    results.numbers["population"] = {
         "n_models": found.n_models, "n_snapshots": len(found.weights), "n_params": found.weights.shape[1],
         "n_groups": len(np.unique(found.groups)), "n_left_out": found.left_out,
     }  # fmt: skip
@@ -90,30 +85,30 @@ def run(options: argparse.Namespace) -> Report:
     with _timed("the SVD ladder"):
         rows, partitions = climb(found, options.dims, options.resamples, options.most_snapshots, options.seed)
     measured = [paths.measure(found.weights[found.rows(m)]) for m in range(found.n_models)]
-    report.numbers["paths"] = shape_of(measured, found, options.resamples, options.seed)
-    report.table("steps", steps_table(measured, found))
-    report.numbers["ladder"] = rows
-    report.table("ladder", _table(rows))
+    results.numbers["paths"] = shape_of(measured, found, options.resamples, options.seed)
+    results.table("steps", steps_table(measured, found))
+    results.numbers["ladder"] = rows
+    results.table("ladder", _table(rows))
     base = partitions[BASE]
-    report.numbers["versioning"] = versioning(base, found, options.resamples, options.seed)
-    report.numbers["null"] = null(base, found, options.seed)
-    report.table("trajectories", models_table(measured, found, base))
+    results.numbers["versioning"] = versioning(base, found, options.resamples, options.seed)
+    results.numbers["null"] = null(base, found, options.seed)
+    results.table("trajectories", models_table(measured, found, base))
     if children:
         with _timed("detection"):
-            report.numbers["detection"] = [detect(zoo, child, options) for child in children]
-        rows_of = {d["zoo"]: d["rows"] for d in report.numbers["detection"]}
-        report.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
+            results.numbers["detection"] = [detect(zoo, child, options) for child in children]
+        rows_of = {d["zoo"]: d["rows"] for d in results.numbers["detection"]}
+        results.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
     if not options.no_pictures:
         with _timed("pictures"):
-            report.figure("dendrogram", pictures.dendrogram(base.merges, found.whose, base.row))
-            report.figure("steps", pictures.steps(measured, found))
-            report.figure("ladder", pictures.ladder(rows, found.weights.shape[1]))
+            results.figure("dendrogram", pictures.dendrogram(base.merges, found.whose, base.row))
+            results.figure("steps", pictures.steps(measured, found))
+            results.figure("ladder", pictures.ladder(rows, found.weights.shape[1]))
             for name, figure in pictures.embeddings(found, options.seed, umap=not options.no_umap):
-                report.figure(name, figure)
+                results.figure(name, figure)
             for child in children:
-                report.figure(f"detection-{child.name.split('/')[-1]}", pictures.detection(rows_of[child.name]))
-    report.close()
-    return report
+                results.figure(f"detection-{child.name.split('/')[-1]}", pictures.detection(rows_of[child.name]))
+    results.close()
+    return results
 
 
 class _timed:
@@ -159,8 +154,6 @@ def shape_of(measured: Sequence[paths.Path], found: Bag, resamples: int, seed: i
 
 def steps_table(measured: Sequence[paths.Path], found: Bag) -> Any:
     """One row per step of a model: lengths, and angles with the step before it (null for the first)."""
-    import pyarrow as pa
-
     before = np.concatenate([np.arange(r.start, r.stop - 1) for r in map(found.rows, range(found.n_models))])
     columns: dict[str, Any] = {"model_id": [found.model_ids[m] for m in found.whose[before]]}
     for name in ("step", "epoch", "train_loss"):
@@ -173,8 +166,6 @@ def steps_table(measured: Sequence[paths.Path], found: Bag) -> Any:
 
 def models_table(measured: Sequence[paths.Path], found: Bag, base: Partition) -> Any:
     """One row per model: its path's measures, its last metrics, τ of its recovered order."""
-    import pyarrow as pa
-
     names = ("length", "chord", "tortuosity", "smoothness")
     last = {
         f"final_{name}": [v[-1] for v in found.split(name)] for name in ("train_loss", "test_accuracy", "gap_accuracy")
@@ -219,7 +210,7 @@ def climb(
     for rung in rungs:
         points = found.weights if rung == full else whole.coordinates[:, :rung]
         energy = 1.0 if rung == full else float(whole.energy[min(rung, len(whole.energy)) - 1])
-        for metric in clusters.METRICS:
+        for metric in clusters.DISTANCES:
             log.info("%d dimensions, %s", rung, metric)
             for linkage, partition in _partitions(found, points, metric, fits, resamples, seed):
                 rows.append(
@@ -273,7 +264,7 @@ def _partitions(
 
 def drawn(found: Bag, most_snapshots: int, seed: int) -> np.ndarray:
     """Rows of whole trajectories, drawn at random, of at most so many snapshots."""
-    mixed = np.random.default_rng([seed, 2]).permutation(found.n_models)
+    mixed = streams.permutation(streams.stream_key(["trajectories", seed]), found.n_models)
     size = np.bincount(found.whose)
     kept = mixed[np.cumsum(size[mixed]) <= most_snapshots]
     if len(kept) < 2:
@@ -317,7 +308,7 @@ def versioning(base: Partition, found: Bag, resamples: int, seed: int) -> dict[s
 
 def null(base: Partition, found: Bag, seed: int) -> dict[str, Any]:
     """The same scores where labels, or places in a trajectory, are shuffled: what chance gives."""
-    random = np.random.default_rng([seed, 3])
+    random = streams.generator("shuffled labels", seed)
     label = clusters.cut(base.merges, found.n_models)
     place = order.recover(base.points, label)["walk"]
     inside = order.recover(base.points, found.whose)["walk"]
@@ -350,8 +341,6 @@ def null(base: Partition, found: Bag, seed: int) -> dict[str, Any]:
 
 def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str, Any]:
     """Rows of `detection.detect` for every changed level against its clean twins."""
-    from zoo_datasets.analysis.trajectories import detection
-
     axis, clean, changed = detection.conditions(children, options.condition, options.clean)
     rows = [
         {"condition": level, **row}
@@ -371,6 +360,4 @@ def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    import pyarrow as pa
-
     return pa.Table.from_pylist([dict(row) for row in rows])

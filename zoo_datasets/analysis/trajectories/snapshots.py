@@ -57,15 +57,15 @@ def bag(zoo: Zoo, first_epoch: float = 0.0) -> Bag:
     epoch = zoo.column("epoch").to_numpy()
     zoo = zoo.take(epoch >= first_epoch)
     _, model, count = np.unique(zoo.column("model_id").to_numpy(), return_inverse=True, return_counts=True)
-    left_out = int((count < paths.FEWEST).sum())
-    zoo = zoo.take(count[model] >= paths.FEWEST)
+    left_out = int((count < paths.FEWEST_SNAPSHOTS).sum())
+    zoo = zoo.take(count[model] >= paths.FEWEST_SNAPSHOTS)
     table = zoo.table(["model_id", "step", "init_group", *COLUMNS])
-    order = np.lexsort((table["step"].to_numpy(), model[count[model] >= paths.FEWEST]))
+    order = np.lexsort((table["step"].to_numpy(), model[count[model] >= paths.FEWEST_SNAPSHOTS]))
     zoo, table = zoo.take(order), table.take(order)
     n_models = len(count) - left_out
     if n_models < 2:
         raise ZooError(
-            f"{zoo.name} has {n_models} models with at least {paths.FEWEST} snapshots from epoch {first_epoch:g} on; "
+            f"{zoo.name} has {n_models} models with at least {paths.FEWEST_SNAPSHOTS} snapshots from epoch {first_epoch:g} on; "
             "trajectories are compared, so two are needed. Build it with `snapshots: every_epoch`."
         )
     found = views.trajectories(zoo.weights, table, by="order")

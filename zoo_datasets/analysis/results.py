@@ -13,19 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from zoo_datasets.core import files
+from zoo_datasets.zoo import Zoo
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from matplotlib.figure import Figure
-
-    from zoo_datasets.zoo import Zoo
 
 VERSIONS = ("numpy", "scipy", "scikit-learn", "matplotlib", "umap-learn", "CMGDB")
 DPI = 150  # of PNG files: 1,200 pixels across a figure of eight inches
 
 
-class Report:
+class Results:
     """The folder an analysis writes to, with what it found so far in `numbers`."""
 
     def __init__(self, analysis: str, zoos: list[Zoo], settings: Mapping[str, Any], out: Path | None = None) -> None:
@@ -41,22 +42,18 @@ class Report:
 
     def table(self, name: str, table: pa.Table) -> None:
         """Keep a table as `name`.parquet."""
-        import pyarrow.parquet as pq
-
         with files.atomic(self._path(f"{name}.parquet")) as out:
             pq.write_table(table, out)
 
     def figure(self, name: str, figure: Figure) -> None:
-        """Keep a figure as `name`.png and `name`.svg, and close it."""
+        """Keep a figure as `name`.png and `name`.svg."""
         import matplotlib
-        import matplotlib.pyplot as plt
 
         # Neither date nor random ids: the same figure, the same bytes.
         with matplotlib.rc_context({"svg.hashsalt": name}):
             for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
                 with files.atomic(self._path(f"{name}.{kind}")) as out:
                     figure.savefig(out, format=kind, dpi=DPI, bbox_inches="tight", metadata=metadata)
-        plt.close(figure)
 
     def close(self) -> None:
         """Write `numbers.json`, last: it means that the rest is there."""
@@ -70,10 +67,10 @@ class Report:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries at hand."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in VERSIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

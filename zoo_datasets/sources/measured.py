@@ -1,0 +1,38 @@
+"""A source and a model's data axes → the inputs its metrics are measured on, and their labels.
+
+The one definition, for the builder that stores metrics and the reader that measures them again:
+inputs of a class that the head has no number for do not count, and an attack shows the test
+inputs with the trigger on. Of `train` those count that the model trained on, with the labels of
+its `Examples`: as learned, noise and trigger in, and the clean ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo_datasets.sources.examples import Subset, relabeled, stamp
+from zoo_datasets.sources.spec import Source
+
+
+class Measured(NamedTuple):
+    """What networks are shown, and what is right."""
+
+    inputs: np.ndarray  # (n, …) float32, scaled
+    labels: np.ndarray  # (n,) int64, as the head numbers them
+
+
+def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, triggered: bool = False) -> Measured:
+    """All of a part of the source that a head of `n_outputs` has classes for; `triggered` with the trigger on."""
+    raw, labels = getattr(source, part).images, relabeled(getattr(source, part).labels, subset)
+    known = (labels >= 0) & (labels < n_outputs)
+    raw = stamp(raw[known], subset, source.peak) if triggered else raw[known]
+    return Measured(source.scaled(raw), labels[known])
+
+
+def target_of(subset: Subset) -> int | None:
+    """The class that the trigger means, as the head numbers it; None where nothing is poisoned."""
+    if not subset.trigger_frac:
+        return None
+    return int(relabeled(np.array([subset.trigger_target]), subset)[0])
