@@ -77,11 +77,14 @@ def values_of(setting: Setting) -> tuple[Any, Any]:
 
 def changes_of(setting: Setting, value: Any) -> list[str]:
     """The recipe's changes that give a run this value, and nothing else that another value would not."""
-    needed = []
-    if setting.needs is not None:
-        on, allowed = SETTINGS[setting.needs.setting], setting.needs.values
-        needed.append(f"{on.path}={allowed[0] if allowed else 0.25}")
-    return [*needed, *BESIDE.get(setting.name, ()), f"{setting.path}={json.dumps(value)}"]
+    return [*needed_by(setting), *BESIDE.get(setting.name, ()), f"{setting.path}={json.dumps(value)}"]
+
+
+def needed_by(setting: Setting) -> list[str]:
+    if setting.needs is None:
+        return []
+    on, allowed = setting.needs
+    return [f"{SETTINGS[on].path}={allowed[0] if allowed else 0.25}"]
 
 
 @pytest.fixture
@@ -201,7 +204,9 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
 
 @pytest.mark.parametrize("setting", [s for s in SETTINGS.values() if s.later], ids=lambda s: s.name)
 def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load) -> None:
-    (without,), (said,) = runs.of(load()), runs.of(load(f"{setting.path}={json.dumps(setting.default)}"))
+    needed = needed_by(setting)
+    (without,) = runs.of(load(*needed))
+    (said,) = runs.of(load(*needed, f"{setting.path}={json.dumps(setting.default)}"))
     assert said == without
     assert setting.name not in said.settings
     assert setting.name not in {c.name for c in runs.factor_columns([said])}
