@@ -105,7 +105,7 @@ def evaluate(
     n_images = 0
     for positions, row in _groups(chosen, part, own):
         given = foreign or zoo.source(row["model_id"], data)
-        architecture = zoo.architecture(row["model_id"])
+        architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(given, architecture, row["model_id"])
         for shown in _shown(given, part, architecture, positions, own, scaled):
             n_images = max(n_images, 0 if shown.target is not None else len(shown.images))

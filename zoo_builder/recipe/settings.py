@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.networks.architecture import ACTIVATIONS
 from zoo_datasets.networks.initialization import INITS
 from zoo_datasets.networks.layers import PRESETS
+from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Convolutions: `{conv: 8, kernel: 5, stride: 1, padding: 0}` → (channels, rows, columns)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from zoo_datasets.networks.operations.operation import Attributes, Given, Node, Operation, Shape, Tensor
+from zoo_datasets.networks.operations.pooling import windows
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo_datasets.networks.operations.values import Layer, Tensors
+
+
+def _parse(given: Given) -> Attributes:
+    return {
+        "channels": given.whole("conv", 1),
+        "kernel": given.whole("kernel", 1, 3),
+        "stride": given.whole("stride", 1, 1),
+        "padding": given.whole("padding", 0, 0),
+    }
+
+
+def _output_shape(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+    return (attrs["channels"], *windows(attrs, shape, where)[1:])
+
+
+def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
+    n, kernel = node.shape[0], node.attrs["kernel"]
+    return [
+        Tensor("weight", (n, width, kernel, kernel), (own, before, "", ""), reads=1),
+        Tensor("bias", (n,), (own,), "bias"),
+    ]
+
+
+def _module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
+    from torch import nn
+
+    a = node.attrs
+    return nn.Conv2d(shape[0], a["channels"], a["kernel"], a["stride"], a["padding"])
+
+
+def _batched(node: Node) -> Layer:
+    """One grouped convolution with a group per network."""
+    from torch.nn.functional import conv2d
+
+    from zoo_datasets.networks.operations.values import grouped
+
+    stride, padding = node.attrs["stride"], node.attrs["padding"]
+
+    def layer(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+        weight, x = own["weight"], grouped(x)  # (m, out, in, k, k)
+        groups = x.shape[1] // weight.shape[2]  # 1 where all networks see the same images
+        return conv2d(x, weight.flatten(0, 1), own["bias"].flatten(), stride, padding, groups=groups)
+
+    return layer
+
+
+OPERATIONS = (
+    Operation(
+        name="conv", options=("kernel", "stride", "padding"), parse=_parse, output_shape=_output_shape,
+        tensors=_tensors, units=True, module=_module, batched=_batched, homogeneous=True, odd=True, kernel=0,
+    ),
+)  # fmt: skip
