@@ -19,9 +19,9 @@ from zoo_builder.engines.contract import Augmentation
 from zoo_datasets import symmetry, views
 from zoo_datasets.errors import GridError
 from zoo_datasets.networks.layers import build_architecture
-from zoo_datasets.networks.operations.operation import Node, Operation, Shape, Tensor, misfit
+from zoo_datasets.networks.operations import values
+from zoo_datasets.networks.operations.operation import Layer, Node, Operation, Shape, Tensor, Tensors, misfit
 from zoo_datasets.networks.operations.registry import OPERATIONS, operation
-from zoo_datasets.networks.operations.values import Layer, Tensors
 from zoo_datasets.zoo import open_zoo
 
 # ── the worked example: all that a new layer takes, but a kernel ──────────────────────
@@ -37,13 +37,13 @@ def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     return [Tensor("weight", (width,), (own,), "ones"), Tensor("bias", (width,), (own,), "zeros")]
 
 
-def _module(node: Node, shape: Shape, dropout: float) -> nn.Module:
-    return nn.LayerNorm(shape)
+def _module(t: Any, node: Node, shape: Shape, dropout: float) -> nn.Module:
+    return t.nn.LayerNorm(shape)
 
 
-def _batched(node: Node) -> Layer:
+def _batched(t: Any, node: Node) -> Layer:
     def layer(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
-        normal = nn.functional.layer_norm(x, node.shape)  # (m, B, features)
+        normal = t.F.layer_norm(x, node.shape)  # (m, B, features)
         return torch.addcmul(own["bias"][:, None], normal, own["weight"][:, None])
 
     return layer
@@ -127,7 +127,7 @@ def test_an_engine_is_chosen_by_the_forms_that_a_layer_has(monkeypatch: pytest.M
 def test_parity_and_homogeneity_of_activations_are_what_they_do(name: str) -> None:
     record = operation(name)
     x = torch.randn(50, 7, dtype=torch.float64)
-    f = record.module(Node("a", name, ("input",), (7,)), (7,), 0.0)
+    f = record.module(values, Node("a", name, ("input",), (7,)), (7,), 0.0)
     assert torch.allclose(f(3 * x), 3 * f(x)) == record.homogeneous
     assert torch.allclose(f(-x), -f(x)) == record.odd
 
@@ -136,7 +136,7 @@ def test_parity_and_homogeneity_of_activations_are_what_they_do(name: str) -> No
 def test_parity_and_homogeneity_of_layers_are_what_they_do(name: str) -> None:
     record = operation(name)
     x = torch.randn(5, 3, 6, 6, dtype=torch.float64)
-    f = record.module(Node("a", name, ("input",), (3, 3, 3), {"kernel": 2, "stride": 2}), (3, 6, 6), 0.0)
+    f = record.module(values, Node("a", name, ("input",), (3, 3, 3), {"kernel": 2, "stride": 2}), (3, 6, 6), 0.0)
     assert torch.allclose(f(3 * x), 3 * f(x)) == record.homogeneous
     assert torch.allclose(f(-x), -f(x)) == record.odd
 

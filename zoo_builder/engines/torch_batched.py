@@ -147,7 +147,8 @@ class _Slice:
         device, models = self._device, self.models
         rates = common.rates(self._job, window, models, device)  # (T, 4, m, 1)
         targets = torch.from_numpy(window.targets[models].astype(np.int64)).to(device)
-        rows = window.rows[models] if self._pool is None else torch.from_numpy(window.rows[models]).to(device)
+        rows = window.rows[models]
+        places = None if self._pool is None else torch.from_numpy(rows).to(device)
         losses = torch.empty(len(window.batch_sizes), len(models), device=device)
         start = 0
         for j, batch in enumerate(window.batch_sizes.tolist()):
@@ -155,10 +156,10 @@ class _Slice:
             start += batch
             given = {"targets": targets[:, part], "rates": rates[j]}
             given |= self._masks(window.first_step + j, batch)
-            if self._pool is None:
+            if places is None:
                 given["images"] = self._images(rows[:, part], window.first_step + j)
             else:
-                given["rows"] = rows[:, part]
+                given["rows"] = places[:, part]
             losses[j] = self._run(given, batch, int((window.batch_sizes[j:] == batch).sum()))
         return losses.T.cpu().numpy()
 
@@ -180,9 +181,8 @@ class _Slice:
             if self._limits is not None:
                 common.clip(g, self._limits)
             for rule in self._rules:
-                own = rule.rows
-                slots = (slot[own] for slot in self._slots)
-                rule.update(self._parameters[own], g[own], *slots, given["rates"][:, own])
+                own, (slot1, slot2) = rule.rows, self._slots
+                rule.update(self._parameters[own], g[own], slot1[own], slot2[own], given["rates"][:, own])
         return loss.detach()
 
     def _images(self, rows: np.ndarray, step: int) -> torch.Tensor:

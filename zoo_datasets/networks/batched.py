@@ -15,9 +15,9 @@ import torch
 from torch.func import functional_call, vmap
 
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.operations.operation import Node, Shape, units_of
+from zoo_datasets.networks.operations import values as forms
+from zoo_datasets.networks.operations.operation import Layer, Node, Shape, Tensors, units_of
 from zoo_datasets.networks.operations.registry import operation
-from zoo_datasets.networks.operations.values import Layer, Tensors, stacked
 
 
 class Batched:
@@ -56,17 +56,17 @@ class Batched:
 
 def _layer(node: Node, shape: Shape, device: torch.device) -> Layer:
     made = operation(node.op)
-    return _by_vmap(node, shape, device) if made.batched is None else made.batched(node)
+    return _by_vmap(node, shape, device) if made.batched is None else made.batched(forms, node)
 
 
 def _by_vmap(node: Node, shape: Shape, device: torch.device) -> Layer:
     """A layer given as the module of one network; `shape` is of its input."""
-    module = operation(node.op).module(node, shape, 0.0).to(device)
+    module = operation(node.op).module(forms, node, shape, 0.0).to(device)
 
     def layer(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
         module.train(training)
         # Modules know nothing of grouped images, and of sequences that lie flat.
-        x = x.unflatten(2, shape) if len(shape) == 2 else stacked(x, units_of(shape))
+        x = x.unflatten(2, shape) if len(shape) == 2 else forms.stacked(x, units_of(shape))
         if own:
             x = x.expand(len(next(iter(own.values()))), *x.shape[1:])
             x = vmap(lambda tensors, one: functional_call(module, tensors, (one,)))(dict(own), x)

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.batched import Batched
-from zoo_datasets.networks.operations.operation import Node
-from zoo_datasets.networks.operations.values import Tensors, elementwise
+from zoo_datasets.networks.operations.operation import Node, Tensors
+from zoo_datasets.networks.operations.values import elementwise
 
 # Measured on one Zen 3 core with the 2,464-parameter CNN (8 channels first): 32 models side
 # by side, and pieces of 2²¹ values in the largest layer; twice that leaves the cache.

@@ -22,7 +22,7 @@ from zoo_datasets.networks.operations.normalization import BATCH_NORM_EPS, BATCH
 from zoo_datasets.networks.operations.registry import operation, without
 
 try:
-    from zoo_datasets.networks import _kernels
+    from zoo_datasets.networks import _kernels  # type: ignore[attr-defined]  # compiled
 except ImportError as error:  # built without a compiler
     _kernels, _missing = None, str(error)
 

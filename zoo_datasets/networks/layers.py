@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo_datasets import errors
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.operations.operation import Given, Node
+from zoo_datasets.networks.operations.operation import Attributes, Given, Node
 from zoo_datasets.networks.operations.registry import OPERATIONS
 
 PRESETS: dict[str, list[Any]] = {
@@ -61,7 +61,7 @@ def build_architecture(
     return Architecture(tuple(input_shape), tuple(nodes))
 
 
-def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> tuple[str, dict[str, Any]]:
+def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> tuple[str, Attributes]:
     """One item of the list → operation and attributes, every default filled in. Raises GridError.
 
     `activation` is the operation that layers of that name stand for.

@@ -143,7 +143,8 @@ class Layout(Sequence[Entry]):
             )
         except (KeyError, TypeError, IndexError) as error:
             raise errors.IntegrityError(f"A layout lacks or garbles {error}: it is damaged.") from None
-        end, names = 0, set()
+        end = 0
+        names: set[str] = set()
         for e in entries:
             whole = all(type(n) is int and n >= 0 for n in (*e.shape, e.offset))
             if not isinstance(e.name, str) or not whole or not all(isinstance(g, str) for g in e.groups):

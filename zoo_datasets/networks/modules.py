@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from zoo_datasets.networks.architecture import Architecture, External
+from zoo_datasets.networks.operations import values
 from zoo_datasets.networks.operations.registry import operation
 
 
@@ -23,13 +24,13 @@ class Network(nn.Module):
         self.architecture = architecture
         for node in architecture.nodes:
             shape = architecture.input_shapes[node.name]
-            self.add_module(node.name, operation(node.op).module(node, shape, dropout))
+            self.add_module(node.name, operation(node.op).module(values, node, shape, dropout))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = {"input": images}  # (B, …) each
+        outputs = {"input": images}  # (B, …) each
         for node in self.architecture.nodes:
-            values[node.name] = self.get_submodule(node.name)(values[node.inputs[0]])
-        return values[self.architecture.nodes[-1].name]  # (B, C)
+            outputs[node.name] = self.get_submodule(node.name)(outputs[node.inputs[0]])
+        return outputs[self.architecture.nodes[-1].name]  # (B, C)
 
     def load_vector(self, vector: np.ndarray, step: int = 0) -> Network:
         """Set every tensor from a flat vector [n_params]; `step` is what batch norm counts."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo_datasets.networks.operations.operation import Attributes, Given, Node, Operation, Shape, Tensor
+from zoo_datasets.networks.operations.operation import (
+    Attributes,
+    Given,
+    Layer,
+    Node,
+    Operation,
+    Shape,
+    Tensor,
+    Tensors,
+    Value,
+)
 from zoo_datasets.networks.operations.pooling import windows
-
-if TYPE_CHECKING:
-    import torch
-
-    from zoo_datasets.networks.operations.values import Layer, Tensors
 
 
 def _parse(given: Given) -> Attributes:
@@ -23,37 +27,29 @@ def _parse(given: Given) -> Attributes:
     }
 
 
-def _output_shape(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+def _output_shape(attrs: Attributes, shape: Shape, where: str) -> Shape:
     return (attrs["channels"], *windows(attrs, shape, where)[1:])
 
 
 def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     n, kernel = node.shape[0], node.attrs["kernel"]
-    return [
-        Tensor("weight", (n, width, kernel, kernel), (own, before, "", ""), reads=1),
-        Tensor("bias", (n,), (own,), "bias"),
-    ]
+    weight = Tensor("weight", (n, width, kernel, kernel), (own, before, "", ""), reads=1)
+    return [weight, Tensor("bias", (n,), (own,), "bias")]
 
 
-def _module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
-    from torch import nn
-
+def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
     a = node.attrs
-    return nn.Conv2d(shape[0], a["channels"], a["kernel"], a["stride"], a["padding"])
+    return t.nn.Conv2d(shape[0], a["channels"], a["kernel"], a["stride"], a["padding"])
 
 
-def _batched(node: Node) -> Layer:
+def _batched(t: Any, node: Node) -> Layer:
     """One grouped convolution with a group per network."""
-    from torch.nn.functional import conv2d
-
-    from zoo_datasets.networks.operations.values import grouped
-
     stride, padding = node.attrs["stride"], node.attrs["padding"]
 
-    def layer(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
-        weight, x = own["weight"], grouped(x)  # (m, out, in, k, k)
+    def layer(own: Tensors, x: Value, training: bool) -> Value:
+        weight, x = own["weight"], t.grouped(x)  # (m, out, in, k, k)
         groups = x.shape[1] // weight.shape[2]  # 1 where all networks see the same images
-        return conv2d(x, weight.flatten(0, 1), own["bias"].flatten(), stride, padding, groups=groups)
+        return t.F.conv2d(x, weight.flatten(0, 1), own["bias"].flatten(), stride, padding, groups=groups)
 
     return layer
 

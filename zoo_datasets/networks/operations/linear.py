@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo_datasets.networks.operations.operation import Given, Node, Operation, Shape, Tensor, misfit
+from zoo_datasets.networks.operations.operation import (
+    Attributes,
+    Layer,
+    Node,
+    Operation,
+    Shape,
+    Tensor,
+    Tensors,
+    Value,
+    misfit,
+)
 
-if TYPE_CHECKING:
-    import torch
 
-    from zoo_datasets.networks.operations.values import Layer, Tensors
-
-
-def _parse(given: Given) -> dict[str, int]:
-    return {"features": given.features()}
-
-
-def _output_shape(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+def _output_shape(attrs: Attributes, shape: Shape, where: str) -> Shape:
     if len(shape) != 1:
         remedy = "`last_step`" if len(shape) == 2 else "`flatten` or `global_avg_pool`"
         misfit(where, f"needs a flat input (features,), but the layer before gives {shape}. Put {remedy} before it.")
@@ -30,30 +30,23 @@ def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     return [Tensor("weight", (n, width), (own, before), reads=1), Tensor("bias", (n,), (own,), "bias")]
 
 
-def _module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
-    from torch import nn
-
-    return nn.Linear(shape[0], node.attrs["features"])
-
-
-def _batched(node: Node) -> Layer:
+def _batched(t: Any, node: Node) -> Layer:
     """One batched product."""
-    import torch
-    from torch.nn.functional import linear
 
-    def layer(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+    def layer(own: Tensors, x: Value, training: bool) -> Value:
         weight, bias = own["weight"], own["bias"]  # (m, out, in), (m, out)
         if len(x) < len(weight):  # the same input for all: one wide product
-            wide = linear(x[0], weight.flatten(0, 1), bias.flatten())  # (B, m·out)
+            wide = t.F.linear(x[0], weight.flatten(0, 1), bias.flatten())  # (B, m·out)
             return wide.unflatten(1, bias.shape).transpose(0, 1)
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+        return t.torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
     return layer
 
 
 OPERATIONS = (
     Operation(
-        name="linear", parse=_parse, output_shape=_output_shape, tensors=_tensors, units=True,
-        module=_module, batched=_batched, homogeneous=True, odd=True, kernel=4,
+        name="linear", parse=lambda given: {"features": given.features()}, output_shape=_output_shape,
+        tensors=_tensors, units=True, batched=_batched, homogeneous=True, odd=True, kernel=4,
+        module=lambda t, node, shape, dropout: t.nn.Linear(shape[0], node.attrs["features"]),
     ),
 )  # fmt: skip

@@ -4,8 +4,8 @@ In:  what a recipe says of a layer (`Given`), and shapes of one sample.
 Out: its attributes, output shape, tensors, `nn.Module` and form for many models at once; what
      of it symmetry, views and kernels must know.
 
-A family of layers is one file beside this one, and `registry.py` lists them. Nothing here loads
-torch: `module` and `batched` do, when they are called.
+A family of layers is one file beside this one, and `registry.py` lists them. No record loads torch:
+`module` and `batched` are given `values.py`, which does, as `t`: `t.nn`, `t.F`, `t.grouped`.
 
 Shapes are of one sample: (channels, rows, columns), (steps, features) of a sequence, or (features,).
 """
@@ -15,15 +15,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from zoo_datasets import errors
 
-if TYPE_CHECKING:
-    import torch
-
 Shape = tuple[int, ...]
-Attributes = dict[str, Any]
+Attributes = Mapping[str, Any]
+Value = Any  # a torch.Tensor, which nothing here may name
+Tensors = Mapping[str, Value]
+# A layer: its own tensors by name, its input, whether it trains → its output. Of m networks at once
+# tensors are (m, …) and values have one of the forms of `values.py`; of one network as PyTorch has them.
+Layer = Callable[[Tensors, Value, bool], Value]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +96,22 @@ def plain(given: Given) -> Attributes:
     return {}
 
 
-def same(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+def same(attrs: Attributes, shape: Shape, where: str) -> Shape:
     """The output shape of a layer that keeps its input's."""
     return shape
 
 
-def no_sequence(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+def sequence(shape: Shape, where: str) -> Shape:
+    """The shape, of a sequence. Raises GridError."""
+    if len(shape) != 2:
+        misfit(
+            where, f"needs a sequence (steps, features), but the layer before gives {shape}. "
+            "`rows` makes one of an image, a step per row."
+        )  # fmt: skip
+    return shape
+
+
+def no_sequence(attrs: Attributes, shape: Shape, where: str) -> Shape:
     """The same, of a layer that takes no sequence. Raises GridError."""
     if len(shape) == 2:
         misfit(
@@ -124,15 +136,15 @@ class Operation:
     """One kind of layer."""
 
     name: str
-    # (node, input shape, dropout rate of the model) → the layer of one network.
-    module: Callable[[Node, Shape, float], torch.nn.Module]
-    # node → the layer of m networks at once, a `values.Layer`; None: `module` through vmap.
-    batched: Callable[[Node], Callable[..., torch.Tensor]] | None = None
+    # (t, node, input shape, dropout rate of the model) → the `nn.Module` of one network.
+    module: Callable[[Any, Node, Shape, float], Any]
+    # (t, node) → the layer of m networks at once; None: `module` through vmap.
+    batched: Callable[[Any, Node], Layer] | None = None
 
     # As a recipe writes it.
     options: tuple[str, ...] = ()
     parse: Callable[[Given], Attributes] = plain
-    output_shape: Callable[[Mapping[str, Any], Shape, str], Shape] = same
+    output_shape: Callable[[Attributes, Shape, str], Shape] = same
     activation: bool = False  # may stand for `activation`
 
     # (node, units before, group of its own units, group of the units before) → its tensors.

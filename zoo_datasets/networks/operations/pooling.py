@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo_datasets.networks.operations.operation import Attributes, Given, Node, Operation, Shape, misfit
-
-if TYPE_CHECKING:
-    import torch
-
-    from zoo_datasets.networks.operations.values import Layer, Tensors
+from zoo_datasets.networks.operations.operation import (
+    Attributes,
+    Given,
+    Layer,
+    Node,
+    Operation,
+    Shape,
+    Tensors,
+    Value,
+    misfit,
+)
 
 
 def _parse(given: Given) -> Attributes:
@@ -24,7 +28,7 @@ def _image(shape: Shape, where: str) -> Shape:
     return shape
 
 
-def windows(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+def windows(attrs: Attributes, shape: Shape, where: str) -> Shape:
     """(channels, rows, columns) of the places where a window fits. Raises GridError."""
     pad = attrs.get("padding", 0)
     rows, columns = ((n + 2 * pad - attrs["kernel"]) // attrs["stride"] + 1 for n in _image(shape, where)[1:])
@@ -36,62 +40,35 @@ def windows(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
     return (shape[0], rows, columns)
 
 
-def _channels(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
-    return (_image(shape, where)[0],)
+def _pool(name: str, module: str, function: str, kernel: int, odd: bool) -> Operation:
+    """A pooling by windows, by its names in `torch.nn` and in `torch.nn.functional`."""
+
+    def batched(t: Any, node: Node) -> Layer:
+        pool, size, stride = getattr(t.F, function), node.attrs["kernel"], node.attrs["stride"]
+        return lambda own, x, training: pool(t.grouped(x), size, stride)
+
+    return Operation(
+        name=name, options=("stride",), parse=_parse, output_shape=windows, batched=batched,
+        module=lambda t, node, shape, dropout: getattr(t.nn, module)(node.attrs["kernel"], node.attrs["stride"]),
+        homogeneous=True, odd=odd, kernel=kernel,
+    )  # fmt: skip
 
 
-def _max_module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
-    from torch import nn
-
-    return nn.MaxPool2d(node.attrs["kernel"], node.attrs["stride"])
-
-
-def _avg_module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
-    from torch import nn
-
-    return nn.AvgPool2d(node.attrs["kernel"], node.attrs["stride"])
-
-
-def _mean(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+def _mean(own: Tensors, x: Value, training: bool) -> Value:
     return x.mean((2, 3))  # (B, C, H, W) → (B, C)
 
 
-def _global_module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
-    from zoo_datasets.networks.operations.values import Function
-
-    return Function("GlobalAveragePool", _mean)
-
-
-def _pooled(name: str) -> Callable[[Node], Layer]:
-    def batched(node: Node) -> Layer:
-        import torch.nn.functional as F
-
-        from zoo_datasets.networks.operations.values import grouped
-
-        pool, size, stride = getattr(F, name), node.attrs["kernel"], node.attrs["stride"]
-        return lambda own, x, training: pool(grouped(x), size, stride)
-
-    return batched
-
-
-def _global_batched(node: Node) -> Layer:
-    from zoo_datasets.networks.operations.values import grouped
-
+def _means(t: Any, node: Node) -> Layer:
     channels = node.shape[0]
-    return lambda own, x, training: grouped(x).mean((2, 3)).unflatten(1, (-1, channels)).transpose(0, 1)
+    return lambda own, x, training: t.grouped(x).mean((2, 3)).unflatten(1, (-1, channels)).transpose(0, 1)
 
 
 OPERATIONS = (
+    _pool("max_pool", "MaxPool2d", "max_pool2d", 1, odd=False),
+    _pool("avg_pool", "AvgPool2d", "avg_pool2d", 2, odd=True),
     Operation(
-        name="max_pool", options=("stride",), parse=_parse, output_shape=windows,
-        module=_max_module, batched=_pooled("max_pool2d"), homogeneous=True, kernel=1,
-    ),
-    Operation(
-        name="avg_pool", options=("stride",), parse=_parse, output_shape=windows,
-        module=_avg_module, batched=_pooled("avg_pool2d"), homogeneous=True, odd=True, kernel=2,
-    ),
-    Operation(
-        name="global_avg_pool", output_shape=_channels,
-        module=_global_module, batched=_global_batched, homogeneous=True, odd=True, kernel=3,
+        name="global_avg_pool", output_shape=lambda attrs, shape, where: (_image(shape, where)[0],),
+        module=lambda t, node, shape, dropout: t.Function("GlobalAveragePool", _mean), batched=_means,
+        homogeneous=True, odd=True, kernel=3,
     ),
 )  # fmt: skip

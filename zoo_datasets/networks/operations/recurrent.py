@@ -6,27 +6,26 @@ A gated recurrent unit with one tensor per gate; `nn.GRU`'s arithmetic (Cho et a
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo_datasets.networks.operations.operation import Given, Node, Operation, Shape, Tensor
-from zoo_datasets.networks.operations.shapes import sequence
-
-if TYPE_CHECKING:
-    import torch
-
-    from zoo_datasets.networks.operations.values import Layer, Tensors
+from zoo_datasets.networks.operations.operation import (
+    Attributes,
+    Layer,
+    Node,
+    Operation,
+    Shape,
+    Tensor,
+    Tensors,
+    Value,
+    sequence,
+)
 
 # A GRU's tensors, gate by gate (reset, update, new) in PyTorch's order: the first three concatenated
 # are its `weight_ih_l0`, the next `weight_hh_l0`, then `bias_ih_l0` and `bias_hh_l0`.
 GRU_TENSORS = tuple(f"{kind}_{side}{gate}" for kind in ("weight", "bias") for side in "ih" for gate in "rzn")
 
 
-def _parse(given: Given) -> dict[str, int]:
-    return {"features": given.features()}
-
-
-def _output_shape(attrs: Mapping[str, Any], shape: Shape, where: str) -> Shape:
+def _output_shape(attrs: Attributes, shape: Shape, where: str) -> Shape:
     return (sequence(shape, where)[0], attrs["features"])
 
 
@@ -44,7 +43,7 @@ def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     return tensors
 
 
-def _one(units: int, own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
+def _one(units: int, own: Tensors, x: Value, training: bool) -> Value:
     """Hidden states (B, T, units) of sequences (B, T, features), by PyTorch's own kernel."""
     import torch
 
@@ -53,21 +52,17 @@ def _one(units: int, own: Tensors, x: torch.Tensor, training: bool) -> torch.Ten
     return torch.gru(x, x.new_zeros(1, len(x), units), flat, True, 1, 0.0, training, False, True)[0]
 
 
-def _module(node: Node, shape: Shape, dropout: float) -> torch.nn.Module:
-    from zoo_datasets.networks.operations.values import Function
-
+def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
     units = node.attrs["features"]
-    shapes = {t.name: t.shape for t in _tensors(node, shape[1], "", "")}
-    return Function("Gru", functools.partial(_one, units), shapes, units**-0.5)
+    shapes = {tensor.name: tensor.shape for tensor in _tensors(node, shape[1], "", "")}
+    return t.Function("Gru", functools.partial(_one, units), shapes, units**-0.5)
 
 
-def gru(own: Tensors, x: torch.Tensor) -> torch.Tensor:
+def _gru(torch: Any, own: Tensors, x: Value) -> Value:
     """Hidden states (m, B, T, units) of m gated recurrent units on x (m or 1, B, T, features).
 
     `own` holds `GRU_TENSORS`, (m, …) each. Differentiable.
     """
-    import torch
-
     t = [own[name] for name in GRU_TENSORS]
     into, back, bias_into, bias_back = (torch.cat(t[i : i + 3], 1) for i in range(0, 12, 3))  # (m, 3·units, …)
     m, units = len(into), back.shape[2]
@@ -84,14 +79,14 @@ def gru(own: Tensors, x: torch.Tensor) -> torch.Tensor:
     return torch.stack(states, 2)
 
 
-def _batched(node: Node) -> Layer:
+def _batched(t: Any, node: Node) -> Layer:
     steps = node.shape[0]
-    return lambda own, x, training: gru(own, x.unflatten(2, (steps, -1))).flatten(2)
+    return lambda own, x, training: _gru(t.torch, own, x.unflatten(2, (steps, -1))).flatten(2)
 
 
 OPERATIONS = (
     Operation(
-        name="gru", parse=_parse, output_shape=_output_shape, tensors=_tensors, units=True,
-        module=_module, batched=_batched, odd=True,
+        name="gru", parse=lambda given: {"features": given.features()}, output_shape=_output_shape,
+        tensors=_tensors, units=True, module=_module, batched=_batched, odd=True,
     ),
 )  # fmt: skip

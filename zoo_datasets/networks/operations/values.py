@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-Tensors = Mapping[str, torch.Tensor]
-# A layer: its own tensors by name, its input, whether it trains → its output. Of m networks at once
-# tensors are (m, …) and values of one of the forms above; of one network as PyTorch has them.
-Layer = Callable[[Tensors, torch.Tensor, bool], torch.Tensor]
+from zoo_datasets.networks.operations.operation import Layer
+
+__all__ = ["F", "Function", "elementwise", "grouped", "nn", "stacked", "torch"]
 
 
 def grouped(x: torch.Tensor) -> torch.Tensor:
