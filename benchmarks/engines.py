@@ -63,7 +63,7 @@ class Workload:
         total, first = 0, True
         for node in self.architecture.nodes:
             if node.op in ("conv", "linear"):
-                weights = self.architecture.entries(node.name)[0].size
+                weights = self.architecture.layout.of_node(node.name)[0].size
                 places = math.prod(node.shape[1:])
                 total += 2 * weights * places * (2 if first else 3)
                 first = False

@@ -43,7 +43,6 @@ from zoo_datasets.networks import modules, scoring
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.forward import Forward
 from zoo_datasets.networks.layers import build_architecture
-from zoo_datasets.networks.layout import layout_json
 from zoo_datasets.networks.logits import logits_of
 
 BATCH = 64
@@ -117,7 +116,7 @@ def synthetic(
         "axes": {k: sorted(map(str, set(v.tolist()))) for k, v in levels.items()}, "factors": list(levels), "inline_weights": False,
         "counts": {c: dict(zip(PARTS, (np.diff(cut) * k).tolist(), strict=True)) for c, k in (("models", 1), ("snapshots", STEPS))},
         "digests": {"weights": "0"}, "architectures": {}, "sources": [],
-        "layouts": {layout: layout_json(architecture.layout)} if architecture else {},
+        "layouts": {layout: architecture.layout.to_json()} if architecture else {},
         "files": [files.record(paths.root, p) for p in sorted(paths.root.rglob("*.*")) if p.is_file()],
     }  # fmt: skip
     files.write_json(paths.manifest, manifest)

@@ -13,9 +13,10 @@ from zoo_builder import build, grid, plan
 from zoo_datasets import evaluate, sources
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.networks import kernels, modules
-from zoo_datasets.networks.architecture import ACTIVATIONS, Architecture
+from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.forward import Forward
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.zoo import Zoo, open_zoo
 
 pytest_plugins = ("reader_fixtures",)
@@ -55,7 +56,10 @@ def networks(case: str, activation: str) -> tuple[Architecture, np.ndarray, torc
 def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> None:
     architecture, vectors, images, wanted = networks(case, activation)
     forward = Forward(architecture)
-    forward.models_at_once, forward.values_at_once = 2, 2 * 2 * forward.largest  # pieces of two models and two images
+    forward.models_at_once, forward.values_at_once = (
+        2,
+        2 * 2 * forward.network.largest,
+    )  # pieces of two models and two images
     assert torch.allclose(forward.logits(vectors, images), wanted, rtol=1e-4, atol=2e-5)
 
 
@@ -69,10 +73,10 @@ def test_logits_of_kernels_are_those_of_the_modules(case: str, activation: str) 
 
 
 def test_tanh_is_within_three_tenths_of_a_millionth() -> None:
-    from zoo_datasets.networks.forward import ELEMENTWISE
+    from zoo_datasets.networks.forward import fast_tanh
 
     x = torch.cat([torch.linspace(-20, 20, 100_001), torch.tensor([float("inf"), -float("inf"), float("nan")])])
-    found, wanted = ELEMENTWISE["tanh"](x), torch.tanh(x.double())
+    found, wanted = fast_tanh(x), torch.tanh(x.double())
     assert float((found.double() - wanted)[:-1].abs().max()) < 3e-7
     assert found[-1].isnan()
 

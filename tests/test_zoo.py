@@ -33,8 +33,8 @@ pytest_plugins = ("hub_fixtures", "reader_fixtures")
 
 def test_public_names_are_these() -> None:
     assert zoo_datasets.__all__ == [
-        "BuildError", "FormatVersionError", "GridError", "IntegrityError", "Weights", "Zoo", "ZooError",
-        "ZooNotFoundError", "open_zoo", "weights",
+        "BuildError", "FormatVersionError", "GridError", "IntegrityError", "NoNetworkError", "Weights", "Zoo",
+        "ZooError", "ZooNotFoundError", "open_zoo", "weights",
     ]  # fmt: skip
     assert zoo_datasets.open_zoo is open_zoo
     assert callable(zoo_datasets.weights)
@@ -289,9 +289,9 @@ def test_an_architecture_of_another_layout_or_kind_is_refused(tiny_copy: Path) -
     zoo = open_zoo(tiny_copy)
     with pytest.raises(IntegrityError, match=r"has layout .*, the manifest says"):
         zoo.load_model(zoo.models["model_id"][0].as_py())
-    edit(tiny_copy, lambda m: [a.update(kind="external") for a in m["architectures"].values()] and None)
+    edit(tiny_copy, lambda m: [a.update(kind="attention") for a in m["architectures"].values()] and None)
     zoo = open_zoo(tiny_copy)
-    with pytest.raises(FormatVersionError, match=r"kind 'external'.*Upgrade"):
+    with pytest.raises(FormatVersionError, match=r"kind 'attention'.*Upgrade"):
         zoo.load_model(zoo.models["model_id"][0].as_py())
 
 

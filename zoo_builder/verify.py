@@ -34,7 +34,8 @@ from zoo_datasets.format.manifest import read_manifest
 from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks import kernels
-from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.architecture import Architecture, from_json
+from zoo_datasets.networks.layout import Layout
 
 
 def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
@@ -69,7 +70,9 @@ class _Zoo:
             self.snapshots.setdefault(s["model_id"], []).append(s)
 
     def architecture(self, row: dict[str, Any]) -> Architecture:
-        return Architecture.from_json(self.manifest["architectures"][row["architecture_id"]])
+        record = self.manifest["architectures"][row["architecture_id"]]
+        layout = Layout.from_json(self.manifest["layouts"][record["layout"]])
+        return from_json(record, layout, f"model {row['model_id']} of {self.manifest['zoo']}").built()
 
     def weights(self, snapshot: dict[str, Any]) -> np.ndarray:
         return shards.open_tensor(files.inside(self.root, snapshot["shard"]), snapshot["tensor"])[snapshot["row"]]

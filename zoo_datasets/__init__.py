@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # where editors and type checkers look; at run time `__getatt
         FormatVersionError,
         GridError,
         IntegrityError,
+        NoNetworkError,
         ZooError,
         ZooNotFoundError,
     )
@@ -36,11 +37,12 @@ _HOMES = {
     "ZooNotFoundError": "errors",
     "IntegrityError": "errors",
     "FormatVersionError": "errors",
+    "NoNetworkError": "errors",
     "BuildError": "errors",
 }
 __all__ = [
-    "BuildError", "FormatVersionError", "GridError", "IntegrityError", "Weights", "Zoo", "ZooError",
-    "ZooNotFoundError", "open_zoo", "weights",
+    "BuildError", "FormatVersionError", "GridError", "IntegrityError", "NoNetworkError", "Weights", "Zoo",
+    "ZooError", "ZooNotFoundError", "open_zoo", "weights",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@
     ├── ZooNotFoundError(FileNotFoundError) no zoo, source or model of that name
     ├── IntegrityError(ValueError)          bytes that are not what was sealed
     ├── FormatVersionError(ValueError)      a zoo newer than this library
+    ├── NoNetworkError(ValueError)          weights of a network whose layers nobody wrote down
     └── BuildError(RuntimeError)            a build that had to stop
 
 A message says what is wrong with its value and place, what is allowed, what to do.
@@ -38,6 +39,10 @@ class IntegrityError(ZooError, ValueError):
 
 class FormatVersionError(ZooError, ValueError):
     """The zoo was written by a newer version of the format."""
+
+
+class NoNetworkError(ZooError, ValueError):
+    """The architecture is a layout without layers, and what was asked needs the network."""
 
 
 class BuildError(ZooError, RuntimeError):

@@ -103,7 +103,7 @@ def evaluate(
     cache, n_images = _Cache(), 0
     for models, row in _groups(chosen, part, own):
         learned = foreign or zoo.source(row["model_id"], data)
-        architecture = zoo.architecture(row["model_id"])
+        architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(learned, architecture, row["model_id"])
         for exam in _exams(learned, part, architecture, models, row["loss"], own, cache):
             n_images = max(n_images, len(exam.inputs) if exam.counts else 0)

@@ -23,17 +23,20 @@ from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_builder.engines.torch_loop import TorchLoop
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
-from zoo_datasets.networks import architecture
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.networks.modules import Network
+from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
 
 CLASSES = 5
 
 
 def by_vmap(job: Job, device: str = "cpu") -> TorchBatched:
-    """The batched engine with every layer that allows it sent through vmap."""
-    return TorchBatched(job, device, by_vmap=(*architecture.LAYERS, *architecture.ACTIVATIONS))
+    """The batched engine as if no layer had a batched form, but those that vmap cannot take."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OPERATIONS.keys() - {"dropout", "batch_norm", "gru"}:
+            patch.setitem(OPERATIONS, name, dataclasses.replace(OPERATIONS[name], batched=None))
+        return TorchBatched(job, device)
 
 
 ENGINES = {"torch_loop": TorchLoop, "torch_batched": TorchBatched, "by_vmap": by_vmap}
@@ -202,7 +205,7 @@ def assert_gradient(job: Job, engine, window: Window, images: np.ndarray) -> Non
     loss, expected = gradients(job, window, images)
     backend = engine(job)
     np.testing.assert_allclose(backend.advance(window)[:, 0], loss, rtol=2e-6)
-    state, fixed = backend.state(), job.architecture.buffer_mask()
+    state, fixed = backend.state(), job.architecture.layout.buffer_mask()
     distance = np.linalg.norm(state["slot1"] - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert distance.max() < 2e-6
     # Momentum starts at 0, so slot1 is the gradient itself; with lr 1 the step is it too.
@@ -210,7 +213,7 @@ def assert_gradient(job: Job, engine, window: Window, images: np.ndarray) -> Non
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
-@pytest.mark.parametrize("activation", architecture.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
 def test_gradient_equals_autograd(layers, activation, engine):
     job = make_job(layers, activation=activation, dropout_rate=np.array([0.5, 0.0, 0.1]))
@@ -219,7 +222,7 @@ def test_gradient_equals_autograd(layers, activation, engine):
 
 
 @both
-@pytest.mark.parametrize("activation", architecture.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradient_survives_ties_in_the_pool(activation, engine):
     """Two grey levels under one flat kernel: most windows hold the same maximum several times."""
     layers = [{"conv": 3, "kernel": 1}, {"max_pool": 2}, "activation", "flatten", {"linear": "classes"}]
@@ -266,7 +269,7 @@ def test_running_statistics_equal_batch_norm(engine):
     window = make_window(job, [6, 5, 2], lr=0.0)
     backend = engine(job)
     backend.advance(window)
-    fixed, ends = job.architecture.buffer_mask(), [0, 6, 11, 13]
+    fixed, ends = job.architecture.layout.buffer_mask(), [0, 6, 11, 13]
     for model in range(job.n_models):
         network = reference(job, model)
         for a, b in itertools.pairwise(ends):
@@ -354,7 +357,7 @@ def test_optimizers_leave_running_statistics_alone(engine):
         backend = engine(job)
         backend.advance(make_window(job, [6, 6], lr=0.0))
         states.append(backend.state())
-    fixed = job.architecture.buffer_mask()
+    fixed = job.architecture.layout.buffer_mask()
     assert states[0]["weights"][:, fixed].tobytes() == states[1]["weights"][:, fixed].tobytes()
     assert not states[1]["slot1"][:, fixed].any()
     assert not states[1]["slot2"][:, fixed].any()

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zoo_datasets.core import streams
-from zoo_datasets.errors import FormatVersionError, GridError
+from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, NoNetworkError
 from zoo_datasets.networks import modules
-from zoo_datasets.networks.architecture import ACTIVATIONS, GRU_TENSORS, Architecture
+from zoo_datasets.networks.architecture import Architecture, External, from_json
 from zoo_datasets.networks.initialization import INITS, LayerInit, _orthogonal, initialize
 from zoo_datasets.networks.layers import PRESETS, build_architecture
-from zoo_datasets.networks.layout import flatten, layout_json, unflatten
+from zoo_datasets.networks.layout import Layout
+from zoo_datasets.networks.operations.recurrent import GRU_TENSORS
+from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
 KEY = "000102030405060708090a0b0c0d0e0f"
 MNIST = (1, 28, 28)
@@ -112,14 +114,14 @@ def test_a_gru_is_pytorchs_gate_by_gate() -> None:
 
 def test_a_gru_starts_as_pytorchs_does() -> None:
     architecture = build_architecture(["rows", {"gru": 16}, "last_step", {"linear": 10}], MNIST, 10)
-    drawn = unflatten(initialize(architecture, KEY, "uniform", bias=0.25), architecture.layout)
+    drawn = architecture.layout.unflatten(initialize(architecture, KEY, "uniform", bias=0.25))
     for name, tensor in drawn.items():
         if name.startswith("gru1.weight"):  # ±1/√units, of the inputs' weights too
             assert 0.24 < np.abs(tensor).max() <= 0.25
     assert (drawn["gru1.bias_hn"] == 0.25).all()
     first = LayerInit("constant")
     first_own = initialize(architecture, KEY, "normal", first=first, value=0.5)
-    tensors = unflatten(first_own, architecture.layout)
+    tensors = architecture.layout.unflatten(first_own)
     assert all((tensors[f"gru1.{t}"] == (0.5 if t.startswith("weight") else 0.0)).all() for t in GRU_TENSORS)
     assert tensors["linear1.weight"].std() > 0
 
@@ -142,33 +144,90 @@ def test_batch_norm_buffers_are_masked() -> None:
     assert {name for name, role in roles.items() if role == "buffer"} == {
         "batch_norm1.running_mean", "batch_norm1.running_var",
     }  # fmt: skip
-    mask = architecture.buffer_mask()
+    mask = architecture.layout.buffer_mask()
     assert mask.sum() == 6
     assert mask[12 + 3 + 6 : 12 + 3 + 12].all()  # after linear1, batch norm's weight and bias
 
 
 def test_entries_are_the_tensors_of_one_node() -> None:
-    names = [e.name for e in every_layer().entries("batch_norm1")]
+    names = [e.name for e in every_layer().layout.of_node("batch_norm1")]
     assert names == [f"batch_norm1.{n}" for n in ("weight", "bias", "running_mean", "running_var")]
-    assert every_layer().entries("conv1")[0].name == "conv1.weight"
-    assert every_layer().entries("flatten1") == []
+    assert every_layer().layout.of_node("conv1")[0].name == "conv1.weight"
+    assert every_layer().layout.of_node("flatten1") == []
 
 
 @pytest.mark.parametrize("architecture", [every_layer(), *(build_architecture(p, MNIST, 10) for p in PRESETS)])
 def test_an_architecture_comes_back_from_json(architecture: Architecture) -> None:
-    again = Architecture.from_json(json.loads(json.dumps(architecture.to_json())))
-    assert again == architecture
+    layout = Layout.from_json(json.loads(json.dumps(architecture.layout.to_json())))
+    again = from_json(json.loads(json.dumps(architecture.to_json())), layout).built()
+    assert (again, again.layout) == (architecture, layout)
     assert again.id == architecture.id
     assert again.n_outputs == architecture.nodes[-1].shape[0]
 
 
 def test_an_architecture_of_another_kind_is_of_a_newer_version() -> None:
-    with pytest.raises(FormatVersionError, match=r"kind 'external': this version builds 'layers'. Upgrade"):
-        Architecture.from_json({"kind": "external"})
+    problem = r"kind 'attention': this version builds 'layers' and reads 'external'. Upgrade"
+    with pytest.raises(FormatVersionError, match=problem):
+        from_json({"kind": "attention"}, Layout(()))
+
+
+def test_an_architecture_with_an_unknown_layer_is_of_a_newer_version() -> None:
+    architecture = every_layer()
+    value = architecture.to_json()
+    value["nodes"][1]["op"] = "batch_nrom"
+    with pytest.raises(FormatVersionError, match=r"Unknown layer 'batch_nrom'.*Did you mean `batch_norm`\? A newer"):
+        from_json(value, architecture.layout)
+
+
+def test_layers_of_another_layout_are_damage() -> None:
+    with pytest.raises(
+        IntegrityError, match=r"The architecture of model m1 has layout \w{16}, the manifest says \w{16}"
+    ):
+        from_json(every_layer().to_json(), Layout(()), "model m1")
+
+
+def test_a_layout_stands_without_an_architecture() -> None:
+    layout = Layout.of([("a.weight", (2, 3), "parameter", ("a", "")), ("a.gain", (2,), "buffer", ("a",))])
+    assert layout.n_params == 8
+    assert len(layout) == 2
+    assert list(layout) == [layout[0], layout[1]]
+    assert layout.buffer_mask().tolist() == [False] * 6 + [True] * 2
+    vector = np.arange(8, dtype=np.float32)
+    assert layout.unflatten(vector)["a.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    np.testing.assert_array_equal(layout.flatten(layout.unflatten(vector)), vector)
+    external = from_json({"kind": "external"}, layout, "model m1 of their/zoo")
+    assert external == External(layout)
+    assert external.to_json() == {"kind": "external"}
+    assert (external.n_params, external.layout_id) == (8, layout.id)
+    with pytest.raises(
+        NoNetworkError, match=r"Model m1 of their/zoo is of kind 'external', a layout without layers: no"
+    ):
+        external.built()
+
+
+GOOD = {"name": "a.w", "shape": [2], "offset": 0, "role": "parameter", "groups": [""]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ([{**GOOD, "offset": 1}], r"a.w with role 'parameter' and 1 groups at 1; .* the offset 0 are needed"),
+        ([{**GOOD, "role": "optimizer"}], "with role 'optimizer'.*a role of parameter, buffer"),
+        ([{**GOOD, "groups": []}], "and 0 groups at 0; .* 1 groups"),
+        ([GOOD, {**GOOD, "offset": 2}], "a.w .* a name of its own"),
+        ([{**GOOD, "shape": [-1]}], r"no tensor 'a.w' of shape \(-1,\)"),
+        ([{**GOOD, "name": 3}], "no tensor 3"),
+        ([{"name": "a.w"}], "lacks or garbles 'shape'"),
+        (7, "lacks or garbles"),
+    ],
+)
+def test_entries_that_are_no_layout_are_damage(entries: Any, problem: str) -> None:
+    with pytest.raises(IntegrityError, match=problem):
+        Layout.from_json(entries)
 
 
 def test_layout_json_is_plain() -> None:
-    value = layout_json(every_layer().layout)
+    value = every_layer().layout.to_json()
     assert json.loads(json.dumps(value)) == value
     assert value[0] == {
         "name": "conv1.weight", "shape": [4, 3, 3, 3], "offset": 0, "role": "parameter", "groups": ["conv1", "", "", ""],
@@ -240,21 +299,21 @@ def test_a_state_dict_owns_its_memory() -> None:
 def test_unflatten_gives_views_of_one_or_many_vectors() -> None:
     architecture = build_architecture("small-cnn", MNIST, 10)
     vectors = np.arange(2 * architecture.n_params, dtype=np.float32).reshape(2, -1)
-    named = unflatten(vectors, architecture.layout)
+    named = architecture.layout.unflatten(vectors)
     assert named["conv2.weight"].shape == (2, 6, 8, 5, 5)
     assert all(np.shares_memory(tensor, vectors) for tensor in named.values())
     one = {name: tensor[1] for name, tensor in named.items()}
-    np.testing.assert_array_equal(flatten(one, architecture.layout), vectors[1])
+    np.testing.assert_array_equal(architecture.layout.flatten(one), vectors[1])
 
 
 def test_flatten_says_which_tensor_has_which_shape() -> None:
     architecture = build_architecture("mlp", (4,), 3)
-    tensors = unflatten(np.zeros(architecture.n_params, np.float32), architecture.layout)
+    tensors = architecture.layout.unflatten(np.zeros(architecture.n_params, np.float32))
     with pytest.raises(ValueError, match=r"linear2\.weight has shape \(32, 3\), the layout says \(3, 32\)"):
-        flatten({**tensors, "linear2.weight": np.zeros((32, 3))}, architecture.layout)
+        architecture.layout.flatten({**tensors, "linear2.weight": np.zeros((32, 3))})
     del tensors["linear1.bias"]
     with pytest.raises(KeyError, match=r"linear1\.bias"):
-        flatten(tensors, architecture.layout)
+        architecture.layout.flatten(tensors)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -351,7 +410,7 @@ def test_orthogonal_weights_have_orthonormal_rows_or_columns(rows: int, columns:
 
 def test_biases_and_batch_norm_start_where_they_should() -> None:
     vector = initialize(every_layer(), KEY, "normal", bias=0.5)
-    named = unflatten(vector, every_layer().layout)
+    named = every_layer().layout.unflatten(vector)
     for name, start in {
         "conv1.bias": 0.5, "linear2.bias": 0.5, "batch_norm1.weight": 1, "batch_norm1.bias": 0,
         "batch_norm2.running_mean": 0, "batch_norm2.running_var": 1,
@@ -375,7 +434,7 @@ def test_another_key_gives_other_weights() -> None:
 def test_a_layer_more_leaves_the_draws_of_the_others_alone() -> None:
     plain = build_architecture([{"conv": 4}, "activation", "flatten", {"linear": "classes"}], MNIST, 10)
     normed = build_architecture([{"conv": 4}, "batch_norm", "activation", "flatten", {"linear": "classes"}], MNIST, 10)
-    a, b = (unflatten(initialize(x, KEY, "normal"), x.layout) for x in (plain, normed))
+    a, b = (x.layout.unflatten(initialize(x, KEY, "normal")) for x in (plain, normed))
     assert all((a[name] == b[name]).all() for name in a)
 
 
@@ -385,7 +444,7 @@ def test_a_layer_more_leaves_the_draws_of_the_others_alone() -> None:
 def weights_of(kind: str, **options: Any) -> dict[str, np.ndarray]:
     layers = [{"conv": 4}, "activation", {"conv": 3}, "flatten", {"linear": "classes"}]
     architecture = build_architecture(layers, (1, 8, 8), 5, "relu")
-    return unflatten(initialize(architecture, KEY, kind, **options), architecture.layout)
+    return architecture.layout.unflatten(initialize(architecture, KEY, kind, **options))
 
 
 def test_the_first_layer_can_have_an_init_of_its_own() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,8 +17,10 @@ import pytest
 from zoo_builder.engines import native
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation
 from zoo_datasets.networks import kernels
-from zoo_datasets.networks.architecture import ACTIVATIONS, Architecture, Node
+from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import PRESETS, build_architecture
+from zoo_datasets.networks.operations.operation import Node
+from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
 
 if kernels.available():
     pytest.skip(f"no native engine: {kernels.available()}", allow_module_level=True)
@@ -32,12 +35,13 @@ from zoo_builder.engines.native import NativeBackend  # noqa: E402
 from zoo_builder.engines.torch_loop import TorchLoop  # noqa: E402
 from zoo_datasets.networks.modules import Network  # noqa: E402
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 NORMED = [{"conv": 5, "kernel": 3, "padding": 1}, "batch_norm", "activation", {"max_pool": 2}, "dropout",
           {"conv": 4, "kernel": 3, "stride": 2}, "activation", "flatten", {"linear": 9}, "activation", {"linear": "classes"}]  # fmt: skip
 AUGMENTED = Augmentation(shift=1, crop=2, flip=True, noise=(0.1, 0.2), fill=(-0.5, 0.25))
 
 # What the kernels know: the reference has others.
-ACTIVATIONS = [a for a in ACTIVATIONS if a in kernels.OPS]
+ACTIVATIONS = [a for a in ACTIVATIONS if OPERATIONS[a].kernel is not None]
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -166,7 +170,7 @@ def test_ties_in_max_pool_go_to_the_first(activation, size, stride):
         {"linear": "classes"},
     ]
     job = cases.job(layers, (1, 11, 11), activation=activation)
-    weight, bias = job.architecture.entries("conv1")
+    weight, bias = job.architecture.layout.of_node("conv1")
     initial = job.initial.copy()
     initial[:, weight.offset : weight.offset + weight.size] = 0
     initial[:, bias.offset : bias.offset + bias.size] = [0.1, 0.2, 0.3]
@@ -234,7 +238,7 @@ def test_buffers_are_left_to_batch_norm():
     backend, reference = NativeBackend(job), TorchLoop(job)
     w = cases.window(job, [16, 16, 5])
     backend.advance(w), reference.advance(w)
-    mask = job.architecture.buffer_mask()
+    mask = job.architecture.layout.buffer_mask()
     assert distance(backend.state()["weights"][:, mask], reference.state()["weights"][:, mask]) < 1e-5
     assert not backend.state()["slot2"][:, mask].any()
 
@@ -252,7 +256,10 @@ BITWISE = {
 
 
 def trained(job, w, path: str | None = None) -> NativeBackend:
-    backend = NativeBackend(job, path)
+    with pytest.MonkeyPatch.context() as patch:
+        if path is not None:
+            patch.setenv(kernels.PATH_VARIABLE, path)
+        backend = NativeBackend(job)
     backend.advance(w)
     return backend
 
@@ -384,12 +391,23 @@ def test_rows_show_each_model_its_own_images():
 
 def test_unsupported_cohorts_are_named():
     a = build_architecture("mlp", (1, 4, 4), 3)
-    assert native.supported(a, "cross_entropy", Augmentation()) is None
-    assert native.supported(a, "hinge", Augmentation()) == "no kernel for loss 'hinge'"
-    strange = Architecture(a.input_shape, (*a.nodes, Node("gru1", "gru", ("linear2",), (3,))), a.layout)
-    assert native.supported(strange, "mse", Augmentation()) == "no kernel for layer 'gru' (gru1)"
-    branch = Architecture(a.input_shape, (*a.nodes, Node("relu9", "relu", ("linear1",), (32,))), a.layout)
-    assert "only chains of layers" in native.supported(branch, "mse", Augmentation())
+    assert kernels.supported(a, "cross_entropy") is None
+    assert kernels.supported(a, "hinge") == "no kernel for loss 'hinge'"
+    assert kernels.supported(a, "mse", channels=65) == "augmentation of more than 64 channels"
+    strange = Architecture(a.input_shape, (*a.nodes, Node("gru1", "gru", ("linear2",), (3,))))
+    assert kernels.supported(strange, "mse") == "no kernel for layer 'gru' (gru1)"
+    branch = Architecture(a.input_shape, (*a.nodes, Node("relu9", "relu", ("linear1",), (32,))))
+    assert "only chains of layers" in kernels.supported(branch, "mse")
+    empty = Architecture((3,), (Node("relu1", "relu", ("input",), (3,)),))
+    assert kernels.supported(empty) is None
+    assert kernels.supported(empty, "mse") == "there is nothing to train"
+
+
+def test_numbers_of_operations_are_those_of_the_kernels():
+    plan = (ROOT / "zoo_datasets" / "networks" / "native" / "plan.h").read_text(encoding="utf-8")
+    names = re.search(r"enum class Op : int \{([^}]*)\}", plan)[1].replace("\n", " ").split(",")
+    ours = {o.kernel: o.name.replace("_", "") for o in OPERATIONS.values() if o.kernel is not None}
+    assert dict(enumerate(n.strip().lower() for n in names if n.strip())) == ours
 
 
 @pytest.mark.parametrize("widths", [(16, 32, 64), (32, 64, 128), (192, 192)])

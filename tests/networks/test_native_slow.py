@@ -63,7 +63,7 @@ def test_distance_to_float64_is_no_worse_than_eagers(preset):
 
 
 SANITIZED = textwrap.dedent("""
-    import importlib.util, sys
+    import importlib.util, os, sys
     spec = importlib.util.spec_from_file_location("zoo_datasets.networks._kernels", sys.argv[1])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -79,10 +79,11 @@ SANITIZED = textwrap.dedent("""
     nets = [("small-cnn", (1, 28, 28), None), ("small-cnn-gap", (1, 28, 28), None), ("mlp", (1, 7, 5), None),
             (normed, (2, 15, 13), moved), ([{"conv": 2, "kernel": 1, "stride": 3}, "global_avg_pool", {"linear": "classes"}], (3, 8, 8), None)]
     for path in sys.argv[2].split(","):
+        os.environ["WEIGHTZOO_NATIVE_PATH"] = path
         for layers, shape, augmentation in nets:
             for activation, kind in (("relu", SGD), ("gelu", ADAM), ("elu", RMSPROP)):
                 job = cases.job(layers, shape, activation=activation, kind=kind, dropout=0.3, augmentation=augmentation)
-                backend = NativeBackend(job, path)
+                backend = NativeBackend(job)
                 backend.advance(cases.window(job, [17, 8, 3]))
                 backend.logits(job.pool)
                 backend.logits(job.pool, np.zeros((2, 9), np.int32))

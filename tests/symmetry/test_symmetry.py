@@ -12,7 +12,7 @@ from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
-from zoo_datasets.networks.layout import Entry, flatten, unflatten
+from zoo_datasets.networks.layout import Layout
 
 IMAGE = (2, 8, 8)
 # One architecture per way in which units meet: what stands between a layer and the next.
@@ -147,8 +147,8 @@ def test_permutations_are_undone_to_the_bit_whatever_the_values(seed: int, value
 def test_a_permuted_channel_takes_its_block_of_the_next_linear_layer_along() -> None:
     architecture = build_architecture([{"conv": 2, "kernel": 7}, "flatten", {"linear": 3}], IMAGE, 3)  # 2×2 a channel
     weights = np.arange(architecture.n_params, dtype=np.float32)
-    before = unflatten(weights, architecture.layout)
-    after = unflatten(symmetry.permute(weights, architecture.layout, {"conv1": np.array([1, 0])}), architecture.layout)
+    before = architecture.layout.unflatten(weights)
+    after = architecture.layout.unflatten(symmetry.permute(weights, architecture.layout, {"conv1": np.array([1, 0])}))
     np.testing.assert_array_equal(after["conv1.weight"], before["conv1.weight"][[1, 0]])
     np.testing.assert_array_equal(after["conv1.bias"], before["conv1.bias"][[1, 0]])
     np.testing.assert_array_equal(after["linear1.weight"], before["linear1.weight"][:, [4, 5, 6, 7, 0, 1, 2, 3]])
@@ -196,8 +196,8 @@ def test_groups_name_their_units_tensors_and_readers() -> None:
 def test_a_permuted_unit_of_a_gru_moves_in_every_gate_and_as_what_the_next_step_reads() -> None:
     architecture = build_architecture(["rows", {"gru": 2}, "last_step", {"linear": 3}], IMAGE, 3)
     weights = np.arange(architecture.n_params, dtype=np.float32)
-    before = unflatten(weights, architecture.layout)
-    after = unflatten(symmetry.permute(weights, architecture.layout, {"gru1": np.array([1, 0])}), architecture.layout)
+    before = architecture.layout.unflatten(weights)
+    after = architecture.layout.unflatten(symmetry.permute(weights, architecture.layout, {"gru1": np.array([1, 0])}))
     for name, tensor in before.items():
         if name == "linear1.bias":
             wanted = tensor
@@ -254,12 +254,12 @@ def test_scales_span_the_octaves_asked_for() -> None:
 
 def test_a_representative_has_unit_norms_positive_tops_and_ascending_units() -> None:
     architecture = network("mlp")
-    tensors = unflatten(symmetry.canonicalize(random_weights(architecture, 3, 13), architecture), architecture.layout)
+    tensors = architecture.layout.unflatten(symmetry.canonicalize(random_weights(architecture, 3, 13), architecture))
     rows = np.concatenate([tensors["linear1.weight"], tensors["linear1.bias"][..., None]], axis=2)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=2), 1.0, rtol=1e-6)
     assert (np.diff(tensors["linear1.weight"][..., 0], axis=1) > 0).all()
     architecture = network("mlp", "tanh")
-    tensors = unflatten(symmetry.canonicalize(random_weights(architecture, 3, 13), architecture), architecture.layout)
+    tensors = architecture.layout.unflatten(symmetry.canonicalize(random_weights(architecture, 3, 13), architecture))
     rows = np.concatenate([tensors["linear2.weight"], tensors["linear2.bias"][..., None]], axis=2)
     assert (np.take_along_axis(rows, np.abs(rows).argmax(2)[..., None], 2) > 0).all()
 
@@ -296,10 +296,10 @@ def test_equal_units_are_ordered_by_what_they_feed() -> None:
     architecture = build_architecture(
         ["flatten", {"linear": 6}, "gelu", {"linear": 4}, "gelu", {"linear": 3}], (1, 1, 2), 3
     )
-    tensors = unflatten(random_weights(architecture, 1, 6)[0], architecture.layout)
+    tensors = architecture.layout.unflatten(random_weights(architecture, 1, 6)[0])
     tensors["linear1.weight"][:] = 0.25  # as a constant initialization leaves it
     tensors["linear1.bias"][:] = 0.0
-    weights = flatten(tensors, architecture.layout)
+    weights = architecture.layout.flatten(tensors)
     moved = symmetry.augment(weights, architecture, 3, kinds="permutation")
     assert (
         symmetry.canonicalize(moved, architecture).tobytes() == symmetry.canonicalize(weights, architecture).tobytes()
@@ -373,10 +373,7 @@ def test_wrong_shapes_name_what_was_given_and_what_is_needed() -> None:
         symmetry.permute(good, architecture.layout, {"linear9": np.arange(7)})
     with pytest.raises(ValueError, match=r"Unknown kind of symmetry 'flip'.*Known: permutation, scale, sign"):
         symmetry.augment(good, architecture, 0, kinds=["flip"])
-    wrong = [
-        Entry("a.weight", (4, 2), 0, "parameter", ("a", "")),
-        Entry("b.weight", (1, 6), 8, "parameter", ("", "a")),
-    ]
+    wrong = Layout.of([("a.weight", (4, 2), "parameter", ("a", "")), ("b.weight", (1, 6), "parameter", ("", "a"))])
     with pytest.raises(
         ValueError, match=r"Dimension 1 of b.weight has size 6, no multiple of the 4 units of its group 'a'"
     ):

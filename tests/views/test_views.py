@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo_datasets import symmetry, views
-from zoo_datasets.networks.architecture import Architecture, Node, _layout
+from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
-from zoo_datasets.networks.layout import Entry, unflatten
+from zoo_datasets.networks.layout import Layout
+from zoo_datasets.networks.operations.operation import Node
 
 LAYERS = {
     "mlp": ["flatten", {"linear": 5}, "activation", {"linear": "classes"}],
@@ -61,7 +62,7 @@ def test_flat_leaves_out_the_buffers_where_told_to() -> None:
     weights = rows(architecture)
     assert views.flat(weights, architecture.layout).tobytes() == weights.tobytes()
     np.testing.assert_array_equal(
-        views.flat(weights, architecture.layout, buffers=False), weights[:, ~architecture.buffer_mask()]
+        views.flat(weights, architecture.layout, buffers=False), weights[:, ~architecture.layout.buffer_mask()]
     )
 
 
@@ -76,7 +77,7 @@ def test_statistics_are_mean_variance_and_percentiles_of_each_tensor(quantiles: 
     assert found.shape == (4, 8, 7)
     assert found.dtype == np.float64
     for s in range(4):
-        for t, tensor in enumerate(unflatten(weights[s], architecture.layout).values()):
+        for t, tensor in enumerate(architecture.layout.unflatten(weights[s]).values()):
             w = tensor.ravel().astype(np.float64)
             wanted = [w.mean(), w.var(), *np.percentile(w, [100 * q for q in quantiles])]
             np.testing.assert_allclose(found[s, t], wanted, rtol=1e-12, atol=1e-15)
@@ -135,7 +136,7 @@ def test_a_neuron_token_holds_a_units_incoming_weights_and_its_bias() -> None:
     architecture = network("cnn")
     weights = rows(architecture)
     found = views.tokens(weights, architecture.layout, "neuron")
-    tensors = unflatten(weights, architecture.layout)
+    tensors = architecture.layout.unflatten(weights)
     assert len(found.mask) == 3 + 2 + 4 + 3
     np.testing.assert_array_equal(
         found.values[:, 1, :19],
@@ -157,10 +158,7 @@ def test_a_layer_token_holds_all_its_tensors_and_a_window_a_run_of_them() -> Non
 
 
 def test_tensors_of_other_units_in_one_layer_are_tokens_of_their_own() -> None:
-    layout = [
-        Entry("a.weight", (2, 3), 0, "parameter", ("", "")),
-        Entry("a.gain", (4,), 6, "parameter", ("",)),
-    ]
+    layout = Layout.of([("a.weight", (2, 3), "parameter", ("", "")), ("a.gain", (4,), "parameter", ("",))])
     found = views.tokens(np.arange(10.0), layout, "neuron")
     assert [row[m].tolist() for row, m in zip(found.values, found.mask, strict=True)] == [
         [0, 1, 2],
@@ -176,7 +174,7 @@ def test_tokens_without_buffers_take_them_back() -> None:
     architecture = network("batch-norm")
     weights = rows(architecture)
     found = views.tokens(weights, architecture.layout, "neuron", buffers=False)
-    left = weights[:, architecture.buffer_mask()]
+    left = weights[:, architecture.layout.buffer_mask()]
     np.testing.assert_array_equal(views.untokens(found, buffers=left), weights)
     with pytest.raises(ValueError, match=rf"leave out {left.shape[1]} buffers of {architecture.n_params} values"):
         views.untokens(found)
@@ -227,7 +225,7 @@ def test_a_gru_is_nodes_with_six_biases_and_edges_with_three_gates_to_the_next_l
     architecture = build_architecture(["rows", {"gru": 4}, "last_step", {"linear": 3}], (2, 6, 5), 3)
     weights = rows(architecture)
     found = views.graph(weights, architecture)
-    tensors = unflatten(weights, architecture.layout)
+    tensors = architecture.layout.unflatten(weights)
     assert np.bincount(found.node_layer).tolist() == [2 * 5, 4, 3]  # a row of both channels is a step
     assert found.edge_index.shape == (2, 10 * 4 + 4 * 4 + 4 * 3)
     first = 10  # of the GRU's nodes
@@ -244,7 +242,7 @@ def test_channels_are_nodes_and_kernels_are_edges() -> None:
     architecture = network("cnn")
     weights = rows(architecture)
     found = views.graph(weights, architecture)
-    tensors = unflatten(weights, architecture.layout)
+    tensors = architecture.layout.unflatten(weights)
     assert found.layer_names == ("input", "conv1", "conv2", "linear1", "linear2")
     assert np.bincount(found.node_layer).tolist() == [2, 3, 2, 4, 3]
     assert found.edge_index.shape == (2, 2 * 3 + 3 * 2 + 2 * 4 + 4 * 3)
@@ -265,7 +263,7 @@ def test_a_batch_norm_is_features_of_the_nodes_it_normalizes() -> None:
     architecture = network("norm-flat")
     weights = rows(architecture)
     found = views.graph(weights, architecture)
-    tensors = unflatten(weights, architecture.layout)
+    tensors = architecture.layout.unflatten(weights)
     conv, linear = found.node_layer == 1, found.node_layer == 2
     # 2×2 positions a channel: weight, bias, running mean and variance have 4 columns each.
     assert found.node_mask[conv].sum(1).tolist() == [17, 17]
@@ -402,7 +400,7 @@ def test_wrong_options_name_what_is_allowed() -> None:
         views.tokens(weights, layout, "window", size=0)
     nodes = (Node("a", "linear", ("input", "input"), (2,), {"features": 2}),)
     with pytest.raises(ValueError, match="Node a has 2 inputs; graph knows chains of layers only"):
-        views.graph(np.zeros(6), Architecture((2,), nodes, _layout((2,), nodes)))
+        views.graph(np.zeros(6), Architecture((2,), nodes))
 
 
 def test_views_symmetry_and_audit_load_no_torch_scipy_or_scikit_learn() -> None:

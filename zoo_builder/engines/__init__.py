@@ -12,7 +12,8 @@ import importlib
 from zoo_builder.engines.contract import Augmentation, Backend, Job
 from zoo_datasets import errors
 from zoo_datasets.networks import kernels
-from zoo_datasets.networks.architecture import ACTIVATIONS, LAYERS, Architecture
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.operations import registry
 
 ENGINES = ("native", "torch_batched", "torch_loop")
 
@@ -41,21 +42,15 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
         raise errors.GridError(errors.unknown("device", device, ("cpu", "cuda")))
     if device != "cpu":
         return "torch_batched", f"on {device} all models of a cohort step at once"
-    obstacle = no_native(architecture, loss, augmentation)
-    if obstacle is None:
-        obstacle = kernels.slower(architecture)
+    obstacle = kernels.unfit(architecture, loss, augmentation.channels)
     if obstacle is None:
         return "native", "the C++ kernels know every layer"
-    strange = sorted({n.op for n in architecture.nodes} - {*LAYERS, *ACTIVATIONS})
-    if strange:
-        return "torch_loop", f"no batched form of {', '.join(strange)}; native: {obstacle}"
+    alone = registry.without("batched", [n.op for n in architecture.nodes])
+    if alone:
+        return "torch_loop", f"no batched form of {', '.join(alone)}; native: {obstacle}"
     return "torch_batched", f"native: {obstacle}"
 
 
 def no_native(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
     """Why the native engine cannot train such a cohort; None if it can."""
-    obstacle = kernels.available()
-    if obstacle is not None:
-        return obstacle
-    native = importlib.import_module("zoo_builder.engines.native")
-    return native.supported(architecture, loss, augmentation)
+    return kernels.impossible(architecture, loss, augmentation.channels)

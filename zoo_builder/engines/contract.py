@@ -68,6 +68,11 @@ class Augmentation:
     def any(self) -> bool:
         return bool(self.shift or self.crop or self.flip or self.noise)
 
+    @property
+    def channels(self) -> int:
+        """How many channels noise or fill name."""
+        return max(len(self.noise), len(self.fill))
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:

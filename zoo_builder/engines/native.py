@@ -13,29 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Window, check_batches
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Window, check_batches
 from zoo_datasets.core import streams
 from zoo_datasets.networks import kernels
-from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.kernels import flat
 
-# What the bits depend on. Raise it with any change of arithmetic in zoo_builder/native.
+# What the bits depend on. Raise it with any change of arithmetic in zoo_datasets/networks/native.
 VERSION = "native 3"
-
-_MOST_CHANNELS = 64  # of augmentation's noise and fill, fixed arrays in random.h
-
-
-def supported(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
-    """Why the kernels cannot train such a cohort, or None."""
-    if obstacle := kernels.supported(architecture):
-        return obstacle
-    if not any(e.role == "parameter" for e in architecture.layout):
-        return "there is nothing to train"
-    if loss not in kernels.LOSSES:
-        return f"no kernel for loss {loss!r}"
-    if max(len(augmentation.noise), len(augmentation.fill)) > _MOST_CHANNELS:
-        return f"augmentation of more than {_MOST_CHANNELS} channels"
-    return None
 
 
 class NativeBackend:
@@ -44,9 +28,9 @@ class NativeBackend:
     name = "native"
     version = VERSION
 
-    def __init__(self, job: Job, path: str | None = None) -> None:
-        """`path` forces a build. Raises ValueError where the job cannot be trained here."""
-        obstacle = kernels.available() or supported(job.architecture, job.loss, job.augmentation)
+    def __init__(self, job: Job) -> None:
+        """Raises ValueError where the job cannot be trained here."""
+        obstacle = kernels.impossible(job.architecture, job.loss, job.augmentation.channels)
         if obstacle:
             raise ValueError(f"Engine 'native' cannot train this cohort: {obstacle}. Use `--engine torch_batched`.")
         self._job = job
@@ -58,9 +42,7 @@ class NativeBackend:
             if kind not in (SGD, ADAM, ADAMW, RMSPROP):
                 raise ValueError(f"Unknown optimizer kind {kind}. Known: SGD 0, ADAM 1, ADAMW 2, RMSPROP 3.")
         a = job.augmentation
-        self._kernels, self.path = kernels.make(
-            job.architecture, path, job.loss, (a.shift, a.crop, a.flip), a.noise, a.fill
-        )
+        self._kernels, self.path = kernels.make(job.architecture, job.loss, (a.shift, a.crop, a.flip), a.noise, a.fill)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"weights": self._weights.copy(), "slot1": self._slot1.copy(), "slot2": self._slot2.copy()}

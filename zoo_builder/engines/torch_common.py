@@ -52,7 +52,7 @@ class Columns:
     """Where the tensors of a layout lie once parameters and buffers are kept apart."""
 
     def __init__(self, architecture: Architecture, device: torch.device) -> None:
-        mask = architecture.buffer_mask()
+        mask = architecture.layout.buffer_mask()
         self.parameters = torch.from_numpy(np.flatnonzero(~mask)).to(device)
         self.buffers = torch.from_numpy(np.flatnonzero(mask)).to(device)
         self._layout = architecture.layout

@@ -65,7 +65,7 @@ class TorchLoop:
         (rule,) = common.rules(job, alone, self._device)
         limits = common.clip_limits(job, alone, self._device)
         rates = common.rates(job, window, alone, self._device)  # (T, 4, 1, 1)
-        slots = [slot[model, self._columns.parameters][None] for slot in (state.slot1, state.slot2)]
+        slot1, slot2 = (slot[model, self._columns.parameters][None] for slot in (state.slot1, state.slot2))
         self._load(model)
         network.train()
         losses, start = torch.empty(len(window.batch_sizes), device=self._device), 0
@@ -84,9 +84,9 @@ class TorchLoop:
                 g = common.concatenate([g[None] for g in gradients])  # (1, parameters)
                 if limits is not None:
                     common.clip(g, limits)
-                rule.update(self._parameters, g, *slots, rates[j])
+                rule.update(self._parameters, g, slot1, slot2, rates[j])
             losses[j] = loss.detach()
-        self._store(model, *slots)
+        self._store(model, slot1, slot2)
         return losses.cpu().numpy()
 
     def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:

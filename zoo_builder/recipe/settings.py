@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from zoo_datasets.networks.architecture import ACTIVATIONS
 from zoo_datasets.networks.initialization import INITS
+from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.sources import SCALES
 from zoo_datasets.sources.examples import POSITIONS
 

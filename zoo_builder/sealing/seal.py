@@ -29,7 +29,6 @@ from zoo_datasets.core.streams import canonical_json
 from zoo_datasets.format import card, schema, shards, splits
 from zoo_datasets.format.paths import SPLITS, ZooPaths, optimizer_shard
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.layout import layout_json
 
 MOST_SHARD_BYTES = 4_000_000_000  # the Hub takes 5 GB a file
 MOST_INLINE_BYTES = 2_000_000_000  # above, the default config would be slow to open
@@ -328,7 +327,7 @@ class _Zoo:
             "inline_weights": self.inline,
             "architectures": {k: {**a.to_json(), "layout": a.layout_id} for k, a in architectures.items()},
             "layer_lists": lists,
-            "layouts": {k: layout_json(a.layout) for k, a in layouts.items()},
+            "layouts": {k: a.layout.to_json() for k, a in layouts.items()},
             "sources": [
                 {
                     "id": spec.id,

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets.core import exact, streams
-from zoo_datasets.networks.architecture import GRU_TENSORS, WEIGHTED, Architecture
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.operations.operation import Tensor
+from zoo_datasets.networks.operations.registry import operation
 
 INITS = (
     "uniform", "normal", "kaiming_uniform", "kaiming_normal", "glorot_uniform", "glorot_normal", "orthogonal", "constant",
@@ -41,50 +43,56 @@ def initialize(
     and of the last layer, where they have their own; a single layer is the first.
     """
     own = _own_inits(architecture, first, last)
+    constants = {"bias": bias, "ones": 1.0, "zeros": 0.0}
     vector = np.empty(architecture.n_params, np.float32)
-    for e in architecture.layout:
-        leaf = e.name.rsplit(".", 1)[1]
-        if leaf in ("weight", "running_var") and len(e.shape) == 1:
-            tensor: Any = 1.0
-        elif leaf.startswith("bias"):
-            tensor = bias if not e.name.startswith("batch_norm") else 0.0
-        elif leaf.startswith("running_"):
-            tensor = 0.0
-        else:
-            fan_in = math.prod(e.shape[1:])
-            fan_out = e.shape[0] * math.prod(e.shape[2:])
-            # By name, not by place: a layer more or less leaves the draws of the others alone.
-            hi = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
-            layer = own.get(e.name, LayerInit(kind, low, high))
-            general = e.name not in own  # `mean` and `std` are not of a layer's own init
-            if layer.kind == "constant":
-                tensor = value
-            elif layer.kind in ("uniform", "kaiming_uniform", "glorot_uniform"):
-                bound = {
-                    "uniform": 1.0 / math.sqrt(e.shape[0] if leaf in GRU_TENSORS else fan_in),
-                    "kaiming_uniform": math.sqrt(6.0 / fan_in),
-                    "glorot_uniform": math.sqrt(6.0 / (fan_in + fan_out)),
-                }[layer.kind]
-                a, b = (layer.low, layer.high) if layer.low is not None and layer.high is not None else (-bound, bound)
-                tensor = a + (b - a) * streams.uniforms(key, e.size, hi)
-            elif layer.kind == "orthogonal":
-                tensor = _orthogonal(streams.normals(key, e.size, hi).reshape(e.shape[0], fan_in)).ravel()
+    for node in architecture.nodes:
+        for e, tensor in architecture.placed(node.name):
+            values: Any
+            if tensor.start in constants:
+                values = constants[tensor.start]
             else:
-                scale = {
-                    "normal": 1.0 / math.sqrt(fan_in) if std is None or not general else std,
-                    "kaiming_normal": math.sqrt(2.0 / fan_in),
-                    "glorot_normal": math.sqrt(2.0 / (fan_in + fan_out)),
-                }[layer.kind]
-                tensor = ((mean or 0.0) if general else 0.0) + scale * streams.normals(key, e.size, hi)
-        vector[e.offset : e.end] = tensor
+                # By name, not by place: a layer more or less leaves the draws of the others alone.
+                counter = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
+                if node.name in own:  # `mean` and `std` are not of a layer's own init
+                    values = _draw(tensor, own[node.name], key, counter, None, None, value)
+                else:
+                    values = _draw(tensor, LayerInit(kind, low, high), key, counter, mean, std, value)
+            vector[e.offset : e.end] = values
     return vector
 
 
+def _draw(
+    tensor: Tensor, init: LayerInit, key: str, counter: tuple[int, int, int], mean: float | None, std: float | None,
+    value: float | None,
+) -> Any:  # fmt: skip
+    """The values of one tensor: float64 [size], or one for all."""
+    size, fan_in, fan_out = math.prod(tensor.shape), tensor.fan_in, tensor.fan_out
+    if init.kind == "constant":
+        return value
+    if init.kind in ("uniform", "kaiming_uniform", "glorot_uniform"):
+        bound = {
+            "uniform": 1.0 / math.sqrt(tensor.fan or fan_in),
+            "kaiming_uniform": math.sqrt(6.0 / fan_in),
+            "glorot_uniform": math.sqrt(6.0 / (fan_in + fan_out)),
+        }[init.kind]
+        low, high = (init.low, init.high) if init.low is not None and init.high is not None else (-bound, bound)
+        return low + (high - low) * streams.uniforms(key, size, counter)
+    normals = streams.normals(key, size, counter)
+    if init.kind == "orthogonal":
+        return _orthogonal(normals.reshape(tensor.shape[0], fan_in)).ravel()
+    scale = {
+        "normal": 1.0 / math.sqrt(fan_in) if std is None else std,
+        "kaiming_normal": math.sqrt(2.0 / fan_in),
+        "glorot_normal": math.sqrt(2.0 / (fan_in + fan_out)),
+    }[init.kind]
+    return (mean or 0.0) + scale * normals
+
+
 def _own_inits(architecture: Architecture, first: LayerInit | None, last: LayerInit | None) -> dict[str, LayerInit]:
-    """Weight tensors that have an init of their own."""
-    layers = [n for n in architecture.nodes if n.op in WEIGHTED]
+    """Nodes whose weights have an init of their own."""
+    layers = [n.name for n in architecture.nodes if operation(n.op).units]
     ends = [(layers[-1], last), (layers[0], first or (last if len(layers) == 1 else None))] if layers else []
-    return {f"{n.name}.{t}": init for n, init in ends if init for t in n.tensors if t.startswith("weight")}
+    return {name: init for name, init in ends if init}
 
 
 def _orthogonal(matrix: np.ndarray) -> np.ndarray:

@@ -16,22 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets.networks.architecture import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, LEAKY_RELU_SLOPE, Architecture, Node
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.operations.activations import LEAKY_RELU_SLOPE
+from zoo_datasets.networks.operations.normalization import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
+from zoo_datasets.networks.operations.registry import operation, without
 
 try:
-    from zoo_datasets.networks import _kernels
+    from zoo_datasets.networks import _kernels  # type: ignore[attr-defined]  # compiled
 except ImportError as error:  # built without a compiler
     _kernels, _missing = None, str(error)
 
 # Forces one build ("avx512", "avx2", "plain"); the bits are the same, so only tests need it.
 PATH_VARIABLE = "WEIGHTZOO_NATIVE_PATH"
 
-# The order of plan.h's enums.
-OPS = (
-    "conv", "max_pool", "avg_pool", "global_avg_pool", "linear", "batch_norm", "dropout", "flatten",
-    "relu", "tanh", "sigmoid", "gelu", "elu", "silu", "leaky_relu", "softmax",
-)  # fmt: skip
-LOSSES = ("cross_entropy", "mse")
+LOSSES = ("cross_entropy", "mse")  # in the order of plan.h's
+MOST_CHANNELS = 64  # of augmentation's noise and fill, fixed arrays in random.h
 
 
 def available() -> str | None:
@@ -43,18 +42,37 @@ def available() -> str | None:
     return None
 
 
-def supported(architecture: Architecture) -> str | None:
-    """Why the kernels cannot run such a network, or None."""
+def supported(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:
+    """Why the kernels cannot run such a network, with a `loss` train it, or None.
+
+    `channels` are those of an augmentation's noise or fill.
+    """
     before = "input"
     for node in architecture.nodes:
-        if node.op not in OPS:
+        if without("kernel", [node.op]):
             return f"no kernel for layer {node.op!r} ({node.name})"
         if node.inputs != (before,):
             return f"{node.name} takes {', '.join(node.inputs)}; the kernels know only chains of layers"
-        if node.op == "linear" and len(_shape_before(architecture, node)) != 1:
+        if node.op == "linear" and len(architecture.input_shapes[node.name]) != 1:
             return f"{node.name} needs a flat input"
         before = node.name
-    return None
+    if loss is None:
+        return None
+    if not any(e.role == "parameter" for e in architecture.layout):
+        return "there is nothing to train"
+    if loss not in LOSSES:
+        return f"no kernel for loss {loss!r}"
+    return f"augmentation of more than {MOST_CHANNELS} channels" if channels > MOST_CHANNELS else None
+
+
+def impossible(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:
+    """Why the kernels cannot run such networks, with a `loss` train them, on this machine, or None."""
+    return available() or supported(architecture, loss, channels)
+
+
+def unfit(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:
+    """Why something else should, or None: they cannot, or PyTorch is faster."""
+    return impossible(architecture, loss, channels) or slower(architecture)
 
 
 # Where eager PyTorch (the better of its two memory layouts) overtakes the kernels in training: the
@@ -70,39 +88,37 @@ def slower(architecture: Architecture) -> str | None:
     A rule, not a limit: a cohort over it can be trained here as well.
     """
     work = over = 0.0
-    shape = architecture.input_shape
     for node in architecture.nodes:
         if node.op in WIDEST:
-            multiplications = architecture.entries(node.name)[0].size * math.prod(node.shape[1:])
+            shape = architecture.input_shapes[node.name]
+            multiplications = architecture.layout.of_node(node.name)[0].size * math.prod(node.shape[1:])
             work += multiplications
             over += multiplications * shape[0] * node.shape[0] / WIDEST[node.op]
-        shape = node.shape
     if not work or over <= work:
         return None
     return f"PyTorch is faster on layers this wide ({over / work:.1f} times the width where it overtakes)"
 
 
 def make(
-    architecture: Architecture, path: str | None = None, loss: str = "cross_entropy",
-    moves: tuple[int, int, bool] = (0, 0, False), noise: tuple[float, ...] = (), fill: tuple[float, ...] = (),
+    architecture: Architecture, loss: str = "cross_entropy", moves: tuple[int, int, bool] = (0, 0, False),
+    noise: tuple[float, ...] = (), fill: tuple[float, ...] = (),
 ) -> tuple[Any, str]:  # fmt: skip
-    """Kernels for such networks, and the build they are of: `path`, $WEIGHTZOO_NATIVE_PATH, or this CPU's best.
+    """Kernels for such networks, and the build they are of: $WEIGHTZOO_NATIVE_PATH, or this CPU's best.
 
     `moves` are shift, crop and flip of an augmentation. An object serves one thread at a time.
     """
     assert _kernels is not None
-    layers, rates, shape = [], [], architecture.input_shape
+    layers, rates = [], []
     for number, node in enumerate(architecture.nodes):
-        entries = architecture.entries(node.name)
+        shape, entries = architecture.input_shapes[node.name], architecture.layout.of_node(node.name)
         layers.append([
-            OPS.index(node.op), *_three(shape), *_three(node.shape), node.attrs.get("kernel", 0),
+            operation(node.op).kernel, *_three(shape), *_three(node.shape), node.attrs.get("kernel", 0),
             node.attrs.get("stride", 1), node.attrs.get("padding", 0), number, entries[0].offset if entries else 0,
         ])  # fmt: skip
         rate = node.attrs.get("rate")
         rates.append(-1.0 if rate is None else float(rate))
-        shape = node.shape
     constants = (BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, LEAKY_RELU_SLOPE)
-    path = path or os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
+    path = os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
     flat = len(architecture.input_shape) == 1
     made = _kernels.Kernels(
         path, layers, rates, flat, architecture.n_params, LOSSES.index(loss), constants, moves, list(noise), list(fill)
@@ -132,13 +148,6 @@ def logits(architecture: Architecture, weights: np.ndarray, images: np.ndarray, 
 def flat(images: np.ndarray) -> np.ndarray:
     """(n, *shape) → (n, units), float32, without a copy where that is what it is."""
     return np.ascontiguousarray(images, np.float32).reshape(len(images), -1)
-
-
-def _shape_before(architecture: Architecture, node: Node) -> tuple[int, ...]:
-    source = node.inputs[0]
-    return (
-        architecture.input_shape if source == "input" else next(n.shape for n in architecture.nodes if n.name == source)
-    )
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,13 +1,23 @@
-"""The layout of one flat weight vector: where each tensor lies, and which units its dimensions run over."""
+"""Names and shapes → the layout of one flat weight vector: where each tensor lies, and which units it runs over.
+
+A `Layout` needs no network: an imported zoo has nothing else. It reads and writes the manifest's
+JSON, cuts vectors into named tensors and joins them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
+
+from zoo_datasets import errors
+from zoo_datasets.core import streams
+
+ROLES = ("parameter", "buffer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     offset: int
-    role: str  # "parameter" or "buffer"
+    role: str  # "parameter" or "buffer", which no optimizer touches
     groups: tuple[str, ...]
 
     @property
@@ -32,24 +42,117 @@ class Entry:
     def end(self) -> int:
         return self.offset + self.size
 
-
-def unflatten(vector: np.ndarray, layout: Sequence[Entry]) -> dict[str, np.ndarray]:
-    """Named views into vectors [..., n_params]: each [..., *shape]. Nothing is copied."""
-    lead = vector.shape[:-1]
-    return {e.name: vector[..., e.offset : e.end].reshape(*lead, *e.shape) for e in layout}
-
-
-def flatten(tensors: Mapping[str, np.ndarray], layout: Sequence[Entry]) -> np.ndarray:
-    """The flat float32 vector [n_params] of named tensors. Raises KeyError, ValueError."""
-    parts = []
-    for e in layout:
-        tensor = np.asarray(tensors[e.name], np.float32)
-        if tensor.shape != e.shape:
-            raise ValueError(f"{e.name} has shape {tensor.shape}, the layout says {e.shape}.")
-        parts.append(tensor.ravel())
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    @property
+    def node(self) -> str:
+        """The layer it belongs to: `conv1` of `conv1.weight`."""
+        return self.name.rpartition(".")[0]
 
 
-def layout_json(layout: Sequence[Entry]) -> list[dict[str, Any]]:
-    """The layout as the manifest keeps it."""
-    return [{**dataclasses.asdict(e), "shape": list(e.shape), "groups": list(e.groups)} for e in layout]
+@dataclasses.dataclass(frozen=True)
+class Layout(Sequence[Entry]):
+    """The entries of a vector, which lie one after another without gaps."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, tensors: Iterable[tuple[str, Sequence[int], str, Sequence[str]]]) -> Layout:
+        """The layout of tensors (name, shape, role, groups), one after another."""
+        entries: list[Entry] = []
+        for name, shape, role, groups in tensors:
+            entries.append(Entry(name, tuple(shape), entries[-1].end if entries else 0, role, tuple(groups)))
+        return cls(tuple(entries))
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        return self.entries[index]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    @property
+    def n_params(self) -> int:
+        """Length of the flat vector, buffers included."""
+        return self.entries[-1].end if self.entries else 0
+
+    @functools.cached_property
+    def id(self) -> str:
+        """16 hex digits of the tensors' names, shapes and roles: equal vectors mean equal things."""
+        return streams.digest([[e.name, list(e.shape), e.role] for e in self.entries])[:16]
+
+    def buffer_mask(self) -> np.ndarray:
+        """bool [n_params], true where the value is a buffer that no optimizer touches."""
+        mask = np.zeros(self.n_params, bool)
+        for entry in self.entries:
+            if entry.role == "buffer":
+                mask[entry.offset : entry.end] = True
+        return mask
+
+    @functools.cached_property
+    def by_node(self) -> dict[str, list[Entry]]:
+        """Layer → its entries, in the order of the vector."""
+        nodes: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            nodes.setdefault(entry.node, []).append(entry)
+        return nodes
+
+    def of_node(self, node: str) -> list[Entry]:
+        """The tensors of one layer, in the order of the vector; none where it has none."""
+        return self.by_node.get(node, [])
+
+    def unflatten(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Named views into vectors [..., n_params]: each [..., *shape]. Nothing is copied."""
+        lead = vector.shape[:-1]
+        return {e.name: vector[..., e.offset : e.end].reshape(*lead, *e.shape) for e in self.entries}
+
+    def flatten(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The flat float32 vector [n_params] of named tensors. Raises KeyError, ValueError."""
+        vector = np.empty(self.n_params, np.float32)
+        for e in self.entries:
+            tensor = np.asarray(tensors[e.name], np.float32)
+            if tensor.shape != e.shape:
+                raise ValueError(f"{e.name} has shape {tensor.shape}, the layout says {e.shape}.")
+            vector[e.offset : e.end] = tensor.ravel()
+        return vector
+
+    def checked(self, weights: np.ndarray) -> np.ndarray:
+        """The weights as an array [..., n_params]. Raises ValueError with both shapes."""
+        weights = np.asarray(weights)
+        if weights.ndim == 0 or weights.shape[-1] != self.n_params:
+            raise ValueError(
+                f"Weights have shape {weights.shape}; the layout has {self.n_params} values, so "
+                f"(..., {self.n_params}) is needed."
+            )
+        return weights
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The layout as the manifest keeps it."""
+        return [{**dataclasses.asdict(e), "shape": list(e.shape), "groups": list(e.groups)} for e in self.entries]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Layout:
+        """The layout of a manifest. Raises IntegrityError where entries are no layout."""
+        try:
+            entries = tuple(
+                Entry(e["name"], tuple(e["shape"]), e["offset"], e["role"], tuple(e["groups"])) for e in value
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise errors.IntegrityError(f"A layout lacks or garbles {error}: it is damaged.") from None
+        end = 0
+        names: set[str] = set()
+        for e in entries:
+            whole = all(type(n) is int and n >= 0 for n in (*e.shape, e.offset))
+            if not isinstance(e.name, str) or not whole or not all(isinstance(g, str) for g in e.groups):
+                raise errors.IntegrityError(f"A layout has no tensor {e.name!r} of shape {e.shape}: it is damaged.")
+            if e.name in names or e.role not in ROLES or len(e.groups) != len(e.shape) or e.offset != end:
+                raise errors.IntegrityError(
+                    f"A layout has {e.name} with role {e.role!r} and {len(e.groups)} groups at {e.offset}; a name of its "
+                    f"own, a role of {', '.join(ROLES)}, {len(e.shape)} groups and the offset {end} are needed."
+                )
+            end, names = e.end, names | {e.name}
+        return cls(entries)

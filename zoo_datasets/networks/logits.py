@@ -20,7 +20,7 @@ def logits_of(
     By the C++ kernels where they are the fastest; else by torch, batched. On a CPU as many
     models go side by side as torch has threads.
     """
-    if device == "cpu" and not (kernels.available() or kernels.supported(architecture) or kernels.slower(architecture)):
+    if device == "cpu" and not kernels.unfit(architecture):
         threads = torch.get_num_threads()
         if not len(inputs):
             return lambda weights: np.zeros((len(weights), 0, architecture.n_outputs), np.float32)

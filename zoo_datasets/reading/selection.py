@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from zoo_datasets.core import streams
 from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
-from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.architecture import Architecture, External, from_json
+from zoo_datasets.networks.layout import Layout
 from zoo_datasets.reading.columns import Columns, matches, plain
 from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.shard_weights import Shards
@@ -245,21 +246,17 @@ class Selection:
             raise ZooNotFoundError(f"Model {model_id} has no snapshot at step {step} in this selection. Known: {here}.")
         return int(mine[np.flatnonzero(steps == step)[0]])
 
-    def architecture(self, model_id: str) -> Architecture:
-        """The layers of a model. Raises ZooNotFoundError, FormatVersionError, IntegrityError."""
-        return self._architecture(str(self._opened.models.column("architecture_id")[self._model(model_id)].as_py()))
+    def architecture(self, model_id: str) -> Architecture | External:
+        """The layers of a model, or of an imported one its layout alone.
 
-    def _architecture(self, key: str) -> Architecture:
-        known = self.manifest["architectures"]
-        if key not in known:
+        Raises ZooNotFoundError, FormatVersionError, IntegrityError.
+        """
+        key = str(self._opened.models.column("architecture_id")[self._model(model_id)].as_py())
+        architectures, layouts = self.manifest["architectures"], self.manifest["layouts"]
+        if key not in architectures or architectures[key]["layout"] not in layouts:
             raise IntegrityError(f"{self.name}: no architecture {key!r} in the manifest; the zoo is damaged.")
-        found = Architecture.from_json(known[key])
-        if found.layout_id != known[key]["layout"]:
-            raise IntegrityError(
-                f"{self.name}: architecture {key} has layout {found.layout_id}, the manifest says "
-                f"{known[key]['layout']}; the zoo is damaged."
-            )
-        return found
+        layout = Layout.from_json(layouts[architectures[key]["layout"]])
+        return from_json(architectures[key], layout, f"model {model_id} of {self.name}")
 
     def vector(self, model_id: str, step: int | None = None) -> np.ndarray:
         """The weights [P] of a model's snapshot: at `step`, or the last of this selection."""
@@ -276,13 +273,13 @@ class Selection:
     def load_model(self, model_id: str, step: int | None = None) -> modules.Network:
         """The trained network as an `nn.Module`, in evaluation mode: at `step`, or the last of this selection.
 
+        Raises NoNetworkError where the zoo does not know its layers.
         Its inputs are images as the source scales them: `zoo.source(model_id)`.
         """
         from zoo_datasets.networks import modules
 
-        state = self.state_dict(model_id, step)
-        network = modules.Network(self.architecture(model_id), self.row(model_id)["dropout"] or 0.0)
-        network.load_state_dict(state)
+        network = modules.Network(self.architecture(model_id).built(), self.row(model_id)["dropout"] or 0.0)
+        network.load_state_dict(self.state_dict(model_id, step))
         return network.eval()  # type: ignore[no-any-return]
 
     # ── what it was trained on ──

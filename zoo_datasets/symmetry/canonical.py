@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.symmetry.moves import _multiply, _permute_group
-from zoo_datasets.symmetry.units import KINDS, Group, by_unit, factors, groups, kinds_of, matrix_of
+from zoo_datasets.symmetry.units import KINDS, Group, by_unit, factors_of, groups, kinds_of, matrix_of
 
 
-def canonicalize(weights: np.ndarray, architecture: Architecture, *, kinds: Collection[str] = KINDS) -> np.ndarray:
+def canonicalize(
+    weights: np.ndarray, architecture: Architecture | External, *, kinds: Collection[str] = KINDS
+) -> np.ndarray:
     """The representative of each vector's orbit, float32 of the shape [..., P] of `weights`.
 
     One sweep forward, so that what a layer reads is settled before the layer is. Scale: what
@@ -27,10 +29,10 @@ def canonicalize(weights: np.ndarray, architecture: Architecture, *, kinds: Coll
     kinds = kinds_of(kinds)
     weights, rows = matrix_of(weights, architecture.layout)
     out = rows.copy()
-    by_source = {f.source: f for f in factors(architecture)}
+    by_source = {f.source: f for f in factors_of(architecture, kinds)}
     ordered = {g.name: g for g in groups(architecture.layout)} if "permutation" in kinds else {}
     last_of = _last_owner(ordered)
-    for node in dict.fromkeys(e.name.rsplit(".", 1)[0] for e in architecture.layout):
+    for node in architecture.layout.by_node:
         factor = by_source.get(node)
         if factor is not None:
             # A recurrent tensor turns with the other units too, so it decides nothing.
@@ -50,7 +52,7 @@ def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:
     """Node → groups that are complete there: sorted once all their own tensors are settled."""
     result: dict[str, list[Group]] = {}
     for group in ordered.values():
-        result.setdefault(group.own[-1].entry.name.rsplit(".", 1)[0], []).append(group)
+        result.setdefault(group.own[-1].entry.node, []).append(group)
     return result
 
 

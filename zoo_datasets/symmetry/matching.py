@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.symmetry.moves import _permute_group, permute
 from zoo_datasets.symmetry.units import Group, Permutations, Place, by_unit, groups, matrix_of
 
@@ -14,7 +14,7 @@ from zoo_datasets.symmetry.units import Group, Permutations, Place, by_unit, gro
 MOST_SWEEPS = 100
 
 
-def align(weights: np.ndarray, reference: np.ndarray, architecture: Architecture) -> np.ndarray:
+def align(weights: np.ndarray, reference: np.ndarray, architecture: Architecture | External) -> np.ndarray:
     """Each vector [..., P] with its units permuted to match the reference [P] best; bits only move.
 
     See `match`. Scale and sign stay: to remove them first, align
@@ -24,7 +24,7 @@ def align(weights: np.ndarray, reference: np.ndarray, architecture: Architecture
     return permute(weights, architecture.layout, match(weights, reference, architecture))
 
 
-def match(weights: np.ndarray, reference: np.ndarray, architecture: Architecture) -> Permutations:
+def match(weights: np.ndarray, reference: np.ndarray, architecture: Architecture | External) -> Permutations:
     """Group → int64 [..., units] such that `permute(weights, layout, ·)` is near the reference [P].
 
     Weight matching by coordinate descent (Ainsworth et al., "Git Re-Basin", 2022, section
@@ -44,7 +44,7 @@ def match(weights: np.ndarray, reference: np.ndarray, architecture: Architecture
         if not np.isfinite(values).all():
             raise ValueError(f"The {name} hold values that are not finite; select models that did not diverge.")
     known = groups(architecture.layout)
-    buffers = architecture.buffer_mask()
+    buffers = architecture.layout.buffer_mask()
     parts = [_match_one(row, reference, known, buffers) for row in rows]
     lead = weights.shape[:-1]
     return {

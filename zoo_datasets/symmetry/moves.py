@@ -10,14 +10,14 @@ import numpy as np
 
 from zoo_datasets import errors
 from zoo_datasets.core import exact, streams
-from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.layout import Entry
+from zoo_datasets.networks.architecture import Architecture, External
+from zoo_datasets.networks.layout import Layout
 from zoo_datasets.symmetry.units import (
     KINDS,
     Factor,
     Group,
     Permutations,
-    factors,
+    factors_of,
     groups,
     kinds_of,
     matrix_of,
@@ -27,7 +27,7 @@ from zoo_datasets.symmetry.units import (
 # ── permutations ──────────────────────────────────────────────────────────────────────
 
 
-def permute(weights: np.ndarray, layout: Collection[Entry], permutations: Mapping[str, np.ndarray]) -> np.ndarray:
+def permute(weights: np.ndarray, layout: Layout, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
     """Vectors [..., P] whose unit i is unit p[i] of `weights`, for p [units] or [..., units] of each group.
 
     The same bits in other places; `permute(·, layout, invert(permutations))` undoes it.
@@ -48,7 +48,7 @@ def invert(permutations: Mapping[str, np.ndarray]) -> Permutations:
     return {name: np.argsort(value, axis=-1, kind="stable") for name, value in permutations.items()}
 
 
-def random_permutations(layout: Collection[Entry], n: int, key: Any) -> Permutations:
+def random_permutations(layout: Layout, n: int, key: Any) -> Permutations:
     """n uniform permutations of every group, int64 [n, units] each; row i depends on `key` and i alone."""
     return {
         g.name: np.argsort(
@@ -86,7 +86,7 @@ def _indices(value: np.ndarray, group: Group, n: int, shape: tuple[int, ...]) ->
 
 
 def augment(
-    weights: np.ndarray, architecture: Architecture, key: Any,
+    weights: np.ndarray, architecture: Architecture | External, key: Any,
     *, kinds: Collection[str] = KINDS, octaves: float = 1.0,
 ) -> np.ndarray:  # fmt: skip
     """A random member of each vector's orbit, float32 of the shape [..., P] of `weights`.
@@ -98,7 +98,7 @@ def augment(
     kinds = kinds_of(kinds)
     weights, rows = matrix_of(weights, architecture.layout)
     out, n = rows.copy(), len(rows)
-    for f in factors(architecture):
+    for f in factors_of(architecture, kinds):
         where = [f.source, f.sink, key]
         if f.scale and "scale" in kinds:
             u = streams.uniforms(streams.stream_key(["scale", *where]), n * f.units).reshape(n, f.units)

@@ -9,15 +9,12 @@ from collections.abc import Collection
 import numpy as np
 
 from zoo_datasets import errors
-from zoo_datasets.networks.architecture import Architecture, Node
-from zoo_datasets.networks.layout import Entry
+from zoo_datasets.networks.architecture import Architecture, External
+from zoo_datasets.networks.layout import Entry, Layout
+from zoo_datasets.networks.operations.operation import Node, units_of
+from zoo_datasets.networks.operations.registry import operation
 
 KINDS = ("permutation", "scale", "sign")
-AFFINE = ("conv", "linear", "gru", "batch_norm")  # nodes that hold weights
-# Commute with scale and sign.
-TRANSPARENT = ("avg_pool", "global_avg_pool", "dropout", "flatten", "rows", "last_step")
-HOMOGENEOUS = ("relu", "leaky_relu", "max_pool")  # f(c·x) = c·f(x) for c > 0
-ODD = ("tanh",)  # f(−x) = −f(x)
 Permutations = dict[str, np.ndarray]  # group → int64 [..., units]; unit i comes from unit p[i]
 
 
@@ -35,7 +32,7 @@ class Place:
 
     @property
     def recurrent(self) -> bool:
-        """Whether the tensor runs over these units twice: from a GRU's state to its next."""
+        """Whether the tensor runs over these units twice: from a recurrent layer's state to its next."""
         name = self.entry.groups[self.dim]
         return name != "" and self.entry.groups.count(name) > 1
 
@@ -73,7 +70,7 @@ class Factor:
     down: tuple[Place, ...]
 
 
-def groups(layout: Collection[Entry]) -> tuple[Group, ...]:
+def groups(layout: Layout) -> tuple[Group, ...]:
     """The permutation groups of a layout, in forward order.
 
     A group has as many units as the first dimension named after it. Raises ValueError where
@@ -98,53 +95,49 @@ def groups(layout: Collection[Entry]) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def factors(architecture: Architecture) -> tuple[Factor, ...]:
-    """Where scale or sign is free, in forward order."""
+def factors(architecture: Architecture | External) -> tuple[Factor, ...]:
+    """Where scale or sign is free, in forward order. Raises NoNetworkError where the layers are not known."""
+    architecture = architecture.built()
     readers: dict[str, list[Node]] = {}
     for node in architecture.nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
-    shapes = {n.name: n.shape for n in architecture.nodes}
-    found = []
+    result = []
     for node in architecture.nodes:
-        if node.op not in AFFINE:
+        if not architecture.tensors[node.name]:
             continue
-        between, sink = [], node
+        between, sink = [operation(node.op)], node
         while len(readers.get(sink.name, [])) == 1 and len(readers[sink.name][0].inputs) == 1:
             sink = readers[sink.name][0]
-            if sink.op in AFFINE:
+            if architecture.tensors[sink.name]:
                 break
-            between.append(sink.op)
-        if sink is node or sink.op not in AFFINE:
-            continue  # the output, or a fork
-        scale = all(op in TRANSPARENT or op in HOMOGENEOUS for op in between)
-        scale &= sink.op != "batch_norm" and node.op != "gru"
-        sign = all(op in TRANSPARENT or op in ODD for op in between)
-        if scale or sign:
-            units = shapes[node.name][1 if node.op == "gru" else 0]
-            up, down = _rows(architecture, node, units), _columns(architecture, sink, units)
-            if sink.op == "batch_norm":  # running mean turns with its input, the weight turns back
-                entries = {e.name.rsplit(".", 1)[1]: e for e in architecture.entries(sink.name)}
-                up = (*up, Place(entries["running_mean"], 0, units))
-                down = (Place(entries["weight"], 0, units),)
-            if node.op == "gru":  # its next step reads the state too, in every gate
-                back = [e for e in architecture.entries(node.name) if ".weight_h" in e.name]
-                down = (*(Place(e, 1, units) for e in back), *down)
-            found.append(Factor(node.name, sink.name, units, scale, sign, up, down))
-    return tuple(found)
+            between.append(operation(sink.op))
+        factor = _factor(architecture, node, sink)
+        scale = factor.scale and all(o.homogeneous for o in between)
+        sign = all(o.odd for o in between)
+        if factor.down and (scale or sign):
+            result.append(dataclasses.replace(factor, scale=scale, sign=sign))
+    return tuple(result)
 
 
-def _rows(architecture: Architecture, node: Node, units: int) -> tuple[Place, ...]:
-    """What enters a unit; of a GRU what enters its new gate, the one whose sign the state has."""
-    entries = [e for e in architecture.entries(node.name) if e.role == "parameter"]
-    return tuple(Place(e, 0, units) for e in entries if node.op != "gru" or e.name.endswith("n"))
+def factors_of(architecture: Architecture | External, kinds: Collection[str]) -> tuple[Factor, ...]:
+    """`factors`, where one of the kinds needs them: permutations need the layout alone."""
+    return () if set(kinds) <= {"permutation"} else factors(architecture)
 
 
-def _columns(architecture: Architecture, node: Node, units: int) -> tuple[Place, ...]:
-    """What reads the units of the layer before."""
-    return tuple(
-        Place(e, 1, units) for e in architecture.entries(node.name) if len(e.shape) > 1 and ".weight_h" not in e.name
-    )
+def _factor(architecture: Architecture, source: Node, sink: Node) -> Factor:
+    """The factor between two nodes with weights, if all between allow it; without `down` where nothing reads it."""
+    units = units_of(source.shape)
+    up = [Place(e, 0, units) for e, t in architecture.placed(source.name) if not t.buffer and t.signed]
+    # A unit's own next step reads its state too.
+    down = [Place(e, 1, units) for e, t in architecture.placed(source.name) if t.recurrent]
+    read = [] if sink is source else list(architecture.placed(sink.name))
+    statistics = [Place(e, 0, units) for e, t in read if t.follows]
+    readers = [Place(e, t.reads, units) for e, t in read if t.reads is not None]
+    return Factor(
+        source.name, sink.name, units, scale=not statistics, sign=True,  # beside a statistic stands an unscaled ε
+        up=(*up, *statistics), down=(*down, *readers) if readers else (),
+    )  # fmt: skip
 
 
 def tensor_of(rows: np.ndarray, place: Place) -> np.ndarray:
@@ -159,15 +152,10 @@ def by_unit(rows: np.ndarray, place: Place) -> np.ndarray:
     return tensor.reshape(len(rows), place.units, place.entry.size // place.units)
 
 
-def matrix_of(weights: np.ndarray, layout: Collection[Entry]) -> tuple[np.ndarray, np.ndarray]:
+def matrix_of(weights: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """The weights as float32 [..., P] and as rows [S, P]. Raises ValueError."""
-    weights = np.asarray(weights, np.float32)
-    width = max((e.end for e in layout), default=0)
-    if weights.ndim == 0 or weights.shape[-1] != width:
-        raise ValueError(
-            f"Weights have shape {weights.shape}; the layout has {width} values, so (..., {width}) is needed."
-        )
-    return weights, weights.reshape(math.prod(weights.shape[:-1]), width)
+    weights = layout.checked(np.asarray(weights, np.float32))
+    return weights, weights.reshape(math.prod(weights.shape[:-1]), layout.n_params)
 
 
 def kinds_of(kinds: Collection[str]) -> Collection[str]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets.networks.architecture import WEIGHTED, Architecture, Node
+from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.layout import Entry
-from zoo_datasets.views.index import checked, gather, range_of
+from zoo_datasets.networks.operations.operation import units_of
+from zoo_datasets.networks.operations.registry import operation
+from zoo_datasets.views.index import gather, range_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Graph:
     """Networks as one graph: N units, E connections, the same wiring for every vector.
 
     Padding is 0 where a mask is false. Node columns: 0 the bias (of a GRU 0 … 5, in the order of
-    its layout), then batch norms' weight, bias, running mean and variance. Edge columns: the
+    its layout), then what a normalization holds of each unit: weight, bias, running mean and variance. Edge columns: the
     kernel of a convolution, row by row; after `flatten` or `rows`, the positions of a channel; the
     three gates of a GRU, one after the other; one weight otherwise.
     """
@@ -55,7 +57,7 @@ class Graph:
         return Data(**{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
 
 
-def graph(weights: np.ndarray, architecture: Architecture) -> Graph:
+def graph(weights: np.ndarray, architecture: Architecture | External) -> Graph:
     """The graph of each vector [..., P]; `ungraph` gives the vectors back.
 
     Nodes are units: input features or channels, channels of convolutions, features of linear
@@ -65,9 +67,11 @@ def graph(weights: np.ndarray, architecture: Architecture) -> Graph:
     Neural Networks for Learning Equivariant Representations of Neural Networks", 2024). Ours,
     and not checked against theirs: after `flatten` there is one edge from each channel with a
     weight per position, and a batch norm is features of the nodes it normalizes. Permuting
-    hidden units permutes nodes and edges and nothing else.
+    hidden units permutes nodes and edges and nothing else. Raises ValueError; NoNetworkError where the
+    layers are not known.
     """
-    weights = checked(weights, architecture.layout)
+    architecture = architecture.built()
+    weights = architecture.layout.checked(weights)
     wiring = _wire(architecture)
     return Graph(
         node_features=gather(weights, wiring.nodes), edge_index=wiring.edge_index,
@@ -109,33 +113,31 @@ def _wire(architecture: Architecture) -> _Wiring:
         raise ValueError(f"Node {node.name} has {len(node.inputs)} inputs; graph knows chains of layers only.")
     layer_of = {"input": 0}  # node → the layer whose units its output runs over
     names, counts = ["input"], [_input_units(architecture)]
-    norms: list[tuple[int, Node]] = []
     links: list[tuple[int, int, list[Entry]]] = []
     biases: dict[int, list[Entry]] = {}
+    norms: list[tuple[int, list[Entry]]] = []  # tensors of layers without units of their own
     for node in architecture.nodes:
-        before = layer_of[node.inputs[0]]
-        layer_of[node.name] = before
-        if node.op in WEIGHTED:
-            entries = architecture.entries(node.name)
+        before = layer_of[node.name] = layer_of[node.inputs[0]]
+        tensors = list(architecture.placed(node.name))
+        if operation(node.op).units:
             here = layer_of[node.name] = len(names)
-            biases[here] = [e for e in entries if len(e.shape) == 1]
-            weights = [e for e in entries if len(e.shape) > 1]
-            links.append((before, here, weights[:3]))  # one, or a GRU's three gates
-            if weights[3:]:
-                links.append((here, here, weights[3:]))
+            biases[here] = [e for e, t in tensors if t.reads is None and not t.recurrent]
+            links.append((before, here, [e for e, t in tensors if t.reads is not None]))
+            if back := [e for e, t in tensors if t.recurrent]:
+                links.append((here, here, back))
             names.append(node.name)
-            counts.append(biases[here][0].size)
-        elif node.op == "batch_norm":
-            norms.append((before, node))
+            counts.append(units_of(node.shape))
+        elif tensors:
+            norms.append((before, [e for e, _ in tensors]))
     first = np.concatenate([[0], np.cumsum(counts)])  # of each layer's nodes
     most = max((len(b) for b in biases.values()), default=1)
-    norm_columns = _norm_columns(architecture, norms, counts, most)
+    norm_columns = _norm_columns(norms, counts, most)
     table = np.full((first[-1], 1 + max((c.max() for c in norm_columns), default=most - 1)), -1, np.int64)
     for number, entries in biases.items():
         for column, entry in enumerate(entries):
             table[first[number] : first[number + 1], column] = range_of(entry)
-    for (number, node), columns in zip(norms, norm_columns, strict=True):
-        of_unit = [range_of(e).reshape(counts[number], -1) for e in architecture.entries(node.name)]
+    for (number, entries), columns in zip(norms, norm_columns, strict=True):
+        of_unit = [range_of(e).reshape(counts[number], -1) for e in entries]
         table[first[number] : first[number + 1], columns] = np.concatenate(of_unit, axis=1)
     ends, pieces = [], []
     for source, target, weights in links:
@@ -156,28 +158,26 @@ def _wire(architecture: Architecture) -> _Wiring:
 
 
 def _input_units(architecture: Architecture) -> int:
-    """Channels where a convolution or batch norm reads the image, features where it is flattened or cut first."""
+    """What the first layer with tensors reads: channels of an image, features where it is flattened or cut first."""
+    shape = architecture.input_shape
     for node in architecture.nodes:
-        if node.op in (*WEIGHTED, "batch_norm"):
+        if architecture.tensors[node.name]:
             break
-        if node.op == "flatten":
-            return int(np.prod(architecture.input_shape))
-        if node.op == "rows":
-            return node.shape[1]
-    return architecture.input_shape[0]
+        shape = node.shape
+    return units_of(shape)
 
 
-def _norm_columns(
-    architecture: Architecture, norms: Sequence[tuple[int, Node]], counts: Sequence[int], start: int
-) -> list[np.ndarray]:
-    """Node columns of each batch norm's values from `start`; the k-th norm of any layer has the same columns."""
-    blocks = [architecture.entries(node.name)[0].size // counts[layer] for layer, node in norms]
+def _norm_columns(norms: Sequence[tuple[int, list[Entry]]], counts: Sequence[int], start: int) -> list[np.ndarray]:
+    """Node columns of each normalization's values from `start`; the k-th of any layer has the same columns."""
+    blocks = [entries[0].size // counts[layer] for layer, entries in norms]
     layers = [layer for layer, _ in norms]
     ranks = [layers[:i].count(layer) for i, layer in enumerate(layers)]
     columns = [np.zeros(0, np.int64)] * len(norms)
     for rank in range(max(ranks, default=-1) + 1):
-        widest = max(b for b, r in zip(blocks, ranks, strict=True) if r == rank)
-        for i in (i for i, r in enumerate(ranks) if r == rank):
-            columns[i] = (start + widest * np.arange(4)[:, None] + np.arange(blocks[i])).ravel()
-        start += 4 * widest
+        equals = [i for i, r in enumerate(ranks) if r == rank]
+        widest = max(blocks[i] for i in equals)
+        for i in equals:
+            places = widest * np.arange(len(norms[i][1]))[:, None] + np.arange(blocks[i])
+            columns[i] = (start + places).ravel()
+        start += widest * max(len(norms[i][1]) for i in equals)
     return columns

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo_datasets.networks.layout import Entry
+from zoo_datasets.networks.layout import Entry, Layout
 
 
-def entries_of(layout: Sequence[Entry], buffers: bool) -> list[Entry]:
+def entries_of(layout: Layout, buffers: bool) -> list[Entry]:
     return [e for e in layout if buffers or e.role != "buffer"]
 
 
@@ -17,7 +17,7 @@ def range_of(entry: Entry) -> np.ndarray:
     return np.arange(entry.offset, entry.end)
 
 
-def index_of(layout: Sequence[Entry], buffers: bool) -> np.ndarray:
+def index_of(layout: Layout, buffers: bool) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *(range_of(e) for e in entries_of(layout, buffers))])
 
 
@@ -34,13 +34,3 @@ def gather(weights: np.ndarray, index: np.ndarray) -> np.ndarray:
     values = weights[..., np.maximum(index, 0)]
     values[..., index < 0] = 0
     return values
-
-
-def checked(weights: np.ndarray, layout: Sequence[Entry]) -> np.ndarray:
-    weights = np.asarray(weights)
-    width = max((e.end for e in layout), default=0)
-    if weights.ndim == 0 or weights.shape[-1] != width:
-        raise ValueError(
-            f"Weights have shape {weights.shape}; the layout has {width} values, so (..., {width}) is needed."
-        )
-    return weights

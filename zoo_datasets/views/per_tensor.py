@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo_datasets.networks.layout import Entry
-from zoo_datasets.views.index import checked, entries_of, index_of
+from zoo_datasets.networks.layout import Layout
+from zoo_datasets.views.index import entries_of, index_of
 
 # Unterthiner et al., "Predicting Neural Network Accuracy from Weights" (2020):
 # with mean and variance 7 numbers a tensor, for kernel and bias of each layer.
@@ -19,14 +19,14 @@ UNTERTHINER_2020 = (0.0, 0.25, 0.5, 0.75, 1.0)
 EILERTSEN_2020 = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
-def flat(weights: np.ndarray, layout: Sequence[Entry], buffers: bool = True) -> np.ndarray:
+def flat(weights: np.ndarray, layout: Layout, buffers: bool = True) -> np.ndarray:
     """The vectors [..., P] themselves, or [..., parameters] without the buffers."""
-    weights = checked(weights, layout)
+    weights = layout.checked(weights)
     return weights if buffers else weights[..., index_of(layout, buffers=False)]
 
 
 def statistics(
-    weights: np.ndarray, layout: Sequence[Entry], quantiles: Sequence[float] = UNTERTHINER_2020,
+    weights: np.ndarray, layout: Layout, quantiles: Sequence[float] = UNTERTHINER_2020,
     *, skewness: bool = False, buffers: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Per tensor its mean, variance, (skewness) and quantiles: float64 [..., T, 2 (+ 1) + Q].
@@ -35,7 +35,7 @@ def statistics(
     the skewness of a constant tensor is 0. See `UNTERTHINER_2020`, `EILERTSEN_2020` (with
     `skewness=True`) for the published sets, and `statistic_names` for the columns.
     """
-    weights = checked(weights, layout)
+    weights = layout.checked(weights)
     _check_quantiles(quantiles)
     columns = []
     for e in entries_of(layout, buffers):
@@ -52,7 +52,7 @@ def statistics(
 
 
 def statistic_names(
-    layout: Sequence[Entry], quantiles: Sequence[float] = UNTERTHINER_2020,
+    layout: Layout, quantiles: Sequence[float] = UNTERTHINER_2020,
     *, skewness: bool = False, buffers: bool = False,
 ) -> list[str]:  # fmt: skip
     """Names of `statistics(…).reshape(-1, T * F)`: `conv1.weight:mean`, …, `linear2.bias:q100`."""

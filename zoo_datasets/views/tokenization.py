@@ -10,8 +10,8 @@ import numpy as np
 
 from zoo_datasets import errors
 from zoo_datasets.core import streams
-from zoo_datasets.networks.layout import Entry
-from zoo_datasets.views.index import checked, entries_of, gather, padded, range_of
+from zoo_datasets.networks.layout import Entry, Layout
+from zoo_datasets.views.index import entries_of, gather, padded, range_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tokens:
 
 
 def tokens(
-    weights: np.ndarray, layout: Sequence[Entry], by: str = "layer", *, size: int | None = None,
+    weights: np.ndarray, layout: Layout, by: str = "layer", *, size: int | None = None,
     buffers: bool = True,
 ) -> Tokens:  # fmt: skip
     """Tokens of each vector, with mask and positions; `untokens` gives the vectors back.
@@ -38,7 +38,7 @@ def tokens(
     as SANE does: Schürholt et al., "Towards Scalable and Versatile Weight Space Learning",
     2024). Positions are those of SANE.
     """
-    weights = checked(weights, layout)
+    weights = layout.checked(weights)
     if by not in ("layer", "neuron", "window"):
         raise ValueError(errors.unknown("kind of token", by, ("layer", "neuron", "window")))
     if by == "window" and size is None:

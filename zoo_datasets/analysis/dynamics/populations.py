@@ -50,7 +50,7 @@ class Population:
 
     @property
     def architecture(self) -> Architecture:
-        return self.zoo.architecture(self.ids[0])
+        return self.zoo.architecture(self.ids[0]).built()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -141,7 +141,7 @@ def _architectures(zoo: Zoo, rows: Sequence[Mapping]) -> dict[str, str]:
     ids = {row["architecture"]: row["model_id"] for row in rows}
     units = {}
     for label, model in ids.items():
-        nodes = [n for n in zoo.architecture(model).nodes if n.op in ("conv", "linear")]
+        nodes = [n for n in zoo.architecture(model).built().nodes if n.op in ("conv", "linear")]
         units[label] = "-".join(f"{'c' if n.op == 'conv' else ''}{n.shape[0]}" for n in nodes)
     return units if len(set(units.values())) == len(units) else {}
 

@@ -1,0 +1,83 @@
+"""Layers that compute nothing: `flatten`, `rows` and `last_step` give values another shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from zoo_datasets.networks.operations.operation import (
+    Attributes,
+    Layer,
+    Node,
+    Operation,
+    Shape,
+    Tensors,
+    Value,
+    misfit,
+    no_sequence,
+    sequence,
+)
+
+# ── flatten: (channels, rows, columns) → (features,) ──────────────────────────────────
+
+
+def _flat(attrs: Attributes, shape: Shape, where: str) -> Shape:
+    return (math.prod(no_sequence(attrs, shape, where)),)
+
+
+def _flatten(t: Any, node: Node) -> Layer:
+    def layer(own: Tensors, x: Value, training: bool) -> Value:
+        if x.dim() == 4:  # (B, m·C, H, W) → (B, m, C·H·W)
+            return x.reshape(len(x), -1, *node.shape).transpose(0, 1)
+        return x.flatten(2)
+
+    return layer
+
+
+# ── rows: an image → the sequence of its rows ─────────────────────────────────────────
+
+
+def _rows_shape(attrs: Attributes, shape: Shape, where: str) -> Shape:
+    if len(shape) != 3:
+        misfit(where, f"reads (channels, rows, columns) as a sequence of rows, but the layer before gives {shape}.")
+    return (shape[1], shape[0] * shape[2])
+
+
+def _rows_of_one(own: Tensors, x: Value, training: bool) -> Value:
+    return x.transpose(1, 2).flatten(2)  # (B, C, H, W) → (B, H, C·W)
+
+
+def _rows(t: Any, node: Node) -> Layer:
+    def layer(own: Tensors, x: Value, training: bool) -> Value:
+        x = t.grouped(x)  # (B, m·C, H, W), H the steps and C·W the features
+        return x.unflatten(1, (-1, node.shape[1] // x.shape[3])).permute(1, 0, 3, 2, 4).flatten(2)
+
+    return layer
+
+
+# ── last_step: a sequence → its last step ─────────────────────────────────────────────
+
+
+def _last_of_one(own: Tensors, x: Value, training: bool) -> Value:
+    return x[:, -1]  # (B, T, F) → (B, F)
+
+
+def _last(t: Any, node: Node) -> Layer:
+    features = node.shape[0]
+    return lambda own, x, training: x[:, :, -features:]
+
+
+OPERATIONS = (
+    Operation(
+        name="flatten", output_shape=_flat, module=lambda t, node, shape, dropout: t.nn.Flatten(), batched=_flatten,
+        homogeneous=True, odd=True, kernel=7,
+    ),
+    Operation(
+        name="rows", output_shape=_rows_shape, batched=_rows, homogeneous=True, odd=True,
+        module=lambda t, node, shape, dropout: t.Function("Rows", _rows_of_one),
+    ),
+    Operation(
+        name="last_step", output_shape=lambda attrs, shape, where: (sequence(shape, where)[1],), batched=_last,
+        module=lambda t, node, shape, dropout: t.Function("LastStep", _last_of_one), homogeneous=True, odd=True,
+    ),
+)  # fmt: skip
