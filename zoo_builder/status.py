@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from zoo_datasets.errors import ZooNotFoundError
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
 
 
 def describe(paths: ZooPaths) -> list[str]:
     """Lines that say what is done and what is missing. Raises ZooNotFoundError."""
     if paths.manifest.exists():
-        counts = read_manifest(paths.root)["counts"]
-        models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
-        return [f"{paths.root}: finished; {models:,} models, {snapshots:,} snapshots, {counts['diverged']:,} diverged"]
+        counts = Manifest.read(paths.root).counts
+        done = f"{counts.n_models:,} models, {counts.n_snapshots:,} snapshots, {counts.diverged or 0:,} diverged"
+        return [f"{paths.root}: finished; {done}"]
     try:
         recipe = json.loads(paths.recipe.read_bytes())
     except (FileNotFoundError, ValueError):

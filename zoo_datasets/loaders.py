@@ -204,7 +204,7 @@ class Loader:
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
         s = self.stream
-        rows = streams.digest([s.dataset.zoo.manifest["digests"]["weights"], _digest(s.dataset.zoo.rows)])[:16]
+        rows = streams.digest([s.dataset.zoo.manifest.digest("weights"), _digest(s.dataset.zoo.rows)])[:16]
         own = ("batch_size", "shuffle", "seed", "world_size", "drop_last")
         return {name: getattr(s, name) for name in own} | {"rows": rows}
 
@@ -229,7 +229,7 @@ def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
     base = zoo.whole if zoo.location.is_local else zoo
     table = base.table(columns)
     table = table.append_column("weights", _column(base.weights))
-    digest = streams.digest([zoo.manifest["digests"], _digest(base.rows), table.column_names])[:16]
+    digest = streams.digest([dict(zoo.manifest.digests), _digest(base.rows), table.column_names])[:16]
     found = datasets.Dataset(table, fingerprint=digest)
     return found if np.array_equal(base.rows, zoo.rows) else found.select(zoo.rows)
 

@@ -86,8 +86,8 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
         wanted = list(itertools.combinations(known, 2))
     else:
         wanted = [tuple(_label(zoo, vary, level, known) for level in levels)]
-    moved = _moved(vary, zoo.manifest["factors"])
-    fixed = [name for name in zoo.manifest["factors"] if name not in moved]
+    moved = _moved(vary, zoo.manifest.factors)
+    fixed = [name for name in zoo.manifest.factors if name not in moved]
     names = [*fixed, *KEYS, "model_id", "init_group", vary]
     table = zoo.models.select(list(dict.fromkeys(names)))
     twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}

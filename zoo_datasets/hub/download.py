@@ -19,19 +19,19 @@ def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path
     Raises ZooNotFoundError, IntegrityError; ZooError where the folder holds something else.
     """
     found = lookup.locate(name if name.startswith(lookup.REMOTE) else lookup.REMOTE + name, revision)
-    assert isinstance(found, remote.RemoteZoo)
+    assert isinstance(found, remote.HubRepository)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         _compare(folder, found)
         return folder, 0
     staging = folder.with_name(f"{files.SCRATCH}{folder.name}")
     incoming = staging / ".incoming"
     moved = 0
-    for entry in found.manifest["files"]:
-        path = files.inside(staging, entry["path"])
-        if path.is_file() and path.stat().st_size == entry["bytes"]:
+    for file in found.manifest.files.values():
+        path = files.inside(staging, file.path)
+        if path.is_file() and path.stat().st_size == file.bytes:
             continue  # verified when an earlier call put it there
-        remote.fetch(found.url(entry["path"]), path, entry["bytes"], entry["sha256"], incoming)
-        moved += entry["bytes"]
+        remote.fetch(found.url(file.path), path, file, incoming)
+        moved += file.bytes
     for relative, size in _unsealed(found).items():
         files.write_atomic(
             files.inside(staging, relative), remote.get(found.url(relative), min(size, MOST_UNSEALED_BYTES))
@@ -46,7 +46,7 @@ def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path
     return folder, moved
 
 
-def _compare(folder: Path, found: remote.RemoteZoo) -> None:
+def _compare(folder: Path, found: remote.HubRepository) -> None:
     """Returns where the folder holds this very zoo, whole; raises ZooError where it does not."""
     mine = folder / "manifest.json"
     if not mine.is_file() or mine.read_bytes() != (found.root / "manifest.json").read_bytes():
@@ -58,7 +58,7 @@ def _compare(folder: Path, found: remote.RemoteZoo) -> None:
         )
 
 
-def _unsealed(found: remote.RemoteZoo) -> dict[str, int]:
+def _unsealed(found: remote.HubRepository) -> dict[str, int]:
     from huggingface_hub import HfApi
 
     with _talking(found.name):

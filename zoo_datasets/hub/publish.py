@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
+from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import croissant, lookup, remote
 from zoo_datasets.reading.location import Location
@@ -75,9 +76,8 @@ def publish(
 def dress(location: Location, name: str) -> None:
     """Write what stands outside the seal: card, Croissant metadata and, with matplotlib, the pictures."""
     root, manifest = location.root, location.manifest
-    schemas = {c: pq.read_schema(root / _first_table(manifest, c)) for c in card.CONFIGS}
-    plain = [n for n in schemas["models"].names if n != "weights"]
-    models = read_table(root, dict(manifest), "models", plain)
+    schemas = {c: pq.read_schema(manifest.files.under(f"data/{c}/")[0].find(root)) for c in CONFIGS}
+    models = read_table(root, manifest, "models")
     drawn = _draw(root, manifest, models)
     for file, data in drawn.items():
         _keep(root / "pictures" / file, data)
@@ -86,7 +86,7 @@ def dress(location: Location, name: str) -> None:
     _keep(root / "README.md", card.render(manifest, models, name=name, schemas=schemas, pictures=there).encode())
 
 
-def _draw(root: Path, manifest: Mapping[str, Any], models: pa.Table) -> dict[str, bytes]:
+def _draw(root: Path, manifest: Manifest, models: pa.Table) -> dict[str, bytes]:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -97,16 +97,12 @@ def _draw(root: Path, manifest: Mapping[str, Any], models: pa.Table) -> dict[str
     from zoo_datasets.hub import pictures
 
     columns = ["model_id", "epoch", "test_accuracy"]
-    return pictures.draw(models, read_table(root, dict(manifest), "snapshots", columns), manifest["axes"])
+    return pictures.draw(models, read_table(root, manifest, "snapshots", columns), manifest.axes)
 
 
 def _keep(path: Path, data: bytes) -> None:
     if not path.is_file() or path.read_bytes() != data:
         files.write_atomic(path, data)
-
-
-def _first_table(manifest: Mapping[str, Any], config: str) -> str:
-    return next(e["path"] for e in manifest["files"] if e["path"].startswith(f"data/{config}/"))
 
 
 def _publish(location: Location, name: str, tag: str | None, private: bool | None, replace: bool) -> Published:
@@ -129,10 +125,10 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
             f"{name} has a release {tag!r} already, of other content (commit {tags[tag][:12]}). Releases do not change: "
             "choose another tag."
         )
-    sealed = {e["path"] for e in location.manifest["files"]}
-    if "manifest.json" in there and sealed & set(new) and head not in tags.values() and not replace:
+    changed = location.manifest.files.keys() & set(new)
+    if "manifest.json" in there and changed and head not in tags.values() and not replace:
         raise ZooError(
-            f"{name} holds another zoo, and no tag keeps it: {len(sealed & set(new))} sealed files differ. Tag what is there "
+            f"{name} holds another zoo, and no tag keeps it: {len(changed)} sealed files differ. Tag what is there "
             f"first, publish under another name, or say --replace."
         )
     batches = _batches(new, gone)
@@ -155,7 +151,7 @@ def _paths(location: Location) -> list[str]:
     """What is published: sealed files, what stands beside the seal, and last the manifest."""
     unsealed = ["README.md", "croissant.json", *(f"pictures/{f}" for f in card.PICTURES)]
     beside = [p for p in unsealed if (location.root / p).is_file()]
-    return [*(e["path"] for e in location.manifest["files"]), *beside, "manifest.json"]
+    return [*location.manifest.files, *beside, "manifest.json"]
 
 
 def _batches(new: list[str], gone: list[str]) -> list[tuple[list[str], list[str]]]:
@@ -179,8 +175,8 @@ def _same(file: Path, entry: Any, location: Location) -> bool:
     if entry is None or entry.size != file.stat().st_size:
         return False
     if entry.lfs is not None:
-        sealed = {e["path"]: e["sha256"] for e in location.manifest["files"]}
-        return bool(entry.lfs.sha256 == (sealed.get(entry.path) or files.sha256(file)))
+        sealed = location.manifest.files.get(entry.path)
+        return bool(entry.lfs.sha256 == (sealed.sha256 if sealed else files.sha256(file)))
     data = file.read_bytes()  # small: the Hub keeps large files otherwise
     return bool(entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
 

@@ -30,7 +30,7 @@ from urllib.parse import quote
 
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
-from zoo_datasets.format.manifest import read_manifest, validate
+from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest, SealedFile
 from zoo_datasets.reading.location import Location, Span, pread
 
 log = logging.getLogger("zoo_datasets")
@@ -39,12 +39,10 @@ PATIENCE_S = 10.0  # for an answer, or for the next bytes of one
 TRIES = 3  # in a row without one new byte
 PAUSE_S = 1.0  # before another try; twice that before the next
 CONNECTIONS = 8  # ranges asked for at the same time
-# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little.
-MOST_MANIFEST_BYTES = 256_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class RemoteZoo(Location):
+class HubRepository(Location):
     """A zoo of the Hub at one commit."""
 
     commit: str
@@ -57,16 +55,19 @@ class RemoteZoo(Location):
     def path(self, relative: str) -> Path:
         if relative == "manifest.json":
             return self.root / relative
-        entry, path = self.entry(relative), files.inside(self.root, relative)
-        if path.is_file() and path.stat().st_size == entry["bytes"]:
-            return path
-        fetch(self.url(relative), path, entry["bytes"], entry["sha256"], self.incoming)
+        path = files.inside(self.root, relative)
+        if not self.has(relative):
+            fetch(self.url(relative), path, self.entry(relative), self.incoming)
         return path
 
+    def has(self, relative: str) -> bool:
+        path = files.inside(self.root, relative)
+        return path.is_file() and path.stat().st_size == self.entry(relative).bytes
+
     def read(self, relative: str, spans: Sequence[Span]) -> list[bytes]:
-        size, cached = self.entry(relative)["bytes"], files.inside(self.root, relative)
-        if cached.is_file() and cached.stat().st_size == size:
-            return pread(cached, spans)
+        if self.has(relative):
+            return pread(files.inside(self.root, relative), spans)
+        size = self.entry(relative).bytes
         if not spans:
             return []
         url = self.url(relative)
@@ -82,7 +83,7 @@ class RemoteZoo(Location):
         return f"{_api().endpoint}/datasets/{self.name}/resolve/{self.commit}/{quote(relative)}"
 
 
-def find(name: str, revision: str | None, cache: Path) -> RemoteZoo:
+def find(name: str, revision: str | None, cache: Path) -> HubRepository:
     """The zoo at a revision (default: `main`), its manifest checked.
 
     Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError.
@@ -167,14 +168,12 @@ def _seen(ref: Path) -> dict[str, str] | None:
         return None
 
 
-def _open(name: str, folder: Path, manifest: str, commit: str) -> RemoteZoo:
+def _open(name: str, folder: Path, manifest: str, commit: str) -> HubRepository:
     root = folder / manifest
     if files.sha256(root / "manifest.json")[:16] != manifest:
         (root / "manifest.json").unlink()
         raise IntegrityError(f"The cached manifest of {name} in {root} changed on the disk; it is removed. Try again.")
-    found = read_manifest(root)
-    validate(found, root)
-    return RemoteZoo(name, root, found, commit, folder / "incoming")
+    return HubRepository(name, root, Manifest.read(root), commit, folder / "incoming")
 
 
 def _fetch_manifest(name: str, commit: str, wanted: str, folder: Path) -> str:
@@ -205,14 +204,15 @@ def get(url: str, most_bytes: int) -> bytes:
     return bytes(data)
 
 
-def fetch(url: str, path: Path, size: int, sha256: str, incoming: Path) -> None:
-    """A file of known size and SHA-256 under `path`: whole and verified, or not there.
+def fetch(url: str, path: Path, file: SealedFile, incoming: Path) -> None:
+    """A sealed file under `path`: whole and verified, or not there.
 
     What a cut connection left is kept in `incoming` and gone on from.
     Raises ZooNotFoundError (the Hub stopped answering, or has no such file), IntegrityError.
     """
     from huggingface_hub.utils import WeakFileLock
 
+    size, sha256 = file.bytes, file.sha256
     incoming.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = incoming / f"{sha256}.part"

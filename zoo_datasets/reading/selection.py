@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from zoo_datasets.core import streams
 from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.reading.columns import Columns, matches, plain
 from zoo_datasets.reading.location import Location
@@ -95,7 +96,7 @@ class Selection:
         return self._opened.location
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         return self._opened.location.manifest
 
     @property
@@ -106,14 +107,12 @@ class Selection:
     @property
     def axes(self) -> dict[str, list[str]]:
         """Varied factors and the labels of their levels in the whole zoo; no levels of one sampled at random."""
-        return {k: [] if v == "sample" else list(v) for k, v in self.manifest["axes"].items()}
+        return {k: [] if v == "sample" else list(v) for k, v in self.manifest.axes.items()}
 
     @property
     def paired(self) -> list[str]:
         """Axes along which twins share initialization and batch order; all, where models start from another zoo's."""
-        if "parents" in self.manifest["identity"]:
-            return list(self.axes)
-        return list(self.manifest["identity"]["document"].get("paired") or [])
+        return list(self.manifest.paired)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -247,19 +246,8 @@ class Selection:
 
     def architecture(self, model_id: str) -> Architecture:
         """The layers of a model. Raises ZooNotFoundError, FormatVersionError, IntegrityError."""
-        return self._architecture(str(self._opened.models.column("architecture_id")[self._model(model_id)].as_py()))
-
-    def _architecture(self, key: str) -> Architecture:
-        known = self.manifest["architectures"]
-        if key not in known:
-            raise IntegrityError(f"{self.name}: no architecture {key!r} in the manifest; the zoo is damaged.")
-        found = Architecture.from_json(known[key])
-        if found.layout_id != known[key]["layout"]:
-            raise IntegrityError(
-                f"{self.name}: architecture {key} has layout {found.layout_id}, the manifest says "
-                f"{known[key]['layout']}; the zoo is damaged."
-            )
-        return found
+        key = self._opened.models.column("architecture_id")[self._model(model_id)].as_py()
+        return self.manifest.architecture(str(key))
 
     def vector(self, model_id: str, step: int | None = None) -> np.ndarray:
         """The weights [P] of a model's snapshot: at `step`, or the last of this selection."""
@@ -324,25 +312,22 @@ class Selection:
 
 
 def _describe(zoo: Selection) -> str:
-    counts = zoo.manifest["counts"]
-    n_models, n_snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
+    manifest, counts = zoo.manifest, zoo.manifest.counts
     whole = zoo._is_whole
-    selected = "" if whole else f", of {n_models:,} and {n_snapshots:,}"
-    mine = n_models if whole else len(zoo._model_rows)
-    lines = [f"Zoo {zoo.name}: {mine:,} models, {len(zoo):,} snapshots{selected}"]
+    selected = "" if whole else f", of {counts.n_models:,} and {counts.n_snapshots:,}"
+    n_models = counts.n_models if whole else len(zoo._model_rows)
+    lines = [f"Zoo {zoo.name}: {n_models:,} models, {len(zoo):,} snapshots{selected}"]
     for axis, known in zoo.axes.items():
         levels = known
         if not whole:
-            found = [
+            present = [
                 v if isinstance(v, str) else streams.canonical_json(v) for v in zoo._column(axis).unique().to_pylist()
             ]
-            levels = sorted(found, key=lambda v: known.index(v) if v in known else len(known))
+            levels = sorted(present, key=lambda v: known.index(v) if v in known else len(known))
         shown = ", ".join(levels[:MOST_LEVELS]) + (f", … ({len(levels)} in all)" if len(levels) > MOST_LEVELS else "")
         lines.append(f"  {axis:<12} {shown or 'drawn at random'}")
-    layouts = zoo.manifest["layouts"]
-    widths = sorted({max((e["offset"] + int(np.prod(e["shape"])) for e in v), default=0) for v in layouts.values()})
-    size = sum(e["bytes"] for e in zoo.manifest["files"] if e["path"].startswith("weights/"))
-    lines.append(f"  {'splits':<12} " + ", ".join(f"{k} {v:,}" for k, v in counts["models"].items()) + " models")
-    params = ", ".join(f"{w:,}" for w in widths[:MOST_LEVELS])
-    lines.append(f"  {'weights':<12} {params} float32 each, {len(layouts)} layout(s), {size / 1e6:,.1f} MB in all")
+    lines.append(f"  {'splits':<12} " + ", ".join(f"{k} {v:,}" for k, v in counts.models.items()) + " models")
+    params = ", ".join(f"{w:,}" for w in manifest.widths[:MOST_LEVELS])
+    size = manifest.files.size("weights/") / 1e6
+    lines.append(f"  {'weights':<12} {params} float32 each, {len(manifest.layouts)} layout(s), {size:,.1f} MB in all")
     return "\n".join(lines)

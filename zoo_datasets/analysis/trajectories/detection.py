@@ -166,7 +166,7 @@ def _before_training(children: Zoo, axis: str) -> list[str]:
     """Columns that are known of a model before training, but for those that say its condition."""
     moved = (axis, *variation.SETS.get(axis, ()))
     given = [
-        name for name in children.manifest["factors"]
+        name for name in children.manifest.factors
         if not any(name.startswith(m) if m.endswith("_") else name == m for m in moved)
     ]  # fmt: skip
     return [*given, "parent_step", "n_train", "replicate_init", "replicate_order", "replicate_subset"]
