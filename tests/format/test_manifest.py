@@ -180,13 +180,17 @@ def test_only_a_regular_file_of_sensible_size_is_read(tiny_copy: Path, monkeypat
         Manifest.read(tiny_copy / "grid.yaml")
 
 
-@pytest.mark.parametrize("path", ["LICENSE/x", "data", "x" * 300])
-def test_a_path_that_is_no_file_is_said(tiny_copy: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("LICENSE/x", "is missing"), ("data", "is no file"), ("x" * 300, "cannot be read: File name too long")],
+)
+def test_a_path_that_is_no_file_is_said(tiny_copy: Path, path: str, said: str) -> None:
     value = json.loads((tiny_copy / "manifest.json").read_bytes())
-    value["files"].append({"path": path, "bytes": 4096, "sha256": "0" * 64})
+    size = (tiny_copy / path).stat().st_size if path == "data" else 1
+    value["files"].append({"path": path, "bytes": size, "sha256": "0" * 64})
     found = Manifest.parse(value, "here")
-    with pytest.raises(IntegrityError, match=r"is missing|is no file|cannot be read"):
-        found.files[path].verify(tiny_copy)
+    with pytest.raises(IntegrityError, match=f"{path} (of .* )?{said}"):
+        found.files[path].find(tiny_copy)
 
 
 # ── no damage ends in a traceback ──

@@ -70,7 +70,7 @@ def render(
         _counts(manifest, models),
         _pictures(pictures),
         "## Splits\n\nModels that share an initialization (`init_group`) are never in two splits: paired models are "
-        f"near-twins, and a random split would leak. {_groups(manifest.counts)}Resample whole groups for intervals.\n",
+        f"near-twins, and a random split would leak. {_groups(manifest.counts)} whole groups for intervals.\n",
         _made(manifest),
         "## Limits\n\nSmall networks on small data, trained for comparison and not for use. "
         "They may carry the biases of their source data. "
@@ -243,7 +243,7 @@ def _lineage(manifest: Manifest) -> str:
 
 
 def _groups(counts: Counts) -> str:
-    return f"There are {counts.init_groups:,} such groups. " if counts.init_groups is not None else ""
+    return "Resample" if counts.init_groups is None else f"There are {counts.init_groups:,} such groups; resample"
 
 
 def _diverged(counts: Counts) -> str:

@@ -4,6 +4,8 @@ Croissant is JSON-LD that says which files a dataset has and what their columns 
 tools which know nothing of us can find and read it (https://docs.mlcommons.org/croissant).
 One file object per Parquet file with its SHA-256, and, as in the Hub's own metadata, one
 file set of the repository and one record set per config, with one field per column.
+Written by hand: `mlcroissant` would take an object for each of these, need pandas and rdflib
+where a zoo is published, and save the context below; the tests hold our file to it.
 """
 
 from __future__ import annotations

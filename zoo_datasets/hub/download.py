@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError, ZooError
+from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
 from zoo_datasets.format.manifest import UNSEALED
-from zoo_datasets.hub import lookup, remote
-from zoo_datasets.hub.publish import MOST_UNSEALED_BYTES, _talking
+from zoo_datasets.hub import client, lookup, remote
+
+# Pictures and metadata beside the seal; larger is not what we publish.
+MOST_UNSEALED_BYTES = 20_000_000
 
 
 def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path, int]:
@@ -59,8 +61,12 @@ def _compare(folder: Path, found: remote.HubRepository) -> None:
 
 
 def _unsealed(found: remote.HubRepository) -> dict[str, int]:
-    from huggingface_hub import HfApi
-
-    with _talking(found.name):
-        listed = HfApi().list_repo_tree(found.name, recursive=True, revision=found.commit, repo_type="dataset")
-        return {e.path: e.size for e in listed if hasattr(e, "blob_id") and e.path.startswith(UNSEALED)}
+    try:
+        with client.talking():
+            listed = client.api().list_repo_tree(found.name, recursive=True, revision=found.commit, repo_type="dataset")
+            return {e.path: e.size for e in listed if hasattr(e, "blob_id") and e.path.startswith(UNSEALED)}
+    except client.NoAnswer as error:
+        raise ZooNotFoundError(
+            f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
+            "call goes on from there."
+        ) from error

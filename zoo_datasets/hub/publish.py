@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.tables import read_table
-from zoo_datasets.hub import croissant, lookup, remote
+from zoo_datasets.hub import client, croissant, lookup
 from zoo_datasets.reading.location import Location
 
 log = logging.getLogger("zoo_datasets")
@@ -34,8 +33,6 @@ log = logging.getLogger("zoo_datasets")
 MOST_FILES_A_COMMIT = 99  # the Hub advises fewer than 100
 # Folders that belong to the zoo alone: what a new release does not have there is deleted.
 OWN_FOLDERS = ("data/", "weights/", "optimizer/", "pictures/")
-# Pictures and metadata beside the seal; larger is not what we publish.
-MOST_UNSEALED_BYTES = 20_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +66,7 @@ def publish(
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
     dress(location, name)
-    with _talking(name):
+    with _refusals(name):
         return _publish(location, name, tag, private, replace)
 
 
@@ -106,16 +103,16 @@ def _keep(path: Path, data: bytes) -> None:
 
 
 def _publish(location: Location, name: str, tag: str | None, private: bool | None, replace: bool) -> Published:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api = HfApi()
+    api = client.api()
     try:
-        head = api.dataset_info(name, timeout=remote.PATIENCE_S).sha
+        head = api.dataset_info(name, timeout=client.PATIENCE_S).sha
         tags = {t.name: t.target_commit for t in api.list_repo_refs(name, repo_type="dataset").tags}
     except RepositoryNotFoundError:
         api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
-        head, tags = api.dataset_info(name, timeout=remote.PATIENCE_S).sha, {}
+        head, tags = api.dataset_info(name, timeout=client.PATIENCE_S).sha, {}
     there = _listing(api, name) if head else {}
     ours = {path: location.root / path for path in _paths(location)}
     new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
@@ -172,38 +169,29 @@ def _listing(api: Any, name: str) -> dict[str, Any]:
 
 def _same(file: Path, entry: Any, location: Location) -> bool:
     """Whether the Hub's entry has the file's content, from the hashes that both sides know."""
+    from huggingface_hub.utils.sha import git_hash
+
     if entry is None or entry.size != file.stat().st_size:
         return False
     if entry.lfs is not None:
         sealed = location.manifest.files.get(entry.path)
         return bool(entry.lfs.sha256 == (sealed.sha256 if sealed else files.sha256(file)))
-    data = file.read_bytes()  # small: the Hub keeps large files otherwise
-    return bool(entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
+    return bool(entry.blob_id == git_hash(file.read_bytes()))  # small: the Hub keeps large files otherwise
 
 
 @contextlib.contextmanager
-def _talking(name: str) -> Iterator[None]:
+def _refusals(name: str) -> Iterator[None]:
     """What the Hub refuses, as a ZooError with the way out."""
-    from huggingface_hub import errors as hub_errors
-
-    transport = hub_errors.HfHubHTTPError.__mro__[1]
     try:
-        yield
-    except hub_errors.HFValidationError as error:
-        raise ZooError(f"The Hub does not take {name!r}: {error}") from None
-    except (transport, hub_errors.OfflineModeIsEnabled, ConnectionError, TimeoutError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        text = " ".join(str(cause).split())[:300]
-        if status in (401, 403):
+        with client.talking():
+            yield
+    except client.NoAnswer as error:
+        if error.status in (401, 403):
             raise ZooError(
-                f"The Hub does not let you write to {name} ({status}). Log in with a token that may: `hf auth login`."
+                f"The Hub does not let you write to {name} ({error.status}). Log in with a token that may: `hf auth login`."
             ) from error
-        if status == 412:
+        if error.status == 412:
             raise ZooError(f"Somebody else changed {name} meanwhile. Run the same command again.") from error
         raise ZooError(
-            f"Publishing {name} stopped: {text}. What was uploaded is kept; the same command goes on."
+            f"Publishing {name} stopped: {error}. What was uploaded is kept; the same command goes on."
         ) from error
-
-
-# ── fetch ──

@@ -130,7 +130,8 @@ class _RangeFile(io.RawIOBase):
 def coalesce(spans: Sequence[Span]) -> list[Span]:
     """Ascending spans that cover the given ones; never more than twice the bytes those cover.
 
-    A gap no longer than the span behind it is bridged, so gaps add up to less than spans.
+    A gap no longer than the span behind it is bridged, so gaps add up to less than spans. (fsspec's
+    `merge_offset_ranges` takes one gap for all: with a megabyte, 64 rows of 10 kB in a shard of 30 MB move 21 MB.)
     """
     merged: list[Span] = []
     for offset, length in sorted(s for s in set(spans) if s[1]):
