@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from zoo_datasets import audit, split_files
 from zoo_datasets.core import streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.format.manifest import Manifest
 
 SIDES = ("train", "validation", "test")
+GOLDEN = Path(__file__).parent / "golden/weightzoo/golden"
 
 
 @dataclasses.dataclass
@@ -30,7 +32,7 @@ class FakeZoo:
 
     models: pa.Table
     snapshots: pa.Table
-    manifest: dict[str, Any]
+    manifest: Manifest
     weights: np.ndarray
 
 
@@ -64,7 +66,7 @@ def zoo(
     types = {"parent_id": pa.string(), "lineage_root": pa.string()}
     table = pa.table({k: pa.array(v, types.get(k)) for k, v in models.items()})
     digests = {"weights": streams.digest(hashes), "models_rows": streams.digest(ids)}
-    manifest = {"zoo": name, "digests": digests, "factors": ["subset", "lr", "source"]}
+    manifest = dataclasses.replace(Manifest.read(GOLDEN), zoo=name, digests=digests, factors=("subset", "lr", "source"))
     return FakeZoo(table, pa.table(snapshots), manifest, weights)
 
 

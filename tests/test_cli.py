@@ -358,3 +358,29 @@ def test_load_dataset_gives_the_real_weights_and_never_those_of_an_older_zoo(
             table = pq.read_table(ZooPaths(zoo).table("snapshots", split))
             assert [r[:2] for r in rows["snapshots"]] == [[r["model_id"], r["step"]] for r in table.to_pylist()]
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("file", ["recipe.json", "commits/x.json", "failed/x.json"])
+@pytest.mark.parametrize(
+    "value", ["", "[]", '{"models": 3}', '{"models": [{"x": 1}]}', '{"models": "x", "cohorts": []}']
+)
+def test_status_of_a_damaged_build_is_no_traceback(
+    file: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = tmp_path / ".build"
+    for name in ("commits", "failed"):
+        (build / name).mkdir(parents=True)
+    (build / "recipe.json").write_text('{"models": 4, "cohorts": 2}')
+    (build / file).write_text(value)
+    code = cli.main(["status", str(tmp_path)])
+    said = capsys.readouterr()
+    if file == "recipe.json":
+        assert (code, said.err) == (
+            2,
+            f"error: {tmp_path} holds no zoo and no build. Name the folder given to --out.\n",
+        )
+    else:
+        assert (code, said.out) == (
+            0,
+            f"{tmp_path}: not finished, nobody is building it; 0 of 4 models, 0 of 2 cohorts, 0 diverged\n",
+        )

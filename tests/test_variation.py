@@ -26,7 +26,7 @@ def test_twins_share_every_factor_and_key_but_the_one(zoo: Zoo) -> None:
         a, b = rows[pair.a], rows[pair.b]
         assert (a["subset"], b["subset"]) == pair.levels
         assert a["init_group"] == b["init_group"] == pair.init_group
-        for name in (*zoo.manifest["factors"], *variation.KEYS):
+        for name in (*zoo.manifest.factors, *variation.KEYS):
             assert a[name] == b[name] or name in ("subset", "subset_frac"), name
         assert np.array_equal(zoo.vector(pair.a, 0), zoo.vector(pair.b, 0))
         assert a["n_train"] != b["n_train"]

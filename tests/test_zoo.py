@@ -59,7 +59,7 @@ def test_importing_and_selecting_bring_no_heavy_library(tiny_zoo: Path) -> None:
 
 def test_tables_are_what_the_files_hold(zoo: Zoo) -> None:
     for config, table in (("models", zoo.models), ("snapshots", zoo.snapshots)):
-        stored = read_table(zoo.root, dict(zoo.manifest), config)
+        stored = read_table(zoo.root, zoo.manifest, config)
         kept = [n for n in stored.column_names if n != "weights"]
         assert table.equals(stored.select(kept))
 
@@ -78,7 +78,7 @@ def test_repr_says_counts_axes_levels_and_sizes(zoo: Zoo) -> None:
         "Zoo weightzoo/tiny: 16 models, 48 snapshots\n"
         "  activation   tanh, relu\n"
         "  subset       full, frac=0.5\n".replace("full, frac=0.5", ", ".join(zoo.axes["subset"]))
-        + "  splits       " + ", ".join(f"{k} {v}" for k, v in zoo.manifest["counts"]["models"].items()) + " models\n"
+        + "  splits       " + ", ".join(f"{k} {v}" for k, v in zoo.manifest.counts.models.items()) + " models\n"
         "  weights      610 float32 each, 1 layout(s), 0.1 MB in all"
     )  # fmt: skip
     assert repr(zoo.select(activation="relu", epoch=0)).startswith(

@@ -29,8 +29,9 @@ from zoo_builder.plan import Plan
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import document
 from zoo_builder.sealing import parts, seal
-from zoo_datasets.core import files
+from zoo_datasets.core import files, records
 from zoo_datasets.errors import BuildError, IntegrityError
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
 
 log = logging.getLogger("zoo_builder")
@@ -115,8 +116,8 @@ def _refuse_other(paths: ZooPaths, planned: Plan) -> None:
 
 def _sealed_identity(paths: ZooPaths) -> Any:
     try:
-        return json.loads(paths.manifest.read_bytes())["identity"]
-    except (ValueError, KeyError, TypeError):
+        return records.encode(Manifest.read(paths.root).identity)
+    except IntegrityError:
         raise BuildError(
             f"{paths.manifest} is damaged, or no zoo's. Choose another folder with --out, or remove that one yourself."
         ) from None

@@ -18,7 +18,7 @@ from zoo_builder import grid
 from zoo_datasets.core import command
 from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card
-from zoo_datasets.format.paths import SPLITS, ZooPaths
+from zoo_datasets.format.paths import ZooPaths
 
 VERBS = ("build", "plan", "status", "verify")
 log = logging.getLogger("zoo_builder")
@@ -111,17 +111,14 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _summary(paths: ZooPaths, seconds: float) -> None:
-    import json
+    from zoo_datasets.format.manifest import Manifest
 
-    manifest = json.loads(paths.manifest.read_bytes())
-    counts = manifest["counts"]
-    models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
-    size = sum(f["bytes"] for f in manifest["files"])
-    print(f"{paths.root}: {models:,} models, {snapshots:,} snapshots, {command.size(size)}, {seconds:.1f} s")
-    print("  " + ", ".join(f"{s} {counts['models'][s]:,}" for s in SPLITS if s in counts["models"]), end="")
-    print(f"; {counts['diverged']:,} diverged" if counts["diverged"] else "")
-    zoo = manifest["zoo"]
-    where = zoo if paths.root == Path(zoo) else str(paths.root)
+    manifest = Manifest.read(paths.root)
+    counts, size = manifest.counts, command.size(manifest.files.size())
+    print(f"{paths.root}: {counts.n_models:,} models, {counts.n_snapshots:,} snapshots, {size}, {seconds:.1f} s")
+    print("  " + ", ".join(f"{s} {counts.models[s]:,}" for s in manifest.split_names), end="")
+    print(f"; {counts.diverged:,} diverged" if counts.diverged else "")
+    where = manifest.zoo if paths.root == Path(manifest.zoo) else str(paths.root)
     command.tell_loading(card.load_lines(where))
 
 

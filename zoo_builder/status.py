@@ -2,45 +2,71 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 from pathlib import Path
 from typing import Any
 
+from zoo_datasets.core import files, records
 from zoo_datasets.errors import ZooNotFoundError
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
+
+MOST_RECORD_BYTES = 100_000_000  # a cohort of ten thousand models takes a hundredth
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    models: int
+    cohorts: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    diverged_step: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Commit:
+    models: tuple[_Trained, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    cohort_id: str
+    runs: tuple[str, ...]
+    error: str
 
 
 def describe(paths: ZooPaths) -> list[str]:
-    """Lines that say what is done and what is missing. Raises ZooNotFoundError."""
+    """Lines that say what is done and what is missing. Raises ZooNotFoundError, IntegrityError."""
     if paths.manifest.exists():
-        counts = read_manifest(paths.root)["counts"]
-        models, snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
-        return [f"{paths.root}: finished; {models:,} models, {snapshots:,} snapshots, {counts['diverged']:,} diverged"]
-    try:
-        recipe = json.loads(paths.recipe.read_bytes())
-    except (FileNotFoundError, ValueError):
-        raise ZooNotFoundError(f"{paths.root} holds no zoo and no build. Name the folder given to --out.") from None
-    records = [r for p in sorted(paths.commits.glob("*.json")) if (r := _commit(p)) is not None]
-    models = [m for r in records for m in r["models"]]
-    diverged = sum(m["diverged_step"] is not None for m in models)
+        counts = Manifest.read(paths.root).counts
+        done = f"{counts.n_models:,} models, {counts.n_snapshots:,} snapshots, {counts.diverged or 0:,} diverged"
+        return [f"{paths.root}: finished; {done}"]
+    planned = _read(_Planned, paths.recipe)
+    if planned is None:
+        raise ZooNotFoundError(f"{paths.root} holds no zoo and no build. Name the folder given to --out.")
+    commits = [c for p in sorted(paths.commits.glob("*.json")) if (c := _read(_Commit, p)) is not None]
+    models = [m for c in commits for m in c.models]
+    diverged = sum(m.diverged_step is not None for m in models)
     lines = [
         f"{paths.root}: {'being built' if _locked(paths) else 'not finished, nobody is building it'}; "
-        f"{len(models):,} of {recipe['models']:,} models, {len(records):,} of {recipe['cohorts']:,} cohorts, {diverged:,} diverged"
+        f"{len(models):,} of {planned.models:,} models, {len(commits):,} of {planned.cohorts:,} cohorts, {diverged:,} diverged"
     ]
     for path in sorted(paths.failed.glob("*.json")):
-        failure = json.loads(path.read_bytes())
-        lines.append(f"failed: cohort {failure['cohort_id'][:16]}, {len(failure['runs'])} models: {failure['error']}")
+        failure = _read(_Failure, path)
+        if failure is not None:
+            lines.append(f"failed: cohort {failure.cohort_id[:16]}, {len(failure.runs)} models: {failure.error}")
     return lines
 
 
-def _commit(path: Path) -> Any:
-    """A commit's record; None for a damaged one, whose cohort the next build trains again."""
+def _read(kind: type, path: Path) -> Any:
+    """A record of the builder's own; None of a damaged one, whose cohort the next build trains again."""
     try:
-        record = json.loads(path.read_bytes())
-        return record if isinstance(record.get("models"), list) else None
-    except (ValueError, AttributeError):
+        return records.decode(kind, json.loads(files.read_bounded(path, MOST_RECORD_BYTES)))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 

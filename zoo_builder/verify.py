@@ -8,15 +8,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zoo_builder import grid, plan, worker
 from zoo_builder.build import build
@@ -28,14 +25,13 @@ from zoo_builder.training.inputs import initial_weights
 from zoo_datasets import sources
 from zoo_datasets.core import files
 from zoo_datasets.core.report import Report
-from zoo_datasets.errors import GridError, ZooNotFoundError
+from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format import check, shards
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks import kernels
-from zoo_datasets.networks.architecture import Architecture, from_json
-from zoo_datasets.networks.layout import Layout
+from zoo_datasets.networks.architecture import Architecture
 
 
 def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
@@ -46,33 +42,36 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
     report = check.check(root)
     if report.problems:
         return report
-    manifest = read_manifest(root)
-    zoo = _Zoo(root, manifest)
-    zoo.initializations(report)
+    sealed = _Runs(root, Manifest.read(root))
+    sealed.initializations(report)
     if retrain:
-        zoo.retrain(retrain, data, report)
+        sealed.retrain(retrain, data, report)
     return report
 
 
-class _Zoo:
-    """The rows of a zoo, and the runs they describe."""
+class _Runs:
+    """The rows of a sealed zoo, and the runs they describe. Raises IntegrityError where they describe none."""
 
-    def __init__(self, root: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root, self.manifest = root, manifest
-        table = _without_weights(root, manifest)
-        self.rows = table.to_pylist()
-        self.runs = {
-            r["model_id"]: runs.from_row(r, manifest["layer_lists"], list(manifest["axes"])) for r in self.rows
-        }
+        self.rows = read_table(root, manifest, "models").to_pylist()
+        self.runs = {r["model_id"]: self._run(r) for r in self.rows}
         self.snapshots: dict[str, list[dict[str, Any]]] = {}
         columns = ["model_id", "step", "shard", "tensor", "row", "weights_sha256", "test_accuracy"]
         for s in read_table(root, manifest, "snapshots", columns).to_pylist():
             self.snapshots.setdefault(s["model_id"], []).append(s)
 
+    def _run(self, row: dict[str, Any]) -> runs.Run:
+        try:
+            return runs.from_row(row, self.manifest.layer_lists, list(self.manifest.axes))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"The row of model {row['model_id']} in {self.root} describes no run: {error!r}. The zoo is damaged, or "
+                "was not built from a recipe; `python -m zoo_datasets check` compares its bytes."
+            ) from None
+
     def architecture(self, row: dict[str, Any]) -> Architecture:
-        record = self.manifest["architectures"][row["architecture_id"]]
-        layout = Layout.from_json(self.manifest["layouts"][record["layout"]])
-        return from_json(record, layout, f"model {row['model_id']} of {self.manifest['zoo']}").built()
+        return self.manifest.architecture(row["architecture_id"], f"model {row['model_id']}").built()
 
     def weights(self, snapshot: dict[str, Any]) -> np.ndarray:
         return shards.open_tensor(files.inside(self.root, snapshot["shard"]), snapshot["tensor"])[snapshot["row"]]
@@ -139,8 +138,7 @@ class _Zoo:
     def _parent_folder(self, row: dict[str, Any]) -> str:
         """Where the parent zoo lies: under the working directory, beside this zoo, or where the recipe said."""
         name = str(row["parent_zoo"])
-        said = self.manifest["identity"]["document"]["init"]["zoo"]
-        places = [Path(name), self.root.absolute().parent.parent / name, Path(said)]
+        places = [Path(name), self.root.absolute().parent.parent / name, Path(self.manifest.parent_folder or name)]
         return str(next((p for p in places if ZooPaths(p).manifest.is_file()), name))
 
     def _compare(
@@ -171,12 +169,6 @@ class _Zoo:
         )
 
 
-def _without_weights(root: Path, manifest: dict[str, Any]) -> pa.Table:
-    first = next(e["path"] for e in manifest["files"] if e["path"].startswith("data/models/"))
-    names = [n for n in pq.read_schema(root / first).names if n != "weights"]
-    return read_table(root, manifest, "models", names)
-
-
 def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None, out: str | None = None) -> Report:
     """Build the zoo of `folder/grid.yaml` and compare it with `folder/manifest.json`.
 
@@ -186,12 +178,12 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
         raise ZooNotFoundError(
             f"{folder} has no grid.yaml and manifest.json; name a folder like manifests/weightzoo/digits-mlp."
         )
-    receipt = read_manifest(folder)
+    receipt = Manifest.read(folder)
     recipe = grid.load(folder / "grid.yaml")
-    if recipe.digest != receipt["recipe_sha256"]:
+    if recipe.digest != receipt.recipe_sha256:
         raise GridError(f"{folder}/grid.yaml is not the recipe of the manifest beside it.")
-    used = {e["engine"] for e in receipt["engines"]}
-    on = {text.split(" on ")[1] for text in receipt["identity"]["engines"]}
+    used = {e.engine for e in receipt.engines}
+    on = {text.partition(" on ")[2] for text in receipt.identity.engines or ()}
     engine, device = (used.pop() if len(used) == 1 else "auto"), (on.pop() if len(on) == 1 else "cpu")
     if engine == "native" and kernels.available():
         engine = "auto"  # the comparison below says that bits cannot agree
@@ -199,39 +191,43 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
     try:
         planned = plan.plan(recipe, engine=engine, device=devices.check(device), data=data)
         paths = build(planned, scratch / recipe.zoo if not out else scratch, workers=workers)
-        return _compare_receipts(json.loads(paths.manifest.read_bytes()), receipt)
+        return _compare_receipts(Manifest.read(paths.root), receipt)
     finally:
         if not out:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _compare_receipts(ours: dict[str, Any], theirs: dict[str, Any]) -> Report:
+def _compare_receipts(ours: Manifest, theirs: Manifest) -> Report:
     report = Report()
-    if ours["engines"] == theirs["engines"]:
-        for name, digest in theirs["digests"].items():
-            if ours["digests"][name] != digest:
+    if ours.engines == theirs.engines:
+        for name, digest in ours.digests.items():
+            if theirs.digest(name) != digest:
                 report.problems.append(
-                    f"content digest `{name}` is {ours['digests'][name][:16]}…, the receipt says {digest[:16]}…"
+                    f"content digest `{name}` is {digest[:16]}…, the receipt says {theirs.digest(name)[:16]}…"
                 )
         report.lines.append(
-            f"compared: content digests ({', '.join(theirs['digests'])}), same engine, version and instruction set"
+            f"compared: content digests ({', '.join(ours.digests)}), same engine, version and instruction set"
         )
         return report
 
-    def names(manifest: dict[str, Any]) -> str:
-        return "; ".join(f"{e['engine']}, {e['version']}, {e['isa']}" for e in manifest["engines"])
+    def names(manifest: Manifest) -> str:
+        return "; ".join(f"{e.engine}, {e.version}, {e.isa}" for e in manifest.engines)
 
     report.lines.append(f"built here with {names(ours)}; the receipt is of {names(theirs)}: bits cannot agree")
-    report.problems += fingerprint.differences(ours["fingerprints"], theirs["fingerprints"])
+    report.problems += fingerprint.differences(
+        [dataclasses.asdict(f) for f in ours.fingerprints], [dataclasses.asdict(f) for f in theirs.fingerprints]
+    )
     report.lines.append(
-        f"compared: initialization, examples and order of {len(theirs['fingerprints'])} models bitwise, "
+        f"compared: initialization, examples and order of {len(theirs.fingerprints)} models bitwise, "
         f"their first {fingerprint.STEPS} steps within {fingerprint.TOLERANCE:g}"
     )
-    a, b = ours["population"], theirs["population"]
-    error = float(np.hypot(a["standard_error"] or 0.0, b["standard_error"] or 0.0))
-    distance = abs(a["test_accuracy"] - b["test_accuracy"])
+    a, b = ours.population, theirs.population
+    if a is None or b is None:
+        raise IntegrityError("The receipt has no `population`: its mean test accuracy cannot be compared.")
+    error = float(np.hypot(a.standard_error or 0.0, b.standard_error or 0.0))
+    distance = abs(a.test_accuracy - b.test_accuracy)
     report.lines.append(
-        f"compared: mean test accuracy {a['test_accuracy']:.4f} here, {b['test_accuracy']:.4f} there, ± {error:.4f}"
+        f"compared: mean test accuracy {a.test_accuracy:.4f} here, {b.test_accuracy:.4f} there, ± {error:.4f}"
     )
     if distance > 3 * error:
         report.problems.append(

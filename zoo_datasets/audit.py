@@ -333,7 +333,7 @@ def _metadata_alone(
             None,
             f"not computed: {int(train.sum())} models to fit on and {len(set(groups[test]))} test groups are too few",
         )
-    names = [n for n in dict.fromkeys(f for z in zoos for f in z.manifest["factors"]) if n != target]
+    names = [n for n in dict.fromkeys(f for z in zoos for f in z.manifest.factors) if n != target]
     x, used = _design(zoos, names, train)
     if not used:
         return None, "not computed: no factor varies in train"

@@ -12,13 +12,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from zoo_datasets.analysis import ANALYSES
 from zoo_datasets.core import command, files
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.format import card
 from zoo_datasets.hub import lookup
+from zoo_datasets.reading.columns import Columns
 from zoo_datasets.reading.location import Location
 
 log = logging.getLogger("zoo_datasets")
@@ -172,15 +172,9 @@ def _zoos_under(folder: Path) -> Iterator[Location]:
 
 
 def _row(location: Location) -> tuple[str, ...]:
-    counts = location.manifest["counts"]
-    models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
-    return (
-        location.name,
-        f"{models:,} models",
-        f"{snapshots:,} snapshots",
-        command.size(_size(location)),
-        str(location.root),
-    )
+    manifest = location.manifest
+    counts = f"{manifest.counts.n_models:,} models", f"{manifest.counts.n_snapshots:,} snapshots"
+    return location.name, *counts, command.size(manifest.files.size()), str(location.root)
 
 
 # ── publish ──
@@ -223,53 +217,25 @@ def _show(options: argparse.Namespace) -> int:
 
 def describe(location: Location) -> Iterator[str]:
     """A zoo in a few lines: counts, axes and levels, sizes, range of accuracy."""
-    manifest = location.manifest
-    counts, sizes = manifest["counts"], sorted({_params(entries) for entries in manifest["layouts"].values()})
-    models, snapshots = (sum(counts[c].values()) for c in card.CONFIGS)
-    yield f"{location.name}: {models:,} models, {snapshots:,} snapshots, {command.size(_size(location))}, in {location.root}"
-    yield (
-        "splits: "
-        + ", ".join(f"{s} {counts['models'][s]:,}" for s in card.splits_of(manifest))
-        + (f"; {counts['diverged']:,} diverged" if counts["diverged"] else "")
-    )
-    yield f"weights: {' to '.join(f'{n:,}' for n in dict.fromkeys((sizes[0], sizes[-1])))} values of {manifest['weights_dtype']} each"
-    yield "sources: " + ", ".join(f"{s['id']} ({s['images']['train']:,} training images)" for s in manifest["sources"])
-    for axis, levels in sorted(manifest["axes"].items()):
-        shown = "random sample" if levels == "sample" else ", ".join(map(str, levels[: card.MOST_LEVELS]))
-        yield f"axis {axis}: {shown}{', …' if levels != 'sample' and len(levels) > card.MOST_LEVELS else ''}"
-    for parent in manifest["identity"].get("parents", {}):
+    manifest, counts = location.manifest, location.manifest.counts
+    size = command.size(manifest.files.size())
+    yield f"{location.name}: {counts.n_models:,} models, {counts.n_snapshots:,} snapshots, {size}, in {location.root}"
+    splits = ", ".join(f"{s} {counts.models[s]:,}" for s in manifest.split_names)
+    yield f"splits: {splits}{f'; {counts.diverged:,} diverged' if counts.diverged else ''}"
+    if widths := manifest.widths:
+        shown = " to ".join(f"{n:,}" for n in dict.fromkeys((widths[0], widths[-1])))
+        yield f"weights: {shown} values of {manifest.weights_dtype} each"
+    sources = (f"{s.id} ({s.images.get('train', 0):,} training images)" for s in manifest.sources)
+    yield "sources: " + ", ".join(sources)
+    for axis, levels in sorted(manifest.axes.items()):
+        yield f"axis {axis}: {card.levels_text(levels)}"
+    for parent in manifest.identity.parents or {}:
         yield f"models start from {parent}"
-    if manifest.get("optimizer_state"):
+    if manifest.optimizer_state:
         yield "optimizer state: kept beside the weights"
-    accuracy = sorted(_accuracy(location))
+    accuracy = sorted(Columns(location, "models").column("test_accuracy").drop_null().to_pylist())
     if accuracy:
         yield f"test accuracy: {accuracy[0]:.3f} to {accuracy[-1]:.3f}, median {accuracy[len(accuracy) // 2]:.3f}"
-
-
-def _accuracy(location: Location) -> list[float]:
-    import pyarrow as pa
-
-    from zoo_datasets.errors import IntegrityError
-    from zoo_datasets.format import parquet
-
-    found: list[float] = []
-    for entry in location.manifest["files"]:
-        if entry["path"].startswith("data/models/"):
-            try:
-                with location.open(entry["path"]) as file:
-                    column = parquet.open_file(file, entry["bytes"], entry["path"]).read(["test_accuracy"]).column(0)
-            except pa.ArrowException as error:
-                raise IntegrityError(f"{entry['path']} of {location.name} is damaged: {error}") from None
-            found += column.drop_null().to_pylist()
-    return found
-
-
-def _params(entries: Sequence[Any]) -> int:
-    return max((e["offset"] + card.size_of(e) for e in entries), default=0)
-
-
-def _size(location: Location) -> int:
-    return sum(f["bytes"] for f in location.manifest["files"])
 
 
 # Each verb: what it does, its arguments, and the function that does it.

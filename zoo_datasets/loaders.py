@@ -203,5 +203,5 @@ class Loader:
         rows = hashlib.sha256(s.dataset.zoo.rows.tobytes()).hexdigest()
         options = ("batch_size", "shuffle", "seed", "world_size", "drop_last")
         return {name: getattr(s, name) for name in options} | {
-            "rows": streams.digest([s.dataset.zoo.manifest["digests"]["weights"], rows])[:16]
+            "rows": streams.digest([s.dataset.zoo.manifest.digest("weights"), rows])[:16]
         }

@@ -27,6 +27,7 @@ from zoo_datasets import errors
 from zoo_datasets.core import files, streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format import splits
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS
 
 SPLIT_VERSION = 1  # of the file format
@@ -42,7 +43,7 @@ class ZooLike(Protocol):
     @property
     def snapshots(self) -> pa.Table: ...
     @property
-    def manifest(self) -> Mapping[str, Any]: ...
+    def manifest(self) -> Manifest: ...
     @property
     def weights(self) -> Any: ...
 
@@ -159,7 +160,7 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
 
 def zoo_digest(zoo: ZooLike) -> str:
     """SHA-256 of a zoo's content digests: weights and rows, blind to encoding."""
-    return streams.digest(dict(zoo.manifest["digests"]))
+    return streams.digest(dict(zoo.manifest.digests))
 
 
 # ── makers ────────────────────────────────────────────────────────────────────────────
@@ -320,4 +321,4 @@ def _split(
 
 def zoo_name(zoo: ZooLike) -> str:
     """The zoo's id, as its manifest says."""
-    return str(zoo.manifest["zoo"])
+    return zoo.manifest.zoo

@@ -96,7 +96,7 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
         wanted = list(itertools.combinations(known, 2))
     else:
         wanted = [tuple(_label(zoo, vary, level, known) for level in levels)]
-    fixed = fixed_factors(vary, zoo.manifest["factors"])
+    fixed = fixed_factors(vary, zoo.manifest.factors)
     names = [*fixed, *KEYS, "model_id", "init_group", vary]
     table = zoo.models.select(list(dict.fromkeys(names)))
     twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}

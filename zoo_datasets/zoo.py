@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError
 from zoo_datasets.hub import lookup
 from zoo_datasets.reading import hf_dataset
 from zoo_datasets.reading.selection import Opened, Selection
@@ -34,12 +32,8 @@ def open_zoo(
     """
     location = lookup.locate(path_or_id, revision, Path(cache_dir) if cache_dir else None)
     if verify:
-        for entry in location.manifest["files"]:
-            if entry["path"].startswith("data/") and files.sha256(location.path(entry["path"])) != entry["sha256"]:
-                raise IntegrityError(
-                    f"{entry['path']} of {location.name} has other contents than were sealed. "
-                    "Fetch or build the zoo again."
-                )
+        for file in location.manifest.files.under("data/"):
+            location.verified(file.path)
     opened = Opened(location, verify)
     return Zoo(opened, np.arange(len(opened.snapshots)))
 

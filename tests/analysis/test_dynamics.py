@@ -385,7 +385,7 @@ def test_a_correction_finds_nothing_in_tests_of_nothing() -> None:
 def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo) -> None:
     numbers = json.loads((report / "numbers.json").read_text())
     assert numbers["settings"]["seed"] == 0
-    assert numbers["zoos"][0]["digests"] == iris.manifest["digests"]
+    assert numbers["zoos"][0]["digests"] == dict(iris.manifest.digests)
     assert [p["n"] for p in numbers["populations"]] == [30, 30]
     first, second = numbers["populations"][:2]
     assert set(first["readings"]) == set(readings.READINGS)

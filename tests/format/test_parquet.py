@@ -15,7 +15,7 @@ from zoo_datasets import audit, cli, variation
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import croissant, lookup, publish
@@ -71,7 +71,7 @@ def test_strangers_read_all_files(parted: Path, zoo: Zoo, tmp_path: Path, capsys
     datasets.disable_progress_bars()
     for config, table in (("models", zoo.models), ("snapshots", zoo.snapshots)):
         found = datasets.load_dataset(str(parted), config, cache_dir=str(tmp_path / config))
-        ids = [i for split in zoo.manifest["counts"][config] for i in found[split]["model_id"]]
+        ids = [i for split in zoo.manifest.counts.of(config) for i in found[split]["model_id"]]
         assert sorted(ids) == sorted(table["model_id"].to_pylist())
     described = json.loads((parted / "croissant.json").read_text())
     objects = [d for d in described["distribution"] if d.get("encodingFormat") == croissant.PARQUET]
@@ -85,7 +85,7 @@ def test_a_file_too_few_or_too_many_rows_are_found(parted: Path) -> None:
         first.unlink()
         _sign(parted)
         with pytest.raises(IntegrityError, match=f"data/{config}/train-00000.* rows, the manifest says"):
-            read_table(parted, read_manifest(parted), config)
+            read_table(parted, Manifest.read(parted), config)
         with pytest.raises(IntegrityError, match=f"data/{config}/train-.* rows, the manifest says"):
             open_zoo(parted)
         first.write_bytes(whole)
@@ -98,6 +98,6 @@ def test_files_of_other_columns_are_refused(parted: Path) -> None:
     table = pq.read_table(path, partitioning=None)
     pq.write_table(table.rename_columns(["other" if n == "lr" else n for n in table.column_names]), path)
     _sign(parted)
-    assert "The files of models have different columns" in check.check(parted).problems[0]
+    assert "has other columns than the other files of models" in check.check(parted).problems[0]
     with pytest.raises(IntegrityError, match="has other columns than"):
         open_zoo(parted)

@@ -14,7 +14,7 @@ from hub_server import NAME, QUIET, LoopbackHub, edit_manifest, tree_of
 
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.hub import lookup, publish
 from zoo_datasets.hub.download import download
 
@@ -236,10 +236,8 @@ def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny
 
     published.cdn = cdn
     card = (tiny_dressed / "README.md").read_text()
-    counts = read_manifest(tiny_dressed)["counts"]
-    wrong = card.replace(
-        f"num_examples: {counts['models']['train']}\n", f"num_examples: {counts['models']['train'] + 1}\n"
-    )
+    counts = Manifest.read(tiny_dressed).counts
+    wrong = card.replace(f"num_examples: {counts.models['train']}\n", f"num_examples: {counts.models['train'] + 1}\n")
     assert wrong != card
     head = published.repos[NAME].branches["main"]
     published.repos[NAME].tags["wrong"] = published.put(NAME, {"README.md": wrong.encode()})
@@ -251,11 +249,11 @@ def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if not line.startswith("refused"))
     weights = pq.read_table(tiny_dressed / TABLE, columns=["weights"])["weights"].combine_chunks().flatten().to_numpy()
     test_ids = pq.read_table(tiny_dressed / "data/snapshots/test-00000-of-00001.parquet")["model_id"]
-    assert said["rows"] == str(sorted(counts["models"].items())), done.stderr
-    n = counts["models"]["train"]
+    assert said["rows"] == str(sorted(counts.models.items())), done.stderr
+    n = counts.models["train"]
     assert said["weights"] == f"({n}, {len(weights) // n}) float32 {weights.astype(np.float64).sum()}"
-    assert said["snapshots"] == str(counts["snapshots"]["train"])
-    assert said["streamed"] == f"{counts['snapshots']['test']} {test_ids[0]}"
+    assert said["snapshots"] == str(counts.snapshots["train"])
+    assert said["streamed"] == f"{counts.snapshots['test']} {test_ids[0]}"
     assert said["counts"] == "NonMatchingSplitsSizesError"
     assert done.stdout.count("refused ") == 2
     assert (done.returncode, "Revision 'v9' doesn't exist" in done.stdout) == (0, True)

@@ -22,6 +22,7 @@ from zoo_datasets import open_zoo
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError, IntegrityError
 from zoo_datasets.format import check
+from zoo_datasets.format.manifest import SplitRule
 from zoo_datasets.networks import kernels
 
 # Everything that a stream or the optimizer's state enters: dropout, augmentation, Adam.
@@ -180,7 +181,7 @@ def test_children_inherit_split_init_group_streams_and_ancestor(parent: Path, ch
         assert (row["init_zoo"], row["init_epoch"], row["init_optimizer"]) == ("weightzoo/parent", 2.0, "continue")
         assert row["init_kind"] is None
         assert row["model_id"] != row["parent_id"]
-    assert open_zoo(child).manifest["splits"] == {"fractions": {}, "rule": "inherited"}
+    assert open_zoo(child).manifest.splits == SplitRule({}, "inherited")
     card = (child / "README.md").read_text()
     assert "start from snapshots of `weightzoo/parent`" in card
     assert "state at each snapshot lies in `optimizer/`" in card
@@ -190,7 +191,7 @@ def test_a_zoo_without_parents_has_no_column_of_them(tiny_zoo: Path) -> None:
     zoo = open_zoo(tiny_zoo)
     assert not {"parent_zoo", "stream_step", "init_zoo", "init_epoch"} & set(zoo.models.column_names)
     assert "optimizer_sha256" not in zoo.snapshots.column_names
-    assert "optimizer_state" not in zoo.manifest
+    assert zoo.manifest.optimizer_state is None
     assert not (tiny_zoo / "optimizer").exists()
 
 
@@ -294,7 +295,7 @@ def test_where_the_parent_lies_changes_no_byte_of_a_table(
     shutil.copytree(parent, tmp_path / "weightzoo" / "parent")
     monkeypatch.chdir(tmp_path)
     build(plan.plan(load(child_of("weightzoo/parent"), tmp_path)), tmp_path / "out", workers=0)
-    assert open_zoo(tmp_path / "out").manifest["digests"] == open_zoo(child).manifest["digests"]
+    assert open_zoo(tmp_path / "out").manifest.digests == open_zoo(child).manifest.digests
 
 
 def test_models_that_ended_before_are_left_out(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -325,8 +326,8 @@ def test_moments_that_were_not_kept_start_at_zero_and_it_is_said(
 
 def test_the_optimizers_state_lies_in_the_row_of_the_weights(parent: Path) -> None:
     zoo = open_zoo(parent)
-    assert zoo.manifest["optimizer_state"] is True
-    listed = {e["path"] for e in zoo.manifest["files"]}
+    assert zoo.manifest.optimizer_state is True
+    listed = set(zoo.manifest.files)
     assert {f"optimizer/{s}-00000-of-00001.safetensors" for s in ("train", "validation", "test")} <= listed
     parents = lineage.open_parents(str(parent))
     for row in parents.rows:
@@ -507,6 +508,6 @@ def test_rows_give_the_runs_back(parent: Path, child: Path, tmp_path: Path) -> N
     planned = {r.id: r for r in plan.plan(load(child_of(parent), tmp_path)).runs}
     manifest = open_zoo(child).manifest
     for row in models(child):
-        run = runs.from_row(row, manifest["layer_lists"])
+        run = runs.from_row(row, manifest.layer_lists)
         assert run == planned[run.id]
         assert dataclasses.replace(run, start=lineage.open_parents(str(parent)).placed(run.start)).start.place

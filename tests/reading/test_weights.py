@@ -165,7 +165,7 @@ def test_mixed_layouts_are_lists_or_a_matrix_each(mixed_zoo: Zoo, vectors: Read)
         np.asarray(w)
     whole, places = vectors(mixed_zoo), []
     for layout, (at, own) in w.by_layout().items():
-        assert layout in mixed_zoo.manifest["layouts"]
+        assert layout in mixed_zoo.manifest.layouts
         assert own[:].shape == (len(at), own.shape[1])
         assert same(own[:], [whole[i] for i in at])
         places += at.tolist()

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from zoo_datasets.core import files
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format import shards
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths, optimizer_shard
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.sources import steps_per_epoch
@@ -119,38 +118,37 @@ def open_parents(name: str, where: str = "init.zoo") -> Parents:
     """
     root = Path(name)
     try:
-        manifest = read_manifest(root)
+        manifest = Manifest.read(root)
     except ZooNotFoundError as error:
         raise GridError(
             f"{where}: the parent zoo {name!r} is not here ({error}) Build it, fetch it with `python -m zoo_datasets "
             "download`, or name its folder."
         ) from None
     stamp = files.sha256(ZooPaths(root).manifest)
-    return _open(root.absolute(), stamp, str(manifest["zoo"]))
+    return _open(root.absolute(), stamp, manifest.zoo)
 
 
 @functools.lru_cache(maxsize=4)  # a worker opens it once, not for every cohort
 def _open(root: Path, stamp: str, zoo: str) -> Parents:
-    manifest = read_manifest(root)
-    for entry in manifest["files"]:
-        if entry["path"].startswith("data/") and files.sha256(files.inside(root, entry["path"])) != entry["sha256"]:
-            raise IntegrityError(f"{entry['path']} of {root} has other contents than were sealed. Build it again.")
-    first = next(e["path"] for e in manifest["files"] if e["path"].startswith("data/models/"))
-    names = [n for n in pq.read_schema(root / first).names if n != "weights"]
-    missing = [n for n in ("plan_index", "n_train", "batch_size", "order_key", "subset_key") if n not in names]
+    manifest = Manifest.read(root)
+    for file in manifest.files.under("data/"):
+        file.verify(root)
+    table = read_table(root, manifest, "models")
+    needed = ("plan_index", "n_train", "batch_size", "order_key", "subset_key")
+    missing = [n for n in needed if n not in table.column_names]
     if missing:
         raise GridError(
             f"{zoo} does not say how its models were trained (no column {', '.join(missing)}), so nothing can go on from "
             "them. Name a zoo that was built from a recipe."
         )
-    rows = read_table(root, manifest, "models", names).to_pylist()
-    kept = ["optimizer_sha256"] if manifest.get("optimizer_state") else []
+    rows = table.to_pylist()
+    kept = ["optimizer_sha256"] if manifest.optimizer_state else []
     columns = ["model_id", "step", "epoch", "shard", "tensor", "row", "weights_sha256", *kept]
     snapshots: dict[str, dict[int, dict[str, Any]]] = {r["model_id"]: {} for r in rows}
     for s in read_table(root, manifest, "snapshots", columns).to_pylist():
         snapshots[s["model_id"]][s["step"]] = s
     in_order = tuple(sorted(rows, key=lambda r: r["plan_index"]))
-    return Parents(root, zoo, manifest["digests"], manifest["layer_lists"], in_order, snapshots)
+    return Parents(root, zoo, manifest.digests, manifest.layer_lists, in_order, snapshots)
 
 
 def load(root: Path | str | None, starts: Sequence[Start | None]) -> State | None:

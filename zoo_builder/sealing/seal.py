@@ -27,6 +27,7 @@ from zoo_builder.training import fingerprint
 from zoo_datasets.core import files
 from zoo_datasets.core.streams import canonical_json
 from zoo_datasets.format import card, schema, shards, splits
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS, ZooPaths, optimizer_shard
 from zoo_datasets.networks.architecture import Architecture
 
@@ -50,7 +51,7 @@ def seal(paths: ZooPaths, planned: Plan, records: Mapping[str, parts.Record]) ->
         files.write_atomic(paths.root / name, text)
         zoo.written.append(paths.root / name)
     manifest = zoo.manifest(tables)
-    files.write_atomic(paths.card, card.render(manifest, tables["models"]))
+    files.write_atomic(paths.card, card.render(Manifest.parse(manifest, paths.root), tables["models"]))
     faults.point("before_manifest")
     files.write_json(paths.manifest, manifest)
     finish(paths)

@@ -76,7 +76,8 @@ def differences(ours: list[Mapping[str, Any]], theirs: list[Mapping[str, Any]]) 
         for what in ("init", "examples", "order"):
             if a[f"{what}_sha256"] != b[f"{what}_sha256"]:
                 problems.append(f"model {a['model_id']}: {what} differs; it must be the same bits on every machine")
-        distance = float(np.abs(_weights(a) - _weights(b)).max())
+        x, y = _weights(a), _weights(b)
+        distance = float(np.abs(x - y).max(initial=0.0)) if x.shape == y.shape else np.inf
         if not distance <= TOLERANCE:
             problems.append(
                 f"model {a['model_id']}: weights after {a['steps']} steps differ by {distance:.1e} > {TOLERANCE:g}"

@@ -35,7 +35,7 @@ class Results:
         self.written: list[Path] = []
         self.numbers: dict[str, Any] = {
             "analysis": analysis,
-            "zoos": [{"name": z.name, "digests": z.manifest["digests"]} for z in zoos],
+            "zoos": [{"name": z.name, "digests": dict(z.manifest.digests)} for z in zoos],
             "settings": dict(settings),
             "versions": versions(),
         }

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -71,12 +72,36 @@ def record(root: Path, path: Path) -> dict[str, Any]:
     return {"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
+def leaves(relative: str) -> bool:
+    """Whether a path, joined to a folder, may lead out of it."""
+    path = Path(relative)
+    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative
+
+
 def inside(root: Path, relative: str) -> Path:
     """`root / relative`. Raises IntegrityError where that leaves `root` or passes a link."""
-    path = root / relative
-    parts = Path(relative).parts
-    if Path(relative).is_absolute() or ".." in parts or not parts or "\0" in relative:
+    if leaves(relative):
         raise errors.IntegrityError(f"{relative!r} leaves the folder {root}: the manifest is damaged or hostile.")
-    if any((root / Path(*parts[:i])).is_symlink() for i in range(1, len(parts) + 1)):
-        raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")
-    return path
+    path = os.fspath(root)
+    for part in Path(relative).parts:
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")
+    return root / relative
+
+
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """The whole of a regular file. Raises IntegrityError where it is none or larger, FileNotFoundError."""
+    try:
+        # A pipe would wait for a writer, and a device never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise errors.IntegrityError(f"{path} is no regular file.")
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise errors.IntegrityError(f"{path} cannot be read: {error.strerror}.") from None
+    if len(data) > most_bytes:
+        raise errors.IntegrityError(f"{path} is larger than {most_bytes:,} bytes: that is not a zoo's.")
+    return data

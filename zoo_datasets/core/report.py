@@ -15,8 +15,8 @@ class Report:
     warnings: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
-    def extend(self, found: list[str]) -> None:
+    def extend(self, problems: list[str]) -> None:
         """Add problems of one kind, the first few by name."""
-        self.problems += found[:MOST_LISTED]
-        if len(found) > MOST_LISTED:
-            self.problems.append(f"… and {len(found) - MOST_LISTED} more like the last")
+        self.problems += problems[:MOST_LISTED]
+        if len(problems) > MOST_LISTED:
+            self.problems.append(f"… and {len(problems) - MOST_LISTED} more like the last")

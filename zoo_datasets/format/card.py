@@ -12,17 +12,16 @@ The same zoo gives the same card, whatever the order of the manifest's keys.
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml  # comes with huggingface_hub
 
-from zoo_datasets.format.paths import SPLITS
+from zoo_datasets.format.manifest import CONFIGS, Counts, Levels, Manifest
 
 LICENSE = "cc-by-4.0"
-CONFIGS = ("models", "snapshots")
 # What the Hub lets one search for: predicting a network's properties from its weights.
 TASKS = ("tabular-regression", "graph-ml", "other")
 TAGS = ("weightzoo", "model zoo", "weight space learning", "neural network weights")
@@ -44,7 +43,7 @@ def load_lines(zoo: str) -> str:
 
 
 def render(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     models: pa.Table,
     *,
     name: str | None = None,
@@ -56,14 +55,14 @@ def render(
     `name` is the id it is published under, where that is not the zoo's own; `schemas` are
     those of the Parquet tables by config; `pictures` names the files there are.
     """
-    zoo, counts = name or manifest["zoo"], manifest["counts"]
-    parts = [
+    zoo = name or manifest.zoo
+    sections = [
         _head(manifest, zoo, schemas),
         f"# {zoo}\n",
         _lead(manifest),
         _load(manifest, zoo),
         "## What a row is\n\nA row of `models` is one trained network: its weights as one flat float32 vector"
-        + (" (`weights`)" if manifest["inline_weights"] else " (in `weights/`)")
+        + (" (`weights`)" if manifest.inline_weights else " (in `weights/`)")
         + ", every factor of its training as a typed column, the keys of its random streams, and its metrics on "
         "training, validation and test images. A row of `snapshots` is the same network at one step. "
         "`manifest.json` says where each tensor lies in the vector (`layouts`).\n",
@@ -71,92 +70,78 @@ def render(
         _counts(manifest, models),
         _pictures(pictures),
         "## Splits\n\nModels that share an initialization (`init_group`) are never in two splits: paired models are "
-        f"near-twins, and a random split would leak. There are {counts['init_groups']:,} such groups; "
-        "resample whole groups for intervals.\n",
+        f"near-twins, and a random split would leak. {_groups(manifest.counts)} whole groups for intervals.\n",
         _made(manifest),
         "## Limits\n\nSmall networks on small data, trained for comparison and not for use. "
         "They may carry the biases of their source data. "
-        f"Metrics are on the source's own test images. {_diverged(counts)}".rstrip()
+        f"Metrics are on the source's own test images. {_diverged(manifest.counts)}".rstrip()
         + "\n",
         _licence(manifest, zoo),
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(section for section in sections if section)
 
 
-def digest(manifest: Mapping[str, Any], config: str) -> str:
+def digest(manifest: Manifest, config: str) -> str:
     """What tells two zoos of one name apart: digests of the weights and of the config's rows."""
-    found = manifest["digests"]
-    return f"sha256:{found['weights'][:32]}{found[config + '_rows'][:32]}"
+    return f"sha256:{manifest.digest('weights')[:32]}{manifest.digest(f'{config}_rows')[:32]}"
 
 
-def license_of(manifest: Mapping[str, Any]) -> str:
+def license_of(manifest: Manifest) -> str:
     """The licence that the recipe names, or ours."""
-    return str(manifest["identity"]["document"].get("license") or LICENSE)
-
-
-def splits_of(manifest: Mapping[str, Any]) -> list[str]:
-    """The splits that have models, in their one order."""
-    return [s for s in SPLITS if s in manifest["counts"]["models"]]
+    return manifest.license or LICENSE
 
 
 # ── the head ──
 
 
-def _head(manifest: Mapping[str, Any], zoo: str, schemas: Mapping[str, pa.Schema] | None) -> str:
-    n_models = sum(manifest["counts"]["models"].values())
-    lines = ["---", f"license: {_text(license_of(manifest))}", f"pretty_name: {_text(zoo.split('/')[-1])}"]
-    lines += ["task_categories:", *(f"- {task}" for task in TASKS)]
-    lines += ["tags:", *(f"- {tag}" for tag in TAGS)]
-    if sources := sorted({s["id"] for s in manifest["sources"] if "/" in s["id"]}):
-        lines += ["source_datasets:", *(f"- {_text(source)}" for source in sources)]
-    lines += ["size_categories:", f"- {_size(n_models)}", "configs:"]
-    for config in CONFIGS:
-        lines += [f"- config_name: {config}"]
-        if config == "models":
-            lines += ["  default: true"]
-        lines += [f'  description: "{digest(manifest, config)}"', "  data_files:"]
-        for split in splits_of(manifest):
-            lines += [f"  - split: {split}", f"    path: data/{config}/{split}-*.parquet"]
+def _head(manifest: Manifest, zoo: str, schemas: Mapping[str, pa.Schema] | None) -> str:
+    sources = sorted({s.id for s in manifest.sources if "/" in s.id})
+    head = {
+        "license": license_of(manifest),
+        "pretty_name": zoo.split("/")[-1],
+        "task_categories": list(TASKS),
+        "tags": list(TAGS),
+        **({"source_datasets": sources} if sources else {}),
+        "size_categories": [_size(manifest.counts.n_models)],
+        "configs": [_config(manifest, config) for config in CONFIGS],
+    }
     if schemas is not None:
-        lines += ["dataset_info:"]
-        for config in CONFIGS:
-            lines += _info(manifest, config, schemas[config])
-    return "\n".join([*lines, "---", ""])
+        head["dataset_info"] = [_info(manifest, config, schemas[config]) for config in CONFIGS]
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _info(manifest: Mapping[str, Any], config: str, schema: pa.Schema) -> list[str]:
-    lines = [f"- config_name: {config}", "  features:"]
-    for field in schema:
-        lines += [f"  - name: {_text(field.name)}", *(f"    {line}" for line in _feature(field.type))]
-    lines += ["  splits:"]
-    sizes = {s: sum(e["bytes"] for e in manifest["files"] if e["path"].startswith(f"data/{config}/{s}-"))
-             for s in splits_of(manifest)}  # fmt: skip
-    for split, size in sizes.items():
-        rows = manifest["counts"][config][split]
-        lines += [f"  - name: {split}", f"    num_bytes: {size}", f"    num_examples: {rows}"]
-    return [*lines, f"  download_size: {sum(sizes.values())}", f"  dataset_size: {sum(sizes.values())}"]
+def _config(manifest: Manifest, config: str) -> dict[str, Any]:
+    return {
+        "config_name": config,
+        **({"default": True} if config == "models" else {}),
+        "description": digest(manifest, config),
+        "data_files": [{"split": s, "path": f"data/{config}/{s}-*.parquet"} for s in manifest.split_names],
+    }
 
 
-def _feature(kind: pa.DataType) -> list[str]:
+def _info(manifest: Manifest, config: str, schema: pa.Schema) -> dict[str, Any]:
+    sizes = {split: sum(f.bytes for f in files) for split, files, _ in manifest.tables(config)}
+    return {
+        "config_name": config,
+        "features": [{"name": field.name, **_feature(field.type)} for field in schema],
+        "splits": [
+            {"name": split, "num_bytes": sizes[split], "num_examples": rows}
+            for split, _, rows in manifest.tables(config)
+        ],
+        "download_size": sum(sizes.values()),
+        "dataset_size": sum(sizes.values()),
+    }
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
     """An Arrow type as `datasets` writes it in a card."""
     if pa.types.is_fixed_size_list(kind):
-        return [f"list: {_value(kind.value_type)}", f"length: {kind.list_size}"]
-    if pa.types.is_list(kind):
-        return [f"list: {_value(kind.value_type)}"]
-    return [f"dtype: {_value(kind)}"]
+        return {"list": _value(kind.value_type), "length": kind.list_size}
+    return {"list": _value(kind.value_type)} if pa.types.is_list(kind) else {"dtype": _value(kind)}
 
 
 def _value(kind: pa.DataType) -> str:
     return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
-
-
-def _text(value: str) -> str:
-    """A YAML scalar that reads back as this very string."""
-    words = ("yes", "no", "on", "off", "true", "false", "null")  # YAML reads these as something else
-    if re.fullmatch(r"[A-Za-z][\w./ -]*\w", value, re.ASCII) and value.lower() not in words:
-        return value
-    plain = set(string.ascii_letters + string.digits + " -_./")
-    return '"' + "".join(c if c in plain else f"\\U{ord(c):08x}" for c in value) + '"'
 
 
 def _size(n: int) -> str:
@@ -167,13 +152,11 @@ def _size(n: int) -> str:
 # ── the text ──
 
 
-def _lead(manifest: Mapping[str, Any]) -> str:
-    counts = manifest["counts"]
-    n_models, n_snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
-    sources = ", ".join(_source(s["id"]) for s in manifest["sources"])
+def _lead(manifest: Manifest) -> str:
+    sources = ", ".join(_source(s.id) for s in manifest.sources)
     return (
-        f"{n_models:,} neural networks trained on {sources}, with {n_snapshots:,} snapshots of their weights: "
-        f"{_layouts(manifest)}. Built by `weightzoo` from the recipe `grid.yaml`.\n"
+        f"{manifest.counts.n_models:,} neural networks trained on {sources}, with {manifest.counts.n_snapshots:,} "
+        f"snapshots of their weights: {_layouts(manifest)}. Built by `weightzoo` from the recipe `grid.yaml`.\n"
     )
 
 
@@ -181,9 +164,9 @@ def _source(id: str) -> str:
     return f"[{id}](https://huggingface.co/datasets/{id})" if "/" in id else f"`{id}`"
 
 
-def _load(manifest: Mapping[str, Any], zoo: str) -> str:
+def _load(manifest: Manifest, zoo: str) -> str:
     lines = load_lines(zoo)
-    if not manifest["inline_weights"]:
+    if not manifest.inline_weights:
         lines = lines.replace('models["weights"][:].shape, ', "len(models), ")
     return (
         f"## Load\n\n```python\n{lines}```\n\n"
@@ -195,39 +178,36 @@ def _load(manifest: Mapping[str, Any], zoo: str) -> str:
     )
 
 
-def _layouts(manifest: Mapping[str, Any]) -> str:
-    sizes = sorted(sum(size_of(e) for e in entries) for entries in manifest["layouts"].values())
-    if len(sizes) == 1:
-        return f"one layout of {sizes[0]:,} values"
-    return f"{len(sizes)} layouts of {sizes[0]:,} to {sizes[-1]:,} values"
+def _layouts(manifest: Manifest) -> str:
+    widths = manifest.widths
+    values = " to ".join(f"{w:,}" for w in dict.fromkeys((widths[0], widths[-1]))) if widths else "no"
+    return (
+        f"{len(manifest.layouts)} layouts of {values} values" if len(widths) > 1 else f"one layout of {values} values"
+    )
 
 
-def size_of(entry: Mapping[str, Any]) -> int:
-    """Number of values of a layout's entry."""
-    size = 1
-    for n in entry["shape"]:
-        size *= n
-    return size
+def levels_text(levels: Levels, mark: str = "") -> str:
+    """The levels of an axis in a line, the first of many."""
+    if levels == "sample":
+        return "random sample"
+    shown = ", ".join(f"{mark}{level}{mark}" for level in levels[:MOST_LEVELS])
+    return shown + (", …" if len(levels) > MOST_LEVELS else "")
 
 
-def _axes(manifest: Mapping[str, Any]) -> str:
-    if not manifest["axes"]:
+def _axes(manifest: Manifest) -> str:
+    if not manifest.axes:
         return "## What varies\n\nThe random streams only: every model has the same settings.\n"
-    rows = []
-    for name, levels in sorted(manifest["axes"].items()):
-        text = "random sample" if levels == "sample" else ", ".join(f"`{v}`" for v in levels[:MOST_LEVELS])
-        rows.append(f"| `{name}` | {text}{', …' if levels != 'sample' and len(levels) > MOST_LEVELS else ''} |\n")
+    rows = [f"| `{name}` | {levels_text(levels, '`')} |\n" for name, levels in sorted(manifest.axes.items())]
     return "## What varies\n\n| axis | levels |\n|---|---|\n" + "".join(rows)
 
 
-def _counts(manifest: Mapping[str, Any], models: pa.Table) -> str:
+def _counts(manifest: Manifest, models: pa.Table) -> str:
     rows = ["## Counts\n\n| split | models | snapshots | test accuracy (min, median, max) |\n|---|---:|---:|---|\n"]
-    for split in splits_of(manifest):
-        count = manifest["counts"]["models"][split]
+    for split in manifest.split_names:
         accuracy = sorted(models.filter(pc.equal(models["split"], split))["test_accuracy"].drop_null().to_pylist())
         shown = [accuracy[0], accuracy[len(accuracy) // 2], accuracy[-1]] if accuracy else []
         rows.append(
-            f"| {split} | {count:,} | {manifest['counts']['snapshots'][split]:,} | "
+            f"| {split} | {manifest.counts.models[split]:,} | {manifest.counts.snapshots[split]:,} | "
             f"{', '.join(f'{a:.3f}' for a in shown) or 'none measured'} |\n"
         )
     return "".join(rows)
@@ -237,8 +217,10 @@ def _pictures(pictures: Sequence[str]) -> str:
     return "".join(f"![{text}](pictures/{file})\n\n" for file, text in PICTURES.items() if file in pictures)
 
 
-def _made(manifest: Mapping[str, Any]) -> str:
-    engines = "".join(f"* engine `{e['engine']}` ({e['version']}, {e['isa']})\n" for e in manifest["engines"])
+def _made(manifest: Manifest) -> str:
+    engines = "".join(
+        f"* engine `{e.engine}` ({', '.join(filter(None, (e.version, e.isa)))})\n" for e in manifest.engines
+    )
     return (
         f"## How it was made\n\n{engines}\n"
         "`python -m zoo_builder --grid grid.yaml` builds it again; `python -m zoo_builder verify` checks it. "
@@ -247,14 +229,14 @@ def _made(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _lineage(manifest: Mapping[str, Any]) -> str:
+def _lineage(manifest: Manifest) -> str:
     """Where models go on from another zoo's, and what of the optimizer lies beside the weights."""
     lines = [
         f"\nThe models start from snapshots of `{parent}`, whose split they keep: `parent_id`, `parent_step` and "
         "`parent_sha256` name them. It has to be there for a rebuild.\n"
-        for parent in manifest["identity"].get("parents", {})
+        for parent in manifest.identity.parents or {}
     ]
-    if manifest.get("optimizer_state"):
+    if manifest.optimizer_state:
         lines.append(
             "\nThe optimizer's state at each snapshot lies in `optimizer/`, in the row of its weights: tensors "
             "`<layout>.slot1` and `<layout>.slot2`.\n"
@@ -262,12 +244,16 @@ def _lineage(manifest: Mapping[str, Any]) -> str:
     return "".join(lines)
 
 
-def _diverged(counts: Mapping[str, Any]) -> str:
-    n = counts["diverged"]
+def _groups(counts: Counts) -> str:
+    return "Resample" if counts.init_groups is None else f"There are {counts.init_groups:,} such groups; resample"
+
+
+def _diverged(counts: Counts) -> str:
+    n = counts.diverged
     return f"{n:,} models diverged; they are kept up to their last finite snapshot (`stop_reason`)." if n else ""
 
 
-def _licence(manifest: Mapping[str, Any], zoo: str) -> str:
+def _licence(manifest: Manifest, zoo: str) -> str:
     key = re.sub(r"\W+", "-", zoo)
     return (
         f"## Licence and citation\n\n{license_of(manifest)}; the source data keep their own terms. See `CITATION.cff`, or\n\n"

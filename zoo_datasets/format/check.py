@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from zoo_datasets.core import files
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import schema, shards
-from zoo_datasets.format.manifest import read_manifest
+from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.paths import optimizer_shard
 from zoo_datasets.format.tables import read_table
 
@@ -27,14 +26,14 @@ def check(root: Path) -> Report:
 
     Raises ZooNotFoundError, FormatVersionError, and IntegrityError where the manifest is unreadable.
     """
-    manifest = read_manifest(root)
+    manifest = Manifest.read(root)
     report = Report()
-    total = _files(root, manifest, report)
-    report.lines.append(f"files: {len(manifest['files'])} with {total:,} bytes, sizes and SHA-256")
+    _files(root, manifest, report)
+    report.lines.append(f"files: {len(manifest.files)} with {manifest.files.size():,} bytes, sizes and SHA-256")
     if report.problems:
         return report  # tables of damaged files would only repeat it
     try:
-        tables = {config: read_table(root, manifest, config) for config in ("models", "snapshots")}
+        tables = {config: read_table(root, manifest, config, weights=True) for config in CONFIGS}
     except IntegrityError as error:
         report.problems.append(str(error))
         return report
@@ -42,48 +41,35 @@ def check(root: Path) -> Report:
         report.extend([f"{config} has no column {n!r}" for n in needed if n not in tables[config].column_names])
     if report.problems:
         return report
-    _rows(manifest, tables, report)
+    _rows(tables, report)
     _groups(tables["models"], report)
     _weights(root, manifest, tables, report)
-    if manifest.get("optimizer_state"):
+    if manifest.optimizer_state:
         _optimizer(root, tables["snapshots"], report)
-    found = schema.digests(tables)
-    report.extend([f"content digest `{k}` is {found[k][:16]}…, the manifest says {v[:16]}…"
-                   for k, v in manifest["digests"].items() if found[k] != v])  # fmt: skip
+    report.extend([f"content digest `{name}` is {digest[:16]}…, the manifest says {manifest.digest(name)[:16]}…"
+                   for name, digest in schema.digests(tables).items() if manifest.digest(name) != digest])  # fmt: skip
     report.lines.append(
         f"tables: {len(tables['models']):,} models, {len(tables['snapshots']):,} snapshots, ids, splits, digests"
     )
     return report
 
 
-def _files(root: Path, manifest: dict[str, Any], report: Report) -> int:
-    problems, total = [], 0
-    for entry in manifest["files"]:
+def _files(root: Path, manifest: Manifest, report: Report) -> None:
+    problems = []
+    for file in manifest.files.values():
         try:
-            path = files.inside(root, entry["path"])
-            size = path.stat().st_size
+            file.verify(root)
         except IntegrityError as error:
             problems.append(str(error))
-            continue
-        except FileNotFoundError:
-            problems.append(f"{entry['path']} is missing")
-            continue
-        total += size
-        if size != entry["bytes"]:
-            problems.append(f"{entry['path']} has {size:,} bytes, the manifest says {entry['bytes']:,}")
-        elif files.sha256(path) != entry["sha256"]:
-            problems.append(f"{entry['path']} has other contents than were sealed")
     report.extend(problems)
-    known = {e["path"] for e in manifest["files"]} | {"README.md", "manifest.json"}
     extra = [
         name for folder in ("data", "weights", "optimizer") for p in (root / folder).rglob("*")
-        if p.is_file() and (name := p.relative_to(root).as_posix()) not in known
+        if p.is_file() and (name := p.relative_to(root).as_posix()) not in manifest.files
     ]  # fmt: skip
     report.extend([f"{name} does not belong to the zoo" for name in extra])
-    return total
 
 
-def _rows(manifest: dict[str, Any], tables: dict[str, pa.Table], report: Report) -> None:
+def _rows(tables: dict[str, pa.Table], report: Report) -> None:
     models, snapshots = tables["models"], tables["snapshots"]
     ids = models["model_id"].to_pylist()
     if len(set(ids)) != len(ids):
@@ -107,13 +93,11 @@ def _groups(models: pa.Table, report: Report) -> None:
         report.extend([f"{column} {g} is in two splits: {', '.join(sorted(s))}" for g, s in seen.items() if len(s) > 1])
 
 
-def _weights(root: Path, manifest: dict[str, Any], tables: dict[str, pa.Table], report: Report) -> None:
+def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report: Report) -> None:
     snapshots = tables["snapshots"].select(["model_id", "step", "split", "shard", "tensor", "row", "weights_sha256"])
     models = tables["models"]
     opened: dict[tuple[str, str], np.ndarray] = {}
     taken: dict[tuple[str, str], set[int]] = {}
-    widths = {k: max((e["offset"] + int(np.prod(e["shape"])) for e in v), default=0)
-              for k, v in manifest["layouts"].items()}  # fmt: skip
     hashes: dict[str, list[tuple[int, str]]] = {}
     for r in snapshots.to_pylist():
         place = (r["shard"], r["tensor"])
@@ -123,8 +107,12 @@ def _weights(root: Path, manifest: dict[str, Any], tables: dict[str, pa.Table], 
             except (IntegrityError, OSError) as error:
                 report.problems.append(str(error))
                 return
-            if opened[place].shape[1] != widths.get(r["tensor"]):
-                report.problems.append(f"{place[0]}: tensor {place[1]} has rows of {opened[place].shape[1]} values")
+            layout = manifest.layouts.get(r["tensor"])
+            if layout is None or opened[place].shape[1:] != (layout.n_params,):
+                report.problems.append(
+                    f"{place[0]}: tensor {place[1]} has shape {list(opened[place].shape)}, which is not that of its layout"
+                )
+                return
         tensor, rows = opened[place], taken.setdefault(place, set())
         if not 0 <= r["row"] < len(tensor) or r["row"] in rows:
             report.problems.append(

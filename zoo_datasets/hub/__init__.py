@@ -4,6 +4,6 @@
 """
 
 from zoo_datasets.hub.lookup import REMOTE, ZOO_ID, default_cache, locate
-from zoo_datasets.reading.location import LocalZoo, Location
+from zoo_datasets.reading.location import LocalFolder, Location
 
-__all__ = ["REMOTE", "ZOO_ID", "LocalZoo", "Location", "default_cache", "locate"]
+__all__ = ["REMOTE", "ZOO_ID", "LocalFolder", "Location", "default_cache", "locate"]

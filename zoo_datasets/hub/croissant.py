@@ -4,6 +4,8 @@ Croissant is JSON-LD that says which files a dataset has and what their columns 
 tools which know nothing of us can find and read it (https://docs.mlcommons.org/croissant).
 One file object per Parquet file with its SHA-256, and, as in the Hub's own metadata, one
 file set of the repository and one record set per config, with one field per column.
+Written by hand: `mlcroissant` would take an object for each of these, need pandas and rdflib
+where a zoo is published, and save the context below; the tests hold our file to it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from zoo_datasets.format import card, schema
-from zoo_datasets.format.paths import SPLITS
+from zoo_datasets.format.manifest import CONFIGS, Manifest
 
 HUB = "https://huggingface.co/datasets"
 PARQUET = "application/x-parquet"
@@ -40,11 +42,10 @@ CONTEXT = {
 TYPES = {"string": "sc:Text", "bool": "sc:Boolean", "int64": "cr:Int64", "double": "cr:Float64", "float": "cr:Float32"}
 
 
-def describe(manifest: Mapping[str, Any], schemas: Mapping[str, pa.Schema], name: str | None = None) -> dict[str, Any]:
+def describe(manifest: Manifest, schemas: Mapping[str, pa.Schema], name: str | None = None) -> dict[str, Any]:
     """The metadata as JSON-LD; `name` is the id it is published under, `schemas` those of the tables by config."""
-    zoo = name or manifest["zoo"]
+    zoo = name or manifest.zoo
     license = card.license_of(manifest)
-    n_models = sum(manifest["counts"]["models"].values())
     repo = {
         "@type": "cr:FileObject",
         "@id": "repo",
@@ -59,31 +60,31 @@ def describe(manifest: Mapping[str, Any], schemas: Mapping[str, pa.Schema], name
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": re.sub(r"[^\w-]+", "-", zoo),
-        "description": f"{n_models:,} trained neural networks with their weights, settings and metrics ({zoo}).",
+        "description": f"{manifest.counts.n_models:,} trained neural networks with their weights, settings and metrics ({zoo}).",
         "url": f"{HUB}/{zoo}",
         "license": f"https://spdx.org/licenses/{license.upper()}" if re.fullmatch(r"[\w.-]+", license) else license,
         "citeAs": f"{zoo}: a population of trained neural networks. Hugging Face dataset, content {card.digest(manifest, 'models')[:23]}",
         "creator": {"@type": "sc:Organization", "name": zoo.split("/")[0]},
         "keywords": list(card.TAGS),
-        "distribution": [repo, *(part for config in card.CONFIGS for part in _distribution(manifest, config))],
-        "recordSet": [_records(config, schemas[config]) for config in card.CONFIGS],
+        "distribution": [repo, *(item for config in CONFIGS for item in _distribution(manifest, config))],
+        "recordSet": [_records(config, schemas[config]) for config in CONFIGS],
     }
 
 
-def _distribution(manifest: Mapping[str, Any], config: str) -> list[dict[str, Any]]:
-    entries = [e for s in SPLITS for e in manifest["files"] if e["path"].startswith(f"data/{config}/{s}-")]
+def _distribution(manifest: Manifest, config: str) -> list[dict[str, Any]]:
     objects = [
         {
             "@type": "cr:FileObject",
-            "@id": entry["path"],
-            "name": entry["path"].removeprefix("data/").replace("/", "-"),
+            "@id": file.path,
+            "name": file.path.removeprefix("data/").replace("/", "-"),
             "containedIn": {"@id": "repo"},
-            "contentUrl": entry["path"],
-            "contentSize": f"{entry['bytes']} B",
+            "contentUrl": file.path,
+            "contentSize": f"{file.bytes} B",
             "encodingFormat": PARQUET,
-            "sha256": entry["sha256"],
+            "sha256": file.sha256,
         }
-        for entry in entries
+        for _, files, _ in manifest.tables(config)
+        for file in files
     ]
     together = {
         "@type": "cr:FileSet",

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError, ZooError
+from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
 from zoo_datasets.format.manifest import UNSEALED
-from zoo_datasets.hub import lookup, remote
-from zoo_datasets.hub.publish import MOST_UNSEALED_BYTES, _talking
+from zoo_datasets.hub import client, lookup, remote
+
+# Pictures and metadata beside the seal; larger is not what we publish.
+MOST_UNSEALED_BYTES = 20_000_000
 
 
 def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path, int]:
@@ -19,19 +21,19 @@ def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path
     Raises ZooNotFoundError, IntegrityError; ZooError where the folder holds something else.
     """
     found = lookup.locate(name if name.startswith(lookup.REMOTE) else lookup.REMOTE + name, revision)
-    assert isinstance(found, remote.RemoteZoo)
+    assert isinstance(found, remote.HubRepository)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         _compare(folder, found)
         return folder, 0
     staging = folder.with_name(f"{files.SCRATCH}{folder.name}")
     incoming = staging / ".incoming"
     moved = 0
-    for entry in found.manifest["files"]:
-        path = files.inside(staging, entry["path"])
-        if path.is_file() and path.stat().st_size == entry["bytes"]:
+    for file in found.manifest.files.values():
+        path = files.inside(staging, file.path)
+        if path.is_file() and path.stat().st_size == file.bytes:
             continue  # verified when an earlier call put it there
-        remote.fetch(found.url(entry["path"]), path, entry["bytes"], entry["sha256"], incoming)
-        moved += entry["bytes"]
+        remote.fetch(found.url(file.path), path, file, incoming)
+        moved += file.bytes
     for relative, size in _unsealed(found).items():
         files.write_atomic(
             files.inside(staging, relative), remote.get(found.url(relative), min(size, MOST_UNSEALED_BYTES))
@@ -46,7 +48,7 @@ def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path
     return folder, moved
 
 
-def _compare(folder: Path, found: remote.RemoteZoo) -> None:
+def _compare(folder: Path, found: remote.HubRepository) -> None:
     """Returns where the folder holds this very zoo, whole; raises ZooError where it does not."""
     mine = folder / "manifest.json"
     if not mine.is_file() or mine.read_bytes() != (found.root / "manifest.json").read_bytes():
@@ -58,9 +60,13 @@ def _compare(folder: Path, found: remote.RemoteZoo) -> None:
         )
 
 
-def _unsealed(found: remote.RemoteZoo) -> dict[str, int]:
-    from huggingface_hub import HfApi
-
-    with _talking(found.name):
-        listed = HfApi().list_repo_tree(found.name, recursive=True, revision=found.commit, repo_type="dataset")
-        return {e.path: e.size for e in listed if hasattr(e, "blob_id") and e.path.startswith(UNSEALED)}
+def _unsealed(found: remote.HubRepository) -> dict[str, int]:
+    try:
+        with client.talking():
+            listed = client.api().list_repo_tree(found.name, recursive=True, revision=found.commit, repo_type="dataset")
+            return {e.path: e.size for e in listed if hasattr(e, "blob_id") and e.path.startswith(UNSEALED)}
+    except client.NoAnswer as error:
+        raise ZooNotFoundError(
+            f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
+            "call goes on from there."
+        ) from error

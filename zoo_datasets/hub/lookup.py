@@ -16,8 +16,8 @@ import re
 from pathlib import Path
 
 from zoo_datasets.errors import ZooNotFoundError
-from zoo_datasets.format.manifest import read_manifest, validate
-from zoo_datasets.reading.location import LocalZoo, Location
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.reading.location import LocalFolder, Location
 
 ZOO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 REMOTE = "hf://datasets/"
@@ -37,9 +37,8 @@ def locate(path_or_id: str | Path, revision: str | None = None, cache_dir: Path 
                     f"{text} is a local folder, which has no revisions (asked for {revision!r}). Leave the revision "
                     f"out, or ask for {REMOTE}{text} to pass the folder by."
                 )
-            manifest = read_manifest(path)
-            validate(manifest, path)
-            return LocalZoo(str(manifest["zoo"]), path.resolve(), manifest)
+            manifest = Manifest.read(path)
+            return LocalFolder(manifest.zoo, path.resolve(), manifest)
         if path.is_file():
             raise ZooNotFoundError(f"{text} is a file; a zoo is a folder with a manifest.json.")
     name = text.removeprefix(REMOTE).rstrip("/")

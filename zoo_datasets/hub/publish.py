@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ import pyarrow.parquet as pq
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
+from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.tables import read_table
-from zoo_datasets.hub import croissant, lookup, remote
+from zoo_datasets.hub import client, croissant, lookup
 from zoo_datasets.reading.location import Location
 
 log = logging.getLogger("zoo_datasets")
@@ -33,8 +33,6 @@ log = logging.getLogger("zoo_datasets")
 MOST_FILES_A_COMMIT = 99  # the Hub advises fewer than 100
 # Folders that belong to the zoo alone: what a new release does not have there is deleted.
 OWN_FOLDERS = ("data/", "weights/", "optimizer/", "pictures/")
-# Pictures and metadata beside the seal; larger is not what we publish.
-MOST_UNSEALED_BYTES = 20_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +66,15 @@ def publish(
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
     dress(location, name)
-    with _talking(name):
+    with _refusals(name):
         return _publish(location, name, tag, private, replace)
 
 
 def dress(location: Location, name: str) -> None:
     """Write what stands outside the seal: card, Croissant metadata and, with matplotlib, the pictures."""
     root, manifest = location.root, location.manifest
-    schemas = {c: pq.read_schema(root / _first_table(manifest, c)) for c in card.CONFIGS}
-    plain = [n for n in schemas["models"].names if n != "weights"]
-    models = read_table(root, dict(manifest), "models", plain)
+    schemas = {c: pq.read_schema(manifest.files.under(f"data/{c}/")[0].find(root)) for c in CONFIGS}
+    models = read_table(root, manifest, "models")
     drawn = _draw(root, manifest, models)
     for file, data in drawn.items():
         _keep(root / "pictures" / file, data)
@@ -86,7 +83,7 @@ def dress(location: Location, name: str) -> None:
     _keep(root / "README.md", card.render(manifest, models, name=name, schemas=schemas, pictures=there).encode())
 
 
-def _draw(root: Path, manifest: Mapping[str, Any], models: pa.Table) -> dict[str, bytes]:
+def _draw(root: Path, manifest: Manifest, models: pa.Table) -> dict[str, bytes]:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -97,7 +94,7 @@ def _draw(root: Path, manifest: Mapping[str, Any], models: pa.Table) -> dict[str
     from zoo_datasets.hub import pictures
 
     columns = ["model_id", "epoch", "test_accuracy"]
-    return pictures.draw(models, read_table(root, dict(manifest), "snapshots", columns), manifest["axes"])
+    return pictures.draw(models, read_table(root, manifest, "snapshots", columns), manifest.axes)
 
 
 def _keep(path: Path, data: bytes) -> None:
@@ -105,21 +102,17 @@ def _keep(path: Path, data: bytes) -> None:
         files.write_atomic(path, data)
 
 
-def _first_table(manifest: Mapping[str, Any], config: str) -> str:
-    return next(e["path"] for e in manifest["files"] if e["path"].startswith(f"data/{config}/"))
-
-
 def _publish(location: Location, name: str, tag: str | None, private: bool | None, replace: bool) -> Published:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api = HfApi()
+    api = client.api()
     try:
-        head = api.dataset_info(name, timeout=remote.PATIENCE_S).sha
+        head = api.dataset_info(name, timeout=client.PATIENCE_S).sha
         tags = {t.name: t.target_commit for t in api.list_repo_refs(name, repo_type="dataset").tags}
     except RepositoryNotFoundError:
         api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
-        head, tags = api.dataset_info(name, timeout=remote.PATIENCE_S).sha, {}
+        head, tags = api.dataset_info(name, timeout=client.PATIENCE_S).sha, {}
     there = _listing(api, name) if head else {}
     ours = {path: location.root / path for path in _paths(location)}
     new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
@@ -129,10 +122,10 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
             f"{name} has a release {tag!r} already, of other content (commit {tags[tag][:12]}). Releases do not change: "
             "choose another tag."
         )
-    sealed = {e["path"] for e in location.manifest["files"]}
-    if "manifest.json" in there and sealed & set(new) and head not in tags.values() and not replace:
+    changed = location.manifest.files.keys() & set(new)
+    if "manifest.json" in there and changed and head not in tags.values() and not replace:
         raise ZooError(
-            f"{name} holds another zoo, and no tag keeps it: {len(sealed & set(new))} sealed files differ. Tag what is there "
+            f"{name} holds another zoo, and no tag keeps it: {len(changed)} sealed files differ. Tag what is there "
             f"first, publish under another name, or say --replace."
         )
     batches = _batches(new, gone)
@@ -155,7 +148,7 @@ def _paths(location: Location) -> list[str]:
     """What is published: sealed files, what stands beside the seal, and last the manifest."""
     unsealed = ["README.md", "croissant.json", *(f"pictures/{f}" for f in card.PICTURES)]
     beside = [p for p in unsealed if (location.root / p).is_file()]
-    return [*(e["path"] for e in location.manifest["files"]), *beside, "manifest.json"]
+    return [*location.manifest.files, *beside, "manifest.json"]
 
 
 def _batches(new: list[str], gone: list[str]) -> list[tuple[list[str], list[str]]]:
@@ -176,38 +169,29 @@ def _listing(api: Any, name: str) -> dict[str, Any]:
 
 def _same(file: Path, entry: Any, location: Location) -> bool:
     """Whether the Hub's entry has the file's content, from the hashes that both sides know."""
+    from huggingface_hub.utils.sha import git_hash
+
     if entry is None or entry.size != file.stat().st_size:
         return False
     if entry.lfs is not None:
-        sealed = {e["path"]: e["sha256"] for e in location.manifest["files"]}
-        return bool(entry.lfs.sha256 == (sealed.get(entry.path) or files.sha256(file)))
-    data = file.read_bytes()  # small: the Hub keeps large files otherwise
-    return bool(entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
+        sealed = location.manifest.files.get(entry.path)
+        return bool(entry.lfs.sha256 == (sealed.sha256 if sealed else files.sha256(file)))
+    return bool(entry.blob_id == git_hash(file.read_bytes()))  # small: the Hub keeps large files otherwise
 
 
 @contextlib.contextmanager
-def _talking(name: str) -> Iterator[None]:
+def _refusals(name: str) -> Iterator[None]:
     """What the Hub refuses, as a ZooError with the way out."""
-    from huggingface_hub import errors as hub_errors
-
-    transport = hub_errors.HfHubHTTPError.__mro__[1]
     try:
-        yield
-    except hub_errors.HFValidationError as error:
-        raise ZooError(f"The Hub does not take {name!r}: {error}") from None
-    except (transport, hub_errors.OfflineModeIsEnabled, ConnectionError, TimeoutError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        text = " ".join(str(cause).split())[:300]
-        if status in (401, 403):
+        with client.talking():
+            yield
+    except client.NoAnswer as error:
+        if error.status in (401, 403):
             raise ZooError(
-                f"The Hub does not let you write to {name} ({status}). Log in with a token that may: `hf auth login`."
+                f"The Hub does not let you write to {name} ({error.status}). Log in with a token that may: `hf auth login`."
             ) from error
-        if status == 412:
+        if error.status == 412:
             raise ZooError(f"Somebody else changed {name} meanwhile. Run the same command again.") from error
         raise ZooError(
-            f"Publishing {name} stopped: {text}. What was uploaded is kept; the same command goes on."
+            f"Publishing {name} stopped: {error}. What was uploaded is kept; the same command goes on."
         ) from error
-
-
-# ── fetch ──

@@ -12,6 +12,13 @@ A file appears in its place by rename, after its SHA-256 was found right. A cut 
 keeps what came as `.part`, and the next call goes on behind it. Two commits with the same
 manifest share their files. Without a network, a revision that was seen before is served
 from the cache.
+
+The library asks, finds and lists; bytes come by streams of its session. Its own downloads were
+measured on the tests' loopback Hub (huggingface_hub 2.4, 30 MB) and lose what is promised above:
+`hf_hub_download`, cut at 20 MB and called again, fetches all 30 once more (here the 10 that are
+missing), and of a line that breaks every 4 MB it never brings the file, since its chunks of
+10 MB drop what they hold; 64 rows of 9,856 bytes by `HfFileSystem.cat_ranges` move 305 MB in 130
+requests (here 0.64 MB in 63). Neither takes a bound on what is read.
 """
 
 from __future__ import annotations
@@ -28,23 +35,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from zoo_datasets.core import files
+from zoo_datasets.core import files, records
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
-from zoo_datasets.format.manifest import read_manifest, validate
+from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest, SealedFile
+from zoo_datasets.hub import client
+from zoo_datasets.hub.client import NoAnswer, NoFile
 from zoo_datasets.reading.location import Location, Span, pread
 
 log = logging.getLogger("zoo_datasets")
 
-PATIENCE_S = 10.0  # for an answer, or for the next bytes of one
 TRIES = 3  # in a row without one new byte
 PAUSE_S = 1.0  # before another try; twice that before the next
 CONNECTIONS = 8  # ranges asked for at the same time
-# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little.
-MOST_MANIFEST_BYTES = 256_000_000
+MOST_REF_BYTES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class RemoteZoo(Location):
+class HubRepository(Location):
     """A zoo of the Hub at one commit."""
 
     commit: str
@@ -57,16 +64,19 @@ class RemoteZoo(Location):
     def path(self, relative: str) -> Path:
         if relative == "manifest.json":
             return self.root / relative
-        entry, path = self.entry(relative), files.inside(self.root, relative)
-        if path.is_file() and path.stat().st_size == entry["bytes"]:
-            return path
-        fetch(self.url(relative), path, entry["bytes"], entry["sha256"], self.incoming)
+        path = files.inside(self.root, relative)
+        if not self.has(relative):
+            fetch(self.url(relative), path, self.entry(relative), self.incoming)
         return path
 
+    def has(self, relative: str) -> bool:
+        path = files.inside(self.root, relative)
+        return path.is_file() and path.stat().st_size == self.entry(relative).bytes
+
     def read(self, relative: str, spans: Sequence[Span]) -> list[bytes]:
-        size, cached = self.entry(relative)["bytes"], files.inside(self.root, relative)
-        if cached.is_file() and cached.stat().st_size == size:
-            return pread(cached, spans)
+        if self.has(relative):
+            return pread(files.inside(self.root, relative), spans)
+        size = self.entry(relative).bytes
         if not spans:
             return []
         url = self.url(relative)
@@ -79,10 +89,10 @@ class RemoteZoo(Location):
 
     def url(self, relative: str) -> str:
         """Where the Hub serves a file at this commit."""
-        return f"{_api().endpoint}/datasets/{self.name}/resolve/{self.commit}/{quote(relative)}"
+        return f"{client.api().endpoint}/datasets/{self.name}/resolve/{self.commit}/{quote(relative)}"
 
 
-def find(name: str, revision: str | None, cache: Path) -> RemoteZoo:
+def find(name: str, revision: str | None, cache: Path) -> HubRepository:
     """The zoo at a revision (default: `main`), its manifest checked.
 
     Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError.
@@ -90,49 +100,48 @@ def find(name: str, revision: str | None, cache: Path) -> RemoteZoo:
     folder = cache / name.replace("/", "--")
     wanted = revision or "main"
     ref = folder / "refs" / f"{quote(wanted, safe='')}.json"
+    seen = _seen(ref, folder)
     try:
         commit = resolve(name, revision)
-    except _Unreachable as error:
-        seen = _seen(ref)
-        if seen is None or not (folder / seen["manifest"] / "manifest.json").is_file():
+    except NoAnswer as error:
+        if seen is None:
             raise ZooNotFoundError(
                 f"Zoo {name!r} is not a folder under {Path.cwd()}, not in the cache {cache}, and the Hub does not answer "
                 f"({error}). Connect, set HF_ENDPOINT to a Hub that answers, or put the zoo's folder there."
             ) from error
         log.warning("The Hub does not answer; %s at %s is read from the cache.", name, wanted)
-        return _open(name, folder, seen["manifest"], seen["commit"])
-    seen = _seen(ref)
-    if seen is None or seen["commit"] != commit or not (folder / seen["manifest"] / "manifest.json").is_file():
-        seen = {"commit": commit, "manifest": _fetch_manifest(name, commit, wanted, folder)}
-        zoo = _open(name, folder, seen["manifest"], commit)
-        files.write_json(ref, seen)
-        return zoo
-    return _open(name, folder, seen["manifest"], commit)
+        return _open(name, folder, seen)
+    if seen is not None and seen.commit == commit:
+        return _open(name, folder, seen)
+    seen = _Seen(commit, _fetch_manifest(name, commit, wanted, folder))
+    zoo = _open(name, folder, seen)
+    files.write_json(ref, records.encode(seen))
+    return zoo
 
 
 def resolve(name: str, revision: str | None) -> str:
-    """The commit of a revision. Raises ZooNotFoundError; `_Unreachable` where no Hub answers."""
+    """The commit of a revision. Raises ZooNotFoundError; NoAnswer where no Hub answers."""
     from huggingface_hub import errors as hub_errors
 
     try:
-        with _reachable():
-            commit = _api().dataset_info(name, revision=revision, timeout=PATIENCE_S).sha
-    except hub_errors.GatedRepoError:
-        raise ZooNotFoundError(
-            f"Zoo {name!r} is gated: accept its terms on the Hub and log in (`hf auth login`)."
-        ) from None
-    except hub_errors.RepositoryNotFoundError:
-        raise ZooNotFoundError(
-            f"No zoo {name!r}: no such folder under {Path.cwd()}, no such dataset on the Hub ({_api().endpoint}). "
-            "Check the spelling; log in (`hf auth login`) if it is private; "
-            f"`python -m zoo_datasets list {name.split('/')[0]}` lists an owner's zoos."
-        ) from None
-    except hub_errors.RevisionNotFoundError:
-        raise ZooNotFoundError(
-            f"Zoo {name!r} has no revision {revision!r}. It has: {', '.join(_revisions(name)) or 'main'}; or a commit's full hash."
-        ) from None
-    except hub_errors.HFValidationError as error:
-        raise ZooNotFoundError(f"{name!r} is no id of the Hub: {error}") from None
+        with client.talking():
+            commit = client.api().dataset_info(name, revision=revision, timeout=client.PATIENCE_S).sha
+    except NoAnswer as error:
+        problem = error.__cause__
+        if isinstance(problem, hub_errors.GatedRepoError):
+            text = f"Zoo {name!r} is gated: accept its terms on the Hub and log in (`hf auth login`)."
+        elif isinstance(problem, hub_errors.RepositoryNotFoundError):
+            text = (
+                f"No zoo {name!r}: no such folder under {Path.cwd()}, no such dataset on the Hub ({client.api().endpoint}). "
+                "Check the spelling; log in (`hf auth login`) if it is private; "
+                f"`python -m zoo_datasets list {name.split('/')[0]}` lists an owner's zoos."
+            )
+        elif isinstance(problem, hub_errors.RevisionNotFoundError):
+            names = ", ".join(_revisions(name)) or "main"
+            text = f"Zoo {name!r} has no revision {revision!r}. It has: {names}; or a commit's full hash."
+        else:
+            raise
+        raise ZooNotFoundError(text) from None
     if not commit:
         raise ZooNotFoundError(f"Zoo {name!r} is empty: nothing was published yet.")
     return str(commit)
@@ -141,45 +150,52 @@ def resolve(name: str, revision: str | None) -> str:
 def zoos_of(owner: str) -> list[tuple[str, str]]:
     """(id, commit) of every dataset of an owner that carries our tag. Raises ZooNotFoundError."""
     try:
-        with _reachable():
-            found = list(_api().list_datasets(author=owner, full=True))
-    except _Unreachable as error:
+        with client.talking():
+            listed = list(client.api().list_datasets(author=owner, full=True))
+    except NoAnswer as error:
         raise ZooNotFoundError(
             f"No folder {owner!r}, and the Hub does not list datasets of that owner ({error})."
         ) from error
-    return sorted((d.id, d.sha or "") for d in found if "weightzoo" in (d.tags or []))
+    return sorted((d.id, d.sha or "") for d in listed if "weightzoo" in (d.tags or []))
 
 
 def _revisions(name: str) -> list[str]:
     try:
-        with _reachable():
-            refs = _api().list_repo_refs(name, repo_type="dataset")
-    except OSError:  # a hint inside an error message must not hide the error
+        with client.talking():
+            refs = client.api().list_repo_refs(name, repo_type="dataset")
+    except NoAnswer:  # a hint inside an error message must not hide the error
         return []
     return [r.name for r in (*refs.tags, *refs.branches)]
 
 
-def _seen(ref: Path) -> dict[str, str] | None:
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """A revision as it was last seen."""
+
+    commit: str
+    manifest: str  # the folder of its files
+
+
+def _seen(ref: Path, folder: Path) -> _Seen | None:
+    """What the cache knows of a revision, if its manifest is there."""
     try:
-        seen = json.loads(ref.read_bytes())
-        return seen if {"commit", "manifest"} <= set(seen) else None
-    except (OSError, ValueError, TypeError):
+        seen: _Seen = records.decode(_Seen, json.loads(files.read_bounded(ref, MOST_REF_BYTES)))
+    except (FileNotFoundError, ValueError):  # a torn write, or none: then the Hub is asked
         return None
+    return seen if (folder / seen.manifest / "manifest.json").is_file() else None
 
 
-def _open(name: str, folder: Path, manifest: str, commit: str) -> RemoteZoo:
-    root = folder / manifest
-    if files.sha256(root / "manifest.json")[:16] != manifest:
+def _open(name: str, folder: Path, seen: _Seen) -> HubRepository:
+    root = folder / seen.manifest
+    if files.sha256(root / "manifest.json")[:16] != seen.manifest:
         (root / "manifest.json").unlink()
         raise IntegrityError(f"The cached manifest of {name} in {root} changed on the disk; it is removed. Try again.")
-    found = read_manifest(root)
-    validate(found, root)
-    return RemoteZoo(name, root, found, commit, folder / "incoming")
+    return HubRepository(name, root, Manifest.read(root), seen.commit, folder / "incoming")
 
 
 def _fetch_manifest(name: str, commit: str, wanted: str, folder: Path) -> str:
     try:
-        data = get(f"{_api().endpoint}/datasets/{name}/resolve/{commit}/manifest.json", MOST_MANIFEST_BYTES)
+        data = get(f"{client.api().endpoint}/datasets/{name}/resolve/{commit}/manifest.json", MOST_MANIFEST_BYTES)
     except FileMissing:
         raise ZooNotFoundError(
             f"The dataset {name!r} at {wanted!r} has no manifest.json: it is not a zoo, or its publishing was not finished."
@@ -198,21 +214,22 @@ def get(url: str, most_bytes: int) -> bytes:
                 data += piece
                 if len(data) > most_bytes:
                     raise IntegrityError(f"{url} is larger than {most_bytes:,} bytes: that is not a zoo's.")
-    except _Missing:
+    except NoFile:
         raise FileMissing(f"{url} is not on the Hub.") from None
-    except _Unreachable as error:
+    except NoAnswer as error:
         raise ZooNotFoundError(f"The Hub stopped answering while {url} came ({error}). Try again.") from error
     return bytes(data)
 
 
-def fetch(url: str, path: Path, size: int, sha256: str, incoming: Path) -> None:
-    """A file of known size and SHA-256 under `path`: whole and verified, or not there.
+def fetch(url: str, path: Path, file: SealedFile, incoming: Path) -> None:
+    """A sealed file under `path`: whole and verified, or not there.
 
     What a cut connection left is kept in `incoming` and gone on from.
     Raises ZooNotFoundError (the Hub stopped answering, or has no such file), IntegrityError.
     """
     from huggingface_hub.utils import WeakFileLock
 
+    size, sha256 = file.bytes, file.sha256
     incoming.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = incoming / f"{sha256}.part"
@@ -256,11 +273,11 @@ def _append(url: str, part: Path, size: int) -> None:
                     out.write(piece)
                     if out.tell() > size:
                         return  # longer than sealed; the caller finds it false
-        except _Missing:
+        except NoFile:
             raise ZooNotFoundError(
                 f"{url} is not there, though the zoo's manifest names it. Its publishing was not finished."
             ) from None
-        except _Unreachable as error:
+        except NoAnswer as error:
             problem = str(error)
         idle = 0 if part.stat().st_size > most else idle + 1
         most = max(most, part.stat().st_size)
@@ -293,9 +310,9 @@ def _range(url: str, span: Span, size: int, direct: str = "") -> tuple[bytes, st
             if len(data) == length:
                 return data, str(response.url)
             problem: Exception = IntegrityError(f"{url}: {len(data):,} bytes came for {length:,} at {offset:,}.")
-        except _Missing:
+        except NoFile:
             raise ZooNotFoundError(f"{url} is not there, though the zoo's manifest names it.") from None
-        except _Unreachable as error:
+        except NoAnswer as error:
             problem = ZooNotFoundError(f"The connection to the Hub broke while {url} was read ({error}). Try again.")
         if attempt + 1 < TRIES:
             time.sleep((attempt + 1) * PAUSE_S)
@@ -306,47 +323,16 @@ class FileMissing(ZooNotFoundError):
     """The Hub has the dataset, and no such file in it."""
 
 
-class _Unreachable(OSError):
-    """No answer, or not one to be had now."""
-
-
-class _Missing(OSError):
-    """The Hub answers that it has no such file."""
-
-
-@contextlib.contextmanager
-def _reachable() -> Iterator[None]:
-    """What a broken network raises, in any version of the HTTP library, as `_Unreachable`."""
-    from huggingface_hub import errors as hub_errors
-
-    transport = hub_errors.HfHubHTTPError.__mro__[1]  # base of the HTTP library's errors
-    try:
-        yield
-    except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
-        raise
-    except hub_errors.EntryNotFoundError as error:
-        raise _Missing(str(error)) from error
-    except (hub_errors.OfflineModeIsEnabled, ConnectionError, TimeoutError, transport) as error:
-        text = " ".join((str(error) or type(error).__name__).split())
-        raise _Unreachable(text[:200]) from error
-
-
 @contextlib.contextmanager
 def _stream(url: str, span: Span | None = None) -> Iterator[Any]:
-    """An open answer to a GET, of a range where one is given. Raises `_Unreachable`, `_Missing`."""
+    """An open answer to a GET, of a range where one is given. Raises NoAnswer, NoFile."""
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    own = url.startswith(_api().endpoint)
+    own = url.startswith(client.api().endpoint)
     # A token is for the Hub alone; packed bytes would shift ranges.
     headers = {**build_hf_headers(token=None if own else False), "Accept-Encoding": "identity"}
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
-    with _reachable(), get_session().stream("GET", url, headers=headers, timeout=PATIENCE_S) as response:
+    with client.talking(), get_session().stream("GET", url, headers=headers, timeout=client.PATIENCE_S) as response:
         hf_raise_for_status(response)
         yield response
-
-
-def _api() -> Any:
-    from huggingface_hub import HfApi
-
-    return HfApi()

@@ -14,8 +14,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from zoo_datasets import errors
-from zoo_datasets.core import streams
+from zoo_datasets.core import records, streams
+from zoo_datasets.core.records import Mismatch
 
 ROLES = ("parameter", "buffer")
 
@@ -136,23 +136,16 @@ class Layout(Sequence[Entry]):
 
     @classmethod
     def from_json(cls, value: Any) -> Layout:
-        """The layout of a manifest. Raises IntegrityError where entries are no layout."""
-        try:
-            entries = tuple(
-                Entry(e["name"], tuple(e["shape"]), e["offset"], e["role"], tuple(e["groups"])) for e in value
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise errors.IntegrityError(f"A layout lacks or garbles {error}: it is damaged.") from None
+        """The layout of a manifest. Raises Mismatch where entries are no layout."""
+        entries = records.decode(tuple[Entry, ...], value)
         end = 0
         names: set[str] = set()
-        for e in entries:
-            whole = all(type(n) is int and n >= 0 for n in (*e.shape, e.offset))
-            if not isinstance(e.name, str) or not whole or not all(isinstance(g, str) for g in e.groups):
-                raise errors.IntegrityError(f"A layout has no tensor {e.name!r} of shape {e.shape}: it is damaged.")
+        for i, e in enumerate(entries):
             if e.name in names or e.role not in ROLES or len(e.groups) != len(e.shape) or e.offset != end:
-                raise errors.IntegrityError(
-                    f"A layout has {e.name} with role {e.role!r} and {len(e.groups)} groups at {e.offset}; a name of its "
-                    f"own, a role of {', '.join(ROLES)}, {len(e.shape)} groups and the offset {end} are needed."
+                raise Mismatch(
+                    f"`{{at}}` is {e.name} with role {e.role!r} and {len(e.groups)} groups at {e.offset}; a name of its "
+                    f"own, a role of {', '.join(ROLES)}, {len(e.shape)} groups and the offset {end} are needed",
+                    f"[{i}]",
                 )
             end, names = e.end, names | {e.name}
         return cls(entries)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from zoo_datasets.core.arrow import numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError
-from zoo_datasets.reading.gather import Gather, Ragged
+from zoo_datasets.reading.gather import Gather, Ragged, Reader
 from zoo_datasets.reading.weights import Weights
 
 
@@ -80,8 +80,7 @@ class ArrowWeights:
     def width(self, layouts: tuple[str, ...]) -> int:
         return int(layouts[0]) if layouts else self._width
 
-    def reader(self, rows: np.ndarray) -> Any:
-        """What reads these rows: `one`, `slice`, `take`."""
+    def reader(self, rows: np.ndarray) -> Reader:
         widths = self.layouts_of(rows)
         if len(widths) > 1:
             own = self._lengths[rows]

@@ -13,7 +13,6 @@ which takes longer than everything else that opening and selecting do.
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,8 +23,9 @@ import pyarrow.parquet as pq
 from zoo_datasets.core.arrow import arrow_index, nulls_of, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, unknown
 from zoo_datasets.format import parquet
+from zoo_datasets.format.manifest import SealedFile
 from zoo_datasets.format.parquet import plain
-from zoo_datasets.format.paths import SPLITS
+from zoo_datasets.format.tables import open_tables, read_columns
 from zoo_datasets.reading.location import Location
 
 # A remote table up to this size is fetched whole, which verifies it; of a larger one (with
@@ -66,36 +66,20 @@ class Columns:
 
     @functools.cached_property
     def _files(self) -> list[pq.ParquetFile]:
-        found = []
-        for split in (s for s in SPLITS if s in self.location.manifest["counts"][self.config]):
-            prefix = f"data/{self.config}/{split}-"
-            paths = [e["path"] for e in self.location.manifest["files"] if e["path"].startswith(prefix)]
-            opened = [_open(self.location, path) for path in paths]
-            rows, wanted = (
-                sum(f.metadata.num_rows for f in opened),
-                self.location.manifest["counts"][self.config][split],
-            )
-            if rows != wanted:
-                raise IntegrityError(
-                    f"{prefix}* of {self.location.name} have {rows:,} rows, the manifest says {wanted:,}: the zoo is "
-                    "damaged. Fetch or build it again."
-                )
-            for path, file in zip(paths, opened, strict=True):
-                if found and not file.schema_arrow.equals(found[0].schema_arrow):
-                    raise IntegrityError(
-                        f"{path} of {self.location.name} has other columns than the other files of {self.config}: the "
-                        "zoo is damaged. Fetch or build it again."
-                    )
-                found.append(file)
-        for name in NEEDED[self.config] if found else ():
-            if name not in found[0].schema_arrow.names:
+        opened = open_tables(self.location.manifest, self.config, self._open)
+        for name in NEEDED[self.config]:
+            if name not in opened[0].schema_arrow.names:
                 raise IntegrityError(
                     f"{self.config} of {self.location.name} has no column {name!r}: the zoo is damaged. Fetch or build it "
                     "again."
                 )
-        if not found:
-            raise IntegrityError(f"{self.location.name} has no table of {self.config}: its manifest lists none.")
-        return found
+        return opened
+
+    def _open(self, file: SealedFile) -> pq.ParquetFile:
+        far = not self.location.is_local and file.bytes > MOST_FETCHED_BYTES
+        source: Any = pa.PythonFile(self.location.open(file.path), "r") if far else self.location.path(file.path)
+        where = f"{file.path} of {self.location.name}"
+        return parquet.open_file(source, file.bytes, where, memory_map=not far, pre_buffer=far)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -136,50 +120,9 @@ class Columns:
         for name in names:
             if name not in self:
                 raise ZooError(unknown("column", name, self.names, f"{self.config} of {self.location.name}"))
-        if not names:
-            return
-        try:
-            pieces = [file.read(columns=names) for file in self._files]
-        except (pa.ArrowException, OSError) as error:
-            raise IntegrityError(
-                f"The {self.config} table of {self.location.name} is damaged: {error}. Fetch or build the zoo again."
-            ) from None
-        for name in names:
-            chunks = [chunk for piece in pieces for chunk in piece[name].chunks]
-            self._columns[name] = pa.chunked_array(chunks, pieces[0].schema.field(name).type)
-
-
-def _open(location: Location, relative: str) -> pq.ParquetFile:
-    size = location.entry(relative)["bytes"]
-    far = not location.is_local and size > MOST_FETCHED_BYTES
-    source: Any = pa.PythonFile(_Far(location, relative, size), "r") if far else location.path(relative)
-    return parquet.open_file(source, size, f"{relative} of {location.name}", memory_map=not far, pre_buffer=far)
-
-
-class _Far(io.RawIOBase):
-    """A file behind a location's byte ranges, for Parquet's reader."""
-
-    def __init__(self, location: Location, relative: str, size: int) -> None:
-        self._location, self._relative, self._size, self._at = location, relative, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        length = self._size - self._at if size is None or size < 0 else min(size, self._size - self._at)
-        [data] = self._location.ranges(self._relative, [(self._at, length)]) if length > 0 else [b""]
-        self._at += len(data)
-        return data
+        if names:
+            where = f"The {self.config} table of {self.location.name}"
+            self._columns |= read_columns(self._files, names, where)
 
 
 # ── conditions ────────────────────────────────────────────────────────────────────────

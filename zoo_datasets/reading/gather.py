@@ -15,12 +15,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 # NumPy counts bytes of a view in int64; arrays far apart with long rows would pass it.
 MOST_VIEW_BYTES = 2**62
+
+
+class Reader(Protocol):
+    """Rows of weights by their position: a vector [P], a matrix [k, P], or a list of vectors where lengths differ."""
+
+    def one(self, i: int) -> np.ndarray: ...
+    def slice(self, start: int, stop: int) -> Any: ...
+    def take(self, index: Any) -> Any: ...
 
 
 class Gather:
@@ -93,7 +101,7 @@ class Gather:
 class Ragged:
     """Rows of several layouts, as lists of vectors: parts (positions, reader) in one order."""
 
-    def __init__(self, parts: list[tuple[np.ndarray, Any]], n: int) -> None:
+    def __init__(self, parts: list[tuple[np.ndarray, Reader]], n: int) -> None:
         self._readers = [reader for _, reader in parts]
         self._part, self._at = np.empty(n, np.int32), np.empty(n, np.int64)
         for number, (positions, _) in enumerate(parts):
@@ -101,7 +109,7 @@ class Ragged:
             self._at[positions] = np.arange(len(positions))
 
     def one(self, i: int) -> np.ndarray:
-        return self._readers[self._part[i]].one(int(self._at[i]))  # type: ignore[no-any-return]
+        return self._readers[self._part[i]].one(int(self._at[i]))
 
     def slice(self, start: int, stop: int) -> list[np.ndarray]:
         return self.take(slice(start, stop))

@@ -37,7 +37,7 @@ def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
     table = base.table(columns)
     table = table.append_column("weights", _column(base.weights))
     rows = hashlib.sha256(base.rows.tobytes()).hexdigest()
-    fingerprint = streams.digest([zoo.manifest["digests"], rows, table.column_names])[:16]
+    fingerprint = streams.digest([dict(zoo.manifest.digests), rows, table.column_names])[:16]
     dataset = datasets.Dataset(table, fingerprint=fingerprint)
     return dataset if np.array_equal(base.rows, zoo.rows) else dataset.select(zoo.rows)
 

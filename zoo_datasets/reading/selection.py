@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from zoo_datasets.core import streams
 from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
-from zoo_datasets.networks.architecture import Architecture, External, from_json
-from zoo_datasets.networks.layout import Layout
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.reading.columns import Columns, matches, plain
 from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.shard_weights import Shards
@@ -96,7 +96,7 @@ class Selection:
         return self._opened.location
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         return self._opened.location.manifest
 
     @property
@@ -107,14 +107,12 @@ class Selection:
     @property
     def axes(self) -> dict[str, list[str]]:
         """Varied factors and the labels of their levels in the whole zoo; no levels of one sampled at random."""
-        return {k: [] if v == "sample" else list(v) for k, v in self.manifest["axes"].items()}
+        return {k: [] if v == "sample" else list(v) for k, v in self.manifest.axes.items()}
 
     @property
     def paired(self) -> list[str]:
         """Axes along which twins share initialization and batch order; all, where models start from another zoo's."""
-        if "parents" in self.manifest["identity"]:
-            return list(self.axes)
-        return list(self.manifest["identity"]["document"].get("paired") or [])
+        return list(self.manifest.paired)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -251,12 +249,8 @@ class Selection:
 
         Raises ZooNotFoundError, FormatVersionError, IntegrityError.
         """
-        key = str(self._opened.models.column("architecture_id")[self._model(model_id)].as_py())
-        architectures, layouts = self.manifest["architectures"], self.manifest["layouts"]
-        if key not in architectures or architectures[key]["layout"] not in layouts:
-            raise IntegrityError(f"{self.name}: no architecture {key!r} in the manifest; the zoo is damaged.")
-        layout = Layout.from_json(layouts[architectures[key]["layout"]])
-        return from_json(architectures[key], layout, f"model {model_id} of {self.name}")
+        key = self._opened.models.column("architecture_id")[self._model(model_id)].as_py()
+        return self.manifest.architecture(str(key), f"model {model_id}")
 
     def vector(self, model_id: str, step: int | None = None) -> np.ndarray:
         """The weights [P] of a model's snapshot: at `step`, or the last of this selection."""
@@ -321,23 +315,20 @@ class Selection:
 
 
 def _describe(zoo: Selection) -> str:
-    counts = zoo.manifest["counts"]
-    n_models, n_snapshots = sum(counts["models"].values()), sum(counts["snapshots"].values())
+    manifest, counts = zoo.manifest, zoo.manifest.counts
     whole = zoo._is_whole
-    selected = "" if whole else f", of {n_models:,} and {n_snapshots:,}"
-    mine = n_models if whole else len(zoo._model_rows)
-    lines = [f"Zoo {zoo.name}: {mine:,} models, {len(zoo):,} snapshots{selected}"]
+    selected = "" if whole else f", of {counts.n_models:,} and {counts.n_snapshots:,}"
+    n_models = counts.n_models if whole else len(zoo._model_rows)
+    lines = [f"Zoo {zoo.name}: {n_models:,} models, {len(zoo):,} snapshots{selected}"]
     for axis, known in zoo.axes.items():
         levels = known
         if not whole:
-            found = map(streams.level_label, zoo._column(axis).unique().to_pylist())
-            levels = sorted(found, key=lambda v: known.index(v) if v in known else len(known))
+            present = map(streams.level_label, zoo._column(axis).unique().to_pylist())
+            levels = sorted(present, key=lambda v: known.index(v) if v in known else len(known))
         shown = ", ".join(levels[:MOST_LEVELS]) + (f", … ({len(levels)} in all)" if len(levels) > MOST_LEVELS else "")
         lines.append(f"  {axis:<12} {shown or 'drawn at random'}")
-    layouts = zoo.manifest["layouts"]
-    widths = sorted({max((e["offset"] + int(np.prod(e["shape"])) for e in v), default=0) for v in layouts.values()})
-    size = sum(e["bytes"] for e in zoo.manifest["files"] if e["path"].startswith("weights/"))
-    lines.append(f"  {'splits':<12} " + ", ".join(f"{k} {v:,}" for k, v in counts["models"].items()) + " models")
-    params = ", ".join(f"{w:,}" for w in widths[:MOST_LEVELS])
-    lines.append(f"  {'weights':<12} {params} float32 each, {len(layouts)} layout(s), {size / 1e6:,.1f} MB in all")
+    lines.append(f"  {'splits':<12} " + ", ".join(f"{k} {v:,}" for k, v in counts.models.items()) + " models")
+    params = ", ".join(f"{w:,}" for w in manifest.widths[:MOST_LEVELS])
+    size = manifest.files.size("weights/") / 1e6
+    lines.append(f"  {'weights':<12} {params} float32 each, {len(manifest.layouts)} layout(s), {size:,.1f} MB in all")
     return "\n".join(lines)

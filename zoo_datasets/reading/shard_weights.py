@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-import io
 from typing import Any
 
 import numpy as np
 
-from zoo_datasets.core import files
 from zoo_datasets.core.arrow import arrow_index
 from zoo_datasets.errors import FormatVersionError, IntegrityError
-from zoo_datasets.format import shards
+from zoo_datasets.format import schema, shards
 from zoo_datasets.reading.columns import Columns
-from zoo_datasets.reading.gather import Gather, Ragged
+from zoo_datasets.reading.gather import Gather, Ragged, Reader
 from zoo_datasets.reading.location import Location
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where snapshots lie: the blocks (shard, tensor) of the zoo, and of every snapshot its block and its row there."""
+
+    blocks: list[tuple[str, str]]
+    block: np.ndarray  # int32 [n]
+    row: np.ndarray  # int64 [n]
 
 
 class Shards:
     """Where the weights of every snapshot of a zoo lie. Picklable."""
 
     def __init__(self, location: Location, snapshots: Columns, verify: bool = False) -> None:
-        if location.manifest["weights_dtype"] != "float32":
+        if location.manifest.weights_dtype != schema.WEIGHTS_DTYPE:
             raise FormatVersionError(
-                f"{location.name} stores weights as {location.manifest['weights_dtype']}; this library reads float32. "
-                "Upgrade weightzoo."
+                f"{location.name} stores weights as {location.manifest.weights_dtype}; this library reads "
+                f"{schema.WEIGHTS_DTYPE}. Upgrade weightzoo."
             )
         self.location, self.snapshots, self.verify = location, snapshots, verify
         self._opened: dict[int, np.ndarray] = {}
-        self.verified: set[str] = set()
+        self._verified: set[str] = set()
 
     def __reduce__(self) -> Any:
         return Shards, (self.location, self.snapshots, self.verify)
 
     @functools.cached_property
-    def _places(self) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
-        """The blocks (shard, tensor) of the zoo; for every snapshot its block and its row there."""
+    def places(self) -> Places:
+        """Where every snapshot lies. Raises IntegrityError."""
         shard, shard_names = self.snapshots.codes("shard")
         tensor, tensor_names = self.snapshots.codes("tensor")
         row = self.snapshots.numbers("row")
@@ -47,37 +55,30 @@ class Shards:
         number = np.zeros(used.max(initial=0) + 1, np.int32)
         number[used] = np.arange(len(used))
         split = [divmod(int(u), max(1, len(tensor_names))) for u in used]
-        return [(shard_names[s].as_py(), tensor_names[t].as_py()) for s, t in split], number[pairs], row
+        return Places([(shard_names[s].as_py(), tensor_names[t].as_py()) for s, t in split], number[pairs], row)
 
     def layouts_of(self, rows: np.ndarray) -> dict[str, int]:
-        """{layout: its number} of those that rows have."""
-        blocks, block, _ = self._places
-        used = np.flatnonzero(np.bincount(block[rows], minlength=len(blocks)))
-        names = list(dict.fromkeys(blocks[b][1] for b in used))
+        places = self.places
+        used = np.flatnonzero(np.bincount(places.block[rows], minlength=len(places.blocks)))
+        names = list(dict.fromkeys(places.blocks[b][1] for b in used))
         return {name: self._layout_names.index(name) for name in names}
 
     def layout_numbers(self, rows: np.ndarray) -> np.ndarray:
-        """The number of each row's layout."""
-        blocks, block, _ = self._places
-        of_block = np.array([self._layout_names.index(tensor) for _, tensor in blocks], np.int32)
-        return of_block[block[rows]]
+        of_block = np.array([self._layout_names.index(tensor) for _, tensor in self.places.blocks], np.int32)
+        return of_block[self.places.block[rows]]
 
     @functools.cached_property
     def _layout_names(self) -> list[str]:
-        return list(dict.fromkeys(tensor for _, tensor in self._places[0]))
+        return list(dict.fromkeys(tensor for _, tensor in self.places.blocks))
 
     def width(self, layouts: tuple[str, ...]) -> int:
         """P of a layout; of no layout (an empty selection) that of the zoo's first."""
-        known = self.location.manifest["layouts"]
-        if not (layouts or known):
+        manifest = self.location.manifest
+        if not (layouts or manifest.layouts):
             return 0
-        name = layouts[0] if layouts else next(iter(known))
-        if name not in known:
-            raise IntegrityError(f"{self.location.name}: no layout {name!r} in the manifest; the zoo is damaged.")
-        return max((e["offset"] + int(np.prod(e["shape"], dtype=np.int64)) for e in known[name]), default=0)
+        return manifest.width(layouts[0] if layouts else next(iter(manifest.layouts)))
 
-    def reader(self, rows: np.ndarray) -> Any:
-        """What reads these rows: `one`, `slice`, `take`."""
+    def reader(self, rows: np.ndarray) -> Reader:
         layouts = self.layouts_of(rows)
         if len(layouts) > 1:
             own = self.layout_numbers(rows)
@@ -85,58 +86,51 @@ class Shards:
             return Ragged(parts, len(rows))
         if not len(rows):
             return Gather([np.empty((0, self.width(())), np.float32)], np.zeros(0, np.int32), np.zeros(0, np.int64))
-        blocks, block, row = self._places
-        if any(not self._near(blocks[b][0]) for b in np.unique(block[rows])):
-            return _Far(self, rows, self.width(tuple(layouts)))
-        used, array = np.unique(block[rows], return_inverse=True)
+        places = self.places
+        used, array = np.unique(places.block[rows], return_inverse=True)
+        if not all(self.location.has(places.blocks[b][0]) for b in used):
+            return _RemoteRows(self.location, self.snapshots, places, rows, self.width(tuple(layouts)))
         arrays = [self._array(int(b)) for b in used]
-        own_rows = row[rows]
-        self._check(own_rows, np.array([len(a) for a in arrays])[array], blocks)
-        gather = Gather(arrays, array.astype(np.int32), own_rows)
-        return _Verified(gather, self, [blocks[b][0] for b in used]) if self.verify else gather
-
-    def _check(self, row: np.ndarray, count: np.ndarray, blocks: list[tuple[str, str]]) -> None:
-        if (row >= count).any():
-            raise IntegrityError(
-                f"{self.location.name}: snapshots name rows beyond the end of their shard: the zoo is damaged. "
-                "`python -m zoo_datasets check` says where."
-            )
-
-    def _near(self, shard: str) -> bool:
-        """Whether a shard lies on this machine whole, as of a local zoo or a downloaded one."""
-        if self.location.is_local:
-            return True
-        path = files.inside(self.location.root, shard)
-        return path.is_file() and path.stat().st_size == self.location.entry(shard)["bytes"]
+        _check_rows(self.location, places.row[rows], np.array([len(a) for a in arrays])[array])
+        gather = Gather(arrays, array.astype(np.int32), places.row[rows])
+        return _VerifiedRows(gather, self, [places.blocks[b][0] for b in used]) if self.verify else gather
 
     def _array(self, block: int) -> np.ndarray:
         if block not in self._opened:
-            shard, tensor = self._places[0][block]
+            shard, tensor = self.places.blocks[block]
             # A plain array over the mapping: the subclass `memmap` costs microseconds a call.
             array = np.asarray(shards.open_tensor(self.location.path(shard), tensor))
-            self.check_shape(shard, tensor, array.shape)
+            _check_shape(self.location, shard, tensor, array.shape)
             self._opened[block] = array
         return self._opened[block]
 
-    def check_shape(self, shard: str, tensor: str, shape: tuple[int, ...]) -> None:
-        """Raises IntegrityError where a tensor is not [n, P] of its layout."""
-        if len(shape) != 2 or shape[1] != self.width((tensor,)):
-            raise IntegrityError(
-                f"{shard} of {self.location.name}: tensor {tensor} has shape {shape}, its layout has "
-                f"{self.width((tensor,))} values: the shard's header lies. Fetch or build the zoo again."
-            )
-
     def check_bytes(self, shard: str) -> None:
         """Compare a shard with its SHA-256, once. Raises IntegrityError."""
-        if shard not in self.verified:
-            if files.sha256(self.location.path(shard)) != self.location.entry(shard)["sha256"]:
-                raise IntegrityError(
-                    f"{shard} of {self.location.name} has other contents than were sealed. Fetch or build the zoo again."
-                )
-            self.verified.add(shard)
+        if shard not in self._verified:
+            self.location.verified(shard)
+            self._verified.add(shard)
 
 
-class _Verified:
+def _check_rows(location: Location, row: np.ndarray, count: np.ndarray | int) -> None:
+    """Raises IntegrityError where a row lies behind the last of its tensor."""
+    if (row >= count).any():
+        raise IntegrityError(
+            f"{location.name}: snapshots name rows beyond the end of their shard: the zoo is damaged. "
+            "`python -m zoo_datasets check` says where."
+        )
+
+
+def _check_shape(location: Location, shard: str, tensor: str, shape: tuple[int, ...]) -> None:
+    """Raises IntegrityError where a tensor is not [n, P] of its layout."""
+    width = location.manifest.width(tensor)
+    if len(shape) != 2 or shape[1] != width:
+        raise IntegrityError(
+            f"{shard} of {location.name}: tensor {tensor} has shape {shape}, its layout has {width} values: the "
+            "shard's header lies. Fetch or build the zoo again."
+        )
+
+
+class _VerifiedRows:
     """A `Gather` whose shards are compared with their checksums before their first row is returned."""
 
     def __init__(self, gather: Gather, source: Shards, names: list[str]) -> None:
@@ -159,11 +153,12 @@ class _Verified:
         return self._gather.take(index)
 
 
-class _Far:
+class _RemoteRows:
     """Rows of shards on the Hub: fetched by ranges, each compared with its SHA-256."""
 
-    def __init__(self, source: Shards, rows: np.ndarray, width: int) -> None:
-        self._source, self._rows, self._width = source, rows, width
+    def __init__(self, location: Location, snapshots: Columns, places: Places, rows: np.ndarray, width: int) -> None:
+        self._location, self._snapshots, self._places, self._rows = location, snapshots, places, rows
+        self._width = width
         self._starts: dict[int, tuple[int, int]] = {}  # block → (byte offset of its row 0, rows)
 
     def one(self, i: int) -> np.ndarray:
@@ -174,20 +169,20 @@ class _Far:
 
     def take(self, index: Any) -> np.ndarray:
         rows = self._rows[index]
-        blocks, block, row = self._source._places
+        block, row = self._places.block[rows], self._places.row[rows]
         out = np.empty((len(rows), self._width), np.float32)
         size = 4 * self._width
-        for b in np.unique(block[rows]):
-            at = np.flatnonzero(block[rows] == b)
+        for b in np.unique(block):
+            shard = self._places.blocks[b][0]
+            at = np.flatnonzero(block == b)
             begin, count = self._start(int(b))
-            self._source._check(row[rows[at]], np.full(len(at), count), blocks)
-            spans = [(begin + int(r) * size, size) for r in row[rows[at]]]
-            pieces = self._source.location.ranges(blocks[b][0], spans)
-            wanted = self._source.snapshots.column("weights_sha256").take(arrow_index(rows[at])).to_pylist()
-            for i, piece, digest in zip(at, pieces, wanted, strict=True):
+            _check_rows(self._location, row[at], count)
+            pieces = self._location.ranges(shard, [(begin + int(r) * size, size) for r in row[at]])
+            digests = self._snapshots.column("weights_sha256").take(arrow_index(rows[at])).to_pylist()
+            for i, piece, digest in zip(at, pieces, digests, strict=True):
                 if hashlib.sha256(piece).hexdigest() != digest:
                     raise IntegrityError(
-                        f"{blocks[b][0]} of {self._source.location.name}: row {row[rows[i]]} differs from its checksum. "
+                        f"{shard} of {self._location.name}: row {row[i]} differs from its checksum. "
                         "Try again; if it stays so, the zoo on the Hub is damaged."
                     )
                 out[i] = np.frombuffer(piece, "<f4")
@@ -195,16 +190,12 @@ class _Far:
 
     def _start(self, block: int) -> tuple[int, int]:
         if block not in self._starts:
-            shard, tensor = self._source._places[0][block]
-            location = self._source.location
-            [head] = location.ranges(shard, [(0, 8)])
-            length = int.from_bytes(head, "little")
-            if length <= shards.MOST_HEADER_BYTES:
-                head += location.ranges(shard, [(8, length)])[0]
-            tensors, size = shards.parse_header(io.BytesIO(head).read, f"{shard} of {location.name}")
-            if tensor not in tensors or size != location.entry(shard)["bytes"]:
+            shard, tensor = self._places.blocks[block]
+            location = self._location
+            tensors, size = shards.parse_header(location.open(shard).read, f"{shard} of {location.name}")
+            if tensor not in tensors or size != location.entry(shard).bytes:
                 raise IntegrityError(f"{shard} of {location.name}: its header lies about what it holds.")
             begin, shape = tensors[tensor]
-            self._source.check_shape(shard, tensor, shape)
+            _check_shape(location, shard, tensor, shape)
             self._starts[block] = begin, shape[0]
         return self._starts[block]

@@ -12,12 +12,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from zoo_datasets.errors import ZooError
-from zoo_datasets.reading.gather import Gather
+from zoo_datasets.reading.gather import Gather, Reader
+
+
+class WeightsSource(Protocol):
+    """Where the weights of rows lie: the shards of a zoo, or a column of an Arrow table. Picklable."""
+
+    def layouts_of(self, rows: np.ndarray) -> dict[str, int]:
+        """{layout: its number} of those that rows have."""
+
+    def layout_numbers(self, rows: np.ndarray) -> np.ndarray:
+        """The number of each row's layout."""
+
+    def width(self, layouts: tuple[str, ...]) -> int:
+        """P of a layout; of no layout (an empty selection) that of the first there is."""
+
+    def reader(self, rows: np.ndarray) -> Reader:
+        """What reads these rows."""
 
 
 class Weights:
@@ -29,7 +45,7 @@ class Weights:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, source: Any, rows: np.ndarray) -> None:
+    def __init__(self, source: WeightsSource, rows: np.ndarray) -> None:
         self._source, self._rows = source, rows
 
     def __reduce__(self) -> Any:  # mapped files are opened again where this arrives
@@ -113,5 +129,5 @@ class Weights:
         return [jnp.asarray(v) for v in found] if isinstance(found, list) else jnp.asarray(found)
 
     @functools.cached_property
-    def _reader(self) -> Any:
+    def _reader(self) -> Reader:
         return self._source.reader(self._rows)

@@ -165,7 +165,7 @@ def _child(parents: Zoo, children: Zoo, row: dict[str, Any]) -> tuple[np.ndarray
 
 def _before_training(children: Zoo, axis: str) -> list[str]:
     """Columns that are known of a model before training, but for those that say its condition."""
-    factors = variation.fixed_factors(axis, children.manifest["factors"])
+    factors = variation.fixed_factors(axis, children.manifest.factors)
     return [*factors, "parent_step", "n_train", "replicate_init", "replicate_order", "replicate_subset"]
 
 

@@ -1,0 +1,53 @@
+"""`huggingface_hub` and what it raises → one error of ours that says why nothing came."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from zoo_datasets.errors import ZooNotFoundError
+
+PATIENCE_S = 10.0  # for an answer, or for the next bytes of one
+
+
+class NoAnswer(OSError):
+    """The Hub gave no answer, or refused; the library's own error is the cause, and `status` HTTP's if there is one."""
+
+    def __init__(self, text: str, status: int | None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class NoFile(NoAnswer):
+    """The Hub has the dataset at that revision, and no such file in it."""
+
+
+def api() -> Any:
+    """The library's client, which reads HF_ENDPOINT and the token that `hf auth login` kept."""
+    from huggingface_hub import HfApi
+
+    return HfApi()
+
+
+@contextlib.contextmanager
+def talking() -> Iterator[None]:
+    """Whatever goes wrong with the Hub inside is NoAnswer or NoFile. Raises ZooNotFoundError for what is no id."""
+    from huggingface_hub import errors
+
+    # The HTTP library's own errors (no connection, a body cut short) reach us as they are, and which library
+    # that is has changed with versions (requests, httpx, httpx2): its base class is that of the Hub's errors.
+    transport = errors.HfHubHTTPError.__mro__[1]
+    known = (transport, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError)
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ZooNotFoundError(f"That is no id of the Hub: {error}") from None
+    except (*known, RuntimeError) as error:
+        # An upload's failure comes inside a RuntimeError.
+        cause = error if isinstance(error, known) else error.__cause__
+        if not isinstance(cause, known):
+            raise
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        text = " ".join((str(cause) or type(cause).__name__).split())[:300]
+        raise (NoFile if isinstance(cause, errors.EntryNotFoundError) else NoAnswer)(text, status) from cause
