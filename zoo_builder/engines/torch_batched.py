@@ -18,7 +18,7 @@ In evaluation m is 1 until the first layer with weights: all models see the same
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -73,6 +73,9 @@ class TorchBatched:
 
     def state(self) -> dict[str, np.ndarray]:
         return self._state.copies()
+
+    def weights(self, models: Sequence[int]) -> np.ndarray:
+        return self._state.weights[list(models)].cpu().numpy()
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         self._state.load(state)
