@@ -13,8 +13,8 @@ import pytest
 from zoo_builder import verify
 from zoo_builder.build import build
 from zoo_builder.plan import Plan
-from zoo_builder.sealing import seal
 from zoo_datasets import open_zoo
+from zoo_datasets.format import writer
 from zoo_datasets.format.paths import ZooPaths
 
 
@@ -54,7 +54,7 @@ def test_mixed_layouts_are_ragged_and_every_row_is_its_own(make_plan: Callable[.
 def test_large_zoos_keep_their_weights_in_the_shards_alone(
     make_plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seal, "MOST_INLINE_BYTES", 1000)
+    monkeypatch.setattr(writer, "MOST_INLINE_BYTES", 1000)
     paths = build(make_plan(), tmp_path / "zoo", workers=0)
     assert verify.verify(paths.root).problems == []
     assert "weights" not in pq.read_schema(paths.table("models", "train")).names
