@@ -4,8 +4,9 @@
 
 Each size has a process of its own. It plans a seed-only zoo on digits, writes the committed
 parts that training would leave, with drawn numbers, and seals them. Reported are the seconds
-of `seal.seal` by the clock and of CPU, and RssAnon of /proc/self/status: before it, and its highest value while it
-runs, every 5 ms; mapped files are not in it. Everything is written under --folder and removed.
+of `seal.seal`, by the clock and of CPU, and RssAnon of /proc/self/status: before it, and its
+highest value while it runs, every 5 ms; mapped files are not in it. Everything is written
+under --folder and removed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from zoo_datasets.format.paths import ZooPaths
 
 PER_MODEL = 51  # snapshots, one per epoch
 VALUES = 650  # of a linear network on digits
+POOL = 1000  # different rows of counts: drawing them anew takes longer than what is measured
 
 
 def anonymous_bytes() -> int:
@@ -62,16 +64,26 @@ class Peak:
         self.thread.join()
 
 
-def snapshots(cohort: Cohort, per_model: int, draw: np.random.Generator) -> Iterator[Snapshot]:
-    """What training would give: drawn weights, metrics that differ from row to row."""
+def scores(draw: np.random.Generator) -> dict[str, Any]:
+    """Metrics of a row but its losses."""
+    metrics: dict[str, Any] = {c.name: None for c in schema.METRICS}
+    for section, n in (("train", 20), ("validation", 10), ("test", 8)):
+        right = draw.integers(0, n, 10).tolist()
+        metrics[f"{section}_correct_per_class"], metrics[f"{section}_count_per_class"] = right, [n] * 10
+        metrics[f"{section}_accuracy"] = sum(right) / (10 * n)
+    return metrics
+
+
+def snapshots(
+    cohort: Cohort, per_model: int, draw: np.random.Generator, pool: list[dict[str, Any]]
+) -> Iterator[Snapshot]:
+    """What training would give: drawn weights, losses and, out of a pool, counts of right answers."""
+    names = [f"{section}_loss" for section in ("train", "validation", "test")]
     for model in range(len(cohort.runs)):
         weights = draw.standard_normal((per_model, VALUES), np.float32)
-        for step in range(per_model):
-            metrics: dict[str, Any] = {c.name: None for c in schema.METRICS}
-            for part, n in (("train", 20), ("validation", 10), ("test", 8)):
-                right = draw.integers(0, n, 10).tolist()
-                metrics[f"{part}_correct_per_class"], metrics[f"{part}_count_per_class"] = right, [n] * 10
-                metrics[f"{part}_accuracy"], metrics[f"{part}_loss"] = sum(right) / (10 * n), float(draw.random())
+        losses = draw.random((per_model, len(names))).tolist()
+        for step, i in enumerate(draw.integers(0, len(pool), per_model)):
+            metrics = {**pool[i], **dict(zip(names, losses[step], strict=True))}
             yield Snapshot(model, 7 * step, float(step), 200 * step, metrics, weights[step])
 
 
@@ -87,9 +99,10 @@ def measure(rows: int, per_model: int, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     planned = plan.plan(grid.load(recipe))
     paths, draw, records = ZooPaths(folder / "zoo"), np.random.default_rng(0), {}
+    pool = [scores(draw) for _ in range(POOL)]
     for cohort in planned.cohorts:
         results = [{"stop_reason": "epochs", "diverged_step": None, "n_train": 200} for _ in cohort.runs]
-        made = list(snapshots(cohort, per_model, draw))
+        made = list(snapshots(cohort, per_model, draw, pool))
         engine = {"name": cohort.engine, "version": "drawn", "isa": "none"}
         record = parts.write_part(paths, cohort.id, [r.id for r in cohort.runs], made, results, engine)
         parts.commit(paths, record)

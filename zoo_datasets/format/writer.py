@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -258,11 +259,18 @@ class _Split:
             parquet_writer.write(models, self.models, self._published, widths)
         return [files.record(paths.root, path) for path in (snapshots, models)]
 
-    def _published(self, start: int, end: int) -> list[np.ndarray]:
-        """The last weights [P] of models from … to, out of the shards."""
+    def _published(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The last weights of models from … to, out of the shards: one after another, and their lengths."""
         opened = functools.lru_cache(MOST_OPENED)(lambda shard, name: shards.open_tensor(self.shards[shard], name))
-        columns = (column.to_pylist() for column in self._places.slice(start, end - start))
-        return [opened(shard, layout)[row] for layout, shard, row in zip(*columns, strict=True)]
+        lengths, at = self.models["n_params"].slice(start, end - start).to_numpy(), 0
+        flat = np.empty(lengths.sum(), np.float32)
+        for begin in range(start, end, self.batch_rows):
+            places = self._places.slice(begin, min(self.batch_rows, end - begin))
+            for layout, shard, row in zip(*(c.to_pylist() for c in places.columns), strict=True):
+                weights = opened(shard, layout)[row]  # (P,)
+                flat[at : at + len(weights)] = weights
+                at += len(weights)
+        return flat, lengths
 
     def close(self) -> None:
         self._rows.close()
@@ -348,16 +356,15 @@ def _check(models: pa.Table, by_split: Tables, about: About) -> int:
         counts = collections.Counter(models["model_id"].to_pylist())
         id, n = counts.most_common(1)[0]
         raise BuildError(f"{about.zoo} has {n} models of the id {id}; an id is one model's.")
-    seen: set[str] = set()
-    for name, table in by_split.items():
-        groups = set(pc.unique(table["init_group"]).to_pylist())
-        if shared := sorted(groups & seen):
+    groups = {name: pc.unique(table["init_group"]) for name, table in by_split.items()}
+    for (name, own), (other, theirs) in itertools.combinations(groups.items(), 2):
+        shared = own.filter(pc.is_in(own, theirs))
+        if len(shared):
             raise BuildError(
-                f"Models of the init group {shared[0]} are in {name} and in another split: near-twins would leak. "
+                f"Models of the init group {shared[0]} are in {name} and in {other}: near-twins would leak. "
                 "Split whole groups."
             )
-        seen |= groups
-    return len(seen)
+    return sum(map(len, groups.values()))
 
 
 # ── the manifest ──
