@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from zoo_builder import build, grid, plan
-from zoo_builder.sealing import seal
 from zoo_datasets.core import files
+from zoo_datasets.format import spool
 from zoo_datasets.zoo import Zoo, open_zoo
 
 # Three architectures of two layouts (relu and tanh share one), batch norm and convolution among them.
@@ -45,7 +45,7 @@ def mixed_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     recipe = folder / "mixed.yaml"
     recipe.write_text(MIXED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seal, "MOST_SHARD_BYTES", 12_000)
+        patch.setattr(spool, "MOST_SHARD_BYTES", 12_000)
         build.build(plan.plan(grid.load(recipe)), folder / "weightzoo" / "mixed", workers=0)
     return open_zoo(folder / "weightzoo" / "mixed")
 

@@ -71,6 +71,5 @@ def train(
     isa = devices.isa(backend.name, cohort.device)
     if checkpoint is not None:
         checkpoint.bind(f"{backend.name}, {backend.version}, {isa}")
-    snapshots: list[Snapshot] = []
-    results = Trainer(cohort, source, data, backend, state).run(snapshots.append, checkpoint)
+    snapshots, results = Trainer(cohort, source, data, backend, state).run(checkpoint)
     return snapshots, results, {"name": backend.name, "version": backend.version, "isa": isa}

@@ -26,7 +26,7 @@ TENSORS = st.dictionaries(
 
 
 def write(path: Path, tensors: dict[str, np.ndarray]) -> Path:
-    shards.write(path, {name: t.shape for name, t in tensors.items()}, lambda name: iter(tensors[name]))
+    shards.write(path, {name: t.shape for name, t in tensors.items()}, lambda name: [tensors[name]])
     return path
 
 
@@ -70,7 +70,7 @@ def test_an_opened_tensor_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_writer_that_fails_leaves_no_shard(tmp_path: Path) -> None:
     def rows(name: str) -> Any:
-        yield np.ones(3, np.float32)
+        yield np.ones((1, 3), np.float32)
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
@@ -80,9 +80,9 @@ def test_a_writer_that_fails_leaves_no_shard(tmp_path: Path) -> None:
 
 def test_too_few_rows_are_no_shard(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        shards.write(tmp_path / "shard", {"a": (2, 3)}, lambda name: iter([np.ones(3, np.float32)]))
+        shards.write(tmp_path / "shard", {"a": (2, 3)}, lambda name: [np.ones((1, 3), np.float32)])
     with pytest.raises(AssertionError):
-        shards.write(tmp_path / "shard", {"a": (1, 3)}, lambda name: iter([np.ones(4, np.float32)]))
+        shards.write(tmp_path / "shard", {"a": (1, 3)}, lambda name: [np.ones((1, 4), np.float32)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -391,7 +391,7 @@ def test_check_finds_a_hole_in_the_optimizers_state(parent: Path, tmp_path: Path
     path = copy / "optimizer" / "train-00000-of-00001.safetensors"
     (name, (_, shape)), *_ = sorted(shards.read_header(path)[0].items())
     short = np.zeros((shape[0] - 1, shape[1]), np.float32)
-    shards.write(path, {name: short.shape, name.replace("slot1", "slot2"): short.shape}, lambda n: iter(short))
+    shards.write(path, {name: short.shape, name.replace("slot1", "slot2"): short.shape}, lambda n: [short])
     reseal(copy)
     assert any(
         p.startswith("optimizer state of model") or "optimizer state differs" in p for p in check.check(copy).problems

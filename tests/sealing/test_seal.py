@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from zoo_builder import verify
-from zoo_builder.build import build
+from zoo_builder.build import build, committed
 from zoo_builder.plan import Plan
-from zoo_builder.sealing import seal
+from zoo_builder.sealing import parts, seal
 from zoo_datasets import open_zoo
+from zoo_datasets.errors import BuildError
+from zoo_datasets.format import writer
 from zoo_datasets.format.paths import ZooPaths
 
 
@@ -54,8 +57,37 @@ def test_mixed_layouts_are_ragged_and_every_row_is_its_own(make_plan: Callable[.
 def test_large_zoos_keep_their_weights_in_the_shards_alone(
     make_plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seal, "MOST_INLINE_BYTES", 1000)
+    monkeypatch.setattr(writer, "MOST_INLINE_BYTES", 1000)
     paths = build(make_plan(), tmp_path / "zoo", workers=0)
     assert verify.verify(paths.root).problems == []
     assert "weights" not in pq.read_schema(paths.table("models", "train")).names
     assert "(in `weights/`)" in paths.card.read_text()
+
+
+def test_parts_of_another_layout_are_set_aside_and_trained_again(
+    tiny_plan: Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise BuildError("before sealing")
+
+    out = tmp_path / "zoo"
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "LAYOUT", parts.LAYOUT - 1)
+        patch.setattr(seal, "seal", stop)
+        with pytest.raises(BuildError, match="before sealing"):
+            build(tiny_plan, out, workers=0)
+    paths = ZooPaths(out)
+    assert len(list(paths.commits.iterdir())) == len(tiny_plan.cohorts)
+    assert committed(paths, tiny_plan.cohorts[0]) is None
+    assert len(list(paths.damaged.iterdir())) == 1
+    build(tiny_plan, out, workers=0)
+    assert tree_hash(out) == tree_hash(tiny_zoo)
+
+
+def test_rows_come_in_plan_order_whatever_their_cohorts(tiny_plan: Plan, tiny_zoo: Path) -> None:
+    rows = open_zoo(tiny_zoo).models.to_pylist()
+    for split in ("train", "validation", "test"):
+        assert [r["model_id"] for r in rows if r["split"] == split] == [
+            r.id for r in tiny_plan.runs if r.split == split
+        ]
+    assert [tiny_plan.runs[r["plan_index"]].id for r in rows] == [r["model_id"] for r in rows]

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo_builder import worker
+from zoo_builder import engines, worker
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.sealing import parts
-from zoo_builder.training.inputs import initial_weights
+from zoo_builder.training.inputs import data_of, initial_weights, job_of
 from zoo_builder.training.progress import Snapshot
 from zoo_builder.training.schedules import learning_rates
+from zoo_builder.training.trainer import Trainer
 from zoo_datasets.networks import kernels
 from zoo_datasets.sources import Source
 
@@ -347,3 +348,43 @@ def test_a_checkpoint_that_cannot_be_read_costs_time_alone(make_cohort: MakeCoho
     path.write_bytes(b"half a checkpo")
     checkpoint = parts.Checkpoint(path, cohort.id, 1e9)
     assert bits(worker.train(cohort, source, checkpoint)) == bits(worker.train(cohort, source))
+
+
+# ── weights alone ──
+
+
+def trainer_of(cohort: Cohort, source: Source) -> Trainer:
+    data = data_of(cohort, source)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, None), cohort.device)
+    return Trainer(cohort, source, data, backend)
+
+
+@every_engine
+def test_weights_are_copies_of_the_models_asked_for(make_cohort: MakeCohort, engine: str) -> None:
+    trainer = trainer_of(*make_cohort({"lr": [1e-3, 1e-2, 1e-1]}, engine=engine))
+    after = trainer.weights_after(2)
+    backend = trainer.backend
+    assert after.tobytes() == backend.state()["weights"].tobytes()
+    chosen = backend.weights([2, 0])
+    assert chosen.tobytes() == after[[2, 0]].tobytes()
+    chosen[:] = np.nan
+    assert backend.state()["weights"].tobytes() == after.tobytes()
+
+
+@every_engine
+def test_weights_after_some_steps_start_from_the_start_every_time(make_cohort: MakeCohort, engine: str) -> None:
+    cohort, source = make_cohort({"lr": [1e-2, 1e38]}, "training.optimizer=adam", engine=engine)
+    trainer = trainer_of(cohort, source)
+    first = trainer.weights_after(PER_EPOCH + 1)
+    assert trainer.weights_after(PER_EPOCH + 1).tobytes() == first.tobytes()
+    begin = np.stack([initial_weights(run, cohort.architecture) for run in cohort.runs])
+    assert trainer.weights_after(0).tobytes() == begin.tobytes() != first.tobytes()
+
+
+def test_a_snapshot_holds_no_more_than_the_rows_of_its_step(make_cohort: MakeCohort) -> None:
+    cohort, source = make_cohort(
+        {"lr": [1e-3, 1e-2], "epochs": [1, 2]}, "training={batch_size: 32}", "snapshots={epochs: [2]}"
+    )
+    for snapshot in worker.train(cohort, source)[0]:
+        held = snapshot.weights if snapshot.weights.base is None else snapshot.weights.base
+        assert held.nbytes <= 2 * 4 * cohort.architecture.n_params  # two of the four models end at each step

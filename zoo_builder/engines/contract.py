@@ -12,6 +12,7 @@ Letters: M models, N pool images, n examples, T steps, P parameters, C classes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -123,6 +124,10 @@ class Backend(Protocol):
 
         `slot1` is SGD's b or Adam's m; `slot2` is v; unused ones are zero.
         """
+        ...
+
+    def weights(self, models: Sequence[int]) -> np.ndarray:
+        """Copies of the weights of these models alone, (k, P) float32, in their order."""
         ...
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:

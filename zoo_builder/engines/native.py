@@ -47,6 +47,9 @@ class NativeBackend:
     def state(self) -> dict[str, np.ndarray]:
         return {"weights": self._weights.copy(), "slot1": self._slot1.copy(), "slot2": self._slot2.copy()}
 
+    def weights(self, models: Sequence[int]) -> np.ndarray:
+        return self._weights[list(models)]
+
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         for name, own in (("weights", self._weights), ("slot1", self._slot1), ("slot2", self._slot2)):
             own[...] = state[name]

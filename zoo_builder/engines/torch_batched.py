@@ -8,7 +8,7 @@ models, so each model's gradient is its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ class TorchBatched:
 
     def state(self) -> dict[str, np.ndarray]:
         return self._state.copies()
+
+    def weights(self, models: Sequence[int]) -> np.ndarray:
+        return self._state.weights[list(models)].cpu().numpy()
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         self._state.load(state)

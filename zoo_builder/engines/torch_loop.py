@@ -9,6 +9,8 @@ other is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -48,6 +50,9 @@ class TorchLoop:
 
     def state(self) -> dict[str, np.ndarray]:
         return self._state.copies()
+
+    def weights(self, models: Sequence[int]) -> np.ndarray:
+        return self._state.weights[list(models)].cpu().numpy()
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         self._state.load(state)

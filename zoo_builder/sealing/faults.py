@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import signal
 
-POINTS = ("before_part", "after_part", "before_commit", "after_commit", "after_checkpoint", "before_manifest")
-
 
 def point(name: str) -> None:
     """Die here if the environment says so."""

@@ -1,6 +1,6 @@
 """Snapshots of a cohort → its private part and its commit, each whole or not there.
 
-A worker writes a part (weights as safetensors, rows as Parquet) under a name that holds
+A worker writes a part (weights as safetensors, rows as Arrow) under a name that holds
 the hash of its bytes, and returns a `Record`. It never commits: the driver alone turns a
 record into the small commit file that means "this cohort is done"; the first one wins.
 A part is always rewritten, because "it exists, so skip it" keeps a damaged file for ever.
@@ -13,13 +13,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -30,6 +29,9 @@ from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import schema, shards
 from zoo_datasets.format.paths import ZooPaths
 
+# How a part and its record are laid out. Raise it with any change: a half-built folder of another
+# layout is trained again, never mixed in. Records without one are of layout 1, whose rows were Parquet.
+LAYOUT = 2
 TENSOR = "snapshots"
 SLOTS = "slots"  # of the optimizer, [n, 2, P], where the recipe keeps them
 PART_COLUMNS = (
@@ -52,7 +54,8 @@ class Record:
     engine: Mapping[str, str]  # name, version, isa
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "files": list(self.files), "models": list(self.models)}
+        record = {**dataclasses.asdict(self), "files": list(self.files), "models": list(self.models)}
+        return {"layout": LAYOUT, **record}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Record:
@@ -68,7 +71,7 @@ class Record:
 
     @property
     def rows(self) -> str:
-        return next(f["path"] for f in self.files if f["path"].endswith(".parquet"))
+        return next(f["path"] for f in self.files if f["path"].endswith(".arrow"))
 
 
 def write_part(
@@ -85,25 +88,42 @@ def write_part(
          **s.metrics, "weights_sha256": s.sha256, "optimizer_sha256": s.optimizer_sha256}
         for s in snapshots
     ]  # fmt: skip
-    contents = {"weights.safetensors": save({TENSOR: np.stack([s.weights for s in snapshots])})}
-    kept = [s.slots for s in snapshots if s.slots is not None]
-    if kept:
-        assert len(kept) == len(snapshots)
-        contents["optimizer.safetensors"] = save({SLOTS: np.stack(kept)})
+    contents = {"weights.safetensors": _tensor(TENSOR, [s.weights for s in snapshots])}
+    slots = [s.slots for s in snapshots if s.slots is not None]
+    if slots:
+        assert len(slots) == len(snapshots)
+        contents["optimizer.safetensors"] = _tensor(SLOTS, slots)
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, PART_SCHEMA), sink, write_page_checksum=True)
-    contents["parquet"] = sink.getvalue().to_pybytes()
-    written = []
-    for suffix, data in contents.items():
-        digest = hashlib.sha256(data).hexdigest()
-        path = paths.parts / f"{cohort_id[:16]}-{digest[:16]}.{suffix}"
-        faults.point("before_part")
-        files.write_atomic(path, data)
-        faults.point("after_part")
-        written.append({"path": path.relative_to(paths.root).as_posix(), "bytes": len(data), "sha256": digest})
+    with pa.ipc.new_file(sink, PART_SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, PART_SCHEMA))
+    table = sink.getvalue()
+    contents["arrow"] = lambda: iter([table])
+    written = [_write(paths, cohort_id, suffix, pieces) for suffix, pieces in contents.items()]
     counts = np.bincount([s.model for s in snapshots], minlength=len(model_ids)).tolist()
     ended = [{"model_id": i, "n_snapshots": n, **r} for i, n, r in zip(model_ids, counts, results, strict=True)]
     return Record(cohort_id, tuple(written), tuple(ended), dict(engine))
+
+
+Pieces = Callable[[], Iterator[Any]]  # the bytes of a file, in order
+
+
+def _tensor(name: str, arrays: list[np.ndarray]) -> Pieces:
+    """A file of one tensor that these arrays are the rows of."""
+    shape = (len(arrays), *arrays[0].shape)
+    return lambda: shards.pieces({name: shape}, lambda _: (array[None] for array in arrays))
+
+
+def _write(paths: ZooPaths, cohort_id: str, suffix: str, pieces: Pieces) -> dict[str, Any]:
+    """One file under a name that holds the hash of its bytes; how it enters the record."""
+    digest = hashlib.sha256()
+    for piece in pieces():
+        digest.update(piece)
+    path = paths.parts / f"{cohort_id[:16]}-{digest.hexdigest()[:16]}.{suffix}"
+    faults.point("before_part")
+    with files.atomic(path) as out:
+        size = sum(out.write(piece) for piece in pieces())
+    faults.point("after_part")
+    return {"path": path.relative_to(paths.root).as_posix(), "bytes": size, "sha256": digest.hexdigest()}
 
 
 def commit(paths: ZooPaths, record: Record) -> None:
@@ -135,11 +155,16 @@ def read_commit(paths: ZooPaths, cohort_id: str) -> Record | None:
     try:
         value = json.loads(path.read_bytes())
         whole = value.pop("sha256") == streams.digest(value)
+        layout = value.get("layout", 1)
         record = Record.from_json(value)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise IntegrityError(f"The commit {path.name} is damaged: this is not a record.") from None
     if not whole:
         raise IntegrityError(f"The commit {path.name} is damaged: it does not have its checksum.")
+    if layout != LAYOUT:
+        raise IntegrityError(
+            f"The commit {path.name} is of another version of the builder (layout {layout}, not {LAYOUT})."
+        )
     if record.cohort_id != cohort_id:
         raise IntegrityError(f"The commit {path.name} speaks of another cohort.")
     for entry in record.files:
@@ -156,19 +181,22 @@ def set_aside(paths: ZooPaths, cohort_id: str) -> None:
     paths.commit(cohort_id).rename(paths.damaged / f"{cohort_id}.{number}.json")
 
 
-def read_rows(paths: ZooPaths, record: Record) -> pa.Table:
-    """The rows of a part, in order of model and step."""
-    return pq.read_table(files.inside(paths.root, record.rows), page_checksum_verification=True)
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An opened part, memory-mapped: rows in order of model and step, and their weights."""
+
+    rows: pa.Table  # n
+    weights: np.ndarray  # float32 [n, P]
+    slots: np.ndarray | None  # float32 [n, 2, P] of the optimizer, where the recipe keeps them
 
 
-def read_weights(paths: ZooPaths, record: Record) -> np.ndarray:
-    """The weights of a part, float32 [n, P], memory-mapped: a zoo need not fit into memory."""
-    return shards.open_tensor(files.inside(paths.root, record.weights), TENSOR)
-
-
-def read_slots(paths: ZooPaths, record: Record) -> np.ndarray | None:
-    """The optimizer's slots of a part, float32 [n, 2, P], memory-mapped; None where they are not kept."""
-    return None if record.optimizer is None else shards.open_tensor(files.inside(paths.root, record.optimizer), SLOTS)
+def open_part(paths: ZooPaths, record: Record) -> Part:
+    """The part of a record; none of it is read yet. Raises IntegrityError, OSError."""
+    rows = pa.ipc.open_file(pa.memory_map(str(files.inside(paths.root, record.rows)))).read_all()
+    weights = shards.open_tensor(files.inside(paths.root, record.weights), TENSOR)
+    if record.optimizer is None:
+        return Part(rows, weights, None)
+    return Part(rows, weights, shards.open_tensor(files.inside(paths.root, record.optimizer), SLOTS))
 
 
 class Checkpoint:
@@ -227,9 +255,6 @@ class Checkpoint:
         rows = zip(rest["snapshots"], kept, slots, strict=True)
         rest["snapshots"] = [Snapshot(**s, weights=w, slots=z) for s, w, z in rows]
         return state, Progress(**rest)
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:

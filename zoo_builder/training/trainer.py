@@ -1,8 +1,7 @@
 """A cohort and its source → snapshots: the training loop that all engines share.
 
 In:  a cohort, its source, an opened backend.
-Out: for each model its snapshots (step, weights, metrics), given to the sink at the end, and
-how it ended. Models of different length, stop rule and schedule live in one cohort.
+Out: for each model its snapshots (step, weights, metrics) and how it ended. Models of different length, stop rule and schedule live in one cohort.
 
 The loop walks from event to event (a snapshot, the end of an epoch, a stop check, a
 checkpoint) and lets the backend take all steps in between. What it computes itself is
@@ -12,7 +11,7 @@ exact arithmetic, so that a result depends on the backend alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,30 +52,26 @@ class Trainer:
     def _due(self, run: Run, total: int, watched: bool) -> set[int]:
         return set(run.snapshots.steps(self.per_epoch, total, open_end=watched))
 
-    def run(self, sink: Callable[[Snapshot], None], checkpoints: Checkpoints | None = None) -> list[dict[str, Any]]:
-        """Train to the end; each model's result: stop_reason, diverged_step.
-
-        Snapshots reach the sink model by model in order of steps, after the last step.
-        """
+    def run(self, checkpoints: Checkpoints | None = None) -> tuple[list[Snapshot], list[dict[str, Any]]]:
+        """Train to the end; snapshots in order of model and step, and each model's stop_reason and diverged_step."""
         progress = self._begin(checkpoints)
         while progress.active.any():
             self._advance_to(progress, self._next_event(progress))
             self._at_event(progress)
             if checkpoints is not None and progress.active.any() and checkpoints.due():
                 checkpoints.save(self.backend.state(), progress)
-        results = []
-        for m in range(len(self.runs)):
-            for snapshot in self._published(progress, m):
-                sink(snapshot)
-            results.append({"stop_reason": progress.stop_reason[m], "diverged_step": progress.diverged_step[m]})
-        return results
+        ends = zip(progress.stop_reason, progress.diverged_step, strict=True)
+        return (
+            [snapshot for m in range(len(self.runs)) for snapshot in self._published(progress, m)],
+            [{"stop_reason": reason, "diverged_step": step} for reason, step in ends],
+        )
 
     def _begin(self, checkpoints: Checkpoints | None) -> Progress:
         saved = checkpoints.load() if checkpoints is not None else None
         if saved is not None:
             self.backend.load_state(saved[0])
             return saved[1]
-        self._load_parents()
+        self._load_start()
         count = len(self.runs)
         progress = Progress(
             0, np.ones(count, bool), [None] * count, [None] * count, [math.inf] * count, [0] * count, []
@@ -84,18 +79,26 @@ class Trainer:
         self._at_event(progress)
         return progress
 
-    def _load_parents(self) -> None:
+    def _load_start(self) -> None:
+        """What every model starts from, whatever the backend has done before."""
+        self.backend.load_state(self._start(range(len(self.runs))))
+
+    def _start(self, models: Sequence[int]) -> dict[str, np.ndarray]:
+        """Their parents' state, or their initial weights and an optimizer that has seen nothing: each (k, P)."""
         if self.start is not None:
-            self.backend.load_state(dict(vars(self.start)))
+            return {name: values[list(models)] for name, values in vars(self.start).items()}
+        weights = np.stack([initial_weights(self.runs[m], self.cohort.architecture) for m in models])
+        return {"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)}
 
     def weights_after(self, steps: int) -> np.ndarray:
         """Weights (M, P) after so many steps from the start, without snapshots or stop rules."""
-        self._load_parents()
-        count = len(self.runs)
-        progress = Progress(0, np.ones(count, bool), [None] * count, [None] * count, [], [], [])
-        while progress.step < steps:
-            self._advance_to(progress, min(steps, *self._epoch_ends(progress.step)))
-        return self.backend.state()["weights"]
+        self._load_start()
+        active, step = np.ones(len(self.runs), bool), 0
+        while step < steps:
+            stop = min(steps, *self._epoch_ends(step))
+            active &= np.isfinite(self._losses(step, stop, active)).all(axis=1)
+            step = stop
+        return self.backend.weights(range(len(self.runs)))
 
     # ── between events ──
 
@@ -112,8 +115,15 @@ class Trainer:
         return [(at // self.per_epoch + 1) * self.per_epoch - at + step for at in (step, self.first + step)]
 
     def _advance_to(self, progress: Progress, stop: int) -> None:
-        """Take the steps up to `stop`, which lies in the same epoch or at its end."""
-        first, count = progress.step, stop - progress.step
+        first = progress.step
+        losses = self._losses(first, stop, progress.active)
+        for m in np.flatnonzero(progress.active & ~np.isfinite(losses).all(axis=1)):
+            self._diverged(progress, int(m), first + int(np.argmin(np.isfinite(losses[m]))))
+        progress.step = stop
+
+    def _losses(self, first: int, stop: int, active: np.ndarray) -> np.ndarray:
+        """Take the steps up to `stop`, which lies in the same epoch or at its end; their losses (M, T)."""
+        count = stop - first
         epoch, offset = divmod(self.first + first, self.per_epoch)
         begin, end = offset * self.batch, min((offset + count) * self.batch, self.n)
         order = np.stack([self._order(m, epoch)[begin:end] for m in range(len(self.runs))])  # (M, n)
@@ -121,15 +131,12 @@ class Trainer:
         sizes[-1] = end - begin - self.batch * (count - 1)
         lr = [learning_rates(r, first, count, self.per_epoch, t) for r, t in zip(self.runs, self.total, strict=True)]
         bias = np.stack([self.bias_corrections(r, first, count) for r in self.runs])  # (M, 2, T)
-        losses = self.backend.advance(
+        return self.backend.advance(
             Window(
                 self.first + first, sizes, np.take_along_axis(self.data.rows, order, 1), np.take_along_axis(self.data.labels, order, 1),
-                np.stack(lr), bias[:, 0].copy(), bias[:, 1].copy(), progress.active.copy(),
+                np.stack(lr), bias[:, 0].copy(), bias[:, 1].copy(), active.copy(),
             )
         )  # fmt: skip
-        for m in np.flatnonzero(progress.active & ~np.isfinite(losses).all(axis=1)):
-            self._diverged(progress, int(m), first + int(np.argmin(np.isfinite(losses[m]))))
-        progress.step = stop
 
     def _order(self, model: int, epoch: int) -> np.ndarray:
         run, n_source = self.runs[model], len(self.source.train.labels)
@@ -179,22 +186,25 @@ class Trainer:
         return None
 
     def _snapshot(self, progress: Progress, wanted: list[int]) -> None:
-        state = self.backend.state()
-        weights = state["weights"]
+        weights = dict(zip(wanted, self.backend.weights(wanted), strict=True))  # each a row (P,) of its own
         finite = [m for m in wanted if np.isfinite(weights[m]).all()]
         for m in set(wanted) - set(finite):
             self._diverged(progress, m, progress.step)
         if finite:
             metrics = self._metrics(finite)
+            state = self.backend.state() if any(map(self._keeps_slots, finite)) else {}
             for m in finite:
-                progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m].copy(), state))
+                progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m], state))
+
+    def _keeps_slots(self, m: int) -> bool:
+        return self.runs[m].snapshots.keep_optimizer
 
     def _make(
         self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray, state: Mapping[str, np.ndarray]
     ) -> Snapshot:
+        """A snapshot; of `state` only the optimizer's slots are looked at, where they are kept."""
         seen = self._seen(self.first + step) - self._seen(self.first)
-        keeps = self.runs[m].snapshots.keep_optimizer
-        slots = np.stack([state["slot1"][m], state["slot2"][m]]) if keeps else None
+        slots = np.stack([state["slot1"][m], state["slot2"][m]]) if self._keeps_slots(m) else None
         return Snapshot(m, step, seen / self.n, seen, metrics, weights, slots)
 
     def _seen(self, step: int) -> int:
@@ -206,12 +216,8 @@ class Trainer:
         """A model that diverges before its first snapshot still has its start to show."""
         state = self.backend.state()
         shown = {name: values.copy() for name, values in state.items()}
-        if self.start is None:
-            shown["weights"][m] = initial_weights(self.runs[m], self.cohort.architecture)
-            shown["slot1"][m] = shown["slot2"][m] = 0.0
-        else:
-            for name, values in vars(self.start).items():
-                shown[name][m] = values[m]
+        for name, values in self._start([m]).items():
+            shown[name][m] = values[0]
         start = shown["weights"][m].copy()
         self.backend.load_state(shown)
         metrics = self._metrics([m])[m]
@@ -223,5 +229,5 @@ class Trainer:
 
     def _published(self, progress: Progress, m: int) -> list[Snapshot]:
         """The model's snapshots by step; an `evenly` schedule of a watched run is thinned here."""
-        mine = sorted((s for s in progress.snapshots if s.model == m), key=lambda s: s.step)
-        return [mine[i] for i in self.runs[m].snapshots.thinned(len(mine))] if self.watched[m] else mine
+        taken = sorted((s for s in progress.snapshots if s.model == m), key=lambda s: s.step)
+        return [taken[i] for i in self.runs[m].snapshots.thinned(len(taken))] if self.watched[m] else taken

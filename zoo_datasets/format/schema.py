@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets.core import streams
+from zoo_datasets.core import arrow, streams
 
 FORMAT_VERSION = 1
 WEIGHTS_DTYPE = "float32"
@@ -31,7 +31,8 @@ class Column:
 
 
 _S, _I, _F = pa.string(), pa.int64(), pa.float64()
-_COUNTS = pa.list_(pa.int64())
+# Parquet's own name for a list's values: a sealed file says the same, whichever way its rows came.
+_COUNTS = pa.list_(pa.field("element", pa.int64()))
 
 # Measured in evaluation mode, over sums in float64. `train` is the model's own training
 # images with the labels as trained; `…_clean` the same images with their true labels.
@@ -127,38 +128,76 @@ OPTIMIZER = Column("optimizer_sha256", _S, "SHA-256 of slot1 and slot2, little-e
 
 
 def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
-    """Content digests of a zoo: of all weights' bytes, and of the values of each table but its weights."""
-    result = {"weights": streams.digest(tables["snapshots"]["weights_sha256"].to_pylist())}
+    """Content digests of a zoo: of all weights' bytes, and of the values of each table but its weights.
+
+    Tables are read in chunks, so that mapped ones of any length take no memory.
+    """
+    result = {"weights": _hashes_digest(tables["snapshots"]["weights_sha256"])}
     for name, table in tables.items():
         result[f"{name}_rows"] = rows_digest(table.drop_columns([c for c in table.column_names if c == "weights"]))
     return result
+
+
+def _hashes_digest(column: pa.ChunkedArray) -> str:
+    """`streams.digest` of a list of texts, without the list."""
+    result, between = hashlib.sha256(b"["), ""
+    for chunk in column.chunks:
+        if text := streams.canonical_json(chunk.to_pylist())[1:-1]:
+            result.update(f"{between}{text}".encode())
+            between = ","
+    result.update(b"]")
+    return result.hexdigest()
 
 
 def rows_digest(table: pa.Table) -> str:
     """SHA-256 of a table's values: columns by name, rows in order, blind to encoding and pyarrow's version."""
     result = hashlib.sha256()
     for name in sorted(table.column_names):
-        column = table[name].combine_chunks()
+        column = table[name]
         result.update(f"{name}:{len(column)}\n".encode())
-        _update(result, column)
+        _update(result, column.type, lambda column=column: iter(column.chunks))  # type: ignore[misc]
     return result.hexdigest()
 
 
-def _update(result: Any, column: pa.Array) -> None:
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    result.update(np.packbits(np.asarray(column.is_valid())).tobytes())
-    if pa.types.is_null(column.type):
+def _update(result: Any, kind: pa.DataType, chunks: Callable[[], Iterator[pa.Array]]) -> None:
+    """Validity of all chunks, then what they hold: each pass goes over the chunks anew and keeps none."""
+    _update_bits(result, (~arrow.nulls_of(c) for c in chunks()))
+    if pa.types.is_null(kind):
         return
-    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-        lengths = column.value_lengths().fill_null(0)
-        result.update(np.asarray(lengths).astype("<i8").tobytes())
-        _update(result, column.drop_null().flatten())
-    elif pa.types.is_string(column.type):
-        values = [v.encode() for v in column.drop_null().to_pylist()]
-        result.update(np.array([len(v) for v in values], "<i8").tobytes() + b"".join(values))
-    elif pa.types.is_boolean(column.type):
-        result.update(np.packbits(np.asarray(column.fill_null(False))).tobytes())
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        for c in chunks():
+            result.update(np.asarray(c.value_lengths().fill_null(0)).astype("<i8").tobytes())
+        _update(result, kind.value_type, lambda: (c.drop_null().flatten() for c in chunks()))
+    elif pa.types.is_string(kind):
+        for c in chunks():
+            result.update(np.diff(_offsets(c.drop_null())).astype("<i8").tobytes())
+        for c in chunks():
+            text = c.drop_null()
+            first, end = _offsets(text)[[0, -1]]
+            if end > first:
+                result.update(text.buffers()[2][first:end])
+    elif pa.types.is_boolean(kind):
+        _update_bits(result, (np.asarray(c.fill_null(False)) for c in chunks()))
     else:
-        values = column.fill_null(0).to_numpy(zero_copy_only=False)
-        result.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+        for c in chunks():
+            values = c.fill_null(0).to_numpy(zero_copy_only=False)
+            result.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+
+
+def _update_bits(result: Any, chunks: Iterable[np.ndarray]) -> None:
+    """The bits of all chunks as one packed row: what fills no byte waits for the next chunk."""
+    rest = np.zeros(0, bool)
+    for bits in chunks:
+        bits = np.concatenate([rest, bits])
+        whole = len(bits) // 8 * 8
+        result.update(np.packbits(bits[:whole]).tobytes())
+        rest = bits[whole:]
+    result.update(np.packbits(rest).tobytes())
+
+
+def _offsets(texts: pa.Array) -> np.ndarray:
+    """Where each text begins and the last one ends in the array's bytes, int32 [n + 1]."""
+    offsets = texts.buffers()[1]
+    if offsets is None or not len(texts):
+        return np.zeros(1, np.int32)
+    return np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]

@@ -7,9 +7,10 @@ library's writer needs all tensors in memory; a shard has up to 4 GB, so this on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError
 
 MOST_HEADER_BYTES = 1_000_000  # a tensor takes about 100; more is a damaged length
+PIECE_BYTES = 8_000_000  # hashed and written at a time, however large a block is
 
 
 def header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
@@ -33,17 +35,31 @@ def header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def write(path: Path, shapes: Mapping[str, tuple[int, int]], rows: Callable[[str], Iterator[np.ndarray]]) -> None:
-    """A file of tensors [n, P] from iterators over their rows [P]; whole or not there. Raises OSError."""
+def pieces(
+    shapes: Mapping[str, tuple[int, ...]], blocks: Callable[[str], Iterable[np.ndarray]]
+) -> Iterator[bytes | memoryview]:
+    """The bytes of a file of tensors [n, …], in order, from their rows in blocks [k, …] of any sizes."""
+    yield header(shapes)
+    for name, shape in shapes.items():
+        count, at_once = 0, max(1, PIECE_BYTES // max(1, 4 * math.prod(shape[1:])))
+        for block in blocks(name):
+            assert block.shape[1:] == shape[1:], (name, block.shape, shape)
+            count += len(block)
+            for start in range(0, len(block), at_once):
+                yield np.ascontiguousarray(block[start : start + at_once], "<f4").data
+        assert count == shape[0], (name, count, shape)
+
+
+def write(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], blocks: Callable[[str], Iterable[np.ndarray]]
+) -> dict[str, Any]:
+    """Write the file of `pieces`, whole or not there; its size and SHA-256. Raises OSError."""
+    size, digest = 0, hashlib.sha256()
     with files.atomic(path) as out:
-        out.write(header(shapes))
-        for name, shape in shapes.items():
-            count = 0
-            for row in rows(name):
-                assert row.shape == shape[1:], (name, row.shape, shape)
-                out.write(np.ascontiguousarray(row, "<f4").data)
-                count += 1
-            assert count == shape[0], (name, count, shape)
+        for piece in pieces(shapes, blocks):
+            size += out.write(piece)
+            digest.update(piece)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def read_header(path: Path) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
@@ -67,7 +83,7 @@ def parse_header(read: Callable[[int], bytes], where: str) -> tuple[dict[str, tu
         if not isinstance(entries, dict):
             raise ValueError("it is no mapping")
         entries.pop("__metadata__", None)
-        found, at = {}, 0
+        places, at = {}, 0
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             shape = tuple(entry["shape"])
             begin, end = entry["data_offsets"]
@@ -75,10 +91,10 @@ def parse_header(read: Callable[[int], bytes], where: str) -> tuple[dict[str, tu
                 raise ValueError(f"tensor {name} is not float32 of whole sizes")
             if begin != at or end - begin != 4 * math.prod(shape):
                 raise ValueError(f"tensor {name} does not fit its place")
-            found[name], at = (8 + length + begin, shape), end
+            places[name], at = (8 + length + begin, shape), end
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{where}: the shard's header is damaged: {error}.") from None
-    return found, 8 + length + at
+    return places, 8 + length + at
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
