@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zoo_datasets import open_zoo
+from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError, ZooError
 from zoo_datasets.format import check, schema, spool, writer
 from zoo_datasets.format.paths import ZooPaths
@@ -148,6 +149,8 @@ def test_a_failed_source_leaves_no_zoo_and_the_next_call_begins_anew(
     assert list(paths.build.iterdir()) == []
     with pytest.raises(ZooError, match="not finished"):
         open_zoo(paths.root)
+    for left in (paths.shard("train", 7, 9), paths.table("models", "test", 1, 2)):  # of other numbers of files
+        files.write_atomic(left, b"of an earlier attempt")
     writer.write(paths.root, ABOUT, some())
     writer.write(tmp_path / "unbroken", ABOUT, some())
     assert tree_hash(paths.root) == tree_hash(tmp_path / "unbroken")

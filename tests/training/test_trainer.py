@@ -362,13 +362,13 @@ def trainer_of(cohort: Cohort, source: Source) -> Trainer:
 @every_engine
 def test_weights_are_copies_of_the_models_asked_for(make_cohort: MakeCohort, engine: str) -> None:
     trainer = trainer_of(*make_cohort({"lr": [1e-3, 1e-2, 1e-1]}, engine=engine))
-    after = trainer.weights_after(2)
-    backend = trainer.backend
-    assert after.tobytes() == backend.state()["weights"].tobytes()
+    after, backend = trainer.weights_after(2), trainer.backend
+    state = backend.state()["weights"]
+    assert after.tobytes() == state.tobytes()
     chosen = backend.weights([2, 0])
-    assert chosen.tobytes() == after[[2, 0]].tobytes()
-    chosen[:] = np.nan
-    assert backend.state()["weights"].tobytes() == after.tobytes()
+    assert chosen.tobytes() == state[[2, 0]].tobytes()
+    chosen[:] = after[:] = np.nan
+    assert backend.state()["weights"].tobytes() == state.tobytes()
 
 
 @every_engine
