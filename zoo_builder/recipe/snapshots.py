@@ -92,18 +92,18 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
         raise GridError(unknown("snapshot schedule", kind, SCHEDULE_KINDS, where))
     if kind == "every_epoch" and numbers is not True:
         raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
-    if kind in LISTS:
-        return SnapshotSchedule(kind, at=_numbers(kind, numbers, where), keep_optimizer=keep)
     if kind in COUNTS and (isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2):
         raise GridError(f"{where}: `{kind}` is {numbers!r}; a number of snapshots ≥ 2 is needed.")
-    return SnapshotSchedule(kind, count=numbers if kind in COUNTS else 0, keep_optimizer=keep)
+    if kind in LISTS:
+        numbers = _ascending(kind, numbers, where)
+    return SnapshotSchedule.from_json({kind: numbers, "optimizer": keep})
 
 
-def _numbers(kind: str, numbers: Any, where: str) -> tuple[float, ...]:
+def _ascending(kind: str, numbers: Any, where: str) -> list[float]:
     def fits(n: Any) -> bool:
         number = isinstance(n, (int, float)) and not isinstance(n, bool) and n >= 0
         return number and (kind == "epochs" or n == int(n))
 
     if not isinstance(numbers, list) or not numbers or not all(map(fits, numbers)):
         raise GridError(f"{where}: `{kind}` is {numbers!r}; a list of numbers ≥ 0 is needed, like [0, 1, 2, 5].")
-    return tuple(sorted({float(n) if kind == "epochs" else int(n) for n in numbers}))
+    return sorted({float(n) if kind == "epochs" else int(n) for n in numbers})

@@ -28,7 +28,7 @@ def columns_of(kind: type[Any]) -> tuple[str, ...]:
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
     """What a row of `models`, or the settings of a run, say of it; null is a field's default."""
     values = {}
-    for field, name, later in _places(kind):
+    for field, name, later in _places(kind):  # type: ignore[arg-type]
         value = row.get(name) if later else row[name]
         if value is not None:
             values[field] = tuple(value) if isinstance(value, list) else value
