@@ -74,18 +74,20 @@ def record(root: Path, path: Path) -> dict[str, Any]:
 
 def leaves(relative: str) -> bool:
     """Whether a path, joined to a folder, may lead out of it."""
-    parts = Path(relative).parts
-    return Path(relative).is_absolute() or ".." in parts or not parts or "\0" in relative
+    path = Path(relative)
+    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative
 
 
 def inside(root: Path, relative: str) -> Path:
     """`root / relative`. Raises IntegrityError where that leaves `root` or passes a link."""
     if leaves(relative):
         raise errors.IntegrityError(f"{relative!r} leaves the folder {root}: the manifest is damaged or hostile.")
-    path, parts = root / relative, Path(relative).parts
-    if any(os.path.islink(root / Path(*parts[:i])) for i in range(1, len(parts) + 1)):
-        raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")
-    return path
+    path = os.fspath(root)
+    for part in Path(relative).parts:
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")
+    return root / relative
 
 
 def read_bounded(path: Path, most_bytes: int) -> bytes:

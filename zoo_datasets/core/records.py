@@ -17,7 +17,7 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 MOST_DEPTH = 100  # of values whose type is `Any`; a recipe nests five deep
@@ -104,7 +104,7 @@ def _record(kind: Any) -> Reader:
                 raise Mismatch("it has no `{at}`", name)
         given = {name: _at(name, fields[name], value[name]) for name in fields if name in value}
         if keeps:
-            given["more"] = {_text(k): _at(k, _plain, v) for k, v in value.items() if k not in fields}
+            given["more"] = _values(_plain, {k: v for k, v in value.items() if k not in fields})
         return kind(**given)
 
     return read
@@ -121,13 +121,30 @@ def _list(item: Reader) -> Reader:
 def _object(item: Reader) -> Reader:
     def read(value: Any) -> Any:
         _expect(isinstance(value, dict), value, "an object")
-        return {_text(k): _at(k, item, v) for k, v in value.items()}
+        return _values(item, value)
 
     return read
 
 
-def _items(read: Reader, values: list[Any]) -> Iterable[Any]:
-    return [_at(f"[{i}]", read, value) for i, value in enumerate(values)]
+def _items(read: Reader, values: list[Any]) -> list[Any]:
+    done: list[Any] = []
+    try:
+        for value in values:
+            done.append(read(value))
+    except Mismatch as problem:
+        raise problem.below(f"[{len(done)}]") from None
+    return done
+
+
+def _values(read: Reader, values: dict[str, Any]) -> dict[str, Any]:
+    done: dict[str, Any] = {}
+    key = ""
+    try:
+        for key, value in values.items():
+            done[_text(key)] = read(value)
+    except Mismatch as problem:
+        raise problem.below(str(key)) from None
+    return done
 
 
 def _at(step: str, read: Reader, value: Any) -> Any:
@@ -154,21 +171,22 @@ def _plain(value: Any, depth: int = MOST_DEPTH) -> Any:
     """A JSON value of any shape, as it is, if it can be printed and hashed."""
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, (dict, list)) and not depth:
-        raise Mismatch("`{at}` is nested too deep")
-    if isinstance(value, dict):
-        return {_text(k): _at(k, lambda v: _plain(v, depth - 1), v) for k, v in value.items()}
-    if isinstance(value, list):
-        return list(_items(lambda v: _plain(v, depth - 1), value))
+    if isinstance(value, (dict, list)):
+        if not depth:
+            raise Mismatch("`{at}` is nested too deep")
+        read = functools.partial(_plain, depth=depth - 1)
+        return _values(read, value) if isinstance(value, dict) else _items(read, value)
     if isinstance(value, float):
         return _expect(math.isfinite(value), value, "a finite number")
     return _expect(value is None or isinstance(value, int), value, "a JSON value")
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, str) and value.isascii():
+        return value
     _expect(isinstance(value, str), value, "a string")
     # Half of a surrogate pair is no character: it can be neither printed nor hashed.
-    return _expect(value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value), value, "Unicode text")
+    return _expect(not any("\ud800" <= c <= "\udfff" for c in value), value, "Unicode text")
 
 
 def _whole(value: Any) -> Any:

@@ -218,7 +218,9 @@ def _pictures(pictures: Sequence[str]) -> str:
 
 
 def _made(manifest: Manifest) -> str:
-    engines = "".join(f"* engine `{e.engine}` ({e.version}, {e.isa})\n" for e in manifest.engines)
+    engines = "".join(
+        f"* engine `{e.engine}` ({', '.join(filter(None, (e.version, e.isa)))})\n" for e in manifest.engines
+    )
     return (
         f"## How it was made\n\n{engines}\n"
         "`python -m zoo_builder --grid grid.yaml` builds it again; `python -m zoo_builder verify` checks it. "

@@ -108,7 +108,7 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
                 report.problems.append(str(error))
                 return
             layout = manifest.layouts.get(r["tensor"])
-            if layout is None or opened[place].shape[1:] != (layout.width,):
+            if layout is None or opened[place].shape[1:] != (layout.n_params,):
                 report.problems.append(
                     f"{place[0]}: tensor {place[1]} has shape {list(opened[place].shape)}, which is not that of its layout"
                 )

@@ -138,8 +138,8 @@ class Layout:
         return [dataclasses.asdict(e) | {"shape": list(e.shape), "groups": list(e.groups)} for e in self.entries]
 
     @functools.cached_property
-    def width(self) -> int:
-        """P, the number of values of a vector."""
+    def n_params(self) -> int:
+        """P, the number of values of a vector, buffers included."""
         return max((entry.end for entry in self.entries), default=0)
 
 
@@ -200,8 +200,8 @@ class EngineRecord:
     """An engine that trained models of the zoo."""
 
     engine: str
-    version: str
-    isa: str
+    version: str | None  # nobody knows of an imported network
+    isa: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,8 +363,8 @@ class Manifest:
 
     def _check_layouts(self) -> None:
         for name, layout in self.layouts.items():
-            if layout.width * VALUE_BYTES > self.files.size():
-                raise Mismatch(f"layout {name} has {layout.width:,} values, more than all files can hold")
+            if layout.n_params * VALUE_BYTES > self.files.size():
+                raise Mismatch(f"layout {name} has {layout.n_params:,} values, more than all files can hold")
         for name, architecture in self.architectures.items():
             if architecture.layout not in self.layouts:
                 raise Mismatch(f"architecture {name} has layout {architecture.layout!r}, which is not there")
@@ -403,12 +403,12 @@ class Manifest:
         """P of a layout. Raises IntegrityError where there is none of that name."""
         if layout not in self.layouts:
             raise IntegrityError(f"{self.zoo}: no layout {layout!r} in the manifest; the zoo is damaged.")
-        return self.layouts[layout].width
+        return self.layouts[layout].n_params
 
     @property
     def widths(self) -> list[int]:
         """P of the layouts, each once, ascending."""
-        return sorted({layout.width for layout in self.layouts.values()})
+        return sorted({layout.n_params for layout in self.layouts.values()})
 
     def architecture(self, name: str) -> Architecture:
         """The layers of a network. Raises IntegrityError; FormatVersionError where this library cannot build the kind."""
