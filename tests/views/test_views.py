@@ -387,6 +387,14 @@ def test_wrong_shapes_name_what_was_given_and_what_is_needed() -> None:
         views.ungraph(dataclasses.replace(graph, edge_features=np.zeros((3, 1, 1))))
 
 
+def test_a_graph_begins_with_what_the_first_layer_with_weights_reads() -> None:
+    architecture = build_architecture([{"max_pool": 2}, "flatten", {"linear": 3}], (2, 6, 6), 3)
+    weights = rows(architecture)
+    drawn = views.graph(weights, architecture)
+    assert np.bincount(drawn.node_layer).tolist() == [2 * 3 * 3, 3]
+    np.testing.assert_array_equal(views.ungraph(drawn), weights)
+
+
 def test_wrong_options_name_what_is_allowed() -> None:
     layout = network("mlp").layout
     weights = rows(network("mlp"))
