@@ -4,8 +4,9 @@ In:  a `Zoo`; ids, or all its models; their own source, or another that is named
 Out: an `Evaluation`: a table with a row per snapshot, and the largest differences.
 
 Models are grouped by architecture and images, and run by the C++ kernels (`kernels.py`) or
-batched (`forward.py`), without the builder. A stored metric came from the engine that trained
-the model: an image whose two best logits agree in six digits may fall to the other side here.
+batched (`forward.py`), without the builder; metrics are those of `scoring.py`, as stored. Of the
+native engine the kernels give the stored bits; of another, an image whose two best logits agree
+in six digits may fall to the other side here. Exact sums cost 4 ms a model and 10,000 images.
 """
 
 from __future__ import annotations
