@@ -200,7 +200,7 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
 def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
     """Test inputs with the trigger that these models learned, each with a target of its own."""
-    targets = {p: target_of(m.subset) for m in models for p in m.positions}
+    targets = {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
 
     def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
         return {"attack_success": scoring.attack_success(logits, stamped.labels, targets[position])}
