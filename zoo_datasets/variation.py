@@ -157,19 +157,19 @@ def _levels(zoo: Selection, vary: str) -> list[str]:
             + (f"Paired here: {here}. " if here else "")
             + f"To vary it alone, build a zoo with `paired: [{vary}]`."
         )
-    labels = zoo.axes[vary]
-    if not labels:  # drawn at random
+    known = zoo.axes[vary]
+    if not known:  # drawn at random
         values = zoo.models[vary].unique().to_pylist()
-        labels = sorted(v if isinstance(v, str) else streams.canonical_json(v) for v in values)
-    return labels
+        known = sorted(v if isinstance(v, str) else streams.canonical_json(v) for v in values)
+    return known
 
 
-def _label(zoo: Selection, vary: str, level: Any, labels: list[str]) -> str:
+def _label(zoo: Selection, vary: str, level: Any, known: list[str]) -> str:
     label = level if isinstance(level, str) else streams.canonical_json(level)
-    if label not in labels and isinstance(level, (int, float)) and not isinstance(level, bool):
-        label = next((k for k in labels if _number(k) == level), label)  # 0 and 0.0 are one level
-    if label not in labels:
-        raise ZooError(unknown(f"level of {vary}", label, labels, zoo.name))
+    if label not in known and isinstance(level, (int, float)) and not isinstance(level, bool):
+        label = next((k for k in known if _number(k) == level), label)  # 0 and 0.0 are one level
+    if label not in known:
+        raise ZooError(unknown(f"level of {vary}", label, known, zoo.name))
     return label
 
 

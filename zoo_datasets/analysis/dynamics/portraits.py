@@ -84,15 +84,8 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
                     interpolation="nearest", rasterized=True)  # fmt: skip
         x, y = (cubes.centers()[:, i].reshape(cubes.shape) for i in (0, 1))
         if reading.beyond.any() and not reading.beyond.all():
-            axis.contour(
-                x,
-                y,
-                reading.beyond.reshape(cubes.shape).astype(float),
-                [0.5],
-                colors=INK,
-                linestyles="--",
-                linewidths=0.8,
-            )
+            beyond = reading.beyond.reshape(cubes.shape).astype(float)
+            axis.contour(x, y, beyond, [0.5], colors=INK, linestyles="--", linewidths=0.8)
     else:  # the sets' cells seen along the other coordinates
         centers = cubes.centers()
         for k in range(len(graph)):
@@ -122,17 +115,9 @@ def _legend(study: Study) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    start = f"start (epoch {study.population.start_epoch:g})"
     return [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            ls="",
-            mfc="white",
-            mec=INK,
-            ms=4,
-            label=f"start (epoch {study.population.start_epoch:g})",
-        ),
+        Line2D([], [], marker="o", ls="", mfc="white", mec=INK, ms=4, label=start),
         Line2D([], [], marker="o", ls="", color=INK, ms=4, label="end of training"),
         Patch(fc=BLUE, label="Morse set 0 (others in their colors)"),
         Patch(fc="#B8D5E8", label="region of attraction of 0"),
@@ -164,16 +149,8 @@ def _hasse(axis: Axes, reading: Reading, indices: Sequence[tuple[str, ...] | Non
     for a, b in graph.hasse.edges:
         axis.annotate("", (place[b], height[b]), (place[a], height[a]), arrowprops=arrow)
     axis.scatter(place, height, s=210, color=colors, zorder=3)
-    node: dict[str, Any] = {
-        "color": "white",
-        "ha": "center",
-        "va": "center",
-        "fontsize": 8.5,
-        "weight": "bold",
-        "zorder": 4,
-    }
     for k in range(len(graph)):
-        axis.text(place[k], height[k], str(k), **node)
+        axis.text(place[k], height[k], str(k), color="white", ha="center", va="center", fontsize=8.5, weight="bold", zorder=4)  # fmt: skip
         cells = int(graph.sizes[k])
         text = f"{cells:,} cell{'s' if cells > 1 else ''}{_index(indices[k] if indices else None)}"
         axis.text(place[k] + 0.16, height[k], text, va="center", fontsize=7.5, color=INK)

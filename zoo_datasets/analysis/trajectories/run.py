@@ -311,13 +311,8 @@ def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     label = clusters.cut(base.merges, bag.n_models)
     place = order.recover(base.points, label)["walk"]
     inside = order.recover(base.points, bag.whose)["walk"]
-    draws: dict[str, list[float]] = {
-        "purity": [],
-        "adjusted_rand": [],
-        "f1_pairs": [],
-        "f1_links": [],
-        "tau_true_walk": [],
-    }
+    scores = ("purity", "adjusted_rand", "f1_pairs", "f1_links", "tau_true_walk")
+    draws: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(NULLS):
         mixed = random.permutation(len(bag.whose))
         whose, at = bag.whose[mixed], bag.at[mixed]
@@ -348,14 +343,8 @@ def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str
             detection.read(parents, children, axis, clean, level), options.resamples, options.seed
         )
     ]
-    return {
-        "zoo": children.name,
-        "axis": axis,
-        "clean": clean,
-        "folds": detection.FOLDS,
-        "nulls": detection.NULLS,
-        "rows": rows,
-    }
+    common = {"folds": detection.FOLDS, "nulls": detection.NULLS}
+    return {"zoo": children.name, "axis": axis, "clean": clean, **common, "rows": rows}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
