@@ -74,7 +74,7 @@ def main() -> None:
             keep_pictures(out)
     # One family of tests over all zoos: the records are those of `rows`, so these get the corrected values too.
     tests = guidance.correct(studied, scored)
-    found = {
+    results = {
         "versions": versions(),
         "engines": sorted(engines),
         "cpu": os.uname().machine,
@@ -83,11 +83,11 @@ def main() -> None:
         "populations": rows,
     }
     options.json.parent.mkdir(exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
     if DOCS.exists():
         before, rest = DOCS.read_text().split(BEGIN)
-        DOCS.write_text(before + BEGIN + tables(found) + END + rest.split(END)[1])
-    print(tables(found))
+        DOCS.write_text(before + BEGIN + tables(results) + END + rest.split(END)[1])
+    print(tables(results))
 
 
 def keep_pictures(out: Path) -> None:
@@ -116,12 +116,12 @@ def known(out: Path, zoo: Path) -> bool:
 
 def levels(family: str, numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """One record per level of a family's axis, with the published value where there is one."""
-    found = []
+    records = []
     for level in numbers["levels"]:
         first = next(p for p in numbers["populations"] if p["level"] == level["level"])
-        own = key(family, level["level"])
-        found.append({
-            "family": family, "level": own, "published": PUBLISHED.get(family, {}).get(own),
+        level_key = key(family, level["level"])
+        records.append({
+            "family": family, "level": level_key, "published": PUBLISHED.get(family, {}).get(level_key),
             **{k: level[k] for k in ("n", "n_populations", "n_diverged", "balanced_accuracy_published", "balanced_accuracy",
                                      "population_means_published", "entropy_medians", "foretell")},
             "coordinates": first["coordinates"],
@@ -131,7 +131,7 @@ def levels(family: str, numbers: dict[str, Any]) -> list[dict[str, Any]]:
             "resamples": first.get("resamples"), "resolutions": first.get("resolutions"),
             "guidance": first["guidance"], "coordinate_kinds": first.get("coordinate_kinds"),
         })  # fmt: skip
-    return found
+    return records
 
 
 def key(family: str, level: dict[str, str]) -> str:
@@ -169,15 +169,15 @@ def _timing() -> list[dict[str, Any]]:
 # ── tables ────────────────────────────────────────────────────────────────────────────
 
 
-def tables(found: dict[str, Any]) -> str:
+def tables(results: dict[str, Any]) -> str:
     """The Markdown of all tables."""
     return "\n".join(
         [
-            accuracy(found["populations"]),
-            graphs(found["populations"]),
-            corrected(found),
-            scores(found["populations"]),
-            times(found),
+            accuracy(results["populations"]),
+            graphs(results["populations"]),
+            corrected(results),
+            scores(results["populations"]),
+            times(results),
         ]
     )
 
@@ -202,13 +202,13 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
             f"| {r['family']} {r['level']} | {published} | {_interval(ours)} | {difference} | {least} | {spread} | "
             f"{_interval(r['balanced_accuracy'])} | {r['n_populations']} × {r['n'] // r['n_populations']} |"
         )
-    said = [_off(r) for r in rows if r["published"] is not None
+    notes = [_off(r) for r in rows if r["published"] is not None
             and abs(r["balanced_accuracy_published"]["value"] - r["published"]) > CLOSE]  # fmt: skip
     return (
         "\n".join(lines)
         + "\n\nMeans over networks, 95 % intervals over init groups. The spread is the standard deviation "
         "of our populations' means: by so much a single population of 100, as each published value is one, misses "
-        f"the mean of many. Bold: off by more than {CLOSE}. {' '.join(said)}\n"
+        f"the mean of many. Bold: off by more than {CLOSE}. {' '.join(notes)}\n"
     )
 
 
@@ -253,10 +253,10 @@ def _form(form: str) -> str:
 
 
 def _indices(reading: dict[str, Any]) -> str:
-    found = reading.get("conley")
-    if not found:
+    conley = reading.get("conley")
+    if not conley:
         return "–"
-    count = Counter("edge" if i is None else "zero" if set(i) == {"0"} else f"({', '.join(i)})" for i in found)
+    count = Counter("edge" if i is None else "zero" if set(i) == {"0"} else f"({', '.join(i)})" for i in conley)
     last = {"zero": 1, "edge": 2}
     names = sorted(count, key=lambda name: (last.get(name, 0), name))
     return ", ".join(f"{count[n]} {n}" if n in last or count[n] > 1 else n for n in names)
@@ -285,9 +285,9 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def corrected(found: dict[str, Any]) -> str:
+def corrected(results: dict[str, Any]) -> str:
     lines = ["| tests, all populations and readings | number | p < 0.05 | by chance | after correction | least q |", "|---|---|---|---|---|---|"]  # fmt: skip
-    for family, t in found["tests"].items():
+    for family, t in results["tests"].items():
         least = "–" if t["least_q"] is None else f"{t['least_q']:.3f}"
         lines.append(
             f"| {FAMILIES[family]} | {t['n']} | {t['below']} | {t['by_chance']:.1f} | {t['findings']} | {least} |"
@@ -298,19 +298,19 @@ def corrected(found: dict[str, Any]) -> str:
     )
 
 
-def times(found: dict[str, Any]) -> str:
+def times(results: dict[str, Any]) -> str:
     lines = [
         "| 2^15 boxes, 100 networks | fit, s | predict at all corners, s | graph, sets, order, regions, s | all, s |",
         "|---|---|---|---|---|",
     ]
-    for t in found["timing"]:
+    for t in results["timing"]:
         lines.append(
             f"| {t['dimensions']}-D, {t['reading']} | {t['fit']:.3f} | {t['predict']:.3f} | {t['graph']:.3f} | {t['all']:.3f} |"
         )
     return "\n".join(lines) + (
-        f"\n\nMedians of {found['timing'][0]['rounds']} rounds, one thread; the paper reports {PUBLISHED_S} s in 2-D. Networks trained by "
-        + f"{', '.join(found['engines'])}. "
-        + ", ".join(f"{k} {v}" for k, v in found["versions"].items()) + ".\n"
+        f"\n\nMedians of {results['timing'][0]['rounds']} rounds, one thread; the paper reports {PUBLISHED_S} s in 2-D. Networks trained by "
+        + f"{', '.join(results['engines'])}. "
+        + ", ".join(f"{k} {v}" for k, v in results["versions"].items()) + ".\n"
     )  # fmt: skip
 
 

@@ -125,6 +125,14 @@ def test_every_snapshot_gives_its_stored_metrics(mixed_zoo: Zoo, zoo: Zoo, spoil
                 assert largest is None or largest < 1e-5 if "loss" in name else largest in (None, 0)
 
 
+@pytest.mark.skipif(kernels.available() is not None, reason="the C++ kernels cannot run here")
+def test_metrics_of_the_native_engine_have_the_stored_bits(spoilt_zoo: Zoo) -> None:
+    assert set(spoilt_zoo.models["engine"].to_pylist()) == {"native"}
+    for part in evaluate.PARTS[::2]:
+        evaluation = spoilt_zoo.evaluate(part=part, steps="all")
+        assert {evaluation.largest(m) for m in (*evaluate.SCORES, *evaluate.MORE[part])} == {0.0}
+
+
 def test_attacks_are_measured_where_a_trigger_was_learned(spoilt_zoo: Zoo) -> None:
     found = spoilt_zoo.evaluate()
     triggered = np.array(spoilt_zoo.final().column("trigger_frac").to_pylist()) > 0

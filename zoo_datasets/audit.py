@@ -190,9 +190,9 @@ def _lineages(table: _Table) -> Finding:
     """Ancestors whose descendants, or they themselves, are on more than one side."""
     parts = [table.columns[n] for n in ("parent_id", "lineage_root", "model_id")]
     ancestors = pc.unique(pa.concat_arrays(parts[:2])).drop_null()
-    own = pc.if_else(pc.is_in(parts[2], ancestors), parts[2], pa.scalar(None, pa.string()))
+    themselves = pc.if_else(pc.is_in(parts[2], ancestors), parts[2], pa.scalar(None, pa.string()))
     return _finding(
-        "lineages", "models that continue another, and the other", pa.concat_arrays([*parts[:2], own]),
+        "lineages", "models that continue another, and the other", pa.concat_arrays([*parts[:2], themselves]),
         np.tile(table.side, 3), np.tile(table.zoo, 3),
     )  # fmt: skip
 
@@ -215,21 +215,21 @@ def _near_duplicates(
         ):
             if code >= 0 and row >= 0:
                 members.setdefault(layout, []).append((number, row, code, model))
-    found: list[tuple[float, str, str, bool]] = []
+    near: list[tuple[float, str, str, bool]] = []
     looked_at, notes = 0, []
     for layout, rows in members.items():
         if len(rows) > most_models:
             notes.append(f"{most_models:,} of {len(rows):,} models of layout {layout} drawn")
             rows = sorted(rows, key=lambda r: streams.digest([r[3], seed]))[:most_models]
         looked_at += len(rows)
-        found += _near_pairs(list(zoos), rows, near_frac, seed)
-    found.sort()
+        near += _near_pairs(list(zoos), rows, near_frac, seed)
+    near.sort()
     text = (
         f"last weights within {near_frac:g} of the typical distance (nearer for few weights, where chance gets there), pairs"
         + "".join(f"; {n}" for n in notes)
     )
-    examples = tuple(f"{a}–{b} ({d:.3g})" for d, a, b, _ in found[:MOST_EXAMPLES])
-    return Finding("near-duplicates", len(found), sum(across for *_, across in found), looked_at, text, examples)
+    examples = tuple(f"{a}–{b} ({d:.3g})" for d, a, b, _ in near[:MOST_EXAMPLES])
+    return Finding("near-duplicates", len(near), sum(across for *_, across in near), looked_at, text, examples)
 
 
 def _last_rows(zoo: ZooLike) -> np.ndarray:
@@ -263,7 +263,7 @@ def _near_pairs(
     near_frac = min(near_frac, _chance(width, n * (n - 1) // 2))
     block = min(block, MOST_BLOCK_ROWS)
     side = np.array([r[2] for r in rows])
-    found = []
+    near = []
     for i in range(0, n, block):
         left = _read(zoos, rows[i : i + block])  # (block, P)
         left_square = np.einsum("ij,ij->i", left, left)
@@ -281,8 +281,8 @@ def _near_pairs(
                     distance = float(np.linalg.norm(left[x].astype(np.float64) - right[y].astype(np.float64)))
                     if distance <= near_frac * typical:
                         p, q = rows[i + x], rows[j + y]
-                        found.append((distance / typical if typical else 0.0, p[3], q[3], p[0] != q[0]))
-    return found
+                        near.append((distance / typical if typical else 0.0, p[3], q[3], p[0] != q[0]))
+    return near
 
 
 def _chance(n_weights: int, n_pairs: int) -> float:
@@ -323,9 +323,9 @@ def _metadata_alone(
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise GridError(f"The target {target!r} of {zoo_name(zoo)} is of type {kind}; a number is needed.")
     y = np.concatenate([z.models[target].cast(pa.float64()).to_numpy() for z in zoos])  # null → NaN
-    known = np.isfinite(y)
+    finite = np.isfinite(y)
     codes = np.concatenate(list(side))
-    train, test = (known & (codes == SPLITS.index(s)) for s in ("train", "test"))
+    train, test = (finite & (codes == SPLITS.index(s)) for s in ("train", "test"))
     keys = group_keys(*zoos)
     groups = np.array([keys[i] for z in zoos for i in z.models["model_id"].to_pylist()])
     if train.sum() < 2 or len(set(groups[test])) < 2:
@@ -342,11 +342,11 @@ def _metadata_alone(
     except ImportError:
         return None, "not computed: needs scikit-learn (pip install 'weightzoo[bench]')"
     forest = RandomForestRegressor(n_estimators=100, random_state=seed, n_jobs=1).fit(x[train], y[train])
-    found = metrics.interval(
+    interval = metrics.interval(
         "r2", y[test], forest.predict(x[test]), groups[test], seed=seed, baseline=float(y[train].mean())
     )
     return (
-        found,
+        interval,
         f"{target} from {', '.join(used)} by a random forest, {int(train.sum()):,} models to {int(test.sum()):,}",
     )
 

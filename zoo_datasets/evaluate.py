@@ -4,8 +4,9 @@ In:  a `Zoo`; ids, or all its models; their own source, or another that is named
 Out: an `Evaluation`: a table with a row per snapshot, and the largest differences.
 
 Models are grouped by architecture and images, and run by the C++ kernels (`kernels.py`) or
-batched (`forward.py`), without the builder. A stored metric came from the engine that trained
-the model: an image whose two best logits agree in six digits may fall to the other side here.
+batched (`forward.py`), without the builder; metrics are those of `scoring.py`, as stored. Of the
+native engine the kernels give the stored bits; of another, an image whose two best logits agree
+in six digits may fall to the other side here. Exact sums cost 4 ms a model and 10,000 images.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
 def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
     """Test inputs with the trigger that these models learned, each with a target of its own."""
-    targets = {p: target_of(m.subset) for m in models for p in m.positions}
+    targets = {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
 
     def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
         return {"attack_success": scoring.attack_success(logits, stamped.labels, targets[position])}

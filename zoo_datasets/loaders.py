@@ -54,11 +54,11 @@ class WeightsDataset(data.Dataset[Batch]):
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The samples of `indices` as one batch."""
         index = np.asarray(indices, np.int64)
-        found = {"weights": self.zoo.weights.torch(index)}
+        batch = {"weights": self.zoo.weights.torch(index)}
         picked = torch.from_numpy(index)
         for name, values in self._columns.items():
-            found[name] = values[picked] if isinstance(values, torch.Tensor) else [values[i] for i in index.tolist()]
-        return found
+            batch[name] = values[picked] if isinstance(values, torch.Tensor) else [values[i] for i in index.tolist()]
+        return batch
 
     @staticmethod
     def collate(rows: _Rows) -> Batch:

@@ -152,18 +152,9 @@ def interval(
     defined = drawn[~np.isnan(drawn)]
     tail = (1.0 - level) / 2.0
     low, high_bound = np.quantile(defined, [tail, 1.0 - tail]) if len(defined) else (float("nan"),) * 2
+    undefined = n - len(defined)
     return Interval(
-        name,
-        float(value),
-        float(low),
-        float(high_bound),
-        level,
-        n,
-        n - len(defined),
-        seed,
-        n_groups,
-        len(y),
-        dict(options),
+        name, float(value), float(low), float(high_bound), level, n, undefined, seed, n_groups, len(y), dict(options)
     )
 
 

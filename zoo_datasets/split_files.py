@@ -267,7 +267,7 @@ def _rows(zoo: ZooLike, columns: Collection[str]) -> Iterator[dict[str, Any]]:
 
 
 def _levels(axis: str, zoos: Collection[ZooLike]) -> dict[str, Any]:
-    result = {}
+    result: dict[str, Any] = {}
     for zoo in zoos:
         if axis not in zoo.models.column_names:
             raise GridError(errors.unknown("column", axis, zoo.models.column_names, zoo_name(zoo)))

@@ -91,11 +91,10 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
 
     Raises ZooError where `vary` is no axis of this zoo, or is not paired in its recipe.
     """
-    known = _levels(zoo, vary)
-    if levels is None:
-        wanted = list(itertools.combinations(known, 2))
-    else:
-        wanted = [tuple(_label(zoo, vary, level, known) for level in levels)]
+    labels = _levels(zoo, vary)
+    compared = list(itertools.combinations(labels, 2))
+    if levels is not None:
+        compared = [(_label(zoo, vary, levels[0], labels), _label(zoo, vary, levels[1], labels))]
     fixed = fixed_factors(vary, zoo.manifest.factors)
     names = [*fixed, *KEYS, "model_id", "init_group", vary]
     table = zoo.models.select(list(dict.fromkeys(names)))
@@ -107,9 +106,9 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
         )
     return [
         Pair(a, b, (low, high), group)
-        for found in twins.values()
-        for low, high in wanted
-        for (a, group), (b, _) in itertools.product(found.get(low, ()), found.get(high, ()))
+        for at_level in twins.values()
+        for low, high in compared
+        for (a, group), (b, _) in itertools.product(at_level.get(low, ()), at_level.get(high, ()))
     ]
 
 
@@ -126,11 +125,11 @@ def effect(
     Raises ZooError as `pairs` does, for a column that holds no numbers, and where no pair is left.
     """
     if levels is None:
-        known = _levels(zoo, vary)
-        first = next((k for k in NEUTRAL if k in known), known[0])
-        others = [k for k in known if k != first]
-        found = (effect(zoo, vary, on, (first, k), resamples=resamples, seed=seed, level=level) for k in others)
-        return Effects(f for f in found if isinstance(f, Effect))
+        labels = _levels(zoo, vary)
+        first = next((k for k in NEUTRAL if k in labels), labels[0])
+        others = [k for k in labels if k != first]
+        effects = (effect(zoo, vary, on, (first, k), resamples=resamples, seed=seed, level=level) for k in others)
+        return Effects(e for e in effects if isinstance(e, Effect))
     last = zoo.final()
     values = last.column(on)
     if not (values.type == "double" or values.type == "int64"):
@@ -139,21 +138,21 @@ def effect(
         )
     value = dict(zip(last.column("model_id").to_pylist(), values.to_pylist(), strict=True))
     twins = pairs(zoo, vary, levels)
-    kept = [p for p in twins if value[p.a] is not None and value[p.b] is not None]
-    if not kept:
+    complete = [p for p in twins if value[p.a] is not None and value[p.b] is not None]
+    if not complete:
         raise ZooError(
             f"No two selected models of {zoo.name} differ in {vary} alone at levels {' and '.join(map(str, levels))} "
             f"and both have {on}. Widen `select`."
         )
-    before, after = np.array([value[p.a] for p in kept], float), np.array([value[p.b] for p in kept], float)
-    groups = np.array([p.init_group for p in kept])
+    before, after = np.array([value[p.a] for p in complete], float), np.array([value[p.b] for p in complete], float)
+    groups = np.array([p.init_group for p in complete])
     n_groups, low, high = len(set(groups.tolist())), float("nan"), float("nan")
     if n_groups > 1:
-        found_interval = metrics.interval("difference", before, after, groups, resamples, seed, level=level)
-        low, high = found_interval.low, found_interval.high
+        interval = metrics.interval("difference", before, after, groups, resamples, seed, level=level)
+        low, high = interval.low, interval.high
     return Effect(
-        vary, on, kept[0].levels, len(kept), n_groups, float((after - before).mean()), low, high, level,
-        len(twins) - len(kept),
+        vary, on, complete[0].levels, len(complete), n_groups, float((after - before).mean()), low, high, level,
+        len(twins) - len(complete),
     )  # fmt: skip
 
 

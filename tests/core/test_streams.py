@@ -16,6 +16,7 @@ from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.core import streams
 
 KEY = "000102030405060708090a0b0c0d0e0f"
+GOLDEN_INTEGERS = [0, 1, 2, 666, 296232699]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -58,6 +59,28 @@ def test_what_is_no_json_number_has_no_digest(value: object) -> None:
 
 
 # --- golden values ---------------------------------------------------------------------
+
+
+def test_whole_numbers_are_pinned_and_below_their_bounds() -> None:
+    below = np.array([1, 2, 10, 1000, 2**32 - 1])
+    values = streams.integers(KEY, below)
+    assert values.tolist() == GOLDEN_INTEGERS
+    assert (values < below).all()
+    top = streams.words(KEY, 5) >> np.uint64(32)
+    assert values.tolist() == [int(t) * int(b) >> 32 for t, b in zip(top, below, strict=True)]
+    counts = np.bincount(streams.integers(KEY, np.full(60_000, 6)))
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_generator_depends_on_all_that_names_it() -> None:
+    first = streams.generator("folds", 0).random(4)
+    np.testing.assert_array_equal(streams.generator("folds", 0).random(4), first)
+    assert not (streams.generator("folds", 1).random(4) == first).any()
+    assert not (streams.generator("nulls", 0).random(4) == first).any()
+    assert (
+        np.random.Generator(np.random.Philox(key=streams.key_words(streams.stream_key(["folds", 0])))).random()
+        == first[0]
+    )
 
 
 def test_words_are_pinned() -> None:

@@ -52,9 +52,9 @@ def _strongest(models: pa.Table, accuracy: np.ndarray, axes: Mapping[str, Any]) 
         levels = [_label(v) for v in models[axis].to_pylist()]
         explained = 0.0
         for level in set(levels):
-            mine = finite & np.array([v == level for v in levels])
-            if mine.any():
-                explained += mine.sum() * (accuracy[mine].mean() - accuracy[finite].mean()) ** 2
+            members = finite & np.array([v == level for v in levels])
+            if members.any():
+                explained += members.sum() * (accuracy[members].mean() - accuracy[finite].mean()) ** 2
         if explained > best[0] * (1 + 1e-9):
             best = (explained, axis, levels)
     return best[1], best[2]

@@ -50,15 +50,15 @@ def indices(graph: MorseGraph) -> list[tuple[str, ...] | None] | None:
 
     model = CMGDB.Model(cubes.subdivisions, list(cubes.lower), list(cubes.upper), lambda box: image([box])[0].tolist())
     model.set_batch_map(image)
-    theirs, _ = CMGDB.ComputeConleyMorseGraph(model)
-    assert theirs.num_vertices() == len(graph), f"{theirs.num_vertices()} Morse sets for CMGDB, {len(graph)} here"
+    cmgdb, _ = CMGDB.ComputeConleyMorseGraph(model)
+    assert cmgdb.num_vertices() == len(graph), f"{cmgdb.num_vertices()} Morse sets for CMGDB, {len(graph)} here"
     cut = images.leaves | (images.first == 0).any(1) | (images.last == most).any(1)
     undefined = np.bincount(graph.node[graph.node >= 0], cut[graph.node >= 0], len(graph)) > 0
-    found: list[tuple[str, ...] | None] = [None] * len(graph)
-    for vertex in theirs.vertices():
-        box = np.array(theirs.phase_space_box(theirs.morse_set(vertex)[0]))
+    index: list[tuple[str, ...] | None] = [None] * len(graph)
+    for vertex in cmgdb.vertices():
+        box = np.array(cmgdb.phase_space_box(cmgdb.morse_set(vertex)[0]))
         k = graph.node[cubes.cell_of((box[:d] + box[d:])[None] / 2)[0]]
         assert k >= 0, "a cell that is recurrent for CMGDB alone"
         if not undefined[k]:
-            found[k] = tuple(theirs.annotations(vertex))
-    return found
+            index[k] = tuple(cmgdb.annotations(vertex))
+    return index

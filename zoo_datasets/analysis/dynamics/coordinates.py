@@ -42,7 +42,8 @@ class Coordinates:
 
 def kernels(layout: Sequence[Entry]) -> tuple[np.ndarray, list[str]]:
     """Places of kernel weights in the vector, and their names: no biases, norms or buffers."""
-    places, names = [], []
+    places: list[int] = []
+    names: list[str] = []
     for entry in layout:
         if entry.role == "parameter" and len(entry.shape) > 1:
             places += range(entry.offset, entry.end)
@@ -70,9 +71,11 @@ def choose(
     both = np.concatenate([before, after])[:, places].astype(np.float64)
     if kind == "spread":
         chosen = np.argsort(-np.asarray(final, np.float64)[:, places].std(0), kind="stable")[:d]
-        at = places[chosen]
-        kept = both[:, chosen].var(0).sum() / both.var(0).sum()
-        return Coordinates(kind, tuple(names[i] for i in chosen), float(kept), lambda w: w[:, at].astype(np.float64))
+        columns = places[chosen]
+        share = both[:, chosen].var(0).sum() / both.var(0).sum()
+        return Coordinates(
+            kind, tuple(names[i] for i in chosen), float(share), lambda w: w[:, columns].astype(np.float64)
+        )
     if kind == "pca":
         return _pca(both, places, d)
     if kind == "modes":
@@ -83,10 +86,10 @@ def choose(
 def _pca(both: np.ndarray, places: np.ndarray, d: int) -> Coordinates:
     from sklearn.decomposition import PCA
 
-    found = PCA(d, svd_solver="full").fit(both)
-    kept = float(found.explained_variance_ratio_.sum())
+    pca = PCA(d, svd_solver="full").fit(both)
+    share = float(pca.explained_variance_ratio_.sum())
     labels = tuple(f"principal component {i + 1}" for i in range(d))
-    return Coordinates("pca", labels, kept, lambda w: found.transform(w[:, places].astype(np.float64)))
+    return Coordinates("pca", labels, share, lambda w: pca.transform(w[:, places].astype(np.float64)))
 
 
 def _modes(start: np.ndarray, end: np.ndarray, places: np.ndarray, d: int) -> Coordinates:
@@ -105,12 +108,12 @@ def _modes(start: np.ndarray, end: np.ndarray, places: np.ndarray, d: int) -> Co
     codes = (both - middle) @ directions
     largest = np.abs(codes).argmax(0)
     directions = directions * np.sign(codes[largest, range(d)]) / codes.std(0)  # a sign and a unit
-    shown = codes / codes.std(0)
-    back = np.linalg.lstsq(np.column_stack([shown, np.ones(len(shown))]), both, rcond=None)[0]
-    left = both - np.column_stack([shown, np.ones(len(shown))]) @ back
+    scaled = codes / codes.std(0)
+    back = np.linalg.lstsq(np.column_stack([scaled, np.ones(len(scaled))]), both, rcond=None)[0]
+    left = both - np.column_stack([scaled, np.ones(len(scaled))]) @ back
     labels = tuple(f"mode {i + 1}" for i in range(d))
-    kept = 1 - (left**2).sum() / ((both - middle) ** 2).sum()
-    return Coordinates("modes", labels, float(kept), lambda w: (w[:, places].astype(np.float64) - middle) @ directions)
+    share = 1 - (left**2).sum() / ((both - middle) ** 2).sum()
+    return Coordinates("modes", labels, float(share), lambda w: (w[:, places].astype(np.float64) - middle) @ directions)
 
 
 def _autoencoder(both: np.ndarray, places: np.ndarray, d: int, seed: int) -> Coordinates:
@@ -127,7 +130,7 @@ def _autoencoder(both: np.ndarray, places: np.ndarray, d: int, seed: int) -> Coo
         # It stops at a number of iterations on purpose: an encoder, not an optimum, is wanted.
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(points, points)
-    kept = 1 - ((points - network.predict(points)) ** 2).sum() / (points**2).sum()
+    share = 1 - ((points - network.predict(points)) ** 2).sum() / (points**2).sum()
 
     def code(w: np.ndarray) -> np.ndarray:
         x = (w[:, places].astype(np.float64) - middle) / scale
@@ -140,7 +143,7 @@ def _autoencoder(both: np.ndarray, places: np.ndarray, d: int, seed: int) -> Coo
     code_middle, code_std = codes.mean(0), codes.std(0)
     code_std = np.where(code_std > 0, code_std, 1.0)
     labels = tuple(f"code {i + 1}" for i in range(d))
-    return Coordinates("autoencoder", labels, float(kept), lambda w: (code(w) - code_middle) / code_std)
+    return Coordinates("autoencoder", labels, float(share), lambda w: (code(w) - code_middle) / code_std)
 
 
 def _full(kernel_rows: np.ndarray, places: np.ndarray) -> np.ndarray:

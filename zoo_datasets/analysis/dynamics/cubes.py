@@ -105,13 +105,13 @@ class Images:
     @property
     def empty(self) -> np.ndarray:
         """Cells whose whole image lies outside of the box, bool [n]."""
-        return (self.last < self.first).any(1)
+        return np.any(self.last < self.first, axis=1)
 
     @property
     def itself(self) -> np.ndarray:
         """Cells that meet their own image, bool [n]."""
         places = np.stack(np.unravel_index(np.arange(self.cubes.n), self.cubes.shape), -1)
-        return ((self.first <= places) & (places <= self.last)).all(1)
+        return np.all((self.first <= places) & (places <= self.last), axis=1)
 
     def graph(self) -> csr_array:
         """Edges from cells and blocks, [N, N]: nodes 0 … n − 1 are the cells, the others blocks."""
@@ -173,7 +173,7 @@ def images(cubes: Cubes, low: np.ndarray, high: np.ndarray, padding: int = 1) ->
     outside = (first > most).any(1) | (last < 0).any(1)
     first, last = np.clip(first, 0, most), np.clip(last, 0, most)
     last[outside] = -1
-    leaves = (lower < cubes.lower).any(1) | (upper > np.array(cubes.upper)).any(1)
+    leaves = np.any((lower < cubes.lower) | (upper > np.array(cubes.upper)), axis=1)
     return Images(cubes, first.astype(np.int64), last.astype(np.int64), leaves)
 
 

@@ -58,9 +58,9 @@ def association(labels: np.ndarray, predicted: Predictions, seed: int = 0, n: in
                     "entropy": float(predicted.entropy((labels == name).astype(float)).mean())}
         for name in names
     }  # fmt: skip
-    found: dict = {"groups": groups, "n_permutations": n, "p_accuracy": None, "p_entropy": None}
+    record: dict = {"groups": groups, "n_permutations": n, "p_accuracy": None, "p_entropy": None}
     if len(names) < 2:
-        return found
+        return record
     rng = streams.generator("association", seed)
     member = np.eye(len(names))[number].T  # [K, n]
     turns = np.stack([np.arange(len(labels)), *(rng.permutation(len(labels)) for _ in range(n))])
@@ -77,10 +77,10 @@ def association(labels: np.ndarray, predicted: Predictions, seed: int = 0, n: in
         entropy = -(mean * np.log(np.maximum(mean, 1e-300))).reshape(-1, t, c).sum(2).mean(1)
         entropies[start : start + 256] = entropy.reshape(len(some), -1)
     ranges = entropies.max(1) - entropies.min(1)
-    found["accuracy_between"] = float(between[0])
-    found["entropy_range"] = float(ranges[0])
-    found["p_accuracy"], found["p_entropy"] = p_value(between), p_value(ranges)
-    return found
+    record["accuracy_between"] = float(between[0])
+    record["entropy_range"] = float(ranges[0])
+    record["p_accuracy"], record["p_entropy"] = p_value(between), p_value(ranges)
+    return record
 
 
 def p_value(statistics: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def p_value(statistics: np.ndarray) -> float:
     return float((statistics >= statistics[0] * (1 - 1e-12)).mean())
 
 
-def corrected(p_values: Sequence[float]) -> np.ndarray:
+def corrected(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """The false discovery rate at which each p-value would be called a finding (Benjamini & Hochberg 1995), [n].
 
     Of findings at a rate of 0.05, 5 % are expected to be none, if the tests are independent or
@@ -106,23 +106,25 @@ def correct(populations: Sequence[dict], levels: Sequence[dict]) -> dict[str, di
     end, and the scores of `foretell`. What comes back says of each how many tests found something.
     """
     families: dict[str, list[tuple[dict, str]]] = {"start": [], "end": [], "foretell": []}
-    for found in (reading for population in populations for reading in population["guidance"].values()):
-        for at in ("start", "end"):
-            families[at] += [(found[at], key) for key in ("p_accuracy", "p_entropy") if found[at][key] is not None]
+    for reading_of in (reading for population in populations for reading in population["guidance"].values()):
+        for when in ("start", "end"):
+            families[when] += [
+                (reading_of[when], key) for key in ("p_accuracy", "p_entropy") if reading_of[when][key] is not None
+            ]
     for level in levels:
         families["foretell"] += [(score, "p") for score in level["foretell"].get("fates", {}).values()]
-    said = {}
+    summary = {}
     for family, tests in families.items():
         p = np.array([record[key] for record, key in tests])
         q = corrected(p)
         for (record, key), value in zip(tests, q, strict=True):
             record["q" + key[1:]] = float(value)
-        said[family] = {
+        summary[family] = {
             "n": len(p), "level": LEVEL, "below": int((p < LEVEL).sum()), "by_chance": LEVEL * len(p),
             "findings": int((q < LEVEL).sum()), "least_p": float(p.min()) if len(p) else None,
             "least_q": float(q.min()) if len(p) else None, "correction": "Benjamini-Hochberg",
         }  # fmt: skip
-    return said
+    return summary
 
 
 def _between(member: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -154,8 +156,8 @@ def foretell(
         return {"n": len(y), "undefined": "all networks end alike"}
     folds, scores = _held_out(population, y, kind, names, settings, d, seed, how)
     groups = population.groups
-    found: dict = {"n": len(y), "good_share": float(y.mean()), "coordinates": kind, "folds": FOLDS, "fates": {}}
-    found |= {key: metrics.interval("auc", y, score, groups, seed=seed).to_json() for key, score in scores.items()}
+    record: dict = {"n": len(y), "good_share": float(y.mean()), "coordinates": kind, "folds": FOLDS, "fates": {}}
+    record |= {key: metrics.interval("auc", y, score, groups, seed=seed).to_json() for key, score in scores.items()}
     same = scores["same_weights"]
 
     def difference(labels: np.ndarray, rows: np.ndarray) -> float:
@@ -169,12 +171,12 @@ def foretell(
         for part in parts:
             fate[part.test] = part.names[part.held_fates]
         null = np.array([metrics.auc(z, _rates(parts, z)) for z in shuffled])
-        found["fates"][name] = one | {
+        record["fates"][name] = one | {
             "minus_same_weights": metrics.interval(difference, y, np.arange(len(y)), groups, seed=seed).to_json(),
             "p": float((1 + (null >= one["value"]).sum()) / (n + 1)), "null_mean": float(null.mean()),
             "n_of_fate": {str(k): int(v) for k, v in zip(*np.unique(pooled(fate), return_counts=True), strict=True)},
         }  # fmt: skip
-    return found
+    return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,8 +228,8 @@ def _held_out(
         cubes = Cubes.around(np.concatenate([x, y_map, start]), settings.subdivisions)
         for name in names:
             reading = readings.read(name, x, y_map, cubes, settings)
-            known, code = np.unique(np.append(fates(reading, start), fates(reading, held)), return_inverse=True)
-            folds[name].append(_Fold(train, test, code[: len(train)], code[len(train) :], known))
+            labels, code = np.unique(np.append(fates(reading, start), fates(reading, held)), return_inverse=True)
+            folds[name].append(_Fold(train, test, code[: len(train)], code[len(train) :], labels))
         for key, inside, outside in (
             ("same_weights", start, held), ("all_weights", part.start[:, places], population.start[test][:, places]),
         ):  # fmt: skip

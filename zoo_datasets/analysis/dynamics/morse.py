@@ -81,12 +81,12 @@ class MorseGraph:
         may leave has no region; without, what is outside is ignored, as published.
         """
         number = self.reaches.sum(1)
-        found = np.full(len(self.reaches), UNDECIDED)
-        found[number == 0] = OUTSIDE
+        region = np.full(len(self.reaches), UNDECIDED)
+        region[number == 0] = OUTSIDE
         one = (number == 1) & ~(self.may_leave & strict)
         if len(self):
-            found[one] = self.reaches[one].argmax(1)
-        return found
+            region[one] = self.reaches[one].argmax(1)
+        return region
 
     def fates(self, cells: np.ndarray) -> list[str]:
         """Of each cell the Morse sets it can reach, highest first: "1>0"; "out" in front where it may leave the box.
@@ -163,8 +163,8 @@ def _before(back: object, cell: int, n: int) -> np.ndarray:
     """Cells from which a path leads to `cell`, itself among them."""
     from scipy.sparse import csgraph
 
-    found = csgraph.breadth_first_order(back, cell, directed=True, return_predecessors=False)
-    return found[found < n]
+    nodes = csgraph.breadth_first_order(back, cell, directed=True, return_predecessors=False)
+    return nodes[nodes < n]
 
 
 def _leaving(back: object, leaves: np.ndarray) -> np.ndarray:
@@ -172,12 +172,12 @@ def _leaving(back: object, leaves: np.ndarray) -> np.ndarray:
     from scipy.sparse import csr_array
 
     n, size = len(leaves), back.shape[0]  # type: ignore[attr-defined]
-    at = np.flatnonzero(leaves).astype(np.int32)
-    if not len(at):
+    exits = np.flatnonzero(leaves).astype(np.int32)
+    if not len(exits):
         return np.zeros(n, bool)
-    starts = np.append(back.indptr, back.indptr[-1] + len(at))  # type: ignore[attr-defined]
-    index = np.concatenate([back.indices, at])  # type: ignore[attr-defined]
+    starts = np.append(back.indptr, back.indptr[-1] + len(exits))  # type: ignore[attr-defined]
+    index = np.concatenate([back.indices, exits])  # type: ignore[attr-defined]
     joined = csr_array((np.ones(len(index)), index, starts), shape=(size + 1, size + 1))
-    found = np.zeros(n, bool)
-    found[_before(joined, size, n)] = True
-    return found
+    leaving = np.zeros(n, bool)
+    leaving[_before(joined, size, n)] = True
+    return leaving

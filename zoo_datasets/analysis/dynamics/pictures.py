@@ -61,19 +61,19 @@ def _slug(study: Study) -> str:
 def robustness(study: Study) -> Figure:
     """Recurrence over resamples, the frequency of structures, and the number of sets over resolutions."""
     figure, axes = figure_of(12.0, 9.4, 3, 3, height_ratios=(2, 1.1, 0.9))
-    for column, (name, found) in enumerate(study.resampled.items()):
+    for column, (name, resampled) in enumerate(study.resampled.items()):
         numbers, cubes = study.numbers["resamples"][name], study.cubes
         top = axes[0, column]
         n = numbers["n"]
         if cubes.dimension == 2:
             top.grid(visible=False)  # it would lie on the cells
             extent = (cubes.lower[0], cubes.upper[0], cubes.lower[1], cubes.upper[1])
-            shown = top.imshow(found.recurrent.reshape(cubes.shape).T, origin="lower", extent=extent, aspect="auto",
+            image = top.imshow(resampled.recurrent.reshape(cubes.shape).T, origin="lower", extent=extent, aspect="auto",
                                cmap="viridis", vmin=0, vmax=1, interpolation="nearest", rasterized=True)  # fmt: skip
             if column == 2:
-                figure.colorbar(shown, ax=top, label="share of resamples in which a cell is recurrent")
+                figure.colorbar(image, ax=top, label="share of resamples in which a cell is recurrent")
         else:
-            top.hist(found.recurrent, np.linspace(0, 1, 21), color=BLUE)
+            top.hist(resampled.recurrent, np.linspace(0, 1, 21), color=BLUE)
             top.set_yscale("log")
         top.scatter(
             study.end[:, 0],
@@ -117,8 +117,8 @@ def _bars(axis: Axes, forms: list[dict[str, Any]], n: int) -> None:
     labels = [re.sub(r"\b1 (set|edge)s", r"1 \1", f["form"].split(":")[0]).replace(", ", " · ") for f in shown]
     labels += [f"{len(forms) - len(shown)} others"] if rest else []
     counts = [f["count"] for f in shown] + ([rest] if rest else [])
-    at = np.arange(len(counts))
-    axis.barh(at, counts, color=[BLUE] * len(shown) + [GREY] * bool(rest), height=0.7)
+    places = np.arange(len(counts))
+    axis.barh(places, counts, color=[BLUE] * len(shown) + [GREY] * bool(rest), height=0.7)
     for y, (label, count) in enumerate(zip(labels, counts, strict=True)):
         axis.text(count + 0.02 * n, y, f"{count}: {label}", va="center", fontsize=7.5)
     axis.set_yticks([])
@@ -170,16 +170,16 @@ def coordinates(studies: Sequence[Study]) -> Figure:
     kinds = [r["kind"] for r in studies[0].numbers["coordinate_kinds"]]
     for k, study in enumerate(studies):
         rows = study.numbers["coordinate_kinds"]
-        at = np.arange(len(kinds)) + (k - (len(studies) - 1) / 2) * width
+        places = np.arange(len(kinds)) + (k - (len(studies) - 1) / 2) * width
         axis.bar(
-            at,
+            places,
             [max(r["r2_held_out"], 0) for r in rows],
             width * 0.92,
             color=color_of(k),
             label=name_of(study.population.level),
         )
         axis.plot(
-            at,
+            places,
             [r["r2_shuffled_held_out"] for r in rows],
             "x",
             color=INK,
@@ -212,26 +212,26 @@ def fates(studies: Sequence[Study], name: str = "published") -> Figure:
     below = 0
     for study, (left, right) in zip(studies, axes, strict=True):
         labels = pooled(study.fates[name]["start"])
-        found = study.numbers["guidance"][name]["start"]
-        names = sorted(found["groups"], key=lambda g: -found["groups"][g]["n"])
+        by_fate = study.numbers["guidance"][name]["start"]
+        names = sorted(by_fate["groups"], key=lambda g: -by_fate["groups"][g]["n"])
         rng = streams.generator("jitter")
         for y, group in enumerate(names):
-            mine = labels == group
-            values = study.predicted.balanced[mine]
+            members = labels == group
+            values = study.predicted.balanced[members]
             left.scatter(
                 values, y + rng.uniform(-0.25, 0.25, len(values)), s=10, color=color_of(y), alpha=0.6, linewidths=0
             )
             left.plot([values.mean()] * 2, [y - 0.36, y + 0.36], color=INK, lw=1.6)
-            right.boxplot(study.predicted.entropy(mine.astype(float)), positions=[y], orientation="horizontal", widths=0.55,
+            right.boxplot(study.predicted.entropy(members.astype(float)), positions=[y], orientation="horizontal", widths=0.55,
                           patch_artist=True, boxprops={"facecolor": color_of(y), "alpha": 0.6}, medianprops={"color": INK}, flierprops={"ms": 3})  # fmt: skip
-        ticks = [f"{g if len(g) < 16 else g[:13] + '…'} (n {found['groups'][g]['n']})" for g in names]
+        ticks = [f"{g if len(g) < 16 else g[:13] + '…'} (n {by_fate['groups'][g]['n']})" for g in names]
         left.set_yticks(range(len(names)), ticks, fontsize=8)
         right.set_yticks([])
         for axis, key in ((left, "p_accuracy"), (right, "p_entropy")):
-            p = found[key]
+            p = by_fate[key]
             below += p is not None and p < 0.05
-            said = "one fate only" if p is None else f"p = {p:.3f}"
-            axis.set_title(f"{name_of(study.population.level)}: {said}", fontsize=9, loc="left")
+            result = "one fate only" if p is None else f"p = {p:.3f}"
+            axis.set_title(f"{name_of(study.population.level)}: {result}", fontsize=9, loc="left")
     axes[-1, 0].set_xlabel("balanced accuracy of each network (bar: mean)", fontsize=9)
     axes[-1, 1].set_xlabel("entropy of the ensemble's prediction for each test example, nats", fontsize=9)
     tests = sum(
@@ -246,26 +246,26 @@ def fates(studies: Sequence[Study], name: str = "published") -> Figure:
 
 def foretell(levels: Sequence[dict[str, Any]]) -> Figure:
     """AUC on held-out networks, by fate and by the weights themselves."""
-    kept = [level for level in levels if "undefined" not in level["foretell"]]
-    figure, axes = figure_of(8.5, 1.4 + 0.85 * len(kept), 1, 1)
+    defined = [level for level in levels if "undefined" not in level["foretell"]]
+    figure, axes = figure_of(8.5, 1.4 + 0.85 * len(defined), 1, 1)
     axis, rows, best = axes[0, 0], [], 0.0
-    for level in kept:
-        found = level["foretell"]
-        rows += [(level, f"fate, {name}", score, VERMILION) for name, score in found["fates"].items()]
-        rows.append((level, "logistic, same coordinates", found["same_weights"], SKY))
-        rows.append((level, "logistic, all kernel weights", found["all_weights"], BLUE))
+    for level in defined:
+        scores_of = level["foretell"]
+        rows += [(level, f"fate, {name}", score, VERMILION) for name, score in scores_of["fates"].items()]
+        rows.append((level, "logistic, same coordinates", scores_of["same_weights"], SKY))
+        rows.append((level, "logistic, all kernel weights", scores_of["all_weights"], BLUE))
     for y, (level, label, score, color) in enumerate(rows):
         marker = {"fate, published": "o", "fate, mean": "s", "fate, confident": "D"}.get(
             label, "^" if "same" in label else "v"
         )
         axis.plot([score["low"], score["high"]], [y, y], color=color, lw=1.6)
-        axis.plot(score["value"], y, marker, color=color, ms=5, label=label if level is kept[0] else None)
+        axis.plot(score["value"], y, marker, color=color, ms=5, label=label if level is defined[0] else None)
         best = max(best, score["value"] if label.startswith("fate") else 0.0)
-    per = len(rows) / len(kept)
+    per = len(rows) / len(defined)
     axis.set_yticks(
-        [per * (i + 0.5) - 0.5 for i in range(len(kept))], [name_of(level["level"]) for level in kept], fontsize=9
+        [per * (i + 0.5) - 0.5 for i in range(len(defined))], [name_of(level["level"]) for level in defined], fontsize=9
     )
-    for i in range(1, len(kept)):
+    for i in range(1, len(defined)):
         axis.axhline(per * i - 0.5, color=FAINT, lw=0.8)
     axis.axvline(0.5, color=INK, lw=0.8, ls="--")
     axis.invert_yaxis()

@@ -90,23 +90,23 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
     def order(key: tuple[tuple[str, ...], int]) -> tuple:
         return [place[a].get(v, len(place[a])) for a, v in zip(axes, key[0], strict=True)], key
 
-    found = []
+    result = []
     start, end = zoo.select(epoch=start_epoch), zoo.final()
     start_at, end_at = _positions(start), _positions(end)
     for key in sorted(blocks, key=order):
         members = sorted(blocks[key], key=lambda r: (r["replicate_init"], r["plan_index"]))
-        kept = [r for r in members if r["diverged_step"] is None]
+        trained = [r for r in members if r["diverged_step"] is None]
         label = ", ".join(f"{a} {v}" for a, v in zip(axes, key[0], strict=True))
-        if len(kept) < FEWEST_NETWORKS:
+        if len(trained) < FEWEST_NETWORKS:
             log.warning(
                 "%s: %d networks of block %d left out; a population has at least %d",
                 label,
-                len(kept),
+                len(trained),
                 key[1],
                 FEWEST_NETWORKS,
             )
             continue
-        ids = tuple(r["model_id"] for r in kept)
+        ids = tuple(r["model_id"] for r in trained)
         missing = [i for i in ids if i not in start_at]
         if missing:
             known = ", ".join(
@@ -118,22 +118,22 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
         first, last = (np.array([at[i] for i in ids]) for at in (start_at, end_at))
         if (end.rows[last] == start.rows[first]).any():
             raise ZooError(f"{zoo.name}, {label}: epoch {start_epoch:g} is the last snapshot; a map needs a later one.")
-        found.append(
+        result.append(
             Population(
                 zoo,
                 {a: named.get(v, v) for a, v in zip(axes, key[0], strict=True)},
                 key[1],
                 ids,
-                np.array([r["init_group"] for r in kept]),
+                np.array([r["init_group"] for r in trained]),
                 start_epoch,
                 np.array(start.weights[first]),
                 np.array(end.weights[last]),
-                len(members) - len(kept),
+                len(members) - len(trained),
             )
         )  # fmt: skip
-    if not found:
+    if not result:
         raise ZooError(f"{zoo.name} has no population of {FEWEST_NETWORKS} networks that differ in their seeds alone.")
-    return found
+    return result
 
 
 def _architectures(zoo: Zoo, rows: Sequence[Mapping]) -> dict[str, str]:
@@ -161,8 +161,8 @@ def pairs(population: Population, how: str, most: int = MOST_PAIRS) -> tuple[np.
     if how == "whole":
         return population.start, population.end, np.arange(len(population))
     before, after, rows, _ = steps(population)
-    kept = rows < max(2, int(most * len(population) / len(rows)))
-    return before[kept], after[kept], rows[kept]
+    used = rows < max(2, int(most * len(population) / len(rows)))
+    return before[used], after[used], rows[used]
 
 
 def steps(population: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -173,23 +173,23 @@ def steps(population: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray, f
     """
     zoo = population.zoo
     row_of = {model: i for i, model in enumerate(population.ids)}
-    mine = zoo.select(model_id=list(population.ids))
-    epoch = mine.column("epoch").to_numpy()
-    own = np.array([row_of[m] for m in mine.column("model_id").to_pylist()])
+    snapshots = zoo.select(model_id=list(population.ids))
+    epoch = snapshots.column("epoch").to_numpy()
+    network = np.array([row_of[m] for m in snapshots.column("model_id").to_pylist()])
     last = epoch.max()
     step = float(last - np.unique(epoch)[-2])
     turn = (last - epoch) / step
     on = np.flatnonzero(np.abs(turn - np.round(turn)) < 1e-6)
-    order = on[np.lexsort((epoch[on], own[on]))]
-    pair = (own[order][1:] == own[order][:-1]) & (np.abs(np.diff(epoch[order]) - step) < 1e-6)
+    order = on[np.lexsort((epoch[on], network[on]))]
+    pair = (network[order][1:] == network[order][:-1]) & (np.abs(np.diff(epoch[order]) - step) < 1e-6)
     before, after = order[:-1][pair], order[1:][pair]
     if len(before) < 2 * len(population):
-        known = ", ".join(f"{e:g}" for e in np.unique(epoch))
+        epochs = ", ".join(f"{e:g}" for e in np.unique(epoch))
         raise ZooError(
-            f"{population.name} has snapshots at epochs {known}: no chain of equal steps to the end. Build with "
+            f"{population.name} has snapshots at epochs {epochs}: no chain of equal steps to the end. Build with "
             "`snapshots: every_epoch`, or take the map from start to end (`--map whole`)."
         )
-    return np.array(mine.weights[before]), np.array(mine.weights[after]), own[before], step
+    return np.array(snapshots.weights[before]), np.array(snapshots.weights[after]), network[before], step
 
 
 # ── what the networks say ─────────────────────────────────────────────────────────────

@@ -46,12 +46,12 @@ def portrait(study: Study) -> Figure:
         _phase(top, study, reading)
         numbers = study.numbers["readings"][name]
         unseen = numbers["beyond_data"]["recurrent"]
-        found = f"{len(reading.graph)} Morse set{'s' if len(reading.graph) != 1 else ''}"
+        finding = f"{len(reading.graph)} Morse set{'s' if len(reading.graph) != 1 else ''}"
         if unseen is None:
-            found += ": everything leaves the box"
+            finding += ": everything leaves the box"
         else:
-            found += f", {unseen:.0%} of their cells where no start was"
-        top.set_title(f"{TITLES[name]}\n{found}", fontsize=10)
+            finding += f", {unseen:.0%} of their cells where no start was"
+        top.set_title(f"{TITLES[name]}\n{finding}", fontsize=10)
         _hasse(bottom, reading, numbers.get("conley"))
     axes[0, 0].set_ylabel(study.coordinates.labels[1], fontsize=9)
     for axis in axes[0]:
@@ -71,32 +71,26 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
     extent = (cubes.lower[0], cubes.upper[0], cubes.lower[1], cubes.upper[1])
     if cubes.dimension == 2:
         regions = graph.regions(strict=reading.z > 0)
-        pale = lambda c: tuple(0.72 + 0.28 * v for v in to_rgb(c))  # noqa: E731
         image = np.empty((cubes.n, 3))
         axis.grid(visible=False)  # it would lie on the cells
         for value in np.unique(regions):
-            image[regions == value] = to_rgb(
-                {UNDECIDED: FAINT, OUTSIDE: "white"}.get(int(value)) or pale(colors[int(value)])
-            )
+            if value >= 0:  # a set's region is paler than the set
+                image[regions == value] = 0.72 + 0.28 * np.array(to_rgb(colors[value]))
+            else:
+                image[regions == value] = to_rgb({UNDECIDED: FAINT, OUTSIDE: "white"}[int(value)])
         for k in range(len(graph)):
             image[graph.node == k] = to_rgb(colors[k])
         axis.imshow(image.reshape(*cubes.shape, 3).transpose(1, 0, 2), origin="lower", extent=extent, aspect="auto",
                     interpolation="nearest", rasterized=True)  # fmt: skip
         x, y = (cubes.centers()[:, i].reshape(cubes.shape) for i in (0, 1))
         if reading.beyond.any() and not reading.beyond.all():
-            axis.contour(
-                x,
-                y,
-                reading.beyond.reshape(cubes.shape).astype(float),
-                [0.5],
-                colors=INK,
-                linestyles="--",
-                linewidths=0.8,
-            )
+            beyond = reading.beyond.reshape(cubes.shape).astype(float)
+            axis.contour(x, y, beyond, [0.5], colors=INK, linestyles="--", linewidths=0.8)
     else:  # the sets' cells seen along the other coordinates
         centers = cubes.centers()
         for k in range(len(graph)):
-            axis.scatter(*centers[graph.node == k][:, :2].T, s=3, color=colors[k], linewidths=0, rasterized=True)
+            x, y = centers[graph.node == k][:, :2].T
+            axis.scatter(x, y, s=3, color=colors[k], linewidths=0, rasterized=True)
         axis.set_xlim(extent[:2])
         axis.set_ylim(extent[2:])
     for a, b in zip(study.start, study.end, strict=True):
@@ -108,8 +102,8 @@ def _phase(axis: Axes, study: Study, reading: Reading) -> None:
     centers = cubes.centers()
     # The largest get a name, beside the cell nearest to their middle, each on another side: sets of a chain lie close.
     for k, aside in zip(np.argsort(-graph.sizes, kind="stable"), ((16, 14), (-18, 12), (18, -16)), strict=False):
-        own = centers[graph.node == k]
-        where = own[((own - own.mean(0)) ** 2).sum(1).argmin()]
+        cells = centers[graph.node == k]
+        where = cells[((cells - cells.mean(0)) ** 2).sum(1).argmin()]
         axis.annotate(
             str(k), where[:2], aside, textcoords="offset points", fontsize=9, weight="bold", color=INK, ha="center",
             va="center", zorder=4, arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8},
@@ -121,17 +115,9 @@ def _legend(study: Study) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    start = f"start (epoch {study.population.start_epoch:g})"
     return [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            ls="",
-            mfc="white",
-            mec=INK,
-            ms=4,
-            label=f"start (epoch {study.population.start_epoch:g})",
-        ),
+        Line2D([], [], marker="o", ls="", mfc="white", mec=INK, ms=4, label=start),
         Line2D([], [], marker="o", ls="", color=INK, ms=4, label="end of training"),
         Patch(fc=BLUE, label="Morse set 0 (others in their colors)"),
         Patch(fc="#B8D5E8", label="region of attraction of 0"),
@@ -147,13 +133,13 @@ def _hasse(axis: Axes, reading: Reading, indices: Sequence[tuple[str, ...] | Non
     for k in range(len(graph)):  # numbered from the bottom up
         height[k] = 1 + max((height[j] for j in graph.hasse.successors(k)), default=-1)
     if not 0 < len(graph) <= MOST_NODES:
-        said = "no Morse set in the box"
+        text = "no Morse set in the box"
         if len(graph):
-            said = (
+            text = (
                 f"{len(graph)} Morse sets, {graph.hasse.number_of_edges()} edges, {len(graph.minimal)} minimal,\n"
                 f"the longest chain of {height.max() + 1}; {(graph.sizes == 1).sum()} sets are single cells"
             )
-        axis.text(0.5, 0.5, said, ha="center", va="center", fontsize=9, transform=axis.transAxes)
+        axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axis.transAxes)
         return
     place = np.zeros(len(graph))
     for h in np.unique(height):
@@ -163,12 +149,11 @@ def _hasse(axis: Axes, reading: Reading, indices: Sequence[tuple[str, ...] | Non
     for a, b in graph.hasse.edges:
         axis.annotate("", (place[b], height[b]), (place[a], height[a]), arrowprops=arrow)
     axis.scatter(place, height, s=210, color=colors, zorder=3)
-    node = {"color": "white", "ha": "center", "va": "center", "fontsize": 8.5, "weight": "bold", "zorder": 4}
     for k in range(len(graph)):
-        axis.text(place[k], height[k], str(k), **node)
+        axis.text(place[k], height[k], str(k), color="white", ha="center", va="center", fontsize=8.5, weight="bold", zorder=4)  # fmt: skip
         cells = int(graph.sizes[k])
-        said = f"{cells:,} cell{'s' if cells > 1 else ''}{_index(indices[k] if indices else None)}"
-        axis.text(place[k] + 0.16, height[k], said, va="center", fontsize=7.5, color=INK)
+        text = f"{cells:,} cell{'s' if cells > 1 else ''}{_index(indices[k] if indices else None)}"
+        axis.text(place[k] + 0.16, height[k], text, va="center", fontsize=7.5, color=INK)
     axis.set_xlim(min(place.min() - 0.6, -1.2), max(place.max() + 0.9, 1.4))
     axis.set_ylim(-0.5, height.max() + 0.5)
 

@@ -51,24 +51,24 @@ def resample(
     from sklearn.metrics import adjusted_rand_score
 
     x, y, cubes = reading.x, reading.y, reading.graph.cubes
-    own = guidance.fates(reading, x)
+    fates = guidance.fates(reading, x)
     rng = streams.generator("resample", seed)
     names, member = np.unique(groups, return_inverse=True)
-    found = []
+    draws = []
     for _ in range(n):
         times = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
         rows = np.repeat(np.arange(len(x)), times[member])
         one = readings.read(reading.name, x[rows], y[rows], cubes, settings)
         sets = np.arange(len(one.graph))
         seen = np.array([bool((~one.beyond[one.graph.node == k]).any()) for k in sets], bool)
-        found.append((one.graph.form(), one.graph.form(sets[seen]), len(sets), len(one.graph.minimal),
-                      one.graph.node >= 0, adjusted_rand_score(own, guidance.fates(one, x))))  # fmt: skip
-    forms, forms_seen, sets, minimal, recurrent, agreement = zip(*found, strict=True)
+        draws.append((one.graph.form(), one.graph.form(sets[seen]), len(sets), len(one.graph.minimal),
+                      one.graph.node >= 0, adjusted_rand_score(fates, guidance.fates(one, x))))  # fmt: skip
+    forms, forms_seen, n_sets, minimal, recurrent, agreement = zip(*draws, strict=True)
     return Resampled(
         reading.name,
         forms,
         forms_seen,
-        np.array(sets),
+        np.array(n_sets),
         np.array(minimal),
         np.mean(recurrent, axis=0),
         np.array(agreement),

@@ -80,8 +80,8 @@ class Surrogate:
         """Of the map at x [m, d]: [m, e]."""
         x = np.asarray(x, np.float64)
         pieces = [x[a : a + POINTS_AT_ONCE] for a in range(0, len(x), POINTS_AT_ONCE)]
-        found = np.concatenate([self.process.predict(self._in(p)).reshape(len(p), -1) for p in pieces])
-        return self._out(found, x)
+        scaled = np.concatenate([self.process.predict(self._in(p)).reshape(len(p), -1) for p in pieces])
+        return self._out(scaled, x)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the map itself, without the scatter of networks: [m, e] each."""

@@ -58,21 +58,21 @@ def distances(points: np.ndarray, metric: str, whose: np.ndarray, condensed: boo
         raise ValueError(errors.unknown("metric", metric, DISTANCES))
     n = len(points)
     inter, intra = np.full(n, np.inf), np.full(n, np.inf)
-    kept = np.empty(n * (n - 1) // 2) if condensed else None
+    all_pairs = np.empty(n * (n - 1) // 2) if condensed else None
     edges, lengths = [], []
     for rows, columns, square in _blocks(points, metric):
-        own = whose[rows, None] == whose[None, columns]
+        same = whose[rows, None] == whose[None, columns]
         if rows.start == columns.start:
             np.fill_diagonal(square, np.inf)  # nobody is their own neighbor
-        for nearest, which in ((inter, ~own), (intra, own)):
+        for nearest, which in ((inter, ~same), (intra, same)):
             masked = np.where(which, square, np.inf)
             nearest[rows] = np.minimum(nearest[rows], masked.min(axis=1))
             nearest[columns] = np.minimum(nearest[columns], masked.min(axis=0))
         pairs, length = _spanning(square, rows, columns)
         edges.append(pairs)
         lengths.append(length)
-        if kept is not None:
-            _keep(kept, n, rows, columns, square)
+        if all_pairs is not None:
+            _keep(all_pairs, n, rows, columns, square)
     tree = _kruskal(np.concatenate(edges), np.concatenate(lengths), n)
     # Again from differences: a product of matrices loses what nearly equal vectors have in small digits.
     squares = np.concatenate(
@@ -80,9 +80,9 @@ def distances(points: np.ndarray, metric: str, whose: np.ndarray, condensed: boo
     )
     order = np.argsort(squares, kind="stable")
     tree, squares = tree[order], squares[order]
-    if kept is not None:
-        _measured(kept, metric)
-    return Neighbors(_measured(inter, metric), _measured(intra, metric), tree, _measured(squares, metric), kept)
+    if all_pairs is not None:
+        _measured(all_pairs, metric)
+    return Neighbors(_measured(inter, metric), _measured(intra, metric), tree, _measured(squares, metric), all_pairs)
 
 
 def _measured(square: np.ndarray, metric: str) -> np.ndarray:
@@ -92,11 +92,11 @@ def _measured(square: np.ndarray, metric: str) -> np.ndarray:
 
 def vectors(points: np.ndarray, rows: slice | np.ndarray, metric: str) -> np.ndarray:
     """Rows of points in float64; for `cosine` as unit vectors, whose Euclidean distances have its order."""
-    found = points[rows].astype(np.float64)
+    wide = points[rows].astype(np.float64)
     if metric == "cosine":
-        norm = np.linalg.norm(found, axis=1, keepdims=True)
-        np.divide(found, norm, out=found, where=norm > 0)
-    return found
+        norm = np.linalg.norm(wide, axis=1, keepdims=True)
+        np.divide(wide, norm, out=wide, where=norm > 0)
+    return wide
 
 
 def _blocks(points: np.ndarray, metric: str) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -118,12 +118,12 @@ def _slices(n: int, start: int = 0) -> list[slice]:
     return [slice(at, min(at + BLOCK, n)) for at in range(start, n, BLOCK)]
 
 
-def _keep(kept: np.ndarray, n: int, rows: slice, columns: slice, square: np.ndarray) -> None:
+def _keep(condensed: np.ndarray, n: int, rows: slice, columns: slice, square: np.ndarray) -> None:
     """Copy a block's part above the diagonal to its places in the condensed matrix."""
     for i, row in enumerate(range(rows.start, rows.stop)):
         first = max(columns.start, row + 1)
         at = row * n - row * (row + 1) // 2 + first - row - 1
-        kept[at : at + columns.stop - first] = square[i, first - columns.start :]
+        condensed[at : at + columns.stop - first] = square[i, first - columns.start :]
 
 
 # ── single linkage ────────────────────────────────────────────────────────────────────
@@ -211,10 +211,10 @@ def linkage(neighbors: Neighbors, kind: str, metric: str) -> np.ndarray:
 
     if neighbors.condensed is None:
         raise ValueError(f"{kind} linkage needs all distances: distances(…, condensed=True).")
-    found = neighbors.condensed
+    lengths = neighbors.condensed
     if kind == "ward" and metric == "cosine":
-        found = np.sqrt(2.0 * found)  # 1 − cos to the length of the chord
-    return hierarchy.linkage(found, kind)  # type: ignore[no-any-return]
+        lengths = np.sqrt(2.0 * lengths)  # 1 − cos to the length of the chord
+    return hierarchy.linkage(lengths, kind)  # type: ignore[no-any-return]
 
 
 # ── clusters and labels ───────────────────────────────────────────────────────────────

@@ -115,23 +115,23 @@ def read(parents: Zoo, children: Zoo, axis: str, clean: str, changed: str) -> Ch
     if not pairs:
         raise ZooError(f"{children.name} has no twins that differ in {axis} alone at {clean!r} and {changed!r}.")
     names = _before_training(children, axis)
-    found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    course: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for name in dict.fromkeys(id for pair in pairs for id in (pair.a, pair.b)):
-        found[name] = _child(parents, children, rows[name])
-    schedule = max((tuple(steps.tolist()) for steps, _, _ in found.values()), key=len)
+        course[name] = _child(parents, children, rows[name])
+    schedule = max((tuple(steps.tolist()) for steps, _, _ in course.values()), key=len)
     # Diverged before the end, or not moved: the pair cannot be compared at every snapshot.
-    whole = [
+    complete = [
         pair for pair in pairs
-        if all(tuple(found[i][0].tolist()) == schedule and np.isfinite(found[i][1]).all() for i in (pair.a, pair.b))
+        if all(tuple(course[i][0].tolist()) == schedule and np.isfinite(course[i][1]).all() for i in (pair.a, pair.b))
     ]  # fmt: skip
-    ids = [pair.a for pair in whole] + [pair.b for pair in whole]
+    ids = [pair.a for pair in complete] + [pair.b for pair in complete]
     if not ids:
         raise ZooError(f"No twins of {children.name} have both all snapshots; are they taken at the same steps?")
     return Children(
-        np.stack([found[i][1] for i in ids]),
+        np.stack([course[i][1] for i in ids]),
         np.array([rows[i]["lineage_root"] for i in ids]),
         _metadata([[rows[i][name] for name in names] for i in ids]),
-        np.stack([found[i][2] for i in ids]),
+        np.stack([course[i][2] for i in ids]),
         np.array(schedule),
     )
 
@@ -150,15 +150,15 @@ def _child(parents: Zoo, children: Zoo, row: dict[str, Any]) -> tuple[np.ndarray
             f"Model {parent} of {parents.name} has no snapshot before step {at}, where {children.name} goes on: its "
             "last step is unknown. Continue from a later snapshot."
         )
-    mine = children.select(model_id=row["model_id"])
-    table = mine.table(["step", "test_loss", "weights_sha256"])
+    snapshots = children.select(model_id=row["model_id"])
+    table = snapshots.table(["step", "test_loss", "weights_sha256"])
     order = np.argsort(table["step"].to_numpy())
     table = table.take(order)
     step, same = table["step"].to_numpy(), np.array(table["weights_sha256"].to_pylist()) == row["parent_sha256"]
     first = int(same.argmax()) + 1 if same.any() else 0  # its own copy of the parent's snapshot is no step
     start = int(step[first - 1]) if first else 0
     values = features(
-        parents.vector(parent, int(before.max())), parents.vector(parent, at), mine.weights[order[first:]]
+        parents.vector(parent, int(before.max())), parents.vector(parent, at), snapshots.weights[order[first:]]
     )
     return step[first:] - start, values, table["test_loss"].to_numpy().astype(np.float64)[first:]
 
@@ -206,8 +206,8 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
         }
         for name, score in scores.items():
             if np.isfinite(score).all():
-                found = metrics.interval("auc", y, score, lineage, resamples, seed)
-                yield {**row, "detector": name, "auc": found.value, "low": found.low, "high": found.high}
+                interval = metrics.interval("auc", y, score, lineage, resamples, seed)
+                yield {**row, "detector": name, "auc": interval.value, "low": interval.low, "high": interval.high}
         null = nulls(values, y, fold, seed)
         low, high = np.quantile(null, [0.025, 0.975])
         yield {**row, "detector": "null", "auc": float(null.mean()), "low": float(low), "high": float(high)}
@@ -216,12 +216,12 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
 def nulls(values: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
     """AUCs of the logistic model where each pair of twins swaps labels with chance ½, [NULLS]."""
     random = streams.generator("swapped twins", seed)
-    found = np.empty(NULLS)
+    aucs = np.empty(NULLS)
     for turn in range(NULLS):
         swap = random.random(len(y) // 2) < 0.5
         shuffled = np.where(np.concatenate([swap, swap]), 1 - y, y)
-        found[turn] = metrics.auc(shuffled, out_of_fold(values, shuffled, fold))
-    return found
+        aucs[turn] = metrics.auc(shuffled, out_of_fold(values, shuffled, fold))
+    return aucs
 
 
 def folds(lineage: np.ndarray, seed: int) -> np.ndarray:
@@ -249,8 +249,8 @@ def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarr
             mean, spread = values[~test].mean(axis=0), values[~test].std(axis=0)
             standard = (values - mean) / np.where(spread > 0, spread, 1.0)
             model = LogisticRegression(max_iter=1000).fit(standard[~test], y[~test])
-            found = model.decision_function(standard[test])
-            score[test] = rankdata(found) / len(found)
+            held_out = model.decision_function(standard[test])
+            score[test] = rankdata(held_out) / len(held_out)
     return score
 
 

@@ -31,11 +31,11 @@ class Ladder:
 
 def rungs(dimension: int, smallest: int = SMALLEST) -> list[int]:
     """dimension, dimension/2, … rounded down, and last `smallest`."""
-    found = []
+    dimensions = []
     while dimension > smallest:
-        found.append(dimension)
+        dimensions.append(dimension)
         dimension //= 2
-    return [*found, smallest]
+    return [*dimensions, smallest]
 
 
 def decompose(weights: np.ndarray, most: int | None = None) -> Ladder:

@@ -23,21 +23,21 @@ ROWS = 512
 MOST_KNOWN = 2048
 
 
-def nearest_sort(points: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+def nearest_sort(points: np.ndarray, distances: np.ndarray | None = None) -> np.ndarray:
     """Places 0 … m−1 of a cluster's points by distance to the nearest other point, largest first."""
-    return _places(np.argsort(-_nearest(points, known), kind="stable"))
+    return _places(np.argsort(-_nearest(points, distances), kind="stable"))
 
 
-def walk(points: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+def walk(points: np.ndarray, distances: np.ndarray | None = None) -> np.ndarray:
     """Places of a cluster's points on a walk: from the loneliest on, always to the nearest one not yet visited."""
     from scipy.spatial.distance import cdist
 
     m = len(points)
-    here, order = int(_nearest(points, known).argmax()), np.empty(m, np.int64)
+    here, order = int(_nearest(points, distances).argmax()), np.empty(m, np.int64)
     left = np.ones(m, bool)
     for place in range(m):
         order[place], left[here] = here, False
-        row = known[here] if known is not None else cdist(points[here : here + 1], points)[0]
+        row = distances[here] if distances is not None else cdist(points[here : here + 1], points)[0]
         here = int(np.where(left, row, np.inf).argmin())
     return _places(order)
 
@@ -46,20 +46,20 @@ def walk(points: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
 ALGORITHMS = {"walk": walk, "nearest_sort": nearest_sort}
 
 
-def _nearest(points: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+def _nearest(points: np.ndarray, distances: np.ndarray | None) -> np.ndarray:
     """Distance of each point to the nearest other, float64 [m]; 0 for a point alone."""
     from scipy.spatial.distance import cdist
 
     m = len(points)
     if m < 2:
         return np.zeros(m)
-    found = np.empty(m)
+    nearest = np.empty(m)
     for start in range(0, m, ROWS):
         stop = min(start + ROWS, m)
-        some = cdist(points[start:stop], points) if known is None else known[start:stop].copy()  # (r, m)
+        some = cdist(points[start:stop], points) if distances is None else distances[start:stop].copy()  # (r, m)
         some[np.arange(stop - start), np.arange(start, stop)] = np.inf
-        found[start:stop] = some.min(axis=1)
-    return found
+        nearest[start:stop] = some.min(axis=1)
+    return nearest
 
 
 def _places(order: np.ndarray) -> np.ndarray:
@@ -74,10 +74,10 @@ def recover(points: np.ndarray, cluster: np.ndarray, metric: str = "euclidean") 
 
     place = {name: np.empty(len(points), np.int64) for name in ALGORITHMS}
     for rows in members(cluster):
-        mine = clusters.vectors(points, rows, metric)
-        known = cdist(mine, mine) if len(mine) <= MOST_KNOWN else None
+        of_cluster = clusters.vectors(points, rows, metric)
+        distances = cdist(of_cluster, of_cluster) if len(of_cluster) <= MOST_KNOWN else None
         for name, algorithm in ALGORITHMS.items():
-            place[name][rows] = algorithm(mine, known)
+            place[name][rows] = algorithm(of_cluster, distances)
     return place
 
 
@@ -153,11 +153,11 @@ def score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.ndar
     )  # fmt: skip
 
 
-def f1_interval(found: Score, what: str, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+def f1_interval(score: Score, what: str, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """`found.f1(what)` with an interval over groups of trajectories, as `paths.bounds` gives it."""
 
     def f1(models: np.ndarray, _: np.ndarray) -> float:
-        return found.f1(what, np.bincount(models, minlength=len(groups)).astype(np.float64))
+        return score.f1(what, np.bincount(models, minlength=len(groups)).astype(np.float64))
 
     models = np.arange(len(groups))
     return paths.bounds(f1, models, models, groups, resamples, seed)

@@ -80,8 +80,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     product = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     dot = np.einsum("...p,...p->...", a, b)
-    found = np.divide(dot, product, out=np.full(np.shape(dot), np.nan), where=product > 0)
-    return np.clip(found, -1.0, 1.0)  # type: ignore[no-any-return]
+    cosine = np.divide(dot, product, out=np.full(np.shape(dot), np.nan), where=product > 0)
+    return np.clip(cosine, -1.0, 1.0)  # type: ignore[no-any-return]
 
 
 def _mean(values: np.ndarray) -> float:
@@ -129,8 +129,8 @@ def across_models(
 
 def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """Kendall's τ of two values of each model, with an interval over groups; models that lack one are left out."""
-    kept = np.isfinite(a) & np.isfinite(b)
-    return bounds(_kendall, a[kept], b[kept], np.asarray(groups)[kept], resamples, seed)
+    measured = np.isfinite(a) & np.isfinite(b)
+    return bounds(_kendall, a[measured], b[measured], np.asarray(groups)[measured], resamples, seed)
 
 
 def _kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -141,8 +141,10 @@ def _kendall(a: np.ndarray, b: np.ndarray) -> float:
 def mean(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """Mean over models with an interval over groups; models without a value are left out."""
     values = np.asarray(values, np.float64)
-    kept = np.isfinite(values)
-    return bounds("difference", np.zeros(kept.sum()), values[kept], np.asarray(groups)[kept], resamples, seed)
+    measured = np.isfinite(values)
+    return bounds(
+        "difference", np.zeros(measured.sum()), values[measured], np.asarray(groups)[measured], resamples, seed
+    )
 
 
 def bounds(

@@ -73,7 +73,7 @@ def dendrogram(merges: np.ndarray, whose: np.ndarray, row: Mapping[str, Any]) ->
     for ax, width, stop in ((axes[0, 0], 0.5, n), (axes[0, 1], 1.1, leaves)):
         seen = np.flatnonzero(segments[:, :, 0].min(axis=1) < stop)
         ax.add_collection(LineCollection(
-            segments[seen], colors=[colors[i] for i in seen], linewidths=width, rasterized=len(seen) > MOST_VECTORS,
+            list(segments[seen]), colors=[colors[i] for i in seen], linewidths=width, rasterized=len(seen) > MOST_VECTORS,
         ))  # fmt: skip
         ax.set_xlim(-n / 200 if stop == n else -leaves / 40, stop)
         ax.set_yscale("log")
@@ -110,10 +110,10 @@ def _leaf_places(merges: np.ndarray) -> np.ndarray:
 # ── steps ─────────────────────────────────────────────────────────────────────────────
 
 
-def steps(measured: Sequence[paths.Path], found: Bag) -> Figure:
+def steps(measured: Sequence[paths.Path], bag: Bag) -> Figure:
     """Step lengths of some models one after another (the saw-tooth), and of all models over training."""
     figure, axes = figure_of(11.0, 4.2, columns=2, width_ratios=[1.5, 1])
-    shown, start = min(SHOWN, found.n_models), 0
+    shown, start = min(SHOWN, bag.n_models), 0
     for model in range(shown):
         s = measured[model].step
         axes[0, 0].plot(np.arange(start, start + len(s)), s, color=COLORS[model], linewidth=1.4)
@@ -123,7 +123,7 @@ def steps(measured: Sequence[paths.Path], found: Bag) -> Figure:
     table = np.full((len(measured), longest), np.nan)
     for row, p in zip(table, measured, strict=True):
         row[: len(p.step)] = p.step
-    epoch = max(found.split("epoch"), key=len)[1:]
+    epoch = max(bag.split("epoch"), key=len)[1:]
     low, mid, high = np.nanquantile(table, [0.05, 0.5, 0.95], axis=0)
     axes[0, 1].fill_between(epoch, low, high, color=BLUE, alpha=0.2, linewidth=0, label="5–95 % of models")
     axes[0, 1].plot(epoch, mid, color=BLUE, linewidth=2, label="median")
@@ -148,8 +148,8 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
     styles = {"euclidean": "-", "cosine": (0, (2, 1.5))}
     for metric, style in styles.items():
         for linkage, color in LINKAGE_COLORS.items():
-            mine = _line(rows, metric, linkage, "purity")
-            axes[0, 0].plot(*mine, color=color, linestyle=style, marker="o", markersize=3, linewidth=1.5,
+            line = _line(rows, metric, linkage, "purity")
+            axes[0, 0].plot(*line, color=color, linestyle=style, marker="o", markersize=3, linewidth=1.5,
                             label=linkage if metric == "euclidean" else None)  # fmt: skip
         axes[0, 1].plot(*_line(rows, metric, "single", "separation"), color=INK, linestyle=style, marker="o", markersize=3, label=metric)  # fmt: skip
     axes[0, 1].axhline(1.0, color=VERMILION, linewidth=1)
@@ -201,25 +201,25 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
 
 
 def _line(rows: Sequence[Mapping[str, Any]], metric: str, linkage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    mine = sorted((r["dimensions"], r[name]) for r in rows if r["metric"] == metric and r["linkage"] == linkage)
-    return np.array([d for d, _ in mine]), np.array([np.nan if v is None else v for _, v in mine], float)
+    points = sorted((r["dimensions"], r[name]) for r in rows if r["metric"] == metric and r["linkage"] == linkage)
+    return np.array([d for d, _ in points]), np.array([np.nan if v is None else v for _, v in points], float)
 
 
 # ── embeddings ────────────────────────────────────────────────────────────────────────
 
 
-def embeddings(found: Bag, seed: int, umap: bool) -> Iterator[tuple[str, Figure]]:
+def embeddings(bag: Bag, seed: int, umap: bool) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of some trajectories in three dimensions: by PCA, and by UMAP where it is installed."""
-    shown = min(SHOWN, found.n_models)
-    rows = np.flatnonzero(found.whose < shown)
-    weights, whose = found.weights[rows].astype(np.float64), found.whose[rows]
+    shown = min(SHOWN, bag.n_models)
+    rows = np.flatnonzero(bag.whose < shown)
+    weights, whose = bag.weights[rows].astype(np.float64), bag.whose[rows]
     centered = weights - weights.mean(axis=0)
     u, s, _ = np.linalg.svd(centered, full_matrices=False)
     u *= np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])  # a sign that any library gives
     kept = float((s[:3] ** 2).sum() / (s**2).sum())
-    what = f"{shown} of {found.n_models} networks"
+    what = f"{shown} of {bag.n_models} networks"
     yield "pca", _spatial(
-        (u * s)[:, :3], whose, found, rows, "Training runs go their own ways",
+        (u * s)[:, :3], whose, bag, rows, "Training runs go their own ways",
         f"{what}, {kept:.0%} of their variance", "principal component",
     )  # fmt: skip
     if umap and importlib.util.find_spec("umap"):
@@ -231,13 +231,13 @@ def embeddings(found: Bag, seed: int, umap: bool) -> Iterator[tuple[str, Figure]
             model = UMAP(n_components=3, n_neighbors=few, random_state=seed, n_jobs=1, init="pca")
             points = model.fit_transform((u * s)[:, :UMAP_DIMS])
         yield "umap", _spatial(
-            points, whose, found, rows, "To UMAP each training run is one thread",
+            points, whose, bag, rows, "To UMAP each training run is one thread",
             f"{what}; how far threads lie from each other means little", "UMAP",
         )  # fmt: skip
 
 
 def _spatial(
-    points: np.ndarray, whose: np.ndarray, found: Bag, rows: np.ndarray, title: str, what: str, axis: str
+    points: np.ndarray, whose: np.ndarray, bag: Bag, rows: np.ndarray, title: str, what: str, axis: str
 ) -> Figure:
     from matplotlib import ticker
     from matplotlib.figure import Figure
@@ -261,7 +261,7 @@ def _spatial(
         side._axinfo["grid"].update(color=FAINT, linewidth=0.8)
     ax.view_init(elev=22, azim=-58)
     headline(figure, title)
-    epochs = found.columns["epoch"][rows]
+    epochs = bag.columns["epoch"][rows]
     dots = f"Circle: epoch {epochs.min():g}; smaller dots are later, up to epoch {epochs.max():g}."
     figure.text(0.01, 0.95, f"{what}. {dots}", fontsize=9, color=INK, va="top")
     return figure
@@ -286,8 +286,8 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     }  # fmt: skip
     for ax, condition in zip(axes.ravel(), conditions, strict=False):
         for name, (what, color, style, width) in lines.items():
-            mine = [row for row in rows if row["condition"] == condition and row["detector"] == name]
-            x, y, low, high = (np.array([row[k] for row in mine], float) for k in ("steps", "auc", "low", "high"))
+            line = [row for row in rows if row["condition"] == condition and row["detector"] == name]
+            x, y, low, high = (np.array([row[k] for row in line], float) for k in ("steps", "auc", "low", "high"))
             if name in ("all", "null"):
                 ax.fill_between(x, low, high, color=color, alpha=0.2 if name == "all" else 1.0, linewidth=0,
                                 label=what if name == "null" else None, zorder=1)  # fmt: skip
@@ -308,8 +308,8 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
             auc.setdefault(row["steps"], []).append(row["auc"])
     best = max(auc, key=lambda steps: float(np.mean(auc[steps])))
     worst, most = (f"{pick(auc[best]):.2f}" for pick in (min, max))
-    found = f"an AUC of {most}" if worst == most else f"AUCs of {worst} to {most}"
-    headline(figure, f"Weights alone tell changed from clean data: {found} after {best:,} update{'s' * (best > 1)}")
+    aucs = f"an AUC of {most}" if worst == most else f"AUCs of {worst} to {most}"
+    headline(figure, f"Weights alone tell changed from clean data: {aucs} after {best:,} update{'s' * (best > 1)}")
     return figure
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.analysis.results import Results
-from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures
-from zoo_datasets.analysis.trajectories.snapshots import Bag, bag
+from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures, snapshots
+from zoo_datasets.analysis.trajectories.snapshots import Bag
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -75,24 +75,24 @@ def run(options: argparse.Namespace) -> Results:
     names = ("seed", "first_epoch", "condition", "clean", "dims", "resamples", "most_snapshots")
     settings = {name: getattr(options, name) for name in names}
     results = Results("trajectories", [zoo, *children], settings, options.out)
-    found = bag(zoo, options.first_epoch)
-    log.info("%d trajectories, %d snapshots of %d weights", found.n_models, *found.weights.shape)
+    bag = snapshots.bag(zoo, options.first_epoch)
+    log.info("%d trajectories, %d snapshots of %d weights", bag.n_models, *bag.weights.shape)
     results.numbers["population"] = {
-        "n_models": found.n_models, "n_snapshots": len(found.weights), "n_params": found.weights.shape[1],
-        "n_groups": len(np.unique(found.groups)), "n_left_out": found.left_out,
+        "n_models": bag.n_models, "n_snapshots": len(bag.weights), "n_params": bag.weights.shape[1],
+        "n_groups": len(np.unique(bag.groups)), "n_left_out": bag.left_out,
     }  # fmt: skip
 
     with _timed("the SVD ladder"):
-        rows, partitions = climb(found, options.dims, options.resamples, options.most_snapshots, options.seed)
-    measured = [paths.measure(found.weights[found.rows(m)]) for m in range(found.n_models)]
-    results.numbers["paths"] = shape_of(measured, found, options.resamples, options.seed)
-    results.table("steps", steps_table(measured, found))
+        rows, partitions = climb(bag, options.dims, options.resamples, options.most_snapshots, options.seed)
+    measured = [paths.measure(bag.weights[bag.rows(m)]) for m in range(bag.n_models)]
+    results.numbers["paths"] = shape_of(measured, bag, options.resamples, options.seed)
+    results.table("steps", steps_table(measured, bag))
     results.numbers["ladder"] = rows
     results.table("ladder", _table(rows))
     base = partitions[BASE]
-    results.numbers["versioning"] = versioning(base, found, options.resamples, options.seed)
-    results.numbers["null"] = null(base, found, options.seed)
-    results.table("trajectories", models_table(measured, found, base))
+    results.numbers["versioning"] = versioning(base, bag, options.resamples, options.seed)
+    results.numbers["null"] = null(base, bag, options.seed)
+    results.table("trajectories", models_table(measured, bag, base))
     if children:
         with _timed("detection"):
             results.numbers["detection"] = [detect(zoo, child, options) for child in children]
@@ -100,10 +100,10 @@ def run(options: argparse.Namespace) -> Results:
         results.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
     if not options.no_pictures:
         with _timed("pictures"):
-            results.figure("dendrogram", pictures.dendrogram(base.merges, found.whose, base.row))
-            results.figure("steps", pictures.steps(measured, found))
-            results.figure("ladder", pictures.ladder(rows, found.weights.shape[1]))
-            for name, figure in pictures.embeddings(found, options.seed, umap=not options.no_umap):
+            results.figure("dendrogram", pictures.dendrogram(base.merges, bag.whose, base.row))
+            results.figure("steps", pictures.steps(measured, bag))
+            results.figure("ladder", pictures.ladder(rows, bag.weights.shape[1]))
+            for name, figure in pictures.embeddings(bag, options.seed, umap=not options.no_umap):
                 results.figure(name, figure)
             for child in children:
                 results.figure(f"detection-{child.name.split('/')[-1]}", pictures.detection(rows_of[child.name]))
@@ -128,17 +128,17 @@ class _timed:
 # ── shape ─────────────────────────────────────────────────────────────────────────────
 
 
-def shape_of(measured: Sequence[paths.Path], found: Bag, resamples: int, seed: int) -> dict[str, Any]:
+def shape_of(measured: Sequence[paths.Path], bag: Bag, resamples: int, seed: int) -> dict[str, Any]:
     """Means over models of each measure, and what step lengths say of the loss; intervals over init groups."""
-    losses = found.split("train_loss")
+    losses = bag.split("train_loss")
     steps = [p.step for p in measured]
     final = {
-        name: np.array([v[-1] for v in found.split(name)]) for name in ("train_loss", "test_accuracy", "gap_accuracy")
+        name: np.array([v[-1] for v in bag.split(name)]) for name in ("train_loss", "test_accuracy", "gap_accuracy")
     }
     length = np.array([p.length for p in measured])
 
     def mean(values: Any) -> dict[str, Any]:
-        return paths.mean(np.array(values), found.groups, resamples, seed)
+        return paths.mean(np.array(values), bag.groups, resamples, seed)
 
     return {
         **{name: mean([getattr(p, name) for p in measured]) for name in ("length", "chord", "tortuosity", "smoothness")},
@@ -147,34 +147,34 @@ def shape_of(measured: Sequence[paths.Path], found: Bag, resamples: int, seed: i
         "last_step": mean([p.step[-1] for p in measured]),
         "shrinking": mean([(np.diff(p.step) < 0).mean() for p in measured]),
         "kendall_step_loss_along_training": mean(paths.along_training(steps, losses)),
-        "kendall_step_loss_across_models": paths.across_models(steps, losses, found.groups, resamples, seed),
-        **{f"kendall_length_final_{name}": paths.related(length, v, found.groups, resamples, seed) for name, v in final.items()},
+        "kendall_step_loss_across_models": paths.across_models(steps, losses, bag.groups, resamples, seed),
+        **{f"kendall_length_final_{name}": paths.related(length, v, bag.groups, resamples, seed) for name, v in final.items()},
     }  # fmt: skip
 
 
-def steps_table(measured: Sequence[paths.Path], found: Bag) -> Any:
+def steps_table(measured: Sequence[paths.Path], bag: Bag) -> Any:
     """One row per step of a model: lengths, and angles with the step before it (null for the first)."""
-    before = np.concatenate([np.arange(r.start, r.stop - 1) for r in map(found.rows, range(found.n_models))])
-    columns: dict[str, Any] = {"model_id": [found.model_ids[m] for m in found.whose[before]]}
+    before = np.concatenate([np.arange(r.start, r.stop - 1) for r in map(bag.rows, range(bag.n_models))])
+    columns: dict[str, Any] = {"model_id": [bag.model_ids[m] for m in bag.whose[before]]}
     for name in ("step", "epoch", "train_loss"):
-        columns |= {f"{name}_before": found.columns[name][before], f"{name}_after": found.columns[name][before + 1]}
+        columns |= {f"{name}_before": bag.columns[name][before], f"{name}_after": bag.columns[name][before + 1]}
     columns["length"] = np.concatenate([p.step for p in measured])
     for name in ("cosine", "turn", "curvature"):
         columns[name] = np.concatenate([np.append(np.nan, getattr(p, name)) for p in measured])
     return pa.table({k: pa.array(v, from_pandas=True) for k, v in columns.items()})
 
 
-def models_table(measured: Sequence[paths.Path], found: Bag, base: Partition) -> Any:
+def models_table(measured: Sequence[paths.Path], bag: Bag, base: Partition) -> Any:
     """One row per model: its path's measures, its last metrics, τ of its recovered order."""
     names = ("length", "chord", "tortuosity", "smoothness")
     last = {
-        f"final_{name}": [v[-1] for v in found.split(name)] for name in ("train_loss", "test_accuracy", "gap_accuracy")
+        f"final_{name}": [v[-1] for v in bag.split(name)] for name in ("train_loss", "test_accuracy", "gap_accuracy")
     }
     columns: dict[str, Any] = {
-        "model_id": found.model_ids, "init_group": found.groups, "n_snapshots": np.bincount(found.whose),
+        "model_id": bag.model_ids, "init_group": bag.groups, "n_snapshots": np.bincount(bag.whose),
         **{name: [getattr(p, name) for p in measured] for name in names},
         "curvature_median": [paths.median(p.curvature) for p in measured],
-        "kendall_step_loss": paths.along_training([p.step for p in measured], found.split("train_loss")), **last,
+        "kendall_step_loss": paths.along_training([p.step for p in measured], bag.split("train_loss")), **last,
         **{f"tau_true_{name}": s.tau for name, s in base.true_scores.items()},
         **{f"tau_found_{name}": s.tau for name, s in base.found_scores.items()},
     }  # fmt: skip
@@ -196,23 +196,23 @@ class Partition:
 
 
 def climb(
-    found: Bag, dims: Sequence[int] | None, resamples: int, most_snapshots: int, seed: int
+    bag: Bag, dims: Sequence[int] | None, resamples: int, most_snapshots: int, seed: int
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Partition]]:
     """A row per rung, metric and linkage; the partitions at full dimension, by (linkage, metric)."""
-    full = found.weights.shape[1]
+    full = bag.weights.shape[1]
     rungs = sorted({full, *(dims or ladder.rungs(full))}, reverse=True)
     if rungs[0] > full or rungs[-1] < 1:
         raise ZooError(f"Rungs {rungs[0]} to {rungs[-1]} of a ladder; these weights have 1 to {full} dimensions.")
-    whole = ladder.decompose(found.weights, rungs[1] if len(rungs) > 1 else 1)
-    fits = np.arange(len(found.weights)) if len(found.weights) <= most_snapshots else drawn(found, most_snapshots, seed)
+    whole = ladder.decompose(bag.weights, rungs[1] if len(rungs) > 1 else 1)
+    fits = np.arange(len(bag.weights)) if len(bag.weights) <= most_snapshots else drawn(bag, most_snapshots, seed)
     rows: list[dict[str, Any]] = []
     partitions: dict[tuple[str, str], Partition] = {}
     for rung in rungs:
-        points = found.weights if rung == full else whole.coordinates[:, :rung]
+        points = bag.weights if rung == full else whole.coordinates[:, :rung]
         energy = 1.0 if rung == full else float(whole.energy[min(rung, len(whole.energy)) - 1])
         for metric in clusters.DISTANCES:
             log.info("%d dimensions, %s", rung, metric)
-            for linkage, partition in _partitions(found, points, metric, fits, resamples, seed):
+            for linkage, partition in _partitions(bag, points, metric, fits, resamples, seed):
                 rows.append(
                     {"dimensions": rung, "energy_frac": energy, "metric": metric, "linkage": linkage, **partition.row}
                 )
@@ -222,32 +222,32 @@ def climb(
 
 
 def _partitions(
-    found: Bag, points: np.ndarray, metric: str, fits: np.ndarray, resamples: int, seed: int
+    bag: Bag, points: np.ndarray, metric: str, fits: np.ndarray, resamples: int, seed: int
 ) -> Iterator[tuple[str, Partition]]:
     """Each linkage's clusters at one rung, scored: single linkage of all snapshots, the others of the rows that fit."""
     n = len(points)
-    near = clusters.distances(points, metric, found.whose, condensed=len(fits) == n)
+    near = clusters.distances(points, metric, bag.whose, condensed=len(fits) == n)
     true = {
-        name: order.score(found.whose, place, found.whose, found.at)
-        for name, place in order.recover(points, found.whose, metric).items()
+        name: order.score(bag.whose, place, bag.whose, bag.at)
+        for name, place in order.recover(points, bag.whose, metric).items()
     }
     shared = {
         "separation": near.separation, "inter_least": float(near.inter.min()), "intra_most": float(near.intra.max()),
-        **_taus("true", true, found.groups, resamples, seed),
+        **_taus("true", true, bag.groups, resamples, seed),
     }  # fmt: skip
-    known: dict[bytes, dict[str, order.Score]] = {}
+    scored: dict[bytes, dict[str, order.Score]] = {}
     part, rows = near, np.arange(n)
     for linkage in clusters.LINKAGES:
         if linkage != "single" and part.condensed is None:
             rows = fits
-            part = clusters.distances(points[rows], metric, found.whose[rows], condensed=True)
-        models, whose = np.unique(found.whose[rows], return_inverse=True)
+            part = clusters.distances(points[rows], metric, bag.whose[rows], condensed=True)
+        models, whose = np.unique(bag.whose[rows], return_inverse=True)
         merges = clusters.linkage(part, linkage, metric)
         label = clusters.cut(merges, len(models))
         key = np.unique(label, return_index=True)[1][label].tobytes()  # the same partition by another numbering
-        if key not in known:
-            known[key] = {
-                name: order.score(label, place, whose, found.at[rows])
+        if key not in scored:
+            scored[key] = {
+                name: order.score(label, place, whose, bag.at[rows])
                 for name, place in order.recover(points[rows], label, metric).items()
             }
         heights = clusters.heights(merges, whose)
@@ -257,27 +257,27 @@ def _partitions(
             "clusters_by_gap": clusters.clusters_by_gap(merges),
             **{f"within_{k}": v for k, v in clusters.summary(heights.within).items()},
             **{f"between_{k}": v for k, v in clusters.summary(heights.between).items()},
-            **shared, **_taus("found", known[key], found.groups[models], resamples, seed),
+            **shared, **_taus("found", scored[key], bag.groups[models], resamples, seed),
         }  # fmt: skip
-        yield linkage, Partition(merges, points, row, true, known[key])
+        yield linkage, Partition(merges, points, row, true, scored[key])
 
 
-def drawn(found: Bag, most_snapshots: int, seed: int) -> np.ndarray:
+def drawn(bag: Bag, most_snapshots: int, seed: int) -> np.ndarray:
     """Rows of whole trajectories, drawn at random, of at most so many snapshots."""
-    mixed = streams.permutation(streams.stream_key(["trajectories", seed]), found.n_models)
-    size = np.bincount(found.whose)
-    kept = mixed[np.cumsum(size[mixed]) <= most_snapshots]
-    if len(kept) < 2:
+    mixed = streams.permutation(streams.stream_key(["trajectories", seed]), bag.n_models)
+    size = np.bincount(bag.whose)
+    chosen = mixed[np.cumsum(size[mixed]) <= most_snapshots]
+    if len(chosen) < 2:
         raise ZooError(f"--most-snapshots {most_snapshots} has no room for two trajectories.")
-    return np.flatnonzero(np.isin(found.whose, kept))
+    return np.flatnonzero(np.isin(bag.whose, chosen))
 
 
 def _taus(
     what: str, scores: Mapping[str, order.Score], groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for name, found in scores.items():
-        mean = paths.mean(found.tau, groups, resamples, seed)
+    for name, of_algorithm in scores.items():
+        mean = paths.mean(of_algorithm.tau, groups, resamples, seed)
         stem = f"tau_{what}_{name}"
         columns |= {stem: mean["value"], f"{stem}_low": mean["low"], f"{stem}_high": mean["high"]}
     return columns
@@ -286,7 +286,7 @@ def _taus(
 # ── versioning and nulls ──────────────────────────────────────────────────────────────
 
 
-def versioning(base: Partition, found: Bag, resamples: int, seed: int) -> dict[str, Any]:
+def versioning(base: Partition, bag: Bag, resamples: int, seed: int) -> dict[str, Any]:
     """The whole way from a shuffled bag to ordered versions, by single linkage at full dimension.
 
     The score is F1 of ordered pairs, "b is a later version of a": grouping alone, ordered at
@@ -294,42 +294,36 @@ def versioning(base: Partition, found: Bag, resamples: int, seed: int) -> dict[s
     the largest gap between merge heights.
     """
     record: dict[str, Any] = {}
-    for how, k in (("models_given", found.n_models), ("models_found", clusters.clusters_by_gap(base.merges))):
+    for how, k in (("models_given", bag.n_models), ("models_found", clusters.clusters_by_gap(base.merges))):
         label = clusters.cut(base.merges, k)
         record[how] = {"n_clusters": k}
         for name, place in order.recover(base.points, label).items():
-            score = order.score(label, place, found.whose, found.at)
+            score = order.score(label, place, bag.whose, bag.at)
             record[how][name] = {
-                f"f1_{what}": order.f1_interval(score, what, found.groups, resamples, seed)
-                for what in ("pairs", "links")
+                f"f1_{what}": order.f1_interval(score, what, bag.groups, resamples, seed) for what in ("pairs", "links")
             }
     return record
 
 
-def null(base: Partition, found: Bag, seed: int) -> dict[str, Any]:
+def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     """The same scores where labels, or places in a trajectory, are shuffled: what chance gives."""
     random = streams.generator("shuffled labels", seed)
-    label = clusters.cut(base.merges, found.n_models)
+    label = clusters.cut(base.merges, bag.n_models)
     place = order.recover(base.points, label)["walk"]
-    inside = order.recover(base.points, found.whose)["walk"]
-    draws: dict[str, list[float]] = {
-        "purity": [],
-        "adjusted_rand": [],
-        "f1_pairs": [],
-        "f1_links": [],
-        "tau_true_walk": [],
-    }
+    inside = order.recover(base.points, bag.whose)["walk"]
+    scores = ("purity", "adjusted_rand", "f1_pairs", "f1_links", "tau_true_walk")
+    draws: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(NULLS):
-        mixed = random.permutation(len(found.whose))
-        whose, at = found.whose[mixed], found.at[mixed]
+        mixed = random.permutation(len(bag.whose))
+        whose, at = bag.whose[mixed], bag.at[mixed]
         score = order.score(label, place, whose, at)
         draws["purity"].append(clusters.purity(label, whose))
         draws["adjusted_rand"].append(clusters.adjusted_rand(label, whose))
         draws["f1_pairs"].append(score.f1("pairs"))
         draws["f1_links"].append(score.f1("links"))
         # Whose they are stays; when they were taken is shuffled inside each trajectory.
-        at = found.at[np.lexsort((random.random(len(found.at)), found.whose))]
-        draws["tau_true_walk"].append(float(np.nanmean(order.score(found.whose, inside, found.whose, at).tau)))
+        at = bag.at[np.lexsort((random.random(len(bag.at)), bag.whose))]
+        draws["tau_true_walk"].append(float(np.nanmean(order.score(bag.whose, inside, bag.whose, at).tau)))
     return {
         "n_draws": NULLS,
         **{k: {"mean": float(np.mean(v)), "least": min(v), "most": max(v)} for k, v in draws.items()},
@@ -349,14 +343,8 @@ def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str
             detection.read(parents, children, axis, clean, level), options.resamples, options.seed
         )
     ]
-    return {
-        "zoo": children.name,
-        "axis": axis,
-        "clean": clean,
-        "folds": detection.FOLDS,
-        "nulls": detection.NULLS,
-        "rows": rows,
-    }
+    common = {"folds": detection.FOLDS, "nulls": detection.NULLS}
+    return {"zoo": children.name, "axis": axis, "clean": clean, **common, "rows": rows}
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:

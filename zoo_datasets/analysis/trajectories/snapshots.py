@@ -68,11 +68,11 @@ def bag(zoo: Zoo, first_epoch: float = 0.0) -> Bag:
             f"{zoo.name} has {n_models} models with at least {paths.FEWEST_SNAPSHOTS} snapshots from epoch {first_epoch:g} on; "
             "trajectories are compared, so two are needed. Build it with `snapshots: every_epoch`."
         )
-    found = views.trajectories(zoo.weights, table, by="order")
-    weights = found.values.reshape(-1, found.values.shape[-1])  # a view, where all are equally long
-    whose, at = np.nonzero(found.mask)
+    trajectories = views.trajectories(zoo.weights, table, by="order")
+    weights = trajectories.values.reshape(-1, trajectories.values.shape[-1])  # a view, where all are equally long
+    whose, at = np.nonzero(trajectories.mask)
     groups = np.array(table["init_group"].to_pylist())[at == 0]
     columns = {name: table[name].to_numpy().astype(np.float64) for name in COLUMNS}
     return Bag(
-        weights if found.mask.all() else weights[found.mask.ravel()], whose, at, columns, found.model_ids, groups, left_out
+        weights if trajectories.mask.all() else weights[trajectories.mask.ravel()], whose, at, columns, trajectories.model_ids, groups, left_out
     )  # fmt: skip
