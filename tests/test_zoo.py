@@ -211,7 +211,7 @@ def test_a_loaded_model_reproduces_the_stored_test_accuracy(mixed_zoo: Zoo) -> N
         source = mixed_zoo.source(row["model_id"])
         assert not network.training
         with torch.inference_mode():
-            guess = network(torch.from_numpy(source.scaled(source.test.images))).argmax(1).numpy()
+            guess = network(torch.from_numpy(source.scaled(source.test.inputs))).argmax(1).numpy()
         assert (guess == source.test.labels).mean() == row["test_accuracy"], row["model_id"]
 
 

@@ -30,7 +30,7 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import document
 from zoo_builder.sealing import parts, seal
 from zoo_datasets.core import files, records
-from zoo_datasets.errors import BuildError, IntegrityError
+from zoo_datasets.errors import BuildError, IntegrityError, InterruptedBuildError
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
 
@@ -210,7 +210,7 @@ def _drive(
     if disk is not None:
         raise BuildError(_disk_message(paths, disk)) from disk
     if interrupt.draining:
-        raise BuildError("Interrupted. What was finished is kept; the same command goes on from there.")
+        raise InterruptedBuildError("Interrupted. What was finished is kept; the same command goes on from there.")
     if failed:
         raise BuildError(
             f"{len(failed)} of {len(missing)} cohorts failed ({progress.failed} models). Tracebacks are in {paths.failed}; "

@@ -16,7 +16,7 @@ from typing import Any
 
 from zoo_builder import grid
 from zoo_datasets.core import command
-from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError
+from zoo_datasets.errors import GridError, InterruptedBuildError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card
 from zoo_datasets.format.paths import ZooPaths
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code_of(error: ZooError) -> int:
     if isinstance(error, GridError | ZooNotFoundError):
         return 2
-    return 130 if str(error).startswith("Interrupted") else 1
+    return 130 if isinstance(error, InterruptedBuildError) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,13 +7,13 @@ in this process.
 from __future__ import annotations
 
 import collections
-import os
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from zoo_builder import engines
+from zoo_builder.engines import devices
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
@@ -45,7 +45,7 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
         because = f", because {', '.join(varied)} changes them" if varied else ""
         yield f"warning: updates per model range from {_range(steps)}{because}; give the budget in `steps` to hold them equal"
     seconds = _seconds(plan, schedules)
-    slots = workers if workers else len(os.sched_getaffinity(0)) if workers is None else 1
+    slots = workers if workers else devices.cores() if workers is None else 1
     yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
 
 

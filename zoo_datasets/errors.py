@@ -7,6 +7,7 @@
     ├── FormatVersionError(ValueError)      a zoo newer than this library
     ├── NoNetworkError(ValueError)          weights of a network whose layers nobody wrote down
     └── BuildError(RuntimeError)            a build that had to stop
+        └── InterruptedBuildError           … because somebody asked it to
 
 A message says what is wrong with its value and place, what is allowed, what to do.
 """
@@ -47,6 +48,10 @@ class NoNetworkError(ZooError, ValueError):
 
 class BuildError(ZooError, RuntimeError):
     """The build stopped; what was finished is kept and the next run goes on from there."""
+
+
+class InterruptedBuildError(BuildError):
+    """The build finished what was running and stopped, as it was asked to."""
 
 
 # Longer lists hide the one name that the reader looks for.

@@ -132,7 +132,7 @@ def test_steps_are_equal_and_of_one_network(iris: Zoo, population: pop.Populatio
 def test_predictions_are_those_of_the_network(iris: Zoo, population: pop.Population) -> None:
     said = pop.predictions(population)
     source = iris.source(population.ids[0])
-    images = torch.from_numpy(source.scaled(source.test.images))
+    images = torch.from_numpy(source.scaled(source.test.inputs))
     with torch.inference_mode():
         expected = torch.softmax(iris.load_model(population.ids[5])(images).double(), 1).numpy()
     np.testing.assert_allclose(said.probabilities[5], expected, atol=1e-6)

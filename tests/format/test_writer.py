@@ -21,7 +21,7 @@ import pytest
 from zoo_datasets import open_zoo
 from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError, ZooError
-from zoo_datasets.format import check, schema, spool, writer
+from zoo_datasets.format import check, contents, schema, spool, writer
 from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.format.schema import Column
 from zoo_datasets.networks.layout import Layout
@@ -35,11 +35,11 @@ LAYOUTS = {
 }
 WIDTHS = {"narrow": 8, "wide": 12}
 FACTORS = (Column("lr", pa.float64(), "learning rate"), Column("paper", pa.string(), "where it was published"))
-ABOUT = writer.About("someone/theirs", LAYOUTS, factors=FACTORS, axes={"lr": ["0.1", "0.2"]}, license="mit")
+ABOUT = contents.About("someone/theirs", LAYOUTS, factors=FACTORS, axes={"lr": ["0.1", "0.2"]}, license="mit")
 COUNTS = {"train": (3, 1, 2, 4), "validation": (2, 2), "test": (1, 3)}  # snapshots of each model
 
 
-def one(split: str, number: int, count: int, layout: str = "narrow", slots: bool = False) -> writer.Models:
+def one(split: str, number: int, count: int, layout: str = "narrow", slots: bool = False) -> contents.Models:
     """A model with random weights, as it may lie in somebody's folder."""
     draw = np.random.default_rng([number, count, len(split)])
     models = pa.table({
@@ -49,19 +49,19 @@ def one(split: str, number: int, count: int, layout: str = "narrow", slots: bool
     snapshots = pa.table({"step": 10 * np.arange(count), "test_accuracy": draw.random(count)})
     weights = draw.standard_normal((count, WIDTHS[layout]), np.float32)
     kept = draw.standard_normal((count, 2, WIDTHS[layout]), np.float32) if slots else None
-    return writer.Models(split, models, snapshots, [weights], None if kept is None else [kept])
+    return contents.Models(split, models, snapshots, [weights], None if kept is None else [kept])
 
 
-def some(layouts: tuple[str, ...] = ("narrow",), slots: bool = False) -> list[writer.Models]:
+def some(layouts: tuple[str, ...] = ("narrow",), slots: bool = False) -> list[contents.Models]:
     models = [(s, i, n) for s, counts in COUNTS.items() for i, n in enumerate(counts)]
     return [one(s, i, n, layouts[i % len(layouts)], slots) for s, i, n in models]
 
 
-def together(models: list[writer.Models]) -> writer.Models:
+def together(models: list[contents.Models]) -> contents.Models:
     """Several models of one split as one."""
     slots = [s for m in models if m.slots is not None for s in m.slots]
     tables = (pa.concat_tables([getattr(m, name) for m in models]) for name in ("models", "snapshots"))
-    return writer.Models(models[0].split, *tables, [w for m in models for w in m.weights], slots or None)
+    return contents.Models(models[0].split, *tables, [w for m in models for w in m.weights], slots or None)
 
 
 def test_an_imported_zoo_is_whole_and_is_read_back_bit_for_bit(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_checksums_that_are_known_are_taken_and_others_worked_out(tmp_path: Path
 # ── stopped ──
 
 
-def failing(error: BaseException, after: int) -> Iterator[writer.Models]:
+def failing(error: BaseException, after: int) -> Iterator[contents.Models]:
     yield from some()[:after]
     raise error
 
@@ -199,15 +199,15 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, held: 
 # ── what no zoo can hold ──
 
 
-def with_columns(which: str, **columns: Any) -> Callable[[writer.Models], writer.Models]:
-    def change(model: writer.Models) -> writer.Models:
+def with_columns(which: str, **columns: Any) -> Callable[[contents.Models], contents.Models]:
+    def change(model: contents.Models) -> contents.Models:
         table = {n: getattr(model, which)[n] for n in getattr(model, which).column_names} | columns
         return dataclasses.replace(model, **{which: pa.table({k: v for k, v in table.items() if v is not None})})
 
     return change
 
 
-def with_weights(*shapes: tuple[int, ...], kind: type = np.float32) -> Callable[[writer.Models], writer.Models]:
+def with_weights(*shapes: tuple[int, ...], kind: type = np.float32) -> Callable[[contents.Models], contents.Models]:
     return lambda model: dataclasses.replace(model, weights=[np.ones(s, kind) for s in shapes])
 
 
@@ -254,7 +254,7 @@ def test_a_zoo_without_models_is_none(tmp_path: Path) -> None:
 # ── in bounded memory ──
 
 
-def many(n_models: int, count: int) -> Iterator[writer.Models]:
+def many(n_models: int, count: int) -> Iterator[contents.Models]:
     """Models with `count` snapshots each, of values that no dictionary holds, some 640 snapshots at a time."""
     draw, width = np.random.default_rng(0), 640 // count
     for start in range(0, n_models, width):
@@ -264,7 +264,7 @@ def many(n_models: int, count: int) -> Iterator[writer.Models]:
             "lr": draw.random(width),
         })  # fmt: skip
         rows = {"step": np.tile(np.arange(count), width), "test_loss": draw.random(n), "train_loss": draw.random(n)}
-        yield writer.Models("train", models, pa.table(rows), draw.standard_normal((width, count, 8), np.float32))
+        yield contents.Models("train", models, pa.table(rows), draw.standard_normal((width, count, 8), np.float32))
 
 
 def peak_bytes(folder: Path, n_models: int, count: int) -> int:

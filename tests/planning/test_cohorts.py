@@ -228,7 +228,7 @@ def test_augmentation_is_in_scaled_units(planned_of: Any) -> None:
     found = cohorts.augmentation_of(run, source)
     assert (found.shift, found.crop, found.flip) == (2, 1, True)
     assert found.noise == pytest.approx([0.5 / s for s in source.std])
-    black = source.scaled(source.train.images[:1] * 0)[0, :, 0, 0]
+    black = source.scaled(source.train.inputs[:1] * 0)[0, :, 0, 0]
     assert found.fill == pytest.approx(black.tolist())
     (plain,) = planned_of(BASE)
     assert not cohorts.augmentation_of(plain, source).any

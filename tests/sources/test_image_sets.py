@@ -114,7 +114,7 @@ def test_pictures_are_upright(tmp_path: Path, orientation: int) -> None:
     exif[ORIENTATION] = orientation
     spec = put(tmp_path, [encoded(Image.fromarray(p), exif=exif) for p in PIXELS], [0, 1, 2] * (COUNT // 3))
     source, rows = load(spec, tmp_path), shown(tmp_path, tmp_path / "cache")
-    for pixels, row in zip(source.train.images, source.train.index.tolist(), strict=True):
+    for pixels, row in zip(source.train.inputs, source.train.index.tolist(), strict=True):
         assert np.array_equal(pixels[0], np.asarray(rows[row]["image"]))
 
 
@@ -125,7 +125,7 @@ def test_the_mode_of_the_feature_is_what_networks_see(tmp_path: Path, mode: str)
     features = shown(tmp_path, tmp_path / "cache").features
     assert features["image"].mode == mode
     source, rows = load(spec, tmp_path), shown(tmp_path, tmp_path / "cache")
-    for pixels, row in zip(source.train.images, source.train.index.tolist(), strict=True):
+    for pixels, row in zip(source.train.inputs, source.train.index.tolist(), strict=True):
         expected = np.asarray(rows[row]["image"].convert("L" if mode == "1" else mode))
         assert np.array_equal(
             pixels if mode == "RGB" else pixels[0], np.moveaxis(expected, -1, 0) if mode == "RGB" else expected
@@ -146,9 +146,9 @@ def test_what_shows_through_is_white(tmp_path: Path, mode: str) -> None:
             pictures.append(encoded(Image.merge(mode, [Image.fromarray(b) for b in bands])))
     source = load(put(tmp_path, pictures, [0, 1, 2] * (COUNT // 3)), tmp_path)
     assert source.input_shape[0] == (1 if mode == "LA" else 3)
-    assert (source.train.images[..., :2] == 255).all()
+    assert (source.train.inputs[..., :2] == 255).all()
     rest = PIXELS[source.train.index][:, None, :, 2:]
-    assert np.array_equal(source.train.images[..., 2:], np.broadcast_to(1 + rest // 2 if mode == "P" else rest, source.train.images[..., 2:].shape))  # fmt: skip
+    assert np.array_equal(source.train.inputs[..., 2:], np.broadcast_to(1 + rest // 2 if mode == "P" else rest, source.train.inputs[..., 2:].shape))  # fmt: skip
 
 
 # ── what cannot be read ──

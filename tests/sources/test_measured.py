@@ -19,7 +19,7 @@ def digits() -> Source:
 
 def test_a_full_head_is_shown_the_whole_part(digits: Source) -> None:
     shown = measured(digits, "test", Subset(classes=(1, 2)), 10)  # classes it did not learn count too
-    np.testing.assert_array_equal(shown.inputs, digits.scaled(digits.test.images))
+    np.testing.assert_array_equal(shown.inputs, digits.scaled(digits.test.inputs))
     np.testing.assert_array_equal(shown.labels, digits.test.labels)
 
 
@@ -27,7 +27,7 @@ def test_a_shrunk_head_is_shown_its_own_classes_by_their_places(digits: Source) 
     shown = measured(digits, "test", SHRUNK, 3)
     known = np.isin(digits.test.labels, (8, 2, 5))
     np.testing.assert_array_equal(np.array([8, 2, 5])[shown.labels], digits.test.labels[known])
-    np.testing.assert_array_equal(shown.inputs, digits.scaled(digits.test.images[known]))
+    np.testing.assert_array_equal(shown.inputs, digits.scaled(digits.test.inputs[known]))
 
 
 def test_a_head_with_fewer_classes_than_another_source_is_not_asked_for_them(digits: Source) -> None:
@@ -40,7 +40,7 @@ def test_an_attack_shows_the_same_inputs_with_the_trigger_on(digits: Source) -> 
     subset = Subset(trigger_frac=0.1, trigger_target=3, trigger_size=2)
     plain, attack = measured(digits, "test", subset, 10), measured(digits, "test", subset, 10, triggered=True)
     np.testing.assert_array_equal(attack.labels, plain.labels)
-    np.testing.assert_array_equal(attack.inputs, digits.scaled(sources.stamp(digits.test.images, subset, digits.peak)))
+    np.testing.assert_array_equal(attack.inputs, digits.scaled(sources.stamp(digits.test.inputs, subset, digits.peak)))
     assert (attack.inputs != plain.inputs).any()
 
 

@@ -55,7 +55,7 @@ def test_digits_are_the_same_everywhere() -> None:
     assert source.input_shape == (1, 8, 8)
     assert source.n_classes == 10
     assert source.peak == 16.0
-    assert source.train.images.dtype == np.uint8
+    assert source.train.inputs.dtype == np.uint8
     assert source.train.labels.dtype == source.train.index.dtype == np.int64
     assert source.train.index[:6].tolist() == [593, 1310, 982, 116, 1594, 1221]
     assert source.validation.index[:6].tolist() == [859, 464, 1012, 1391, 306, 687]
@@ -67,8 +67,8 @@ def test_iris_is_a_table() -> None:
     assert source.sha256 == "b3066a78bb25b16c3521d82fe01ab7615d48a93bd9938adfcec0263ec3f5b098"
     assert source.input_shape == (4,)
     assert source.class_names == ("setosa", "versicolor", "virginica")
-    assert source.train.images.dtype == np.float32
-    scaled = source.scaled(source.train.images)
+    assert source.train.inputs.dtype == np.float32
+    scaled = source.scaled(source.train.inputs)
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(scaled.std(0), 1, atol=1e-6)
 
@@ -91,7 +91,7 @@ def test_every_row_of_a_part_is_that_row_of_the_dataset() -> None:
     bunch, source = load_digits(), load(SourceSpec(train=50, validation=20, test=30))
     for part in PARTS:
         mine: Part = getattr(source, part)
-        np.testing.assert_array_equal(mine.images[:, 0], bunch.images[mine.index])
+        np.testing.assert_array_equal(mine.inputs[:, 0], bunch.images[mine.index])
         np.testing.assert_array_equal(mine.labels, bunch.target[mine.index])
 
 
@@ -107,7 +107,7 @@ def test_checksum_is_of_pixels_and_labels_and_blind_to_scale(make_copy: MakeCopy
 
 def test_arrays_of_a_source_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        load(SourceSpec()).train.images[0] = 0
+        load(SourceSpec()).train.inputs[0] = 0
 
 
 def test_asking_for_too_many_says_how_many_there_are(make_copy: MakeCopy) -> None:
@@ -127,28 +127,28 @@ def test_asking_for_too_many_says_how_many_there_are(make_copy: MakeCopy) -> Non
 
 def test_standardize_uses_the_train_part() -> None:
     source = load(SourceSpec(train=300))
-    unit = source.train.images.astype(np.float64) / 16
+    unit = source.train.inputs.astype(np.float64) / 16
     assert source.mean == pytest.approx((unit.mean(),), rel=1e-14)
     assert source.std == pytest.approx((unit.std(),), rel=1e-14)
     expected = ((unit - source.mean[0]) / source.std[0]).astype(np.float32)
-    np.testing.assert_array_equal(source.scaled(source.train.images), expected)
+    np.testing.assert_array_equal(source.scaled(source.train.inputs), expected)
 
 
 def test_scale_none_gives_the_pixels_and_unit_their_fraction(make_copy: MakeCopy) -> None:
     root = make_copy("me/tiny", mode="RGB")
     for spec in (SourceSpec(), SourceSpec("iris"), SourceSpec("me/tiny")):
         source = load(replace(spec, scale="none"), root)
-        np.testing.assert_array_equal(source.scaled(source.test.images), source.test.images.astype(np.float32))
+        np.testing.assert_array_equal(source.scaled(source.test.inputs), source.test.inputs.astype(np.float32))
         source = load(replace(spec, scale="unit"), root)
-        expected = (source.test.images.astype(np.float64) / source.peak).astype(np.float32)
-        np.testing.assert_array_equal(source.scaled(source.test.images), expected)
+        expected = (source.test.inputs.astype(np.float64) / source.peak).astype(np.float32)
+        np.testing.assert_array_equal(source.scaled(source.test.inputs), expected)
 
 
 def test_statistics_are_per_channel_and_may_be_given(make_copy: MakeCopy) -> None:
     root = make_copy("me/tiny", mode="RGB")
     source = load(SourceSpec("me/tiny"), root)
-    np.testing.assert_allclose(source.mean, source.train.images.mean((0, 2, 3)) / 255, rtol=1e-14)
-    np.testing.assert_allclose(source.std, source.train.images.std((0, 2, 3)) / 255, rtol=1e-14)
+    np.testing.assert_allclose(source.mean, source.train.inputs.mean((0, 2, 3)) / 255, rtol=1e-14)
+    np.testing.assert_allclose(source.std, source.train.inputs.std((0, 2, 3)) / 255, rtol=1e-14)
     given_ones = load(SourceSpec("me/tiny", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1)), root)
     assert given_ones.mean == (0.5, 0.4, 0.3)
     red = np.zeros((1, 3, 6, 7), np.uint8)
@@ -159,7 +159,7 @@ def test_statistics_are_per_channel_and_may_be_given(make_copy: MakeCopy) -> Non
 def test_a_constant_channel_is_not_divided_by_zero(make_copy: MakeCopy) -> None:
     source = load(SourceSpec("me/tiny"), make_copy("me/tiny", constant=True))
     assert source.std == (1.0,)
-    assert np.isfinite(source.scaled(source.train.images)).all()
+    assert np.isfinite(source.scaled(source.train.inputs)).all()
 
 
 def test_resize_and_channels_convert(make_copy: MakeCopy) -> None:
@@ -168,9 +168,9 @@ def test_resize_and_channels_convert(make_copy: MakeCopy) -> None:
     raw = load(SourceSpec("me/tiny"), root)
     source = load(SourceSpec("me/tiny", resize=4, channels=1), root)
     assert source.input_shape == (1, 4, 4)
-    picture = Image.fromarray(raw.test.images[2].transpose(1, 2, 0)).convert("L")
+    picture = Image.fromarray(raw.test.inputs[2].transpose(1, 2, 0)).convert("L")
     expected = np.asarray(picture.resize((4, 4), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(source.test.images[2, 0], expected)
+    np.testing.assert_array_equal(source.test.inputs[2, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_local_copy_is_read_from_the_argument_or_the_environment(
     assert source.input_shape == (1, 6, 7)
     assert source.peak == 255.0
     images, labels = tiny_pixels("L")
-    np.testing.assert_array_equal(source.train.images[:, 0], images[:20][source.train.index])
-    np.testing.assert_array_equal(source.test.images[:, 0], images[20:][source.test.index])
+    np.testing.assert_array_equal(source.train.inputs[:, 0], images[:20][source.train.index])
+    np.testing.assert_array_equal(source.test.inputs[:, 0], images[20:][source.test.index])
     np.testing.assert_array_equal(source.test.labels, labels[20:][source.test.index])
     monkeypatch.setenv("ZOO_DATA", str(root))
     assert load(SourceSpec("me/tiny")).sha256 == source.sha256
@@ -238,7 +238,7 @@ def test_a_rebuilt_copy_and_one_of_the_same_name_give_their_own_rows(make_copy: 
     other = load(spec, make_copy("me/tiny", change_pixel=True))
     make_copy("me/tiny", change_pixel=True, root=root)
     new = load(spec, root)
-    assert (new.train.images != old.train.images).any()
+    assert (new.train.inputs != old.train.inputs).any()
     assert new.sha256 == other.sha256
 
 
@@ -428,9 +428,9 @@ def test_real_datasets_load(name: str, shape: tuple[int, ...], first_class: str)
     assert source.input_shape == shape
     assert source.class_names[0] == first_class
     assert source.n_classes == len(set(source.train.labels.tolist())) == 10
-    assert source.scaled(source.train.images).std() == pytest.approx(1, rel=1e-2)
+    assert source.scaled(source.train.inputs).std() == pytest.approx(1, rel=1e-2)
     other = load(SourceSpec(name, train=100, validation=50, test=100), REAL)
-    np.testing.assert_array_equal(other.train.images, source.train.images[:100])
+    np.testing.assert_array_equal(other.train.inputs, source.train.inputs[:100])
     np.testing.assert_array_equal(other.validation.index, source.validation.index[50:])
 
 
@@ -700,10 +700,10 @@ def test_features_are_columns_of_a_table_by_name_or_place() -> None:
     for names in (("petal length", "petal width"), ("2", "3"), ("petal length (cm)", "3")):
         two = load(SourceSpec("iris", train=75, test=75, validation=0, features=names))
         assert two.input_shape == (2,)
-        assert (two.train.images == whole.train.images[:, 2:]).all()
+        assert (two.train.inputs == whole.train.inputs[:, 2:]).all()
         assert two.sha256 != whole.sha256
     backwards = load(SourceSpec("iris", features=("3", "2")))
-    assert (backwards.train.images == load(SourceSpec("iris")).train.images[:, [3, 2]]).all()
+    assert (backwards.train.inputs == load(SourceSpec("iris")).train.inputs[:, [3, 2]]).all()
 
 
 @pytest.mark.parametrize(
@@ -739,7 +739,7 @@ def test_a_split_seed_is_for_datasets_of_one_split(make_copy: MakeCopy) -> None:
 def test_a_source_may_have_no_validation_image() -> None:
     for spec in (SourceSpec("iris", validation=0), SourceSpec("digits", validation=0)):
         source = load(spec)
-        assert source.validation.images.shape == (0, *source.input_shape)
+        assert source.validation.inputs.shape == (0, *source.input_shape)
         assert len(source.train.labels) + len(source.test.labels) == {"iris": 150, "digits": 1797}[spec.id]
 
 
@@ -798,7 +798,7 @@ def test_training_images_are_turned_before_they_are_stamped() -> None:
     examples = training_examples(source.train.labels, 10, subset, KEY)
     assert examples.rotate_degrees == 30
     shown = training_images(source, subset, examples)
-    upright = turned(source.train.images[examples.rows], 30)
+    upright = turned(source.train.inputs[examples.rows], 30)
     assert (shown[~examples.poisoned] == upright[~examples.poisoned]).all()
     assert (shown[examples.poisoned][:, :, -2:, -2:] == 16).all()
     assert (shown[examples.poisoned][:, :, :-2] == upright[examples.poisoned][:, :, :-2]).all()

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from zoo_datasets.core import yaml_text
 from zoo_datasets.errors import GridError
 
 MOST_BYTES = 1_000_000  # a recipe of a thousand lines has 50 kB
@@ -52,7 +53,7 @@ def load(text: bytes, name: str) -> tuple[Any, Lines]:
 
 def dump(value: Any) -> str:
     """YAML that `load` reads back to an equal value."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml_text.dump(value, _Dumper, default_flow_style=None, width=100)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -60,10 +61,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, value: str) -> yaml.Node:
-    style = None if isinstance(_plain(value), str) else "'"
-    if any(c in value for c in "\x85\u2028\u2029"):  # line breaks of YAML 1.1, which only escapes keep
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+    return yaml_text.text_node(dumper, value, None if isinstance(_plain(value), str) else "'")
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -26,7 +26,7 @@ from zoo_builder.recipe.axes import Axis
 from zoo_builder.sealing import faults, parts
 from zoo_builder.training import fingerprint
 from zoo_datasets.core.streams import canonical_json
-from zoo_datasets.format import splits, writer
+from zoo_datasets.format import contents, splits, writer
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 
 ROWS = 20_000  # given to the writer at a time
@@ -68,8 +68,8 @@ class _Member:
 
 
 def _models(
-    paths: ZooPaths, plan: Plan, records: Mapping[str, parts.Record], about: writer.About
-) -> Iterator[writer.Models]:
+    paths: ZooPaths, plan: Plan, records: Mapping[str, parts.Record], about: contents.About
+) -> Iterator[contents.Models]:
     """All models, split by split in plan order, as many at a time as have some thousand snapshots."""
     index = {run.id: i for i, run in enumerate(plan.runs)}
     members = {m.plan_index: m for c in plan.cohorts for m in _members(c, records[c.id], index)}
@@ -91,18 +91,18 @@ def _members(cohort: Cohort, record: parts.Record, index: Mapping[str, int]) -> 
 
 
 def _some(
-    split: str, members: list[_Member], about: writer.About, opened: Callable[[str], parts.Part]
-) -> writer.Models:
+    split: str, members: list[_Member], about: contents.About, opened: Callable[[str], parts.Part]
+) -> contents.Models:
     pieces = [(opened(m.cohort.id), m.rows) for m in members]
     rows = pa.concat_tables([part.rows[span] for part, span in pieces])
     slots = (part.slots[span] for part, span in pieces if part.slots is not None)
-    return writer.Models(split, _table(members, about), rows, (part.weights[span] for part, span in pieces), slots)
+    return contents.Models(split, _table(members, about), rows, (part.weights[span] for part, span in pieces), slots)
 
 
-def _table(members: list[_Member], about: writer.About) -> pa.Table:
+def _table(members: list[_Member], about: contents.About) -> pa.Table:
     """The columns of `models` that the plan and the records know."""
     rows = [runs.factors(m.run) | _columns(m) for m in members]
-    columns = [c for c in about.model_columns if c.name not in writer.PUBLISHED]
+    columns = [c for c in about.model_columns if c.name not in contents.PUBLISHED]
     return pa.table({c.name: pa.array([row.get(c.name) for row in rows], c.type) for c in columns})
 
 
@@ -147,10 +147,10 @@ def _lineage(run: Run, cohort: Cohort) -> dict[str, Any]:
 # ── what the zoo is ──
 
 
-def _about(plan: Plan) -> writer.About:
+def _about(plan: Plan) -> contents.About:
     grid = plan.grid
     architectures = {c.architecture.id: c.architecture for c in plan.cohorts}
-    return writer.About(
+    return contents.About(
         zoo=grid.zoo,
         layouts={a.layout_id: a.layout for a in architectures.values()},
         architectures={k: {**a.to_json(), "layout": a.layout_id} for k, a in architectures.items()},
@@ -170,7 +170,7 @@ def _levels(axis: Axis, planned: list[Run]) -> list[str]:
     return sorted(used, key=lambda label: order.index(label) if label in order else len(order))
 
 
-def _further(plan: Plan, tables: writer.Tables) -> dict[str, Any]:
+def _further(plan: Plan, tables: contents.Tables) -> dict[str, Any]:
     """What the manifest says of recipe and sources, and how another machine can tell that it agrees."""
     value = {
         "identity": plan.identity,

@@ -54,7 +54,7 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     ]
     # Only images that some model sees: a pair of classes is a fifth of MNIST.
     used = np.unique(np.concatenate([e.rows for e in examples]))
-    images = sources.altered(source.train.images[used], first)
+    images = sources.altered(source.train.inputs[used], first)
     pool = source.scaled(images)
     if first.trigger_frac:
         pool = np.concatenate([pool, source.scaled(sources.stamp(images, first, source.peak))])

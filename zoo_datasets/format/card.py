@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml  # comes with huggingface_hub
 
+from zoo_datasets.core import yaml_text
 from zoo_datasets.format.manifest import CONFIGS, Counts, Levels, Manifest
 
 LICENSE = "cc-by-4.0"
@@ -107,19 +107,7 @@ def _head(manifest: Manifest, zoo: str, schemas: Mapping[str, pa.Schema] | None)
     }
     if schemas is not None:
         head["dataset_info"] = [_info(manifest, config, schemas[config]) for config in CONFIGS]
-    return f"---\n{yaml.dump(head, Dumper=_Dumper, sort_keys=False, allow_unicode=True)}---\n"
-
-
-class _Dumper(yaml.SafeDumper):
-    """Escapes the line breaks of YAML 1.1 that PyYAML would fold away."""
-
-
-def _represent_text(dumper: _Dumper, value: str) -> yaml.Node:
-    style = '"' if any(c in value for c in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return f"---\n{yaml_text.dump(head)}---\n"
 
 
 def _config(manifest: Manifest, config: str) -> dict[str, Any]:

@@ -40,9 +40,6 @@ class ZooPaths:
     def shard(self, split: str, number: int = 0, count: int = 1) -> Path:
         return self.root / "weights" / f"{split}-{number:05d}-of-{count:05d}.safetensors"
 
-    def optimizer(self, split: str, number: int = 0, count: int = 1) -> Path:
-        return self.root / optimizer_shard(self.shard(split, number, count).relative_to(self.root).as_posix())
-
     def commit(self, cohort_id: str) -> Path:
         return self.commits / f"{cohort_id}.json"
 

@@ -12,12 +12,10 @@ begins anew. Refused, in a sentence, is what no zoo can hold.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,69 +29,24 @@ from zoo_datasets import errors
 from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format import card, parquet_writer, schema, shards, spool
+from zoo_datasets.format.contents import (
+    PUBLISHED,
+    About,
+    Models,
+    Tables,
+    check_models,
+    checked_rows,
+    count_groups,
+)
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS, ZooPaths, optimizer_shard
 from zoo_datasets.format.schema import Column
-from zoo_datasets.networks.layout import Layout
 
 MOST_INLINE_BYTES = 2_000_000_000  # above, the default config would be slow to open
 MOST_OPENED = 256  # shards mapped at a time
 
-Tables = Mapping[str, pa.Table]
-# Columns of `models` that repeat the last snapshot's, and those that follow from the layout.
-PUBLISHED = ("step", "epoch", "examples_seen", "weights_sha256", *(c.name for c in schema.METRICS))
-DERIVED = ("split", "n_params")
 # Where the published weights lie; for this file alone, never in a table of the zoo.
 PLACE = (Column("shard", pa.int64(), "number in its split"), Column("row", pa.int64(), "of the layout's tensor"))
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What a zoo is, besides its models."""
-
-    zoo: str  # its id: `owner/name`
-    layouts: Mapping[str, Layout]  # by id
-    architectures: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    factors: Sequence[Column] = ()  # columns of `models` besides the format's own
-    axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the factors that vary → levels, or "sample"
-    lineage: bool = False  # models continue another zoo's
-    optimizer: bool = False  # slots are kept
-    license: str | None = None
-    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further sealed files, by name
-
-    @functools.cached_property
-    def widths(self) -> dict[str, int]:
-        """Values of a weight vector, by layout."""
-        return {name: layout.n_params for name, layout in self.layouts.items()}
-
-    @property
-    def model_columns(self) -> tuple[Column, ...]:
-        lineage = schema.LINEAGE if self.lineage else ()
-        return (*schema.MODEL_HEAD, *self.factors, *schema.MODEL_TAIL, *lineage, *schema.METRICS)
-
-    @property
-    def snapshot_columns(self) -> tuple[Column, ...]:
-        types = {c.name: c for c in self.factors}
-        axes = tuple(types[name] for name in self.axes)
-        kept = (schema.OPTIMIZER,) if self.optimizer else ()
-        return (*schema.SNAPSHOT_HEAD, *axes, *schema.METRICS, *schema.SNAPSHOT_TAIL, *kept)
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """Models of one split with all their snapshots: one, or as many as should be in memory together.
-
-    `models` has a row per model with `model_id`, `init_group`, `layout` and `n_snapshots`, and what else of
-    the format's columns and the factors is known; the rest is null. `snapshots` has their rows, one model
-    after another by ascending `step`, with the metrics that are known. Checksums are worked out where
-    they are missing.
-    """
-
-    split: str
-    models: pa.Table
-    snapshots: pa.Table
-    weights: Iterable[np.ndarray]  # of each model, float32 [n_snapshots, P]
-    slots: Iterable[np.ndarray] | None = None  # of each model, float32 [n_snapshots, 2, P]
 
 
 def write(
@@ -127,7 +80,7 @@ def write(
             "snapshots": pa.concat_tables([s.snapshots for s in done]),
             "models": pa.concat_tables([s.models for s in done]),
         }
-        groups = _check(tables["models"], {s.name: s.models for s in done}, about)
+        groups = count_groups(tables["models"], {s.name: s.models for s in done}, about)
         inline = sum(s.published_bytes for s in done) <= MOST_INLINE_BYTES
         widths = frozenset[int]().union(*(s.widths for s in done))  # of all splits: their files have one schema
         sealed += [record for split in done for record in split.write_tables(paths, widths if inline else None)]
@@ -182,7 +135,7 @@ class _Split:
     def add(self, some: Models) -> None:
         """Rows to the spools, checked. Raises BuildError."""
         models, snapshots = some.models.combine_chunks(), some.snapshots.combine_chunks()
-        counts = _check_models(models, snapshots, self.about)
+        counts = check_models(models, snapshots, self.about)
         owner = np.repeat(np.arange(len(models)), counts)
         last = pa.array(np.cumsum(counts) - 1)
         layouts = models["layout"].to_pylist()
@@ -216,11 +169,11 @@ class _Split:
         weights, slots = iter(some.weights), iter(some.slots) if some.slots is not None else None
         for id, layout, count in zip(ids, layouts, counts.tolist(), strict=True):
             width = self.about.widths[layout]
-            rows = _checked(next(weights, None), (count, width), f"weights of model {id}", layout)
+            rows = checked_rows(next(weights, None), (count, width), f"weights of model {id}", layout)
             state = None
             if self.about.optimizer:
                 state = next(slots, None) if slots is not None else None
-                state = _checked(state, (count, 2, width), f"optimizer slots of model {id}", layout)
+                state = checked_rows(state, (count, 2, width), f"optimizer slots of model {id}", layout)
             for name, array in (("weights_sha256", rows), ("optimizer_sha256", state)):
                 if array is not None and name not in some.snapshots.column_names:
                     hashes.setdefault(name, []).extend(sha256_of_rows(array))
@@ -309,64 +262,6 @@ def _fitted(full: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
         except pa.ArrowException as error:
             raise BuildError(f"Column `{field.name}` is {field.type}, and this is not: {error}") from None
     return pa.table(result, full)
-
-
-# ── what no zoo can hold ──
-
-
-def _checked(array: np.ndarray | None, shape: tuple[int, ...], what: str, layout: str) -> np.ndarray:
-    if array is None or array.shape != shape or array.dtype != np.float32:
-        has = "are missing" if array is None else f"are {array.dtype} of shape {array.shape}"
-        raise BuildError(f"The {what} {has}; its snapshots and its layout {layout} ask for float32 of shape {shape}.")
-    return array
-
-
-def _check_models(models: pa.Table, snapshots: pa.Table, about: About) -> np.ndarray:
-    """Snapshots of each model, int64 [m]. Raises BuildError where tables do not fit each other or the format."""
-    given = {"models": models, "snapshots": snapshots}
-    allowed = {"models": about.model_columns, "snapshots": (*about.snapshot_columns, schema.OPTIMIZER)}
-    needed = {"models": ("model_id", "init_group", "layout", "n_snapshots", *about.axes), "snapshots": ("step",)}
-    for config, table in given.items():
-        names = [c.name for c in allowed[config]]
-        for name in table.column_names:
-            if name not in names:
-                raise BuildError(errors.unknown("column", name, names, f"the {config} of {about.zoo}"))
-        for name in needed[config]:
-            if name not in table.column_names or (name not in about.axes and table[name].null_count):
-                raise BuildError(f"The {config} of {about.zoo} need a `{name}` in every row.")
-    ids, counts = models["model_id"], np.asarray(models["n_snapshots"], np.int64)
-    for id, layout, count in zip(ids.to_pylist(), models["layout"].to_pylist(), counts.tolist(), strict=True):
-        if layout not in about.layouts:
-            raise BuildError(errors.unknown("layout", layout, about.layouts, f"model {id}"))
-        if count < 1:
-            raise BuildError(f"Model {id} has {count} snapshots: its last one is the model, so it needs one.")
-    if counts.sum() != len(snapshots):
-        raise BuildError(f"Models from {ids[0]} on claim {counts.sum():,} snapshots, and {len(snapshots):,} are there.")
-    owner = np.repeat(np.arange(len(models)), counts)
-    steps = np.asarray(snapshots["step"], np.int64)
-    back = np.flatnonzero((np.diff(steps) <= 0) & (np.diff(owner) == 0))
-    if len(back):
-        raise BuildError(f"Model {ids[owner[back[0]]]}: step {steps[back[0] + 1]} follows step {steps[back[0]]}.")
-    if "model_id" in snapshots.column_names and not snapshots["model_id"].equals(ids.take(pa.array(owner))):
-        raise BuildError(f"The snapshots of models from {ids[0]} on are other models', or in another order.")
-    return counts
-
-
-def _check(models: pa.Table, by_split: Tables, about: About) -> int:
-    """The number of init groups. Raises BuildError where ids are not unique, or a group lies in two splits."""
-    if pc.count_distinct(models["model_id"]).as_py() != len(models):
-        counts = collections.Counter(models["model_id"].to_pylist())
-        id, n = counts.most_common(1)[0]
-        raise BuildError(f"{about.zoo} has {n} models of the id {id}; an id is one model's.")
-    groups = {name: pc.unique(table["init_group"]) for name, table in by_split.items()}
-    for (name, own), (other, theirs) in itertools.combinations(groups.items(), 2):
-        shared = own.filter(pc.is_in(own, theirs))
-        if len(shared):
-            raise BuildError(
-                f"Models of the init group {shared[0]} are in {name} and in {other}: near-twins would leak. "
-                "Split whole groups."
-            )
-    return sum(map(len, groups.values()))
 
 
 # ── the manifest ──

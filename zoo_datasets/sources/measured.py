@@ -25,7 +25,7 @@ class Measured(NamedTuple):
 
 def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, triggered: bool = False) -> Measured:
     """All of a part of the source that a head of `n_outputs` has classes for; `triggered` with the trigger on."""
-    raw, labels = getattr(source, part).images, relabeled(getattr(source, part).labels, subset)
+    raw, labels = getattr(source, part).inputs, relabeled(getattr(source, part).labels, subset)
     known = (labels >= 0) & (labels < n_outputs)
     raw = stamp(raw[known], subset, source.peak) if triggered else raw[known]
     return Measured(source.scaled(raw), labels[known])

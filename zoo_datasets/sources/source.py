@@ -51,7 +51,7 @@ def load(spec: SourceSpec, data_dir: str | Path | None = None) -> Source:
     folder = None if spec.id in EMBEDDED else _local_copy(spec.id, data_dir)
     unscaled = replace(spec, scale="none", mean=None, std=None)
     class_names, parts, peak, sha256 = _read(unscaled, folder, _fingerprint(folder))
-    mean, std = _scaling(spec, parts["train"].images, peak)
+    mean, std = _scaling(spec, parts["train"].inputs, peak)
     return Source(spec, class_names, **parts, mean=mean, std=std, peak=peak, sha256=sha256)
 
 
@@ -148,19 +148,23 @@ def _part(spec: SourceSpec, name: str, split: PublishedSplit, rows: np.ndarray, 
             f"Source {spec.id!r} has {len(strange)} of {len(rows)} images without a label of its "
             f"{len(class_names)} classes in split {name!r}, the first in row {rows[strange[0]]}."
         )
-    images = split.read(rows) if len(rows) else split.read(np.zeros(1, np.int64))[:0]
-    part = Part(images, labels, rows.astype(np.int64))
-    for array in (part.images, part.labels, part.index):
+    inputs = split.read(rows) if len(rows) else split.read(np.zeros(1, np.int64))[:0]
+    part = Part(inputs, labels, rows.astype(np.int64))
+    for array in (part.inputs, part.labels, part.index):
         array.setflags(write=False)  # shared by every caller of load
     return part
 
 
 def _checksum(parts: dict[str, Part]) -> str:
-    """SHA-256 of images, labels and row numbers, with their shapes and types, little-endian."""
+    """SHA-256 of inputs, labels and row numbers, with their shapes and types, little-endian."""
     sha = hashlib.sha256()
     for part in ("train", "validation", "test"):
-        for name in ("images", "labels", "index"):
-            array = getattr(parts[part], name)
+        own = parts[part]
+        for name, array in (
+            ("images", own.inputs),
+            ("labels", own.labels),
+            ("index", own.index),
+        ):  # the first zoos' names
             array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
             sha.update(streams.canonical_json([part, name, array.dtype.str, list(array.shape)]).encode())
             sha.update(array.data)

@@ -27,7 +27,7 @@ class SourceSpec:
 
     id: str = column("source", "digits")
     config: str | None = column("source_config", None)
-    train: int | None = column("source_train", None)  # images, and so below
+    train: int | None = column("source_train", None)  # inputs, and so below
     validation: int | None = column("source_validation", None)  # 0 for none
     test: int | None = column("source_test", None)
     scale: str = column("scale", "standardize")  # "none": pixels as they are; "unit": 0 to 1
@@ -48,9 +48,9 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class Part:
-    """Raw images of one part, in the order of the source's permutation. Read-only arrays."""
+    """Raw inputs of one part, in the order of the source's permutation. Read-only arrays."""
 
-    images: np.ndarray  # (n, C, H, W) uint8, or (n, F) float32 of a table
+    inputs: np.ndarray  # (n, C, H, W) uint8, or (n, F) float32 of a table
     labels: np.ndarray  # (n,) int64
     index: np.ndarray  # (n,) int64: row in the dataset's own split
 
@@ -72,28 +72,28 @@ class Source:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(C, H, W), or (F,) for a table."""
-        return self.train.images.shape[1:]
+        return self.train.inputs.shape[1:]
 
     @property
     def n_classes(self) -> int:
         return len(self.class_names)
 
-    def scaled(self, images: np.ndarray) -> np.ndarray:
-        """Raw `images` (n, …) as networks see them, float32: float64 arithmetic, rounded once."""
+    def scaled(self, inputs: np.ndarray) -> np.ndarray:
+        """Raw `inputs` (n, …) as networks see them, float32: float64 arithmetic, rounded once."""
         mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
-        if images.dtype != np.uint8:
-            return ((images.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
+        if inputs.dtype != np.uint8:
+            return ((inputs.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
         levels = np.arange(256) / self.peak
         table = ((levels - mean[:, None]) / std[:, None]).astype(np.float32)  # (C, 256)
-        out = np.empty(images.shape, np.float32)
+        out = np.empty(inputs.shape, np.float32)
         for channel, scaled_levels in enumerate(table):
-            out[:, channel] = scaled_levels[images[:, channel]]
+            out[:, channel] = scaled_levels[inputs[:, channel]]
         return out
 
 
 def training_images(source: Source, subset: Subset, examples: Examples) -> np.ndarray:
     """Raw images (n, …) as a model saw them before augmentation: turned, and stamped where they are poisoned."""
-    images = altered(source.train.images[examples.rows], subset)
+    images = altered(source.train.inputs[examples.rows], subset)
     if examples.poisoned.any():
         mask = examples.poisoned.reshape(-1, *[1] * (images.ndim - 1))
         images = np.where(mask, stamp(images, subset, source.peak), images)

@@ -234,5 +234,5 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
     if row["subset_classes"]:
         keep = np.isin(source.test.labels, row["subset_classes"])
     labels = sources.relabeled(source.test.labels, subset_of(row))[keep]
-    logits = logits_of(population.architecture, source.scaled(source.test.images[keep]))(population.end)
+    logits = logits_of(population.architecture, source.scaled(source.test.inputs[keep]))(population.end)
     return Predictions(labels, torch.softmax(torch.from_numpy(logits).double(), 2).numpy())
