@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from engines import cpu_name
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -106,18 +107,13 @@ def main() -> None:
         "engine": engine, "cpu_s": sum(ours), "plain_loop_cpu_s": sum(theirs), "ratio": sum(theirs) / sum(ours),
         "test_accuracy": means[0], "plain_loop_test_accuracy": means[1], "difference_standard_error": error,
         "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine(),
-        "cpu": _cpu(), "threads": 1,
+        "cpu": cpu_name(), "threads": 1,
     }  # fmt: skip
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{result['models']} models, {options.epochs} epoch(s), {engine['name']}: {sum(ours):.1f} s CPU")
     print(f"plain loop: {sum(theirs):.1f} s CPU, {result['ratio']:.1f} times as long")
     print(f"mean test accuracy {means[0]:.4f} against {means[1]:.4f} (paired difference ± {error:.4f})")
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -81,11 +81,7 @@ def synthetic(
         for i in range(n_shards):
             draw = np.random.default_rng(i)
             shards.write(paths.root / names[i], {layout: (int(counts[i]), width)},
-                         lambda _, c=int(counts[i]), d=draw: (d.standard_normal(width, np.float32) / 10 for _ in range(c)))  # fmt: skip
-    for path in paths.root.glob(
-        "weights/*"
-    ):  # written row by row, it lies in small pages of the cache, slower for any reader
-        path.write_bytes(path.read_bytes())
+                         lambda _, c=int(counts[i]), d=draw: iter([d.standard_normal((c, width), np.float32) / 10]))  # fmt: skip
     levels = {
         "activation": rng.choice(["tanh", "relu", "gelu"], n_models), "optimizer": rng.choice(["adam", "momentum"], n_models),
         "lr": rng.choice([1e-3, 3e-3], n_models), "subset": rng.choice(["full", "frac=0.5", "label_noise_frac=0.2"], n_models),

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from zoo_builder import build as build_module
 from zoo_builder import executor, grid, plan, worker
-from zoo_builder.build import Progress, build
+from zoo_builder.build import BuildProgress, build
 from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format.paths import SPLITS, ZooPaths
@@ -177,7 +177,7 @@ def test_an_empty_folder_is_taken(tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path
 def build_and_wait(grid_path: str, out: str, ready: str, go: str) -> None:
     """Builds, but stops at the first report until somebody writes to `go`."""
 
-    def report(progress: Progress) -> None:
+    def report(progress: BuildProgress) -> None:
         if not os.path.exists(ready):
             Path(ready).touch()
             with open(go) as word:
@@ -289,8 +289,8 @@ def test_a_new_attempt_forgets_the_failures_of_the_last(
 
 def test_a_resumed_build_trains_only_what_is_missing(tiny_plan: plan.Plan, half_built: Path) -> None:
     sorted((half_built / ".build" / "commits").glob("*.json"))[0].unlink()
-    seen: list[Progress] = []
-    build(tiny_plan, half_built, workers=0, report=lambda p: seen.append(Progress(**vars(p))))
+    seen: list[BuildProgress] = []
+    build(tiny_plan, half_built, workers=0, report=lambda p: seen.append(BuildProgress(**vars(p))))
     assert [(p.done, p.resumed) for p in seen] == [(12, 12), (16, 12)]
 
 
@@ -427,7 +427,7 @@ def drive(planned: plan.Plan, paths: ZooPaths, work: executor.Work) -> dict[str,
     pool = executor.InProcess(work, planned.sources)
     with build_module._Interrupt() as interrupt:
         build_module._drive(
-            paths, pool, planned.cohorts, records, Progress(len(planned.runs)), 60.0, lambda p: None, interrupt
+            paths, pool, planned.cohorts, records, BuildProgress(len(planned.runs)), 60.0, lambda p: None, interrupt
         )
     return records
 

@@ -63,7 +63,7 @@ def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> 
     assert torch.allclose(forward.logits(vectors, images), wanted, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.skipif(kernels.available() is not None, reason="the C++ kernels cannot run here")
+@pytest.mark.skipif(kernels.missing() is not None, reason="the C++ kernels cannot run here")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", [c for c in CASES if c not in ("sequence", "rows")])
 def test_logits_of_kernels_are_those_of_the_modules(case: str, activation: str) -> None:
@@ -125,7 +125,7 @@ def test_every_snapshot_gives_its_stored_metrics(mixed_zoo: Zoo, zoo: Zoo, spoil
                 assert largest is None or largest < 1e-5 if "loss" in name else largest in (None, 0)
 
 
-@pytest.mark.skipif(kernels.available() is not None, reason="the C++ kernels cannot run here")
+@pytest.mark.skipif(kernels.missing() is not None, reason="the C++ kernels cannot run here")
 def test_metrics_of_the_native_engine_have_the_stored_bits(spoilt_zoo: Zoo) -> None:
     assert set(spoilt_zoo.models["engine"].to_pylist()) == {"native"}
     for part in evaluate.PARTS[::2]:

@@ -40,7 +40,7 @@ _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, err
 
 
 @dataclasses.dataclass
-class Progress:
+class BuildProgress:
     """Counts for the bar and the log, in models."""
 
     total: int
@@ -56,7 +56,7 @@ def build(
     *,
     workers: int | None = None,
     checkpoint_every_s: float = worker.CHECKPOINT_EVERY_S,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[BuildProgress], None] = lambda progress: None,
 ) -> ZooPaths:
     """Build, or go on building, the zoo of a plan in the folder `out`; its paths when sealed.
 
@@ -155,11 +155,11 @@ def committed(paths: ZooPaths, cohort: Cohort) -> parts.Record | None:
 
 def _train_missing(
     paths: ZooPaths, planned: Plan, workers: int | None, checkpoint_every_s: float,
-    report: Callable[[Progress], None],
+    report: Callable[[BuildProgress], None],
 ) -> dict[str, parts.Record]:  # fmt: skip
     """Every cohort's record, in plan order, after training what had none."""
     records = {c.id: r for c in planned.cohorts if (r := committed(paths, c)) is not None}
-    progress = Progress(len(planned.runs))
+    progress = BuildProgress(len(planned.runs))
     progress.done = progress.resumed = sum(len(r.models) for r in records.values())
     progress.diverged = sum(_diverged(r) for r in records.values())
     report(progress)
@@ -174,7 +174,7 @@ def _train_missing(
 
 def _drive(
     paths: ZooPaths, pool: executor.Executor, missing: list[Cohort], records: dict[str, parts.Record],
-    progress: Progress, checkpoint_every_s: float, report: Callable[[Progress], None], interrupt: _Interrupt,
+    progress: BuildProgress, checkpoint_every_s: float, report: Callable[[BuildProgress], None], interrupt: _Interrupt,
     parents: str | None = None,
 ) -> None:  # fmt: skip
     waiting = iter(missing)

@@ -46,9 +46,8 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Runs `work(item, shared)` for items: `slots` at a time, and `window` may be handed over."""
+    """Runs `work(item, shared)` for items, of which `window` may be handed over at a time."""
 
-    slots: int
     window: int
 
     def submit(self, item: Any) -> None: ...
@@ -63,7 +62,7 @@ class Executor(Protocol):
 class InProcess:
     """One item at a time, here: `wait` runs the next. For tests, tiny jobs and `--workers 0`."""
 
-    slots = window = 1
+    window = 1
 
     def __init__(self, work: Work, shared: Any) -> None:
         self.work, self.shared = work, shared
@@ -163,10 +162,9 @@ class OnRay:
             if gpus and cards < gpus:
                 raise BuildError(f"Each worker needs {gpus:g} GPU, the Ray cluster has {cards:g}. Use --device cpu.")
             limit = int(cards / gpus) if gpus else cpus
-            self.slots = max(1, min(workers or limit, limit))
             # One more waits, so that no worker is idle while the driver commits; not many
             # more, because a drain finishes them all.
-            self.window = self.slots + 1
+            self.window = max(1, min(workers or limit, limit)) + 1
             # max_calls=0 keeps GPU workers alive: by default Ray restarts them for every task.
             self.task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=0)(_call)
             self.shared = ray.put(shared)

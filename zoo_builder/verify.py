@@ -1,4 +1,4 @@
-"""A zoo → is it what it says? First its bytes (`zoo_datasets.check`), then by training again.
+"""A zoo → is it what it says? First its bytes (`zoo_datasets.format.check`), then by training again.
 
 * `verify`: the check, and every step 0 against the initialization recomputed from its key.
 * `retrain`: the cohorts of some models, trained from their rows alone, bit for bit.
@@ -185,7 +185,7 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
     used = {e.engine for e in receipt.engines}
     on = {text.partition(" on ")[2] for text in receipt.identity.engines or ()}
     engine, device = (used.pop() if len(used) == 1 else "auto"), (on.pop() if len(on) == 1 else "cpu")
-    if engine == "native" and kernels.available():
+    if engine == "native" and kernels.missing():
         engine = "auto"  # the comparison below says that bits cannot agree
     scratch = Path(out) if out else Path(tempfile.mkdtemp(prefix="zoo-rebuild-"))
     try:

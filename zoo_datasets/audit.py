@@ -124,7 +124,7 @@ def audit(
 
 
 def _codes_of(zoo: ZooLike, split: Split | None) -> np.ndarray:
-    """The side of every model of a zoo as its place in `files.SPLITS`, int8 [models]; −1 without."""
+    """The side of every model of a zoo as its place in `paths.SPLITS`, int8 [models]; −1 without."""
     column = zoo.models["split"].combine_chunks() if split is None else split.column(zoo.models)
     return _place(column, SPLITS).astype(np.int8)
 

@@ -111,7 +111,7 @@ def _check(options: argparse.Namespace) -> int:
     root = Path(options.path)
     if not root.is_dir():
         raise ZooNotFoundError(f"No folder {root}. `check` reads a zoo on this machine; `download` fetches one.")
-    return command.tell(check.check(lookup.locate(root).root))
+    return command.tell(check.check(root.resolve()))
 
 
 # ── download ──

@@ -1,10 +1,10 @@
 """Snapshots of a zoo → their metrics, measured again, beside the stored ones.
 
-In:  a `Zoo`; ids, or all its models; their own source, or another that is named.
+In:  a `Selection`; ids, or all its models; their own source, or another that is named.
 Out: an `Evaluation`: a table with a row per snapshot, and the largest differences.
 
-Models are grouped by architecture and images, and run by the C++ kernels (`kernels.py`) or
-batched (`forward.py`), without the builder; metrics are those of `scoring.py`, as stored. Of the
+Models are grouped by architecture and images, and run by the C++ kernels (`networks/kernels.py`) or
+batched (`networks/forward.py`), without the builder; metrics are those of `networks/scoring.py`, as stored. Of the
 native engine the kernels give the stored bits; of another, an image whose two best logits agree
 in six digits may fall to the other side here. Exact sums cost 4 ms a model and 10,000 images.
 """

@@ -19,7 +19,7 @@ import numpy as np
 
 from zoo_datasets import errors
 from zoo_datasets.core import streams
-from zoo_datasets.core.jsonable import plain
+from zoo_datasets.core.jsonable import jsonable
 
 
 def r2(y: np.ndarray, prediction: np.ndarray, baseline: float | None = None) -> float:
@@ -83,7 +83,7 @@ def kendall(y: np.ndarray, prediction: np.ndarray) -> float:
     return float(kendalltau(y, prediction).statistic)
 
 
-METRICS: dict[str, Callable[..., float]] = {
+SCORES: dict[str, Callable[..., float]] = {
     "r2": r2, "kendall": kendall, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auc": auc,
     "mae": mae, "difference": difference,
 }  # fmt: skip
@@ -113,7 +113,7 @@ class Interval:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it: NaN as null."""
-        return plain(dataclasses.asdict(self))
+        return jsonable(dataclasses.asdict(self))
 
 
 def interval(
@@ -129,9 +129,9 @@ def interval(
     """
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     if isinstance(metric, str):
-        if metric not in METRICS:
-            raise ValueError(errors.unknown("metric", metric, METRICS))
-        metric = METRICS[metric]
+        if metric not in SCORES:
+            raise ValueError(errors.unknown("metric", metric, SCORES))
+        metric = SCORES[metric]
     y, prediction, groups = np.asarray(y), np.asarray(prediction), np.asarray(groups)
     if groups.shape != y.shape:
         raise ValueError(f"groups have shape {groups.shape}, y has {y.shape}: one group an example is needed.")

@@ -184,7 +184,7 @@ def by_group(
     """
     fractions = _fractions(fractions, SPLITS)
     keys = group_keys(*zoos)
-    wanted = {i: _side(key, fractions) for i, key in keys.items()}
+    wanted = {i: splits.by_hash(key, fractions) for i, key in keys.items()}
     return _split(name, version, zoos, {"maker": "by_group", "fractions": fractions}, wanted)
 
 
@@ -216,7 +216,7 @@ def held_out(
     else:
         used = [s for s in SPLITS if s != "validation" or validation]
         rule["fractions"] = _fractions(fractions, used)
-        sides = {i: s for i, s in sides.items() if s == _side(keys[i], rule["fractions"])}
+        sides = {i: s for i, s in sides.items() if s == splits.by_hash(keys[i], rule["fractions"])}
     wanted = ["train", "test", *(["validation"] if validation else [])]
     return _split(name or f"held-out-{axis}", version, zoos, rule, sides, wanted)
 
@@ -287,10 +287,6 @@ def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> 
             f"The fractions {dict(given)} add up to {total:g} over {', '.join(used)}; they must add up to 1."
         )
     return {s: v / total for s, v in shares.items()}
-
-
-def _side(key: str, fractions: Mapping[str, float]) -> str:
-    return splits.by_hash(key, fractions)
 
 
 def _refuse_straddling(sides: Mapping[str, str], keys: Mapping[str, str], what: str) -> None:

@@ -1,6 +1,6 @@
 """A zoo's paired axis → pairs of models equal in all but that factor, and what the factor does.
 
-In:  a `Zoo` whose recipe names the axis in `paired`: twins along it share their
+In:  a `Selection` whose recipe names the axis in `paired`: twins along it share their
      initialization, batch order, augmentation and dropout, and rank the same images.
 Out: the pairs; the mean paired difference of a metric, with an interval over init groups.
 

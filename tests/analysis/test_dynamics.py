@@ -22,7 +22,7 @@ from zoo_datasets import cli
 from zoo_datasets.analysis.dynamics import conley, coordinates, guidance, readings, robustness, surrogate
 from zoo_datasets.analysis.dynamics import populations as pop
 from zoo_datasets.analysis.dynamics.cubes import Cubes
-from zoo_datasets.core.jsonable import plain
+from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -484,4 +484,4 @@ def test_json_holds_no_nan() -> None:
         "c": float("inf"),
         "d": [True, None, "x"],
     }
-    assert plain(value) == {"a": [1.0, None], "b": [2.0, 3], "c": None, "d": [True, None, "x"]}
+    assert jsonable(value) == {"a": [1.0, None], "b": [2.0, 3], "c": None, "d": [True, None, "x"]}

@@ -246,6 +246,32 @@ def test_slots_are_asked_for_where_the_zoo_keeps_them(tmp_path: Path) -> None:
         writer.write(tmp_path / "zoo", dataclasses.replace(ABOUT, optimizer=True), some())
 
 
+BAD_ABOUT = {
+    "axis": ({"axes": {"learning_rate": ["0.1"]}}, "Unknown axis 'learning_rate' in the factors of someone/theirs"),
+    "own file": ({"texts": {"README.md": "x"}}, "cannot seal a file 'README.md'"),
+    "outside": ({"texts": {"../x": "x"}}, r"cannot seal a file '\.\./x'"),
+    "layout": ({"architectures": {"a": {"kind": "external", "layout": "narow"}}}, "Unknown layout 'narow' .* `narrow`"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_ABOUT.values(), ids=BAD_ABOUT)
+def test_what_contradicts_itself_is_refused_before_a_row_is_taken(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BuildError, match=message):
+        writer.write(tmp_path / "zoo", dataclasses.replace(ABOUT, **changes), iter(()))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_no_models_at_a_time_are_none(tmp_path: Path) -> None:
+    nothing = one("train", 9, 2)
+    nothing = dataclasses.replace(nothing, models=nothing.models[:0], snapshots=nothing.snapshots[:0], weights=[])
+    assert writer.write(tmp_path / "a", ABOUT, [nothing, *some()]) == writer.write(tmp_path / "b", ABOUT, some())
+    stray = dataclasses.replace(one("train", 9, 2), models=nothing.models)
+    with pytest.raises(BuildError, match="2 snapshots of someone/theirs without a model"):
+        writer.write(tmp_path / "c", ABOUT, [stray])
+
+
 def test_a_zoo_without_models_is_none(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="someone/theirs has no model"):
         writer.write(tmp_path / "zoo", ABOUT, [])

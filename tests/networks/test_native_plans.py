@@ -7,8 +7,8 @@ import pytest
 
 from zoo_datasets.networks import kernels
 
-if kernels.available() is not None:
-    pytest.skip(str(kernels.available()), allow_module_level=True)
+if kernels.missing() is not None:
+    pytest.skip(str(kernels.missing()), allow_module_level=True)
 
 import native_cases as cases
 

@@ -15,8 +15,8 @@ import pytest
 
 from zoo_datasets.networks import kernels
 
-if kernels.available():
-    pytest.skip(f"no native engine: {kernels.available()}", allow_module_level=True)
+if kernels.missing():
+    pytest.skip(f"no native engine: {kernels.missing()}", allow_module_level=True)
 
 import native_cases as cases
 

@@ -38,7 +38,7 @@ PARENT = {
     "cohort_size": 3,
 }
 ENGINES = [
-    pytest.param("native", marks=pytest.mark.skipif(kernels.available() is not None, reason="no native engine")),
+    pytest.param("native", marks=pytest.mark.skipif(kernels.missing() is not None, reason="no native engine")),
     "torch_loop",
 ]
 Make = Callable[..., Path]

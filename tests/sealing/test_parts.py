@@ -1,4 +1,4 @@
-"""What `zoo_builder.parts` and `faults` promise: a part and its commit are whole or not there."""
+"""What `zoo_builder.sealing.parts` and `faults` promise: a part and its commit are whole or not there."""
 
 from __future__ import annotations
 

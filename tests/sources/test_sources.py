@@ -1,4 +1,4 @@
-"""What `zoo_datasets.sources`, `examples` and `pictures` promise."""
+"""What `zoo_datasets.sources` and its `examples` promise."""
 
 from __future__ import annotations
 

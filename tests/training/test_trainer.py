@@ -1,4 +1,4 @@
-"""What `zoo_builder.engines.trainer` and its schedules promise: schedules, stop rules, divergence, checkpoints."""
+"""What `zoo_builder.training.trainer` and its schedules promise: schedules, stop rules, divergence, checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PER_EPOCH = 4  # 100 images in batches of 32: the last batch is short
 ENGINES = [
     "torch_loop",
     "torch_batched",
-    pytest.param("native", marks=pytest.mark.skipif(kernels.available() is not None, reason="no native kernels")),
+    pytest.param("native", marks=pytest.mark.skipif(kernels.missing() is not None, reason="no native kernels")),
 ]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 # The distance `torch_batched` allows itself between a model alone and in its cohort: float32

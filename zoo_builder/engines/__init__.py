@@ -49,8 +49,3 @@ def choose(architecture: Architecture, loss: str, augmentation: Augmentation, de
     if alone:
         return "torch_loop", f"no batched form of {', '.join(alone)}; native: {obstacle}"
     return "torch_batched", f"native: {obstacle}"
-
-
-def no_native(architecture: Architecture, loss: str, augmentation: Augmentation) -> str | None:
-    """Why the native engine cannot train such a cohort; None if it can."""
-    return kernels.impossible(architecture, loss, augmentation.channels)

@@ -4,7 +4,7 @@ A `Job` is a cohort as an engine sees it: M models of one architecture, batch sc
 loss, that differ in weights, data, optimizer and rates. A `Backend` holds their parameters
 and optimizer state and offers two verbs: `advance` by the steps of a `Window`, and
 `logits` in evaluation mode. Snapshots, stop rules, metrics, divergence and checkpoints are
-the same for every engine and live in `trainer.py` and the modules beside it.
+the same for every engine and live in `zoo_builder/training/`.
 
 Letters: M models, N pool images, n examples, T steps, P parameters, C classes.
 """

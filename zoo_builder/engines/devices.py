@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo_builder import engines
 from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -33,7 +34,7 @@ def check_supported(
     if engine not in engines.ENGINES:
         raise GridError(unknown("engine", engine, ("auto", *engines.ENGINES)))
     if engine == "native":
-        obstacle = engines.no_native(architecture, loss, augmentation)
+        obstacle = kernels.impossible(architecture, loss, augmentation.channels)
         if device != "cpu":
             obstacle = f"it runs on the CPU, not on {device}"
         if obstacle:

@@ -4,7 +4,7 @@ In:  a `Job` and windows of steps. Out: losses, states, logits, as `contract.Bac
 
 A model gets the same bits alone, in any cohort, in any cut into windows, and on every CPU
 with fused multiply-add: the builds for different instruction sets do the same arithmetic.
-The kernels are optional; `kernels.available` says why they are missing.
+The kernels are optional; `kernels.missing` says why they are missing.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def version(device: torch.device) -> str:
     return f"torch {release} cuda {torch.version.cuda} {torch.cuda.get_device_name(device)}"
 
 
-class Columns:
+class TensorColumns:
     """Where the tensors of a layout lie once parameters and buffers are kept apart."""
 
     def __init__(self, architecture: Architecture, device: torch.device) -> None:

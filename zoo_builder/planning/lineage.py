@@ -2,7 +2,7 @@
 
 In:  the folder of a sealed zoo; its tables are compared with their SHA-256 when it is opened.
 Out: `Parents`: its models in plan order and where their snapshots lie; a `Start` for a snapshot
-of one of them; and for the starts of a cohort their `State`, every row compared with its hash.
+of one of them; and for the starts of a cohort their `StartState`, every row compared with its hash.
 
 A child goes on where its parent stood: `passes` and `inside` say where the parent's streams
 (batch order, dropout, augmentation) were, `updates` how often its optimizer had been called.
@@ -55,7 +55,7 @@ class Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class StartState:
     """What the models of a cohort start from: three matrices (M, P) float32."""
 
     weights: np.ndarray
@@ -151,7 +151,7 @@ def _open(root: Path, stamp: str, zoo: str) -> Parents:
     return Parents(root, zoo, manifest.digests, manifest.layer_lists, in_order, snapshots)
 
 
-def load(root: Path | str | None, starts: Sequence[Start | None]) -> State | None:
+def load(root: Path | str | None, starts: Sequence[Start | None]) -> StartState | None:
     """The state that a cohort's starts name, from the zoo at `root`; None of runs without parents. Raises IntegrityError."""
     if starts[0] is None:
         return None
@@ -178,7 +178,7 @@ def load(root: Path | str | None, starts: Sequence[Start | None]) -> State | Non
         slot1.append(row(beside, f"{tensor}.slot1", number))
         slot2.append(row(beside, f"{tensor}.slot2", number))
         _compare(root, start, "optimizer state", start.optimizer_sha256, slot1[-1], slot2[-1])
-    return State(np.stack(weights), np.stack(slot1), np.stack(slot2))
+    return StartState(np.stack(weights), np.stack(slot1), np.stack(slot2))
 
 
 def _compare(root: Path | str, start: Start, what: str, wanted: str, *rows: np.ndarray) -> None:

@@ -19,8 +19,8 @@ from zoo_datasets.networks.layers import PRESETS
 
 Axes = Sequence[Axis | Draw]
 BUDGETS = settings.feeding(settings.Feeds.BUDGET)
-LINEAGE = settings.feeding(settings.Feeds.LINEAGE)
-INITS = settings.feeding(settings.Feeds.INIT)
+LINEAGE_SETTINGS = settings.feeding(settings.Feeds.LINEAGE)
+INIT_SETTINGS = settings.feeding(settings.Feeds.INIT)
 
 
 def check(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
@@ -54,7 +54,7 @@ def _budget(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
 
 def _lineage(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """A grid that starts from a zoo's snapshots: what it needs, and what it cannot have."""
-    place, given = document.where("init"), {n for n in LINEAGE if fixed[n] is not None}
+    place, given = document.where("init"), {n for n in LINEAGE_SETTINGS if fixed[n] is not None}
     for axis in axes:
         given |= _varied_lineage(document, axis)
     if fixed["init_zoo"] is None:
@@ -69,20 +69,20 @@ def _lineage(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
 
 def _varied_lineage(document: Document, axis: Axis | Draw) -> set[str]:
     """The settings of a start that an axis varies. Raises GridError where its levels name zoos."""
-    if all(level.values.get(name) is None for name in LINEAGE for level in axis.levels):
+    if all(level.values.get(name) is None for name in LINEAGE_SETTINGS for level in axis.levels):
         return set()
     if axis.name == "init":
         raise GridError(
             f"{place_of(document, axis)}: a level of `init` cannot name a zoo; write `init: {{zoo: …}}` for the whole "
             "recipe, and vary `init_epoch`, `init_step` or `init_optimizer`."
         )
-    return touched(axis) & set(LINEAGE)
+    return touched(axis) & set(LINEAGE_SETTINGS)
 
 
 def _nothing_drawn(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """Weights that are taken are not drawn."""
     varied = set().union(*(touched(a) for a in axes))
-    for name in sorted(INITS):
+    for name in sorted(INIT_SETTINGS):
         if fixed[name] != settings.DEFAULTS[name] or name in varied:
             raise GridError(
                 f"{document.where('init')}: `{name}` is of weights that are drawn; these are taken from "
@@ -106,7 +106,7 @@ def _nothing_assigned(document: Document) -> None:
 
 def _inits(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """Every combination of levels of an init must be one that can be drawn."""
-    varied = [a for a in axes if touched(a) & set(INITS)]
+    varied = [a for a in axes if touched(a) & set(INIT_SETTINGS)]
     for levels in itertools.product(*(extremes(a) for a in varied)):
         values = dict(fixed)
         for level in levels:

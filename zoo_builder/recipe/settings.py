@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from zoo_datasets.networks.initialization import INITS
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
+from zoo_datasets.networks.scoring import LOSSES
 from zoo_datasets.sources import SCALES
 from zoo_datasets.sources.examples import POSITIONS
 
@@ -107,7 +108,6 @@ class Setting:
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
 RATE_SCHEDULES = ("constant", "step", "exponential", "cosine")
-LOSSES = ("cross_entropy", "mse")
 LAYER_INITS = tuple(kind for kind in INITS if kind != "constant")
 
 _MOMENTUM = Needs("optimizer", ("momentum", "nesterov"))

@@ -102,7 +102,7 @@ def _some(
 def _table(members: list[_Member], about: contents.About) -> pa.Table:
     """The columns of `models` that the plan and the records know."""
     rows = [runs.factors(m.run) | _columns(m) for m in members]
-    columns = [c for c in about.model_columns if c.name not in contents.PUBLISHED]
+    columns = [c for c in about.model_columns if c.name not in contents.PUBLISHED_COLUMNS]
     return pa.table({c.name: pa.array([row.get(c.name) for row in rows], c.type) for c in columns})
 
 

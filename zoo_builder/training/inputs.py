@@ -16,7 +16,7 @@ import numpy as np
 
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers
 from zoo_builder.planning.cohorts import Cohort, augmentation_of
-from zoo_builder.planning.lineage import State
+from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
@@ -68,7 +68,7 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     )  # fmt: skip
 
 
-def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: State | None = None) -> Job:
+def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: StartState | None = None) -> Job:
     """The cohort as an engine sees it, with initial weights from the models' keys or from their parents."""
     s = [r.settings for r in cohort.runs]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo_builder.engines.contract import Backend, Window
 from zoo_builder.planning.cohorts import Cohort
-from zoo_builder.planning.lineage import State
+from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import Run
 from zoo_builder.training import evaluation
 from zoo_builder.training.inputs import Data, initial_weights
@@ -35,7 +35,7 @@ class Trainer:
     """
 
     def __init__(
-        self, cohort: Cohort, source: sources.Source, data: Data, backend: Backend, state: State | None = None
+        self, cohort: Cohort, source: sources.Source, data: Data, backend: Backend, state: StartState | None = None
     ) -> None:
         self.cohort, self.source, self.data, self.backend, self.start = cohort, source, data, backend, state
         self.first = cohort.stream_step

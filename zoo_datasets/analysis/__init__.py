@@ -1,13 +1,13 @@
 """A zoo → numbers, tables and pictures about its networks: the analyses of published papers.
 
-Each module here is one analysis with two functions, `arguments(parser)` and
+Each folder here is one analysis; its `run.py` has two functions, `arguments(parser)` and
 `run(options) -> Results`; `python -m zoo_datasets analyze NAME PATH` runs it. Results lie in a
 folder of their own, never in the sealed zoo. Needs `pip install "weightzoo[bench]"`.
 """
 
 from __future__ import annotations
 
-# Name on the command line, which is the module's → what it answers.
+# Name on the command line, which is the folder's → what it answers.
 ANALYSES = {
     "dynamics": "Morse graphs of training: where do weights go, from where? (Eslami et al. 2021)",
     "trajectories": "paths of training in weight space (Schürholt & Borth 2020)",

@@ -1,4 +1,4 @@
-"""Bytes → files that are either whole or not there; and every path of a zoo.
+"""Bytes → files that are either whole or not there.
 
 Everything is written to a scratch name in the same folder, flushed to the disk and
 renamed; readers never see half a file. Paths from a manifest are data: `inside` refuses

@@ -23,7 +23,7 @@ from typing import Any, Literal
 MOST_DEPTH = 100  # of values whose type is `Any`; a recipe nests five deep
 MOST_COUNT = 2**63 - 1
 
-Reader = Callable[[Any], Any]  # a JSON value → the typed one
+Decoder = Callable[[Any], Any]  # a JSON value → the typed one
 
 
 class Mismatch(ValueError):
@@ -70,7 +70,7 @@ def fields_json(record: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _reader(kind: Any) -> Reader:
+def _reader(kind: Any) -> Decoder:
     """What reads values of a type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -91,7 +91,7 @@ def _reader(kind: Any) -> Reader:
 
 
 @functools.cache
-def _record(kind: Any) -> Reader:
+def _record(kind: Any) -> Decoder:
     hints = typing.get_type_hints(kind)
     fields = {f.name: _reader(hints[f.name]) for f in dataclasses.fields(kind) if f.name != "more"}
     keeps = "more" in hints
@@ -110,7 +110,7 @@ def _record(kind: Any) -> Reader:
     return read
 
 
-def _list(item: Reader) -> Reader:
+def _list(item: Decoder) -> Decoder:
     def read(value: Any) -> Any:
         _expect(isinstance(value, list), value, "a list")
         return tuple(_items(item, value))
@@ -118,7 +118,7 @@ def _list(item: Reader) -> Reader:
     return read
 
 
-def _object(item: Reader) -> Reader:
+def _object(item: Decoder) -> Decoder:
     def read(value: Any) -> Any:
         _expect(isinstance(value, dict), value, "an object")
         return _values(item, value)
@@ -126,7 +126,7 @@ def _object(item: Reader) -> Reader:
     return read
 
 
-def _items(read: Reader, values: list[Any]) -> list[Any]:
+def _items(read: Decoder, values: list[Any]) -> list[Any]:
     done: list[Any] = []
     try:
         for value in values:
@@ -136,7 +136,7 @@ def _items(read: Reader, values: list[Any]) -> list[Any]:
     return done
 
 
-def _values(read: Reader, values: dict[str, Any]) -> dict[str, Any]:
+def _values(read: Decoder, values: dict[str, Any]) -> dict[str, Any]:
     done: dict[str, Any] = {}
     key = ""
     try:
@@ -147,14 +147,14 @@ def _values(read: Reader, values: dict[str, Any]) -> dict[str, Any]:
     return done
 
 
-def _at(step: str, read: Reader, value: Any) -> Any:
+def _at(step: str, read: Decoder, value: Any) -> Any:
     try:
         return read(value)
     except Mismatch as problem:
         raise problem.below(step) from None
 
 
-def _either(readers: list[Reader]) -> Reader:
+def _either(readers: list[Decoder]) -> Decoder:
     def read(value: Any) -> Any:
         problems = []
         for one in readers:
@@ -205,7 +205,7 @@ def _nothing(value: Any) -> Any:
     return _expect(value is None, value, "null")
 
 
-SCALARS: dict[Any, Reader] = {str: _text, int: _whole, float: _number, bool: _flag, types.NoneType: _nothing}
+SCALARS: dict[Any, Decoder] = {str: _text, int: _whole, float: _number, bool: _flag, types.NoneType: _nothing}
 
 
 def _expect(good: bool, value: Any, what: str) -> Any:

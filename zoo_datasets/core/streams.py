@@ -7,7 +7,7 @@ The generator is Philox4x64-10 (Salmon et al., SC 2011, section 4) as NumPy ship
 raw words are stable by NumPy's policy, and ten lines of C++ give the same. Everything
 above the raw words is defined here, from integer operations and the functions of `exact.py`.
 
-Definitions that another implementation must match (golden values: tests/test_streams.py):
+Definitions that another implementation must match (golden values: tests/core/test_streams.py):
 
 * key: the first 16 bytes of SHA-256 of canonical JSON, read as two little-endian uint64.
 * `words(key, n, hi)`: block i (i = 1, 2, …) is Philox of counter (i, hi₀, hi₁, hi₂), four

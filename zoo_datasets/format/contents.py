@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets import errors
+from zoo_datasets.core.files import leaves
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format import schema
+from zoo_datasets.format.manifest import NEVER_SEALED
 from zoo_datasets.format.schema import Column
 from zoo_datasets.networks.layout import Layout
 
 Tables = Mapping[str, pa.Table]
-# Columns of `models` that repeat the last snapshot's, and those that follow from the layout.
-PUBLISHED = ("step", "epoch", "examples_seen", "weights_sha256", *(c.name for c in schema.METRICS))
-DERIVED = ("split", "n_params")
+# Columns of `models` that repeat the last snapshot's.
+PUBLISHED_COLUMNS = ("step", "epoch", "examples_seen", "weights_sha256", *(c.name for c in schema.METRICS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,24 @@ def checked_rows(array: np.ndarray | None, shape: tuple[int, ...], what: str, la
     return array
 
 
+def check_about(about: About) -> None:
+    """Raises BuildError where what is said of the zoo contradicts itself, before a row is written."""
+    factors = [c.name for c in about.factors]
+    for name in about.axes:
+        if name not in factors:
+            raise BuildError(errors.unknown("axis", name, factors, f"the factors of {about.zoo}"))
+    for name in about.texts:
+        if leaves(name) or name.startswith(NEVER_SEALED):
+            raise BuildError(f"{about.zoo} cannot seal a file {name!r}: it is the format's own, or leaves the folder.")
+    for name, architecture in about.architectures.items():
+        if architecture.get("layout") not in about.layouts:
+            raise BuildError(
+                errors.unknown(
+                    "layout", architecture.get("layout"), about.layouts, f"architecture {name} of {about.zoo}"
+                )
+            )
+
+
 def check_models(models: pa.Table, snapshots: pa.Table, about: About) -> np.ndarray:
     """Snapshots of each model, int64 [m]. Raises BuildError where tables do not fit each other or the format."""
     given = {"models": models, "snapshots": snapshots}
@@ -97,6 +116,8 @@ def check_models(models: pa.Table, snapshots: pa.Table, about: About) -> np.ndar
         for name in needed[config]:
             if name not in table.column_names or (name not in about.axes and table[name].null_count):
                 raise BuildError(f"The {config} of {about.zoo} need a `{name}` in every row.")
+    if not len(models) and len(snapshots):
+        raise BuildError(f"There are {len(snapshots):,} snapshots of {about.zoo} without a model.")
     ids, counts = models["model_id"], np.asarray(models["n_snapshots"], np.int64)
     for id, layout, count in zip(ids.to_pylist(), models["layout"].to_pylist(), counts.tolist(), strict=True):
         if layout not in about.layouts:

@@ -180,15 +180,12 @@ class EngineRecord:
 
 
 @dataclasses.dataclass(frozen=True)
-class Population:
+class PopulationScore:
     """Mean test accuracy of the published models, and its standard error over init groups."""
 
     test_accuracy: float
-    standard_error: float | None
+    standard_error: float | None  # of one group none, which is said: null
     init_groups: int
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # a missing error is said: null
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,9 +210,6 @@ class Fingerprint:
         if not whole:
             raise Mismatch("`{at}` is no base64 of float32", "weights")
         return found
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +250,7 @@ class Manifest:
     layer_lists: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     engines: tuple[EngineRecord, ...] = ()
     fingerprints: tuple[Fingerprint, ...] = ()
-    population: Population | None = None
+    population: PopulationScore | None = None
     recipe_sha256: str | None = None
     splits: SplitRule | None = None
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,7 +1,7 @@
 """A Parquet file of a zoo → an opened file that cannot unfold into more than its bytes warrant.
 
 In:  a file, its size in bytes, and how it is called in messages.
-Out: a `ParquetFile`, its strings read as dictionaries; `plain` makes them strings again.
+Out: a `ParquetFile`, its strings read as dictionaries; `as_strings` makes them strings again.
 
 A few kilobytes of Parquet can hold a list or a text of gigabytes. The footer tells what columns
 unfold to, and dictionaries what their strings do: both are looked at before memory is taken.
@@ -46,7 +46,7 @@ def _unfolded_bytes(footer: pq.FileMetaData) -> int:
     return sum(max(c.total_uncompressed_size, 8 * c.num_values) for c in chunks)
 
 
-def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A dictionary column as the strings it stands for; any other as it is. Raises IntegrityError for a bomb."""
     if not pa.types.is_dictionary(column.type):
         return column

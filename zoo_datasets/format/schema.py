@@ -1,8 +1,8 @@
 """Format version 1: every column that is not a factor of a grid, and the digest of a table.
 
 A zoo has two tables. `models` has one row per model, `snapshots` one row per snapshot.
-Factors and axes are typed columns too; the recipe brings those (`zoo_builder.grid`). Units
-are in names; a missing value is null, never 0.
+Factors and axes are typed columns too, which the writer is told (`contents.About.factors`).
+Units are in names; a missing value is null, never 0.
 """
 
 from __future__ import annotations

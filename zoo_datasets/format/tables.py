@@ -69,4 +69,4 @@ def read_table(
         if name not in stored:
             raise IntegrityError(f"{config} of {manifest.zoo} has no column {name!r}: {_DAMAGED}")
     found = read_columns(files, names, f"The {config} table of {manifest.zoo}")
-    return pa.table({name: parquet.plain(column) for name, column in found.items()})
+    return pa.table({name: parquet.as_strings(column) for name, column in found.items()})

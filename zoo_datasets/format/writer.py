@@ -30,10 +30,11 @@ from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format import card, parquet_writer, schema, shards, spool
 from zoo_datasets.format.contents import (
-    PUBLISHED,
+    PUBLISHED_COLUMNS,
     About,
     Models,
     Tables,
+    check_about,
     check_models,
     checked_rows,
     count_groups,
@@ -63,6 +64,7 @@ def write(
     Raises BuildError where a model cannot be held, OSError where the disk cannot.
     """
     paths = ZooPaths(root)
+    check_about(about)
     with _scratch(paths) as folder:
         splits = {name: _Split(folder, name, about, batch_rows) for name in SPLITS}
         with contextlib.ExitStack() as stack:
@@ -136,6 +138,8 @@ class _Split:
         """Rows to the spools, checked. Raises BuildError."""
         models, snapshots = some.models.combine_chunks(), some.snapshots.combine_chunks()
         counts = check_models(models, snapshots, self.about)
+        if not len(models):
+            return
         owner = np.repeat(np.arange(len(models)), counts)
         last = pa.array(np.cumsum(counts) - 1)
         layouts = models["layout"].to_pylist()
@@ -151,7 +155,7 @@ class _Split:
         repeated["tensor"] = models["layout"].take(pa.array(owner))
         self._snapshots.append(_fitted(self._snapshots.schema, given | derived | repeated))
         given = {name: models[name] for name in models.column_names} | {
-            name: given[name].take(last) for name in PUBLISHED if name in given
+            name: given[name].take(last) for name in PUBLISHED_COLUMNS if name in given
         }
         derived = {"split": pa.repeat(self.name, len(models)), "n_params": pa.array(widths)}
         placed = {_private(c).name: pa.array(v).take(last) for c, v in zip(PLACE, (numbers, rows), strict=True)}

@@ -1,4 +1,4 @@
-"""A zoo on the Hub → a folder of this machine, verified."""
+"""A zoo on the Hub → a folder of this machine: every sealed file verified, and the folder whole or not there."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
 In:  a folder, or `owner/name` with a revision of the Hugging Face Hub.
 Out: whole files, verified against the manifest, and byte ranges of files: from the disk, or
-over HTTP with a cache (`zoo_datasets.remote`).
+over HTTP with a cache (`hub/remote.py`).
 
 A folder `owner/name` under the working directory wins over the Hub, as in
-`datasets.load_dataset`; `hf://datasets/owner/name` is always the Hub. A manifest is data
-from elsewhere: it is checked here before anything believes it.
+`datasets.load_dataset`; `hf://datasets/owner/name` is always the Hub.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A sealed zoo → a dataset on the Hugging Face Hub, and a dataset there → a folder.
+"""A sealed zoo → a dataset on the Hugging Face Hub.
 
 Publishing refuses what `check` refuses; draws card, pictures and Croissant metadata beside
 the seal; uploads what the Hub does not have yet; and tags a release. The manifest goes with
 the last commit: a dataset without one is not a finished zoo, so an upload that was cut
 short is never read, and the same call goes on from there. Publishing the same zoo twice
-uploads nothing. Fetching verifies every sealed file, and the folder appears whole or not.
+uploads nothing.
 """
 
 from __future__ import annotations

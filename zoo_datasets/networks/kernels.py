@@ -20,6 +20,7 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.activations import LEAKY_RELU_SLOPE
 from zoo_datasets.networks.operations.normalization import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from zoo_datasets.networks.operations.registry import operation, without
+from zoo_datasets.networks.scoring import LOSSES
 
 try:
     from zoo_datasets.networks import _kernels  # type: ignore[attr-defined]  # compiled
@@ -29,11 +30,10 @@ except ImportError as error:  # built without a compiler
 # Forces one build ("avx512", "avx2", "plain"); the bits are the same, so only tests need it.
 PATH_VARIABLE = "WEIGHTZOO_NATIVE_PATH"
 
-LOSSES = ("cross_entropy", "mse")  # in the order of plan.h's
 MOST_CHANNELS = 64  # of augmentation's noise and fill, fixed arrays in random.h
 
 
-def available() -> str | None:
+def missing() -> str | None:
     """Why the kernels cannot run here, or None."""
     if _kernels is None:
         return f"the C++ kernels were not built ({_missing})"
@@ -42,7 +42,7 @@ def available() -> str | None:
     return None
 
 
-def supported(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:
+def unsupported(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:
     """Why the kernels cannot run such a network, with a `loss` train it, or None.
 
     `channels` are those of an augmentation's noise or fill.
@@ -67,7 +67,7 @@ def supported(architecture: Architecture, loss: str | None = None, channels: int
 
 def impossible(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:
     """Why the kernels cannot run such networks, with a `loss` train them, on this machine, or None."""
-    return available() or supported(architecture, loss, channels)
+    return missing() or unsupported(architecture, loss, channels)
 
 
 def unfit(architecture: Architecture, loss: str | None = None, channels: int = 0) -> str | None:

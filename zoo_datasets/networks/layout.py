@@ -44,8 +44,8 @@ class Entry:
 
     @property
     def node(self) -> str:
-        """The layer it belongs to: `conv1` of `conv1.weight`."""
-        return self.name.rpartition(".")[0]
+        """The layer it belongs to: `conv1` of `conv1.weight`; a tensor without a layer is one of its own."""
+        return self.name.rpartition(".")[0] or self.name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,8 @@ import numpy as np
 
 from zoo_datasets.core import exact
 
+LOSSES = ("cross_entropy", "mse")  # in the order of the kernels' plan.h
+
 
 def part_metrics(
     part: str, logits: np.ndarray, labels: np.ndarray, loss: str, clean: np.ndarray | None = None

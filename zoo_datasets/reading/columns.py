@@ -24,7 +24,7 @@ from zoo_datasets.core.arrow import arrow_index, nulls_of, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, unknown
 from zoo_datasets.format import parquet
 from zoo_datasets.format.manifest import SealedFile
-from zoo_datasets.format.parquet import plain
+from zoo_datasets.format.parquet import as_strings
 from zoo_datasets.format.tables import open_tables, read_columns
 from zoo_datasets.reading.location import Location
 
@@ -95,7 +95,9 @@ class Columns:
         names = self.names if names is None else list(names)
         self._read([n for n in names if n not in self._columns])
         index = None if rows is None else arrow_index(rows)
-        return pa.table({n: plain(self._columns[n] if rows is None else self._columns[n].take(index)) for n in names})
+        return pa.table(
+            {n: as_strings(self._columns[n] if rows is None else self._columns[n].take(index)) for n in names}
+        )
 
     def codes(self, name: str) -> tuple[np.ndarray, pa.Array]:
         """A string column as numbers int32 [n], −1 for null, and the strings that they stand for."""

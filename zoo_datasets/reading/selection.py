@@ -21,8 +21,9 @@ from zoo_datasets.core import streams
 from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
 from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.parquet import as_strings
 from zoo_datasets.networks.architecture import Architecture, External
-from zoo_datasets.reading.columns import Columns, matches, plain
+from zoo_datasets.reading.columns import Columns, matches
 from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.shard_weights import Shards
 from zoo_datasets.reading.weights import Weights
@@ -53,7 +54,7 @@ class Opened:
     def owner(self) -> np.ndarray:
         """The row in `models` of every snapshot, int32 [n]."""
         codes, ids = self.snapshots.codes("model_id")
-        known = plain(self.models.column("model_id"))
+        known = as_strings(self.models.column("model_id"))
         place = numbers_of(pc.index_in(ids, pa.concat_arrays(known.chunks)), missing=-1)[codes]
         if len(codes) and min(codes.min(), place.min()) < 0:
             raise IntegrityError(
@@ -136,11 +137,11 @@ class Selection:
         """Some columns for the selected snapshots, in order; factors and keys of their models among them."""
         if columns is None:
             return self._opened.snapshots.table(rows=None if self._is_whole else self.rows)
-        return pa.table({name: plain(self._column(name)) for name in columns})
+        return pa.table({name: as_strings(self._column(name)) for name in columns})
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column for the selected snapshots, of `snapshots` or else of their models. Raises ZooError."""
-        return plain(self._column(name))
+        return as_strings(self._column(name))
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name in self._opened.snapshots:

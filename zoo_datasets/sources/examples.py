@@ -4,7 +4,7 @@ In:  the labels of a source's train part, a `Subset`, the key of the subset stre
 Out: rows, labels as trained, clean labels, which images carry the trigger; the order of an epoch.
 
 Every training image has one rank per stream, whatever the subset, so subsets of one key are
-nested in their fractions. Turns of the key (golden values: tests/test_sources.py):
+nested in their fractions. Turns of the key (golden values: tests/sources/test_sources.py):
 
 * turn 0: subset rank. Of each class in play, the first max(1, round(frac · n_class)).
 * turn 1: noise rank. Of the model's own set, the first round(label_noise_frac · n).

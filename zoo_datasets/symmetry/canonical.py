@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from zoo_datasets.networks.architecture import Architecture, External
-from zoo_datasets.symmetry.moves import _multiply, _permute_group
+from zoo_datasets.symmetry.moves import multiply, permute_group
 from zoo_datasets.symmetry.units import KINDS, Group, by_unit, factors_of, groups, kinds_of, matrix_of
 
 
@@ -39,12 +39,12 @@ def canonicalize(
             inputs = np.concatenate([by_unit(out, p) for p in factor.up if not p.recurrent], axis=2)  # (S, units, K)
             if factor.scale and "scale" in kinds:
                 norm = np.sqrt((inputs.astype(np.float64) ** 2).sum(2))
-                _multiply(out, factor, np.where(norm > 0, 1.0 / np.where(norm > 0, norm, 1.0), 1.0))
+                multiply(out, factor, np.where(norm > 0, 1.0 / np.where(norm > 0, norm, 1.0), 1.0))
             if factor.sign and "sign" in kinds:
                 top = np.take_along_axis(inputs, np.abs(inputs).argmax(2)[..., None], 2)[..., 0]
-                _multiply(out, factor, np.where(top < 0, -1.0, 1.0))
+                multiply(out, factor, np.where(top < 0, -1.0, 1.0))
         for group in last_of.get(node, ()):
-            _permute_group(out, group, _order(out, group))
+            permute_group(out, group, _order(out, group))
     return out.reshape(weights.shape)
 
 

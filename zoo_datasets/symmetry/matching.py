@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from zoo_datasets.networks.architecture import Architecture, External
-from zoo_datasets.symmetry.moves import _permute_group, permute
+from zoo_datasets.symmetry.moves import permute, permute_group
 from zoo_datasets.symmetry.units import Group, Permutations, Place, by_unit, groups, matrix_of
 
 # Sweeps over all groups in `match`; Ainsworth et al. see convergence in a few.
@@ -83,7 +83,7 @@ def _assign(current: np.ndarray, ref: np.ndarray, group: Group, places: Collecti
     if after <= before + slack:
         return False
     moved = current.copy()
-    _permute_group(moved, group, order[None])
+    permute_group(moved, group, order[None])
     # A recurrent tensor moves along both its dimensions: the gain of the assignment is its linear part only.
     if any(p.recurrent for p in places) and (moved * ref).sum() <= (current * ref).sum() + slack:
         return False
@@ -92,10 +92,10 @@ def _assign(current: np.ndarray, ref: np.ndarray, group: Group, places: Collecti
     return True
 
 
-def _similarity(current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place] = ()) -> np.ndarray:
+def _similarity(current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place]) -> np.ndarray:
     """float64 [units, units]: inner product of the reference's unit i with unit j, over parameters."""
     result = np.zeros((group.units, group.units))
-    for place in places or group.places:
+    for place in places:
         if place.entry.role == "parameter":
             result += by_unit(ref, place)[0] @ by_unit(current, place)[0].T
     return result

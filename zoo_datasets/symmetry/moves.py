@@ -39,7 +39,7 @@ def permute(weights: np.ndarray, layout: Layout, permutations: Mapping[str, np.n
     for name, value in permutations.items():
         if name not in known:
             raise errors.ZooError(errors.unknown("group of units", name, known))
-        _permute_group(out, known[name], _indices(value, known[name], rows.shape[0], weights.shape))
+        permute_group(out, known[name], _indices(value, known[name], rows.shape[0], weights.shape))
     return out.reshape(weights.shape)
 
 
@@ -59,7 +59,7 @@ def random_permutations(layout: Layout, n: int, key: Any) -> Permutations:
     }  # fmt: skip
 
 
-def _permute_group(rows: np.ndarray, group: Group, index: np.ndarray) -> None:
+def permute_group(rows: np.ndarray, group: Group, index: np.ndarray) -> None:
     """Reorder one group of rows [S, P] in place; index [S, units]."""
     for place in group.places:
         tensor = tensor_of(rows, place)  # (S, …, units, block, …)
@@ -103,18 +103,18 @@ def augment(
         if f.scale and "scale" in kinds:
             u = streams.uniforms(streams.stream_key(["scale", *where]), n * f.units).reshape(n, f.units)
             # `exact.exp` takes x ≤ 0, so 2^u is drawn as 2^octaves · e^(…).
-            _multiply(out, f, 2.0**octaves * exact.exp((u - 1.0) * (2.0 * octaves * math.log(2.0))))
+            multiply(out, f, 2.0**octaves * exact.exp((u - 1.0) * (2.0 * octaves * math.log(2.0))))
         if f.sign and "sign" in kinds:
             u = streams.uniforms(streams.stream_key(["sign", *where]), n * f.units).reshape(n, f.units)
-            _multiply(out, f, np.where(u < 0.5, -1.0, 1.0))
+            multiply(out, f, np.where(u < 0.5, -1.0, 1.0))
     if "permutation" in kinds:
         drawn = random_permutations(architecture.layout, n, key)
         for group in groups(architecture.layout):
-            _permute_group(out, group, drawn[group.name])
+            permute_group(out, group, drawn[group.name])
     return out.reshape(weights.shape)
 
 
-def _multiply(rows: np.ndarray, factor: Factor, c: np.ndarray) -> None:
+def multiply(rows: np.ndarray, factor: Factor, c: np.ndarray) -> None:
     """`up` times c, `down` divided by c, in place; c float64 [S, units]."""
     for places, by in ((factor.up, c), (factor.down, 1.0 / c)):
         for place in places:

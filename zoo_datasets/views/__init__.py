@@ -5,7 +5,7 @@ Out: `flat`, `statistics`, `tokens`, `window`, `graph`, `trajectories`; `untoken
      `ungraph` give the vectors back, bit for bit.
 
 A view is an index into the flat vector wherever it can be, so it costs one gather for any
-number of snapshots. Needs numpy only; `Graph.to_pyg` needs torch_geometric.
+number of snapshots. Needs numpy and pyarrow; `Graph.to_pyg` needs torch_geometric.
 Every function raises ValueError with both shapes where weights and layout do not fit.
 """
 

@@ -89,7 +89,7 @@ def _layers(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Neighboring tensors of one node: `conv1.weight` and `conv1.bias`."""
     layers: dict[str, list[Entry]] = {}
     for e in entries:
-        layers.setdefault(e.name.rsplit(".", 1)[0], []).append(e)
+        layers.setdefault(e.node, []).append(e)
     return list(layers.values())
 
 

@@ -37,7 +37,7 @@ from zoo_datasets.analysis.dynamics.populations import Population, Predictions
 from zoo_datasets.analysis.dynamics.study import Study
 from zoo_datasets.analysis.results import Results
 from zoo_datasets.core import streams
-from zoo_datasets.core.jsonable import plain
+from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import open_zoo
 
@@ -106,9 +106,9 @@ def _run(options: argparse.Namespace) -> Results:
             log.info("%s: %s", population.name, one.sentence)
             studies.append(one)
         levels.append(_level(Population.joined(blocks), predicted, settings, options))
-    results.numbers["tests"] = plain(guidance.correct([s.numbers for s in studies], levels))
-    results.numbers["levels"] = plain(levels)
-    results.numbers["populations"] = plain([s.numbers for s in studies])
+    results.numbers["tests"] = jsonable(guidance.correct([s.numbers for s in studies], levels))
+    results.numbers["levels"] = jsonable(levels)
+    results.numbers["populations"] = jsonable([s.numbers for s in studies])
     results.table("networks", pa.concat_tables(s.table for s in studies))
     pictured = [s for s in studies if s.resampled][:MOST_PICTURED] or studies[:MOST_PICTURED]
     for name, figure in pictures.draw(pictured, levels):

@@ -42,7 +42,7 @@ FAMILIES = {
     "direction": ("onward", "heading", "turning"),
 }
 FOLDS = 5
-NULLS = 20  # relabelings of the null: its mean has a standard error below .02 with 40 lineages
+NULL_SWAPS = 20  # relabelings of the null: its mean has a standard error below .02 with 40 lineages
 SMALLEST_TURN = 1e-6  # radians: float32 weights know no smaller one; keeps the logarithm finite
 
 
@@ -188,7 +188,7 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
 
     AUC is the chance that a changed child scores above a clean one; a single feature's, which
     has no interval, is below ½ where the change makes it smaller. `null` is the logistic model
-    where twins swap labels at random: its mean over `NULLS` draws, and their 2.5th and 97.5th
+    where twins swap labels at random: its mean over `NULL_SWAPS` draws, and their 2.5th and 97.5th
     percentiles.
     """
     y, lineage = children.changed, children.lineage
@@ -214,10 +214,10 @@ def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, 
 
 
 def nulls(values: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
-    """AUCs of the logistic model where each pair of twins swaps labels with chance ½, [NULLS]."""
+    """AUCs of the logistic model where each pair of twins swaps labels with chance ½, [NULL_SWAPS]."""
     random = streams.generator("swapped twins", seed)
-    aucs = np.empty(NULLS)
-    for turn in range(NULLS):
+    aucs = np.empty(NULL_SWAPS)
+    for turn in range(NULL_SWAPS):
         swap = random.random(len(y) // 2) < 0.5
         shuffled = np.where(np.concatenate([swap, swap]), 1 - y, y)
         aucs[turn] = metrics.auc(shuffled, out_of_fold(values, shuffled, fold))

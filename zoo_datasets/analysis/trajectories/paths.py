@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets import metrics
-from zoo_datasets.core.jsonable import plain
+from zoo_datasets.core.jsonable import jsonable
 
 FEWEST_SNAPSHOTS = 3  # snapshots: below, a path has no turn
 
@@ -154,9 +154,9 @@ def bounds(
     """A metric and its interval over groups, as JSON; null where it is not defined, as is one of a single group."""
     n_groups = len(np.unique(groups))
     if n_groups < 2:  # nothing to resample
-        function = metrics.METRICS[metric] if isinstance(metric, str) else metric
+        function = metrics.SCORES[metric] if isinstance(metric, str) else metric
         value, low, high = function(y, prediction) if len(y) else np.nan, np.nan, np.nan
     else:
         interval = metrics.interval(metric, y, prediction, groups, resamples, seed)
         value, low, high = interval.value, interval.low, interval.high
-    return plain({"value": value, "low": low, "high": high, "n": len(y), "n_groups": n_groups})
+    return jsonable({"value": value, "low": low, "high": high, "n": len(y), "n_groups": n_groups})

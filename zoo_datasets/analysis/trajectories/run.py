@@ -32,7 +32,7 @@ log = logging.getLogger("zoo_datasets")
 
 # Of the two matrices of all distances while a dendrogram is made: 3.2 GB.
 MOST_SNAPSHOTS = 20_000
-NULLS = 20  # relabelings a null's mean is over
+NULL_RELABELINGS = 20  # relabelings a null's mean is over
 BASE = ("single", "euclidean")  # the paper's dendrograms are staircases, as single linkage makes them
 
 
@@ -313,7 +313,7 @@ def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     inside = order.recover(base.points, bag.whose)["walk"]
     scores = ("purity", "adjusted_rand", "f1_pairs", "f1_links", "tau_true_walk")
     draws: dict[str, list[float]] = {name: [] for name in scores}
-    for _ in range(NULLS):
+    for _ in range(NULL_RELABELINGS):
         mixed = random.permutation(len(bag.whose))
         whose, at = bag.whose[mixed], bag.at[mixed]
         score = order.score(label, place, whose, at)
@@ -325,7 +325,7 @@ def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
         at = bag.at[np.lexsort((random.random(len(bag.at)), bag.whose))]
         draws["tau_true_walk"].append(float(np.nanmean(order.score(bag.whose, inside, bag.whose, at).tau)))
     return {
-        "n_draws": NULLS,
+        "n_draws": NULL_RELABELINGS,
         **{k: {"mean": float(np.mean(v)), "least": min(v), "most": max(v)} for k, v in draws.items()},
     }
 
@@ -343,7 +343,7 @@ def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str
             detection.read(parents, children, axis, clean, level), options.resamples, options.seed
         )
     ]
-    common = {"folds": detection.FOLDS, "nulls": detection.NULLS}
+    common = {"folds": detection.FOLDS, "nulls": detection.NULL_SWAPS}
     return {"zoo": children.name, "axis": axis, "clean": clean, **common, "rows": rows}
 
 

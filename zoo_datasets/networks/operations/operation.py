@@ -87,7 +87,7 @@ class Given:
         return self.n_classes if self.value == "classes" else self.whole(self.op, 1)
 
 
-def plain(given: Given) -> Attributes:
+def no_attributes(given: Given) -> Attributes:
     """The attributes of a layer that takes no value: none. Raises GridError."""
     if given.value is not None:
         raise errors.GridError(
@@ -143,7 +143,7 @@ class Operation:
 
     # As a recipe writes it.
     options: tuple[str, ...] = ()
-    parse: Callable[[Given], Attributes] = plain
+    parse: Callable[[Given], Attributes] = no_attributes
     output_shape: Callable[[Attributes, Shape, str], Shape] = same
     activation: bool = False  # may stand for `activation`
 
