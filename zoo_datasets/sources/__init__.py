@@ -4,6 +4,7 @@
 axes of one model are `Subset` → `training_examples`.
 """
 
+from zoo_datasets.sources.embedded import EMBEDDED
 from zoo_datasets.sources.examples import (
     Examples,
     Subset,
@@ -17,7 +18,7 @@ from zoo_datasets.sources.examples import (
     turned,
 )
 from zoo_datasets.sources.source import load
-from zoo_datasets.sources.spec import EMBEDDED, SCALES, Part, Source, SourceSpec, check_spec, training_images
+from zoo_datasets.sources.spec import SCALES, Part, Source, SourceSpec, check_spec, training_images
 
 __all__ = [
     "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "altered", "check_spec", "check_subset",

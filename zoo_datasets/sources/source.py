@@ -32,8 +32,8 @@ import numpy as np
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
 from zoo_datasets.sources import image_sets
-from zoo_datasets.sources.embedded import embedded
-from zoo_datasets.sources.spec import EMBEDDED, Part, PublishedSplit, Source, SourceSpec, check_spec
+from zoo_datasets.sources.embedded import EMBEDDED, embedded
+from zoo_datasets.sources.spec import Part, PublishedSplit, Source, SourceSpec, check_spec
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")

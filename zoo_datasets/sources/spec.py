@@ -13,7 +13,6 @@ from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.sources.examples import Examples, Subset, altered, stamp
 from zoo_datasets.sources.fields import column, given
 
-EMBEDDED = ("digits", "iris")
 SCALES = ("none", "unit", "standardize")
 
 
