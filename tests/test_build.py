@@ -26,6 +26,7 @@ from zoo_datasets.errors import BuildError
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 
 MOST_S = 240  # ends what hangs; no promise about time
+GOLDEN = Path(__file__).parent / "golden" / "weightzoo" / "golden"
 Tree = Callable[[Path], dict[str, str]]
 
 
@@ -263,6 +264,29 @@ def test_damage_is_found_set_aside_and_trained_again(
     build(tiny_plan, half_built, workers=0)
     assert len(log_lines(half_built)) == 4 + again
     assert caplog.text.count("It is trained again.") == (0 if kind == "commit missing" else again)
+    assert tree_hash(half_built) == tree_hash(tiny_zoo)
+
+
+@pytest.mark.parametrize("kind", ["empty", "not JSON", "of another zoo"])
+def test_a_manifest_that_is_not_this_zoos_costs_no_commit(
+    tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, kind: str, tree_hash: Tree, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = {"empty": "", "not JSON": '{"format_version": 1', "of another zoo": (GOLDEN / "manifest.json").read_text()}
+    (half_built / "manifest.json").write_text(text[kind])
+    before = len(log_lines(half_built))
+    build(tiny_plan, half_built, workers=0)
+    assert "It is set aside, and the build goes on from its commits." in caplog.text
+    assert len(log_lines(half_built)) == before
+    assert tree_hash(half_built) == tree_hash(tiny_zoo)
+
+
+def test_a_torn_shard_behind_a_good_manifest_costs_no_commit(
+    tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, tree_hash: Tree
+) -> None:
+    shutil.copytree(tiny_zoo, half_built, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".build"))
+    shard = next((half_built / "weights").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1])
+    build(tiny_plan, half_built, workers=0)
     assert tree_hash(half_built) == tree_hash(tiny_zoo)
 
 

@@ -125,6 +125,14 @@ def test_select_is_equality_or_membership_in_every_column(zoo: Zoo, data: st.Dat
     assert zoo.select(**wanted).rows.tolist() == rows_where(zoo, keep)
 
 
+@pytest.mark.parametrize("value", ["Tanh", ["relu", "Tanh"]])
+def test_a_level_in_another_case_is_no_empty_selection(zoo: Zoo, value: Any) -> None:
+    with pytest.raises(
+        ZooError, match=r"Unknown level of activation 'Tanh' in weightzoo/tiny\..* Did you mean `tanh`\?"
+    ):
+        zoo.select(activation=value)
+
+
 def test_a_second_selection_narrows_the_first(zoo: Zoo) -> None:
     once = zoo.select(activation="relu", epoch=[0, 2], subset="full")
     twice = zoo.select(epoch=[0, 2]).select(pc.field("activation") == "relu").select(subset="full")

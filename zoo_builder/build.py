@@ -30,7 +30,7 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import document
 from zoo_builder.sealing import parts, seal
 from zoo_datasets.core import files, records
-from zoo_datasets.errors import BuildError, IntegrityError, InterruptedBuildError
+from zoo_datasets.errors import BuildError, FormatVersionError, IntegrityError, InterruptedBuildError
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
 
@@ -77,8 +77,11 @@ def build(
         with _lock(paths):
             _refuse_other(paths, planned)
             if paths.manifest.exists():
-                seal.finish(paths)  # killed in the clean-up, or finished by somebody else just now
-                return paths
+                if _is_sealed(paths, planned):  # killed in the clean-up, or finished by somebody else just now
+                    seal.finish(paths)
+                    return paths
+                paths.damaged.mkdir(parents=True, exist_ok=True)
+                paths.manifest.replace(paths.damaged / paths.manifest.name)
             files.write_json(paths.recipe, planned.identity)
             records = _train_missing(paths, planned, workers, checkpoint_every_s, report)
             for scratch in paths.root.glob(f"{files.SCRATCH}*"):
@@ -112,6 +115,20 @@ def _refuse_other(paths: ZooPaths, planned: Plan) -> None:
             f"{paths.root} holds the zoo of another recipe: {document.difference(ours, theirs)}. "
             "Build into another folder with --out, or remove that one yourself."
         )
+
+
+def _is_sealed(paths: ZooPaths, planned: Plan) -> bool:
+    """Whether the manifest is of this recipe and every file it seals is whole; only then may private parts go."""
+    try:
+        manifest = Manifest.read(paths.root)
+        if records.encode(manifest.identity) != planned.identity:
+            raise IntegrityError(f"{paths.manifest} is of another recipe.")
+        for file in manifest.files.values():
+            file.verify(paths.root)
+    except (IntegrityError, FormatVersionError) as error:
+        log.warning("%s It is set aside, and the build goes on from its commits.", error)
+        return False
+    return True
 
 
 def _sealed_identity(paths: ZooPaths) -> Any:

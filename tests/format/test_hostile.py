@@ -102,9 +102,9 @@ def test_texts_that_are_missing_or_unused_unfold_to_nothing(monkeypatch: pytest.
     codes = pa.array([7, 0, None, 0], pa.int32())[1:]
     kind = pa.dictionary(pa.int32(), pa.string())
     column = pa.chunked_array([pa.DictionaryArray.from_arrays(codes, words), pa.array([None, None], kind)])
-    assert parquet.plain(column).to_pylist() == ["a", None, "a", None, None]
+    assert parquet.as_strings(column).to_pylist() == ["a", None, "a", None, None]
     with pytest.raises(IntegrityError, match="A column of 1 texts would unfold to 101 bytes"):
-        parquet.plain(pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([1], pa.int32()), words)]))
+        parquet.as_strings(pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([1], pa.int32()), words)]))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "", '{"format_version": true}', '{"format_version": 0}', "\udcff"])

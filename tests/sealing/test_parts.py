@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +86,28 @@ def test_a_commit_gives_back_its_record(paths: ZooPaths) -> None:
 
 def test_the_same_snapshots_give_the_same_bytes(paths: ZooPaths, tmp_path: Path) -> None:
     assert written(paths) == written(ZooPaths(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_a_disk_without_hard_links_takes_commits(paths: ZooPaths, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*names: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    first = written(paths)
+    parts.commit(paths, first)
+    parts.commit(paths, dataclasses.replace(first, engine={**ENGINE, "version": "late"}))
+    assert parts.read_commit(paths, COHORT) == first
+    assert [p.name for p in paths.commits.iterdir()] == [f"{COHORT}.json"]
+
+
+def test_a_full_disk_is_not_taken_for_one_without_links(paths: ZooPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        parts.commit(paths, written(paths))
 
 
 def test_the_first_commit_wins_and_leaves_no_scratch(paths: ZooPaths) -> None:

@@ -42,7 +42,7 @@ class TorchBatched:
         self._device = common.prepare(device)
         self.version = common.version(self._device)
         self._state = common.State(job, self._device)
-        self._columns = common.Columns(job.architecture, self._device)
+        self._columns = common.TensorColumns(job.architecture, self._device)
         self._network = _Network(job.architecture, self._device)
         self._pool = None  # on a CPU batches are gathered from the job's own array
         if self._device.type != "cpu" and not job.augmentation.any:
@@ -107,7 +107,7 @@ class _Slice:
     """
 
     def __init__(
-        self, job: Job, models: np.ndarray, network: _Network, columns: common.Columns, pool: torch.Tensor | None
+        self, job: Job, models: np.ndarray, network: _Network, columns: common.TensorColumns, pool: torch.Tensor | None
     ) -> None:
         self.models = models
         self._job, self._network, self._columns, self._pool = job, network, columns, pool

@@ -33,7 +33,7 @@ class TorchLoop:
         self._device = common.prepare(device)
         self.version = common.version(self._device)
         self._state = common.State(job, self._device)
-        self._columns = columns = common.Columns(job.architecture, self._device)
+        self._columns = columns = common.TensorColumns(job.architecture, self._device)
         self._rates = common.dropout_rates(job)
         # One network serves all models: its tensors are views into two rows that are refilled.
         self._parameters = torch.zeros(1, len(columns.parameters), device=self._device)

@@ -9,6 +9,7 @@ A part is always rewritten, because "it exists, so skip it" keeps a damaged file
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -32,6 +33,8 @@ from zoo_datasets.format.paths import ZooPaths
 # How a part and its record are laid out. Raise it with any change: a half-built folder of another
 # layout is trained again, never mixed in. Records without one are of layout 1, whose rows were Parquet.
 LAYOUT = 2
+# What disks without hard links say to one: FAT and network disks, containers, a folder of too many.
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 TENSOR = "snapshots"
 SLOTS = "slots"  # of the optimizer, [n, 2, P], where the recipe keeps them
 PART_COLUMNS = (
@@ -138,6 +141,12 @@ def commit(paths: ZooPaths, record: Record) -> None:
         os.link(scratch, final)
     except FileExistsError:
         pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        # A disk without hard links: the driver holds the output's lock, so nobody commits in between.
+        if not final.exists():
+            scratch.replace(final)
     finally:
         scratch.unlink(missing_ok=True)
     files.sync_folder(paths.commits)

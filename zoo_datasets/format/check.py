@@ -20,6 +20,9 @@ from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.paths import optimizer_shard
 from zoo_datasets.format.tables import read_table
 
+# Beginnings of names that file managers leave in every folder they show.
+LEFT_BY_SYSTEMS = (".DS_Store", "._", "Thumbs.db", "desktop.ini", ".directory")
+
 
 def check(root: Path) -> Report:
     """Compare every byte of a zoo with its manifest, and its tables with each other.
@@ -66,7 +69,10 @@ def _files(root: Path, manifest: Manifest, report: Report) -> None:
         name for folder in ("data", "weights", "optimizer") for p in (root / folder).rglob("*")
         if p.is_file() and (name := p.relative_to(root).as_posix()) not in manifest.files
     ]  # fmt: skip
-    report.extend([f"{name} does not belong to the zoo" for name in extra])
+    left = [name for name in extra if name.rsplit("/", 1)[-1].startswith(LEFT_BY_SYSTEMS)]
+    report.extend([f"{name} does not belong to the zoo" for name in extra if name not in left])
+    if left:
+        report.warnings.append(f"{len(left)} files that a file manager left are no part of the zoo: {left[0]}")
 
 
 def _rows(tables: dict[str, pa.Table], report: Report) -> None:

@@ -165,6 +165,14 @@ class Selection:
             known = dict.fromkeys([*self._opened.snapshots.names, *self._opened.models.names])
             raise ZooError(unknown("column", name, known, self.name))
 
+    def _check_levels(self, axis: str, value: Any) -> None:
+        """Raises ZooError where a text is a level of an axis but for its case: `Tanh` would select nothing, in silence."""
+        levels = self.axes.get(axis, [])
+        folded = {level.casefold() for level in levels}
+        for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple, set)) else ():
+            if isinstance(text, str) and text not in levels and text.casefold() in folded:
+                raise ZooError(unknown(f"level of {axis}", text, levels, self.name))
+
     # ── selections ──
 
     def select(self, expression: pc.Expression | None = None, /, **wanted: Any) -> Self:
@@ -173,11 +181,12 @@ class Selection:
         Any column of `snapshots`, else of `models`, can be named; a `pyarrow.compute`
         expression over them may come first: `zoo.select(pc.field("lr") > 1e-3, epoch=[0, 50])`.
 
-        Raises ZooError for an unknown column, or a value that a column cannot hold.
+        Raises ZooError for an unknown column, a value that a column cannot hold, or a level in another case.
         """
         keep = np.ones(len(self._opened.snapshots), bool)
         for name, value in wanted.items():
             self._known(name)
+            self._check_levels(name, value)
             if name in self._opened.snapshots:
                 keep &= matches(self._opened.snapshots, name, value)
             else:
