@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import pickle
 import subprocess
@@ -41,6 +43,50 @@ def test_public_names_are_these() -> None:
     assert set(zoo_datasets.__all__) <= set(dir(zoo_datasets))
     with pytest.raises(AttributeError, match="no attribute 'open_zoos'"):
         _ = zoo_datasets.open_zoos
+
+
+# What users import by name, and what is in it for them.
+PUBLIC = {
+    "audit": {"audit"},
+    "evaluate": {"evaluate", "Evaluation"},
+    "hub": {"locate"},
+    "loaders": {"Loader", "WeightsDataset", "WeightsStream", "LayoutBatches"},
+    "metrics": {"kendall", "auc", "balanced_accuracy", "interval"},
+    "sources": {"load", "SourceSpec", "Source", "Subset", "training_examples", "training_images"},
+    "split_files": {"load_split", "by_group", "held_out"},
+    "symmetry": {"augment", "canonicalize", "align", "match", "permute", "invert", "groups", "factors"},
+    "variation": {"pairs", "effect"},
+    "views": {
+        "flat",
+        "statistics",
+        "statistic_names",
+        "tokens",
+        "untokens",
+        "window",
+        "graph",
+        "ungraph",
+        "trajectories",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_modules_hold_these_names(name: str) -> None:
+    module = importlib.import_module(f"zoo_datasets.{name}")
+    assert not {n for n in PUBLIC[name] if not callable(getattr(module, n, None))}
+    if hasattr(module, "__all__"):
+        assert set(module.__all__) >= PUBLIC[name]
+        assert not [n for n in module.__all__ if not hasattr(module, n)]
+
+
+def test_editors_find_the_names_that_are_imported_when_they_are_used() -> None:
+    """The block under TYPE_CHECKING, where type checkers look, names what `__getattr__` gives, from the same modules."""
+    tree = ast.parse(Path(zoo_datasets.__file__).read_text())
+    (block,) = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    homes = {a.name: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert sorted(homes) == zoo_datasets.__all__
+    for name, module in homes.items():
+        assert getattr(zoo_datasets, name) is getattr(importlib.import_module(str(module)), name)
 
 
 def test_importing_and_selecting_bring_no_heavy_library(tiny_zoo: Path) -> None:
