@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,46 @@ def test_another_source_has_nothing_to_compare_with(zoo: Zoo) -> None:
         found.table["count_per_class"][0].as_py()
         == np.bincount(sources.load(sources.SourceSpec("digits", test=50)).test.labels, minlength=10).tolist()
     )
+
+
+def renamed(source: sources.Source, names: list[str]) -> sources.Source:
+    """The same inputs, their classes numbered in the order of other names: as another author publishes them."""
+    number = np.array([names.index(name) for name in source.class_names])
+    parts = {p: getattr(source, p) for p in ("train", "validation", "test")}
+    parts = {name: dataclasses.replace(part, labels=number[part.labels]) for name, part in parts.items()}
+    return dataclasses.replace(source, class_names=tuple(names), **parts)
+
+
+OWN = sources.SourceSpec("digits", train=200, validation=60, test=80)
+
+
+def test_classes_of_another_source_are_matched_by_name(zoo: Zoo) -> None:
+    stored = zoo.final().column("test_accuracy").to_pylist()
+    other = renamed(sources.load(OWN), list("9876543210"))
+    assert (other.test.labels != sources.load(OWN).test.labels).any()
+    found = zoo.evaluate(source=other)
+    assert found.table["accuracy"].to_pylist() == stored
+    assert found.n_unknown == 0
+
+
+def test_inputs_of_classes_that_models_do_not_know_are_left_out_and_counted(zoo: Zoo) -> None:
+    own = sources.load(OWN)
+    other = dataclasses.replace(own, class_names=(*own.class_names[:9], "a letter"))
+    found = zoo.evaluate(source=other)
+    strange = int((own.test.labels == 9).sum())
+    assert (found.n_images, found.n_unknown) == (80 - strange, strange)
+    assert f"{strange} more are of classes that the models do not know" in repr(found)
+    with pytest.raises(ZooError, match=r"has classes a0, .*learned 0, 1, .*no name is the same"):
+        zoo.evaluate(source=dataclasses.replace(own, class_names=tuple(f"a{i}" for i in range(10))))
+
+
+@pytest.mark.parametrize("scale", ["none", "unit"])
+def test_models_see_another_source_scaled_as_their_own(make_plan: Any, tmp_path: Path, scale: str) -> None:
+    build.build(make_plan(f"source.scale={scale}", limit=8), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    found = zoo.evaluate(source=OWN)  # which would be standardized for models of its own
+    assert found.table["accuracy"].to_pylist() == zoo.final().column("test_accuracy").to_pylist()
+    assert found.table["loss"].to_pylist() == pytest.approx(zoo.final().column("test_loss").to_pylist(), rel=1e-5)
 
 
 def test_another_source_shows_all_its_training_images(spoilt_zoo: Zoo) -> None:

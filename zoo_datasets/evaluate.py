@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from zoo_datasets.sources.measured import Measured, measured, target_of
 from zoo_datasets.sources.rows import spec_of, subset_of
 
 PARTS = ("train", "validation", "test")
+MOST_NAMED = 10  # classes in a message
 LOGITS_AT_ONCE = 2**25  # float32 in memory together: 335 models on 10,000 images of 10 classes
 
 _F, _COUNTS = pa.float64(), pa.list_(pa.int64())
@@ -49,6 +50,7 @@ class Evaluation:
     table: pa.Table
     part: str
     n_images: int  # of a model's own training images, the most
+    n_unknown: int = 0  # further ones of another source, of classes that the models do not know
 
     def largest(self, metric: str = "accuracy") -> float | None:
         """The largest absolute difference from the stored metric; None where there is none to compare. Raises ZooError."""
@@ -67,6 +69,7 @@ class Evaluation:
         return (
             f"Evaluation of {len(self.table):,} snapshots on {self.n_images:,} {self.part} images: mean accuracy "
             f"{mean:.4f}; "
+            + (f"{self.n_unknown:,} more are of classes that the models do not know; " if self.n_unknown else "")
             + (f"largest difference from the stored {largest}" if largest else "nothing stored to compare with")
         )
 
@@ -78,11 +81,14 @@ def evaluate(
     """Metrics of models on a part of their own source, or of another one.
 
     `train` is each model's own training images, spoilt as it saw them, with the labels that it
-    was given; of another source, all of its training images. `ids` (default: all in the
+    was given; of another source, all of its training images. Models see another source as they
+    saw their own: its raw values over its own peak, by the mean and std that they were trained with.
+    Its classes are matched by name, and inputs of a class that they do not know are left out and
+    counted. `ids` (default: all in the
     selection) at their last selected snapshot, or with `steps="all"` at every one. `data` names
     the folder of local sources, as $ZOO_DATA.
 
-    Raises ZooNotFoundError for an unknown id or source, ZooError where images do not fit.
+    Raises ZooNotFoundError for an unknown id or source, ZooError where images or classes do not fit.
     """
     if part not in PARTS:
         raise ZooError(unknown("part", part, PARTS, "evaluate"))
@@ -101,11 +107,14 @@ def evaluate(
     own = source is None
     foreign = None if source is None else _foreign(source, data)
     rows: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
-    cache, n_images = _Cache(), 0
+    cache, n_images, n_unknown = _Cache(), 0, 0
     for models, row in _groups(chosen, part, own):
         learned = foreign or zoo.source(row["model_id"], data)
         architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(learned, architecture, row["model_id"])
+        if foreign is not None:
+            learned = _as_their_own(foreign, zoo, row)
+            n_unknown = max(n_unknown, len(getattr(foreign, part).labels) - len(getattr(learned, part).labels))
         for exam in _exams(learned, part, architecture, models, row["loss"], own, cache):
             n_images = max(n_images, len(exam.inputs) if exam.counts else 0)
             logits = logits_of(architecture, exam.inputs, device)
@@ -114,7 +123,7 @@ def evaluate(
                 some = exam.positions[start : start + at_once]
                 for position, of_one in zip(some.tolist(), logits(chosen.weights[some]), strict=True):
                     rows[position] |= exam.metrics(position, of_one)
-    return Evaluation(_table(chosen, rows, part, own), part, n_images)
+    return Evaluation(_table(chosen, rows, part, own), part, n_images, n_unknown)
 
 
 class _Model(NamedTuple):
@@ -144,7 +153,7 @@ def _groups(zoo: Selection, part: str, own: bool) -> list[tuple[list[_Model], di
     for model, at in positions.items():
         row = rows[model]
         one = _Model(at, subset_of(row), row["subset_key"])
-        same = (row["architecture_id"], row["loss"], spec_of(row) if own else None, _images_key(one, part, own))
+        same = (row["architecture_id"], row["loss"], spec_of(row), _images_key(one, part, own))
         groups.setdefault(same, ([], row))[0].append(one)
     return list(groups.values())
 
@@ -166,7 +175,7 @@ def _exams(
         yield _training(source, models, loss, cache)
         return
     everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
-    key = (source.spec, part, _images_key(models[0], part, own), n_outputs)
+    key = (source.spec, source.class_names, part, _images_key(models[0], part, own), n_outputs)
     inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs))
     yield _Exam(inputs, everyone, lambda _, logits: scoring.part_metrics(part, logits, labels, loss))
     patches: dict[Any, list[_Model]] = {}
@@ -226,6 +235,32 @@ def _foreign(source: Any, data: str | Path | None) -> Source:
     if isinstance(source, Source):
         return source
     return sources.load(SourceSpec(id=source) if isinstance(source, str) else source, data)
+
+
+def _as_their_own(foreign: Source, zoo: Selection, row: Mapping[str, Any]) -> Source:
+    """Another source as a model sees it: scaled as its own, classes numbered as its own, unknown ones left out.
+
+    Raises ZooError where they share no class, or the zoo does not say what its models learned.
+    """
+    spec = {k: list(v) if isinstance(v, tuple) else v for k, v in spec_of(row).given.items()}
+    own = next((s for s in zoo.manifest.sources if s.sha256 == row["source_sha256"] and dict(s.spec) == spec), None)
+    if own is None:
+        raise ZooError(f"{zoo.name} does not say how the inputs of model {row['model_id']} were scaled.")
+    number = {name: i for i, name in enumerate(own.class_names)}
+    numbers = np.array([number.get(name, -1) for name in foreign.class_names], np.int64)
+    if (numbers < 0).all():
+        raise ZooError(
+            f"Source {foreign.spec.id!r} has classes {', '.join(foreign.class_names[:MOST_NAMED])}; model {row['model_id']} "
+            f"learned {', '.join(own.class_names[:MOST_NAMED])}: no name is the same, so none of its answers is right."
+        )
+
+    def renumbered(part: sources.Part) -> sources.Part:
+        labels = numbers[part.labels]
+        return sources.Part(part.inputs[labels >= 0], labels[labels >= 0], part.index[labels >= 0])
+
+    scaled = dataclasses.replace(foreign.spec, scale="standardize", mean=own.mean, std=own.std)
+    parts = {name: renumbered(getattr(foreign, name)) for name in PARTS}
+    return dataclasses.replace(foreign, spec=scaled, class_names=own.class_names, mean=own.mean, std=own.std, **parts)
 
 
 def _check_fits(source: Source, architecture: Architecture, model: str) -> None:
