@@ -78,11 +78,11 @@ def _chooser(engine: str, device: str) -> Callable[[Architecture, str, Augmentat
     reasons: set[str] = set()
 
     def choose(architecture: Architecture, loss: str, augmentation: Augmentation) -> str:
-        if engine != "auto":
-            devices.check_supported(engine, architecture, loss, augmentation, device)
-            return engine
-        name, reason = engines.choose(architecture, loss, augmentation, device)
-        if name != "native" and reason not in reasons:
+        name, reason = engine, ""
+        if engine == "auto":
+            name, reason = engines.choose(architecture, loss, augmentation, device)
+        devices.check_supported(name, architecture, loss, augmentation, device)
+        if reason and name != "native" and reason not in reasons:
             reasons.add(reason)
             log.info("engine %s: %s", name, reason)
         return name

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 
 from zoo_builder.engines import devices
+from zoo_builder.engines.contract import Augmentation
+from zoo_datasets.errors import GridError
+from zoo_datasets.networks.layers import build_architecture
 
+ARCHITECTURE = build_architecture("mlp", (1, 4, 4), 3)
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -35,3 +40,14 @@ def test_a_quota_counts_as_processors(
     if not Path("/proc/self/cgroup").is_file():
         pytest.skip("this system has no control groups")
     assert devices.cores() == cores
+
+
+@pytest.mark.parametrize("engine", ["torch_batched", "torch_loop"])
+def test_an_engine_without_its_library_is_refused_before_training(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.check_supported(engine, ARCHITECTURE, "mse", Augmentation(), "cpu")
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else there(name))
+    with pytest.raises(GridError, match=f"Engine '{engine}' needs PyTorch, .*: pip install torch"):
+        devices.check_supported(engine, ARCHITECTURE, "mse", Augmentation(), "cpu")
+    with pytest.raises(GridError, match="--device cuda needs PyTorch"):
+        devices.check("cuda")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from pathlib import Path
@@ -20,6 +21,7 @@ def check(device: str) -> str:
     if device not in ("cpu", "cuda"):
         raise GridError(unknown("device", device, ("cpu", "cuda")))
     if device == "cuda" and not os.environ.get("RAY_ADDRESS"):
+        _need_torch("--device cuda")
         import torch
 
         if not torch.cuda.is_available():
@@ -30,7 +32,7 @@ def check(device: str) -> str:
 def check_supported(
     engine: str, architecture: Architecture, loss: str, augmentation: Augmentation, device: str
 ) -> None:
-    """Raises GridError where a forced engine cannot train such a cohort."""
+    """Raises GridError where an engine cannot train such a cohort, or its library is missing."""
     if engine not in engines.ENGINES:
         raise GridError(unknown("engine", engine, ("auto", *engines.ENGINES)))
     if engine == "native":
@@ -39,6 +41,14 @@ def check_supported(
             obstacle = f"it runs on the CPU, not on {device}"
         if obstacle:
             raise GridError(f"--engine native: {obstacle}. Leave --engine out, and an engine that can is chosen.")
+    else:
+        _need_torch(f"Engine {engine!r}")
+
+
+def _need_torch(what: str) -> None:
+    """Raises GridError before anything is trained, where cohort by cohort would fail."""
+    if importlib.util.find_spec("torch") is None:
+        raise GridError(f"{what} needs PyTorch, which is not installed: pip install torch.")
 
 
 def cores() -> int:
