@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hub_server import NAME, QUIET, LoopbackHub, edit_manifest, tree_of
+from huggingface_hub import constants
 
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
@@ -46,6 +48,35 @@ def test_publishing_the_same_zoo_again_uploads_nothing(loopback: LoopbackHub, dr
     assert (again.commit, again.uploaded, again.deleted, again.bytes) == (first.commit, (), (), 0)
     assert [r.method for r in loopback.log if r.method != "GET"] == ["POST"]  # the tag
     assert publish.publish(dressed, NAME, tag="v1") == again
+
+
+def test_a_publication_that_reaches_no_hub_changes_no_file(
+    loopback: LoopbackHub, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree_of(tiny_copy)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(ZooError, match=r"Publishing me/elsewhere stopped"):
+            publish.publish(tiny_copy, "me/elsewhere")
+    assert tree_of(tiny_copy) == before
+
+
+@pytest.mark.parametrize("relative", ["README.md", "croissant.json", "pictures"])
+def test_links_out_of_a_zoo_are_neither_written_nor_published(
+    loopback: LoopbackHub, tiny_copy: Path, tmp_path: Path, relative: str
+) -> None:
+    private = tmp_path / "private"
+    if relative == "pictures":
+        private.mkdir()
+    else:
+        private.write_text("a secret")
+        (tiny_copy / relative).unlink(missing_ok=True)
+    (tiny_copy / relative).symlink_to(private)
+    with pytest.raises(IntegrityError, match="symbolic link"):
+        publish.publish(tiny_copy, "me/elsewhere")
+    assert [p.name for p in private.iterdir()] == [] if private.is_dir() else private.read_text() == "a secret"
+    assert not [r for r in loopback.log if "/commit/" in r.path]
 
 
 def test_a_tag_is_never_moved(loopback: LoopbackHub, dressed: Path) -> None:

@@ -65,7 +65,6 @@ def publish(
     report = check.check(location.root)
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
-    dress(location, name)
     with _refusals(name):
         return _publish(location, name, tag, private, replace)
 
@@ -77,10 +76,10 @@ def dress(location: Location, name: str) -> None:
     models = read_table(root, manifest, "models")
     drawn = _draw(root, manifest, models)
     for file, data in drawn.items():
-        _keep(root / "pictures" / file, data)
+        _keep(root, f"pictures/{file}", data)
     there = [f for f in card.PICTURES if (root / "pictures" / f).is_file()]
-    _keep(root / "croissant.json", (json.dumps(croissant.describe(manifest, schemas, name), indent=1) + "\n").encode())
-    _keep(root / "README.md", card.render(manifest, models, name=name, schemas=schemas, pictures=there).encode())
+    _keep(root, "croissant.json", (json.dumps(croissant.describe(manifest, schemas, name), indent=1) + "\n").encode())
+    _keep(root, "README.md", card.render(manifest, models, name=name, schemas=schemas, pictures=there).encode())
 
 
 def _draw(root: Path, manifest: Manifest, models: pa.Table) -> dict[str, bytes]:
@@ -97,7 +96,9 @@ def _draw(root: Path, manifest: Manifest, models: pa.Table) -> dict[str, bytes]:
     return pictures.draw(models, read_table(root, manifest, "snapshots", columns), manifest.axes)
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _keep(root: Path, relative: str, data: bytes) -> None:
+    """Write a file where it says something else. Raises IntegrityError where a link leads elsewhere."""
+    path = files.inside(root, relative)
     if not path.is_file() or path.read_bytes() != data:
         files.write_atomic(path, data)
 
@@ -114,6 +115,7 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
         api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
         head, tags = api.dataset_info(name, timeout=client.PATIENCE_S).sha, {}
     there = _listing(api, name) if head else {}
+    dress(location, name)  # only now that the Hub has answered: a card under another name would stay behind
     ours = {path: location.root / path for path in _paths(location)}
     new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
     gone = sorted(p for p in there if p.startswith(OWN_FOLDERS) and p not in ours)
@@ -147,7 +149,7 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
 def _paths(location: Location) -> list[str]:
     """What is published: sealed files, what stands beside the seal, and last the manifest."""
     unsealed = ["README.md", "croissant.json", *(f"pictures/{f}" for f in card.PICTURES)]
-    beside = [p for p in unsealed if (location.root / p).is_file()]
+    beside = [p for p in unsealed if files.inside(location.root, p).is_file()]  # plain files: a link may lead anywhere
     return [*location.manifest.files, *beside, "manifest.json"]
 
 
