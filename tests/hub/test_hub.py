@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from zoo_datasets.core import files
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format.tables import read_table
-from zoo_datasets.hub import lookup, remote
+from zoo_datasets.hub import client, lookup, remote
 from zoo_datasets.reading import columns
 from zoo_datasets.reading.location import MOST_GAP_BYTES, Span, coalesce
 
@@ -290,6 +291,37 @@ def test_without_a_hub_the_ways_out_are_named_and_what_was_seen_is_served(publis
         first.path("grid.yaml")
     with pytest.raises(ZooNotFoundError, match="The connection to the Hub broke while"):
         first.ranges("grid.yaml", [(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("https://hub.example/datasets/a/b/resolve/main/x", True),
+        ("https://hub.example:443/x", False),  # another port as it is written
+        ("https://hub.example.evil/x", False),
+        ("https://hub.example@evil/x", False),
+        ("https://hub.examplez/x", False),
+        ("http://hub.example/x", False),
+        ("https://HUB.example/x", True),
+    ],
+)
+def test_only_the_hubs_own_host_is_given_the_token(monkeypatch: pytest.MonkeyPatch, url: str, own: bool) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
+    assert client.is_the_hub(url) is own
+
+
+def test_an_answer_longer_than_the_span_is_not_read_to_its_end() -> None:
+    read = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            read.append(1)
+            yield b"x" * 1000
+
+    assert len(remote._at_most(2500, endless())) == 2501
+    assert len(read) == 3
 
 
 def test_a_refused_connection_and_offline_mode_are_said_at_once(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from zoo_datasets.errors import ZooNotFoundError
 
@@ -28,6 +29,12 @@ def api() -> Any:
     from huggingface_hub import HfApi
 
     return HfApi()
+
+
+def is_the_hub(url: str) -> bool:
+    """Whether an address is on the Hub's own host: by its parts, since one may begin like another."""
+    hub, other = urlsplit(api().endpoint), urlsplit(url)
+    return (hub.scheme, hub.hostname, hub.port) == (other.scheme, other.hostname, other.port)
 
 
 @contextlib.contextmanager

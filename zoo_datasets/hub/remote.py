@@ -306,7 +306,7 @@ def _range(url: str, span: Span, size: int, direct: str = "") -> tuple[bytes, st
                         f"{url} does not serve ranges. Fetch the zoo whole: `python -m zoo_datasets download`."
                     )
                 _check_total(response, url, size)
-                data = b"".join(response.iter_bytes())
+                data = _at_most(length, response.iter_bytes())
             if len(data) == length:
                 return data, str(response.url)
             problem: Exception = IntegrityError(f"{url}: {len(data):,} bytes came for {length:,} at {offset:,}.")
@@ -319,6 +319,16 @@ def _range(url: str, span: Span, size: int, direct: str = "") -> tuple[bytes, st
     raise problem
 
 
+def _at_most(length: int, pieces: Iterator[bytes]) -> bytes:
+    """All bytes, or one more than `length` of them: an answer that never ends is not read to its end."""
+    data = bytearray()
+    for piece in pieces:
+        data += piece[: length + 1 - len(data)]
+        if len(data) > length:
+            break
+    return bytes(data)
+
+
 class FileMissing(ZooNotFoundError):
     """The Hub has the dataset, and no such file in it."""
 
@@ -328,9 +338,9 @@ def _stream(url: str, span: Span | None = None) -> Iterator[Any]:
     """An open answer to a GET, of a range where one is given. Raises NoAnswer, NoFile."""
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    own = url.startswith(client.api().endpoint)
     # A token is for the Hub alone; packed bytes would shift ranges.
-    headers = {**build_hf_headers(token=None if own else False), "Accept-Encoding": "identity"}
+    token = None if client.is_the_hub(url) else False
+    headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
     with client.talking(), get_session().stream("GET", url, headers=headers, timeout=client.PATIENCE_S) as response:
