@@ -477,3 +477,48 @@ def test_softmax_is_over_channels_or_features() -> None:
     x = torch.randn(2, 3, 4, 4)
     assert torch.allclose(network.get_submodule("activation1")(x).sum(1), torch.ones(2, 4, 4))
     assert torch.allclose(network.get_submodule("activation2")(torch.randn(2, 4)).sum(1), torch.ones(2))
+
+
+# ── architectures of strangers ──
+
+
+def changed(place: int, **changes: Any) -> dict[str, Any]:
+    """JSON of a sound network with one node changed: its fields, or its attributes where they have the name."""
+    layers = [{"conv": 4, "kernel": 3}, "relu", {"max_pool": 2}, "dropout", "flatten", {"linear": 3}]
+    value = build_architecture(layers, (1, 8, 8), 3).to_json()
+    node = value["nodes"][place]
+    for name, new in changes.items():
+        if name in node:
+            node[name] = new
+        else:
+            node["attrs"][name] = new
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (changed(2, kernel=9), r"layer 3 \(max_pool\) does not fit: .*window 9×9"),
+        (changed(2, kernel=3), r"layer 3 \(max_pool\) has shape \[4, 3, 3\], and \[4, 2, 2\] follows"),
+        (changed(2, stride=1_000_000), r"and \[4, 1, 1\] follows"),
+        (changed(2, stride=0), "has `stride` 0"),
+        (changed(2, kernel=2.0), "has `kernel` 2.0"),
+        (changed(2, kernel=True), "has `kernel` True"),
+        (changed(2, dilation=2), "has `dilation` 2"),
+        (changed(2, attrs={"kernel": 2}), "lacks 'stride'"),
+        (changed(0, padding=-1), "has `padding` -1"),
+        (changed(0, channels=5), r"has shape \[4, 6, 6\], and \[5, 6, 6\] follows"),
+        (changed(5, features=10**9), "has `features` 1000000000"),
+        (changed(5, shape=[]), r"has shape \[\]"),
+        (changed(5, shape=[3.0]), r"has shape \[3.0\]"),
+        (changed(3, rate=1.0), "has `rate` 1.0"),
+        (changed(1, inputs=["conv2"]), r"takes \['conv2'\]"),
+        (changed(1, inputs=["conv1", "input"]), "takes"),
+        (changed(1, name="conv1"), "is called 'conv1'"),
+        ({**changed(0), "input_shape": [1, 2**14, 2**15]}, "has 536,870,912 values"),
+        ({**changed(0), "input_shape": [0, 8, 8]}, r"has shape \[0, 8, 8\]"),
+    ],
+)
+def test_shapes_and_attributes_that_contradict_each_other_are_refused(value: dict[str, Any], problem: str) -> None:
+    with pytest.raises(IntegrityError, match=rf"The architecture of model m contradicts itself: .*{problem}"):
+        from_json(value, Layout(()), "model m")

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from zoo_datasets.core import files
 from zoo_datasets.core.report import Report
-from zoo_datasets.errors import IntegrityError
+from zoo_datasets.errors import FormatVersionError, IntegrityError
 from zoo_datasets.format import schema, shards
 from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.paths import optimizer_shard
@@ -31,6 +31,7 @@ def check(root: Path) -> Report:
     """
     manifest = Manifest.read(root)
     report = Report()
+    _architectures(manifest, report)
     _files(root, manifest, report)
     report.lines.append(f"files: {len(manifest.files)} with {manifest.files.size():,} bytes, sizes and SHA-256")
     if report.problems:
@@ -55,6 +56,18 @@ def check(root: Path) -> Report:
         f"tables: {len(tables['models']):,} models, {len(tables['snapshots']):,} snapshots, ids, splits, digests"
     )
     return report
+
+
+def _architectures(manifest: Manifest, report: Report) -> None:
+    problems = []
+    for name in manifest.architectures:
+        try:
+            manifest.architecture(name, f"architecture {name}")
+        except IntegrityError as error:
+            problems.append(str(error))
+        except FormatVersionError as error:
+            report.warnings.append(str(error))
+    report.extend(problems)
 
 
 def _files(root: Path, manifest: Manifest, report: Report) -> None:

@@ -388,7 +388,13 @@ class Manifest:
             raise IntegrityError(f"{self.zoo}: no architecture {name!r} in the manifest; the zoo is damaged.")
         record = self.architectures[name]
         try:
-            return from_json(records.encode(record), self.layouts[record.layout], f"{whose} of {self.zoo}")
+            made = from_json(records.encode(record), self.layouts[record.layout], f"{whose} of {self.zoo}")
+            if isinstance(made, Architecture) and (made.id, made.layout_id) != (name, record.layout):
+                raise IntegrityError(
+                    f"{self.zoo}: architecture {name} is {made.id} by its layers, of layout {made.layout_id}: one of them "
+                    "was changed. Fetch or build the zoo again."
+                )
+            return made
         except ZooError:
             raise
         except Exception as error:  # whatever layers of another's making run into

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -131,12 +132,55 @@ def from_json(value: Mapping[str, Any], layout: Layout, whose: str = "") -> Arch
         Node(n["name"], n["op"], tuple(n["inputs"]), tuple(n["shape"]), dict(n["attrs"])) for n in value["nodes"]
     )
     architecture = Architecture(tuple(value["input_shape"]), nodes)
+    _check(architecture, whose or "a model")
     if architecture.layout_id != layout.id:
         raise errors.IntegrityError(
             f"The architecture of {whose or 'a model'} has layout {architecture.layout_id}, the manifest says "
             f"{layout.id}; the zoo is damaged."
         )
     return architecture
+
+
+# Of a shape's side and of all values of one layer: more is no network that anything here could run.
+MOST_SIDE, MOST_VALUES = 2**24, 2**28
+LEAST = {"kernel": 1, "stride": 1, "channels": 1, "features": 1, "padding": 0}
+
+
+def _check(architecture: Architecture, whose: str) -> None:
+    """Raises IntegrityError unless every shape follows from the layer before: whatever runs it believes the shapes."""
+    shapes = {"input": architecture.input_shape}
+    for place, node in enumerate(architecture.nodes, 1):
+        where = f"layer {place} ({node.op})"
+        problem = _problem(node, shapes, where)
+        if problem:
+            raise errors.IntegrityError(f"The architecture of {whose} contradicts itself: {where} {problem}.")
+        shapes[node.name] = node.shape
+
+
+def _problem(node: Node, shapes: Mapping[str, Shape], where: str) -> str | None:
+    """What is wrong with a node of somebody's manifest; None where nothing is. Raises FormatVersionError."""
+    made = operation(node.op)
+    if not isinstance(node.name, str) or node.name in shapes or len(node.inputs) != 1 or node.inputs[0] not in shapes:
+        return f"is called {node.name!r} and takes {list(node.inputs)!r}"
+    for shape in (shapes[node.inputs[0]], node.shape):
+        if not shape or any(type(n) is not int or not 1 <= n <= MOST_SIDE for n in shape):
+            return f"has shape {list(shape)!r}"
+        if math.prod(shape) > MOST_VALUES:
+            return f"has {math.prod(shape):,} values"
+    for name, value in node.attrs.items():
+        if name == "rate":
+            good = value is None or (isinstance(value, (int, float)) and 0 <= value < 1)
+        else:
+            good = name in LEAST and type(value) is int and LEAST[name] <= value <= MOST_SIDE
+        if not good:
+            return f"has `{name}` {value!r}"
+    try:
+        expected = made.output_shape(node.attrs, shapes[node.inputs[0]], where)
+    except errors.GridError as error:
+        return f"does not fit: {error}".removesuffix(".")
+    except KeyError as error:
+        return f"lacks {error}"
+    return None if expected == node.shape else f"has shape {list(node.shape)}, and {list(expected)} follows"
 
 
 def _tensors(input_shape: Shape, nodes: tuple[Node, ...]) -> Iterator[tuple[Node, list[Tensor]]]:
