@@ -339,7 +339,15 @@ def test_an_architecture_of_another_layout_or_kind_is_refused(tiny_copy: Path) -
         for a in manifest["architectures"].values():
             a["nodes"][1]["shape"], a["nodes"][1]["attrs"] = [9], {"features": 9}
 
+    def agree(manifest: dict[str, Any]) -> None:
+        for a in manifest["architectures"].values():
+            a["nodes"][2]["shape"] = [9]
+
     edit(tiny_copy, lie)
+    zoo = open_zoo(tiny_copy)
+    with pytest.raises(IntegrityError, match=r"contradicts itself: layer 3 .* has shape \[8\], and \[9\] follows"):
+        zoo.load_model(zoo.models["model_id"][0].as_py())
+    edit(tiny_copy, agree)
     zoo = open_zoo(tiny_copy)
     with pytest.raises(IntegrityError, match=r"has layout .*, the manifest says"):
         zoo.load_model(zoo.models["model_id"][0].as_py())
