@@ -25,6 +25,7 @@ def test_hostile_inputs_are_refused_or_held(border: str) -> None:
     assert tally.trials >= 20, "hardly anything was tried"
 
 
+@pytest.mark.slow
 def test_every_kind_of_break_is_seen() -> None:
     tally = harness.run("_planted", 60.0, trials=5)
     assert (tally.refused, tally.held) == (1, 0)
