@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import NAME, LoopbackHub, tree_of
+from markdown_it import MarkdownIt
 
 from zoo_datasets import cli, split_files
+from zoo_datasets.format import card
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import download, lookup
 from zoo_datasets.zoo import open_zoo
 
@@ -78,6 +84,50 @@ def test_audit_ends_with_1_where_something_leaks(tiny_zoo: Path, tmp_path: Path,
     assert "The target 'subset' of weightzoo/tiny is of type string" in capsys.readouterr().err
     assert cli.main(["audit", str(tiny_zoo), "--split", str(tmp_path / "none.json")]) == 2
     assert "There is no split at" in capsys.readouterr().err
+
+
+HOSTILE = "\x1b]0;owned\x07<script>alert(1)</script>`|\n| forged | row |\u202e"
+
+
+def renamed(zoo: Path) -> Path:
+    """The zoo with a level, an engine and a source that a terminal or a page would obey."""
+    path = zoo / "manifest.json"
+    record = json.loads(path.read_text())
+    record["axes"]["activation"][0] = HOSTILE
+    record["engines"][0]["version"] = HOSTILE
+    record["sources"][0]["id"] = HOSTILE
+    record["identity"]["document"]["license"] = HOSTILE
+    record.pop("digest", None)
+    path.write_text(json.dumps(record))
+    return zoo
+
+
+def test_names_of_a_stranger_are_shown_and_not_obeyed(tiny_copy: Path, capsys: Said) -> None:
+    zoo = renamed(tiny_copy)
+    assert cli.main(["show", str(zoo)]) == 0
+    cli.main(["check", str(zoo)])
+    cli.main(["list", str(zoo.parent)])
+    said = capsys.readouterr()
+    described = repr(open_zoo(zoo))
+    assert r"axis activation: \x1b]0;owned\x07<script>" in said.out
+    for text in (said.out, said.err, described):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "\n| forged" not in text
+
+
+def test_the_card_of_a_stranger_shows_names_as_text(tiny_copy: Path) -> None:
+    zoo = renamed(tiny_copy)
+    manifest = Manifest.read(zoo)
+    text = card.render(manifest, read_table(zoo, manifest, "models"))
+    head, body = text.split("---\n", 2)[1:]
+    assert yaml.safe_load(head)["license"] == HOSTILE
+    assert "\x1b" not in body
+    assert "\n| forged" not in body
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    assert "<script" not in html
+    assert html.count("<table>") == 2
+    assert "forged</td>" not in html
 
 
 def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(

@@ -115,7 +115,7 @@ def _summary(paths: ZooPaths, seconds: float) -> None:
 
     manifest = Manifest.read(paths.root)
     counts, size = manifest.counts, command.size(manifest.files.size())
-    print(f"{paths.root}: {counts.n_models:,} models, {counts.n_snapshots:,} snapshots, {size}, {seconds:.1f} s")
+    command.say(f"{paths.root}: {counts.n_models:,} models, {counts.n_snapshots:,} snapshots, {size}, {seconds:.1f} s")
     print("  " + ", ".join(f"{s} {counts.models[s]:,}" for s in manifest.split_names), end="")
     print(f"; {counts.diverged:,} diverged" if counts.diverged else "")
     where = manifest.zoo if paths.root == Path(manifest.zoo) else str(paths.root)
@@ -127,7 +127,7 @@ def _plan(options: argparse.Namespace) -> int:
 
     planned, _ = _planned(options)
     for line in estimate.describe(planned, options.workers):
-        print(line)
+        command.say(line)
     return 0
 
 
@@ -135,7 +135,7 @@ def _status(options: argparse.Namespace) -> int:
     from zoo_builder import status
 
     for line in status.describe(ZooPaths(options.path)):
-        print(line)
+        command.say(line)
     return 0
 
 

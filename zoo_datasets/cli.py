@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from zoo_datasets.analysis import ANALYSES
-from zoo_datasets.core import command, files
+from zoo_datasets.core import command, files, plain_text
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.format import card
 from zoo_datasets.hub import lookup
@@ -72,7 +72,7 @@ def _analyze_arguments(verb: argparse.ArgumentParser) -> None:
 def _analyze(options: argparse.Namespace) -> int:
     report = importlib.import_module(f"zoo_datasets.analysis.{options.analysis}.run").run(options)
     for path in report.written:
-        print(path)
+        command.say(path)
     return 0
 
 
@@ -94,7 +94,7 @@ def _audit(options: argparse.Namespace) -> int:
 
     split = None if options.split is None else split_files.load_split(options.split)
     report = audit.audit(split, *(open_zoo(z) for z in options.zoos), target=options.target)
-    print(report)
+    command.say(report)
     return 1 if report.leaks else 0
 
 
@@ -128,7 +128,7 @@ def _download(options: argparse.Namespace) -> int:
 
     name = options.id.removeprefix(lookup.REMOTE)
     folder, moved = download(name, Path(options.dir or name), options.revision)
-    print(
+    command.say(
         f"{folder}: {command.size(moved)} fetched, every file verified" if moved else f"{folder}: already there, whole"
     )
     return 0
@@ -146,7 +146,7 @@ def _list_arguments(verb: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     where = Path(options.where)
     if where.is_dir():
-        rows = [_row(location) for location in _zoos_under(where)]
+        rows = list(_rows_under(where))
     elif "/" not in options.where:
         from zoo_datasets.hub import remote
 
@@ -154,19 +154,20 @@ def _list(options: argparse.Namespace) -> int:
     else:
         raise ZooNotFoundError(f"No folder {where}; on the Hub name an owner, like `{options.where.split('/')[0]}`.")
     for row in rows:
-        print("\t".join(row))
+        command.say("\t".join(map(plain_text.line, row)))
     if not rows:
         print(f"No zoos {'under' if where.is_dir() else 'of'} {options.where}.", file=sys.stderr)
     return 0
 
 
-def _zoos_under(folder: Path) -> Iterator[Location]:
+def _rows_under(folder: Path) -> Iterator[tuple[str, ...]]:
+    """A row for each zoo; one that cannot be read is said, and the others are listed."""
     for depth in range(MOST_DEPTH + 1):
         for path in sorted(folder.glob("/".join([*["*"] * depth, "manifest.json"]))):
             if files.SCRATCH in str(path):
                 continue
             try:
-                yield lookup.locate(path.parent)
+                yield _row(lookup.locate(path.parent))
             except ZooError as error:
                 log.warning("%s", error)
 
@@ -195,7 +196,7 @@ def _publish(options: argparse.Namespace) -> int:
         Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace
     )
     what = f"{len(done.uploaded)} files, {command.size(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
-    print(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
+    command.say(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
     command.tell_loading(card.load_lines(options.id))
     return 0
 
@@ -211,7 +212,7 @@ def _show_arguments(verb: argparse.ArgumentParser) -> None:
 def _show(options: argparse.Namespace) -> int:
     location = lookup.locate(options.zoo, options.revision)
     for line in describe(location):
-        print(line)
+        command.say(plain_text.line(line))
     return 0
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from zoo_datasets.core import plain_text
 from zoo_datasets.errors import ZooError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def run(
 ) -> int:
     """The exit code of `call`, or of what ended it; `stopped` is said of Ctrl-C, which is 130."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{log.name}: %(message)s"))
+    handler.setFormatter(_Shown(f"{log.name}: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
@@ -32,7 +33,7 @@ def run(
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
     except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain_text.line(error)}", file=sys.stderr)
         return code_of(error)
     except BrokenPipeError:  # `… | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
@@ -42,21 +43,31 @@ def run(
         return 130
 
 
+def say(value: object, end: str = "\n") -> None:
+    """Print to stdout what may hold a stranger's text: it is shown, and never obeyed by the terminal."""
+    print(plain_text.lines(value), end=end)
+
+
+class _Shown(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain_text.lines(super().format(record))
+
+
 def tell(report: Report) -> int:
     """Print what a check found; the exit code: 1 where it found damage."""
     for line in report.lines:
-        print(line)
+        say(line)
     for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {plain_text.line(warning)}", file=sys.stderr)
     for problem in report.problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {plain_text.line(problem)}", file=sys.stderr)
     return 1 if report.problems else 0
 
 
 def tell_loading(lines: str) -> None:
     """Print the lines that load a zoo, to be copied."""
     print("Load it:\n")
-    print("".join(f"    {line}\n" for line in lines.splitlines()), end="")
+    say("".join(f"    {line}\n" for line in lines.splitlines()), end="")
 
 
 def size(n_bytes: float) -> str:

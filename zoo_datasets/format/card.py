@@ -12,13 +12,13 @@ The same zoo gives the same card, whatever the order of the manifest's keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets.core import yaml_text
+from zoo_datasets.core import plain_text, yaml_text
 from zoo_datasets.format.manifest import CONFIGS, Counts, Levels, Manifest
 
 LICENSE = "cc-by-4.0"
@@ -30,6 +30,7 @@ PICTURES = {
     "accuracy.png": "Histogram of the models' test accuracy",
     "trajectories.png": "Test accuracy of the models over training",
 }
+HUB_ID = r"[\w.-]+/[\w.-]+"  # any other id in a link could lead elsewhere
 MOST_LEVELS = 12  # of one axis in the card; the tables have them all
 
 
@@ -58,7 +59,7 @@ def render(
     zoo = name or manifest.zoo
     sections = [
         _head(manifest, zoo, schemas),
-        f"# {zoo}\n",
+        f"# {plain_text.markdown(zoo)}\n",
         _lead(manifest),
         _load(manifest, zoo),
         "## What a row is\n\nA row of `models` is one trained network: its weights as one flat float32 vector"
@@ -161,7 +162,7 @@ def _lead(manifest: Manifest) -> str:
 
 
 def _source(id: str) -> str:
-    return f"[{id}](https://huggingface.co/datasets/{id})" if "/" in id else f"`{id}`"
+    return f"[{id}](https://huggingface.co/datasets/{id})" if re.fullmatch(HUB_ID, id) else plain_text.code(id)
 
 
 def _load(manifest: Manifest, zoo: str) -> str:
@@ -186,18 +187,20 @@ def _layouts(manifest: Manifest) -> str:
     )
 
 
-def levels_text(levels: Levels, mark: str = "") -> str:
-    """The levels of an axis in a line, the first of many."""
+def levels_text(levels: Levels, shown: Callable[[object], str] = str) -> str:
+    """The levels of an axis in a line, the first of many, each as `shown` writes it."""
     if levels == "sample":
         return "random sample"
-    shown = ", ".join(f"{mark}{level}{mark}" for level in levels[:MOST_LEVELS])
-    return shown + (", …" if len(levels) > MOST_LEVELS else "")
+    return ", ".join(map(shown, levels[:MOST_LEVELS])) + (", …" if len(levels) > MOST_LEVELS else "")
 
 
 def _axes(manifest: Manifest) -> str:
     if not manifest.axes:
         return "## What varies\n\nThe random streams only: every model has the same settings.\n"
-    rows = [f"| `{name}` | {levels_text(levels, '`')} |\n" for name, levels in sorted(manifest.axes.items())]
+    rows = [
+        f"| {plain_text.code(name)} | {levels_text(levels, plain_text.code)} |\n"
+        for name, levels in sorted(manifest.axes.items())
+    ]
     return "## What varies\n\n| axis | levels |\n|---|---|\n" + "".join(rows)
 
 
@@ -219,7 +222,8 @@ def _pictures(pictures: Sequence[str]) -> str:
 
 def _made(manifest: Manifest) -> str:
     engines = "".join(
-        f"* engine `{e.engine}` ({', '.join(filter(None, (e.version, e.isa)))})\n" for e in manifest.engines
+        f"* engine {plain_text.code(e.engine)} ({', '.join(plain_text.markdown(v) for v in (e.version, e.isa) if v)})\n"
+        for e in manifest.engines
     )
     return (
         f"## How it was made\n\n{engines}\n"
@@ -232,7 +236,7 @@ def _made(manifest: Manifest) -> str:
 def _lineage(manifest: Manifest) -> str:
     """Where models go on from another zoo's, and what of the optimizer lies beside the weights."""
     lines = [
-        f"\nThe models start from snapshots of `{parent}`, whose split they keep: `parent_id`, `parent_step` and "
+        f"\nThe models start from snapshots of {plain_text.code(parent)}, whose split they keep: `parent_id`, `parent_step` and "
         "`parent_sha256` name them. It has to be there for a rebuild.\n"
         for parent in manifest.identity.parents or {}
     ]
@@ -256,7 +260,7 @@ def _diverged(counts: Counts) -> str:
 def _licence(manifest: Manifest, zoo: str) -> str:
     key = re.sub(r"\W+", "-", zoo)
     return (
-        f"## Licence and citation\n\n{license_of(manifest)}; the source data keep their own terms. See `CITATION.cff`, or\n\n"
+        f"## Licence and citation\n\n{plain_text.markdown(license_of(manifest))}; the source data keep their own terms. See `CITATION.cff`, or\n\n"
         f"```bibtex\n@misc{{{key},\n  title        = {{{zoo}: a population of trained neural networks}},\n"
         f"  author       = {{weightzoo}},\n  howpublished = {{Hugging Face dataset {zoo}}},\n"
         f"  note         = {{content {digest(manifest, 'models')[:23]}}}\n}}\n```\n"

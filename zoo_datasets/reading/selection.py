@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets.core import streams
+from zoo_datasets.core import plain_text, streams
 from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
 from zoo_datasets.format.manifest import Manifest
@@ -341,4 +341,4 @@ def _describe(zoo: Selection) -> str:
     params = ", ".join(f"{w:,}" for w in manifest.widths[:MOST_LEVELS])
     size = manifest.files.size("weights/") / 1e6
     lines.append(f"  {'weights':<12} {params} float32 each, {len(manifest.layouts)} layout(s), {size:,.1f} MB in all")
-    return "\n".join(lines)
+    return "\n".join(map(plain_text.line, lines))
