@@ -121,8 +121,10 @@ def evaluate(
             at_once = max(1, LOGITS_AT_ONCE // max(1, len(exam.inputs) * architecture.n_outputs))
             for start in range(0, len(exam.positions), at_once):
                 some = exam.positions[start : start + at_once]
-                for position, of_one in zip(some.tolist(), logits(chosen.weights[some]), strict=True):
-                    rows[position] |= exam.metrics(position, of_one)
+                for position, found in zip(
+                    some.tolist(), exam.metrics(some, logits(chosen.weights[some])), strict=True
+                ):
+                    rows[position] |= found
     return Evaluation(_table(chosen, rows, part, own), part, n_images, n_unknown)
 
 
@@ -135,11 +137,11 @@ class _Model(NamedTuple):
 
 
 class _Exam(NamedTuple):
-    """Inputs (n, …) float32 that snapshots at `positions` are shown, and the metrics of one from its logits (n, C)."""
+    """Inputs (n, …) float32 that snapshots at `positions` are shown, and the metrics of m of them from logits (m, n, C)."""
 
     inputs: np.ndarray
     positions: np.ndarray
-    metrics: Callable[[int, np.ndarray], dict[str, Any]]
+    metrics: Callable[[np.ndarray, np.ndarray], list[dict[str, Any]]]
     counts: bool = True  # among the inputs that an `Evaluation` says it was on
 
 
@@ -177,7 +179,7 @@ def _exams(
     everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
     key = (source.spec, source.class_names, part, _images_key(models[0], part, own), n_outputs)
     inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs))
-    yield _Exam(inputs, everyone, lambda _, logits: scoring.part_metrics(part, logits, labels, loss))
+    yield _Exam(inputs, everyone, lambda _, logits: scoring.part_metrics(part, logits, labels[None], loss))
     patches: dict[Any, list[_Model]] = {}
     for m in models:
         if part == "test" and own and m.subset.trigger_frac:
@@ -195,9 +197,10 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
     def examples(subset: Subset, key: str) -> sources.Examples:
         return sources.training_examples(source.train.labels, source.n_classes, subset, key)
 
-    def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
-        learned = examples(model_at[position].subset, model_at[position].key)
-        return scoring.part_metrics("train", logits, learned.labels, loss, learned.clean_labels)
+    def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
+        learned = [examples(model_at[p].subset, model_at[p].key) for p in positions.tolist()]
+        labels, clean = np.stack([e.labels for e in learned]), np.stack([e.clean_labels for e in learned])
+        return scoring.part_metrics("train", logits, labels, loss, clean)
 
     def inputs() -> np.ndarray:
         seen = examples(models[0].subset, models[0].key)
@@ -211,8 +214,9 @@ def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
     """Test inputs with the trigger that these models learned, each with a target of its own."""
     targets = {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
 
-    def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
-        return {"attack_success": scoring.attack_success(logits, stamped.labels, targets[position])}
+    def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
+        each = zip(positions.tolist(), logits, strict=True)
+        return [{"attack_success": scoring.attack_success(z, stamped.labels, targets[p])} for p, z in each]
 
     return _Exam(stamped.inputs, np.array(list(targets)), metrics, counts=False)
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from zoo_datasets.networks.initialization import INITS
+from zoo_datasets.networks.kernels import LOSSES
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
-from zoo_datasets.networks.scoring import LOSSES
 from zoo_datasets.sources import SCALES
 from zoo_datasets.sources.examples import POSITIONS
 

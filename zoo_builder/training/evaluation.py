@@ -21,21 +21,22 @@ from zoo_datasets.sources.measured import Measured, target_of
 def validation_losses(cohort: Cohort, data: Data, backend: Backend) -> list[float]:
     """The validation loss of every model; inf where it has none."""
     loss, labels = cohort.runs[0].settings["loss"], data.validation.labels
-    values = [scoring.score(logits, labels, loss)["loss"] for logits in _logits(cohort, data.validation, backend)]
-    return [math.inf if v is None else v for v in values]
+    values = scoring.mean_losses(_logits(cohort, data.validation, backend), labels, loss)
+    return [v if math.isfinite(v) else math.inf for v in values.tolist()]
 
 
 def metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> dict[int, dict[str, Any]]:
     """The metrics of some models, by place in the cohort."""
     loss = cohort.runs[0].settings["loss"]
-    train = _train_logits(data, backend)
-    validation, test = _logits(cohort, data.validation, backend), _logits(cohort, data.test, backend)
+    rows = scoring.part_metrics(
+        "train", _train_logits(data, backend)[models], data.labels[models], loss, data.clean[models]
+    )
+    for part, shown in (("validation", data.validation), ("test", data.test)):
+        found = scoring.part_metrics(part, _logits(cohort, shown, backend)[models], shown.labels[None], loss)
+        rows = [row | more for row, more in zip(rows, found, strict=True)]
     attack = _logits(cohort, data.attack, backend) if data.attack else None
     result = {}
-    for m in models:
-        row = scoring.part_metrics("train", train[m], data.labels[m], loss, data.clean[m])
-        row |= scoring.part_metrics("validation", validation[m], data.validation.labels, loss)
-        row |= scoring.part_metrics("test", test[m], data.test.labels, loss)
+    for m, row in zip(models, rows, strict=True):
         row |= scoring.gaps(row) | {"attack_success": None}
         target = target_of(cohort.runs[m].subset)
         if attack is not None and data.attack is not None and target is not None:

@@ -20,7 +20,6 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.activations import LEAKY_RELU_SLOPE
 from zoo_datasets.networks.operations.normalization import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from zoo_datasets.networks.operations.registry import operation, without
-from zoo_datasets.networks.scoring import LOSSES
 
 try:
     from zoo_datasets.networks import _kernels  # type: ignore[attr-defined]  # compiled
@@ -30,6 +29,7 @@ except ImportError as error:  # built without a compiler
 # Forces one build ("avx512", "avx2", "plain"); the bits are the same, so only tests need it.
 PATH_VARIABLE = "WEIGHTZOO_NATIVE_PATH"
 
+LOSSES = ("cross_entropy", "mse")  # in the order of the kernels' plan.h
 MOST_CHANNELS = 64  # of augmentation's noise and fill, fixed arrays in random.h
 
 
@@ -143,6 +143,13 @@ def logits(architecture: Architecture, weights: np.ndarray, images: np.ndarray, 
         with ThreadPoolExecutor(threads) as pool:  # the kernels run without the interpreter's lock
             list(pool.map(fill, parts))
     return out
+
+
+def score(logits: np.ndarray, labels: np.ndarray, loss: str, losses: np.ndarray, correct: np.ndarray) -> None:
+    """Fill sums of losses (K, M) and right answers (K, M, C) of logits (M, n, C) by labels (K, 1 or M, n)."""
+    path = os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
+    shown, given = np.ascontiguousarray(logits, np.float32), np.ascontiguousarray(labels, np.int64)
+    _kernels.score(path, shown, given, LOSSES.index(loss), losses, correct)
 
 
 def flat(images: np.ndarray) -> np.ndarray:

@@ -1,37 +1,91 @@
 """Logits and labels → the metrics of the format (`schema.METRICS`), by their names.
 
 Builder and reader call the same functions, so what counts and when a metric is null stands here
-once. Sums are float64 in a fixed order with `exact`'s functions: equal logits give equal
-metrics on every machine.
+once. Sums are float64 in a fixed order, by the C++ kernels or with `exact`'s functions: equal
+logits give equal metrics on every machine, with and without kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo_datasets.core import exact
+from zoo_datasets.networks import kernels
 
-LOSSES = ("cross_entropy", "mse")  # in the order of the kernels' plan.h
+
+class Sums(NamedTuple):
+    """What M models made of n examples, by each of K sets of labels."""
+
+    loss: np.ndarray  # (K, M) float64, over all examples
+    correct: np.ndarray  # (K, M, C) int64, right answers per class
 
 
 def part_metrics(
     part: str, logits: np.ndarray, labels: np.ndarray, loss: str, clean: np.ndarray | None = None
-) -> dict[str, Any]:
-    """`score` under the names of a part: "test_loss", …; with clean labels also `…_loss_clean` and `…_accuracy_clean`."""
-    named = {f"{part}_{k}": v for k, v in score(logits, labels, loss).items()}
-    if clean is not None:
-        true = score(logits, clean, loss)
-        named |= {f"{part}_{k}_clean": true[k] for k in ("loss", "accuracy")}
-    return named
+) -> list[dict[str, Any]]:
+    """Of each model "test_loss", …; with clean labels also `…_loss_clean` and `…_accuracy_clean`.
+
+    Logits (M, n, C), labels (M, n), or (1, n) for all. Empty input gives nulls and zero counts. An
+    example with a logit that is not finite is never right, and a sum that is not leaves no loss.
+    """
+    given = np.stack([labels] if clean is None else [labels, clean])
+    n, n_classes = logits.shape[1:]
+    counts = [np.bincount(row, minlength=n_classes).tolist() for row in labels]
+    if not n:
+        nulls = {"loss": None, "accuracy": None, "correct_per_class": counts[0], "count_per_class": counts[0]}
+        nulls |= {} if clean is None else {"loss_clean": None, "accuracy_clean": None}
+        return [{f"{part}_{k}": v for k, v in nulls.items()} for _ in logits]
+    sums = scored(logits, given, loss)
+    means, right = sums.loss / n, sums.correct.sum(axis=-1) / n
+    rows = []
+    for m in range(len(logits)):
+        row = {
+            "loss": _finite(means[0, m]), "accuracy": float(right[0, m]),
+            "correct_per_class": sums.correct[0, m].tolist(), "count_per_class": counts[m if len(counts) > 1 else 0],
+        }  # fmt: skip
+        if clean is not None:
+            row |= {"loss_clean": _finite(means[1, m]), "accuracy_clean": float(right[1, m])}
+        rows.append({f"{part}_{k}": v for k, v in row.items()})
+    return rows
 
 
 def gaps(row: Mapping[str, Any]) -> dict[str, float | None]:
     """The generalization gaps of a row with the metrics of train and test: null where either is."""
     pairs = {k: (row[f"train_{k}"], row[f"test_{k}"]) for k in ("accuracy", "loss")}
     return {f"gap_{k}": None if train is None or test is None else train - test for k, (train, test) in pairs.items()}
+
+
+def mean_losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
+    """The mean loss of each model, float64 [M]; not finite where it has none. Logits (M, n, C), labels (n,)."""
+    if not len(labels):
+        return np.full(len(logits), np.nan)
+    return scored(logits, labels[None, None], loss).loss[0] / len(labels)
+
+
+def scored(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
+    """Sums over the examples: logits (M, n, C) float32, labels (K, M, n), or (K, 1, n) for all models."""
+    if kernels.missing() is not None:
+        return scored_in_numpy(logits, labels, loss)
+    shape = len(labels), len(logits)
+    sums = Sums(np.empty(shape), np.empty((*shape, logits.shape[2]), np.int64))
+    kernels.score(logits, labels, loss, *sums)
+    return sums
+
+
+def scored_in_numpy(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
+    """`scored` without kernels, with the same bits."""
+    models, _, classes = logits.shape
+    right = np.zeros((len(labels), models, classes), np.int64)
+    total = np.empty((len(labels), models))
+    for m, z in enumerate(logits):
+        finite, best = np.isfinite(z).all(axis=1), z.argmax(axis=1)
+        for k, given in enumerate(labels[:, m if labels.shape[1] > 1 else 0]):
+            total[k, m] = exact.total(losses(z, given, loss))
+            right[k, m] = np.bincount(given[(best == given) & finite], minlength=classes)
+    return Sums(total, right)
 
 
 def losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
@@ -49,33 +103,16 @@ def losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
         return exact.log(exact.total(exact.exp(z), axis=0)) - z[right]
 
 
-def score(logits: np.ndarray, labels: np.ndarray, loss: str) -> dict[str, Any]:
-    """loss, accuracy, correct_per_class and count_per_class; logits [n, C], labels [n].
-
-    Empty input gives nulls and zero counts. A row of non-finite logits is never right, and
-    leaves no loss.
-    """
-    n_classes = logits.shape[1]
-    count = np.bincount(labels, minlength=n_classes)
-    if not len(labels):
-        return {"loss": None, "accuracy": None, "correct_per_class": count.tolist(), "count_per_class": count.tolist()}
-    right = (logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1)
-    correct = np.bincount(labels[right], minlength=n_classes)
-    mean = float(exact.total(losses(logits, labels, loss)) / len(labels))
-    return {
-        "loss": mean if np.isfinite(mean) else None,
-        "accuracy": int(correct.sum()) / len(labels),
-        "correct_per_class": correct.tolist(),
-        "count_per_class": count.tolist(),
-    }
-
-
 def attack_success(logits: np.ndarray, labels: np.ndarray, target: int) -> float | None:
     """Share of triggered inputs, but those of the target class, classified as the target; null if there are none.
 
-    A row of non-finite logits is classified as nothing, as in `score`.
+    A row of non-finite logits is classified as nothing, as in `part_metrics`.
     """
     logits = logits[labels != target]
     if not len(logits):
         return None
     return float(((logits.argmax(axis=1) == target) & np.isfinite(logits).all(axis=1)).mean())
+
+
+def _finite(mean: float) -> float | None:
+    return float(mean) if np.isfinite(mean) else None

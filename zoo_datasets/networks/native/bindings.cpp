@@ -166,6 +166,27 @@ class Kernels {
   std::unique_ptr<wz::Engine> engine_;
 };
 
+void score(const std::string& path, In<float> logits, In<int64_t> labels, int loss, InOut<double> losses,
+           InOut<int64_t> correct) {
+  wz::Scoring s;
+  const wz::Score run = wz::scorer(path);
+  if (!run) throw std::invalid_argument("no such build of the kernels: " + path);
+  if (loss != 0 && loss != 1) throw std::invalid_argument("no such loss");
+  if (logits.ndim() != 3 || labels.ndim() != 3) throw std::invalid_argument("logits and labels have three dimensions");
+  const size_t M = logits.shape(0), n = logits.shape(1), C = logits.shape(2), K = labels.shape(0), L = labels.shape(1);
+  if (C < 1 || (L != 1 && L != M)) throw std::invalid_argument("wrong shape of logits or labels");
+  s.models = (int64_t)M, s.n = (int64_t)n, s.classes = (int64_t)C, s.sets = (int64_t)K, s.label_rows = (int64_t)L;
+  s.mse = loss == 1;
+  s.logits = logits.data();
+  s.labels = checked(labels, {K, L, n}, "labels");
+  s.losses = checked(losses, {K, M}, "losses");
+  s.correct = checked(correct, {K, M, C}, "correct");
+  for (size_t i = 0; i < K * L * n; ++i)
+    if (s.labels[i] < 0 || s.labels[i] >= s.classes) throw std::invalid_argument("label out of range");
+  nb::gil_scoped_release unlocked;
+  run(s);
+}
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
@@ -184,6 +205,7 @@ NB_MODULE(_kernels, m) {
     std::vector<uint16_t> fields(bits.shape(0) + 16);
     wz::dropout_bits(wz::Key{{k0, k1}}, threshold, step, layer, first, (int64_t)bits.shape(0), fields.data(), bits.data());
   }, "Fills one byte per unit: bit k is set where the unit of sample first + k stays.");
+  m.def("score", &score, "Fills sums of losses (sets, models) and right answers (sets, models, classes) of logits.");
   nb::class_<Kernels>(m, "Kernels")
       .def(nb::init<const std::string&, const std::vector<LayerRow>&, const std::vector<double>&, bool, int64_t, int,
                     std::tuple<double, double, double>, std::tuple<int, int, bool>, const std::vector<double>&,

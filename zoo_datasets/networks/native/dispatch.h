@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "plan.h"
+#include "scoring.h"
 
 namespace wz {
 
@@ -14,5 +15,8 @@ std::vector<std::string> usable_paths();
 
 // The factory of a path, or null where this build or CPU has none.
 Make factory(const std::string& path);
+
+// The scoring function of a path, or null likewise.
+Score scorer(const std::string& path);
 
 }  // namespace wz
