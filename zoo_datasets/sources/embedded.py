@@ -6,7 +6,7 @@ import numpy as np
 
 from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
 from zoo_datasets.sources import image_sets
-from zoo_datasets.sources.spec import PublishedSplit, SourceSpec
+from zoo_datasets.sources.spec import PublishedSplit, SourceSpec, check_resized
 
 # Source → scikit-learn's function for it. A new one is a line here.
 EMBEDDED = {"digits": "load_digits", "iris": "load_iris"}
@@ -35,6 +35,8 @@ def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSpli
     gray = bunch.images.astype(np.uint8)  # whole numbers, 0 to 16
 
     def read(rows: np.ndarray) -> np.ndarray:
+        if spec.resize:
+            check_resized(spec.id, len(rows), spec.channels or 1, spec.resize, *gray.shape[1:])
         return np.stack([image_sets.pixels(image_sets.gray(g), spec.channels, spec.resize) for g in gray[rows]])
 
     return class_names, {"train": PublishedSplit(labels, read)}, float(gray.max())

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError, unknown
+from zoo_datasets.sources.spec import check_resized
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +151,10 @@ def read(
         some = rows[start : start + ROWS_AT_ONCE]
         for place, (row, value) in enumerate(zip(some, undecoded[some].column(0).to_pylist(), strict=True), start):
             where = f"source {source!r}, split {split!r}, row {row}"
-            one = pixels(_decoded(value, mode, where), channels, resize, where)
+            picture = _decoded(value, mode, where)
+            if out is None and resize:
+                check_resized(source, len(rows), channels or len(picture.getbands()), resize, *picture.size)
+            one = pixels(picture, channels, resize, where)
             if out is None:
                 out = np.empty((len(rows), *one.shape), np.uint8)
             if one.shape != out.shape[1:]:
