@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo_datasets.core import libraries
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError, unknown
 from zoo_datasets.sources.spec import check_resized
 
@@ -169,7 +170,8 @@ def read(
 
 def pixels(picture: Image, channels: int | None, resize: int | None, where: str = "") -> np.ndarray:
     """The picture's pixels, uint8 (C, H, W): over white, converted to gray or RGB, then resized, by Pillow."""
-    from PIL import Image
+    with libraries.needed():
+        from PIL import Image
 
     if picture.mode not in MODES:
         raise GridError(
@@ -190,14 +192,16 @@ def pixels(picture: Image, channels: int | None, resize: int | None, where: str 
 
 def gray(array: np.ndarray) -> Image:
     """The picture of a uint8 array (H, W)."""
-    from PIL import Image
+    with libraries.needed():
+        from PIL import Image
 
     return Image.fromarray(array)
 
 
 def _decoded(value: dict[str, Any] | None, mode: str | None, where: str) -> Image:
     """The picture that `datasets` shows: upright by its EXIF tag, in the mode of its feature."""
-    from PIL import Image, ImageOps
+    with libraries.needed():
+        from PIL import Image, ImageOps
 
     if value is None:
         raise IntegrityError(f"No image in {where}.")
