@@ -6,6 +6,7 @@
     ├── IntegrityError(ValueError)          bytes that are not what was sealed
     ├── FormatVersionError(ValueError)      a zoo newer than this library
     ├── NoNetworkError(ValueError)          weights of a network whose layers nobody wrote down
+    ├── MissingLibraryError(ModuleNotFoundError)  a library that this needs and the base install has not
     └── BuildError(RuntimeError)            a build that had to stop
         └── InterruptedBuildError           … because somebody asked it to
 
@@ -17,9 +18,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What is shown of a message: a stranger's value in it may have a megabyte. Its way out stands at the end.
+MOST_SHOWN = 1000
+
 
 class ZooError(Exception):
     """Base of every deliberate error; catch this to catch them all."""
+
+    def __str__(self) -> str:
+        text = Exception.__str__(self)  # FileNotFoundError formats its arguments as (errno, text, …); we have one text
+        if len(text) <= MOST_SHOWN:
+            return text
+        return f"{text[: MOST_SHOWN // 2]} […] {text[-MOST_SHOWN // 3 :]}"
 
 
 class GridError(ZooError, ValueError):
@@ -28,10 +38,6 @@ class GridError(ZooError, ValueError):
 
 class ZooNotFoundError(ZooError, FileNotFoundError):
     """No zoo, source or model of that name where it was looked for."""
-
-    # FileNotFoundError formats its arguments as (errno, text, …); we have one text.
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class IntegrityError(ZooError, ValueError):
@@ -46,6 +52,10 @@ class NoNetworkError(ZooError, ValueError):
     """The architecture is a layout without layers, and what was asked needs the network."""
 
 
+class MissingLibraryError(ZooError, ModuleNotFoundError):
+    """What was asked needs a library that is not installed; the message says how to install it."""
+
+
 class BuildError(ZooError, RuntimeError):
     """The build stopped; what was finished is kept and the next run goes on from there."""
 
@@ -56,6 +66,7 @@ class InterruptedBuildError(BuildError):
 
 # Longer lists hide the one name that the reader looks for.
 MOST_ALTERNATIVES = 10
+MOST_COMPARED = 100  # characters of a name, whose likeness takes their square
 
 
 def alternatives(known: Iterable[object], name: object = "") -> str:
@@ -64,7 +75,7 @@ def alternatives(known: Iterable[object], name: object = "") -> str:
     if not names:
         return "none"
     if len(names) > MOST_ALTERNATIVES:
-        near = difflib.get_close_matches(str(name), names, n=MOST_ALTERNATIVES, cutoff=0.0)
+        near = difflib.get_close_matches(str(name)[:MOST_COMPARED], names, n=MOST_ALTERNATIVES, cutoff=0.0)
         return ", ".join(sorted(near)) + f", … ({len(names)} in all)"
     return ", ".join(names)
 
@@ -74,5 +85,5 @@ def unknown(what: str, name: object, known: Iterable[object], where: str = "") -
     names = [str(k) for k in known]
     place = f" in {where}" if where else ""
     text = f"Unknown {what} {str(name)!r}{place}. Known: {alternatives(names, name)}."
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(str(name)[:MOST_COMPARED], names, n=1)
     return text + (f" Did you mean `{near[0]}`?" if near else "")
