@@ -63,7 +63,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
 
     def source_of(spec: sources.SourceSpec) -> sources.Source:
         if spec not in loaded:
-            loaded[spec] = sources.load(spec, data)
+            loaded[spec] = sources.load(spec, data, recipe.source_paths.get(spec.id))
         return loaded[spec]
 
     grouped = cohorts.group(models, recipe.cohort_size, source_of, _chooser(engine, device), device)
@@ -96,6 +96,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
     asked = recipe.sample_points * len(runs.replicates(recipe, parents))
     if recipe.limit is None and len(plan.runs) < asked:
         yield f"the sample asks for {asked} models, but only {len(plan.runs)} of its points differ"
+    for source in plan.sources.values():
+        yield from source.notes
     yield from filter(None, map(_beyond_budget, plan.cohorts))
     if parents and recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
         if any(r.settings["init_optimizer"] == "reset" for r in plan.runs):

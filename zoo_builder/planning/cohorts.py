@@ -127,7 +127,9 @@ def group(
 
 
 def _shape(run: Run, source: sources.Source) -> _Shape:
-    sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
+    sources.check_subset(
+        run.subset.numbered(source.class_names), source.n_classes, source.train.labels, source.input_shape
+    )
     arch, n = architecture(run, source), n_train(run, source)
     together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
     shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
@@ -160,7 +162,8 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
 def n_train(run: Run, source: sources.Source) -> int:
     """Training images of the run. Raises GridError where its data axes do not fit the source."""
     labels = source.train.labels
-    return len(sources.training_examples(labels, source.n_classes, run.subset, run.keys["subset"]).rows)
+    subset = run.subset.numbered(source.class_names)
+    return len(sources.training_examples(labels, source.n_classes, subset, run.keys["subset"]).rows)
 
 
 def _check_batch_norm(run: Run, shape: _Shape) -> None:
