@@ -106,7 +106,9 @@ def a_table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         lines = [",".join(map(str, row)) for row in rows.tolist()]
         (root / "me" / "table" / f"{split}.csv").write_text("\n".join([",".join(columns), *lines]) + "\n")
     text = "\n".join(f"  - {{split: {s}, path: {s}.csv}}" for s in ("train", "more", "test"))
-    (root / "me" / "table" / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{text}\n---\n")
+    (root / "me" / "table" / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{text}\n---\n"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_DATA", str(root))
         yield

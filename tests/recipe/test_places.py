@@ -30,7 +30,9 @@ def nothing_else_to_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def table(rows: int = 40) -> datasets.Dataset:
     values = np.random.default_rng(0).random((rows, 2)).tolist()
-    return datasets.Dataset.from_dict({"x": [v[0] for v in values], "y": [v[1] for v in values], "label": [0, 1] * (rows // 2)})
+    return datasets.Dataset.from_dict(
+        {"x": [v[0] for v in values], "y": [v[1] for v in values], "label": [0, 1] * (rows // 2)}
+    )
 
 
 def read(folder: Path, *changes: str, text: str = RECIPE) -> grid.Grid:
@@ -66,11 +68,15 @@ def test_a_path_is_read_and_enters_no_id_no_table_and_no_manifest(tmp_path: Path
 
 
 def test_levels_of_the_axis_have_places_of_their_own(tmp_path: Path) -> None:
-    text = RECIPE.replace("source: {id: me/set, scale: unit}\n", "axes: {source: [{id: a/b, path: one}, {id: a/c, source_path: two}]}\n")
+    text = RECIPE.replace(
+        "source: {id: me/set, scale: unit}\n", "axes: {source: [{id: a/b, path: one}, {id: a/c, source_path: two}]}\n"
+    )
     found = read(tmp_path, text=text)
     assert found.source_paths == {"a/b": "one", "a/c": "two"}
     assert found.document["axes"] == {"source": [{"id": "a/b"}, {"id": "a/c"}]}
-    drawn = text.replace("axes: {source: [", "sample: {models: 2, axes: {source: {choice: [").replace("]}\n", "]}}}\n", 1)
+    drawn = text.replace("axes: {source: [", "sample: {models: 2, axes: {source: {choice: [").replace(
+        "]}\n", "]}}}\n", 1
+    )
     assert read(tmp_path, text=drawn).source_paths == found.source_paths
 
 

@@ -299,7 +299,7 @@ def test_validation_splits_serve_as_validation_or_else_as_test(make_copy: MakeCo
     assert [len(getattr(two, part).labels) for part in PARTS] == [18, 2, 10]
     one = load(SourceSpec("me/tiny"), make_copy("me/tiny", splits={"full": 30}))
     assert [len(getattr(one, part).labels) for part in PARTS] == [21, 3, 6]
-    with pytest.raises(GridError, match="no split 'train'; it has full, test. Name one, .* as source.train_split"):
+    with pytest.raises(GridError, match=r"no split 'train'; it has full, test\. Name one, .* as source\.train_split"):
         load(SourceSpec("me/tiny"), make_copy("me/tiny", splits={"full": 20, "test": 10}))
 
 
@@ -308,7 +308,9 @@ def test_unlabeled_test_split_is_not_a_test_part(make_copy: MakeCopy) -> None:
     assert [len(getattr(source, part).labels) for part in PARTS] == [14, 2, 4]
     with pytest.raises(GridError, match="'me/tiny' has no split with labels"):
         load(SourceSpec("me/tiny"), make_copy("me/tiny", unlabeled=range(30)))
-    with pytest.raises(GridError, match="has 1 of 10 images without a label of its 3 classes in split 'test'.* leave_out"):
+    with pytest.raises(
+        GridError, match=r"has 1 of 10 images without a label of its 3 classes in split 'test'.* leave_out"
+    ):
         load(SourceSpec("me/tiny"), make_copy("me/tiny", unlabeled=[20]))
 
 

@@ -42,6 +42,9 @@ def roles(spec: SourceSpec, splits: list[str]) -> tuple[str, str, str]:
     """
     if not splits:
         raise GridError(f"Source {spec.id!r} has no split with labels; it cannot be learned from.")
+    for name in named(spec):
+        if len(set(members(name, splits))) < len(members(name, splits)):
+            raise GridError(f"Source {spec.id!r} is asked for a split twice in {name!r}; its rows would count twice.")
     taken = {m for name in named(spec) for m in members(name, splits)}
     for name in taken:
         if name not in splits:

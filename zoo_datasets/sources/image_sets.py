@@ -82,7 +82,7 @@ def picture(array: np.ndarray) -> Image:
 
 def _decoded(value: dict[str, Any] | None, mode: str | None, where: str) -> Image:
     """The picture that `datasets` shows: upright by its EXIF tag, in the mode of its feature."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if value is None:
         raise IntegrityError(f"No image in {where}.")
@@ -90,6 +90,10 @@ def _decoded(value: dict[str, Any] | None, mode: str | None, where: str) -> Imag
         picture = Image.open(io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
         picture.load()
         picture = ImageOps.exif_transpose(picture)
+    except UnidentifiedImageError as error:
+        raise IntegrityError(
+            f"Image in {where} cannot be decoded: its bytes are no picture that Pillow knows."
+        ) from error
     except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead to: SyntaxError, struct.error, …
         raise IntegrityError(f"Image in {where} cannot be decoded: {error or type(error).__name__}") from error
     return picture.convert(mode) if mode and mode != picture.mode else picture

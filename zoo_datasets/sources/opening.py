@@ -11,12 +11,14 @@ its new rows, and nothing else is written. The Hub's cache is keyed by commit an
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from zoo_datasets.core import files
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.sources.spec import SourceSpec
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 # One question to the Hub before `datasets` asks: its own retries take 23 s without a network.
 PATIENCE_S = 5.0
+LARGEST_LIST = 2**24  # bytes of a list of files
 LONGEST_REASON = 500  # characters of what `datasets` says, which may quote a whole table
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves beside a DatasetDict, a Dataset
 
@@ -66,11 +69,15 @@ def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]
             raise IntegrityError(
                 f"Source {source!r} {where} cannot be read: {_reason(error.__cause__ or error)}"
             ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise IntegrityError(f"Source {source!r} {where} cannot be read: {_reason(error)}") from error
         except ValueError as error:  # an unknown or a missing config; the message lists them
-            raise GridError(f"Source {source!r} {where}: {_reason(error)}") from error
-        except (
-            Exception
-        ) as error:  # what a stranger's files make the readers of YAML, CSV and Arrow raise is of any type
+            empty = " Some split has no rows, and `datasets` loads none beside it: take its files away."
+            raise GridError(
+                f"Source {source!r} {where}: {_reason(error)}{empty if 'corresponds to no data' in str(error) else ''}"
+            ) from error
+        except Exception as error:
+            # What a stranger's files make the readers of YAML, CSV and Arrow raise is of any type.
             if isinstance(error, RuntimeError) and "script" in str(error):
                 raise GridError(
                     f"Source {source!r} {where} is published as a loading script, which `datasets` ≥ 4 does not run. Load it "
@@ -99,10 +106,18 @@ def _saved(spec: SourceSpec, folder: Path) -> dict[str, Dataset]:
 
     if spec.config is not None:
         raise GridError(f"Source {spec.id!r} in {str(folder)!r} was saved by `save_to_disk`, and has no config.")
-    saved = datasets.load_from_disk(str(folder))
-    if isinstance(saved, datasets.DatasetDict):
-        return {str(name): table for name, table in saved.items()}
-    return {str(saved.split or "train"): saved}
+    try:
+        splits = _json(folder, SAVED[0])["splits"]
+    except FileNotFoundError:
+        saved = datasets.load_from_disk(str(folder))
+        return {str(saved.split or "train"): saved}
+    # A split without rows has no file, and `datasets` cannot load it.
+    full = [name for name in splits if _json(folder, f"{name}/{SAVED[1]}")["_data_files"]]
+    return {name: datasets.load_from_disk(str(folder / name)) for name in full}
+
+
+def _json(folder: Path, name: str) -> Any:
+    return json.loads(files.read_bounded(folder / name, LARGEST_LIST))
 
 
 def _reason(error: BaseException) -> str:
