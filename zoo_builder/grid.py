@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder.recipe import bounds, conflicts, levels, settings, snapshots
+from zoo_builder.recipe import bounds, conflicts, levels, places, settings, snapshots
 from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
 from zoo_builder.recipe.document import Document, read_document
 from zoo_builder.recipe.snapshots import SnapshotSchedule
@@ -56,6 +56,7 @@ class Grid:
     cohort_size: int
     limit: int | None
     document: Mapping[str, Any]  # plain YAML values; equal documents are equal recipes
+    source_paths: Mapping[str, str] = dataclasses.field(default_factory=dict)  # id → folder; no part of the recipe
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -75,10 +76,10 @@ class Grid:
 
 def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None) -> Grid:
     """The grid of a YAML file with `path=value` changes applied. Raises GridError."""
-    return _grid(read_document(path, changes, limit))
+    return _grid(*places.taken(read_document(path, changes, limit)))
 
 
-def _grid(document: Document) -> Grid:
+def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
     zoo = document.values.get("zoo")
     if not isinstance(zoo, str) or not _ZOO.match(zoo):
         raise GridError(f"{document.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
@@ -117,6 +118,7 @@ def _grid(document: Document) -> Grid:
         cohort_size=document.whole("cohort_size", COHORT_SIZE, 1),
         limit=limit,
         document=document.values,
+        source_paths=source_paths,
     )
 
 

@@ -65,7 +65,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
 
     def source_of(spec: sources.SourceSpec) -> sources.Source:
         if spec not in loaded:
-            loaded[spec] = sources.load(spec, data)
+            loaded[spec] = sources.load(spec, data, recipe.source_paths.get(spec.id))
         return loaded[spec]
 
     grouped = cohorts.group(models, recipe.cohort_size, source_of, _chooser(engine, device), device)
@@ -98,6 +98,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
     asked = runs.count(recipe, parents)
     if recipe.sample_points and recipe.limit is None and len(plan.runs) < asked:
         yield f"the sample asks for {asked} models, but only {len(plan.runs)} of its points differ"
+    for source in plan.sources.values():
+        yield from source.notes
     lengths = {(c.steps_per_epoch, max(c.steps)) for c in plan.cohorts}  # all cohorts have the recipe's schedule
     yield from filter(None, (_beyond_budget(recipe.snapshots, *length) for length in sorted(lengths)))
     if parents and recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:

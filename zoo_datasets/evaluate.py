@@ -115,6 +115,7 @@ def evaluate(
         if foreign is not None:
             learned = _as_their_own(foreign, zoo, row)
             n_unknown = max(n_unknown, len(getattr(foreign, part).labels) - len(getattr(learned, part).labels))
+        models = [m._replace(subset=m.subset.numbered(learned.class_names)) for m in models]
         for exam in _exams(learned, part, architecture, models, row["loss"], own, cache):
             n_images = max(n_images, len(exam.inputs) if exam.counts else 0)
             logits = logits_of(architecture, exam.inputs, device)
@@ -166,7 +167,7 @@ def _images_key(model: _Model, part: str, own: bool) -> Any:
     if part == "train" and own:
         drawn = subset.frac < 1 or subset.trigger_frac > 0
         return dataclasses.replace(subset, label_noise_frac=0.0), model.key if drawn else None
-    return subset.classes if subset.relabel else None
+    return subset.head
 
 
 def _exams(

@@ -12,10 +12,11 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from zoo_builder import grid, worker
@@ -44,10 +45,16 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "source_mean": ([0.1], [0.2]), "source_std": ([0.4], [0.5]), "resize": (6, 5), "channels": (1, 3),
     "architecture": ("mlp", ["flatten", {"linear": 4}, "activation", {"linear": "classes"}]), "examples": (8, 24),
     "init_low": (-1, -0.5), "init_first_low": (-1, -0.5), "init_last_low": (-1, -0.5), "target_loss": (1e-3, 100),
-    "min_epochs": (1, 3), "subset_classes": ([0, 1], [2, 3]), "rotate_degrees": (0, 90),
+    "source_revision": ("a", "b"), "image_columns": (["a*"], ["b*"]), "image_layout": ("planes", "pixels"),
+    "source_train_split": ("train", "train+more"), "source_validation_split": ("more", "test"),
+    "source_test_split": ("more", "test"), "source_unlabeled": ("refuse", "leave_out"),
+    "subset_class_names": (["0", "1"], ["2", "3"]), "min_epochs": (1, 3), "subset_classes": ([0, 1], [2, 3]), "rotate_degrees": (0, 90),
 }  # fmt: skip
 # What both runs have besides, so that the setting means something.
+OF_TABLE = ("source.id=me/table",)
 BESIDE: dict[str, tuple[str, ...]] = {
+    "image_columns": OF_TABLE, "image_layout": (*OF_TABLE, 'source.image_columns=["a*"]'),
+    "source_train_split": OF_TABLE, "source_validation_split": OF_TABLE, "source_test_split": OF_TABLE,
     "source_features": ("source.id=iris",), "source_mean": ("source.std=1",), "source_std": ("source.mean=0",),
     "init_low": ("init.high=1",), "init_high": ("init.low=0",), "init_first_low": ("init.first.high=1",),
     "init_first_high": ("init.first.low=0",), "init_last_low": ("init.last.high=1",),
@@ -56,7 +63,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "trigger_frac": ("subset.trigger_target=1",), "trigger_size": ("subset.trigger_target=1",),
     "trigger_value": ("subset.trigger_target=1",), "trigger_position": ("subset.trigger_target=1",),
 }  # fmt: skip
-NOT_LINEAGE = [s for s in SETTINGS.values() if s.feeds is not Feeds.LINEAGE]  # those are in test_lineage.py
+# Those of a start are in test_lineage.py; a place is no part of a recipe (tests/recipe/test_places.py).
+NOT_LINEAGE = [s for s in SETTINGS.values() if s.feeds not in (Feeds.LINEAGE, Feeds.PLACE)]
 Load = Callable[..., grid.Grid]
 
 
@@ -85,6 +93,25 @@ def needed_by(setting: Setting) -> list[str]:
         return []
     on, allowed = setting.needs
     return [f"{SETTINGS[on].path}={allowed[0] if allowed else 0.25}"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`me/table` where sources are looked for: three splits of twelve columns `a…` and twelve `b…`."""
+    root, rng = tmp_path_factory.mktemp("sources"), np.random.default_rng(0)
+    (root / "me" / "table").mkdir(parents=True)
+    columns = ["label", *(f"{kind}{i}" for kind in "ab" for i in range(12))]
+    for split in ("train", "more", "test"):
+        rows = np.column_stack([np.arange(60) % 3, rng.integers(0, 256, (60, 24))])
+        lines = [",".join(map(str, row)) for row in rows.tolist()]
+        (root / "me" / "table" / f"{split}.csv").write_text("\n".join([",".join(columns), *lines]) + "\n")
+    text = "\n".join(f"  - {{split: {s}, path: {s}.csv}}" for s in ("train", "more", "test"))
+    (root / "me" / "table" / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{text}\n---\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_DATA", str(root))
+        yield
 
 
 @pytest.fixture
@@ -133,8 +160,8 @@ def test_models_that_differ_in_a_setting_alone_never_share_it(setting: Setting, 
         assert len(together) == 2
     if setting.feeds.sharing is settings.Sharing.OWN:
         assert len(together) == 1
-    if setting.name in ("source_config", "image_column", "label_column"):
-        assert pair[0].source != pair[1].source  # no embedded source has any
+    if setting.name in ("source_config", "image_column", "label_column", "source_revision", "source_unlabeled"):
+        assert pair[0].source != pair[1].source  # no source has two that both can be trained on: tests/sources
         return
     if setting.feeds in (Feeds.SOURCE, Feeds.SCALING):
         made = [cohorts.group([r], 1, sources.load, lambda *_: "torch_loop", "cpu")[0] for r in pair]
@@ -202,7 +229,9 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
 # ── settings that came after the first zoos ──
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS.values() if s.later], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "setting", [s for s in SETTINGS.values() if s.later and s.feeds is not Feeds.PLACE], ids=lambda s: s.name
+)
 def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load) -> None:
     needed = needed_by(setting)
     (without,) = runs.of(load(*needed))

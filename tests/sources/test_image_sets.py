@@ -101,7 +101,10 @@ def test_at_most_ten_columns_are_listed(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     names = [f"pixel{i}" for i in range(64)]
     (folder / "train.csv").write_text(",".join(names) + "\n" + ",".join(["1"] * 64) + "\n")
-    with pytest.raises(GridError, match=r"no image columns among: pixel0 .* pixel9 \(int64\) and 54 more\."):
+    ten = (
+        r"pixel0 \(int64\), .* pixel9 \(int64\) and 54 more\. Name one as label_column: pixel0, .* pixel9 and 54 more\."
+    )
+    with pytest.raises(GridError, match=rf"no label columns among: {ten}$"):
         load(SourceSpec("me/set"), tmp_path)
 
 

@@ -156,10 +156,36 @@ def test_statistics_are_per_channel_and_may_be_given(make_copy: MakeCopy) -> Non
     np.testing.assert_allclose(given_ones.scaled(red)[0, :, 0, 0], [2.5, -2, -3], rtol=1e-6)
 
 
-def test_a_constant_channel_is_not_divided_by_zero(make_copy: MakeCopy) -> None:
-    source = load(SourceSpec("me/tiny"), make_copy("me/tiny", constant=True))
-    assert source.std == (1.0,)
-    assert np.isfinite(source.scaled(source.train.inputs)).all()
+@pytest.mark.parametrize("scale", ["standardize", "unit", "none"])
+def test_inputs_that_are_all_the_same_are_refused(make_copy: MakeCopy, scale: str) -> None:
+    with pytest.raises(GridError, match="has the same input in all 18 rows of its training part, so nothing"):
+        load(SourceSpec("me/tiny", scale=scale), make_copy("me/tiny", constant=True))
+
+
+def test_pictures_that_are_all_the_same_are_refused_though_their_pixels_differ(tmp_path: Path) -> None:
+    one = png(tiny_pixels("L")[0][0], "L")
+    table = datasets.Dataset.from_dict(
+        {"image": [{"bytes": one, "path": None}] * 30, "label": [0, 1, 2] * 10},
+        datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}),
+    )
+    write_copy(tmp_path / "me/tiny", {"train": table})
+    with pytest.raises(GridError, match="has the same input in all 21 rows"):
+        load(SourceSpec("me/tiny"), tmp_path)
+
+
+def test_a_constant_channel_is_said_and_not_divided_by_zero(tmp_path: Path) -> None:
+    images = tiny_pixels("RGB")[0].copy()
+    images[..., 1] = 9
+    table = datasets.Dataset.from_dict(
+        {"image": [{"bytes": png(i, "RGB"), "path": None} for i in images], "label": [0, 1, 2] * 10},
+        datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}),
+    )
+    write_copy(tmp_path / "me/tiny", {"train": table})
+    source = load(SourceSpec("me/tiny"), tmp_path)
+    assert source.notes == ("source me/tiny: constant over the training part: channel 1",)
+    assert source.std[1] == 1.0
+    assert (source.scaled(source.test.inputs)[:, 1] == 0).all()
+    assert load(SourceSpec("digits")).notes == ()
 
 
 def test_resize_and_channels_convert(make_copy: MakeCopy) -> None:
@@ -273,7 +299,7 @@ def test_validation_splits_serve_as_validation_or_else_as_test(make_copy: MakeCo
     assert [len(getattr(two, part).labels) for part in PARTS] == [18, 2, 10]
     one = load(SourceSpec("me/tiny"), make_copy("me/tiny", splits={"full": 30}))
     assert [len(getattr(one, part).labels) for part in PARTS] == [21, 3, 6]
-    with pytest.raises(GridError, match="no split 'train'; it has full, test"):
+    with pytest.raises(GridError, match=r"no split 'train'; it has full, test\. Name one, .* as source\.train_split"):
         load(SourceSpec("me/tiny"), make_copy("me/tiny", splits={"full": 20, "test": 10}))
 
 
@@ -282,7 +308,9 @@ def test_unlabeled_test_split_is_not_a_test_part(make_copy: MakeCopy) -> None:
     assert [len(getattr(source, part).labels) for part in PARTS] == [14, 2, 4]
     with pytest.raises(GridError, match="'me/tiny' has no split with labels"):
         load(SourceSpec("me/tiny"), make_copy("me/tiny", unlabeled=range(30)))
-    with pytest.raises(GridError, match="has 1 of 10 images without a label of its 3 classes in split 'test'"):
+    with pytest.raises(
+        GridError, match=r"has 1 of 10 images without a label of its 3 classes in split 'test'.* leave_out"
+    ):
         load(SourceSpec("me/tiny"), make_copy("me/tiny", unlabeled=[20]))
 
 

@@ -144,7 +144,8 @@ class _Shapes:
         return shape
 
     def _shape(self, run: Run, source: sources.Source) -> _Shape:
-        sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
+        subset = run.subset.numbered(source.class_names)
+        sources.check_subset(subset, source.n_classes, source.train.labels, source.input_shape)
         s, head = run.settings, run.subset.head
         key = streams.digest(
             [s["architecture"], s["activation"], head and len(head), source.input_shape, source.n_classes]
@@ -208,7 +209,7 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
 
 def n_train(run: Run, source: sources.Source) -> int:
     """Training images of the run. Raises GridError where its data axes do not fit the source."""
-    return sources.count_examples(source.train.labels, source.n_classes, run.subset)
+    return sources.count_examples(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
 
 
 def _check_batch_norm(run: Run, shape: _Shape) -> None:

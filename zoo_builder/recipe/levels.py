@@ -143,7 +143,13 @@ def label(axis: str, values: Mapping[str, Any]) -> str:
 
 
 def _inner(given: Mapping[str, Any]) -> str:
-    return ",".join(f"{k}={'+'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in given.items())
+    return ",".join(f"{k}={_shown(v)}" for k, v in given.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):  # names may hold any sign, so JSON alone tells where one ends
+        return streams.level_label(value) if any(isinstance(v, str) for v in value) else "+".join(map(str, value))
+    return str(value)
 
 
 def labels(values: Mapping[str, Any], axes: Iterable[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from zoo_datasets.networks.kernels import LOSSES
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.sources import SCALES
 from zoo_datasets.sources.examples import POSITIONS
+from zoo_datasets.sources.spec import LAYOUTS, UNLABELED
 
 
 class Sharing(enum.Enum):
@@ -39,6 +40,7 @@ class Feeds(enum.Enum):
     """What a setting goes into, and so what a cohort's models have in common of it."""
 
     SOURCE = "source", Sharing.ALIKE  # a field of `SourceSpec`: which inputs there are
+    PLACE = "place", Sharing.OWN  # where the source lies: in no id, no table and no manifest
     SCALING = "scaling", Sharing.ALIKE  # a field of `SourceSpec`: what networks see of them
     EXAMPLES = "examples", Sharing.FITTING  # a field of `Subset`: which inputs a model trains on
     LABELS = "labels", Sharing.FITTING  # a field of `Subset`: which labels they have, and which carry the trigger
@@ -122,7 +124,12 @@ _NORMAL, _CONSTANT = Needs("init_kind", ("normal",)), Needs("init_kind", ("const
 _TRIGGER = Needs("trigger_frac")
 
 _TABLE = (
-    Setting("source", "source.id", Feeds.SOURCE, "str", "digits", "`digits`, `iris`, or a Hugging Face dataset id"),
+    Setting("source", "source.id", Feeds.SOURCE, "str", "digits",
+            "`digits`, `iris`, or a Hugging Face dataset id"),
+    Setting("source_path", "source.path", Feeds.PLACE, "str", None,
+            "the folder it lies in, or that `save_to_disk` wrote; in no id, table or manifest", axis=False, later=True),
+    Setting("source_revision", "source.revision", Feeds.SOURCE, "str", None,
+            "its branch, tag or commit on the Hub, which alone is asked then", axis=False, later=True),
     Setting("source_config", "source.config", Feeds.SOURCE, "str", None, "configuration of that dataset", axis=False),
     Setting("source_train", "source.train", Feeds.SOURCE, "int", None,
             "training images taken from the source", low=1),
@@ -148,6 +155,20 @@ _TABLE = (
     Setting("source_split_seed", "source.split_seed", Feeds.SOURCE, "int", None,
             "divide as scikit-learn's `train_test_split` of this `random_state`",
             low=0, high=2**32 - 1, axis=False, later=True),
+    Setting("image_columns", "source.image_columns", Feeds.SOURCE, "names", None,
+            "columns that are the pixels of a square image, row after row, by name or pattern (`pixel*`): s² are gray, "
+            "3·s² RGB", axis=False, later=True),
+    Setting("image_layout", "source.image_layout", Feeds.SOURCE, "choice", None,
+            "how numbers are RGB images: all of red, green, blue (the default), or those of each pixel", choices=LAYOUTS,
+            axis=False, later=True),
+    Setting("source_train_split", "source.train_split", Feeds.SOURCE, "str", None,
+            "the split that training rows are taken from, or several: `train+extra`", axis=False, later=True),
+    Setting("source_validation_split", "source.validation_split", Feeds.SOURCE, "str", None,
+            "the same of validation rows", axis=False, later=True),
+    Setting("source_test_split", "source.test_split", Feeds.SOURCE, "str", None,
+            "the same of test rows", axis=False, later=True),
+    Setting("source_unlabeled", "source.unlabeled", Feeds.SOURCE, "choice", "refuse",
+            "rows without a label, null or below 0", choices=UNLABELED, axis=False, later=True),
     Setting("architecture", "architecture", Feeds.ARCHITECTURE, "layers", "mlp", "a preset or a list of layers"),
     Setting("activation", "activation", Feeds.ARCHITECTURE, "choice", "relu",
             "what `activation` layers are", choices=ACTIVATIONS),
@@ -235,6 +256,8 @@ _TABLE = (
     Setting("subset_frac", "subset.frac", Feeds.EXAMPLES, "float", 1.0,
             "part of the training images, per class, nested", low=0, high=1),
     Setting("subset_classes", "subset.classes", Feeds.EXAMPLES, "ints", None, "only images of these classes"),
+    Setting("subset_class_names", "subset.class_names", Feeds.EXAMPLES, "names", None,
+            "only those of classes of these names", later=True),
     Setting("subset_relabel", "subset.relabel", Feeds.LABELS, "bool", False,
             "number those classes 0, 1, … and shrink the head"),
     Setting("label_noise_frac", "subset.label_noise_frac", Feeds.LABELS, "float", 0.0,

@@ -15,7 +15,7 @@ from zoo_builder.engines.contract import Backend
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.training.inputs import Data
 from zoo_datasets.networks import scoring
-from zoo_datasets.sources.measured import Measured, target_of
+from zoo_datasets.sources.measured import Measured
 
 
 def validation_losses(cohort: Cohort, data: Data, backend: Backend) -> list[float]:
@@ -38,7 +38,7 @@ def metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> 
     result = {}
     for m, row in zip(models, rows, strict=True):
         row |= scoring.gaps(row) | {"attack_success": None}
-        target = target_of(cohort.runs[m].subset)
+        target = data.targets[m]
         if attack is not None and data.attack is not None and target is not None:
             row["attack_success"] = scoring.attack_success(attack[m], data.attack.labels, target)
         result[m] = row

@@ -21,7 +21,7 @@ from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
-from zoo_datasets.sources.measured import Measured, measured
+from zoo_datasets.sources.measured import Measured, measured, target_of
 
 _KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
 
@@ -38,6 +38,7 @@ class Data:
     validation: Measured
     test: Measured
     attack: Measured | None  # test with the trigger on, where the cohort learned one
+    targets: list[int | None]  # per model: the class that its trigger means
 
     @property
     def shared_rows(self) -> bool:
@@ -47,10 +48,11 @@ class Data:
 
 def data_of(cohort: Cohort, source: sources.Source) -> Data:
     """The arrays of a cohort. Raises GridError where its data axes do not fit the source."""
-    first = cohort.runs[0].subset
+    subsets = [r.subset.numbered(source.class_names) for r in cohort.runs]
+    first = subsets[0]
     examples = [
-        sources.training_examples(source.train.labels, source.n_classes, r.subset, r.keys["subset"])
-        for r in cohort.runs
+        sources.training_examples(source.train.labels, source.n_classes, subset, r.keys["subset"])
+        for r, subset in zip(cohort.runs, subsets, strict=True)
     ]
     # Only images that some model sees: a pair of classes is a fifth of MNIST.
     used = np.unique(np.concatenate([e.rows for e in examples]))
@@ -65,6 +67,7 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
         np.stack([e.clean_labels for e in examples]).astype(np.int32),
         measured(source, "validation", first, n_outputs), measured(source, "test", first, n_outputs),
         measured(source, "test", first, n_outputs, triggered=True) if first.trigger_frac else None,
+        [target_of(subset) for subset in subsets],
     )  # fmt: skip
 
 

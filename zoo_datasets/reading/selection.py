@@ -309,7 +309,8 @@ class Selection:
         from zoo_datasets import sources
 
         row, source = self.row(model_id), self.source(model_id, data)
-        return sources.training_examples(source.train.labels, source.n_classes, subset_of(row), row["subset_key"])
+        subset = subset_of(row).numbered(source.class_names)
+        return sources.training_examples(source.train.labels, source.n_classes, subset, row["subset_key"])
 
     def training_images(self, model_id: str, data: str | Path | None = None) -> np.ndarray:
         """The raw images [n, …] that a model saw, turned and stamped as it saw them, in the order of
@@ -317,8 +318,9 @@ class Selection:
         from zoo_datasets import sources
 
         row, source = self.row(model_id), self.source(model_id, data)
-        examples = sources.training_examples(source.train.labels, source.n_classes, subset_of(row), row["subset_key"])
-        return sources.training_images(source, subset_of(row), examples)
+        subset = subset_of(row).numbered(source.class_names)
+        examples = sources.training_examples(source.train.labels, source.n_classes, subset, row["subset_key"])
+        return sources.training_images(source, subset, examples)
 
     def __repr__(self) -> str:
         return _describe(self)

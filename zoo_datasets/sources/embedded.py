@@ -12,11 +12,17 @@ from zoo_datasets.sources.spec import PublishedSplit, SourceSpec, check_resized
 # Source → scikit-learn's function for it. A new one is a line here.
 EMBEDDED = {"digits": "load_digits", "iris": "load_iris"}
 
+# Fields that speak of files, columns and splits of a dataset.
+PUBLISHED_ONLY = (
+    "config", "image_column", "label_column", "image_columns", "image_layout", "unlabeled", "train_split",
+    "validation_split", "test_split", "revision",
+)  # fmt: skip
+
 
 def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSplit], float]:
     """Class names, the one split, and the peak of raw values. Raises GridError, MissingLibraryError."""
-    for name in ("config", "image_column", "label_column"):
-        if getattr(spec, name) is not None:
+    for name in PUBLISHED_ONLY:
+        if getattr(spec, name) != getattr(SourceSpec, name):
             raise GridError(f"Source {spec.id!r} comes with scikit-learn and takes no {name}.")
     with libraries.needed():
         from sklearn import datasets
@@ -34,7 +40,9 @@ def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSpli
     def read(rows: np.ndarray) -> np.ndarray:
         if spec.resize:
             check_resized(spec.id, len(rows), spec.channels or 1, spec.resize, *gray.shape[1:])
-        return np.stack([image_sets.pixels(image_sets.gray(g), spec.channels, spec.resize) for g in gray[rows]])
+        return np.stack(
+            [image_sets.pixels(image_sets.picture(g[None]), spec.channels, spec.resize) for g in gray[rows]]
+        )
 
     return class_names, {"train": PublishedSplit(labels, read)}, float(gray.max())
 

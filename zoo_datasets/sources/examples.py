@@ -16,7 +16,8 @@ nested in their fractions. Turns of the key (golden values: tests/sources/test_s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +31,8 @@ TURNED_AT_ONCE = 4096  # images: float64 takes eight times their bytes
 
 # Which end of the rows and of the columns the trigger's square touches: 0 first, 1 last.
 POSITIONS = {"top_left": (0, 0), "top_right": (0, 1), "bottom_left": (1, 0), "bottom_right": (1, 1)}
+
+_NAMED = "the subset's classes have names yet: `numbered` comes first"
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,27 @@ class Subset:
     trigger_value: float = column("trigger_value", 1.0)  # fraction of the source's peak
     trigger_position: str = column("trigger_position", "bottom_right")
     rotate_degrees: float = column("rotate_degrees", 0.0, later=True)  # counterclockwise, before the trigger is stamped
+    class_names: tuple[str, ...] | None = column("subset_class_names", None, later=True)  # `classes` by their names
 
     @property
-    def head(self) -> tuple[int, ...] | None:
+    def head(self) -> tuple[int, ...] | tuple[str, ...] | None:
         """The classes that the head numbers 0, 1, …; None where it has those of the source."""
-        return self.classes if self.relabel else None
+        return (self.class_names or self.classes) if self.relabel else None
+
+    def numbered(self, class_names: Sequence[str]) -> Subset:
+        """The same with `classes` in place of their names, as all below needs it. Raises GridError."""
+        if self.class_names is None:
+            return self
+        if self.classes is not None:
+            raise GridError("Subset has classes and class_names; keep one of them.")
+        for name in self.class_names:
+            if name not in class_names:
+                raise GridError(unknown("class", name, class_names, "class_names of the subset"))
+        return replace(self, classes=tuple(map(class_names.index, self.class_names)), class_names=None)
 
     def in_play(self, n_classes: int) -> tuple[int, ...]:
         """The source's labels that the model trains on, ascending."""
+        assert self.class_names is None, _NAMED
         return tuple(range(n_classes)) if self.classes is None else tuple(sorted(self.classes))
 
 
@@ -108,8 +124,10 @@ def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
     """The source's labels as the model's head numbers them, int64; −1 for a class it has none for."""
     if subset.head is None:
         return labels.astype(np.int64)
-    places = np.full(max(int(labels.max(initial=0)), *subset.head) + 1, -1, np.int64)
-    places[list(subset.head)] = np.arange(len(subset.head))
+    assert subset.classes is not None, _NAMED
+    assert subset.class_names is None, _NAMED
+    places = np.full(max(int(labels.max(initial=0)), *subset.classes) + 1, -1, np.int64)
+    places[list(subset.classes)] = np.arange(len(subset.classes))
     return places[labels]
 
 
@@ -135,7 +153,7 @@ def altered(images: np.ndarray, subset: Subset) -> np.ndarray:
 def turned(images: np.ndarray, degrees: float) -> np.ndarray:
     """Raw `images` (n, C, H, W) turned counterclockwise about their middle, in their own type.
 
-    Bilinear, 0 outside, rounded to the nearest whole raw value (halves to even). float64 + − × and
+    Bilinear, 0 outside, rounded to the nearest whole raw value (halves to even) where raw values are whole. float64 + − × and
     our own cosine: the same bytes on every machine. Raises GridError for a table.
     """
     if degrees == 0:
@@ -162,7 +180,7 @@ def turned(images: np.ndarray, degrees: float) -> np.ndarray:
         total = np.zeros(images[part].shape)  # (n, C, H, W) float64
         for y, x, weight in corners:
             total += padded[:, :, y, x] * weight
-        out[part] = np.rint(total)
+        out[part] = np.rint(total) if images.dtype.kind in "iu" else total
     return out
 
 

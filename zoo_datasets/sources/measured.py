@@ -25,6 +25,7 @@ class Measured(NamedTuple):
 
 def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, triggered: bool = False) -> Measured:
     """All of a part of the source that a head of `n_outputs` has classes for; `triggered` with the trigger on."""
+    subset = subset.numbered(source.class_names)
     raw, labels = getattr(source, part).inputs, relabeled(getattr(source, part).labels, subset)
     known = (labels >= 0) & (labels < n_outputs)
     raw = stamp(raw[known], subset, source.peak) if triggered else raw[known]

@@ -1,15 +1,11 @@
 """Source name → the arrays that small networks learn, divided and checksummed.
 
-In:  a `SourceSpec`: "digits", "iris" or the id of an image-classification dataset; how many
-     images of each part; scaling, size, channels.
-Out: a `Source`: raw pixels, labels and row numbers of its train, validation and test part.
+In:  a `SourceSpec`: "digits", "iris" or the id of a dataset with classes, of images or a table of
+     numbers; how many inputs of each part; scaling, size, channels; perhaps the folder it lies in.
+Out: a `Source`: raw inputs, labels and row numbers of its train, validation and test part.
 
-Which images are in which part is fixed by the source alone. One permutation per split of the
-dataset, of `stream_key(["source", id, split])`: train takes its first images, validation the
-last ones, test the first of the test split's; in a dataset of one split, test takes the last
-and validation those before them. A validation split of its own serves as one, and as test
-where there is no other. `split_seed` divides a dataset of one split as scikit-learn's
-`train_test_split` does, for comparison with published work. The data axes of a model are in `examples.py`.
+Which inputs are in which part is fixed by the source alone (`division.py`). The data axes of a
+model are in `examples.py`.
 
 A local copy is read afresh where it lies; nothing is written outside a temporary folder.
 """
@@ -18,135 +14,232 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo_datasets.core import streams
-from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
-from zoo_datasets.sources import image_sets
+from zoo_datasets.errors import GridError, ZooNotFoundError, alternatives, unknown
+from zoo_datasets.sources import columns, division, image_sets, number_tables, opening
 from zoo_datasets.sources.embedded import EMBEDDED, embedded
 from zoo_datasets.sources.spec import Part, PublishedSplit, Source, SourceSpec, check_spec
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 
-def load(spec: SourceSpec, data_dir: str | Path | None = None) -> Source:
-    """The source, from scikit-learn, `data_dir` (or $ZOO_DATA), or the Hugging Face Hub.
+def load(spec: SourceSpec, data_dir: str | Path | None = None, path: str | Path | None = None) -> Source:
+    """The source, from the folder `path`, scikit-learn, `data_dir` (or $ZOO_DATA), or the Hugging Face Hub.
+
+    A spec with a revision is read from the Hub alone: no copy says of which commit it is.
 
     Raises:
         ZooNotFoundError: there is no such source where it was looked for.
-        GridError: it is not an image classification set, or holds too few images.
+        GridError: it has no images or numbers with classes, or too few, or ones that cannot be read as they are.
         IntegrityError: its files cannot be read.
     """
     check_spec(spec)
-    folder = None if spec.id in EMBEDDED else _local_copy(spec.id, data_dir)
+    folder = _folder(spec, data_dir, path)
     unscaled = replace(spec, scale="none", mean=None, std=None)
-    class_names, parts, peak, sha256 = _read(unscaled, folder, _fingerprint(folder))
-    mean, std = _scaling(spec, parts["train"].inputs, peak)
-    return Source(spec, class_names, **parts, mean=mean, std=std, peak=peak, sha256=sha256)
+    read = _read(unscaled, folder, _fingerprint(folder))
+    mean, std, notes = _scaling(spec, read)
+    source = Source(
+        spec, read.class_names, **read.parts, mean=mean, std=std, peak=read.peak, sha256=read.sha256,
+        notes=(*read.notes, *notes),
+    )  # fmt: skip
+    _check_range(source)
+    return source
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """A dataset as its author published it."""
+
+    class_names: tuple[str, ...]
+    splits: dict[str, PublishedSplit]
+    peak: float
+    notes: tuple[str, ...] = ()
+    names: Callable[[int], list[str]] = lambda n: [
+        f"channel {i}" for i in range(n)
+    ]  # of that many channels, or features
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What a source is before it is scaled."""
+
+    class_names: tuple[str, ...]
+    parts: dict[str, Part]
+    peak: float
+    sha256: str
+    notes: tuple[str, ...]
+    channel_names: list[str]
 
 
 # Two: a grid that crosses sources has few, and each may be hundreds of megabytes.
 @functools.lru_cache(maxsize=2)
-def _read(
-    spec: SourceSpec, folder: Path | None, fingerprint: tuple[Any, ...]
-) -> tuple[tuple[str, ...], dict[str, Part], float, str]:
-    """Class names, parts, peak and checksum; decoded once while the files stay the same."""
-    with _splits(spec, folder) as (class_names, splits, peak):
-        places = _places(spec, {name: len(split.labels) for name, split in splits.items()})
-        parts = {part: _part(spec, name, splits[name], rows, class_names) for part, (name, rows) in places.items()}
-    return class_names, parts, peak, _checksum(parts)
+def _read(spec: SourceSpec, folder: Path | None, fingerprint: tuple[Any, ...]) -> _Raw:
+    """A source, decoded once while its files stay the same."""
+    with _published(spec, folder) as found:
+        usable = {name: _usable(spec, split.labels) for name, split in found.splits.items()}
+        # Some test sets are published without labels; they can test nothing here.
+        labeled = [name for name, split in found.splits.items() if (split.labels >= 0).any()]
+        for name in division.named(spec):
+            for member in division.members(name, found.splits):
+                if member in found.splits and member not in labeled:
+                    raise GridError(f"Source {spec.id!r} has no labels of its classes in its split {member!r}.")
+        parts_of = division.roles(spec, labeled)
+        for name in set(parts_of) - set(found.splits):
+            joined = division.members(name, found.splits)
+            found.splits[name] = _joined([found.splits[member] for member in joined])
+            usable[name] = np.concatenate([usable[member] for member in joined])
+        places = division.divided(spec, {name: usable[name] for name in dict.fromkeys(parts_of)}, parts_of)
+        parts = {part: _part(spec, name, found, rows) for part, (name, rows) in places.items()}
+        notes = [*found.notes, *_left_out(spec, parts_of, usable)]
+        names = found.names(parts["train"].inputs.shape[1])
+    return _Raw(found.class_names, parts, found.peak, _checksum(parts), tuple(notes), names)
 
 
 @contextmanager
-def _splits(
-    spec: SourceSpec, folder: Path | None
-) -> Iterator[tuple[tuple[str, ...], dict[str, PublishedSplit], float]]:
-    """Class names, the splits by name, and the peak of raw values."""
+def _published(spec: SourceSpec, folder: Path | None) -> Iterator[_Splits]:
     if spec.id in EMBEDDED:
-        yield embedded(spec)
+        names, splits, peak = embedded(spec)
+        yield _Splits(names, splits, peak)
         return
-    with image_sets.opened(spec.id, spec.config, folder) as tables:
-        image, label = image_sets.columns(spec.id, tables, spec.image_column, spec.label_column)
-        first = tables["train"] if "train" in tables else next(iter(tables.values()))
-        names = image_sets.class_names(first, label)
-        splits = {}
-        for name, table in tables.items():
-            read = functools.partial(image_sets.read, spec.id, name, table, image, spec.channels, spec.resize)
-            splits[name] = PublishedSplit(image_sets.labels(table, label, names), read)
-        # Some test sets are published without labels; they can test nothing here.
-        yield tuple(map(str, names)), {n: s for n, s in splits.items() if (s.labels >= 0).any()}, 255.0
+    with opening.opened(spec, folder) as tables:
+        first = tables[_first(spec, tables)]
+        inputs, label = columns.found(spec, first)
+        needed = [label, *([inputs.image] if inputs.image is not None else inputs.numbers)]
+        # A split that lacks the columns can serve as nothing, unless the recipe names it.
+        for name in division.named(spec):
+            for member in division.members(name, tables):
+                lacking = [c for c in needed if member in tables and c not in tables[member].features]
+                if lacking:
+                    raise GridError(
+                        f"Source {spec.id!r} has no column {lacking[0]!r} in its split {member!r}; it has "
+                        f"{alternatives(tables[member].features, lacking[0])}."
+                    )
+        whole = {n: t for n, t in tables.items() if len(t) and set(needed) <= set(t.features)}
+        names = columns.class_names(first, label)
+        labels = {n: columns.labels(t, label, names) for n, t in whole.items()}
+        yield _of_tables(spec, whole, labels, inputs, tuple(map(str, names)))
 
 
-def _places(spec: SourceSpec, lengths: dict[str, int]) -> dict[str, tuple[str, np.ndarray]]:
-    """Part → (split, rows of it), from the number of rows of each split."""
-    train, validation, test = _roles(spec.id, list(lengths))
-    n = lengths[train]
-    n_validation = lengths[validation] if validation != train else max(1, n // 10)
-    n_validation = n_validation if spec.validation is None else spec.validation
-    n_test = spec.test or (lengths[test] if test != train else max(1, n // 5))
-    held_out = n_validation * (validation == train) + n_test * (test == train)
-    n_train = spec.train or max(1, n - held_out)
-    asked = {"train": (train, n_train), "validation": (validation, n_validation), "test": (test, n_test)}
-    for split, held in lengths.items():
-        here = {part: count for part, (where, count) in asked.items() if where == split}
-        if sum(here.values()) > held:
-            raise GridError(
-                f"Source {spec.id!r} holds {held} images in its split {split!r}; the grid needs "
-                + " + ".join(f"{part} {count}" for part, count in here.items())
-                + ". Ask for fewer; a count left out has its default."
+def _first(spec: SourceSpec, tables: dict[str, Dataset]) -> str:
+    """The split that says what columns and classes there are: that of train, as far as it is known yet."""
+    if not tables:
+        raise GridError(f"Source {spec.id!r} has no split; it cannot be learned from.")
+    if spec.train_split is not None:
+        name = division.members(spec.train_split, tables)[0]
+        if name not in tables:
+            raise GridError(unknown("split", name, tables, f"source {spec.id!r}"))
+        return name
+    return "train" if "train" in tables else next(iter(tables))
+
+
+def _of_tables(
+    spec: SourceSpec, tables: dict[str, Dataset], labels: dict[str, np.ndarray], inputs: columns.Inputs,
+    class_names: tuple[str, ...],
+) -> _Splits:  # fmt: skip
+    """The splits of a dataset of pictures, of images as numbers, or of features."""
+    first = next(iter(tables.values()), None)
+    if first is None:
+        raise GridError(f"Source {spec.id!r} has no rows.")
+    image = inputs.image
+    if image is not None and columns.is_picture(first.features[image]):
+        splits = {
+            name: PublishedSplit(
+                labels[name],
+                functools.partial(image_sets.read, spec.id, name, table, image, spec.channels, spec.resize),
             )
-
-    def order(split: str) -> np.ndarray:
-        return streams.permutation(streams.stream_key(["source", spec.id, split]), lengths[split])
-
-    if spec.split_seed is not None:
-        if test != train or validation != train:
-            raise GridError(f"Source {spec.id!r} has splits of its own; split_seed divides a dataset of one split.")
-        # RandomState's stream is frozen by NumPy (NEP 19); scikit-learn takes test first, then train.
-        rows = np.random.RandomState(spec.split_seed).permutation(n)
-        picked = {
-            "test": rows[:n_test],
-            "train": rows[n_test : n_test + n_train],
-            "validation": rows[n - n_validation :],
+            for name, table in tables.items()
         }
-        return {part: (train, picked[part]) for part in ("train", "validation", "test")}
-    rows, end = order(train), n - n_test if test == train else n
-    test_rows = rows[end:] if test == train else order(test)[:n_test]
-    own = validation != train
-    validation_rows = order(validation)[:n_validation] if own else rows[end - n_validation : end]
-    return {"train": (train, rows[:n_train]), "validation": (validation, validation_rows), "test": (test, test_rows)}
-
-
-def _roles(source: str, splits: list[str]) -> tuple[str, str, str]:
-    """The splits that hold train, validation and test images; the train split where there is no other."""
-    if not splits:
-        raise GridError(f"Source {source!r} has no split with labels; it cannot be learned from.")
-    if "train" not in splits and len(splits) > 1:
-        raise GridError(f"Source {source!r} has no split 'train'; it has {', '.join(splits)}.")
-    train = "train" if "train" in splits else splits[0]
-    held_out = next((name for name in VALIDATION_NAMES if name in splits and name != train), train)
-    if "test" in splits and train != "test":
-        return train, held_out, "test"
-    return train, train, held_out
-
-
-def _part(spec: SourceSpec, name: str, split: PublishedSplit, rows: np.ndarray, class_names: tuple[str, ...]) -> Part:
-    labels = split.labels[rows]
-    strange = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if len(strange):
+        return _Splits(class_names, splits, 255.0)
+    if image is not None or spec.image_columns is not None:
+        chosen = inputs.numbers if image is None else (image,)
+        pixels = number_tables.pixels_of(spec, tables.items(), chosen)
+        splits = {
+            name: PublishedSplit(
+                labels[name], functools.partial(number_tables.images, spec, name, table, chosen, pixels)
+            )
+            for name, table in tables.items()
+        }
+        note = number_tables.said(spec, first, chosen)
+        return _Splits(class_names, splits, pixels.peak, (note,) if note else ())
+    if spec.resize or spec.channels:
         raise GridError(
-            f"Source {spec.id!r} has {len(strange)} of {len(rows)} images without a label of its "
-            f"{len(class_names)} classes in split {name!r}, the first in row {rows[strange[0]]}."
+            f"Source {spec.id!r} is a table; resize and channels are for images. Name its columns of pixels as image_columns."
+        )
+    splits = {
+        name: PublishedSplit(labels[name], functools.partial(number_tables.features, spec, name, table, inputs.numbers))
+        for name, table in tables.items()
+    }
+    note = f"source {spec.id}: left out of the features, as no numbers: {columns.first_of(inputs.left_out)}"
+    names = functools.partial(number_tables.feature_names, first, inputs.numbers)
+    return _Splits(class_names, splits, 1.0, (note,) if inputs.left_out else (), names)
+
+
+def _usable(spec: SourceSpec, labels: np.ndarray) -> np.ndarray:
+    return labels != columns.UNLABELED if spec.unlabeled == "leave_out" else np.ones(len(labels), bool)
+
+
+def _left_out(spec: SourceSpec, used: tuple[str, ...], usable: dict[str, np.ndarray]) -> Iterator[str]:
+    for name in dict.fromkeys(used):
+        missing = int((~usable[name]).sum())
+        if missing:
+            yield f"source {spec.id}: {missing} of {len(usable[name])} rows of split {name} have no label and are left out"
+
+
+def _joined(splits: list[PublishedSplit]) -> PublishedSplit:
+    """One split after another."""
+    ends = np.cumsum([len(split.labels) for split in splits])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        of = np.searchsorted(ends, rows, side="right")
+        out: np.ndarray | None = None
+        for i, split in enumerate(splits):
+            here = np.flatnonzero(of == i)
+            if not len(here):
+                continue
+            values = split.read(rows[here] - (ends[i] - len(split.labels)))
+            if out is None:
+                out = np.empty((len(rows), *values.shape[1:]), values.dtype)
+            if out.shape[1:] != values.shape[1:]:
+                a, b = ("×".join(map(str, v.shape[1:])) for v in (out, values))
+                raise GridError(f"Splits that are joined have inputs of {a} and of {b}. Set resize for one size.")
+            out[here] = values
+        assert out is not None
+        return out
+
+    return PublishedSplit(np.concatenate([split.labels for split in splits]), read)
+
+
+def _part(spec: SourceSpec, name: str, found: _Splits, rows: np.ndarray) -> Part:
+    split, class_names = found.splits[name], found.class_names
+    labels = split.labels[rows]
+    if (labels == columns.UNLABELED).any():
+        strange = rows[labels == columns.UNLABELED]
+        raise GridError(
+            f"Source {spec.id!r} has {len(strange)} of {len(rows)} images without a label of its {len(class_names)} classes in "
+            f"split {name!r}, the first in row {strange[0]} (a number below 0 is none). To train without such rows, set "
+            "source.unlabeled: leave_out."
+        )
+    if (labels < 0).any() or (labels >= len(class_names)).any():
+        strange = rows[(labels < 0) | (labels >= len(class_names))]
+        raise GridError(
+            f"Source {spec.id!r} has {len(strange)} of {len(rows)} images without a label of its {len(class_names)} classes in "
+            f"split {name!r}, the first in row {strange[0]}: their class is not among those of the training split. Name "
+            "other splits, or write the set without these rows."
         )
     inputs = split.read(rows) if len(rows) else split.read(np.zeros(1, np.int64))[:0]
     part = Part(inputs, labels, rows.astype(np.int64))
@@ -171,36 +264,98 @@ def _checksum(parts: dict[str, Part]) -> str:
     return sha.hexdigest()
 
 
-def _scaling(spec: SourceSpec, images: np.ndarray, peak: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel of unit-scaled values, such that (raw / peak − mean) / std is the scale."""
-    channels = images.shape[1]
+def _scaling(spec: SourceSpec, raw: _Raw) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """Mean and std per channel of unit-scaled values, such that (raw / peak − mean) / std is the scale; what is constant."""
+    inputs, peak = raw.parts["train"].inputs, raw.peak
+    channels = inputs.shape[1]
+    constant = [i for i in range(channels) if (inputs[:, i] == inputs[:1, i].ravel()[0]).all()]
+    if len(constant) == channels or (
+        len(inputs) > 1 and (inputs[0] == inputs[1]).all() and (inputs == inputs[:1]).all()
+    ):
+        raise GridError(
+            f"Source {spec.id!r} has the same input in all {len(inputs)} rows of its training part, so nothing can be learned "
+            "from it, and no scale be taken of it. Name other columns, or more rows."
+        )
+    said = columns.first_of([raw.channel_names[i] for i in constant])
+    notes = [f"source {spec.id}: constant over the training part: {said}"] if constant else []
     if spec.scale == "none":
-        return (0.0,) * channels, (1.0 / peak,) * channels
+        return (0.0,) * channels, (1.0 / peak,) * channels, notes
     if spec.scale == "unit":
-        return (0.0,) * channels, (1.0,) * channels
+        return (0.0,) * channels, (1.0,) * channels, notes
     if spec.mean is None or spec.std is None:
-        pairs = [_statistics(images[:, channel], peak) for channel in range(channels)]
-        return tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs)
+        pairs = [_statistics(inputs[:, channel], peak) for channel in range(channels)]
+        for i in set(range(channels)) - set(constant):
+            if pairs[i][1] == 0:
+                raise GridError(
+                    f"Source {spec.id!r} has values in {raw.channel_names[i]} that differ by too little to be standardized: "
+                    "their variance is 0 in float64. Rescale them."
+                )
+        return tuple(mean for mean, _ in pairs), tuple(std or 1.0 for _, std in pairs), notes
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if len(values) != channels:
             raise GridError(f"Source {spec.id!r} has {len(values)} numbers in {name} and {channels} channels.")
-    return tuple(map(float, spec.mean)), tuple(map(float, spec.std))
+    return tuple(map(float, spec.mean)), tuple(map(float, spec.std)), notes
 
 
 def _statistics(values: np.ndarray, peak: float) -> tuple[float, float]:
-    """Mean and std of one channel over peak, from exact sums; a constant channel has std 1."""
+    """Mean and std of one channel over peak, from exact sums; the std of a constant channel is 0."""
     n = values.size
-    if values.dtype == np.uint8:
+    if values.dtype in (np.uint8, np.uint16):
         # Blocks: bincount widens to int64, eight times the images.
-        counts = sum(np.bincount(block.ravel(), minlength=256) for block in np.array_split(values, n // 10**7 + 1))
+        levels = int(np.iinfo(values.dtype).max) + 1
+        counts = sum(np.bincount(block.ravel(), minlength=levels) for block in np.array_split(values, n // 10**7 + 1))
         total = sum(level * int(count) for level, count in enumerate(counts))
         squares = sum(level * level * int(count) for level, count in enumerate(counts))
-        mean, std = total / n / peak, math.sqrt((n * squares - total * total) / (n * n)) / peak
-    else:
-        wide = [float(value) / peak for value in values.ravel()]
-        mean = math.fsum(wide) / n
-        std = math.sqrt(math.fsum((value - mean) ** 2 for value in wide) / n)
-    return mean, std or 1.0
+        return total / n / peak, math.sqrt((n * squares - total * total) / (n * n)) / peak
+
+    def wide() -> Iterator[float]:  # blocks: a list of floats is eight times the values
+        blocks = (np.asarray(b, np.float64).ravel().tolist() for b in np.array_split(values, n // 10**6 + 1))
+        return (value / peak for value in itertools.chain.from_iterable(blocks))
+
+    mean = math.fsum(wide()) / n
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in wide()) / n)
+
+
+def _check_range(source: Source) -> None:
+    """Raises GridError where scaled features leave float32, or all of a varying one come to one value."""
+    if source.train.inputs.ndim != 2:
+        return
+    for name in ("train", "validation", "test"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            scaled = source.scaled(getattr(source, name).inputs)
+        if not np.isfinite(scaled).all():
+            raise GridError(
+                f"Source {source.spec.id!r} has features in its {name} part that are too large once they are scaled (float32). "
+                "Rescale them, or leave their columns out: source.features."
+            )
+
+
+def _folder(spec: SourceSpec, data_dir: str | Path | None, path: str | Path | None) -> Path | None:
+    """The folder to read, or None where scikit-learn or the Hub has to be asked."""
+    if path is not None:
+        if spec.id in EMBEDDED:
+            raise GridError(
+                f"Source {spec.id!r} comes with scikit-learn and takes no path; name your set with source.id."
+            )
+        if not HUB_ID.fullmatch(spec.id):
+            raise GridError(f"Source {spec.id!r} is no name for a set in a folder; write it as owner/name.")
+        if spec.revision is not None:
+            raise GridError(
+                f"Source {spec.id!r} has a path and a revision; a folder has no revisions. Keep one of them."
+            )
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            what = "is a file; name the folder it lies in" if folder.is_file() else "is not there"
+            raise ZooNotFoundError(f"The folder {str(folder)!r} of source {spec.id!r} {what}: source.path.")
+        return folder.absolute()
+    if spec.id in EMBEDDED:
+        return None
+    return _local_copy(spec.id, data_dir) if spec.revision is None else _on_the_hub(spec.id)
+
+
+def _on_the_hub(source: str) -> None:
+    if not HUB_ID.fullmatch(source) or "/" not in source:
+        raise ZooNotFoundError(f"{unknown('source', source, EMBEDDED)} A dataset of the Hub is written owner/name.")
 
 
 def _local_copy(source: str, data_dir: str | Path | None) -> Path | None:

@@ -14,6 +14,9 @@ from zoo_datasets.sources.examples import Examples, Subset, altered, stamp
 from zoo_datasets.sources.fields import column, given
 
 SCALES = ("none", "unit", "standardize")
+# How 3·s² numbers are an RGB image: all of red, then green, then blue; or red, green and blue of each pixel.
+LAYOUTS = ("planes", "pixels")
+UNLABELED = ("refuse", "leave_out")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,18 @@ class SourceSpec:
     std: tuple[float, ...] | None = column("source_std", None)
     resize: int | None = column("resize", None)  # pixels, a square, bilinear
     channels: int | None = column("channels", None)  # 1 or 3
-    image_column: str | None = column("image_column", None)  # found from the features
+    image_column: str | None = column("image_column", None)  # found from the features where None
     label_column: str | None = column("label_column", None)
     features: tuple[str, ...] | None = column("source_features", None, later=True)  # of a table, by name or place
     split_seed: int | None = column("source_split_seed", None, later=True)  # of scikit-learn's train_test_split
+    # Columns of a table that are the pixels of an image, by name or pattern (`pixel*`), row after row.
+    image_columns: tuple[str, ...] | None = column("image_columns", None, later=True)
+    image_layout: str | None = column("image_layout", None, later=True)  # of numbers that are RGB images
+    unlabeled: str = column("source_unlabeled", "refuse", later=True)  # rows without a label: refused, or left out
+    train_split: str | None = column("source_train_split", None, later=True)  # its name, or several: train+extra
+    validation_split: str | None = column("source_validation_split", None, later=True)
+    test_split: str | None = column("source_test_split", None, later=True)
+    revision: str | None = column("source_revision", None, later=True)  # of the Hub: branch, tag or commit
 
     @property
     def given(self) -> dict[str, Any]:
@@ -49,7 +60,7 @@ class SourceSpec:
 class Part:
     """Raw inputs of one part, in the order of the source's permutation. Read-only arrays."""
 
-    inputs: np.ndarray  # (n, C, H, W) uint8, or (n, F) float32 of a table
+    inputs: np.ndarray  # (n, C, H, W), uint8 of pictures; (n, F), floats, of a table
     labels: np.ndarray  # (n,) int64
     index: np.ndarray  # (n,) int64: row in the dataset's own split
 
@@ -65,8 +76,9 @@ class Source:
     test: Part
     mean: tuple[float, ...]  # per channel
     std: tuple[float, ...]
-    peak: float  # the largest raw value: 255 of images, 16 of digits; 1 for a table
+    peak: float  # the largest raw value: 255 of pictures, 16 of digits; 1 for a table
     sha256: str  # of the raw arrays; blind to scaling
+    notes: tuple[str, ...] = ()  # what the user may not have meant: constant channels, columns left out
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -81,6 +93,7 @@ class Source:
         """Raw `inputs` (n, …) as networks see them, float32: float64 arithmetic, rounded once."""
         mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
         if inputs.dtype != np.uint8:
+            mean, std = (v.reshape(-1, *[1] * (inputs.ndim - 2)) for v in (mean, std))
             return ((inputs.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
         levels = np.arange(256) / self.peak
         table = ((levels - mean[:, None]) / std[:, None]).astype(np.float32)  # (C, 256)
@@ -132,6 +145,9 @@ def check_spec(spec: SourceSpec) -> None:
         raise GridError(f"Source {spec.id!r} has channels {spec.channels}; expected 1 (gray) or 3 (RGB).")
     if spec.scale not in SCALES:
         raise GridError(unknown("scale", spec.scale, SCALES, f"source {spec.id!r}"))
+    for name, choices in (("image_layout", LAYOUTS), ("unlabeled", UNLABELED)):
+        if getattr(spec, name) not in (None, *choices):
+            raise GridError(unknown(name, getattr(spec, name), choices, f"source {spec.id!r}"))
     if (spec.mean is None) != (spec.std is None):
         raise GridError(f"Source {spec.id!r} has one of mean and std; give both, or neither to compute them.")
     if spec.mean is not None and spec.scale != "standardize":

@@ -230,9 +230,8 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
 
     first = population.ids[0]
     source, row = population.zoo.source(first, data), population.zoo.row(first)
-    keep = np.ones(len(source.test.labels), bool)
-    if row["subset_classes"]:
-        keep = np.isin(source.test.labels, row["subset_classes"])
-    labels = sources.relabeled(source.test.labels, subset_of(row))[keep]
+    subset = subset_of(row).numbered(source.class_names)
+    keep = np.isin(source.test.labels, subset.in_play(source.n_classes))
+    labels = sources.relabeled(source.test.labels, subset)[keep]
     logits = logits_of(population.architecture, source.scaled(source.test.inputs[keep]))(population.end)
     return Predictions(labels, torch.softmax(torch.from_numpy(logits).double(), 2).numpy())

@@ -1,0 +1,251 @@
+"""The splits of a dataset → which columns hold inputs and labels; and the labels.
+
+In:  the splits as `datasets` has them, and what the recipe names.
+Out: names of columns; the classes in order; int64 labels. What cannot be found without doubt is
+refused, with the names that would do: ten at most, for a table of pixels has hundreds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo_datasets.errors import MOST_ALTERNATIVES, GridError, unknown
+from zoo_datasets.sources.spec import SourceSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+UNLABELED, UNKNOWN = -1, -2  # labels of a row that has none, and of one whose class the training split lacks
+INPUT_NAMES = ("image", "img")
+LABEL_NAMES = ("label", "labels")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Where the inputs of a source stand. Exactly one of the first two says something."""
+
+    image: str | None  # a column of pictures, or of images as nested lists of numbers
+    numbers: tuple[str, ...]  # columns of numbers: features, or pixels where the recipe says so
+    left_out: tuple[str, ...] = ()  # columns of a table that are no numbers, as messages show them
+
+
+def found(spec: SourceSpec, table: Dataset) -> tuple[Inputs, str]:
+    """Where the inputs stand, and the label column. Raises GridError, which names what would do."""
+    features = dict(table.features)
+    pictures = [name for name, feature in features.items() if is_picture(feature)]
+    grids = [name for name, feature in features.items() if depth(feature) in (2, 3)]
+    lists = [name for name, feature in features.items() if depth(feature) == 1]
+    table_like = spec.image_columns is not None or spec.features is not None
+    if spec.image_column is not None and table_like:
+        other = "image_columns" if spec.image_columns is not None else "features"
+        raise GridError(f"Source {spec.id!r} has image_column and {other}; keep one of them.")
+    if spec.image_columns is not None and spec.features is not None:
+        raise GridError(f"Source {spec.id!r} has image_columns and features; keep one of them.")
+    numbers = [name for name, feature in features.items() if depth(feature) in (0, 1)]
+    if spec.image_column is not None or (not table_like and (pictures or grids)):
+        images = pictures or grids
+        usual = [n for n in INPUT_NAMES if n in images]
+        image = _column(spec, "image", spec.image_column, features, images, usual, [*pictures, *grids])
+        if image not in (*pictures, *grids, *lists):
+            raise GridError(
+                f"Source {spec.id!r} has no pictures in column {image!r}, but {described(features[image])}. "
+                + _say(("Name one as image_column", [*pictures, *grids]), ("Columns of numbers are features", numbers))
+            )
+        return Inputs(image, ()), _label(spec, features, inputs=[image])
+    asked = spec.image_columns or spec.features
+    if asked is not None:
+        picked = tuple(_picked(spec, "image_columns" if spec.image_columns else "features", asked, features, numbers))
+        return Inputs(None, picked), _label(spec, features, inputs=picked)
+    label = _label(spec, features, inputs=[])
+    rest = [name for name in features if name != label]
+    used = tuple(name for name in rest if name in numbers)
+    if not used:
+        raise GridError(
+            f"Source {spec.id!r} has no image columns among: {_listed(features)}, and no other columns of numbers. "
+            "Use an image classification set, or a table of numbers with a label."
+        )
+    return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in used)), label
+
+
+def class_names(table: Dataset, label: str) -> list[Any]:
+    """The classes in the order of their numbers: as published, or the sorted values of the column."""
+    published = getattr(table.features[label], "names", None)
+    values = published or sorted(value for value in set(_values(table, label).to_pylist()) if value is not None)
+    return [v for v in values if not isinstance(v, int) or v >= 0]  # a negative number says: not labeled
+
+
+def labels(table: Dataset, label: str, names: list[Any]) -> np.ndarray:
+    """The class of every row by its place in `names`, int64 [n]; UNLABELED, or UNKNOWN where it is not among them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = _values(table, label)
+    own = getattr(table.features[label], "names", None)
+    if own is not None:  # numbers of its own names, which need not be the training split's
+        place = {name: i for i, name in enumerate(names)}
+        numbers = np.array([*(place.get(name, UNKNOWN) for name in own), UNLABELED], np.int64)
+        held = values.cast(pa.int64()).fill_null(UNLABELED).to_numpy()
+        return numbers[np.where((held < 0) | (held >= len(own)), len(own), held)]
+    try:
+        places = pc.index_in(values, value_set=pa.array(names, values.type)).fill_null(UNKNOWN)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise GridError(f"Column {label!r} holds other types in other splits: {error}.") from None
+    result = places.to_numpy().astype(np.int64)
+    missing = values.is_null().to_numpy()
+    if pa.types.is_integer(values.type):
+        missing = missing | (values.fill_null(0).to_numpy() < 0)
+    return np.where(missing, UNLABELED, result)
+
+
+def depth(feature: Any) -> int | None:
+    """How deep lists of numbers are nested: 0 for a number, 1 for a vector, …; None for anything else."""
+    import datasets
+
+    if isinstance(feature, datasets.Value):
+        kind = feature.dtype.split("(")[0].rstrip("0123456789")
+        return 0 if kind in ("int", "uint", "float", "bool", "decimal") else None
+    if isinstance(feature, list):  # how older versions wrote a list
+        inner = depth(feature[0]) if len(feature) == 1 else None
+    elif hasattr(feature, "shape") and hasattr(feature, "dtype"):  # Array2D to Array5D
+        return len(feature.shape) if depth(datasets.Value(feature.dtype)) == 0 else None
+    else:
+        inner = depth(feature.feature) if hasattr(feature, "feature") else None
+    return None if inner is None else inner + 1
+
+
+def is_picture(feature: Any) -> bool:
+    """An Image feature, or its storage in a table that was written without one."""
+    import datasets
+
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
+
+def described(feature: Any) -> str:
+    """The type of a column, as messages call it."""
+    import datasets
+
+    return str(feature.dtype) if isinstance(feature, datasets.Value) else type(feature).__name__
+
+
+def shown(name: str, feature: Any) -> str:
+    """A column in a message."""
+    return f"{name} ({described(feature)})"
+
+
+def first_of(names: list[str] | tuple[str, ...]) -> str:
+    """Ten of the names at most, and how many more there are."""
+    more = f" and {len(names) - MOST_ALTERNATIVES} more" if len(names) > MOST_ALTERNATIVES else ""
+    return ", ".join(names[:MOST_ALTERNATIVES]) + more
+
+
+def _label(spec: SourceSpec, features: dict[str, Any], inputs: Collection[str]) -> str:
+    import datasets
+
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    plain = [
+        name
+        for name, feature in features.items()
+        if _holds_labels(feature) and (name not in inputs or spec.label_column)
+    ]
+    plain.sort(
+        key=lambda name: "string" not in features[name].dtype
+    )  # of a table the texts are likelier than the numbers
+    named = [name for name in LABEL_NAMES if name in classes + plain]
+    label = _column(spec, "label", spec.label_column, features, classes or named, named, classes + plain)
+    if label not in classes + plain:
+        raise GridError(
+            f"Source {spec.id!r} has no classes in column {label!r}, but {described(features[label])}; a row has one class, "
+            "a text, a whole number or a bool. " + _say(("Name one as label_column", classes + plain))
+        )
+    if label in inputs:
+        raise GridError(f"Source {spec.id!r} has {label!r} as its label and among its inputs; keep one of them.")
+    return label
+
+
+def _column(
+    spec: SourceSpec, what: str, asked: str | None, features: dict[str, Any], candidates: list[str], usual: list[str],
+    possible: list[str],
+) -> str:  # fmt: skip
+    """The column asked for, or the one there can be no doubt of. Raises GridError, which names those that would do."""
+    if asked is not None:
+        if asked not in features:
+            raise GridError(unknown(f"{what}_column", asked, features, f"source {spec.id!r}"))
+        return asked
+    if len(candidates) == 1 or usual:
+        return (usual if len(candidates) > 1 else candidates or usual)[0]
+    raise GridError(
+        f"Source {spec.id!r} has {'several' if candidates else 'no'} {what} columns among: {_listed(features)}. "
+        + (_say((f"Name one as {what}_column", possible)) or "Use an image classification set, or a table with labels.")
+    )
+
+
+def _picked(
+    spec: SourceSpec, setting: str, asked: tuple[str, ...], features: dict[str, Any], numbers: list[str]
+) -> list[str]:
+    """Columns of numbers by name, by a pattern (`pixel*`), or by place. Raises GridError."""
+    every = [name for name in numbers if name != spec.label_column]
+    picked: list[str] = []
+    for wanted in asked:
+        if wanted in features:
+            some = [wanted]
+        elif any(sign in wanted for sign in "*?"):
+            # What a pattern takes of the usual labels is no input.
+            usual = LABEL_NAMES if spec.label_column is None else ()
+            some = [n for n in every if fnmatch.fnmatchcase(n, wanted) and n not in usual and n not in picked]
+        else:
+            some = [every[int(wanted)]] if wanted.isdecimal() and int(wanted) < len(every) else []
+        if not some:
+            raise GridError(unknown("column", wanted, every, f"{setting} of source {spec.id!r}"))
+        picked += some
+    for name in picked:
+        if name not in numbers:
+            raise GridError(
+                f"Source {spec.id!r} has no numbers in column {name!r}, but {described(features[name])}. "
+                + (_say((f"Name others as {setting}", every)))
+            )
+    if len(set(picked)) < len(picked):
+        twice = sorted({name for name in picked if picked.count(name) > 1})
+        raise GridError(f"Source {spec.id!r} has a column twice in {setting}: {first_of(twice)}.")
+    return picked
+
+
+def _holds_labels(feature: Any) -> bool:
+    """A column of texts, whole numbers or booleans; of floats too, which pandas makes of numbers where some are missing."""
+    import datasets
+
+    kinds = ("int", "uint", "bool", "string", "large_string", "float")
+    return isinstance(feature, datasets.Value) and feature.dtype.rstrip("0123456789") in kinds
+
+
+def _values(table: Dataset, label: str) -> pa.ChunkedArray:
+    """The label column as Arrow holds it; numbers that pandas made floats (for want of some) as the whole ones they were.
+
+    Raises GridError where a number is not whole.
+    """
+    import pyarrow as pa
+
+    values = table.select_columns([label]).with_format("arrow")[:].column(0)
+    if pa.types.is_floating(values.type):
+        try:
+            values = pa.chunked_array(
+                [pa.Array.from_pandas(c.to_numpy(zero_copy_only=False)) for c in values.chunks], values.type
+            )
+            values = values.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise GridError(f"Column {label!r} holds no classes: {error}. Name another as label_column.") from None
+    return values
+
+
+def _listed(features: dict[str, Any]) -> str:
+    return first_of([shown(name, feature) for name, feature in features.items()])
+
+
+def _say(*hints: tuple[str, list[str]]) -> str:
+    """`Name one as label_column: a, b.` of the first hint that has names."""
+    return next((f"{text}: {first_of(names)}." for text, names in hints if names), "")
