@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zoo_datasets.core import streams
-from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.errors import GridError, IntegrityError, MissingLibraryError, ZooNotFoundError
 from zoo_datasets.sources import (
     Part,
     SourceSpec,
@@ -222,9 +222,7 @@ def test_impossible_specs_are_refused(spec: SourceSpec, message: str) -> None:
 
 def test_embedded_sources_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(
-        ZooNotFoundError, match=r"Source 'digits' comes with scikit-learn, .*: pip install scikit-learn"
-    ):
+    with pytest.raises(MissingLibraryError, match=r"sklearn is not installed: pip install scikit-learn"):
         load(SourceSpec(train=333))
 
 
