@@ -236,7 +236,7 @@ def test_epochs_in_a_loader_of_ones_own(zoo: Zoo, options: dict[str, Any]) -> No
     ds = zoo.dataset()
     loader = DataLoader(ds, batch_sampler=sampler, collate_fn=ds.collate, **options)
     epochs = [seen(loader) for _ in range(3)]
-    assert epochs == [seen([ds.batch(b) for b in LayoutBatches(zoo, 5, seed=2)])] + epochs[1:]
+    assert epochs[0] == seen([ds.batch(b) for b in LayoutBatches(zoo, 5, seed=2)])
     assert len({tuple(e) for e in epochs}) == 3
     sampler.set_epoch(1)
     assert seen(loader) == epochs[1]
