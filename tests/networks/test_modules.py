@@ -65,7 +65,7 @@ def test_a_network_is_exported_for_any_number_of_images(network: modules.Network
 
 
 COPIES: dict[str, Callable[[modules.Network], nn.Module]] = {
-    "pickled": lambda network: pickle.loads(pickle.dumps(network)),  # of our own making
+    "pickled": lambda network: pickle.loads(pickle.dumps(network)),  # noqa: S301 - of our own making
     "copied": copy.deepcopy,
     "loaded": lambda network: network_of_state(network),
     "channels last": lambda network: copy.deepcopy(network).to(memory_format=torch.channels_last),
