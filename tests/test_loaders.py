@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -59,8 +60,9 @@ def test_mixed_layouts_are_lists_or_batches_of_one_layout(mixed_zoo: Zoo) -> Non
     assert all(len(set(b["n_params"].tolist())) == 1 for b in batches)
     assert sorted(seen(batches)) == sorted(v.tobytes() for v in mixed_zoo.weights[:])
     first = list(sampler)
-    sampler.epoch = 1
     assert list(sampler) != first
+    sampler.epoch = 1
+    assert list(sampler) == first
 
 
 @given(
@@ -78,14 +80,49 @@ def test_ranks_part_an_epoch_without_overlap(
     ranks = [WeightsStream(zoo, batch_size, rank=r, **options) for r in range(world_size)]
     dealt = [list(r) for r in ranks]
     assert len({len(d) for d in dealt}) == 1
-    assert len(dealt[0]) == len(ranks[0])
-    found = [v for d in dealt for v in seen(d)]
+    assert len(dealt[0]) == len(ranks[0]) >= 1
+    batches = [seen([b]) for turn in zip(*dealt, strict=True) for b in turn]  # as the ranks see them, side by side
+    full = len(zoo) // batch_size
+    different = batches[: full // world_size * world_size or full if drop_last else -(-len(zoo) // batch_size)]
+    assert batches[len(different) :] == different[: len(batches) - len(different)]  # dealt again
     whole = [v.tobytes() for v in zoo.weights[:]]
-    left_out = len(whole) - len(found)
-    assert left_out < batch_size * world_size + (batch_size if drop_last else 0)
-    assert all(found.count(v) <= whole.count(v) for v in set(found))
-    if world_size == 1 and not shuffle:
+    found = [v for b in different for v in b]
+    if drop_last:
+        assert {len(b) for b in batches} == {batch_size}
+        assert len(batches) == max(world_size, len(zoo) // batch_size // world_size * world_size)
+        assert all(found.count(v) <= whole.count(v) for v in set(found))
+    else:
+        assert sorted(found) == sorted(whole)
+        assert len(batches) - len(different) < world_size
+    if not shuffle:
         assert found == whole[: len(found)]
+
+
+def test_more_ranks_than_batches_leave_no_rank_without_one(zoo: Zoo) -> None:
+    few = zoo.select(epoch=2).take(slice(0, 5))
+    for drop_last in (False, True):
+        for shuffle in (False, True):
+            dealt = [
+                list(WeightsStream(few, 4, rank=r, world_size=7, drop_last=drop_last, shuffle=shuffle))
+                for r in range(7)
+            ]
+            assert [len(d) for d in dealt] == [1] * 7
+            assert len({v for d in dealt for v in seen(d)}) == (4 if drop_last else 5)
+    with pytest.raises(
+        ZooError, match=r"`drop_last` leaves no batch: there are 5 rows.* batch_size=5 or drop_last=False"
+    ):
+        WeightsStream(few, 6, drop_last=True)
+    nothing = zoo.take([])
+    assert [len(list(WeightsStream(nothing, 4, drop_last=d, world_size=2))) for d in (False, True)] == [0, 0]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_no_row_is_left_out_for_ever(zoo: Zoo, shuffle: bool) -> None:
+    some = zoo.select(epoch=[1, 2]).take(slice(0, 23))
+    ranks = [WeightsStream(some, 4, rank=r, world_size=3, shuffle=shuffle, drop_last=True) for r in range(3)]
+    epochs = [[v for r in ranks for v in seen(r)] for _ in range(12)]
+    assert {len(e) for e in epochs} == {12}
+    assert {v for e in epochs[: None if shuffle else 2] for v in e} == {v.tobytes() for v in some.weights[:]}
 
 
 @given(st.integers(0, 7), st.integers(0, 2))
@@ -127,6 +164,96 @@ def test_a_state_of_other_batches_is_refused(zoo: Zoo) -> None:
 def test_senseless_arguments_are_refused(arguments: dict[str, Any], message: str, zoo: Zoo) -> None:
     with pytest.raises(ZooError, match=message):
         zoo.loader(**arguments)
+
+
+def test_passes_are_epochs_and_a_said_epoch_stays(zoo: Zoo) -> None:
+    counted, said = WeightsStream(zoo, 8), WeightsStream(zoo, 8)
+    epochs = [seen(counted) for _ in range(3)]
+    assert len({tuple(e) for e in epochs}) == 3
+    for epoch in (2, 0, 0, 1):
+        said.set_epoch(epoch)
+        assert (said.epoch, seen(said), seen(said)) == (epoch, epochs[epoch], epochs[epoch])
+    for sampler in (LayoutBatches(zoo, 8), LayoutBatches(zoo, 8, seed=1)):
+        own = [list(sampler) for _ in range(3)]
+        assert own[0] != own[1] != own[2] != own[0]
+        sampler.set_epoch(1)
+        assert (list(sampler), list(sampler)) == (own[1], own[1])
+    for refuses in (said, sampler, zoo.loader(8)):
+        with pytest.raises(ZooError, match="epoch is -1; expected 0 or more"):
+            refuses.set_epoch(-1)
+
+
+def test_ranks_part_batches_of_one_layout(mixed_zoo: Zoo) -> None:
+    whole = list(LayoutBatches(mixed_zoo, 10))
+    ranks = [LayoutBatches(mixed_zoo, 10, rank=r, world_size=4) for r in range(4)]
+    dealt = [list(r) for r in ranks]
+    assert {len(d) for d in dealt} == {len(ranks[0])} == {-(-len(whole) // 4)}
+    flat = [b for turn in zip(*dealt, strict=True) for b in turn]
+    assert (flat[: len(whole)], flat[len(whole) :]) == (whole, whole[: len(flat) - len(whole)])
+    with pytest.raises(ZooError, match="rank is 4 of 4"):
+        LayoutBatches(mixed_zoo, 10, rank=4, world_size=4)
+
+
+def test_a_loader_goes_to_an_epoch_and_stays_in_its_middle(zoo: Zoo) -> None:
+    loader, epochs = zoo.loader(8), [seen(zoo.loader(8))]
+    next(iter(loader))
+    loader.set_epoch(0)  # as a framework says after it has resumed
+    assert seen(loader) == epochs[0][8:]
+    next(iter(loader))
+    loader.set_epoch(0)
+    assert seen(loader) == epochs[0]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_who_counts_batches_gets_the_next_epoch_too(zoo: Zoo, workers: int) -> None:
+    """Lightning stops at the length it was told, and does not ask for what comes after the last batch."""
+    loader, plain = zoo.loader(8, workers=workers), zoo.loader(8)
+    epochs = [seen(plain) for _ in range(3)]
+    assert [seen(itertools.islice(loader, len(loader))) for _ in range(2)] == epochs[:2]
+    state = loader.state_dict()
+    assert state["batch"] == len(loader)
+    assert seen(loader) == epochs[2]
+    loader.load_state_dict(state)  # saved with the last batch: nothing is left of that epoch
+    assert [seen(loader), seen(loader)] == [[], epochs[2]]
+
+
+WORKERS: list[dict[str, Any]] = [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", WORKERS, ids=lambda options: "-".join(map(str, options.values())) or "none")
+def test_epochs_in_a_loader_of_ones_own(zoo: Zoo, options: dict[str, Any]) -> None:
+    wanted = [seen(plain) for plain in [WeightsStream(zoo, 5, seed=2)] for _ in range(4)]
+    stream = WeightsStream(zoo, 5, seed=2)
+    loader = DataLoader(stream, batch_size=None, **options)
+    assert [seen(loader) for _ in range(2)] == wanted[:2]
+    next(iter(loader))  # left in its first batch, perhaps before all workers have begun
+    assert seen(loader) == wanted[3]
+    for epoch in (1, 3, 3):
+        stream.set_epoch(epoch)
+        assert seen(loader) == wanted[epoch]
+    sampler = LayoutBatches(zoo, 5, seed=2)
+    ds = zoo.dataset()
+    loader = DataLoader(ds, batch_sampler=sampler, collate_fn=ds.collate, **options)
+    epochs = [seen(loader) for _ in range(3)]
+    assert epochs[0] == seen([ds.batch(b) for b in LayoutBatches(zoo, 5, seed=2)])
+    assert len({tuple(e) for e in epochs}) == 3
+    sampler.set_epoch(1)
+    assert seen(loader) == epochs[1]
+
+
+def test_frameworks_find_what_they_call(zoo: Zoo) -> None:
+    """Where they look: Lightning at `sampler` and `batch_sampler.sampler`, Accelerate at `batch_sampler` and `dataset` too."""
+    ds = zoo.dataset()
+    for loader in (
+        DataLoader(ds, batch_sampler=LayoutBatches(zoo, 8), collate_fn=ds.collate),
+        DataLoader(WeightsStream(zoo, 8), batch_size=None),
+    ):
+        first, second = seen(loader), seen(loader)
+        batch_sampler: Any = loader.batch_sampler
+        for epoch, wanted in ((1, second), (0, first)):
+            (batch_sampler.sampler if batch_sampler else loader.dataset).set_epoch(epoch)
+            assert seen(loader) == wanted
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ import zoo_datasets
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks import modules
+from zoo_datasets.reading.columns import unknown_level
 from zoo_datasets.zoo import Zoo, open_zoo
 
 pytest_plugins = ("hub_fixtures", "reader_fixtures")
@@ -151,8 +152,8 @@ def rows_where(zoo: Zoo, keep: Callable[[dict[str, Any]], bool]) -> list[int]:
 
 
 LEVELS: dict[str, list[Any]] = {
-    "activation": ["tanh", "relu", "gelu"], "epoch": [0, 1.0, 2, 7], "subset": ["full", "frac=0.5"], "n_train": [200, 100, 101],
-    "replicate_init": [0, 1, 2, 3], "split": ["train", "test"], "weight_decay": [0, 0.1], "augment_flip": [True, False],
+    "activation": ["tanh", "relu"], "epoch": [0, 1.0, 2, 7], "subset": ["full", "frac=0.5"], "n_train": [200, 100, 101],
+    "replicate_init": [0, 1, 2, 3], "split": ["train", "test"], "weight_decay": [0], "augment_flip": [False],
     "diverged_step": [None, 3], "clip_norm": [None], "step": [0, 7, 14],
 }  # fmt: skip
 
@@ -171,12 +172,42 @@ def test_select_is_equality_or_membership_in_every_column(zoo: Zoo, data: st.Dat
     assert zoo.select(**wanted).rows.tolist() == rows_where(zoo, keep)
 
 
-@pytest.mark.parametrize("value", ["Tanh", ["relu", "Tanh"]])
-def test_a_level_in_another_case_is_no_empty_selection(zoo: Zoo, value: Any) -> None:
-    with pytest.raises(
-        ZooError, match=r"Unknown level of activation 'Tanh' in weightzoo/tiny\..* Did you mean `tanh`\?"
-    ):
-        zoo.select(activation=value)
+UNKNOWN_LEVELS = {
+    "case": ({"activation": "Tanh"}, r"Unknown level of activation 'Tanh' in weightzoo/tiny\..* Did you mean `tanh`\?"),
+    "one of several": ({"activation": ["relu", "Tanh"]}, r"level of activation 'Tanh' .* Did you mean `tanh`\?"),
+    "another": ({"activation": "gelu"}, r"level of activation 'gelu' .* Known: relu, tanh\."),
+    "number": ({"lr": 0.02}, r"level of lr 0\.02 in weightzoo/tiny\. Known: 0\.01\. Did you mean `0\.01`\?"),
+    "no number": ({"lr": float("nan")}, r"level of lr nan .* Did you mean `0\.01`\?"),
+    "whole number": ({"batch_size": 10**9}, r"level of batch_size 1000000000 "),
+    "bool": ({"augment_flip": True}, r"level of augment_flip 'True' .* Known: False"),
+    "only null": ({"clip_norm": 1.0}, r"level of clip_norm 1\.0 .* Known: none\."),
+    "block": ({"subset": "ful"}, r"level of subset 'ful' .* Did you mean `full`\?"),
+    "lists": ({"subset_classes": [1, 2]}, r"level of subset_classes '\[1, 2\]' .* Known: none\."),
+    "split": ({"split": "tset"}, r"level of split 'tset' .* Known: test, train, validation\. Did you mean `test`\?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wanted", "message"), UNKNOWN_LEVELS.values(), ids=UNKNOWN_LEVELS)
+def test_a_level_that_the_zoo_has_nowhere_is_no_empty_selection(wanted: dict[str, Any], message: str, zoo: Zoo) -> None:
+    for part in (zoo, zoo.select(epoch=1), zoo.take([])):
+        with pytest.raises(ZooError, match=message):
+            part.select(**wanted)
+
+
+def test_what_a_selection_has_lost_gives_an_empty_one(zoo: Zoo) -> None:
+    part = zoo.select(activation="relu", subset="full")
+    assert len(part) > 0
+    for lost in ({"activation": "tanh"}, {"activation": []}, {"lr": None}, {"epoch": 7}, {"diverged_step": 3}):
+        assert len(part.select(**lost)) == 0
+    assert len(part.select(activation=["tanh", "relu"])) == len(part)
+
+
+def test_at_most_ten_levels_are_named_the_nearest_among_them() -> None:
+    levels = [i / 100 for i in range(100)]
+    message = unknown_level("lr", 0.505, levels, "z")
+    shown = [float(v) for v in message.split("Known: ")[1].split(", …")[0].split(", ")]
+    assert shown == levels[46:56]
+    assert message.endswith("… (100 in all). Did you mean `0.5`?")
 
 
 def test_a_second_selection_narrows_the_first(zoo: Zoo) -> None:
@@ -212,7 +243,7 @@ def test_tables_of_a_selection_hold_its_rows_and_models(zoo: Zoo) -> None:
     assert part.models["activation"].unique().to_pylist() == ["relu"]
     assert set(part.models["model_id"].to_pylist()) == set(part.snapshots["model_id"].to_pylist())
     assert part.table(["n_train", "epoch"]).column_names == ["n_train", "epoch"]
-    empty = zoo.select(activation="gelu")
+    empty = part.select(activation="tanh")
     assert len(empty) == len(empty.snapshots) == len(empty.models) == 0
     assert "0 models, 0 snapshots" in repr(empty)
 
@@ -238,6 +269,9 @@ def test_final_is_the_last_selected_snapshot_of_each_model(zoo: Zoo) -> None:
         ({"lr": "high"}, r"Column 'lr' holds values of type double; 'high' is not one of them"),
         ({"step": 0.5}, r"Column 'step' holds values of type int64; 0\.5 is not"),
         ({"activation": 3}, r"Column 'activation' holds values of type string; 3 is not"),
+        ({"step": 10**400}, r"Column 'step' holds values of type int64; 1000+ is not"),
+        ({"lr": 10**400}, r"Column 'lr' holds values of type double; 1000+ is not"),
+        ({"subset_classes": 1}, r"Column 'subset_classes' holds lists and is compared as a whole; 1 is none"),
     ],
 )
 def test_a_condition_that_cannot_be_met_by_any_zoo_is_refused(wanted: dict[str, Any], message: str, zoo: Zoo) -> None:

@@ -5,6 +5,10 @@
   over ranks and workers, and resumable inside an epoch.
 * `LayoutBatches`: a batch sampler whose batches have one layout each.
 
+Every pass over one of these is an epoch of its own, in an order of its own, in a `DataLoader` with
+any workers too. `set_epoch`, which Lightning and Accelerate call, says which; from then on only it does.
+All ranks get equally many batches, at least one where there are rows.
+
 A batch is a dict: `weights` float32 (B, P), or a list of vectors where layouts differ; each
 target by its column's name: float32, int64 or bool tensors, lists of strings. A missing
 number is NaN.
@@ -86,7 +90,7 @@ def _target(column: pa.ChunkedArray, name: str) -> Any:
     if pa.types.is_string(kind):
         return column.to_pylist()
     if pa.types.is_boolean(kind) and not column.null_count:
-        return torch.from_numpy(np.concatenate([numbers_of(c, 0) for c in column.chunks]))
+        return torch.from_numpy(np.concatenate([numbers_of(c, 0) for c in column.chunks] or [np.zeros(0, bool)]))
     if pa.types.is_integer(kind) and not column.null_count:
         return torch.from_numpy(
             np.concatenate([numbers_of(c, 0) for c in column.chunks] or [np.zeros(0)]).astype(np.int64)
@@ -101,21 +105,51 @@ def _target(column: pa.ChunkedArray, name: str) -> Any:
 
 
 class LayoutBatches(data.Sampler[list[int]]):
-    """Batches of positions that share a layout, in an order of (seed, epoch), for `DataLoader(batch_sampler=…)`."""
+    """Batches of positions that share a layout, in an order of (seed, epoch), for `DataLoader(batch_sampler=…)`.
 
-    def __init__(self, zoo: Selection, batch_size: int, seed: int = 0) -> None:
+    Batch i of an epoch goes to rank i mod world_size; where they do not come out even, the first are
+    dealt again. With Lightning say `use_distributed_sampler=False`, and to Accelerate no rank: it deals itself.
+    """
+
+    def __init__(self, zoo: Selection, batch_size: int, seed: int = 0, *, rank: int = 0, world_size: int = 1) -> None:
+        _check(batch_size, rank, world_size)
         self._groups = [at for at, _ in zoo.weights.by_layout().values()]
-        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+        self._said: int | None = None
+        self._passes = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch all passes are, until it is said again."""
+        self._said = _known(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """Of the next pass."""
+        return self._passes if self._said is None else self._said
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.set_epoch(epoch)
+
+    @property
+    def sampler(self) -> LayoutBatches:
+        """Itself: Lightning calls `set_epoch` of a batch sampler's sampler only."""
+        return self
 
     def __len__(self) -> int:
-        return sum(-(-len(at) // self.batch_size) for at in self._groups)
+        """Batches of this rank in an epoch."""
+        return -(-sum(-(-len(at) // self.batch_size) for at in self._groups) // self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        size, batches = self.batch_size, []
+        # A generator, which begins with its first batch: a DataLoader asks for an iterator that it never uses.
+        epoch, size, batches = self.epoch, self.batch_size, []
+        self._passes += 1
         for number, at in enumerate(self._groups):
-            order = at[_order(self.seed, self.epoch, len(at), number + 1)]
+            order = at[_order(self.seed, epoch, len(at), number + 1)]
             batches += [order[i : i + size].tolist() for i in range(0, len(at), size)]
-        return (batches[i] for i in _order(self.seed, self.epoch, len(batches), 0))
+        order = _order(self.seed, epoch, len(batches), 0)
+        for i in range(len(self)):
+            yield batches[order[(i * self.world_size + self.rank) % len(batches)]]
 
 
 def _order(seed: int, epoch: int, n: int, turn: int = 0) -> np.ndarray:
@@ -123,39 +157,129 @@ def _order(seed: int, epoch: int, n: int, turn: int = 0) -> np.ndarray:
     return streams.generator("batches", seed, epoch, turn).permutation(n)
 
 
+def _check(batch_size: int, rank: int, world_size: int) -> None:
+    if batch_size < 1:
+        raise ZooError(f"batch_size is {batch_size}; expected 1 or more.")
+    if not 0 <= rank < world_size:
+        raise ZooError(f"rank is {rank} of {world_size}; expected 0 to world_size − 1.")
+
+
+def _known(epoch: int) -> int:
+    if epoch < 0:
+        raise ZooError(f"epoch is {epoch}; expected 0 or more.")
+    return epoch
+
+
+class _Epochs:
+    """Which epoch a pass is: the one that was said last, else one more than the pass before.
+
+    Passes are begun in worker processes, which may be new ones for each, or live for several. So both
+    numbers lie in memory that these share; each is read and written in one piece, without a lock.
+    """
+
+    BITS = 21  # of each of the three parts of what is kept of passes: two million epochs
+
+    def __init__(self) -> None:
+        self._shared = torch.tensor([-1, -1]).share_memory_()  # the epoch that was said; the last pass
+        self._workers, self._turn = -1, 0  # whose worker this process is, and its passes so far
+
+    def say(self, epoch: int) -> None:
+        self._shared[0] = _known(epoch)
+
+    @property
+    def next(self) -> int:
+        """Of the next pass that this process begins."""
+        said, kept = self._shared.tolist()
+        return said if said >= 0 else self._after(kept)
+
+    def _after(self, kept: int) -> int:
+        mask = (1 << self.BITS) - 1
+        return 0 if kept < 0 else (kept >> self.BITS & mask) + (kept & mask) + 1
+
+    def begin(self) -> int:
+        """The epoch of the pass that begins now."""
+        said, kept = self._shared.tolist()
+        if said >= 0:
+            return said
+        info, mask = data.get_worker_info(), (1 << self.BITS) - 1
+        if info is None:
+            self._shared[1] = self._after(kept) << self.BITS
+            return self._after(kept)
+        # Workers that were started together share a seed. Their passes are counted in each of them from
+        # the first one's epoch, since one may begin a pass when others have left it.
+        workers = (info.seed - info.id) % mask + 1  # 0 is no worker
+        self._turn = self._turn + 1 if workers == self._workers else 0
+        self._workers = workers
+        first = kept >> self.BITS & mask if kept >> 2 * self.BITS == workers else self._after(kept)
+        if kept >> 2 * self.BITS != workers or kept & mask < self._turn:
+            self._shared[1] = workers << 2 * self.BITS | first << self.BITS | self._turn
+        return first + self._turn
+
+
 class WeightsStream(data.IterableDataset[Batch]):
     """Whole batches of one rank, for `DataLoader(stream, batch_size=None)`; `Loader` does that.
 
-    Batch i of an epoch goes to rank i mod world_size, and there to the worker whose turn it
-    is, so that a rank sees the same batches in the same order with any number of workers.
-    All ranks get equally many: up to world_size − 1 batches at the end of an epoch are left out.
+    Batch i of an epoch goes to rank i mod world_size, and there to the worker whose turn it is, so
+    that a rank sees the same batches in the same order with any number of workers. All ranks get
+    equally many: where batches do not come out even, the first are dealt again, and every row is seen
+    in every epoch. With `drop_last` they are left out instead, and so is a batch that is not full, but
+    each rank has one; the rows left out differ from epoch to epoch, and without `shuffle` are the next
+    one's first.
     """
 
     def __init__(
         self, zoo: Selection, batch_size: int, targets: Sequence[str] = (), *, shuffle: bool = True, seed: int = 0,
         rank: int = 0, world_size: int = 1, drop_last: bool = False,
     ) -> None:  # fmt: skip
-        if batch_size < 1:
-            raise ZooError(f"batch_size is {batch_size}; expected 1 or more.")
-        if not 0 <= rank < world_size:
-            raise ZooError(f"rank is {rank} of {world_size}; expected 0 to world_size − 1.")
+        _check(batch_size, rank, world_size)
+        if drop_last and 0 < len(zoo) < batch_size:
+            raise ZooError(
+                f"`drop_last` leaves no batch: there are {len(zoo):,} rows, and a batch has {batch_size:,}. "
+                f"Use batch_size={len(zoo)} or drop_last=False."
+            )
         self.dataset = WeightsDataset(zoo, targets)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-        self.epoch, self.start = 0, 0  # the next batch of this rank
+        self.start = 0  # the next batch of this rank
+        self._epochs = _Epochs()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch all passes are, in workers that run already too, until it is said again."""
+        self._epochs.say(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """Of the next pass."""
+        return self._epochs.next
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.set_epoch(epoch)
+
+    @property
+    def _batches(self) -> int:
+        """Different ones in an epoch, over all ranks."""
+        n = len(self.dataset)
+        if not self.drop_last:
+            return -(-n // self.batch_size)
+        full = n // self.batch_size
+        return full // self.world_size * self.world_size or full
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
-        n = len(self.dataset)
-        return (n // self.batch_size if self.drop_last else -(-n // self.batch_size)) // self.world_size
+        return -(-self._batches // self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        n, size = len(self.dataset), self.batch_size
-        order = _order(self.seed, self.epoch, n) if self.shuffle else np.arange(n)
+        return self._pass(self._epochs.begin())  # now, not with the first batch: a worker may never be asked for one
+
+    def _pass(self, epoch: int) -> Iterator[Batch]:
+        n, size, batches = len(self.dataset), self.batch_size, self._batches
+        left_out = max(0, n - batches * size)
+        order = _order(self.seed, epoch, n) if self.shuffle else np.roll(np.arange(n), epoch * left_out)
         info = data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         for i in range(self.start + worker, len(self), workers):
-            first = (i * self.world_size + self.rank) * size
+            first = (i * self.world_size + self.rank) % batches * size
             yield self.dataset.batch(order[first : first + size])
 
 
@@ -170,19 +294,38 @@ class Loader:
         self, zoo: Selection, batch_size: int, targets: Sequence[str] = (), *, workers: int = 0, **options: Any
     ) -> None:
         self.stream = WeightsStream(zoo, batch_size, targets, **options)
+        self.stream.set_epoch(0)  # counted here: what is left of an epoch is no pass of its own
         self.workers = workers
+        self._dealt = False  # the last batch of this epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; where it is this one, stay in its middle."""
+        if epoch != self.stream.epoch:
+            self.stream.start, self._dealt = 0, False
+        self.stream.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.stream)
 
     def __iter__(self) -> Iterator[Batch]:
-        """What is left of this epoch; at its end the next one begins."""
+        """What is left of this epoch; with its last batch the next one begins."""
+        if self._dealt:
+            self._go_on()
+        epoch = self.stream.epoch
         batches: Any = self.stream
         if self.workers:
             batches = data.DataLoader(self.stream, batch_size=None, num_workers=self.workers)
         for batch in batches:
             self.stream.start += 1  # counted here, where batches arrive: workers run ahead
+            # Who counts batches, as Lightning does, never asks for what comes after the last.
+            self._dealt = self.stream.start >= len(self)
             yield batch
+        if self.stream.epoch == epoch:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """To the beginning of the next epoch."""
+        self._dealt = False
         self.stream.epoch, self.stream.start = self.stream.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,7 +340,7 @@ class Loader:
                     f"The state is of a loader with {name} {state.get(name)!r}, this one has {value!r}: its batches "
                     "are others. Make the loader with the same arguments."
                 )
-        self.stream.epoch, self.stream.start = int(state["epoch"]), int(state["batch"])
+        self.stream.epoch, self.stream.start, self._dealt = int(state["epoch"]), int(state["batch"]), False
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:

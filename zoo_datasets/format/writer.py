@@ -57,10 +57,12 @@ def write(
     further: Callable[[Tables], Mapping[str, Any]] = lambda tables: {},
     *,
     batch_rows: int = spool.BATCH_ROWS,
+    most_file_bytes: int = parquet_writer.MOST_FILE_BYTES,
 ) -> Manifest:
     """Write a zoo into an empty folder, or one where this was stopped; its manifest.
 
     `further` makes the parts of the manifest that are not about the files, from the finished tables.
+    A table of a split above `most_file_bytes` is several files.
     Raises BuildError where a model cannot be held, OSError where the disk cannot.
     """
     paths = ZooPaths(root)
@@ -85,7 +87,8 @@ def write(
         groups = count_groups(tables["models"], {s.name: s.models for s in done}, about)
         inline = sum(s.published_bytes for s in done) <= MOST_INLINE_BYTES
         widths = frozenset[int]().union(*(s.widths for s in done))  # of all splits: their files have one schema
-        sealed += [record for split in done for record in split.write_tables(paths, widths if inline else None)]
+        for split in done:
+            sealed += split.write_tables(paths, widths if inline else None, most_file_bytes)
         texts = {**about.texts, **card.companions(about.zoo, about.license)}
         for name, text in texts.items():
             files.write_atomic(paths.root / name, text)
@@ -208,15 +211,15 @@ class _Split:
         self._places = everything.select(["layout", *(_private(c).name for c in PLACE)])
         return sealed
 
-    def write_tables(self, paths: ZooPaths, widths: frozenset[int] | None) -> list[dict[str, Any]]:
-        """Both Parquet files, with weights of these widths inline; their entries in the manifest."""
-        models, snapshots = (paths.table(config, self.name) for config in ("models", "snapshots"))
-        parquet_writer.write(snapshots, self.snapshots)
-        if widths is None:
-            parquet_writer.write(models, self.models)
-        else:
-            parquet_writer.write(models, self.models, self._published, widths)
-        return [files.record(paths.root, path) for path in (snapshots, models)]
+    def write_tables(self, paths: ZooPaths, widths: frozenset[int] | None, most_bytes: int) -> list[dict[str, Any]]:
+        """The Parquet files of both tables, with weights of these widths inline; their entries in the manifest."""
+        snapshots, models = (functools.partial(paths.table, config, self.name) for config in ("snapshots", "models"))
+        inline = () if widths is None else (self._published, widths)
+        written = [
+            *parquet_writer.write(snapshots, self.snapshots, most_bytes=most_bytes),
+            *parquet_writer.write(models, self.models, *inline, most_bytes=most_bytes),
+        ]
+        return [files.record(paths.root, path) for path in written]
 
     def _published(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The last weights of models from … to, out of the shards: one after another, and their lengths."""

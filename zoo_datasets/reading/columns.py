@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zoo_datasets.core.arrow import arrow_index, nulls_of, numbers_of
-from zoo_datasets.errors import IntegrityError, ZooError, unknown
+from zoo_datasets.errors import MOST_ALTERNATIVES, IntegrityError, ZooError, unknown
 from zoo_datasets.format import parquet
 from zoo_datasets.format.manifest import SealedFile
 from zoo_datasets.format.parquet import as_strings
@@ -138,6 +138,8 @@ def matches(table: Columns, name: str, wanted: Any) -> np.ndarray:
     column = table.column(name)
     kind = column.type
     if pa.types.is_list(kind):
+        if wanted is not None and (isinstance(wanted, str) or not isinstance(wanted, Iterable)):
+            raise ZooError(f"Column {name!r} holds lists and is compared as a whole; {wanted!r} is none of them.")
         target = None if wanted is None else list(wanted)
         return np.fromiter((v == target for v in column.to_pylist()), bool, len(table))
     values = list(_several(wanted))
@@ -156,6 +158,30 @@ def matches(table: Columns, name: str, wanted: Any) -> np.ndarray:
     return mask | none if None in values else mask & ~none
 
 
+def strays(table: Columns, name: str, wanted: Any, known: Iterable[Any] = ()) -> tuple[Any, list[Any]] | None:
+    """The first wanted value that a column has nowhere, and what it has; None where it has all. Null is no value."""
+    column = table.column(name)
+    if pa.types.is_list(column.type):
+        values = [] if wanted is None else [tuple(wanted)]
+        there = {tuple(v) for v in column.to_pylist() if v is not None}
+    else:
+        values = [v for v in _several(wanted) if v is not None]
+        there = {v for v in column.unique().to_pylist() if v is not None}.union(known)
+    return next(((v, sorted(there)) for v in values if v not in there), None)
+
+
+def unknown_level(name: str, value: Any, known: list[Any], where: str) -> str:
+    """That no row has this level, and which it has: of numbers the nearest."""
+    what = f"level of {name}"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return unknown(what, list(value) if isinstance(value, tuple) else value, known, where)
+    near = sorted(known, key=lambda k: abs(k - value))
+    shown = ", ".join(map(repr, sorted(near[:MOST_ALTERNATIVES])))
+    more = f", … ({len(known)} in all)" if len(known) > MOST_ALTERNATIVES else ""
+    meant = f" Did you mean `{near[0]!r}`?" if near else ""
+    return f"Unknown {what} {value!r} in {where}. Known: {shown or 'none'}{more}.{meant}"
+
+
 def _several(wanted: Any) -> Iterator[Any]:
     if isinstance(wanted, (pa.Array, pa.ChunkedArray)):
         wanted = wanted.to_pylist()
@@ -171,7 +197,8 @@ def _several(wanted: Any) -> Iterator[Any]:
 def _value(value: Any, kind: pa.DataType, name: str) -> Any:
     """The value in the column's own type: `50` asks for the float 50.0 too. Raises ZooError."""
     stored = pa.string() if pa.types.is_dictionary(kind) else kind
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63  # else no column's
+    number = whole or isinstance(value, float)
     fits = {
         pa.types.is_string: isinstance(value, str),
         pa.types.is_boolean: isinstance(value, bool),

@@ -22,8 +22,9 @@ from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.parquet import as_strings
+from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture, External
-from zoo_datasets.reading.columns import Columns, matches
+from zoo_datasets.reading.columns import Columns, matches, strays, unknown_level
 from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.shard_weights import Shards
 from zoo_datasets.reading.weights import Weights
@@ -165,13 +166,12 @@ class Selection:
             known = dict.fromkeys([*self._opened.snapshots.names, *self._opened.models.names])
             raise ZooError(unknown("column", name, known, self.name))
 
-    def _check_levels(self, axis: str, value: Any) -> None:
-        """Raises ZooError where a text is a level of an axis but for its case: `Tanh` would select nothing, in silence."""
-        levels = self.axes.get(axis, [])
-        folded = {level.casefold() for level in levels}
-        for text in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple, set)) else ():
-            if isinstance(text, str) and text not in levels and text.casefold() in folded:
-                raise ZooError(unknown(f"level of {axis}", text, levels, self.name))
+    def _check_levels(self, table: Columns, name: str, wanted: Any) -> None:
+        """Raises ZooError where a factor has a wanted level in no row of the whole zoo: a typo would select nothing."""
+        if name in self.axes or name in self.manifest.factors or name == "split":
+            stray = strays(table, name, wanted, SPLITS if name == "split" else ())
+            if stray is not None:
+                raise ZooError(unknown_level(name, *stray, self.name))
 
     # ── selections ──
 
@@ -181,19 +181,19 @@ class Selection:
         Any column of `snapshots`, else of `models`, can be named; a `pyarrow.compute`
         expression over them may come first: `zoo.select(pc.field("lr") > 1e-3, epoch=[0, 50])`.
 
-        Raises ZooError for an unknown column, a value that a column cannot hold, or a level in another case.
+        A factor's level that no row of the whole zoo has is a mistake; what this selection lost gives an
+        empty one. Raises ZooError for such a level, an unknown column, a value that a column cannot hold.
         """
         keep = np.ones(len(self._opened.snapshots), bool)
         for name, value in wanted.items():
             self._known(name)
-            self._check_levels(name, value)
-            if name in self._opened.snapshots:
-                keep &= matches(self._opened.snapshots, name, value)
-            else:
-                keep &= matches(self._opened.models, name, value)[self._opened.owner]
+            table = self._opened.snapshots if name in self._opened.snapshots else self._opened.models
+            found = matches(table, name, value)
+            self._check_levels(table, name, value)
+            keep &= found if table is self._opened.snapshots else found[self._opened.owner]
         rows = np.flatnonzero(keep) if self._is_whole else self.rows[keep[self.rows]]
-        found = type(self)(self._opened, rows)
-        return found if expression is None else found._where(expression)
+        selected = type(self)(self._opened, rows)
+        return selected if expression is None else selected._where(expression)
 
     def _where(self, expression: pc.Expression) -> Self:
         if not isinstance(expression, pc.Expression):

@@ -49,7 +49,8 @@ def _one(units: int, own: Tensors, x: Value, training: bool) -> Value:
 
     gates = [own[name] for name in GRU_TENSORS]
     flat = [torch.cat(gates[i : i + 3]) for i in range(0, 12, 3)]
-    return torch.gru(x, x.new_zeros(1, len(x), units), flat, True, 1, 0.0, training, False, True)[0]
+    # `shape`, not `len`: `torch.export` leaves it open.
+    return torch.gru(x, x.new_zeros(1, x.shape[0], units), flat, True, 1, 0.0, training, False, True)[0]
 
 
 def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
