@@ -62,6 +62,11 @@ def publish(
     if not root.is_dir():
         raise ZooNotFoundError(f"No folder {root}: only a zoo on this machine can be published.")
     location = lookup.locate(root)
+    if files.is_snapshot(location.root):
+        raise ZooError(
+            f"{root} belongs to the Hub's cache, where nothing is written. `python -m zoo_datasets download` makes a "
+            "folder of it, which can be published."
+        )
     report = check.check(location.root)
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
