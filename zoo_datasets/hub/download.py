@@ -9,7 +9,7 @@ from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
 from zoo_datasets.format.manifest import UNSEALED
-from zoo_datasets.hub import client, lookup, remote
+from zoo_datasets.hub import client, listing, lookup, remote
 
 # Pictures and metadata beside the seal; larger is not what we publish.
 MOST_UNSEALED_BYTES = 20_000_000
@@ -62,9 +62,7 @@ def _compare(folder: Path, found: remote.HubRepository) -> None:
 
 def _unsealed(found: remote.HubRepository) -> dict[str, int]:
     try:
-        with client.talking():
-            listed = client.api().list_repo_tree(found.name, recursive=True, revision=found.commit, repo_type="dataset")
-            return {e.path: e.size for e in listed if hasattr(e, "blob_id") and e.path.startswith(UNSEALED)}
+        return {e.path: e.size for e in listing.tree(found.name, found.commit) if e.path.startswith(UNSEALED)}
     except client.NoAnswer as error:
         raise ZooNotFoundError(
             f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
