@@ -45,6 +45,18 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextlib.contextmanager
+def writing(place: Path, way_out: str) -> Iterator[None]:
+    """Raises ZooError in place of what the system says of a folder that cannot be written, or of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, errors.ZooError):
+            raise
+        why = error.strerror or str(error)
+        raise errors.ZooError(f"{error.filename or place} cannot be written: {why}. {way_out}") from error
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file, or leave the old one. Raises OSError."""
     with atomic(path) as out:
@@ -79,7 +91,8 @@ def record(root: Path, path: Path) -> dict[str, Any]:
 def leaves(relative: str) -> bool:
     """Whether a path, joined to a folder, may lead out of it."""
     path = Path(relative)
-    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative
+    unnamable = any(c == "\0" or "\ud800" <= c <= "\udfff" for c in relative)  # no file system has such names
+    return path.is_absolute() or ".." in path.parts or not path.parts or unnamable
 
 
 def inside(root: Path, relative: str) -> Path:

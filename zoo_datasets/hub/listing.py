@@ -51,7 +51,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
     """The commit of a revision (default: the newest), or None of an empty dataset. Raises NoAnswer, ZooNotFoundError."""
     at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
     value, _ = answers.get_json(f"{_about(name)}{at}")
-    sha = value.get("sha") if isinstance(value, dict) else ""
+    sha = value.get("sha", "") if isinstance(value, dict) else ""
     if sha is not None and not (isinstance(sha, str) and COMMIT.fullmatch(sha)):
         raise NoAnswer("what comes names no commit", None)
     return sha

@@ -10,8 +10,9 @@ byte ranges come as HTTP ranges.
 
 A file appears in its place by rename, after its SHA-256 was found right. A cut download
 keeps what came as `.part`, and the next call goes on behind it. Two commits with the same
-manifest share their files. Without a network, a revision that was seen before is served
-from the cache.
+manifest share their files. A commit that was seen before needs no network, and without one other
+revisions are served as they were last seen; what `snapshot_download` brought serves as well. A
+cache that is there and cannot be written is read.
 
 Bytes come by streams of the library's session (`hub/answers.py`). Its own downloads were
 measured on the tests' loopback Hub (huggingface_hub 2.4, 30 MB) and lose what is promised above:
@@ -23,10 +24,12 @@ requests (here 0.64 MB in 63). Neither takes a bound on what is read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +43,7 @@ from zoo_datasets.errors import IntegrityError, ZooNotFoundError
 from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest, SealedFile
 from zoo_datasets.hub import answers, client, listing
 from zoo_datasets.hub.client import NoAnswer, NoFile
-from zoo_datasets.reading.location import Location, Span, pread
+from zoo_datasets.reading.location import LocalFolder, Location, Span, pread
 
 log = logging.getLogger("zoo_datasets")
 
@@ -48,6 +51,7 @@ TRIES = 3  # in a row without one new byte
 PAUSE_S = 1.0  # before another try; twice that before the next
 CONNECTIONS = 8  # ranges asked for at the same time
 MOST_REF_BYTES = 10_000
+WAY_OUT = "Set HF_HOME to a folder that can be written, or make room there; what came is kept."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,8 @@ class HubRepository(Location):
             return self.root / relative
         path = files.inside(self.root, relative)
         if not self.has(relative):
-            fetch(self.url(relative), path, self.entry(relative), self.incoming)
+            with files.writing(self.root, WAY_OUT):
+                fetch(self.url(relative), path, self.entry(relative), self.incoming)
         return path
 
     def has(self, relative: str) -> bool:
@@ -92,31 +97,69 @@ class HubRepository(Location):
         return f"{client.api().endpoint}/datasets/{self.name}/resolve/{self.commit}/{quote(relative)}"
 
 
-def find(name: str, revision: str | None, cache: Path) -> HubRepository:
+def find(name: str, revision: str | None, cache: Path, hub_cache: Path) -> Location:
     """The zoo at a revision (default: `main`), its manifest checked.
 
-    Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError.
+    `hub_cache` is the Hugging Face library's own, which is only read.
+    Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError; ZooError where the cache cannot be written.
     """
     folder = cache / name.replace("/", "--")
     wanted = revision or "main"
     ref = folder / "refs" / f"{quote(wanted, safe='')}.json"
+    pinned = _here(name, wanted, folder, hub_cache) if listing.COMMIT.fullmatch(wanted) else None
+    if pinned is not None:  # a commit never changes: nobody needs to be asked
+        return pinned
     seen = _seen(ref, folder)
     try:
         commit = resolve(name, revision)
     except NoAnswer as error:
-        if seen is None:
+        there = _open(name, folder, seen) if seen is not None else _snapshot(name, wanted, hub_cache, whole=False)
+        if there is None:
             raise ZooNotFoundError(
                 f"Zoo {name!r} is not a folder under {Path.cwd()}, not in the cache {cache}, and the Hub does not answer "
                 f"({error}). Connect, set HF_ENDPOINT to a Hub that answers, or put the zoo's folder there."
             ) from error
         log.warning("The Hub does not answer; %s at %s is read from the cache.", name, wanted)
-        return _open(name, folder, seen)
-    if seen is not None and seen.commit == commit:
-        return _open(name, folder, seen)
-    seen = _Seen(commit, _fetch_manifest(name, commit, wanted, folder))
-    zoo = _open(name, folder, seen)
-    files.write_json(ref, records.encode(seen))
-    return zoo
+        return there
+    found = _here(name, commit, folder, hub_cache)
+    if found is None:
+        with files.writing(cache, WAY_OUT):
+            seen = _Seen(commit, _fetch_manifest(name, commit, wanted, folder))
+            found = _open(name, folder, seen)
+    elif not isinstance(found, HubRepository) or (seen is not None and seen.commit == commit):
+        return found
+    with contextlib.suppress(OSError):  # a cache that cannot be written holds what is needed now
+        files.write_json(ref, records.encode(_Seen(commit, found.root.name)))
+    return found
+
+
+def _here(name: str, commit: str, folder: Path, hub_cache: Path) -> Location | None:
+    """A commit that lies on this machine: its manifest in our cache, or all of it in the library's."""
+    known = (_seen(ref, folder) for ref in sorted((folder / "refs").glob("*.json")))
+    for seen in known:
+        if seen is not None and seen.commit == commit:
+            return _open(name, folder, seen)
+    return _snapshot(name, commit, hub_cache, whole=True)
+
+
+def _snapshot(name: str, revision: str, hub_cache: Path, whole: bool) -> LocalFolder | None:
+    """What `huggingface_hub` keeps of a revision; with `whole`, only if no file of the zoo is missing."""
+    repository = hub_cache / f"datasets--{name.replace('/', '--')}"
+    commit = revision
+    try:
+        if not listing.COMMIT.fullmatch(revision):
+            kept = files.inside(repository / "refs", revision)
+            commit = files.read_bounded(kept, MOST_REF_BYTES).decode("ascii").strip()
+        if not listing.COMMIT.fullmatch(commit):
+            return None
+        root = (repository / "snapshots" / commit).resolve()
+        manifest = Manifest.read(root)
+        if whole:
+            for file in manifest.files.values():
+                file.find(root)
+    except (OSError, ValueError):  # no such thing, or damaged: then the Hub is asked
+        return None
+    return LocalFolder(manifest.zoo, root, manifest)
 
 
 def resolve(name: str, revision: str | None) -> str:
@@ -162,15 +205,18 @@ def _seen(ref: Path, folder: Path) -> _Seen | None:
     """What the cache knows of a revision, if its manifest is there."""
     try:
         seen: _Seen = records.decode(_Seen, json.loads(files.read_bounded(ref, MOST_REF_BYTES)))
-    except (FileNotFoundError, ValueError):  # a torn write, or none: then the Hub is asked
+    except (FileNotFoundError, ValueError, RecursionError):  # a torn write, or none: then the Hub is asked
         return None
-    return seen if (folder / seen.manifest / "manifest.json").is_file() else None
+    there = re.fullmatch("[0-9a-f]{16}", seen.manifest) and os.path.isfile(folder / seen.manifest / "manifest.json")
+    return seen if there else None
 
 
 def _open(name: str, folder: Path, seen: _Seen) -> HubRepository:
     root = folder / seen.manifest
-    if files.sha256(root / "manifest.json")[:16] != seen.manifest:
-        (root / "manifest.json").unlink()
+    data = files.read_bounded(root / "manifest.json", MOST_MANIFEST_BYTES)
+    if hashlib.sha256(data).hexdigest()[:16] != seen.manifest:
+        with contextlib.suppress(OSError):
+            (root / "manifest.json").unlink()
         raise IntegrityError(f"The cached manifest of {name} in {root} changed on the disk; it is removed. Try again.")
     return HubRepository(name, root, Manifest.read(root), seen.commit, folder / "incoming")
 
@@ -182,11 +228,23 @@ def _fetch_manifest(name: str, commit: str, wanted: str, folder: Path) -> str:
         raise ZooNotFoundError(
             f"The dataset {name!r} at {wanted!r} has no manifest.json: it is not a zoo, or its publishing was not finished."
         ) from None
+    _check_manifest(data, f"{name} at {wanted!r}")
     digest = hashlib.sha256(data).hexdigest()[:16]
     path = folder / digest / "manifest.json"
     if not path.is_file():
         files.write_atomic(path, data)
     return digest
+
+
+def _check_manifest(data: bytes, where: str) -> None:
+    """Raises IntegrityError, FormatVersionError before anything is kept."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise IntegrityError(
+            f"The manifest of {where} is not JSON: the zoo is damaged, or another server answers."
+        ) from None
+    Manifest.parse(value, where)
 
 
 def get(url: str, most_bytes: int) -> bytes:
