@@ -28,7 +28,7 @@ from zoo_datasets.hub.client import NoAnswer, NoFile
 LEAST_BYTES_A_S = 1_000  # a telephone line brings six times that
 MOST_HOPS = 5  # the Hub has one or two on the way to its content servers
 MOST_SMALL_S = 600.0  # for a manifest or a listing; files have as long as they come fast enough
-MOST_JSON_BYTES = 32_000_000  # what the Hub says of 100,000 files
+MOST_JSON_BYTES = 16_000_000  # twice what the Hub says of 100,000 files; lists of nothing take 20 times that
 PIECES = 4  # on the way between the threads
 
 
