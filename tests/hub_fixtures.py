@@ -48,6 +48,9 @@ def loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Loopba
     monkeypatch.chdir(folder)
     with LoopbackHub() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(  # made of the endpoint when the library was imported
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         yield server
         close_session()
 

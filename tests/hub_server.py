@@ -8,7 +8,8 @@ preupload, LFS batch, commit, tag, refs, tree, paths-info, resolve with ranges. 
         subprocess.run(..., env={"HF_ENDPOINT": hub.endpoint, **QUIET})
 
 What a test may turn: `cdn` (large files are redirected to another host name, as on the real
-Hub), `cut_bytes` (every body of a file breaks off after so many), `down` (503 to all).
+Hub), `cut_bytes` (every body of a file breaks off after so many), `down` (503 to all), `instead`
+(what is sent, byte by byte as it is, in place of an answer).
 What a test may read: `log`, one `Request` each.
 """
 
@@ -23,7 +24,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Request:
     status: int
     sent: int
     range: str | None = None
+    token: bool = False
 
 
 @dataclasses.dataclass
@@ -83,6 +85,7 @@ class LoopbackHub:
         self.cdn = False
         self.cut_bytes: int | None = None
         self.cuts_left = 1 << 30
+        self.instead: Callable[[str, str | None], Iterable[bytes] | None] | None = None  # of a path and its range
         self.down = False
         self.down_after: int | None = None  # so many cut bodies, and then nobody answers
         self.commits_left: int | None = None  # after so many commits, the next are refused
@@ -185,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         body = self._body()
+        if self.hub.instead and (raw := self.hub.instead(self.path, self.headers.get("Range"))) is not None:
+            return self._raw(raw)
         if self.hub.down:
             return self._error(503, "", "down")
         if self.hub.forbidden and self.command not in ("GET", "HEAD"):
@@ -200,6 +205,18 @@ class _Handler(BaseHTTPRequestHandler):
                     self._json(answer)
                 return None
         return self._error(404, "", f"no such endpoint: {self.command} {url.path}")
+
+    def _raw(self, pieces: Iterable[bytes]) -> None:
+        self.close_connection = True
+        sent = 0
+        try:
+            for piece in pieces:
+                self.wfile.write(piece)
+                sent += len(piece)
+        finally:
+            self.hub.log.append(
+                Request(self.command, self.path, 0, sent, self.headers.get("Range"), "Authorization" in self.headers)
+            )
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

@@ -148,9 +148,9 @@ def _list(options: argparse.Namespace) -> int:
     if where.is_dir():
         rows = list(_rows_under(where))
     elif "/" not in options.where:
-        from zoo_datasets.hub import remote
+        from zoo_datasets.hub import listing
 
-        rows = [(name, "", "", "", commit[:12]) for name, commit in remote.zoos_of(options.where)]
+        rows = [(name, "", "", "", commit[:12]) for name, commit in listing.zoos_of(options.where)]
     else:
         raise ZooNotFoundError(f"No folder {where}; on the Hub name an owner, like `{options.where.split('/')[0]}`.")
     for row in rows:

@@ -99,6 +99,63 @@ def test_links_on_the_way_are_refused(tmp_path: Path, link: str) -> None:
         files.inside(root, "data/models/x")
 
 
+SNAPSHOT = "datasets--a--b/snapshots/" + "0123456789" * 4
+
+
+@pytest.mark.parametrize(
+    ("root", "link", "target", "held"),
+    [
+        (SNAPSHOT, "data/x", "../../../blobs/d", True),
+        (SNAPSHOT, "x", "../../blobs/d", True),
+        (SNAPSHOT, "x", "y", True),  # which is a link to a blob itself
+        (SNAPSHOT, "x", "../../../blobs/d", False),  # beside the repository
+        (SNAPSHOT, "x", "../../blobs/away", False),  # a blob that is a link out
+        (SNAPSHOT, "x", "../../blobs/deep/d", False),
+        (SNAPSHOT, "x", "../../refs/main", False),
+        (SNAPSHOT, "x", "/etc/passwd", False),
+        (SNAPSHOT, "data", "../../blobs", False),  # a folder
+        ("models--a--b/snapshots/" + "0" * 40, "x", "../../blobs/d", False),
+        ("datasets--a--b/snapshots/main", "x", "../../blobs/d", False),
+        ("datasets--a--b/other/" + "0" * 40, "x", "../../blobs/d", False),
+        ("zoo/tiny/here", "x", "../../blobs/d", False),
+    ],
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_links_of_the_hubs_cache_to_its_own_blobs_are_followed_and_no_others(
+    tmp_path: Path, root: str, link: str, target: str, held: bool, linked: bool
+) -> None:
+    folder = tmp_path / root
+    for name in ("blobs/deep", "refs"):
+        (folder.parents[1] / name).mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    for path in (tmp_path / "blobs/d", *(folder.parents[1] / f for f in ("blobs/d", "blobs/deep/d", "refs/main"))):
+        path.write_bytes(b"bytes")
+    (folder.parents[1] / "blobs/away").symlink_to(tmp_path / "blobs/d")
+    folder.mkdir(parents=True)
+    (folder / "y").symlink_to("../../blobs/d")
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(target)
+    relative = "data/d" if link == "data" else link
+    if linked:
+        (tmp_path / "short").symlink_to(folder)
+        folder = tmp_path / "short"
+    if held:
+        assert files.inside(folder, relative).read_bytes() == b"bytes"
+    else:
+        with pytest.raises(IntegrityError, match="is a symbolic link; a zoo holds plain files only"):
+            files.inside(folder, relative)
+
+
+def test_a_repository_whose_blobs_are_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / SNAPSHOT).mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away/d").touch()
+    (tmp_path / "datasets--a--b/blobs").symlink_to(tmp_path / "away")
+    (tmp_path / SNAPSHOT / "x").symlink_to("../../blobs/d")
+    with pytest.raises(IntegrityError, match="is a symbolic link"):
+        files.inside(tmp_path / SNAPSHOT, "x")
+
+
 def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -2,7 +2,9 @@
 
 Everything is written to a scratch name in the same folder, flushed to the disk and
 renamed; readers never see half a file. Paths from a manifest are data: `inside` refuses
-those that leave the zoo's folder.
+those that leave the zoo's folder, and links; those of the Hugging Face cache alone are known:
+
+    datasets--OWNER--NAME/snapshots/COMMIT/…  → datasets--OWNER--NAME/blobs/DIGEST
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import IO, Any
 
 from zoo_datasets import errors
 
+SNAPSHOT = re.compile(r"datasets--[^/]+/snapshots/[0-9a-f]{40}")  # a folder of the Hugging Face cache
 SCRATCH = ".scratch-"  # prefix of names that a killed writer may leave behind
 
 
@@ -39,6 +43,18 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def writing(place: Path, way_out: str) -> Iterator[None]:
+    """Raises ZooError in place of what the system says of a folder that cannot be written, or of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, errors.ZooError):
+            raise
+        why = error.strerror or str(error)
+        raise errors.ZooError(f"{error.filename or place} cannot be written: {why}. {way_out}") from error
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -75,19 +91,36 @@ def record(root: Path, path: Path) -> dict[str, Any]:
 def leaves(relative: str) -> bool:
     """Whether a path, joined to a folder, may lead out of it."""
     path = Path(relative)
-    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative
+    unnamable = any(c == "\0" or "\ud800" <= c <= "\udfff" for c in relative)  # no file system has such names
+    return path.is_absolute() or ".." in path.parts or not path.parts or unnamable
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root / relative`. Raises IntegrityError where that leaves `root` or passes a link."""
+    """`root / relative`. Raises IntegrityError where that leaves `root` or passes a link.
+
+    A file of a snapshot of the Hugging Face cache may be a link to one of that repository's blobs.
+    """
     if leaves(relative):
         raise errors.IntegrityError(f"{relative!r} leaves the folder {root}: the manifest is damaged or hostile.")
     path = os.fspath(root)
-    for part in Path(relative).parts:
+    parts = Path(relative).parts
+    for at, part in enumerate(parts, 1):
         path = os.path.join(path, part)
-        if os.path.islink(path):
+        if os.path.islink(path) and not (at == len(parts) and _is_blob(root, path)):
             raise errors.IntegrityError(f"{relative!r} under {root} is a symbolic link; a zoo holds plain files only.")
     return root / relative
+
+
+def is_snapshot(root: Path) -> bool:
+    """Whether a folder is a snapshot of the Hugging Face cache, which belongs to `huggingface_hub`."""
+    return SNAPSHOT.fullmatch("/".join(Path(os.path.realpath(root)).parts[-3:])) is not None
+
+
+def _is_blob(root: Path, link: str) -> bool:
+    """Whether a link in a snapshot ends, by whatever ways, at a file of its own repository's `blobs`."""
+    # Its folder by its real name: `blobs` that leads elsewhere is another folder.
+    blobs = os.path.join(*Path(os.path.realpath(root)).parts[:-2], "blobs")
+    return is_snapshot(root) and os.path.dirname(os.path.realpath(link)) == blobs
 
 
 def read_bounded(path: Path, most_bytes: int) -> bytes:

@@ -274,8 +274,8 @@ class Manifest:
                 raise
             raise IntegrityError(f"{path} is not JSON: the zoo is damaged. Fetch or build it again.") from None
         manifest = cls.parse(value, root)
-        for name in manifest.files:
-            disk.inside(root, name)  # no links
+        for name in (path.name, *manifest.files):
+            disk.inside(root, name)  # no links that lead elsewhere
         return manifest
 
     @classmethod

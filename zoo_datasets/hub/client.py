@@ -9,15 +9,13 @@ from urllib.parse import urlsplit
 
 from zoo_datasets.errors import ZooNotFoundError
 
-PATIENCE_S = 10.0  # for an answer, or for the next bytes of one
-
 
 class NoAnswer(OSError):
-    """The Hub gave no answer, or refused; the library's own error is the cause, and `status` HTTP's if there is one."""
+    """The Hub gave no answer, or refused: why, HTTP's status if there is one, and the Hub's own word for it."""
 
-    def __init__(self, text: str, status: int | None) -> None:
+    def __init__(self, text: str, status: int | None, code: str = "") -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.code = status, code
 
 
 class NoFile(NoAnswer):
@@ -33,13 +31,17 @@ def api() -> Any:
 
 def is_the_hub(url: str) -> bool:
     """Whether an address is on the Hub's own host: by its parts, since one may begin like another."""
-    hub, other = urlsplit(api().endpoint), urlsplit(url)
+    try:
+        hub, other = urlsplit(api().endpoint), urlsplit(url)
+        _ = other.port
+    except ValueError:  # no port, no address
+        return False
     return (hub.scheme, hub.hostname, hub.port) == (other.scheme, other.hostname, other.port)
 
 
 @contextlib.contextmanager
 def talking() -> Iterator[None]:
-    """Whatever goes wrong with the Hub inside is NoAnswer or NoFile. Raises ZooNotFoundError for what is no id."""
+    """Whatever goes wrong with the Hub inside is NoAnswer. Raises ZooNotFoundError for what is no id."""
     from huggingface_hub import errors
 
     # The HTTP library's own errors (no connection, a body cut short) reach us as they are, and which library
@@ -57,4 +59,4 @@ def talking() -> Iterator[None]:
             raise
         status = getattr(getattr(cause, "response", None), "status_code", None)
         text = " ".join((str(cause) or type(cause).__name__).split())[:300]
-        raise (NoFile if isinstance(cause, errors.EntryNotFoundError) else NoAnswer)(text, status) from cause
+        raise NoAnswer(text, status) from cause

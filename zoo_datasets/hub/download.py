@@ -1,57 +1,115 @@
-"""A zoo on the Hub → a folder of this machine: every sealed file verified, and the folder whole or not there."""
+"""A zoo on the Hub → a folder of this machine: every sealed file verified, and the folder whole or not there.
+
+In:  an id, or the folder of a zoo (a snapshot in the Hugging Face cache is one), and the folder to make.
+Out: that folder. A new one is renamed into its place; an empty one that is there stays the same folder, since
+a shell may stand in it, and its manifest comes last. A call that was cut short is gone on from.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest import UNSEALED
-from zoo_datasets.hub import client, lookup, remote
+from zoo_datasets.format.manifest import UNSEALED, SealedFile
+from zoo_datasets.hub import client, listing, lookup, remote
+from zoo_datasets.reading.location import Location
 
 # Pictures and metadata beside the seal; larger is not what we publish.
 MOST_UNSEALED_BYTES = 20_000_000
+MOST_PICTURES = 100
+BESIDE = re.compile(r"README\.md|croissant\.json|pictures/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+WAY_OUT = "Choose another folder, or make room; what came is kept, and the same call goes on from there."
 
 
-def download(name: str, folder: Path, revision: str | None = None) -> tuple[Path, int]:
+def download(name: str | Path, folder: Path, revision: str | None = None) -> tuple[Path, int]:
     """A zoo of the Hub as a folder, every sealed file verified; the folder and the bytes moved.
 
-    Raises ZooNotFoundError, IntegrityError; ZooError where the folder holds something else.
+    Raises ZooNotFoundError, IntegrityError; ZooError where the folder holds something else or cannot be written.
     """
-    found = lookup.locate(name if name.startswith(lookup.REMOTE) else lookup.REMOTE + name, revision)
-    assert isinstance(found, remote.HubRepository)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    named = isinstance(name, str) and lookup.ZOO_ID.fullmatch(name)  # a folder `owner/name` may be what it becomes
+    found = lookup.locate(f"{lookup.REMOTE}{name}" if named else name, revision)
+    try:
+        with files.writing(folder, WAY_OUT):
+            return folder, _download(found, folder.resolve())
+    except (RuntimeError, ValueError) as error:  # links in a circle, a NUL
+        if isinstance(error, ZooError):
+            raise
+        raise ZooError(f"{str(folder)!r} is no path of a folder: {error}.") from None
+
+
+def _download(found: Location, folder: Path) -> int:
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"{folder} is a file, and a zoo is a folder. Name another, or remove it.")
+    inside = folder.is_dir()
+    staging = folder / f"{files.SCRATCH}download" if inside else folder.with_name(f"{files.SCRATCH}{folder.name}")
+    if inside and _holds(folder, staging, found):
         _compare(folder, found)
-        return folder, 0
-    staging = folder.with_name(f"{files.SCRATCH}{folder.name}")
-    incoming = staging / ".incoming"
-    moved = 0
-    for file in found.manifest.files.values():
-        path = files.inside(staging, file.path)
-        if path.is_file() and path.stat().st_size == file.bytes:
-            continue  # verified when an earlier call put it there
-        remote.fetch(found.url(file.path), path, file, incoming)
-        moved += file.bytes
-    for relative, size in _unsealed(found).items():
-        files.write_atomic(
-            files.inside(staging, relative), remote.get(found.url(relative), min(size, MOST_UNSEALED_BYTES))
-        )
+        shutil.rmtree(staging, ignore_errors=True)
+        return 0
+    beside = _beside(found)
+    moved = sum(_fetch(found, file, folder, staging) for file in found.manifest.files.values())
+    for relative, size in beside.items():
+        files.write_atomic(files.inside(staging, relative), _small(found, relative, min(size, MOST_UNSEALED_BYTES)))
         moved += size
-    shutil.copyfile(found.root / "manifest.json", staging / "manifest.json")
-    shutil.rmtree(incoming, ignore_errors=True)
-    if folder.is_dir():
-        folder.rmdir()  # empty
-    staging.rename(folder)
+    files.write_atomic(staging / "manifest.json", (found.root / "manifest.json").read_bytes())
+    shutil.rmtree(staging / ".incoming", ignore_errors=True)
+    wanted = {"manifest.json", *found.manifest.files, *beside}
+    for path in [p for p in staging.rglob("*") if p.is_file() and p.relative_to(staging).as_posix() not in wanted]:
+        path.unlink()  # of another zoo, whose download into the same folder was given up
+    if not inside:
+        staging.rename(folder)
+    else:
+        there = [p.relative_to(staging) for p in staging.rglob("*") if p.is_file()]
+        for relative in sorted(there, key=lambda p: (p.name == "manifest.json", p)):
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            (staging / relative).replace(folder / relative)
+        shutil.rmtree(staging)
     files.sync_folder(folder.parent)
-    return folder, moved
+    return moved
 
 
-def _compare(folder: Path, found: remote.HubRepository) -> None:
+def _holds(folder: Path, staging: Path, found: Location) -> bool:
+    """Whether something lies in the folder: nothing does but what systems leave, and what an earlier call began."""
+    names = {p.name for p in folder.iterdir() if not p.name.startswith(check.LEFT_BY_SYSTEMS)} - {staging.name}
+    begun = {path.split("/")[0] for path in (*found.manifest.files, *UNSEALED)}
+    return bool(names) and not (staging.is_dir() and names <= begun)
+
+
+def _fetch(found: Location, file: SealedFile, folder: Path, staging: Path) -> int:
+    """Put a sealed file in its place, verified; the bytes that came."""
+    path = files.inside(staging, file.path)
+    if path.is_file() and path.stat().st_size == file.bytes:
+        return 0  # verified when an earlier call put it there
+    if _is_placed(folder, file):
+        return 0
+    incoming = staging / ".incoming"
+    if isinstance(found, remote.HubRepository) and not found.has(file.path):
+        remote.fetch(found.url(file.path), path, file, incoming)
+    else:
+        part = incoming / f"{file.sha256}.part"
+        for parent in (incoming, path.parent):
+            parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found.verified(file.path), part)
+        part.replace(path)
+    return file.bytes
+
+
+def _is_placed(folder: Path, file: SealedFile) -> bool:
+    """Whether an earlier call brought a file to its last place."""
+    try:
+        return folder.is_dir() and bool(file.verify(folder))
+    except IntegrityError:
+        return False
+
+
+def _compare(folder: Path, found: Location) -> None:
     """Returns where the folder holds this very zoo, whole; raises ZooError where it does not."""
     mine = folder / "manifest.json"
-    if not mine.is_file() or mine.read_bytes() != (found.root / "manifest.json").read_bytes():
+    if not mine.is_file() or files.sha256(mine) != files.sha256(found.root / "manifest.json"):
         raise ZooError(f"{folder} holds something other than {found.name}. Name another folder, or remove it.")
     report = check.check(folder)
     if report.problems:
@@ -60,13 +118,27 @@ def _compare(folder: Path, found: remote.HubRepository) -> None:
         )
 
 
-def _unsealed(found: remote.HubRepository) -> dict[str, int]:
+def _beside(found: Location) -> dict[str, int]:
+    """What stands beside the seal, with its size; only names that we publish, whatever is listed."""
+    if not isinstance(found, remote.HubRepository):
+        names = ["README.md", "croissant.json", *(f"pictures/{p.name}" for p in (found.root / "pictures").glob("*"))]
+        listed = {name: (found.root / name).stat().st_size for name in names if (found.root / name).is_file()}
+    else:
+        try:
+            listed = {entry.path: entry.size for entry in listing.tree(found.name, found.commit)}
+        except client.NoAnswer as error:
+            raise ZooNotFoundError(
+                f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
+                "call goes on from there."
+            ) from error
+    kept = [path for path in sorted(listed) if BESIDE.fullmatch(path)]
+    return {path: listed[path] for path in kept[:MOST_PICTURES]}
+
+
+def _small(found: Location, relative: str, most_bytes: int) -> bytes:
+    if not isinstance(found, remote.HubRepository):
+        return files.read_bounded(files.inside(found.root, relative), most_bytes)
     try:
-        with client.talking():
-            listed = client.api().list_repo_tree(found.name, recursive=True, revision=found.commit, repo_type="dataset")
-            return {e.path: e.size for e in listed if hasattr(e, "blob_id") and e.path.startswith(UNSEALED)}
-    except client.NoAnswer as error:
-        raise ZooNotFoundError(
-            f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
-            "call goes on from there."
-        ) from error
+        return remote.get(found.url(relative), most_bytes)
+    except client.NoFile:
+        raise ZooNotFoundError(f"{relative} of {found.name} is listed on the Hub, and not there. Try again.") from None

@@ -25,7 +25,7 @@ from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.tables import read_table
-from zoo_datasets.hub import client, croissant, lookup
+from zoo_datasets.hub import client, croissant, listing, lookup
 from zoo_datasets.reading.location import Location
 
 log = logging.getLogger("zoo_datasets")
@@ -62,6 +62,11 @@ def publish(
     if not root.is_dir():
         raise ZooNotFoundError(f"No folder {root}: only a zoo on this machine can be published.")
     location = lookup.locate(root)
+    if files.is_snapshot(location.root):
+        raise ZooError(
+            f"{root} belongs to the Hub's cache, where nothing is written. `python -m zoo_datasets download` makes a "
+            "folder of it, which can be published."
+        )
     report = check.check(location.root)
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
@@ -105,16 +110,16 @@ def _keep(root: Path, relative: str, data: bytes) -> None:
 
 def _publish(location: Location, name: str, tag: str | None, private: bool | None, replace: bool) -> Published:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import RepositoryNotFoundError
 
     api = client.api()
     try:
-        head = api.dataset_info(name, timeout=client.PATIENCE_S).sha
-        tags = {t.name: t.target_commit for t in api.list_repo_refs(name, repo_type="dataset").tags}
-    except RepositoryNotFoundError:
+        head, tags = listing.commit_of(name, None), listing.refs(name)[0]
+    except client.NoAnswer as error:
+        if error.code != "RepoNotFound":
+            raise
         api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
-        head, tags = api.dataset_info(name, timeout=client.PATIENCE_S).sha, {}
-    there = _listing(api, name) if head else {}
+        head, tags = listing.commit_of(name, None), {}
+    there = {entry.path: entry for entry in listing.tree(name, head)} if head else {}
     dress(location, name)  # only now that the Hub has answered: a card under another name would stay behind
     ours = {path: location.root / path for path in _paths(location)}
     new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
@@ -164,21 +169,16 @@ def _batches(new: list[str], gone: list[str]) -> list[tuple[list[str], list[str]
     return [b for b in batches if b[0] or b[1]]
 
 
-def _listing(api: Any, name: str) -> dict[str, Any]:
-    listed = api.list_repo_tree(name, recursive=True, repo_type="dataset")
-    return {entry.path: entry for entry in listed if hasattr(entry, "blob_id")}
-
-
-def _same(file: Path, entry: Any, location: Location) -> bool:
+def _same(file: Path, entry: listing.Entry | None, location: Location) -> bool:
     """Whether the Hub's entry has the file's content, from the hashes that both sides know."""
     from huggingface_hub.utils.sha import git_hash
 
     if entry is None or entry.size != file.stat().st_size:
         return False
-    if entry.lfs is not None:
+    if entry.sha256 is not None:
         sealed = location.manifest.files.get(entry.path)
-        return bool(entry.lfs.sha256 == (sealed.sha256 if sealed else files.sha256(file)))
-    return bool(entry.blob_id == git_hash(file.read_bytes()))  # small: the Hub keeps large files otherwise
+        return entry.sha256 == (sealed.sha256 if sealed else files.sha256(file))
+    return bool(entry.git_sha1 == git_hash(file.read_bytes()))  # small: the Hub keeps large files otherwise
 
 
 @contextlib.contextmanager

@@ -10,10 +10,11 @@ byte ranges come as HTTP ranges.
 
 A file appears in its place by rename, after its SHA-256 was found right. A cut download
 keeps what came as `.part`, and the next call goes on behind it. Two commits with the same
-manifest share their files. Without a network, a revision that was seen before is served
-from the cache.
+manifest share their files. A commit that was seen before needs no network, and without one other
+revisions are served as they were last seen; what `snapshot_download` brought serves as well. A
+cache that is there and cannot be written is read.
 
-The library asks, finds and lists; bytes come by streams of its session. Its own downloads were
+Bytes come by streams of the library's session (`hub/answers.py`). Its own downloads were
 measured on the tests' loopback Hub (huggingface_hub 2.4, 30 MB) and lose what is promised above:
 `hf_hub_download`, cut at 20 MB and called again, fetches all 30 once more (here the 10 that are
 missing), and of a line that breaks every 4 MB it never brings the file, since its chunks of
@@ -28,19 +29,21 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from zoo_datasets import errors
 from zoo_datasets.core import files, records
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
 from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest, SealedFile
-from zoo_datasets.hub import client
+from zoo_datasets.hub import answers, client, listing
 from zoo_datasets.hub.client import NoAnswer, NoFile
-from zoo_datasets.reading.location import Location, Span, pread
+from zoo_datasets.reading.location import LocalFolder, Location, Span, pread
 
 log = logging.getLogger("zoo_datasets")
 
@@ -48,6 +51,7 @@ TRIES = 3  # in a row without one new byte
 PAUSE_S = 1.0  # before another try; twice that before the next
 CONNECTIONS = 8  # ranges asked for at the same time
 MOST_REF_BYTES = 10_000
+WAY_OUT = "Set HF_HOME to a folder that can be written, or make room there; what came is kept."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,8 @@ class HubRepository(Location):
             return self.root / relative
         path = files.inside(self.root, relative)
         if not self.has(relative):
-            fetch(self.url(relative), path, self.entry(relative), self.incoming)
+            with files.writing(self.root, WAY_OUT):
+                fetch(self.url(relative), path, self.entry(relative), self.incoming)
         return path
 
     def has(self, relative: str) -> bool:
@@ -92,80 +97,100 @@ class HubRepository(Location):
         return f"{client.api().endpoint}/datasets/{self.name}/resolve/{self.commit}/{quote(relative)}"
 
 
-def find(name: str, revision: str | None, cache: Path) -> HubRepository:
+def find(name: str, revision: str | None, cache: Path, hub_cache: Path) -> Location:
     """The zoo at a revision (default: `main`), its manifest checked.
 
-    Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError.
+    `hub_cache` is the Hugging Face library's own, which is only read.
+    Raises ZooNotFoundError, quickly; FormatVersionError, IntegrityError; ZooError where the cache cannot be written.
     """
     folder = cache / name.replace("/", "--")
     wanted = revision or "main"
     ref = folder / "refs" / f"{quote(wanted, safe='')}.json"
+    pinned = _here(name, wanted, folder, hub_cache) if listing.COMMIT.fullmatch(wanted) else None
+    if pinned is not None:  # a commit never changes: nobody needs to be asked
+        return pinned
     seen = _seen(ref, folder)
     try:
         commit = resolve(name, revision)
     except NoAnswer as error:
-        if seen is None:
+        there = _open(name, folder, seen) if seen is not None else _snapshot(name, wanted, hub_cache, whole=False)
+        if there is None:
             raise ZooNotFoundError(
                 f"Zoo {name!r} is not a folder under {Path.cwd()}, not in the cache {cache}, and the Hub does not answer "
                 f"({error}). Connect, set HF_ENDPOINT to a Hub that answers, or put the zoo's folder there."
             ) from error
         log.warning("The Hub does not answer; %s at %s is read from the cache.", name, wanted)
-        return _open(name, folder, seen)
-    if seen is not None and seen.commit == commit:
-        return _open(name, folder, seen)
-    seen = _Seen(commit, _fetch_manifest(name, commit, wanted, folder))
-    zoo = _open(name, folder, seen)
-    files.write_json(ref, records.encode(seen))
-    return zoo
+        return there
+    found = _here(name, commit, folder, hub_cache)
+    if found is None:
+        with files.writing(cache, WAY_OUT):
+            seen = _Seen(commit, _fetch_manifest(name, commit, wanted, folder))
+            found = _open(name, folder, seen)
+    elif not isinstance(found, HubRepository) or (seen is not None and seen.commit == commit):
+        return found
+    with contextlib.suppress(OSError):  # a cache that cannot be written holds what is needed now
+        files.write_json(ref, records.encode(_Seen(commit, found.root.name)))
+    return found
+
+
+def _here(name: str, commit: str, folder: Path, hub_cache: Path) -> Location | None:
+    """A commit that lies on this machine: its manifest in our cache, or all of it in the library's."""
+    known = (_seen(ref, folder) for ref in sorted((folder / "refs").glob("*.json")))
+    for seen in known:
+        if seen is not None and seen.commit == commit:
+            return _open(name, folder, seen)
+    return _snapshot(name, commit, hub_cache, whole=True)
+
+
+def _snapshot(name: str, revision: str, hub_cache: Path, whole: bool) -> LocalFolder | None:
+    """What `huggingface_hub` keeps of a revision; with `whole`, only if no file of the zoo is missing."""
+    repository = hub_cache / f"datasets--{name.replace('/', '--')}"
+    commit = revision
+    try:
+        if not listing.COMMIT.fullmatch(revision):
+            kept = files.inside(repository / "refs", revision)
+            commit = files.read_bounded(kept, MOST_REF_BYTES).decode("ascii").strip()
+        if not listing.COMMIT.fullmatch(commit):
+            return None
+        root = (repository / "snapshots" / commit).resolve()
+        manifest = Manifest.read(root)
+        if whole:
+            for file in manifest.files.values():
+                file.find(root)
+    except (OSError, ValueError):  # no such thing, or damaged: then the Hub is asked
+        return None
+    return LocalFolder(manifest.zoo, root, manifest)
 
 
 def resolve(name: str, revision: str | None) -> str:
     """The commit of a revision. Raises ZooNotFoundError; NoAnswer where no Hub answers."""
-    from huggingface_hub import errors as hub_errors
-
     try:
-        with client.talking():
-            commit = client.api().dataset_info(name, revision=revision, timeout=client.PATIENCE_S).sha
+        commit = listing.commit_of(name, revision)
     except NoAnswer as error:
-        problem = error.__cause__
-        if isinstance(problem, hub_errors.GatedRepoError):
+        if error.code == "GatedRepo":
             text = f"Zoo {name!r} is gated: accept its terms on the Hub and log in (`hf auth login`)."
-        elif isinstance(problem, hub_errors.RepositoryNotFoundError):
+        elif error.code == "RepoNotFound":
             text = (
                 f"No zoo {name!r}: no such folder under {Path.cwd()}, no such dataset on the Hub ({client.api().endpoint}). "
                 "Check the spelling; log in (`hf auth login`) if it is private; "
                 f"`python -m zoo_datasets list {name.split('/')[0]}` lists an owner's zoos."
             )
-        elif isinstance(problem, hub_errors.RevisionNotFoundError):
-            names = ", ".join(_revisions(name)) or "main"
-            text = f"Zoo {name!r} has no revision {revision!r}. It has: {names}; or a commit's full hash."
+        elif error.code == "RevisionNotFound":
+            text = f"Zoo {name!r} has no revision {revision!r}. It has: {_revisions(name)}; or a commit's full hash."
         else:
             raise
         raise ZooNotFoundError(text) from None
     if not commit:
         raise ZooNotFoundError(f"Zoo {name!r} is empty: nothing was published yet.")
-    return str(commit)
+    return commit
 
 
-def zoos_of(owner: str) -> list[tuple[str, str]]:
-    """(id, commit) of every dataset of an owner that carries our tag. Raises ZooNotFoundError."""
+def _revisions(name: str) -> str:
     try:
-        with client.talking():
-            listed = list(client.api().list_datasets(author=owner, full=True))
-    except NoAnswer as error:
-        raise ZooNotFoundError(
-            f"No folder {owner!r}, and the Hub does not list datasets of that owner ({error})."
-        ) from error
-    return sorted((d.id, d.sha or "") for d in listed if "weightzoo" in (d.tags or []))
-
-
-def _revisions(name: str) -> list[str]:
-    try:
-        with client.talking():
-            refs = client.api().list_repo_refs(name, repo_type="dataset")
+        tags, branches = listing.refs(name)
     except NoAnswer:  # a hint inside an error message must not hide the error
-        return []
-    return [r.name for r in (*refs.tags, *refs.branches)]
+        return "main"
+    return ", ".join([*tags, *branches][: errors.MOST_ALTERNATIVES]) or "main"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,15 +205,18 @@ def _seen(ref: Path, folder: Path) -> _Seen | None:
     """What the cache knows of a revision, if its manifest is there."""
     try:
         seen: _Seen = records.decode(_Seen, json.loads(files.read_bounded(ref, MOST_REF_BYTES)))
-    except (FileNotFoundError, ValueError):  # a torn write, or none: then the Hub is asked
+    except (FileNotFoundError, ValueError, RecursionError):  # a torn write, or none: then the Hub is asked
         return None
-    return seen if (folder / seen.manifest / "manifest.json").is_file() else None
+    there = re.fullmatch("[0-9a-f]{16}", seen.manifest) and os.path.isfile(folder / seen.manifest / "manifest.json")
+    return seen if there else None
 
 
 def _open(name: str, folder: Path, seen: _Seen) -> HubRepository:
     root = folder / seen.manifest
-    if files.sha256(root / "manifest.json")[:16] != seen.manifest:
-        (root / "manifest.json").unlink()
+    data = files.read_bounded(root / "manifest.json", MOST_MANIFEST_BYTES)
+    if hashlib.sha256(data).hexdigest()[:16] != seen.manifest:
+        with contextlib.suppress(OSError):
+            (root / "manifest.json").unlink()
         raise IntegrityError(f"The cached manifest of {name} in {root} changed on the disk; it is removed. Try again.")
     return HubRepository(name, root, Manifest.read(root), seen.commit, folder / "incoming")
 
@@ -196,29 +224,39 @@ def _open(name: str, folder: Path, seen: _Seen) -> HubRepository:
 def _fetch_manifest(name: str, commit: str, wanted: str, folder: Path) -> str:
     try:
         data = get(f"{client.api().endpoint}/datasets/{name}/resolve/{commit}/manifest.json", MOST_MANIFEST_BYTES)
-    except FileMissing:
+    except NoFile:
         raise ZooNotFoundError(
             f"The dataset {name!r} at {wanted!r} has no manifest.json: it is not a zoo, or its publishing was not finished."
         ) from None
+    _check_manifest(data, f"{name} at {wanted!r}")
     digest = hashlib.sha256(data).hexdigest()[:16]
-    files.write_atomic(folder / digest / "manifest.json", data)
+    path = folder / digest / "manifest.json"
+    if not path.is_file():
+        files.write_atomic(path, data)
     return digest
 
 
-def get(url: str, most_bytes: int) -> bytes:
-    """A small file. Raises FileMissing, ZooNotFoundError (the line broke), IntegrityError (larger than `most_bytes`)."""
-    data = bytearray()
+def _check_manifest(data: bytes, where: str) -> None:
+    """Raises IntegrityError, FormatVersionError before anything is kept."""
     try:
-        with _stream(url) as response:
-            for piece in response.iter_bytes():
-                data += piece
-                if len(data) > most_bytes:
-                    raise IntegrityError(f"{url} is larger than {most_bytes:,} bytes: that is not a zoo's.")
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise IntegrityError(
+            f"The manifest of {where} is not JSON: the zoo is damaged, or another server answers."
+        ) from None
+    Manifest.parse(value, where)
+
+
+def get(url: str, most_bytes: int) -> bytes:
+    """A small file. Raises NoFile, ZooNotFoundError (the line broke), IntegrityError (larger than `most_bytes`)."""
+    try:
+        return answers.get(url, most_bytes)[0]
     except NoFile:
-        raise FileMissing(f"{url} is not on the Hub.") from None
+        raise
+    except answers.TooLarge:
+        raise IntegrityError(f"{url} is larger than {most_bytes:,} bytes: that is not a zoo's.") from None
     except NoAnswer as error:
         raise ZooNotFoundError(f"The Hub stopped answering while {url} came ({error}). Try again.") from error
-    return bytes(data)
 
 
 def fetch(url: str, path: Path, file: SealedFile, incoming: Path) -> None:
@@ -262,14 +300,17 @@ def _append(url: str, part: Path, size: int) -> None:
     part.touch()
     idle, most = 0, part.stat().st_size
     while (have := part.stat().st_size) < size:
-        problem = "it ended early"
+        problem, begun = "it ended early", time.monotonic()
         try:
-            with _stream(url, (have, size - have)) as response, part.open("ab") as out:
-                if response.status_code == 206:
-                    _check_total(response, url, size)
-                else:
+            span = (have, size - have)
+            with answers.answer(url, span) as found, part.open("ab") as out:
+                if found.status == 206:
+                    _check_range(found.headers, url, span, size)
+                elif found.status == 200:
                     out.truncate(0)  # no ranges here: it began at the start
-                for piece in response.iter_bytes():  # a chunk size would drop what it holds when the line breaks
+                else:
+                    raise NoAnswer(f"HTTP status {found.status}", found.status)
+                for piece in found.pieces:
                     out.write(piece)
                     if out.tell() > size:
                         return  # longer than sealed; the caller finds it false
@@ -278,21 +319,34 @@ def _append(url: str, part: Path, size: int) -> None:
                 f"{url} is not there, though the zoo's manifest names it. Its publishing was not finished."
             ) from None
         except NoAnswer as error:
+            if error.status == 416:
+                raise IntegrityError(
+                    f"{url} has other bytes than were sealed: it ends before {have:,}, the manifest says {size:,}."
+                ) from None
             problem = str(error)
-        idle = 0 if part.stat().st_size > most else idle + 1
-        most = max(most, part.stat().st_size)
-        if idle == TRIES:
+            idle = TRIES if isinstance(error, answers.TooSlow) else idle
+        now, spent = part.stat().st_size, time.monotonic() - begun
+        # A line that breaks after every few bytes is as slow as one that brings few.
+        worth = now > most and now - have >= answers.LEAST_BYTES_A_S * spent
+        idle = 0 if worth and idle < TRIES else idle + 1
+        most = max(most, now)
+        if idle >= TRIES and now < size:
             raise ZooNotFoundError(
-                f"The connection to the Hub broke at {have:,} of {size:,} bytes of {url} ({problem}). "
+                f"The connection to the Hub broke at {now:,} of {size:,} bytes of {url} ({problem}). "
                 "What came is kept; the same call goes on from there."
             )
-        time.sleep(idle * PAUSE_S)
+        time.sleep(idle * PAUSE_S if now < size else 0)
 
 
-def _check_total(response: Any, url: str, size: int) -> None:
-    stated = response.headers.get("Content-Range", "")
-    if not stated.endswith((f"/{size}", "/*")):
-        raise IntegrityError(f"{url} has other bytes than were sealed: {stated}, the manifest says {size:,}.")
+def _check_range(headers: Mapping[str, str], url: str, span: Span, size: int) -> None:
+    """Raises IntegrityError where an answer says that it is of another range or of a file of another size."""
+    stated = headers.get("Content-Range", "")
+    begin, end = span[0], span[0] + span[1] - 1
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
+    if found is None or found[3] not in (str(size), "*"):
+        raise IntegrityError(f"{url} has other bytes than were sealed: {stated[:100]}, the manifest says {size:,}.")
+    if (found[1], found[2]) != (str(begin), str(end)):
+        raise IntegrityError(f"{url}: bytes {begin:,} to {end:,} were asked for, and {stated[:100]} came.")
 
 
 def _range(url: str, span: Span, size: int, direct: str = "") -> tuple[bytes, str]:
@@ -300,20 +354,22 @@ def _range(url: str, span: Span, size: int, direct: str = "") -> tuple[bytes, st
     offset, length = span
     for attempt in range(TRIES):
         try:
-            with _stream(url if attempt else direct or url, span) as response:
-                if response.status_code != 206:
+            with answers.answer(url if attempt else direct or url, span) as found:
+                if found.status != 206:
                     raise ZooNotFoundError(
                         f"{url} does not serve ranges. Fetch the zoo whole: `python -m zoo_datasets download`."
                     )
-                _check_total(response, url, size)
-                data = _at_most(length, response.iter_bytes())
+                _check_range(found.headers, url, span, size)
+                data = _at_most(length, found.pieces)
             if len(data) == length:
-                return data, str(response.url)
+                return data, found.url
             problem: Exception = IntegrityError(f"{url}: {len(data):,} bytes came for {length:,} at {offset:,}.")
         except NoFile:
             raise ZooNotFoundError(f"{url} is not there, though the zoo's manifest names it.") from None
         except NoAnswer as error:
             problem = ZooNotFoundError(f"The connection to the Hub broke while {url} was read ({error}). Try again.")
+            if isinstance(error, answers.TooSlow):
+                break
         if attempt + 1 < TRIES:
             time.sleep((attempt + 1) * PAUSE_S)
     raise problem
@@ -327,22 +383,3 @@ def _at_most(length: int, pieces: Iterator[bytes]) -> bytes:
         if len(data) > length:
             break
     return bytes(data)
-
-
-class FileMissing(ZooNotFoundError):
-    """The Hub has the dataset, and no such file in it."""
-
-
-@contextlib.contextmanager
-def _stream(url: str, span: Span | None = None) -> Iterator[Any]:
-    """An open answer to a GET, of a range where one is given. Raises NoAnswer, NoFile."""
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-    # A token is for the Hub alone; packed bytes would shift ranges.
-    token = None if client.is_the_hub(url) else False
-    headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
-    if span is not None:
-        headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
-    with client.talking(), get_session().stream("GET", url, headers=headers, timeout=client.PATIENCE_S) as response:
-        hf_raise_for_status(response)
-        yield response

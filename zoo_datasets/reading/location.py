@@ -154,8 +154,11 @@ def _cut(blocks: Mapping[int, bytes], starts: Sequence[int], offset: int, length
 
 
 def pread(path: Path, spans: Sequence[Span]) -> list[bytes]:
-    """Spans of a file on the disk. Raises IntegrityError where it ends early."""
-    handle = os.open(path, os.O_RDONLY)
+    """Spans of a file on the disk. Raises IntegrityError where it ends early or cannot be read."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}.") from None
     try:
         found = []
         for offset, length in spans:
