@@ -119,35 +119,35 @@ def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> 
 
 
 def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = 0.95) -> Interval:
-    """The mean of values that share several things at once: `{"init groups": [n], "subset draws": [n]}`.
+    """The mean of values that share several things at once: `{"init groups": [n], "data draws": [n]}`.
 
     Variances of the mean clustered by each way, less those by both (Cameron, Gelbach & Miller 2011, with
     its inclusion and exclusion for more than two), never below the largest single one; t of the degrees
-    of freedom of the way with the fewest groups. The first way is the one that is always resampled.
-    Another with fewer than five groups cannot be: the interval is then for those alone, and says so.
+    of freedom of the way with the fewest groups. Ways beside the first that have fewer than five
+    groups cannot be resampled: the interval is then for those alone, and says so. Where the first is
+    left alone it is `mean` of its groups.
     """
     from scipy.stats import t
 
-    (first, *others), labels = list(ways), {}
-    for way in ways:
-        values, labels[way], _ = _grouped(values, ways[way], level)
-    counts = {way: len(np.unique(label)) for way, label in labels.items()}
-    fixed = [way for way in others if counts[way] < min(FEWEST_GROUPS, counts[first])]
-    kept = [first, *(way for way in others if way not in fixed)]
-    of, value = "mean", float(values.mean())
-    note = "; ".join(f"for these {counts[way]} {way} alone, not for others" for way in fixed)
-    if counts[first] < FEWEST_GROUPS:
-        return _none(of, value, level, counts[first], len(values))
-    single, total = [], 0.0
-    for size in range(1, len(kept) + 1):
-        for chosen in itertools.combinations(kept, size):
-            variance = _clustered(values - value, np.column_stack([labels[way] for way in chosen]))
-            total += variance if size % 2 else -variance
-            single += [variance] if size == 1 else []
-    fewest = min(counts[way] for way in kept)
-    half = float(t.ppf((1 + level) / 2, fewest - 1) * np.sqrt(max(total, *single)))
-    found = _interval(of, value, (value - half, value + half), level, "t", fewest, len(values))
-    return dataclasses.replace(found, note="; ".join(n for n in (found.note, note) if n))
+    first, *others = list(ways)
+    labels = {way: _grouped(values, ways[way], level)[1] for way in ways}
+    counts = {way: int(label.max()) + 1 for way, label in labels.items()}
+    kept = [first, *(way for way in others if counts[way] >= FEWEST_GROUPS)]
+    notes = [f"for {counts[way]} {way} and no others" for way in others if way not in kept]
+    found = mean(values, ways[first], level=level)
+    if len(kept) > 1 and found.method != "none":
+        values = np.asarray(values, np.float64)
+        value, total, single = float(values.mean()), 0.0, 0.0
+        for size in range(1, len(kept) + 1):
+            for chosen in itertools.combinations(kept, size):
+                variance = _clustered(values - value, np.column_stack([labels[way] for way in chosen]))
+                total += variance if size % 2 else -variance
+                single = max(single, variance) if size == 1 else single
+        fewest = min(counts[way] for way in kept)
+        half = float(t.ppf((1 + level) / 2, fewest - 1) * np.sqrt(max(total, single)))
+        found = _interval("mean", value, (value - half, value + half), level, "crossed t", fewest, len(values))
+        notes.insert(0, "over " + " and ".join(f"{counts[way]} {way}" for way in kept))
+    return dataclasses.replace(found, note="; ".join(n for n in (found.note, *notes) if n))
 
 
 def score(

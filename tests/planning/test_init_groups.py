@@ -128,7 +128,7 @@ def test_a_child_keeps_the_group_of_its_parent(make_plan: Callable[..., plan.Pla
     )
     (tmp_path / "child.yaml").write_text(
         f"zoo: a/child\nsource: {{id: digits, train: 200, validation: 60, test: 80}}\ninit: {{zoo: {tmp_path / 'parent'}, "
-        "epoch: 1}\naxes: {lr: [0.1, 0.01]}\ntraining: {epochs: 1, batch_size: 64}\n"
+        "epoch: 1}\narchitecture: [flatten, {linear: 8}, activation, {linear: classes}]\naxes: {lr: [0.1, 0.01]}\ntraining: {epochs: 1, batch_size: 64}\n"
     )
     children = plan.plan(grid.load(tmp_path / "child.yaml"))
     assert len(children.runs) == 4
