@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # What the extras bring but for PyYAML and tqdm, on which huggingface_hub stands too.
-HIDDEN = ("torch", "ray", "sklearn", "PIL", "matplotlib", "networkx", "threadpoolctl")
+HIDDEN = ("torch", "jax", "torch_geometric", "ray", "sklearn", "PIL", "matplotlib", "networkx", "threadpoolctl")
 
 
 HIDE = f"""
@@ -48,3 +50,39 @@ def test_effects_and_scores_need_no_extra(tiny_zoo: Path) -> None:
         "print([round(metrics.SCORES[m]([0, 1, 1, 0], [0, 1, 0, 0]), 3) for m in ('kendall', 'balanced_accuracy', 'auc')])\n"
     )
     assert on_the_base_install(code, tiny_zoo).splitlines() == ["[8]", "[0.577, 0.75, 0.75]"]
+
+
+# What each needs → what it is called there. None of these is in the base install but the last two, on which it stands.
+NEEDS = {
+    "torch": "from zoo_datasets import open_zoo; open_zoo(sys.argv[1]).load_model(0)",
+    "torch as arrays": "from zoo_datasets import open_zoo; open_zoo(sys.argv[1]).weights.torch([0])",
+    "torch of loaders": "import zoo_datasets.loaders",
+    "torch of engines": "import zoo_builder.engines.torch_loop",
+    "scikit-learn": "from zoo_datasets import sources; sources.load(sources.SourceSpec('iris'))",
+    "pillow": "from zoo_datasets.sources import image_sets; image_sets.gray(None)",
+    "jax": "from zoo_datasets import open_zoo; open_zoo(sys.argv[1]).weights.jax([0])",
+}
+
+
+@pytest.mark.parametrize("what", NEEDS)
+def test_what_is_missing_is_one_sentence_with_the_line_that_installs_it(what: str, tiny_zoo: Path) -> None:
+    name = what.split()[0]
+    code = f"from zoo_datasets.errors import MissingLibraryError\ntry:\n    {NEEDS[what]}\nexcept MissingLibraryError as error:\n    print(error)\n"
+    module = {"scikit-learn": "sklearn", "pillow": "PIL"}.get(name, name)
+    assert on_the_base_install(code, tiny_zoo) == f"{module} is not installed: pip install {name}."
+
+
+@pytest.mark.parametrize(("module", "pip"), [("tqdm", "tqdm"), ("yaml", "PyYAML"), ("sklearn", "scikit-learn")])
+def test_a_build_without_a_library_ends_in_that_sentence(
+    module: str, pip: str, tmp_path: Path, tiny_grid: Path
+) -> None:
+    code = (
+        f"import importlib.machinery, sys\nHIDDEN = ({module!r},)\n" + HIDE.split("\n", 2)[2].replace(repr(HIDDEN), "HIDDEN")
+        + f"from zoo_builder.cli import main\nsys.exit(main(['--grid', {str(tiny_grid)!r}, '--workers', '0', '--out', sys.argv[1]]))"
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "z")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (1, 2), done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: {module} is not installed: pip install {pip}."
+    assert "Traceback" not in done.stderr

@@ -350,8 +350,11 @@ def weak_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
         ),
         *(
             pytest.param(9, number, marks=pytest.mark.slow)
-            for number in (errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+            for number in (errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENAMETOOLONG)
         ),
+        (9, errno.EFBIG),
+        pytest.param(33, errno.EFBIG, marks=pytest.mark.slow),
+        pytest.param(9, errno.EMFILE, marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk_stops_with_a_message_and_the_next_run_goes_on(
@@ -369,17 +372,52 @@ def test_a_full_disk_stops_with_a_message_and_the_next_run_goes_on(
     assert tree_hash(out) == tree_hash(tiny_zoo)
 
 
-def test_a_full_disk_ends_the_training_of_more(tiny_plan: plan.Plan, tmp_path: Path) -> None:
+# What a disk, a quota, a limit of the shell or another program may answer, and the way out that is named.
+ANSWERS = {
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some of your quota", errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "make the folder writable", errno.EACCES: "make the folder writable", errno.EIO: "look after the disk",
+    errno.ENAMETOOLONG: "move the folder to a shorter path", errno.EMFILE: "raise the limit on open files",
+    errno.ENOENT: "bring the folder back", errno.ESTALE: "bring the folder back",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_what_an_output_refuses_ends_the_training_of_more(tiny_plan: plan.Plan, tmp_path: Path, number: int) -> None:
     """In this process one cohort is handed over at a time: the others never start."""
     tried: list[str] = []
 
     def full(task: worker.Task, shared: Any) -> worker.Done:
         tried.append(task.cohort.id)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number), str(tmp_path / ".build" / "part"))
 
-    with pytest.raises(BuildError, match="No space left on device"):
+    with pytest.raises(BuildError, match=f"{os.strerror(number)}. What was finished is kept; {ANSWERS[number]}"):
         drive(tiny_plan, ZooPaths(tmp_path), full)
     assert tried == [c.id for c in tiny_plan.cohorts[:1]]
+
+
+UNDER_A_LIMIT = """
+import resource, sys
+from zoo_builder import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
+sys.exit(cli.main(["--grid", sys.argv[1], "--out", sys.argv[2], "--workers", "0", "--quiet"]))
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_said_and_lifting_it_is_enough(
+    tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, environment: dict[str, str], tree_hash: Tree
+) -> None:
+    """`ulimit -f`, as schedulers set it: the build stops at the first cohort, and goes on from there."""
+
+    def built(limit: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", UNDER_A_LIMIT, tiny_grid, tmp_path / "zoo", limit]
+        return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=MOST_S)
+
+    small = built(20_000)
+    assert small.returncode == 1
+    assert "File too large. What was finished is kept; raise the limit on the size of files" in small.stderr
+    assert small.stderr.count("\n") == 1
+    assert built(-1).returncode == 0
+    assert tree_hash(tmp_path / "zoo") == tree_hash(tiny_zoo)
 
 
 # Builds on a disk of 256 kB, which is too small, then on the same disk grown to 16 MB.

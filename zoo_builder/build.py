@@ -35,8 +35,21 @@ from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
 
 log = logging.getLogger("zoo_builder")
-# Errors of a full or read-only disk: retrying would train the cohort again for nothing.
-_DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
+# What an output may refuse, whatever is written, and the way out. The next cohort would be trained for nothing.
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
+    errno.EROFS: "make the folder writable",
+    errno.EACCES: "make the folder writable",
+    errno.EPERM: "make the folder writable",
+    errno.EIO: "look after the disk",
+    errno.ENAMETOOLONG: "move the folder to a shorter path",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.ENFILE: "close other programs' files",
+}
+# These say something of the output only where they name a file of it: somebody took it away.
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENXIO, errno.ENODEV}
 
 
 @dataclasses.dataclass
@@ -88,7 +101,7 @@ def build(
                 scratch.unlink()  # of a killed driver; else it would be sealed with the zoo
             seal.seal(paths, planned, records)
     except OSError as error:
-        if error.errno not in _DISK:
+        if not _of_output(error, paths):
             raise
         raise BuildError(_disk_message(paths, error)) from error
     return paths
@@ -217,7 +230,7 @@ def _drive(
                 progress.done += len(cohort.runs)
                 progress.diverged += _diverged(records[cohort.id])
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _DISK:
+                if isinstance(error, OSError) and _of_output(error, paths):
                     disk = disk or error
                 else:
                     failed.append(cohort.id)
@@ -257,10 +270,18 @@ def _record_failure(paths: ZooPaths, cohort: Cohort, error: Exception, trace: st
     )  # fmt: skip
 
 
+def _of_output(error: OSError, paths: ZooPaths) -> bool:
+    """Whether the output takes no more files, so that there is no use in going on."""
+    if error.errno in _REMEDIES:
+        return True
+    return error.errno in _GONE and str(error.filename).startswith(str(paths.root.absolute()))
+
+
 def _disk_message(paths: ZooPaths, error: OSError) -> str:
+    remedy = _REMEDIES.get(error.errno or 0, "bring the folder back")
     return (
-        f"Cannot write to {paths.root}: {error.strerror}. What was finished is kept; free some space (or make the "
-        "folder writable) and run the same command again."
+        f"Cannot write to {paths.root}: {error.strerror}. What was finished is kept; {remedy} and run the same "
+        "command again."
     )
 
 

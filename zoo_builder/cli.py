@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder import grid
-from zoo_datasets.core import command
+from zoo_datasets.core import command, libraries
 from zoo_datasets.errors import GridError, InterruptedBuildError, ZooError, ZooNotFoundError
-from zoo_datasets.format import card
 from zoo_datasets.format.paths import ZooPaths
 
 VERBS = ("build", "plan", "status", "verify")
@@ -90,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _planned(options: argparse.Namespace) -> tuple[Any, Path]:
-    from zoo_builder import plan
+    from zoo_builder import grid, plan
 
     if options.workers is not None and options.workers < 0:
         raise GridError(f"--workers {options.workers}: 0 trains in this process, N ≥ 1 takes N workers.")
@@ -111,6 +109,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _summary(paths: ZooPaths, seconds: float) -> None:
+    from zoo_datasets.format import card
     from zoo_datasets.format.manifest import Manifest
 
     manifest = Manifest.read(paths.root)
@@ -155,7 +154,8 @@ class _Bar:
     """One bar for the whole build; without a terminal a line now and then."""
 
     def __init__(self, total: int) -> None:
-        from tqdm import tqdm
+        with libraries.needed():
+            from tqdm import tqdm
 
         # tqdm stays silent without a terminal when `disable` is None.
         self.bar = tqdm(total=total, unit="model", disable=None, dynamic_ncols=True, leave=False)

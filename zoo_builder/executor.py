@@ -131,8 +131,12 @@ class OnRay:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray announces a change of default for GPU-less tasks on every start otherwise.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            if not address:
+                raise NoRayHereError("Ray is not installed (pip install ray)") from error
+            raise BuildError(f"RAY_ADDRESS={address} needs Ray, which is not installed: pip install ray.") from None
         self.ray = ray
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         if address:

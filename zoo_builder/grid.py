@@ -11,18 +11,20 @@ Nothing here reads data: whether a class exists or shapes fit is known when the 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder.recipe import conflicts, levels, settings, snapshots
+from zoo_builder.recipe import bounds, conflicts, levels, settings, snapshots
 from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
 from zoo_builder.recipe.document import Document, read_document
 from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_builder.recipe.values import coerce
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.format import licenses
 
 # Bumped when the same recipe would give other networks: it enters every cohort's id.
 RECIPE_VERSION = 1
@@ -32,7 +34,7 @@ DEFAULT_EPOCHS = 5
 DEFAULT_SPLITS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 REPLICATES = ("init", "order", "subset")
-_LICENSE = re.compile(r"[A-Za-z][\w.+-]*\Z", re.ASCII)
+_LICENSE = re.compile(r"[A-Za-z0-9][\w.+ ,()/-]{,99}\Z", re.ASCII)  # on one line
 _ZOO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
@@ -90,10 +92,16 @@ def _grid(document: Document) -> Grid:
     points, draws = sampled(document)
     varied = (*axes, *draws)
     names = [a.name for a in varied]
+    crossing = bounds.check_points(document.where("axes"), {a.name: len(a.levels) for a in axes})
     conflicts.check(document, fixed, varied)
     if all(fixed[n] is None and n not in names for n in conflicts.BUDGETS):
         fixed["epochs"] = DEFAULT_EPOCHS
     replicates, tied = _replicates(document)
+    limit = None if document.values.get("limit") is None else document.whole("limit", 0, 1)
+    if fixed["init_zoo"] is None:  # else there are as many as the parent zoo has models
+        repeated = replicates["init"] if tied else math.prod(replicates.values())
+        place = document.where("sample" if points else "replicates" if repeated > crossing else "axes")
+        bounds.check_models(place, points or crossing, repeated, limit, len(streams.canonical_json(document.values)))
     return Grid(
         zoo=zoo,
         fixed=fixed,
@@ -107,7 +115,7 @@ def _grid(document: Document) -> Grid:
         splits=_splits(document),
         seed=document.whole("seed", 0, 0),
         cohort_size=document.whole("cohort_size", COHORT_SIZE, 1),
-        limit=None if document.values.get("limit") is None else document.whole("limit", 0, 1),
+        limit=limit,
         document=document.values,
     )
 
@@ -116,9 +124,15 @@ def _texts(document: Document) -> None:
     description, license = document.values.get("description"), document.values.get("license")
     if not isinstance(description, str | None):
         raise GridError(f"{document.where('description')}: `description` is {description!r}; text is needed.")
-    # It stands on a line of the card's YAML head.
-    if license is not None and not (isinstance(license, str) and _LICENSE.match(license)):
-        raise GridError(f"{document.where('license')}: `license` is {license!r}; a name like cc-by-4.0 is needed.")
+    if license is None:
+        return
+    place = document.where("license")
+    if not isinstance(license, str) or not _LICENSE.match(license):
+        raise GridError(f"{place}: `license` is {license!r}; a name like cc-by-4.0 is needed.")
+    if licenses.on_the_hub(license) is None:  # else the zoo could be built, and never published
+        raise GridError(
+            unknown("license", license, licenses.LICENSES, place) + " `other` stands for any that is not there."
+        )
 
 
 def _fixed(document: Document) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from zoo_builder.grid import RECIPE_VERSION, Grid
 from zoo_builder.planning import cohorts, lineage, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
+from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_datasets import sources
+from zoo_datasets.errors import MOST_ALTERNATIVES
 from zoo_datasets.networks.architecture import Architecture
 
 log = logging.getLogger("zoo_builder")
@@ -93,19 +95,21 @@ def _chooser(engine: str, device: str) -> Callable[[Architecture, str, Augmentat
 def _warnings(plan: Plan) -> Iterator[str]:
     """What the user may not have meant."""
     recipe, parents = plan.grid, plan.parents
-    asked = recipe.sample_points * len(runs.replicates(recipe, parents))
-    if recipe.limit is None and len(plan.runs) < asked:
+    asked = runs.count(recipe, parents)
+    if recipe.sample_points and recipe.limit is None and len(plan.runs) < asked:
         yield f"the sample asks for {asked} models, but only {len(plan.runs)} of its points differ"
-    yield from filter(None, map(_beyond_budget, plan.cohorts))
+    lengths = {(c.steps_per_epoch, max(c.steps)) for c in plan.cohorts}  # all cohorts have the recipe's schedule
+    yield from filter(None, (_beyond_budget(recipe.snapshots, *length) for length in sorted(lengths)))
     if parents and recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
         if any(r.settings["init_optimizer"] == "reset" for r in plan.runs):
             yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
 
 
-def _beyond_budget(cohort: Cohort) -> str | None:
+def _beyond_budget(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> str | None:
     """A warning where a schedule asks for snapshots after the end of training."""
-    schedule = cohort.runs[0].snapshots
-    late = schedule.beyond(cohort.steps_per_epoch, max(cohort.steps))
+    late = schedule.beyond(steps_per_epoch, steps)
     if not late:
         return None
-    return f"snapshots at {schedule.kind} {', '.join(f'{n:g}' for n in late)} are after the end of training; not taken"
+    more = f" and {len(late) - MOST_ALTERNATIVES} more" if len(late) > MOST_ALTERNATIVES else ""
+    shown = ", ".join(f"{n:g}" for n in late[:MOST_ALTERNATIVES])
+    return f"snapshots at {schedule.kind} {shown}{more} are after the end of training; not taken"

@@ -310,7 +310,7 @@ def _metadata_alone(
     try:
         from sklearn.ensemble import RandomForestRegressor
     except ImportError:
-        return None, "not computed: needs scikit-learn (pip install 'weightzoo[bench]')"
+        return None, "not computed: needs scikit-learn (pip install scikit-learn)"
     forest = RandomForestRegressor(n_estimators=100, random_state=seed, n_jobs=1).fit(x[train], y[train])
     interval = intervals.score(
         "r2", y[test], forest.predict(x[test]), groups[test], seed=seed, baseline=float(y[train].mean())

@@ -6,6 +6,7 @@
     ├── IntegrityError(ValueError)          bytes that are not what was sealed
     ├── FormatVersionError(ValueError)      a zoo newer than this library
     ├── NoNetworkError(ValueError)          weights of a network whose layers nobody wrote down
+    ├── MissingLibraryError(ModuleNotFoundError)  a library that this needs and the base install has not
     └── BuildError(RuntimeError)            a build that had to stop
         └── InterruptedBuildError           … because somebody asked it to
 
@@ -44,6 +45,10 @@ class FormatVersionError(ZooError, ValueError):
 
 class NoNetworkError(ZooError, ValueError):
     """The architecture is a layout without layers, and what was asked needs the network."""
+
+
+class MissingLibraryError(ZooError, ModuleNotFoundError):
+    """What was asked needs a library that is not installed; the message says how to install it."""
 
 
 class BuildError(ZooError, RuntimeError):

@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch.utils import data
 
-from zoo_datasets.core import streams
+from zoo_datasets.core import libraries, streams
 from zoo_datasets.core.arrow import numbers_of
 from zoo_datasets.errors import ZooError
 from zoo_datasets.reading.selection import Selection
+
+with libraries.needed():
+    import torch
+    from torch.utils import data
 
 Batch = dict[str, Any]
 

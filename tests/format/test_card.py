@@ -19,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo_datasets.format import card
+from zoo_datasets.format import card, licenses
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import croissant, pictures
@@ -97,7 +97,21 @@ def test_the_card_is_the_same_for_any_order_of_the_manifests_keys(
 def test_any_text_in_the_head_reads_back_as_itself(manifest: Manifest, text: str) -> None:
     document = {**manifest.identity.document, "license": text}
     other = dataclasses.replace(manifest, identity=dataclasses.replace(manifest.identity, document=document))
-    assert yaml.safe_load(card._head(other, "a/b", None).split("---\n")[1])["license"] == text
+    head = yaml.safe_load(card._head(other, "a/b", None).split("---\n")[1])
+    assert head["license"] in licenses.LICENSES
+    assert ("license_name" in head) == (head["license"] == "other")
+    assert f"\n{text}; the source data" in card._licence(other, "a/b")
+
+
+@pytest.mark.parametrize(("license", "identifier"), [("MIT", "mit"), ("Apache 2.0", "apache-2.0")])
+def test_a_sealed_zoo_is_published_under_the_hubs_name_of_its_licence(
+    manifest: Manifest, models: pa.Table, schemas: dict[str, pa.Schema], license: str, identifier: str
+) -> None:
+    value = copy.deepcopy(manifest.to_json())
+    value["identity"]["document"]["license"] = license
+    sealed = Manifest.parse(value, "here")
+    assert head_of(card.render(sealed, models, schemas=schemas))["license"] == identifier
+    assert croissant.describe(sealed, schemas)["license"] == f"https://spdx.org/licenses/{identifier.upper()}"
 
 
 def test_another_id_and_licence_show_everywhere(manifest: Manifest, models: pa.Table) -> None:
@@ -105,7 +119,8 @@ def test_another_id_and_licence_show_everywhere(manifest: Manifest, models: pa.T
     value["identity"]["document"]["license"] = "no"
     value["sources"][0]["id"] = "ylecun/mnist"
     text = card.render(Manifest.parse(value, "here"), models, name="me/mine")
-    assert (head_of(text)["license"], head_of(text)["source_datasets"]) == ("no", ["ylecun/mnist"])
+    assert (head_of(text)["license"], head_of(text)["license_name"]) == ("other", "no")
+    assert head_of(text)["source_datasets"] == ["ylecun/mnist"]
     assert 'load_dataset("me/mine"' in text
     assert "weightzoo/tiny" not in text
     assert "[ylecun/mnist](https://huggingface.co/datasets/ylecun/mnist)" in text

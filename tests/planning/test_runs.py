@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo_builder import grid
-from zoo_builder.planning import runs
+from zoo_builder.planning import points, runs
 from zoo_builder.planning.runs import Run
 from zoo_builder.recipe import axes, recipe_yaml
 from zoo_builder.recipe.levels import label
@@ -270,9 +270,9 @@ def test_draws_do_not_depend_on_the_other_axes(plan: Plan) -> None:
 @pytest.mark.parametrize(("low", "high"), [(1e-4, 1e-1), (3e-4, 3e-3), (1e-300, 2.5e-3)])
 def test_the_ends_of_a_range_are_kept(u: float, low: float, high: float) -> None:
     for kind in ("uniform", "log_uniform"):
-        values = runs._drawn(axes.Draw("lr", kind, low, high), u)
+        values = points.drawn(axes.Draw("lr", kind, low, high), u)
         assert low <= values["lr"] < high
-    values = runs._drawn(axes.Draw("batch_size", "integer", 3, 5), u)
+    values = points.drawn(axes.Draw("batch_size", "integer", 3, 5), u)
     assert values["batch_size"] in (3, 4, 5)
 
 

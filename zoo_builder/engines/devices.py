@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zoo_builder import engines
 from zoo_builder.engines.contract import Augmentation
+from zoo_datasets.core import libraries
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
@@ -21,8 +22,8 @@ def check(device: str) -> str:
     if device not in ("cpu", "cuda"):
         raise GridError(unknown("device", device, ("cpu", "cuda")))
     if device == "cuda" and not os.environ.get("RAY_ADDRESS"):
-        _need_torch("--device cuda")
-        import torch
+        with libraries.needed():
+            import torch
 
         if not torch.cuda.is_available():
             raise GridError("--device cuda: PyTorch sees no GPU on this machine. Use --device cpu, or RAY_ADDRESS.")

@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.batched import Batched
+
+with libraries.needed():
+    import torch
 
 # Models side by side, measured on one Zen 3 core: beyond these the activations leave the
 # cache, and wide layers gain nothing from company (best: 8 models of 8 channels, 4 of 16,

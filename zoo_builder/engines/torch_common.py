@@ -14,13 +14,15 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from zoo_builder.engines import augment
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Window
-from zoo_datasets.core import streams
+from zoo_datasets.core import libraries, streams
 from zoo_datasets.networks.architecture import Architecture
+
+with libraries.needed():
+    import torch
+    import torch.nn.functional as F
 
 Tensors = dict[str, torch.Tensor]
 

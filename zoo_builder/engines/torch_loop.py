@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import nn
 
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.modules import Network
+
+with libraries.needed():
+    import torch
+    from torch import nn
 
 # Samples per forward of `logits`: large enough to hide call overhead, small enough for the cache.
 EVALUATION_BATCH = 256

@@ -19,7 +19,7 @@ from typing import Any
 from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION
 from zoo_builder.planning.runs import Run, total_steps
-from zoo_builder.recipe import settings
+from zoo_builder.recipe import bounds, settings
 from zoo_datasets import sources
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError
@@ -104,21 +104,20 @@ def group(
     device: str,
 ) -> list[Cohort]:
     """Cohorts in the plan order of their first runs. Raises GridError where shapes do not fit."""
-    shapes: dict[str, _Shape] = {}  # neither stream keys nor optimizers enter one: few are worked out
+    shape_of = _Shapes(source_of)
     members: dict[Any, list[tuple[Run, _Shape]]] = {}
     for run in runs:
-        settings_key = streams.digest([run.settings.get(name) for name in (*settings.ALIKE, *settings.FITTING)])
-        if settings_key not in shapes:
-            shapes[settings_key] = _shape(run, source_of(run.source))
-        shape = shapes[settings_key]
+        shape = shape_of(run)
         _check_stop_rule(run, shape)
         _check_start(run, shape)
+        _check_length(run, shape)
         members.setdefault((shape.together, _behind(run)), []).append((run, shape))
     made = []
     for alike in members.values():
         for start in range(0, len(alike), size):
             chunk = tuple(run for run, _ in alike[start : start + size])
             shape = alike[start][1]
+            _check_size(chunk, shape)
             loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
             engine = choose(shape.architecture, loss, augmentation)
             made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
@@ -126,13 +125,63 @@ def group(
     return sorted(made, key=lambda c: order[c.runs[0].id])
 
 
-def _shape(run: Run, source: sources.Source) -> _Shape:
-    sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
-    arch, n = architecture(run, source), n_train(run, source)
-    together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
-    shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
-    _check_batch_norm(run, shape)
-    return shape
+class _Shapes:
+    """Run → its shape. Neither stream keys nor optimizers enter one: few are worked out."""
+
+    def __init__(self, source_of: Callable[[sources.SourceSpec], sources.Source]) -> None:
+        self.source_of = source_of
+        self.by_settings: dict[str, _Shape] = {}
+        self.by_identity: dict[int, _Shape] = {}  # of a point's settings, which its replicates share
+        self.architectures: dict[str, Architecture] = {}
+
+    def __call__(self, run: Run) -> _Shape:
+        shape = self.by_identity.get(id(run.settings))
+        if shape is None:
+            key = streams.digest([run.settings.get(name) for name in (*settings.ALIKE, *settings.FITTING)])
+            if key not in self.by_settings:
+                self.by_settings[key] = self._shape(run, self.source_of(run.source))
+            shape = self.by_identity[id(run.settings)] = self.by_settings[key]
+        return shape
+
+    def _shape(self, run: Run, source: sources.Source) -> _Shape:
+        sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
+        s, head = run.settings, run.subset.head
+        key = streams.digest(
+            [s["architecture"], s["activation"], head and len(head), source.input_shape, source.n_classes]
+        )
+        if key not in self.architectures:
+            self.architectures[key] = architecture(run, source)
+        arch, n = self.architectures[key], n_train(run, source)
+        together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
+        shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
+        _check_batch_norm(run, shape)
+        return shape
+
+
+def _check_length(run: Run, shape: _Shape) -> None:
+    """Raises GridError where a model would be trained, or looked at, without end."""
+    steps = total_steps(run, shape.n_train)
+    bounds.check_updates(steps)
+    if run.start is not None:
+        bounds.check_updates(steps + run.start.updates, "Training with what the parents have behind them")
+    schedule = run.snapshots.to_json()
+    bounds.check_snapshots(_most_snapshots(run, shape), ", ".join(schedule))
+
+
+def _most_snapshots(run: Run, shape: _Shape) -> int:
+    """Snapshots that are kept until the end of training; a stop rule may end it before, and thins them then."""
+    watched = run.settings["target_loss"] is not None or run.settings["patience"] is not None
+    per_epoch = sources.steps_per_epoch(shape.n_train, run.settings["batch_size"])
+    return run.snapshots.most(per_epoch, total_steps(run, shape.n_train), open_end=watched)
+
+
+def _check_size(chunk: tuple[Run, ...], shape: _Shape) -> None:
+    """Raises GridError where no worker could hold a cohort."""
+    # Weights, their gradient and two slots of the optimizer; then a copy, or three, at each snapshot.
+    kept = max(_most_snapshots(r, shape) * (3 if r.snapshots.keep_optimizer else 1) for r in chunk)
+    batch = min(chunk[0].settings["batch_size"], shape.n_train)
+    outputs = sum(math.prod(node.shape) for node in shape.architecture.nodes)
+    bounds.check_cohort(len(chunk), shape.architecture.n_params, 4 + kept, shape.n_train, batch * outputs)
 
 
 def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str) -> Cohort:
@@ -159,8 +208,7 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
 
 def n_train(run: Run, source: sources.Source) -> int:
     """Training images of the run. Raises GridError where its data axes do not fit the source."""
-    labels = source.train.labels
-    return len(sources.training_examples(labels, source.n_classes, run.subset, run.keys["subset"]).rows)
+    return sources.count_examples(source.train.labels, source.n_classes, run.subset)
 
 
 def _check_batch_norm(run: Run, shape: _Shape) -> None:

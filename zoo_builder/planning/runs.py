@@ -10,10 +10,10 @@ Nothing here trains, reads data or touches the disk.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,11 +21,11 @@ import pyarrow as pa
 from zoo_builder.grid import RECIPE_VERSION, REPLICATES, Grid
 from zoo_builder.planning import init_groups
 from zoo_builder.planning.lineage import MOMENTS, Parents, Start
-from zoo_builder.recipe import levels, settings
-from zoo_builder.recipe.axes import Draw
+from zoo_builder.planning.points import Point, Points
+from zoo_builder.recipe import bounds, levels, settings
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
-from zoo_datasets.core import exact, streams
+from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format.schema import Column
 from zoo_datasets.sources import SourceSpec, Subset, steps_per_epoch
@@ -75,86 +75,97 @@ class Run:
 def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
     """Every run of the grid in plan order: replicate first, then points by a stable hash.
 
-    Any prefix is a fair sample of the points. `parents` is the opened zoo of a grid that names
-    one: each of its models is one init, in its own plan order. Raises GridError where the init
-    groups cannot fill the splits, or the parents lack what is asked for.
+    Any prefix is a fair sample of the points, and a limit costs what it takes of them. `parents` is
+    the opened zoo of a grid that names one: each of its models is one init, in its own plan order.
+    Raises GridError where the init groups cannot fill the splits, the parents lack what is asked for,
+    or there would be too many.
     """
     assert (grid.parent_zoo is None) == (parents is None)
-    numbers, points = replicates(grid, parents), _points(grid)
+    there, asked = Points(grid), count(grid, parents)
+    if parents is not None:
+        length = len(streams.canonical_json(grid.document))
+        bounds.check_models("init", there.asked, asked // there.asked, grid.limit, length)
+    resolved: dict[int, _Resolved] = {}  # by the identity of a point, which `Points` keeps
     by_id: dict[str, Run] = {}
-    for replicate, point in itertools.product(numbers, points):
-        run = _child(grid, point, replicate, parents) if parents is not None else _run(grid, point, replicate)
+    for tried, (replicate, point) in enumerate(_pairs(replicates(grid, parents), there)):
+        if tried == bounds.MOST_MODELS and by_id:
+            raise GridError(
+                f"The first {tried:,} of {asked:,} combinations of replicates and points are {len(by_id):,} different "
+                f"models, and {grid.limit:,} are asked for. Lower `--limit`, or take out levels that mean nothing together."
+            )
+        if parents is not None:
+            run = _child(grid, point, replicate, parents) if tried < bounds.MOST_MODELS else None
+        else:
+            if id(point) not in resolved:
+                resolved[id(point)] = _resolve(grid, point)
+            run = _run(grid, resolved[id(point)], replicate)
         if run is not None:  # a parent may have ended before the epoch asked for
             by_id.setdefault(run.id, run)
-        if len(by_id) == grid.limit:
+        if len(by_id) == grid.limit or tried == bounds.MOST_MODELS:
             break
     runs = list(by_id.values())
     if parents is not None:
-        _check_starts(grid, parents, len(runs), len(numbers) * len(points))
+        _check_starts(grid, parents, len(runs), asked)
         return runs
     assigned = init_groups.assign(runs, grid.splits)
     return [dataclasses.replace(r, split=assigned[r.init_group]) for r in runs]
 
 
-def replicates(grid: Grid, parents: Parents | None = None) -> list[dict[str, int]]:
+def count(grid: Grid, parents: Parents | None = None) -> int:
+    """How many runs are asked for: points times replicates, those that turn out equal among them."""
+    return Points(grid).asked * math.prod(map(len, _ranges(grid, parents)))
+
+
+def replicates(grid: Grid, parents: Parents | None = None) -> Iterator[dict[str, int]]:
     """The replicate numbers of init, order and subset, in plan order; a parent's is its plan index."""
-    if parents is not None:
-        inits = range(len(parents.rows[: grid.fixed["init_models"]]))
-        counts = {"order": 1, "subset": 1} if grid.tied else grid.replicates
-        crossed = itertools.product(inits, range(counts["order"]), range(counts["subset"]))
-        return [{"init": i, "order": o, "subset": s} for i, o, s in crossed]
+    if parents is None and grid.tied:
+        return (dict.fromkeys(REPLICATES, i) for i in range(grid.replicates["init"]))
+    inits, orders, subsets = _ranges(grid, parents)
+    return ({"init": i, "order": o, "subset": s} for i in inits for o in orders for s in subsets)
+
+
+def _ranges(grid: Grid, parents: Parents | None) -> tuple[range, range, range]:
+    """The numbers of init, order and subset, which are crossed; those of tied replicates under init alone."""
+    inits = range(grid.replicates["init"] if parents is None else len(parents.rows[: grid.fixed["init_models"]]))
     if grid.tied:
-        return [dict.fromkeys(REPLICATES, i) for i in range(grid.replicates["init"])]
-    ranges = [range(grid.replicates[name]) for name in REPLICATES]
-    return [dict(zip(REPLICATES, numbers, strict=True)) for numbers in itertools.product(*ranges)]
+        return inits, range(1), range(1)
+    return inits, range(grid.replicates["order"]), range(grid.replicates["subset"])
 
 
-def _points(grid: Grid) -> list[dict[str, Any]]:
-    """The settings that each point fixes, in plan order: by a hash, or as they are drawn."""
-    if not grid.sample_points:
-        points = list(itertools.product(*(a.levels for a in grid.axes)))
-        points.sort(key=lambda p: streams.digest({a.name: lv.label for a, lv in zip(grid.axes, p, strict=True)}))
-        return [{k: v for level in point for k, v in level.values.items()} for point in points]
-    drawn = [
-        [_drawn(d, float(u)) for u in streams.uniforms(_key(grid, "sample", {"axis": d.name}), grid.sample_points)]
-        for d in grid.draws
-    ]
-    return [{k: v for values in point for k, v in values.items()} for point in zip(*drawn, strict=True)]
+def _pairs(numbers: Iterable[dict[str, int]], points: Points) -> Iterator[tuple[dict[str, int], Point]]:
+    """`itertools.product`, which would hold all of both before the first."""
+    return ((number, point) for number in numbers for point in points)
 
 
-def _drawn(draw: Draw, u: float) -> Mapping[str, Any]:
-    """What a uniform in [0, 1) makes of a draw."""
-    if draw.kind == "choice":
-        return draw.levels[int(u * len(draw.levels))].values
-    value: Any
-    if draw.kind == "integer":
-        value = int(draw.low) + int(u * (int(draw.high) - int(draw.low) + 1))
-    elif draw.kind == "uniform":
-        value = draw.low + (draw.high - draw.low) * u
-    else:
-        ratio = exact.log(exact.np.array([draw.high / draw.low]))
-        value = max(draw.low, float(draw.high * exact.exp((u - 1.0) * ratio)[0]))  # rounding may pass the end
-    return {draw.name: value}
+@dataclasses.dataclass(frozen=True)
+class _Resolved:
+    """What all replicates of a point have in common."""
+
+    settings: Mapping[str, Any]
+    labels: Mapping[str, str]
+    free: Mapping[str, Mapping[str, str]]  # stream → the labels that its key is made of
 
 
-def _run(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int]) -> Run:
-    """The run of one point and replicate; its split comes when all are known."""
+def _resolve(grid: Grid, point: Point) -> _Resolved:
     resolved = normalize({**grid.fixed, **point})
     # Levels that mean nothing here (`momentum` of plain SGD) have one label: the points that
     # differ in nothing else are one run, planned once.
     labels = levels.labels(resolved, grid.axis_names)
-    keys = {}
-    for stream, follows in STREAMS.items():
-        # Levels of an axis in `paired` do not enter: twins along it share the stream. Data
-        # axes never enter the subset stream, so that fractions nest across their levels.
-        free = {
-            name: label
-            for name, label in labels.items()
-            if name not in grid.paired and not (stream == "subset" and name in settings.DATA_AXES)
-        }
-        keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
-    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json()]
-    return Run(_id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, split="")
+    # Levels of an axis in `paired` do not enter: twins along it share the stream. Data
+    # axes never enter the subset stream, so that fractions nest across their levels.
+    free = {name: label for name, label in labels.items() if name not in grid.paired}
+    nested = {name: label for name, label in free.items() if name not in settings.DATA_AXES}
+    return _Resolved(resolved, labels, {s: nested if s == "subset" else free for s in STREAMS})
+
+
+def _run(grid: Grid, point: _Resolved, replicate: Mapping[str, int]) -> Run:
+    """The run of one point and replicate; its split comes when all are known."""
+    keys = {
+        stream: _key(grid, stream, {"replicate": replicate[follows], "axes": point.free[stream]})
+        for stream, follows in STREAMS.items()
+    }
+    identity = [RECIPE_VERSION, point.settings, dict(replicate), keys, grid.snapshots.to_json()]
+    return Run(_id(identity), point.settings, point.labels, replicate, keys, grid.snapshots, split="")
 
 
 def _id(identity: list[Any]) -> str:
@@ -233,14 +244,21 @@ def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:
     return streams.stream_key({"seed": grid.seed, "stream": stream, **parts})
 
 
+_DEPENDENT = [s for s in settings.SETTINGS.values() if s.needs is not None]
+_LATER = [s for s in settings.SETTINGS.values() if s.later]
+
+
 def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with what means nothing set to null, and what depends on others worked out."""
-    result = {k: v if settings.SETTINGS[k].applies(values) else None for k, v in values.items()}
+    result = dict(values) | {s.name: None for s in _DEPENDENT if not s.applies(values)}
     if values["init_zoo"] is not None:
         result |= dict.fromkeys(settings.feeding(Feeds.INIT))
     elif values["init_bias"] is None:
         result["init_bias"] = levels.bias_of(values["architecture"])
-    return {k: v for k, v in result.items() if not settings.SETTINGS[k].later or v not in (None, settings.DEFAULTS[k])}
+    for s in _LATER:
+        if result[s.name] in (None, s.default):
+            del result[s.name]
+    return result
 
 
 # ── run ↔ row ─────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ means is in `levels.py`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -128,4 +129,6 @@ def _draw(document: Document, name: str, spec: Any) -> Draw:
         raise GridError(
             f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else ".")
         )
+    if not math.isfinite(high - low if kind != "log_uniform" else high / low):
+        raise GridError(f"{where}: `{kind}: [{low}, {high}]` is too wide for numbers of 64 bits.")
     return Draw(name, kind, low, high)

@@ -8,7 +8,7 @@ same thing, two budgets, a start that is drawn and taken, a setting that nothing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zoo_builder.recipe import settings
@@ -107,19 +107,34 @@ def _nothing_assigned(document: Document) -> None:
 def _inits(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     """Every combination of levels of an init must be one that can be drawn."""
     varied = [a for a in axes if touched(a) & set(INIT_SETTINGS)]
-    for levels in itertools.product(*(extremes(a) for a in varied)):
-        values = dict(fixed)
-        for level in levels:
-            values |= level
-        place = place_of(document, varied[0]) if varied else document.where("init")
-        if values["init_kind"] == "constant" and values["init_value"] is None:
+    place = place_of(document, varied[0]) if varied else document.where("init")
+    for kind, value in _combinations(fixed, varied, ("init_kind", "init_value")):
+        if kind == "constant" and value is None:
             raise GridError(f"{place}: init `constant` needs its value: `{{constant: 0.1}}`.")
-        for part in ("init", "init_first", "init_last"):
-            kind, low, high = (values[f"{part}_{name}"] for name in ("kind", "low", "high"))
+    for part in ("init", "init_first", "init_last"):
+        for kind, low, high in _combinations(fixed, varied, (f"{part}_kind", f"{part}_low", f"{part}_high")):
             if kind == "uniform" and (low is None) != (high is None):
                 raise GridError(f"{place}: init `uniform` has one of `low` and `high`; give both or neither.")
             if kind == "uniform" and low is not None and not low < high:
                 raise GridError(f"{place}: init `uniform: [{low}, {high}]` needs low < high.")
+
+
+def _combinations(fixed: Mapping[str, Any], axes: Axes, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """The values that these settings take together; of the numbers of an axis its ends, which decide for those between."""
+    parts = []
+    for axis in axes:
+        values = [{n: level[n] for n in names if n in level} for level in extremes(axis)]
+        if axis.name in names:
+            numbers = [v[axis.name] for v in values if isinstance(v[axis.name], float)]
+            ends = {min(numbers), max(numbers)} if numbers else set()
+            values = [v for v in values if not isinstance(v[axis.name], float) or v[axis.name] in ends]
+        if values[0]:
+            parts.append(values)
+    for levels in itertools.product(*parts):
+        together = {n: fixed[n] for n in names}
+        for level in levels:
+            together |= level
+        yield tuple(together.values())
 
 
 def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:

@@ -18,7 +18,7 @@ from zoo_datasets.core import yaml_text
 from zoo_datasets.errors import GridError
 
 MOST_BYTES = 1_000_000  # a recipe of a thousand lines has 50 kB
-MOST_NODES = 100_000  # aliases can make a few lines unfold to billions
+MOST_NODES = 50_000  # PyYAML makes ten thousand a second; aliases can make a few lines unfold to billions
 MOST_DEPTH = 40
 CHARACTERS_PER_NODE = 1_000  # one long text under many aliases unfolds too
 
@@ -35,11 +35,11 @@ def load(text: bytes, name: str) -> tuple[Any, Lines]:
     if len(text) > MOST_BYTES:
         raise GridError(f"{name} has {len(text):,} bytes; a recipe has at most {MOST_BYTES:,}.")
     try:
-        node = yaml.compose(text.decode("utf-8"), Loader=yaml.SafeLoader)
+        node = _Composer(text.decode("utf-8"), name).get_single_node()
+    except GridError:
+        raise
     except UnicodeDecodeError as error:
         raise GridError(f"{name} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    except RecursionError:
-        raise GridError(f"{name} is nested too deeply; at most {MOST_DEPTH} levels are read.") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise GridError(f"{name}, line {line}: this is not YAML: {error.problem}.") from None
@@ -65,6 +65,26 @@ def _represent_text(dumper: _Dumper, value: str) -> yaml.Node:
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+class _Composer(yaml.SafeLoader):
+    """PyYAML's tree, given up where it grows too large: a megabyte of it takes PyYAML minutes."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.file, self.made, self.depth = name, 0, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.made += 1
+        self.depth += 1
+        if self.made > MOST_NODES:
+            raise GridError(f"{self.file} has more than {MOST_NODES:,} values; a recipe has at most so many.")
+        if self.depth > MOST_DEPTH:
+            line = self.peek_event().start_mark.line + 1
+            raise GridError(f"{self.file}, line {line}: nested deeper than {MOST_DEPTH} levels.")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Reader:

@@ -180,7 +180,7 @@ _TABLE = (
     Setting("init_zoo", "init.zoo", Feeds.LINEAGE, "str", None,
             "start from the snapshots of this zoo: its id, or its folder", axis=False, later=True),
     Setting("init_epoch", "init.epoch", Feeds.LINEAGE, "float", None,
-            "which snapshots: those of this epoch", low=0, later=True),
+            "which snapshots: those of this epoch", low=0, high=1e9, later=True),
     Setting("init_step", "init.step", Feeds.LINEAGE, "int", None,
             "or those after so many updates", low=0, later=True),
     Setting("init_models", "init.models", Feeds.LINEAGE, "int", None,

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from zoo_builder.recipe import bounds
 from zoo_datasets.errors import GridError, unknown
 
 LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
@@ -46,7 +47,7 @@ class SnapshotSchedule:
         With `open_end` a stop rule may end it before: `evenly` keeps every epoch then, and `thinned`
         chooses among those that came.
         """
-        if self.kind == "every_epoch" or (self.kind == "evenly" and open_end):
+        if self._by_epoch(open_end):
             steps = list(range(0, total + 1, steps_per_epoch))
         elif self.kind in LISTS:
             steps = [self._step(n, steps_per_epoch) for n in self.at]
@@ -56,6 +57,15 @@ class SnapshotSchedule:
         else:
             steps = evenly(self.count, total)
         return sorted({s for s in steps if 0 <= s <= total} | {total})
+
+    def most(self, steps_per_epoch: int, total: int, *, open_end: bool = False) -> int:
+        """How many snapshots these are at most, without making a list of them."""
+        if self._by_epoch(open_end):
+            return total // steps_per_epoch + 2
+        return min(total + 1, self.count if self.kind in COUNTS else len(self.at) + 1)
+
+    def _by_epoch(self, open_end: bool) -> bool:
+        return self.kind == "every_epoch" or (self.kind == "evenly" and open_end)
 
     def thinned(self, count: int) -> list[int]:
         """Which of `count` snapshots of a model with an open end are published."""
@@ -94,6 +104,10 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
         raise GridError(f"{where}: `every_epoch` is {numbers!r}; write `snapshots: every_epoch`, or list `epochs`.")
     if kind in COUNTS and (isinstance(numbers, bool) or not isinstance(numbers, int) or numbers < 2):
         raise GridError(f"{where}: `{kind}` is {numbers!r}; a number of snapshots ≥ 2 is needed.")
+    if kind in COUNTS and numbers > bounds.MOST_SNAPSHOTS:
+        raise GridError(
+            f"{where}: `{kind}` is {numbers:,} snapshots of one model; at most {bounds.MOST_SNAPSHOTS:,}, like `{{{kind}: 100}}`."
+        )
     if kind in LISTS:
         numbers = _ascending(kind, numbers, where)
     return SnapshotSchedule.from_json({kind: numbers, "optimizer": keep})
@@ -106,4 +120,10 @@ def _ascending(kind: str, numbers: Any, where: str) -> list[float]:
 
     if not isinstance(numbers, list) or not numbers or not all(map(fits, numbers)):
         raise GridError(f"{where}: `{kind}` is {numbers!r}; a list of numbers ≥ 0 is needed, like [0, 1, 2, 5].")
+    if max(numbers) > bounds.MOST_UPDATES:
+        raise GridError(f"{where}: `{kind}` has {max(numbers):,}; numbers up to {bounds.MOST_UPDATES:,} are taken.")
+    if len(numbers) > bounds.MOST_SNAPSHOTS:
+        raise GridError(
+            f"{where}: `{kind}` has {len(numbers):,} numbers; a model has at most {bounds.MOST_SNAPSHOTS:,} snapshots."
+        )
     return sorted({float(n) if kind == "epochs" else int(n) for n in numbers})

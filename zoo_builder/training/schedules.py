@@ -29,12 +29,15 @@ def learning_rates(run: Run, first: int, count: int, steps_per_epoch: int, total
     return np.full(count, lr * float(exact.power(s["schedule_gamma"], first // steps_per_epoch // every)))
 
 
-class BiasCorrections:
-    """1 − βᵢᵗ of Adam, of runs that take at most so many steps; βᵗ is one running product."""
+BLOCK = 1024  # powers worked out at once: microseconds
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.powers: dict[float, np.ndarray] = {}  # β → β¹, β², …
+
+class BiasCorrections:
+    """1 − βᵢᵗ of Adam; βᵗ is one running product, of which the ends of blocks are remembered."""
+
+    def __init__(self) -> None:
+        self.ends: dict[float, list[float]] = {}  # β → β⁰, β¹⁰²⁴, …
+        self.recent: dict[float, tuple[int, np.ndarray]] = {}  # β → a block and its powers
 
     def __call__(self, run: Run, first: int, count: int) -> np.ndarray:
         """For t = first + 1 …, float64 [2, count]; a function of t alone, whatever the window."""
@@ -42,8 +45,23 @@ class BiasCorrections:
         result = np.ones((2, count))
         for i, name in enumerate(("beta1", "beta2")):
             beta = run.settings[name]
-            if beta is not None:
-                if beta not in self.powers:
-                    self.powers[beta] = np.multiply.accumulate(np.full(self.most, beta))
-                result[i] = 1.0 - self.powers[beta][first : first + count]
+            if beta is not None and count:
+                blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+                powers = np.concatenate([self._block(beta, block) for block in blocks])
+                result[i] = 1.0 - powers[first % BLOCK :][:count]
         return result
+
+    def _block(self, beta: float, block: int) -> np.ndarray:
+        """β to the powers from block · 1024 + 1 on, float64 [1024]."""
+        if beta not in self.recent or self.recent[beta][0] != block:
+            ends = self.ends.setdefault(beta, [1.0])
+            while len(ends) <= block:
+                ends.append(float(_powers(beta, ends[-1])[-1]))
+            self.recent[beta] = block, _powers(beta, ends[block])
+        return self.recent[beta][1]
+
+
+def _powers(beta: float, before: float) -> np.ndarray:
+    factors = np.full(BLOCK, beta)
+    factors[0] *= before
+    return np.multiply.accumulate(factors)

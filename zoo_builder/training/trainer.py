@@ -45,8 +45,7 @@ class Trainer:
         self.total = cohort.steps
         self.runs = cohort.runs
         self.watched = [r.settings["target_loss"] is not None or r.settings["patience"] is not None for r in self.runs]
-        updates = max(r.start.updates if r.start else 0 for r in self.runs)  # before the first step
-        self.bias_corrections = BiasCorrections(max(*self.total, self.per_epoch) + updates)
+        self.bias_corrections = BiasCorrections()
         self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
 
     def _due(self, run: Run, total: int, watched: bool) -> set[int]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from zoo_datasets.core import libraries
 from zoo_datasets.errors import ZooError
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def run(
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return code_of(error)
+    except ModuleNotFoundError as error:
+        if libraries.missing(error) is None:
+            raise
+        print(f"error: {libraries.missing(error)}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `… | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return 1

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,16 @@ from zoo_datasets.core import exact
 
 # The last counter word tells apart what one key is used for.
 SEQUENCE, DROPOUT, AUGMENT = 0, 1, 2
+UNIFORMS_AT_ONCE = 1024  # drawn ahead: microseconds
 FIELDS_PER_BLOCK = 16  # 4 words of 64 bits as fields of 16
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
     """The one spelling of a value: sorted keys, no blanks, no NaN. Raises ValueError."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def level_label(value: Any) -> str:
@@ -75,7 +80,18 @@ def words(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.n
 
 def uniforms(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:
     """n uniforms in [0, 1), float64 [n], multiples of 2⁻²⁴."""
-    return (words(key, n, hi) >> np.uint64(40)).astype(np.float64) * 2.0**-24
+    return _uniform(words(key, n, hi))
+
+
+def uniform_stream(key: str) -> Iterator[float]:
+    """The uniforms of a key, one after another for as long as they are asked for."""
+    source = np.random.Philox(key=key_words(key), counter=np.array([0, 0, 0, SEQUENCE], np.uint64))
+    while True:
+        yield from _uniform(source.random_raw(UNIFORMS_AT_ONCE)).tolist()
+
+
+def _uniform(raw: np.ndarray) -> np.ndarray:
+    return (raw >> np.uint64(40)).astype(np.float64) * 2.0**-24
 
 
 def normals(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:

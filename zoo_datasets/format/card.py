@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets.core import yaml_text
+from zoo_datasets.format import licenses
 from zoo_datasets.format.manifest import CONFIGS, Counts, Levels, Manifest
 
 LICENSE = "cc-by-4.0"
@@ -30,6 +31,7 @@ PICTURES = {
     "accuracy.png": "Histogram of the models' test accuracy",
     "trajectories.png": "Test accuracy of the models over training",
 }
+_WORD = re.compile(r"[A-Za-z][\w.+-]*", re.ASCII)
 MOST_LEVELS = 12  # of one axis in the card; the tables have them all
 
 
@@ -91,13 +93,19 @@ def license_of(manifest: Manifest) -> str:
     return manifest.license or LICENSE
 
 
+def license_id(manifest: Manifest) -> str:
+    """Its identifier on the Hub, which refuses others; `other` where it has none."""
+    return licenses.on_the_hub(license_of(manifest)) or "other"
+
+
 # ── the head ──
 
 
 def _head(manifest: Manifest, zoo: str, schemas: Mapping[str, pa.Schema] | None) -> str:
     sources = sorted({s.id for s in manifest.sources if "/" in s.id})
     head = {
-        "license": license_of(manifest),
+        "license": license_id(manifest),
+        **({"license_name": _slug(license_of(manifest))} if license_id(manifest) == "other" else {}),
         "pretty_name": zoo.split("/")[-1],
         "task_categories": list(TASKS),
         "tags": list(TAGS),
@@ -108,6 +116,11 @@ def _head(manifest: Manifest, zoo: str, schemas: Mapping[str, pa.Schema] | None)
     if schemas is not None:
         head["dataset_info"] = [_info(manifest, config, schemas[config]) for config in CONFIGS]
     return f"---\n{yaml_text.dump(head)}---\n"
+
+
+def _slug(name: str) -> str:
+    """A licence's own name as the Hub writes them; `unnamed` where nothing of it can be."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.casefold())[:96].strip("-.") or "unnamed"
 
 
 def _config(manifest: Manifest, config: str) -> dict[str, Any]:
@@ -265,14 +278,16 @@ def _licence(manifest: Manifest, zoo: str) -> str:
 
 def companions(zoo: str, license: str | None) -> dict[str, str]:
     """The small sealed files beside the data: what Git and the Hub expect of a dataset."""
-    name = zoo.split("/")[-1]
+    name, license = zoo.split("/")[-1], license or LICENSE
+    if not _WORD.fullmatch(license):  # on a line of its own, where a name in plain words does not belong
+        license = licenses.on_the_hub(license) or "other"
     return {
         ".gitattributes": "".join(
             f"*.{kind} filter=lfs diff=lfs merge=lfs -text\n" for kind in ("parquet", "safetensors", "png")
         ),
-        "LICENSE": f"{name} is released under {license or LICENSE} (https://spdx.org/licenses/).\n"
+        "LICENSE": f"{name} is released under {license} (https://spdx.org/licenses/).\n"
         "The data its networks were trained on keep their own terms.\n",
         "CITATION.cff": "cff-version: 1.2.0\nmessage: If you use this zoo, please cite it as below.\n"
         f'type: dataset\ntitle: "{zoo}: a population of trained neural networks"\nauthors:\n- name: weightzoo\n'
-        f"license: {license or LICENSE}\n",
+        f"license: {license}\n",
     }

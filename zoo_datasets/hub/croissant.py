@@ -45,7 +45,10 @@ TYPES = {"string": "sc:Text", "bool": "sc:Boolean", "int64": "cr:Int64", "double
 def describe(manifest: Manifest, schemas: Mapping[str, pa.Schema], name: str | None = None) -> dict[str, Any]:
     """The metadata as JSON-LD; `name` is the id it is published under, `schemas` those of the tables by config."""
     zoo = name or manifest.zoo
-    license = card.license_of(manifest)
+    license = card.license_id(manifest)
+    named = (
+        card.license_of(manifest) if license in ("other", "unknown") else f"https://spdx.org/licenses/{license.upper()}"
+    )
     repo = {
         "@type": "cr:FileObject",
         "@id": "repo",
@@ -62,7 +65,7 @@ def describe(manifest: Manifest, schemas: Mapping[str, pa.Schema], name: str | N
         "name": re.sub(r"[^\w-]+", "-", zoo),
         "description": f"{manifest.counts.n_models:,} trained neural networks with their weights, settings and metrics ({zoo}).",
         "url": f"{HUB}/{zoo}",
-        "license": f"https://spdx.org/licenses/{license.upper()}" if re.fullmatch(r"[\w.-]+", license) else license,
+        "license": named,
         "citeAs": f"{zoo}: a population of trained neural networks. Hugging Face dataset, content {card.digest(manifest, 'models')[:23]}",
         "creator": {"@type": "sc:Organization", "name": zoo.split("/")[0]},
         "keywords": list(card.TAGS),

@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
-from torch.func import functional_call, vmap
-
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations import values as forms
 from zoo_datasets.networks.operations.operation import Layer, Node, Shape, Tensors, units_of
 from zoo_datasets.networks.operations.registry import operation
+
+with libraries.needed():
+    import torch
+    from torch.func import functional_call, vmap
 
 
 class Batched:

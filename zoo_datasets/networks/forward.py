@@ -14,13 +14,16 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.batched import Batched
 from zoo_datasets.networks.operations.operation import Node, Tensors
 from zoo_datasets.networks.operations.values import elementwise
+
+with libraries.needed():
+    import torch
+    import torch.nn.functional as F
 
 # Measured on one Zen 3 core with the 2,464-parameter CNN (8 channels first): 32 models side
 # by side, and pieces of 2²¹ values in the largest layer; twice that leaves the cache.

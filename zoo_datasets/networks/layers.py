@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo_datasets import errors
-from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.operations.operation import Attributes, Given, Node
+from zoo_datasets.networks.architecture import MOST_SIDE, MOST_VALUES, Architecture
+from zoo_datasets.networks.operations.operation import Attributes, Given, Node, Shape, units_of
 from zoo_datasets.networks.operations.registry import OPERATIONS
 
 PRESETS: dict[str, list[Any]] = {
@@ -27,6 +28,7 @@ PRESETS: dict[str, list[Any]] = {
 }  # fmt: skip
 # Model Zoos sets every bias of its small CNN to 0.01; elsewhere biases start at 0.
 PRESET_BIAS = {"small-cnn": 0.01}
+MOST_LAYERS = 1_000  # a thousand small ones take minutes to plan
 
 
 def build_architecture(
@@ -41,24 +43,43 @@ def build_architecture(
         if layers not in PRESETS:
             raise errors.GridError(errors.unknown("architecture preset", layers, PRESETS))
         layers = PRESETS[layers]
+    if len(layers) > MOST_LAYERS:
+        raise errors.GridError(f"The architecture has {len(layers):,} layers; at most {MOST_LAYERS:,}.")
     nodes: list[Node] = []
+    total = 0  # values of all weights
     counts: dict[str, int] = {}
     shape, previous = tuple(input_shape), "input"
     for position, layer in enumerate(layers, 1):
         op, attrs = parse_layer(layer, position, n_classes, activation)
         where = f"layer {position} ({layer if isinstance(layer, str) else op})"
-        shape = OPERATIONS[op].output_shape(attrs, shape, where)
+        before, shape = shape, OPERATIONS[op].output_shape(attrs, shape, where)
         # Names count per kind, so that taking a dropout out renames nothing else.
         kind = "activation" if OPERATIONS[op].activation else op
         counts[kind] = counts.get(kind, 0) + 1
         nodes.append(Node(f"{kind}{counts[kind]}", op, (previous,), shape, attrs))
         previous = nodes[-1].name
+        total += _values(nodes[-1], before, where)
+    if total > MOST_VALUES:
+        raise errors.GridError(f"The architecture has {total:,} weights; at most {MOST_VALUES:,}. Take smaller layers.")
     if shape != (n_classes,):
         raise errors.GridError(
             f"The last layer gives shape {shape}; the source has {n_classes} classes, so it must give ({n_classes},). "
             "End the list with `{linear: classes}`."
         )
     return Architecture(tuple(input_shape), tuple(nodes))
+
+
+def _values(node: Node, before: Shape, where: str) -> int:
+    """How many weights a node has. Raises GridError where it is larger than what a manifest may hold."""
+    for name, number in node.attrs.items():
+        if isinstance(number, int) and number > MOST_SIDE:
+            raise errors.GridError(f"{where.capitalize()}: `{name}` is {number:,}; at most {MOST_SIDE:,}.")
+    values = math.prod(node.shape)
+    if max(node.shape) > MOST_SIDE or values > MOST_VALUES:
+        raise errors.GridError(
+            f"{where.capitalize()} gives {values:,} values, of shape {node.shape}; at most {MOST_VALUES:,}."
+        )
+    return sum(math.prod(t.shape) for t in OPERATIONS[node.op].tensors(node, units_of(before), "", ""))
 
 
 def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> tuple[str, Attributes]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
+from zoo_datasets.core import libraries
 from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.forward import Forward
+
+with libraries.needed():
+    import torch
 
 
 def logits_of(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import nn
 
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.operations import values
 from zoo_datasets.networks.operations.registry import operation
+
+with libraries.needed():
+    import torch
+    from torch import nn
 
 
 class Network(nn.Module):

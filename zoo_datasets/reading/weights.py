@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from zoo_datasets.core import libraries
 from zoo_datasets.errors import ZooError
 from zoo_datasets.reading.gather import Gather, Reader
 
@@ -112,19 +113,17 @@ class Weights:
 
     def torch(self, index: Any = slice(None)) -> Any:
         """The same rows as torch tensors that own their memory (a mapped zoo cannot be written to)."""
-        import torch
-
+        with libraries.needed():
+            import torch
         found = self[index]
         if isinstance(found, list):
             return [torch.from_numpy(np.array(v)) for v in found]
         return torch.from_numpy(found if found.flags.writeable and found.flags.owndata else np.array(found))
 
     def jax(self, index: Any = slice(None)) -> Any:
-        """The same rows as JAX arrays on JAX's default device. Raises ZooError where JAX is not installed."""
-        try:
+        """The same rows as JAX arrays on JAX's default device. Raises MissingLibraryError without JAX."""
+        with libraries.needed():
             import jax.numpy as jnp
-        except ImportError:
-            raise ZooError("JAX is not installed: pip install jax.") from None
         found = self[index]
         return [jnp.asarray(v) for v in found] if isinstance(found, list) else jnp.asarray(found)
 

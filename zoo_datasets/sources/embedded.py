@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo_datasets.errors import GridError, ZooNotFoundError, unknown
+from zoo_datasets.core import libraries
+from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.sources import image_sets
-from zoo_datasets.sources.spec import PublishedSplit, SourceSpec
+from zoo_datasets.sources.spec import PublishedSplit, SourceSpec, check_resized
 
 # Source → scikit-learn's function for it. A new one is a line here.
 EMBEDDED = {"digits": "load_digits", "iris": "load_iris"}
 
 
 def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSplit], float]:
-    """Class names, the one split, and the peak of raw values. Raises GridError, ZooNotFoundError."""
+    """Class names, the one split, and the peak of raw values. Raises GridError, MissingLibraryError."""
     for name in ("config", "image_column", "label_column"):
         if getattr(spec, name) is not None:
             raise GridError(f"Source {spec.id!r} comes with scikit-learn and takes no {name}.")
-    try:
+    with libraries.needed():
         from sklearn import datasets
-    except ImportError as error:
-        raise ZooNotFoundError(
-            f"Source {spec.id!r} comes with scikit-learn, which is not installed: pip install scikit-learn."
-        ) from error
     bunch = getattr(datasets, EMBEDDED[spec.id])()
     class_names, labels = tuple(str(name) for name in bunch.target_names), bunch.target.astype(np.int64)
     if "images" not in bunch:
@@ -35,6 +32,8 @@ def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSpli
     gray = bunch.images.astype(np.uint8)  # whole numbers, 0 to 16
 
     def read(rows: np.ndarray) -> np.ndarray:
+        if spec.resize:
+            check_resized(spec.id, len(rows), spec.channels or 1, spec.resize, *gray.shape[1:])
         return np.stack([image_sets.pixels(image_sets.gray(g), spec.channels, spec.resize) for g in gray[rows]])
 
     return class_names, {"train": PublishedSplit(labels, read)}, float(gray.max())

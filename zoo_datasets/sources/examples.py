@@ -97,6 +97,13 @@ def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: s
     return Examples(rows, relabeled(trained, subset), relabeled(clean, subset), poisoned, subset.rotate_degrees)
 
 
+def count_examples(labels: np.ndarray, n_classes: int, subset: Subset) -> int:
+    """How many examples these are, whatever the key. Raises GridError as `check_subset` does."""
+    check_subset(subset, n_classes, labels)
+    of_class = np.bincount(labels, minlength=n_classes)
+    return sum(min(int(of_class[c]), _share(subset.frac, int(of_class[c]))) for c in subset.in_play(n_classes))
+
+
 def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
     """The source's labels as the model's head numbers them, int64; −1 for a class it has none for."""
     if subset.head is None:

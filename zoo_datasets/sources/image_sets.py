@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo_datasets.core import libraries
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError, unknown
+from zoo_datasets.sources.spec import check_resized
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +152,10 @@ def read(
         some = rows[start : start + ROWS_AT_ONCE]
         for place, (row, value) in enumerate(zip(some, undecoded[some].column(0).to_pylist(), strict=True), start):
             where = f"source {source!r}, split {split!r}, row {row}"
-            one = pixels(_decoded(value, mode, where), channels, resize, where)
+            picture = _decoded(value, mode, where)
+            if out is None and resize:
+                check_resized(source, len(rows), channels or len(picture.getbands()), resize, *picture.size)
+            one = pixels(picture, channels, resize, where)
             if out is None:
                 out = np.empty((len(rows), *one.shape), np.uint8)
             if one.shape != out.shape[1:]:
@@ -165,7 +170,8 @@ def read(
 
 def pixels(picture: Image, channels: int | None, resize: int | None, where: str = "") -> np.ndarray:
     """The picture's pixels, uint8 (C, H, W): over white, converted to gray or RGB, then resized, by Pillow."""
-    from PIL import Image
+    with libraries.needed():
+        from PIL import Image
 
     if picture.mode not in MODES:
         raise GridError(
@@ -186,14 +192,16 @@ def pixels(picture: Image, channels: int | None, resize: int | None, where: str 
 
 def gray(array: np.ndarray) -> Image:
     """The picture of a uint8 array (H, W)."""
-    from PIL import Image
+    with libraries.needed():
+        from PIL import Image
 
     return Image.fromarray(array)
 
 
 def _decoded(value: dict[str, Any] | None, mode: str | None, where: str) -> Image:
     """The picture that `datasets` shows: upright by its EXIF tag, in the mode of its feature."""
-    from PIL import Image, ImageOps
+    with libraries.needed():
+        from PIL import Image, ImageOps
 
     if value is None:
         raise IntegrityError(f"No image in {where}.")

@@ -107,6 +107,21 @@ class PublishedSplit:
     read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → raw images (n, …)
 
 
+# Of all resized pictures of one part: more than pictures hold is made up by their resizing.
+MOST_BYTES, MOST_ENLARGED_BYTES = 2 << 30, 128 << 20
+
+
+def check_resized(spec_id: str, images: int, channels: int, resize: int, width: int, height: int) -> None:
+    """Raises GridError where resizing pictures of this size would take gigabytes, before one is."""
+    size = images * channels * resize**2
+    most = MOST_ENLARGED_BYTES if resize**2 > width * height else MOST_BYTES
+    if size > most:
+        raise GridError(
+            f"Source {spec_id!r} resized to {resize:,} × {resize:,} takes {size / 1e9:,.1f} GB for {images:,} images of "
+            f"{width} × {height}; at most {most / 1e9:.2f} GB. Lower `resize`, or ask for fewer images."
+        )
+
+
 def check_spec(spec: SourceSpec) -> None:
     """Raises GridError for what no source can give; needs no data."""
     for name, least in (("train", 1), ("validation", 0), ("test", 1), ("resize", 1)):

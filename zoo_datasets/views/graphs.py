@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.layout import Entry
 from zoo_datasets.networks.operations.operation import units_of
@@ -38,14 +39,9 @@ class Graph:
 
     def to_pyg(self, row: int | tuple[int, ...] = ()) -> Any:
         """A `torch_geometric.data.Data` of one vector (`row` picks it): x, edge_index, edge_attr, masks, layer, unit."""
-        try:
+        with libraries.needed():
+            import torch
             from torch_geometric.data import Data
-        except ImportError:
-            raise ImportError(
-                "Graph.to_pyg needs torch_geometric (pip install torch_geometric); "
-                "node_features, edge_index and edge_features are plain arrays."
-            ) from None
-        import torch
 
         x, attributes = self.node_features[row], self.edge_features[row]
         if x.ndim != 2:

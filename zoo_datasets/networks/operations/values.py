@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-
+from zoo_datasets.core import libraries
 from zoo_datasets.networks.operations.operation import Layer
+
+with libraries.needed():
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
 
 __all__ = ["F", "Function", "elementwise", "grouped", "nn", "stacked", "torch"]
 

@@ -1,0 +1,109 @@
+"""Grid → points: one level of every axis each, in plan order.
+
+In:  a `Grid`: axes that are crossed, or a random sample.
+Out: what each point fixes, {setting: value}: crossed points by a hash of their levels, drawn ones as they
+come. A point is worked out when it is first asked for, so that a limit costs what it takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_builder.grid import Grid
+from zoo_builder.recipe import bounds
+from zoo_builder.recipe.axes import Axis, Draw
+from zoo_datasets.core import exact, streams
+from zoo_datasets.errors import GridError
+
+Point = Mapping[str, Any]
+
+
+class Points:
+    """The points of a grid. Each is kept, and is the same object for every replicate that asks for it."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.asked = grid.sample_points or math.prod(len(a.levels) for a in grid.axes)
+        self._made: list[Point] = []
+        self._rest = _drawn_points(grid) if grid.sample_points else _crossed_points(grid.axes)
+
+    def __iter__(self) -> Iterator[Point]:
+        for i in itertools.count():
+            if i == len(self._made):
+                point = next(self._rest, None)
+                if point is None:
+                    return
+                self._made.append(point)
+            yield self._made[i]
+
+
+def _crossed_points(axes: Sequence[Axis]) -> Iterator[Point]:
+    shape = [len(a.levels) for a in axes]
+    for place in _order(axes):
+        levels = zip(axes, np.unravel_index(place, shape) if shape else (), strict=True)
+        yield {k: v for axis, i in levels for k, v in axis.levels[i].values.items()}
+
+
+def _order(axes: Sequence[Axis]) -> np.ndarray:
+    """The places of the crossed points by the digest of their labels, int64 [points]."""
+    by_name = sorted(range(len(axes)), key=lambda i: axes[i].name)
+    # The canonical JSON of {axis: label}, of pieces that are spelled once: a million points in seconds.
+    pieces = [[streams.canonical_json({a.name: lv.label})[1:-1] for lv in a.levels] for a in axes]
+    digests = b"".join(
+        hashlib.sha256(f"{{{','.join([chosen[i] for i in by_name])}}}".encode()).digest()
+        for chosen in itertools.product(*pieces)
+    )
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4)  # ordered as their hex digits are
+    return np.lexsort(words.T[::-1])
+
+
+def _drawn_points(grid: Grid) -> Iterator[Point]:
+    """Drawn points, equal ones of levels or whole numbers once; it ends where all that there are have come."""
+    draws = grid.draws
+    there_are = math.prod(_choices(d) for d in draws)
+    seen: set[tuple[Any, ...]] = set()
+    streams_of = [
+        streams.uniform_stream(streams.stream_key({"seed": grid.seed, "stream": "sample", "axis": d.name}))
+        for d in draws
+    ]
+    for number, us in enumerate(itertools.islice(zip(*streams_of, strict=False), grid.sample_points)):
+        if number == bounds.MOST_POINTS:
+            raise GridError(
+                f"The first {number:,} drawn points of `sample` are {len(seen):,} different ones, and more models are asked "
+                "for. Lower `models` of `sample` or `--limit`, or give its axes more levels."
+            )
+        if there_are < math.inf:
+            places = tuple(int(u * _choices(d)) for d, u in zip(draws, us, strict=True))
+            if places in seen:
+                continue
+            seen.add(places)
+        yield {k: v for d, u in zip(draws, us, strict=True) for k, v in drawn(d, u).items()}
+        if len(seen) == there_are:
+            return
+
+
+def _choices(draw: Draw) -> float:
+    """How many values a draw can have."""
+    if draw.kind == "choice":
+        return len(draw.levels)
+    return int(draw.high) - int(draw.low) + 1 if draw.kind == "integer" else math.inf
+
+
+def drawn(draw: Draw, u: float) -> Point:
+    """What a uniform in [0, 1) makes of a draw."""
+    if draw.kind == "choice":
+        return draw.levels[int(u * len(draw.levels))].values
+    value: Any
+    if draw.kind == "integer":
+        value = int(draw.low) + int(u * (int(draw.high) - int(draw.low) + 1))
+    elif draw.kind == "uniform":
+        value = draw.low + (draw.high - draw.low) * u
+    else:
+        ratio = exact.log(np.array([draw.high / draw.low]))
+        value = max(draw.low, float(draw.high * exact.exp((u - 1.0) * ratio)[0]))  # rounding may pass the end
+    return {draw.name: value}
