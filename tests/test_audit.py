@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo_datasets import audit, split_files
+from zoo_builder import plan
+from zoo_builder.build import build
+from zoo_datasets import audit, near_duplicates, split_files, symmetry
 from zoo_datasets.core import streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format.manifest import Manifest
@@ -320,7 +323,8 @@ def test_a_split_by_groups_leaks_nothing() -> None:
         assert report.unassigned == 0
         assert sum(report.counts.values()) == 48
     assert {f.kind: f.looked_at for f in report.findings} == {
-        "model ids": 48, "weights": 24 + 48, "init keys": 24, "init groups": 24, "lineages": 2, "near-duplicates": 48,
+        "model ids": 48, "weights": 24 + 48, "init keys": 24, "init groups": 24, "lineages": 2, "training subsets": 0,
+        "near-duplicates": 48, "symmetric copies": 48,
     }  # fmt: skip
 
 
@@ -377,14 +381,14 @@ def test_a_near_copy_on_another_side_is_found_and_a_far_one_is_not() -> None:
     sides = fake.models["split"].to_pylist()
     near = next(i for i, s in enumerate(sides) if s != sides[0])
     far = next(i for i, s in enumerate(sides) if s == sides[0] and i)
-    ids = fake.models["model_id"].to_pylist()
+    ids, rng = fake.models["model_id"].to_pylist(), np.random.default_rng(5)
     for copy, shift in ((near, 0.01), (far, 0.02)):  # row 2i + 1 is model i's last snapshot
-        fake.weights[2 * copy + 1] = fake.weights[1] + shift
+        fake.weights[2 * copy + 1] = fake.weights[1] + shift * rng.normal(size=200).astype(np.float32)
     report = audit.audit(None, fake)
     assert found(report)["near-duplicates"] == (2, 0)  # both copies are near, and one of three is on another side
     pairs = {e.split(" ")[0] for e in next(f for f in report.leaks).examples}
     assert pairs == {f"{ids[a]}–{ids[b]}" for a, b in (sorted((0, near)), sorted((far, near)))}
-    assert found(audit.audit(None, fake, near_frac=1e-4)) == {}
+    assert found(audit.audit(None, fake, near=1e-4)) == {}
     fake.weights += 1000.0  # far from zero float32 products hardly tell pairs apart; distances do
     assert found(audit.audit(None, fake))["near-duplicates"] == (2, 0)
 
@@ -392,9 +396,9 @@ def test_a_near_copy_on_another_side_is_found_and_a_far_one_is_not() -> None:
 def test_blocks_and_samples_find_what_one_comparison_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = zoo(30, ("full",), width=50)
     fake.weights[1::2] = fake.weights[1] + 0.001 * np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32)
-    fake.weights[1::4] += 5.0
+    fake.weights[1::4] += 5.0 * np.random.default_rng(1).normal(size=50).astype(np.float32)
     whole = audit.audit(None, fake)
-    monkeypatch.setattr(audit, "MOST_BLOCK_ROWS", 7)
+    monkeypatch.setattr(near_duplicates, "MOST_BLOCK_ROWS", 7)
     assert audit.audit(None, fake) == whole
     sides = np.array(fake.models["split"].to_pylist())
     cluster = np.arange(30) % 2
@@ -436,8 +440,6 @@ def test_metadata_alone_predict_what_follows_from_the_factors() -> None:
             if s == "test"
         }
     )
-    sides, accuracy = (np.array(zoo(40).models[c].to_pylist()) for c in ("split", "test_accuracy"))
-    assert report.metadata.options["baseline"] == pytest.approx(accuracy[sides == "train"].mean())
     assert "from subset, lr by a random forest" in report.metadata_note  # `source` does not vary
     noise = np.random.default_rng(0).normal(size=80).tolist()
     assert audit.audit(None, zoo(40, test_accuracy=noise)).metadata.value < 0.3
@@ -487,7 +489,113 @@ def test_a_few_weights_come_near_by_chance_and_thousands_do_not() -> None:
     """The nearest of so many pairs of independent models, against the distance called near."""
     for n_weights, n_models in ((10, 60), (40, 100), (2000, 60)):
         models = np.random.default_rng(n_weights).standard_normal((n_models, n_weights))
-        distances = np.linalg.norm(models[:, None] - models[None], axis=2)[np.triu_indices(n_models, 1)]
-        near = audit._chance(n_weights, len(distances))
-        assert near < distances.min() / np.median(distances)
-    assert audit._chance(10, 1000) < 0.3 < 0.5 < audit._chance(2000, 10**8)
+        models /= np.linalg.norm(models, axis=1, keepdims=True)
+        nearest = np.sqrt(1 - np.triu(models @ models.T, 1).max())
+        assert near_duplicates.chance(n_weights, n_models * (n_models - 1) // 2) < nearest
+    assert near_duplicates.chance(10, 1000) < 0.3 < near_duplicates.NEAR < near_duplicates.chance(2000, 10**8)
+
+
+# ── copies under another face ──
+
+
+def planted(opened: Any, change: Callable[[np.ndarray, Any], np.ndarray], activation: str) -> tuple[FakeZoo, int]:
+    """The zoo, where the last weights of some held-out models are changed ones of a train model each; and how many."""
+    rows = opened.models.to_pylist()
+    weights = np.array(opened.weights[np.arange(len(opened.snapshots))], np.float32)
+    last = {m: i for i, m in enumerate(opened.snapshots["model_id"].to_pylist())}  # steps ascend
+    rows = list({r["init_group"]: r for r in rows if r["activation"] == activation}.values())  # no twins
+    sources, targets = ([r for r in rows if (r["split"] == "train") is side] for side in (True, False))
+    hashes = opened.snapshots["weights_sha256"].to_pylist()
+    n = min(len(sources), len(targets))
+    for a, b in zip(sources[:n], targets[:n], strict=True):
+        weights[last[b["model_id"]]] = change(weights[last[a["model_id"]]], opened.architecture(a["model_id"]))
+        hashes[last[b["model_id"]]] = f"planted {b['model_id']}"
+    snapshots = opened.snapshots.drop_columns(["weights_sha256"]).append_column("weights_sha256", pa.array(hashes))
+    assert n
+    return FakeZoo(opened.models, snapshots, opened.manifest, weights), n
+
+
+def _moved(*kinds: str) -> Callable[[np.ndarray, Any], np.ndarray]:
+    return lambda w, architecture: symmetry.augment(w, architecture, "plant", kinds=kinds)
+
+
+@pytest.mark.parametrize(
+    ("activation", "change", "kind"),
+    [
+        ("tanh", _moved("sign"), "symmetric copies"),
+        ("tanh", _moved("permutation"), "symmetric copies"),
+        ("tanh", _moved("permutation", "sign"), "symmetric copies"),
+        ("relu", _moved("scale"), None),  # by which of both is the draw's to say
+        ("relu", _moved("permutation", "scale"), "symmetric copies"),
+        ("relu", lambda w, _: w * np.float32(2), "near-duplicates"),
+        ("tanh", lambda w, _: w * np.float32(0.3), "near-duplicates"),
+        ("tanh", lambda w, _: w + np.float32(0.2) * w.std() * np.random.default_rng(1).normal(size=w.size).astype(np.float32),
+         "near-duplicates"),
+    ],
+)  # fmt: skip
+def test_a_copy_under_another_face_is_found(
+    activation: str, change: Callable[[np.ndarray, Any], np.ndarray], kind: str | None, zoo_of_digits: Any
+) -> None:
+    fake, n = planted(zoo_of_digits, change, activation)
+    leaks = found(audit.audit(None, fake))
+    if kind is None:
+        assert sum(leaks.get(k, (0, 0))[0] for k in ("near-duplicates", "symmetric copies")) >= n
+    else:
+        assert leaks[kind][0] >= n
+    assert leaks.keys() <= {"near-duplicates", "symmetric copies"}
+
+
+@pytest.fixture(scope="module")
+def zoo_of_digits(tiny_zoo: Path) -> Any:
+    from zoo_datasets.zoo import open_zoo
+
+    return open_zoo(tiny_zoo)
+
+
+MIXED_INITS = (
+    "axes={init: [{constant: 0.1}, {normal: [0, 1.0]}, {normal: [1, 0.5]}, glorot_uniform, {uniform: [0, 1]}], "
+    "activation: [relu, tanh]}",
+    "paired=[]", "replicates=6", "training={epochs: 2, batch_size: 32}", "snapshots={epochs: [0, 2]}", "cohort_size=60",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "[flatten, {linear: 8}, activation, {linear: classes}]",
+        "[{conv: 4, kernel: 3}, batch_norm, activation, {max_pool: 2}, flatten, {linear: classes}]",
+    ],
+)
+def test_mixed_inits_are_no_near_duplicates(
+    make_plan: Callable[..., plan.Plan], tmp_path: Path, architecture: str
+) -> None:
+    from zoo_datasets.zoo import open_zoo
+
+    build(make_plan(*MIXED_INITS, f"architecture={architecture}"), tmp_path / "zoo", workers=0)
+    assert found(audit.audit(None, open_zoo(tmp_path / "zoo"))) == {}
+
+
+def test_a_training_subset_on_two_sides_is_a_leak() -> None:
+    keys = [f"{i:032x}" for i in range(48)]
+    fractions = [1.0, 0.5] * 24
+    apart = zoo(subset_key=keys, subset_frac=fractions)
+    assert found(audit.audit(None, apart)) == {}
+    shared = zoo(subset_key=["a" * 32] * 48, subset_frac=fractions)
+    assert found(audit.audit(None, shared)) == {"training subsets": (1, 0)}
+    # Of whole sets nothing is drawn, and nothing is shared but the source.
+    assert found(audit.audit(None, zoo(subset_key=["a" * 32] * 48, subset_frac=[1.0] * 48))) == {}
+    noisy = zoo(subset_key=["a" * 32] * 48, subset_frac=[1.0] * 48, label_noise_frac=[0.0, 0.2] * 24)
+    assert found(audit.audit(None, noisy)) == {"training subsets": (1, 0)}
+    across = zoo(name="weightzoo/other", start=50, subset_key=keys, subset_frac=fractions)
+    both = found(audit.audit(None, apart, across))
+    assert both["training subsets"][1] == both["training subsets"][0] > 0
+
+
+def test_metadata_know_how_long_was_trained() -> None:
+    """A stop rule decides when training ends, and no factor says so."""
+    rng = np.random.default_rng(0)
+    steps = rng.integers(10, 1000, 96)
+    fake = zoo(96, ("full",), step=steps.tolist(), test_accuracy=(steps / 1000).tolist())
+    report = audit.audit(None, fake)
+    assert report.metadata.value > 0.9
+    assert "step" in report.metadata_note

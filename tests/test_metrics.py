@@ -1,8 +1,7 @@
-"""Metrics against their references, and intervals that draw whole groups."""
+"""Metrics against their references."""
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -74,73 +73,6 @@ def test_errors_keep_their_unit_and_sign() -> None:
     assert metrics.difference(np.array([1.0, 2.0]), np.array([2.0, 0.0])) == -0.5
 
 
-# ── intervals ──
-
-
-def test_an_interval_is_repeated_from_its_record() -> None:
-    rng = np.random.default_rng(1)
-    y, groups = rng.normal(size=60), np.repeat(np.arange(20), 3)
-    prediction = y + rng.normal(size=60)
-    first = metrics.interval("r2", y, prediction, groups, n=200, seed=5, baseline=0.1)
-    assert first.low < first.value < first.high
-    assert (first.metric, first.n, first.seed, first.n_groups, first.n_examples, first.options) == (
-        "r2",
-        200,
-        5,
-        20,
-        60,
-        {"baseline": 0.1},
-    )
-    assert metrics.interval("r2", y, prediction, groups, n=200, seed=5, baseline=0.1) == first
-    assert metrics.interval("r2", y, prediction, groups, n=200, seed=6, baseline=0.1).low != first.low
-    shuffle = rng.permutation(60)
-    again = metrics.interval(metrics.r2, y[shuffle], prediction[shuffle], groups[shuffle], n=200, seed=5, baseline=0.1)
-    assert (again.low, again.high) == pytest.approx((first.low, first.high), abs=1e-12)
-    assert str(first).startswith("r2 0.")
-    assert json.loads(json.dumps(first.to_json()))["low"] == first.low
-
-
-def test_golden_interval_of_a_seed() -> None:
-    found = metrics.interval("difference", np.zeros(5), np.arange(5.0), np.array(list("aabbc")), n=100, seed=0)
-    assert (found.value, found.low, found.high) == (2.0, GOLDEN[0], GOLDEN[1])
-
-
-GOLDEN = (7 / 6, 4.0)
-
-
-def test_twins_do_not_narrow_an_interval() -> None:
-    rng = np.random.default_rng(2)
-    y, error = rng.normal(size=30), rng.normal(size=30)
-    alone = metrics.interval("difference", y, y + error, np.arange(30), n=400)
-    twice = metrics.interval("difference", y.repeat(4), (y + error).repeat(4), np.arange(30).repeat(4), n=400)
-    assert (twice.low, twice.high) == pytest.approx((alone.low, alone.high))
-    blind = metrics.interval("difference", y.repeat(4), (y + error).repeat(4), np.arange(120), n=400)
-    assert blind.high - blind.low < 0.6 * (twice.high - twice.low)
-
-
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    held = 0
-    for trial in range(60):
-        rng = np.random.default_rng(trial)
-        offset = rng.normal(size=40).repeat(3)  # what a group's models share
-        found = metrics.interval(
-            "difference", np.zeros(120), offset + 0.3 * rng.normal(size=120), np.arange(40).repeat(3), n=150, level=0.9
-        )
-        held += found.low <= 0.0 <= found.high
-    assert 46 <= held <= 59  # 54 ± 3 × 2.3, and never always
-
-
-def test_resamples_without_a_value_are_counted_and_left_out() -> None:
-    y = np.array([0, 0, 0, 1])
-    found = metrics.interval("auc", y, np.array([0.1, 0.2, 0.3, 0.9]), np.arange(4), n=200)
-    assert found.value == found.low == found.high == 1.0
-    assert 40 <= found.n_undefined <= 90  # (3/4)⁴ of 200 draw no positive: 63
-    none = metrics.interval("auc", np.zeros(4), np.arange(4), np.arange(4), n=10)
-    assert none.n_undefined == 10
-    assert none.to_json()["value"] is None
-    assert none.to_json()["low"] is None
-
-
 def test_metrics_load_no_torch_scipy_or_scikit_learn() -> None:
     code = "import sys, zoo_datasets.metrics; print([m for m in ('torch', 'scipy', 'sklearn') if m in sys.modules])"
     assert (
@@ -157,11 +89,3 @@ def test_input_that_cannot_be_scored_says_why() -> None:
         metrics.r2(np.zeros(2), np.array([np.nan, 1]))
     with pytest.raises(ValueError, match=r"auc takes labels 0 and 1, got 0.0, 2.0"):
         metrics.auc(np.array([0, 2]), np.zeros(2))
-    with pytest.raises(ValueError, match="1 group: an interval over groups needs at least two"):
-        metrics.interval("mae", np.zeros(3), np.zeros(3), np.zeros(3))
-    with pytest.raises(ValueError, match=r"groups have shape \(2,\), y has \(3,\)"):
-        metrics.interval("mae", np.zeros(3), np.zeros(3), np.zeros(2))
-    with pytest.raises(ValueError, match=r"Unknown metric 'rsq'.*r2"):
-        metrics.interval("rsq", np.zeros(3), np.zeros(3), np.zeros(3))
-    with pytest.raises(ValueError, match="level is 95 and n is 1000"):
-        metrics.interval("mae", np.zeros(3), np.zeros(3), np.arange(3), level=95)

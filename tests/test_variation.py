@@ -11,7 +11,7 @@ import pytest
 
 from zoo_builder import plan
 from zoo_builder.build import build
-from zoo_datasets import metrics, variation
+from zoo_datasets import intervals, variation
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -39,15 +39,15 @@ def test_levels_are_taken_in_the_order_asked(zoo: Zoo) -> None:
 
 
 def test_an_effect_is_the_mean_paired_difference_with_an_interval_over_groups(zoo: Zoo) -> None:
-    found = zoo.effect("subset", levels=("full", "frac=0.5"), seed=4)
+    found = zoo.effect("subset", levels=("full", "frac=0.5"))
     value = dict(zip(zoo.models["model_id"].to_pylist(), zoo.models["test_accuracy"].to_pylist(), strict=True))
     pairs = zoo.pairs("subset", ("full", "frac=0.5"))
     before, after = (np.array([value[getattr(p, side)] for p in pairs]) for side in "ab")
     assert found.mean == pytest.approx((after - before).mean(), abs=1e-15)
-    wanted = metrics.interval("difference", before, after, np.array([p.init_group for p in pairs]), seed=4)
+    wanted = intervals.difference(before, after, np.array([p.init_group for p in pairs]))
     assert (found.low, found.high) == (wanted.low, wanted.high)
     assert (found.n_pairs, found.n_groups, found.n_missing) == (8, 8, 0)
-    assert found == zoo.effect("subset", levels=("full", "frac=0.5"), seed=4)
+    assert found.note == "fewer than 20 groups"
     assert str(found).startswith("subset: full → frac=0.5: test_accuracy ")
     assert zoo.effect("subset", levels=("frac=0.5", "full")).mean == pytest.approx(-found.mean)
 
@@ -65,12 +65,57 @@ def test_the_metric_is_that_of_the_last_selected_snapshot(zoo: Zoo) -> None:
     assert zoo.select(epoch=[0, 2]).effect("subset", levels=("full", "frac=0.5")) == late
 
 
-def test_one_group_has_a_mean_and_no_interval(zoo: Zoo) -> None:
-    group = zoo.models["init_group"][0].as_py()
-    found = zoo.select(init_group=group).effect("subset", levels=("full", "frac=0.5"))
-    assert found.n_groups == 1
-    assert np.isfinite(found.mean)
-    assert np.isnan([found.low, found.high]).all()
+def test_few_groups_have_a_mean_and_no_interval_and_say_why(zoo: Zoo) -> None:
+    for n in (1, 4):
+        groups = list(dict.fromkeys(zoo.models["init_group"].to_pylist()))[:n]
+        found = zoo.select(init_group=groups).effect("subset", levels=("full", "frac=0.5"))
+        assert found.n_groups == n
+        assert np.isfinite(found.mean)
+        assert np.isnan([found.low, found.high]).all()
+        assert str(found).endswith(
+            f"[no interval] (95%, {n} pairs, {n} init groups; {n} groups, and at least 5 are needed)"
+        )
+
+
+def test_pairs_left_out_are_printed() -> None:
+    found = variation.Effect("subset", "test_loss", ("full", "x"), 3, 3, -0.1, -0.2, 0.0, 0.95, 29)
+    assert str(found) == (
+        "subset: full → x: test_loss -0.1000 [-0.2000, +0.0000] (95%, 3 pairs, 3 init groups, "
+        "29 of 32 pairs left out: test_loss is null)"
+    )
+    whole = variation.Effect("subset", "test_loss", ("full", "x"), 32, 32, -0.1, -0.2, 0.0, 0.95, 0)
+    assert "left out" not in str(whole)
+
+
+def crossed(make_plan: Callable[..., plan.Plan], folder: Path, draws: int) -> Zoo:
+    """Six inits crossed with data draws that all of them share."""
+    changes = (
+        "axes={subset: [full, {frac: 0.2}]}", f"replicates={{init: 6, subset: {draws}}}",
+        "training={epochs: 1, batch_size: 16}", "snapshots={epochs: [1]}", "cohort_size=200",
+    )  # fmt: skip
+    build(make_plan(*changes), folder, workers=0)
+    return open_zoo(folder)
+
+
+def test_a_data_draw_that_all_inits_share_is_resampled_too(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
+    zoo = crossed(make_plan, tmp_path / "zoo", 6)
+    found = zoo.effect("subset", levels=("full", "frac=0.2"))
+    assert (found.n_pairs, found.n_groups) == (36, 6)
+    assert "over 6 init groups and 6 data draws" in found.note
+    assert "for 1 batch orders and no others" in found.note
+    rows = {r["model_id"]: r for r in zoo.models.to_pylist()}
+    twins = zoo.pairs("subset", ("full", "frac=0.2"))
+    change = [rows[p.b]["test_accuracy"] - rows[p.a]["test_accuracy"] for p in twins]
+    one_way = intervals.mean(np.array(change), np.array([p.init_group for p in twins]))
+    by_draw = intervals.mean(np.array(change), np.array([rows[p.a]["subset_key"] for p in twins]))
+    # Wider than either alone, or as wide: what is shared both ways counts once.
+    assert found.high - found.low >= max(one_way.high - one_way.low, by_draw.high - by_draw.low) - 1e-12
+
+
+def test_one_data_draw_makes_no_interval_for_others(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
+    found = crossed(make_plan, tmp_path / "zoo", 2).effect("subset", levels=("full", "frac=0.2"))
+    assert "for 2 data draws and no others" in found.note
+    assert "for 2 data draws and no others" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@ In:  a split of `split_files.py` (or the stored ones), and the zoos it is for.
 Out: an `Audit`: for each kind of leak how many were found, within and across zoos; and the R²
      of a small model that never sees a weight.
 
-What is not found is said too: permuted copies, and near-duplicates beyond a sample's size.
+What is not found is said too: copies that were permuted and trained on, and pairs beyond a sample's size.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
-import statistics
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,19 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets import errors, metrics
+from zoo_datasets import errors, intervals, near_duplicates
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format.paths import SPLITS
+from zoo_datasets.near_duplicates import Member, Pair
+from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
 
 MOST_EXAMPLES = 5  # of one kind in a report
-PAIRS_DRAWN = 2000  # for the typical distance: its median is known to about 2 %
-# Held at once: two blocks of weights, and a few matrices of distances between them.
-BLOCK_BYTES = 64 * 2**20
-MOST_BLOCK_ROWS = 2048
-# In a zoo of 96 MLPs on digits, pairs that share an init lie below 0.3 of the typical distance, no other below 0.7.
-NEAR_FRAC = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Audit:
     counts: Mapping[str, int]  # models per split
     unassigned: int  # models of the zoos that take no part
     findings: tuple[Finding, ...]
-    metadata: metrics.Interval | None  # R² of the target from the factors alone, on test
+    metadata: intervals.Interval | None  # R² of the target from the factors alone, on test
     metadata_note: str  # how, or why not
 
     @property
@@ -81,24 +76,23 @@ class Audit:
 
 
 def audit(
-    split: Split | None, *zoos: ZooLike, target: str = "test_accuracy", near_frac: float = NEAR_FRAC, most_models: int = 20_000,
-    seed: int = 0,
+    split: Split | None, *zoos: ZooLike, target: str = "test_accuracy", near: float = near_duplicates.NEAR,
+    most_models: int = 20_000, seed: int = 0,
 ) -> Audit:  # fmt: skip
     """What lies on more than one side of a split, within and across zoos.
 
     With `split=None` each zoo's stored splits are the sides: two zoos that are used together
     (trained on one, tested on the other) are compared by them. Looked for: model ids, hashes of
-    the weights of all snapshots, init keys, init groups, lineages; and near-duplicates, pairs of
-    models of one layout on different sides whose last weights are closer than `near_frac` of the
-    typical distance (the median over random pairs; nearer where few weights would come that near
-    by chance; permuted copies are not found). Their number
-    grows with the square of the models, so above `most_models` of a layout a sample by hash of
-    the id is compared; memory stays below about 200 MB.
+    the weights of all snapshots, init keys, init groups, lineages, draws of training subsets, noise and
+    triggers; pairs of models of one layout on different sides whose last weights are near or
+    copies up to a symmetry (`near_duplicates.py` says what is not found). Their number grows with the
+    square of the models: 2,000 of 2,464 weights take some seconds, and above `most_models` of a
+    layout a sample by hash of the id is compared.
 
-    Metadata alone: a random forest on the factor columns, fitted on train, scored on test as R²
-    against the training mean, with an interval over groups (needs scikit-learn). A
-    method that reads weights has to beat it. Raises IntegrityError where the split is for
-    other zoos, GridError where the target is no numeric column.
+    Metadata alone: a random forest on the factor columns and on how long was trained (updates, examples,
+    training images), fitted on train, scored on test as R² against the training mean, with an
+    interval over groups (needs scikit-learn). A method that reads weights has to beat it. Raises
+    IntegrityError where the split is for other zoos, GridError where the target is no numeric column.
     """
     if not zoos:
         raise ValueError("audit needs at least one zoo: audit(split, zoo).")
@@ -112,7 +106,8 @@ def audit(
         _shared("init keys", "the same initial weights", models, "init_key"),
         _shared("init groups", "models that share an initialization", models, "init_group"),
         _lineages(models),
-        _near_duplicates(zoos, side, near_frac, most_models, seed),
+        _subsets(zoos, side),
+        *_near_duplicates(zoos, side, near, most_models, seed),
     ]
     metadata, note = _metadata_alone(zoos, side, target, seed)
     codes = np.concatenate(side)
@@ -175,6 +170,26 @@ def _finding(kind: str, text: str, values: pa.Array, side: np.ndarray, zoo: np.n
     return Finding(kind, int(torn.sum()), int((torn & (distinct(zoo) > 1)).sum()), n, text, examples)
 
 
+# Columns of what is drawn of the training data, and the value at which nothing is.
+DRAWS_NOTHING = {"subset_frac": 1.0, "label_noise_frac": 0.0, "trigger_frac": 0.0}
+
+
+def _subsets(zoos: Collection[ZooLike], side: Collection[np.ndarray]) -> Finding:
+    """Draws of training images, noisy labels or poisoned images that models on several sides learned from."""
+    values: list[str | None] = []
+    for zoo in zoos:
+        columns = {
+            n: zoo.models[n].to_pylist() for n in zoo.models.column_names if n in DRAWS_NOTHING or n == "subset_key"
+        }
+        keys = columns.pop("subset_key", [None] * len(zoo.models))
+        drawn = [any(v not in (None, DRAWS_NOTHING[n]) for n, v in zip(columns, row, strict=True))
+                 for row in zip(*columns.values(), strict=True)] or [False] * len(keys)  # fmt: skip
+        values += [key if used else None for key, used in zip(keys, drawn, strict=True)]
+    owner = np.repeat(np.arange(len(side)), [len(s) for s in side])
+    text = "one draw of training images, label noise or triggers"
+    return _finding("training subsets", text, pa.array(values, pa.string()), np.concatenate(list(side)), owner)
+
+
 def _hashes(zoos: Collection[ZooLike], side: Collection[np.ndarray]) -> Finding:
     values, sides, owner = [], [], []
     for number, (zoo, codes) in enumerate(zip(zoos, side, strict=True)):
@@ -201,35 +216,52 @@ def _lineages(table: _Table) -> Finding:
 
 
 def _near_duplicates(
-    zoos: Collection[ZooLike], side: Collection[np.ndarray], near_frac: float, most_models: int, seed: int
-) -> Finding:
-    members: dict[str, list[tuple[int, int, int, str]]] = {}  # layout → (zoo, snapshot row, side, model)
+    zoos: Collection[ZooLike], side: Collection[np.ndarray], near: float, most_models: int, seed: int
+) -> tuple[Finding, Finding]:
+    members: dict[str, list[Member]] = {}  # by layout
     for number, (zoo, codes) in enumerate(zip(zoos, side, strict=True)):
-        last = _last_rows(zoo)
-        for code, row, layout, model in zip(
-            codes.tolist(),
-            last.tolist(),
-            zoo.models["layout"].to_pylist(),
-            zoo.models["model_id"].to_pylist(),
-            strict=True,
-        ):
+        rows, known = zip(codes.tolist(), _last_rows(zoo).tolist(), strict=True), _architectures(zoo)
+        models, layouts = zoo.models["model_id"].to_pylist(), zoo.models["layout"].to_pylist()
+        for (code, row), model, layout, architecture in zip(rows, models, layouts, known, strict=True):
             if code >= 0 and row >= 0:
-                members.setdefault(layout, []).append((number, row, code, model))
-    near: list[tuple[float, str, str, bool]] = []
-    looked_at, notes = 0, []
-    for layout, rows in members.items():
-        if len(rows) > most_models:
-            notes.append(f"{most_models:,} of {len(rows):,} models of layout {layout} drawn")
-            rows = sorted(rows, key=lambda r: streams.digest([r[3], seed]))[:most_models]
-        looked_at += len(rows)
-        near += _near_pairs(list(zoos), rows, near_frac, seed)
-    near.sort()
-    text = (
-        f"last weights within {near_frac:g} of the typical distance (nearer for few weights, where chance gets there), pairs"
-        + "".join(f"; {n}" for n in notes)
+                members.setdefault(layout, []).append(Member(number, row, code, model, architecture))
+    found: tuple[list[Pair], list[Pair]] = ([], [])
+    looked_at, notes = 0, ""
+    for layout, those in members.items():
+        if len(those) > most_models:
+            notes += f"; {most_models:,} of {len(those):,} models of layout {layout} drawn"
+            those = sorted(those, key=lambda m: streams.digest([m.model, seed]))[:most_models]
+        looked_at += len(those)
+        for all_pairs, pairs in zip(found, near_duplicates.find(list(zoos), those, near), strict=True):
+            all_pairs += pairs
+    texts = (
+        f"kernels of the last weights within {near:g} of each other (nearer where chance gets there)",
+        "last weights that are permuted, sign-flipped or rescaled ones of another model",
     )
-    examples = tuple(f"{a}–{b} ({d:.3g})" for d, a, b, _ in near[:MOST_EXAMPLES])
-    return Finding("near-duplicates", len(near), sum(across for *_, across in near), looked_at, text, examples)
+    kinds = ("near-duplicates", "symmetric copies")
+    first, second = (
+        Finding(
+            kind, len(pairs), sum(p.across_zoos for p in pairs), looked_at, f"{text}, pairs{notes}",
+            tuple(f"{p.a}–{p.b} ({p.distance:.3g})" for p in sorted(pairs, key=lambda p: p.distance)[:MOST_EXAMPLES]),
+        )
+        for kind, text, pairs in zip(kinds, texts, found, strict=True)
+    )  # fmt: skip
+    return first, second
+
+
+def _architectures(zoo: ZooLike) -> list[Architecture | External | None]:
+    """Of every model; where its layers cannot be built here the layout alone, and None where that is not written down."""
+    layouts, names = zoo.models["layout"].to_pylist(), [None] * len(zoo.models)
+    if "architecture_id" in zoo.models.column_names:
+        names = zoo.models["architecture_id"].to_pylist()
+    made: dict[tuple[str, str | None], Architecture | External | None] = {}
+    for key in zip(layouts, names, strict=True):
+        if key not in made:
+            layout = zoo.manifest.layouts.get(key[0])
+            made[key] = None if layout is None else External(layout)
+            with contextlib.suppress(errors.ZooError):
+                made[key] = zoo.manifest.architecture(str(key[1])) if key[1] is not None else made[key]
+    return [made[key] for key in zip(layouts, names, strict=True)]
 
 
 def _last_rows(zoo: ZooLike) -> np.ndarray:
@@ -242,79 +274,17 @@ def _last_rows(zoo: ZooLike) -> np.ndarray:
     return last
 
 
-def _near_pairs(
-    zoos: list[ZooLike], rows: list[tuple[int, int, int, str]], near_frac: float, seed: int
-) -> list[tuple[float, str, str, bool]]:
-    """(distance over typical distance, model, model, in two zoos) of pairs on different sides that are near."""
-    n = len(rows)
-    if n < 2:
-        return []
-    draws = streams.integers(streams.stream_key(["pairs of models", seed]), np.repeat([n, n - 1], PAIRS_DRAWN))
-    a, b = draws[:PAIRS_DRAWN], (draws[:PAIRS_DRAWN] + 1 + draws[PAIRS_DRAWN:]) % n
-    width = len(_read(zoos, rows[:1])[0])
-    block = max(1, BLOCK_BYTES // (4 * width))
-    drawn = [
-        np.linalg.norm(
-            _read(zoos, [rows[i] for i in a[k : k + block]]) - _read(zoos, [rows[i] for i in b[k : k + block]]), axis=1
-        )
-        for k in range(0, PAIRS_DRAWN, block)
-    ]
-    typical = float(np.median(np.concatenate(drawn)))
-    near_frac = min(near_frac, _chance(width, n * (n - 1) // 2))
-    block = min(block, MOST_BLOCK_ROWS)
-    side = np.array([r[2] for r in rows])
-    near = []
-    for i in range(0, n, block):
-        left = _read(zoos, rows[i : i + block])  # (block, P)
-        left_square = np.einsum("ij,ij->i", left, left)
-        for j in range(i, n, block):
-            right = left if i == j else _read(zoos, rows[j : j + block])
-            right_square = left_square if i == j else np.einsum("ij,ij->i", right, right)
-            scale = left_square[:, None] + right_square[None]
-            square = scale - 2.0 * (left @ right.T)
-            # Rounding of float32 is about 1e-6 of the squares: keep what could be near, then compute it exactly.
-            maybe = (square <= (near_frac * typical) ** 2 + 1e-5 * scale) & (
-                side[i : i + block, None] != side[None, j : j + block]
-            )
-            for x, y in np.argwhere(maybe):
-                if i + x < j + y:
-                    distance = float(np.linalg.norm(left[x].astype(np.float64) - right[y].astype(np.float64)))
-                    if distance <= near_frac * typical:
-                        p, q = rows[i + x], rows[j + y]
-                        near.append((distance / typical if typical else 0.0, p[3], q[3], p[0] != q[0]))
-    return near
-
-
-def _chance(n_weights: int, n_pairs: int) -> float:
-    """How near, over the typical distance, the nearest of so many pairs comes by chance once in a hundred audits.
-
-    For independent normal weights, by Wilson & Hilferty's (1931) quantile of χ²: a few dozen weights
-    come near by chance, two thousand do not.
-    """
-    z = statistics.NormalDist().inv_cdf(min(0.5, 0.01 / n_pairs))
-    cube = 1 - 2 / (9 * n_weights) + z * math.sqrt(2 / (9 * n_weights))
-    return max(0.0, cube) ** 1.5
-
-
-def _read(zoos: list[ZooLike], rows: list[tuple[int, int, int, str]]) -> np.ndarray:
-    """The weights of these snapshots, float32 [n, P]."""
-    number, row = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    parts = {z: np.asarray(zoos[z].weights[row[number == z]], np.float32) for z in np.unique(number)}
-    out = np.empty((len(rows), next(iter(parts.values())).shape[1]), np.float32)
-    for z, values in parts.items():
-        out[number == z] = values
-    return out
-
-
 # ── metadata alone ────────────────────────────────────────────────────────────────────
 
 # Columns for the levels of one factor; a label with more is an identifier rather than a factor.
 MOST_LEVELS_OF_A_FACTOR = 50
+# How long a model was trained: no factor says it where a stop rule or the size of its set does.
+LENGTHS = ("n_train", "step", "examples_seen")
 
 
 def _metadata_alone(
     zoos: Collection[ZooLike], side: Collection[np.ndarray], target: str, seed: int
-) -> tuple[metrics.Interval | None, str]:
+) -> tuple[intervals.Interval | None, str]:
     """R² on test of a forest on the factors, and one line on how; None and why where it cannot be."""
     for zoo in zoos:
         if target not in zoo.models.column_names:
@@ -333,7 +303,7 @@ def _metadata_alone(
             None,
             f"not computed: {int(train.sum())} models to fit on and {len(set(groups[test]))} test groups are too few",
         )
-    names = [n for n in dict.fromkeys(f for z in zoos for f in z.manifest.factors) if n != target]
+    names = [n for n in dict.fromkeys(f for z in zoos for f in (*z.manifest.factors, *LENGTHS)) if n != target]
     x, used = _design(zoos, names, train)
     if not used:
         return None, "not computed: no factor varies in train"
@@ -342,7 +312,7 @@ def _metadata_alone(
     except ImportError:
         return None, "not computed: needs scikit-learn (pip install scikit-learn)"
     forest = RandomForestRegressor(n_estimators=100, random_state=seed, n_jobs=1).fit(x[train], y[train])
-    interval = metrics.interval(
+    interval = intervals.score(
         "r2", y[test], forest.predict(x[test]), groups[test], seed=seed, baseline=float(y[train].mean())
     )
     return (

@@ -2,7 +2,7 @@
 
 In:  a `Selection` whose recipe names the axis in `paired`: twins along it share their
      initialization, batch order, augmentation and dropout, and rank the same images.
-Out: the pairs; the mean paired difference of a metric, with an interval over init groups.
+Out: the pairs; the mean paired difference of a metric, with an interval over init groups and what they share.
 
 Equal means: every factor column and every stream key. A composite axis sets several
 columns (`subset` those of its block), and a factor can make others meaningless (`momentum`
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo_datasets import metrics
+from zoo_datasets import intervals
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.reading.selection import Selection
@@ -59,23 +59,28 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """Mean of (metric at the second level − at the first) over pairs, and its interval over init groups."""
+    """Mean of (metric at the second level − at the first) over pairs, and its interval over what pairs share."""
 
     axis: str
     on: str
     levels: tuple[str, str]
     n_pairs: int
-    n_groups: int
-    mean: float
-    low: float  # NaN where there is one group: no interval
+    n_groups: int  # init groups
+    mean: float  # of the means of init groups; of pairs where data draws are resampled too
+    low: float  # NaN where there is no interval
     high: float
     level: float  # of the interval
     n_missing: int  # pairs left out, where either metric is null
+    note: str = ""  # why there is no interval, or what it leaves out
 
     def __str__(self) -> str:
+        bounds = "[no interval]" if np.isnan(self.low) else f"[{self.low:+.4f}, {self.high:+.4f}]"
+        counts = [f"{self.n_pairs} pairs", f"{self.n_groups} init groups"]
+        if self.n_missing:
+            counts.append(f"{self.n_missing} of {self.n_pairs + self.n_missing} pairs left out: {self.on} is null")
         return (
-            f"{self.axis}: {self.levels[0]} → {self.levels[1]}: {self.on} {self.mean:+.4f} "
-            f"[{self.low:+.4f}, {self.high:+.4f}] ({self.level:.0%}, {self.n_pairs} pairs, {self.n_groups} init groups)"
+            f"{self.axis}: {self.levels[0]} → {self.levels[1]}: {self.on} {self.mean:+.4f} {bounds} "
+            f"({self.level:.0%}, {', '.join(counts)}{'; ' if self.note else ''}{self.note})"
         )
 
 
@@ -113,22 +118,22 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
 
 
 def effect(
-    zoo: Selection, vary: str, on: str = "test_accuracy", levels: tuple[Any, Any] | None = None, *,
-    resamples: int = 1000, seed: int = 0, level: float = 0.95,
+    zoo: Selection, vary: str, on: str = "test_accuracy", levels: tuple[Any, Any] | None = None, *, level: float = 0.95
 ) -> Effect | Effects:  # fmt: skip
     """What `vary` does to a metric: the mean difference over pairs, second level minus first.
 
     With `levels=None` every level is compared with one: `full`, `none` or `constant` if it is
     there, else the first. The metric is read at each model's last selected snapshot; pairs
-    where it is null are left out and counted. The interval resamples whole init groups.
+    where it is null are left out and counted. The interval is over init groups, and over data draws and
+    batch orders too where init groups share them (`replicates: {init: 10, subset: 20}`): those
+    vary as inits do. Where they share fewer than five, it is for those alone, and the note says so.
 
     Raises ZooError as `pairs` does, for a column that holds no numbers, and where no pair is left.
     """
     if levels is None:
         labels = _levels(zoo, vary)
         first = next((k for k in NEUTRAL if k in labels), labels[0])
-        others = [k for k in labels if k != first]
-        effects = (effect(zoo, vary, on, (first, k), resamples=resamples, seed=seed, level=level) for k in others)
+        effects = (effect(zoo, vary, on, (first, k), level=level) for k in labels if k != first)
         return Effects(e for e in effects if isinstance(e, Effect))
     last = zoo.final()
     values = last.column(on)
@@ -144,16 +149,44 @@ def effect(
             f"No two selected models of {zoo.name} differ in {vary} alone at levels {' and '.join(map(str, levels))} "
             f"and both have {on}. Widen `select`."
         )
-    before, after = np.array([value[p.a] for p in complete], float), np.array([value[p.b] for p in complete], float)
-    groups = np.array([p.init_group for p in complete])
-    n_groups, low, high = len(set(groups.tolist())), float("nan"), float("nan")
-    if n_groups > 1:
-        interval = metrics.interval("difference", before, after, groups, resamples, seed, level=level)
-        low, high = interval.low, interval.high
+    change = np.array([value[p.b] for p in complete], float) - np.array([value[p.a] for p in complete], float)
+    ways = _ways(zoo, complete)
+    found = intervals.crossed_mean(change, ways, level=level)
+    n_groups = len(set(ways["init groups"].tolist()))
     return Effect(
-        vary, on, complete[0].levels, len(complete), n_groups, float((after - before).mean()), low, high, level,
-        len(twins) - len(complete),
+        vary, on, complete[0].levels, len(complete), n_groups, found.value, found.low, found.high, level,
+        len(twins) - len(complete), found.note,
     )  # fmt: skip
+
+
+DRAWS_NOTHING = {"subset_frac": 1.0, "label_noise_frac": 0.0, "trigger_frac": 0.0}
+# What several init groups may share, and the columns that say whether it is drawn at all.
+SHARED = {
+    "data draws": ("subset_key", tuple(DRAWS_NOTHING)),
+    "batch orders": ("order_key", ()),
+}
+
+
+def _ways(zoo: Selection, found: Collection[Pair]) -> dict[str, np.ndarray]:
+    """What pairs have in common: their init group, and each stream that some init groups share, named [n]."""
+    known = set(zoo.manifest.factors)  # of an imported zoo perhaps none of ours
+    drawing = [c for c in DRAWS_NOTHING if c in known]
+    rows = {
+        r["model_id"]: r
+        for r in zoo.models.select(["model_id", *(k for k, _ in SHARED.values()), *drawing]).to_pylist()
+    }
+    ways = {"init groups": np.array([p.init_group for p in found])}
+    for way, (key, drawn) in SHARED.items():
+        if drawn and not any(
+            rows[i][c] not in (None, DRAWS_NOTHING[c]) for p in found for i in (p.a, p.b) for c in drawing
+        ):
+            continue
+        groups: dict[str, set[str]] = {}
+        for p in found:
+            groups.setdefault(rows[p.a][key], set()).add(p.init_group)
+        if max(map(len, groups.values())) > 1:
+            ways[way] = np.array([rows[p.a][key] for p in found])
+    return ways
 
 
 def _levels(zoo: Selection, vary: str) -> list[str]:

@@ -114,7 +114,7 @@ def parents_of(recipe: grid.Grid) -> lineage.Parents:
             | {"model_id": run.id, "split": run.split, "plan_index": i, "n_train": cohorts.n_train(run, source)}
             | {f"replicate_{k}": v for k, v in run.replicate.items()}
             | {f"{k}_key": v for k, v in run.keys.items()}
-            | {"snapshot_schedule": json.dumps(schedule_of(run)), "lineage_root": None}
+            | {"snapshot_schedule": json.dumps(schedule_of(run)), "lineage_root": None, "init_group": run.init_group}
         )
         snapshots[run.id] = {
             step: {"epoch": step / 5, "shard": "w", "tensor": layout, "row": i, "weights_sha256": streams.digest([i, step]),

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from zoo_builder.grid import RECIPE_VERSION, REPLICATES, Grid
+from zoo_builder.planning import init_groups
 from zoo_builder.planning.lineage import MOMENTS, Parents, Start
 from zoo_builder.planning.points import Point, Points
 from zoo_builder.recipe import bounds, levels, settings
@@ -26,7 +27,6 @@ from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
-from zoo_datasets.format import splits
 from zoo_datasets.format.schema import Column
 from zoo_datasets.sources import SourceSpec, Subset, steps_per_epoch
 from zoo_datasets.sources.rows import spec_of, subset_of
@@ -54,11 +54,12 @@ class Run:
     snapshots: SnapshotSchedule
     split: str
     start: Start | None = None  # of a run that continues another zoo's model
+    group: str | None = None  # that of its row, or of its parent's
 
     @property
     def init_group(self) -> str:
         """Models that share an initialization share this; they are never split apart."""
-        return self.keys["init"][:ID_DIGITS]
+        return self.group or (init_groups.fixed_start(self.settings) or self.keys["init"])[:ID_DIGITS]
 
     @property
     def source(self) -> SourceSpec:
@@ -106,7 +107,7 @@ def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
     if parents is not None:
         _check_starts(grid, parents, len(runs), asked)
         return runs
-    assigned = splits.assign((r.init_group for r in runs), grid.splits)
+    assigned = init_groups.assign(runs, grid.splits)
     return [dataclasses.replace(r, split=assigned[r.init_group]) for r in runs]
 
 
@@ -200,7 +201,9 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
     identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json(), start.identity]
     labels = levels.labels(resolved, grid.axis_names)
-    return Run(_id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start)
+    return Run(
+        _id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start, row["init_group"]
+    )
 
 
 def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:
@@ -298,6 +301,7 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mappi
         snapshots=SnapshotSchedule.from_json(json.loads(row["snapshot_schedule"])),
         split=row["split"],
         start=_start_of(row),
+        group=row["init_group"],
     )
 
 

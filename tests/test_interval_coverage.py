@@ -1,0 +1,143 @@
+"""How often intervals hold the truth, by simulation: nominal 95 % at 5, 10, 20 and 40 groups, skewed ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from zoo_datasets import intervals
+from zoo_datasets.intervals import Interval
+
+pytestmark = pytest.mark.slow
+
+GROUPS = (5, 10, 20, 40)
+RHO = 0.5  # of the variance, what a group's members share
+
+Simulation = Callable[[np.random.Generator, int], tuple[Interval, float]]
+
+
+def normal_mean(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    group = np.repeat(np.arange(n_groups), 2)
+    return intervals.mean(rng.normal(size=n_groups)[group] + 0.5 * rng.normal(size=2 * n_groups), group), 0.0
+
+
+def uneven_mean(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """Groups of one to eight members, the large ones elsewhere: the mean of groups is asked for."""
+    size = 1 + rng.integers(0, 8, n_groups)
+    group = np.repeat(np.arange(n_groups), size)
+    shared = rng.normal(size=n_groups) + 0.2 * (size - 4.5)
+    return intervals.mean(shared[group] + 0.5 * rng.normal(size=len(group)), group), 0.0
+
+
+def skewed_mean(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    return intervals.mean(rng.lognormal(size=n_groups), np.arange(n_groups), skewed=True), float(np.exp(0.5))
+
+
+def skewed_mean_by_t(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    return intervals.mean(rng.lognormal(size=n_groups), np.arange(n_groups)), float(np.exp(0.5))
+
+
+def heavy_mean(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    return intervals.mean(rng.standard_t(3, n_groups), np.arange(n_groups)), 0.0
+
+
+def r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """A predictor whose errors have a third of the variance of y, both shared in groups of three."""
+    group = np.repeat(np.arange(n_groups), 3)
+
+    def shared() -> np.ndarray:
+        own = rng.normal(size=len(group))
+        return np.sqrt(RHO) * rng.normal(size=n_groups)[group] + np.sqrt(1 - RHO) * own
+
+    y = shared()
+    return intervals.score("r2", y, y + shared() / np.sqrt(3), group, baseline=0.0), 2 / 3
+
+
+def kendall(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """One example a group, of a bivariate normal: τ = 2/π · asin ρ."""
+    x = rng.normal(size=n_groups)
+    y = 0.6 * x + 0.8 * rng.normal(size=n_groups)
+    return intervals.score("kendall", y, x, np.arange(n_groups)), float(2 / np.pi * np.arcsin(0.6))
+
+
+def auc_of(shift: float) -> Simulation:
+    def twins(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+        shared = np.sqrt(RHO) * rng.normal(size=n_groups)
+        scores = [shared + np.sqrt(1 - RHO) * rng.normal(size=n_groups) + d for d in (0.0, shift)]
+        y, group = np.repeat([0, 1], n_groups), np.tile(np.arange(n_groups), 2)
+        return intervals.score("auc", y, np.concatenate(scores), group), float(norm.cdf(shift / np.sqrt(2)))
+
+    return twins
+
+
+def auc_of_skewed_groups(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """Each group of one class, with three members that share a lognormal value."""
+    y = np.arange(n_groups) % 2
+    group = np.repeat(np.arange(n_groups), 3)
+    shared = np.log(1 + rng.lognormal(size=n_groups)) + 0.8 * y
+    return intervals.score("auc", y[group], shared[group] + 0.1 * rng.normal(size=len(group)), group), SKEWED_AUC
+
+
+def _skewed_auc() -> float:
+    rng = np.random.default_rng(0)
+    a, b = (np.log(1 + rng.lognormal(size=400_000)) + 0.1 * rng.normal(size=400_000) for _ in range(2))
+    return float((b + 0.8 > a).mean())
+
+
+SKEWED_AUC = _skewed_auc()
+
+
+def share_of(p: float) -> Simulation:
+    def single(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+        return intervals.proportion(rng.random(n_groups) < p, np.arange(n_groups)), p
+
+    return single
+
+
+def clustered_share(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    group = np.repeat(np.arange(n_groups), 5)
+    return intervals.proportion(rng.random(len(group)) < rng.beta(2, 0.5, n_groups)[group], group), 0.8
+
+
+def covered(simulation: Simulation, n_groups: int, trials: int) -> tuple[float, float]:
+    """The share of intervals that hold the truth, and of those there is none for."""
+    held = none = 0
+    for trial in range(trials):
+        found, truth = simulation(np.random.default_rng([trial, n_groups]), n_groups)
+        none += found.method == "none"
+        held += found.low <= truth <= found.high
+    return held / max(1, trials - none), none / trials
+
+
+@pytest.mark.parametrize("n_groups", GROUPS)
+@pytest.mark.parametrize(
+    ("simulation", "trials", "least"),
+    [
+        (normal_mean, 1000, 0.93),
+        (uneven_mean, 1000, 0.93),
+        (heavy_mean, 1000, 0.93),
+        (skewed_mean, 200, 0.88),
+        (skewed_mean_by_t, 1000, 0.80),  # what a lognormal does to t: `skewed=True` is for it
+        (r2, 200, 0.90),
+        (kendall, 200, 0.90),
+        (auc_of(0.0), 200, 0.90),
+        (auc_of(1.0), 200, 0.90),
+        (auc_of(2.5), 200, 0.90),
+        (auc_of_skewed_groups, 200, 0.90),
+        (share_of(0.5), 500, 0.93),
+        (share_of(0.97), 500, 0.93),
+        (clustered_share, 500, 0.92),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", None),
+)
+def test_a_nominal_95_percent_is_about_that(simulation: Simulation, trials: int, least: float, n_groups: int) -> None:
+    share, none = covered(simulation, n_groups, trials)
+    print(f"{simulation.__qualname__} {n_groups} groups: {share:.3f}, none for {none:.3f}")
+    if simulation is auc_of_skewed_groups and n_groups == 5:
+        assert none == 1  # two groups of a class and three of the other
+    else:
+        assert share >= least
+        assert none <= 0.01

@@ -1,0 +1,157 @@
+"""Weights of models of one layout → pairs on different sides that are too near to be strangers.
+
+In:  for each model its zoo, the row of its last snapshot, its side, its architecture.
+Out: two lists of pairs: *near*, closer than two networks of different initializations come; and
+     *copies*, far apart as they lie and the same network all the same: permuted, sign-flipped, rescaled.
+
+Distances are ‖a − b‖ / √(‖a‖² + ‖b‖²) of the kernels (no biases, norms or buffers, which start alike
+everywhere), less each tensor's mean and scaled to norm 1: what all networks of a recipe have in common,
+and how large its weights are, tell nothing apart. Twins lie below 0.31, strangers above 0.93,
+whatever the mixture of inits. Found by comparing canonical forms (`symmetry.canonicalize`) are exact copies
+alone, up to rounding: units of a copy that was trained on may have another order.
+Every pair is compared: n² P multiplications, twice where the layers are known. In blocks, so that memory
+stays below about 200 MB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import symmetry
+from zoo_datasets.networks.architecture import Architecture, External
+from zoo_datasets.networks.layout import Layout
+
+# Held at once: four blocks of vectors, and a few matrices of distances between them.
+BLOCK_BYTES = 32 * 2**20
+MOST_BLOCK_ROWS = 2048
+NEAR = 0.6  # half way between twins (≤ 0.31) and strangers (≥ 0.93)
+COPY = 0.01  # rounding gives 1e-6; the canonical forms of strangers can be as near as 0.3 where weights are few
+MOST_SAMPLED = 512  # models that say how many directions the weights have
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One model: where its last weights lie, and on which side it is."""
+
+    zoo: int
+    row: int
+    side: int
+    model: str
+    architecture: Architecture | External | None = None  # None: of a layout that nobody wrote down
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two models on different sides, and their distance: 0 the same direction, 1 strangers."""
+
+    distance: float
+    a: str
+    b: str
+    across_zoos: bool
+
+
+def find(zoos: Sequence[Any], members: Sequence[Member], near: float = NEAR) -> tuple[list[Pair], list[Pair]]:
+    """Near pairs, and copies up to a symmetry that are not near; all models are of one layout."""
+    if len(members) < 2:
+        return [], []
+    first = _read(zoos, members[:MOST_SAMPLED])
+    layout = members[0].architecture.layout if members[0].architecture is not None else None
+    kernels = _kernels(layout, first.shape[1])
+    near = min(near, chance(_directions(_plain(first, kernels)), len(members) * (len(members) - 1) // 2))
+    size = min(MOST_BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * first.shape[1])))
+    side = np.array([m.side for m in members])
+    found: tuple[list[Pair], list[Pair]] = ([], [])
+    for i in range(0, len(members), size):
+        left = _forms(zoos, members[i : i + size], kernels)
+        for j in range(i, len(members), size):
+            right = left if i == j else _forms(zoos, members[j : j + size], kernels)
+            apart = side[i : i + size, None] != side[None, j : j + size]
+            if i == j:
+                apart &= np.triu(np.ones_like(apart), 1)
+            for pairs, a, b, limit in zip(found, left, right, (near, COPY), strict=True):
+                for x, y, distance in _within(a, b, limit, apart):
+                    p, q = members[i + x], members[j + y]
+                    pairs.append(Pair(distance, p.model, q.model, p.zoo != q.zoo))
+    known = {(p.a, p.b) for p in found[0]}
+    return sorted(found[0], key=_order), sorted((p for p in found[1] if (p.a, p.b) not in known), key=_order)
+
+
+def chance(n_directions: float, n_pairs: int) -> float:
+    """How near the nearest of so many pairs of strangers comes once in a hundred audits.
+
+    The cosine of two independent vectors is normal with variance 1 / directions: a few dozen
+    weights come near by chance, two thousand do not.
+    """
+    z = -statistics.NormalDist().inv_cdf(min(0.5, 0.01 / n_pairs))
+    return math.sqrt(max(0.0, 1.0 - z / math.sqrt(n_directions)))
+
+
+def _order(pair: Pair) -> tuple[float, str, str]:
+    return pair.distance, pair.a, pair.b
+
+
+def _within(a: np.ndarray, b: np.ndarray, limit: float, apart: np.ndarray) -> list[tuple[int, int, float]]:
+    """Rows of a and b nearer than the limit, where `apart`; of vectors [n, P] of norm 1 (or 0: near nothing)."""
+    # ‖a − b‖² / 2 = 1 − a·b. Rounding of float32 is about 1e-6: keep what could be near, then compute it exactly.
+    maybe = (a @ b.T >= 1.0 - limit**2 - 1e-5) & apart
+    found = []
+    for x, y in np.argwhere(maybe).tolist():
+        distance = float(np.linalg.norm(a[x].astype(np.float64) - b[y].astype(np.float64)) / math.sqrt(2))
+        if distance <= limit:
+            found.append((x, y, distance))
+    return found
+
+
+# ── vectors ───────────────────────────────────────────────────────────────────────────
+
+
+def _forms(zoos: Sequence[Any], members: Sequence[Member], kernels: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors as they lie, and their canonical forms, float32 [n, P]; the latter 0 where nobody knows the layout."""
+    weights = _read(zoos, members)
+    canonical = np.zeros_like(weights)
+    by_architecture: dict[int, list[int]] = {}
+    for place, member in enumerate(members):
+        by_architecture.setdefault(id(member.architecture), []).append(place)
+    for places in by_architecture.values():
+        architecture = members[places[0]].architecture
+        if architecture is not None:
+            canonical[places] = symmetry.canonicalize(weights[places], architecture)
+    return _plain(weights, kernels), _plain(canonical, kernels)
+
+
+def _plain(weights: np.ndarray, kernels: list[slice]) -> np.ndarray:
+    """Kernels less their means, of norm 1: float32 [n, P]; 0 where nothing is left."""
+    out = np.concatenate(
+        [weights[:, k] - weights[:, k].mean(axis=1, keepdims=True, dtype=np.float64) for k in kernels], 1
+    )
+    norm = np.sqrt((out**2).sum(axis=1, keepdims=True))
+    some = norm > 1e-6 * np.sqrt((weights.astype(np.float64) ** 2).sum(axis=1, keepdims=True))  # more than rounding
+    return np.where(some, out / np.where(some, norm, 1.0), 0.0).astype(np.float32)
+
+
+def _kernels(layout: Layout | None, width: int) -> list[slice]:
+    """Where the kernels lie in a vector; all of it where there are none, or nobody knows."""
+    entries = [e for e in layout or () if e.role == "parameter" and len(e.shape) > 1]
+    return [slice(e.offset, e.end) for e in entries] or [slice(0, width)]
+
+
+def _directions(vectors: np.ndarray) -> float:
+    """In how many directions the vectors differ: fewer than there are weights where a few are much larger."""
+    power = (vectors.astype(np.float64) ** 2).mean(axis=0)
+    return float(power.sum() ** 2 / max((power**2).sum(), 1e-300)) or 1.0
+
+
+def _read(zoos: Sequence[Any], members: Sequence[Member]) -> np.ndarray:
+    """The last weights of these models, float32 [n, P]."""
+    number, row = np.array([m.zoo for m in members]), np.array([m.row for m in members])
+    parts = {z: np.asarray(zoos[z].weights[row[number == z]], np.float32) for z in np.unique(number)}
+    out = np.empty((len(members), next(iter(parts.values())).shape[1]), np.float32)
+    for z, values in parts.items():
+        out[number == z] = values
+    return out
