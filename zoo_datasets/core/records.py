@@ -194,7 +194,8 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    return _expect(type(value) is float or (type(value) is int and abs(value) <= MOST_COUNT), value, "a number")
+    _expect(type(value) is float or (type(value) is int and abs(value) <= MOST_COUNT), value, "a number")
+    return _expect(math.isfinite(value), value, "a finite number")
 
 
 def _flag(value: Any) -> Any:

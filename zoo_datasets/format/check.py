@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets.core import files
+from zoo_datasets.core import records, streams
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import FormatVersionError, IntegrityError
-from zoo_datasets.format import schema, shards
+from zoo_datasets.format import consistency, schema, shards
 from zoo_datasets.format.manifest import CONFIGS, Manifest
+from zoo_datasets.format.manifest_parts import SealedFile
 from zoo_datasets.format.paths import optimizer_shard
 from zoo_datasets.format.tables import read_table
 
@@ -41,15 +42,15 @@ def check(root: Path) -> Report:
     except IntegrityError as error:
         report.problems.append(str(error))
         return report
-    for config, needed in schema.COLUMNS.items():
-        report.extend([f"{config} has no column {n!r}" for n in needed if n not in tables[config].column_names])
+    _columns(manifest, tables, report)
     if report.problems:
         return report
+    report.extend(list(consistency.contradictions(manifest, tables)))
     _rows(tables, report)
     _groups(tables["models"], report)
     _weights(root, manifest, tables, report)
     if manifest.optimizer_state:
-        _optimizer(root, tables["snapshots"], report)
+        _optimizer(root, manifest, tables["snapshots"], report)
     report.extend([f"content digest `{name}` is {digest[:16]}…, the manifest says {manifest.digest(name)[:16]}…"
                    for name, digest in schema.digests(tables).items() if manifest.digest(name) != digest])  # fmt: skip
     report.lines.append(
@@ -60,7 +61,12 @@ def check(root: Path) -> Report:
 
 def _architectures(manifest: Manifest, report: Report) -> None:
     problems = []
-    for name in manifest.architectures:
+    for name, record in manifest.architectures.items():
+        value = {k: v for k, v in records.encode(record).items() if k != "layout"}
+        # The id is a hash of all that is said of the layers, of those too that this version cannot build.
+        if record.kind != "external" and (own := streams.digest(value)[:16]) != name:
+            problems.append(f"architecture {name} is {own} by its layers: one of them was changed")
+            continue
         try:
             manifest.architecture(name, f"architecture {name}")
         except IntegrityError as error:
@@ -86,6 +92,21 @@ def _files(root: Path, manifest: Manifest, report: Report) -> None:
     report.extend([f"{name} does not belong to the zoo" for name in extra if name not in left])
     if left:
         report.warnings.append(f"{len(left)} files that a file manager left are no part of the zoo: {left[0]}")
+
+
+def _columns(manifest: Manifest, tables: dict[str, pa.Table], report: Report) -> None:
+    """The columns of the format are there, and filled where each row needs a value."""
+    for config, table in tables.items():
+        needed = [*schema.COLUMNS[config], *([schema.OPTIMIZER.name] if _slots(manifest, config) else [])]
+        report.extend([f"{config} has no column {n!r}" for n in needed if n not in table.column_names])
+        filled = [n for n in schema.FILLED[config] if n in table.column_names]
+        report.extend(
+            [f"{table[n].null_count:,} rows of {config} have no `{n}`" for n in filled if table[n].null_count]
+        )
+
+
+def _slots(manifest: Manifest, config: str) -> bool:
+    return config == "snapshots" and bool(manifest.optimizer_state)
 
 
 def _rows(tables: dict[str, pa.Table], report: Report) -> None:
@@ -122,7 +143,7 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
         place = (r["shard"], r["tensor"])
         if place not in opened:
             try:
-                opened[place] = shards.open_tensor(files.inside(root, r["shard"]), r["tensor"])
+                opened[place] = shards.open_tensor(_sealed(manifest, r["shard"]).find(root), r["tensor"])
             except (IntegrityError, OSError) as error:
                 report.problems.append(str(error))
                 return
@@ -156,6 +177,9 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
         )
     if "weights" in models.column_names:
         inline = models["weights"].combine_chunks()
+        if inline.null_count:
+            report.problems.append(f"{inline.null_count} models have no inline weights")
+            return
         for i, (model, wanted) in enumerate(
             zip(models["model_id"].to_pylist(), models["weights_sha256"].to_pylist(), strict=True)
         ):
@@ -163,7 +187,14 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
                 report.problems.append(f"model {model}: inline weights differ from their checksum")
 
 
-def _optimizer(root: Path, snapshots: pa.Table, report: Report) -> None:
+def _sealed(manifest: Manifest, name: str) -> SealedFile:
+    """Raises IntegrityError where a row names a file that was not sealed."""
+    if name not in manifest.files:
+        raise IntegrityError(f"snapshots lie in {name!r}, which the manifest does not name")
+    return manifest.files[name]
+
+
+def _optimizer(root: Path, manifest: Manifest, snapshots: pa.Table, report: Report) -> None:
     """The optimizer's slots of every snapshot, which lie in the row of its weights, against their checksum."""
     opened: dict[tuple[str, str], np.ndarray] = {}
     wrong, used = [], set()
@@ -173,7 +204,7 @@ def _optimizer(root: Path, snapshots: pa.Table, report: Report) -> None:
             place = optimizer_shard(r["shard"]), name
             try:
                 if place not in opened:
-                    opened[place] = shards.open_tensor(files.inside(root, place[0]), name)
+                    opened[place] = shards.open_tensor(_sealed(manifest, place[0]).find(root), name)
                 rows.append(opened[place][r["row"]].tobytes())
             except (IntegrityError, OSError, IndexError) as error:
                 report.problems.append(f"optimizer state of model {r['model_id']}, step {r['step']}: {error}")

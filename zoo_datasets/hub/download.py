@@ -8,7 +8,7 @@ from pathlib import Path
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest import UNSEALED
+from zoo_datasets.format.manifest_parts import UNSEALED
 from zoo_datasets.hub import client, lookup, remote
 
 # Pictures and metadata beside the seal; larger is not what we publish.

@@ -48,7 +48,7 @@ class Shards:
         shard, shard_names = self.snapshots.codes("shard")
         tensor, tensor_names = self.snapshots.codes("tensor")
         row = self.snapshots.numbers("row")
-        if row.dtype != np.int64 or (len(row) and (row.min() < 0 or shard.min() < 0 or tensor.min() < 0)):
+        if len(row) and row.min() < 0:
             raise IntegrityError(f"Snapshots of {self.location.name} have no place in a shard: the zoo is damaged.")
         pairs = shard.astype(np.int64) * max(1, len(tensor_names)) + tensor
         used = np.flatnonzero(np.bincount(pairs)) if len(pairs) else np.zeros(0, np.int64)
