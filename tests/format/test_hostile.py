@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -350,4 +351,27 @@ def test_a_row_without_a_needed_value_is_refused(tiny_copy: Path, column: str) -
     _is(tiny_copy, "snapshots", column, lambda old: pa.array([None, *old.to_pylist()[1:]], old.type))
     assert any(f"`{column}`" in p for p in check.check(tiny_copy).problems)
     with pytest.raises(IntegrityError, match=f"have no `{column}`: the zoo is damaged"):
+        _ = open_zoo(tiny_copy).snapshots
+
+
+@pytest.mark.parametrize("place", ["README.md", "../x", "weights/../manifest.json", "pipe", "x" * 100_000])
+def test_weights_lie_in_sealed_files_alone(tiny_copy: Path, place: str) -> None:
+    os.mkfifo(tiny_copy / "pipe")
+    _is(tiny_copy, "snapshots", "shard", lambda old: pa.array([place] * len(old)))
+    with pytest.raises(IntegrityError, match="Unknown file") as caught:
+        _ = open_zoo(tiny_copy).weights[0]
+    assert len(str(caught.value)) < 2000
+    problems = check.check(tiny_copy).problems
+    assert any("which the manifest does not name" in p for p in problems)
+    assert max(map(len, problems)) < 2000
+
+
+def test_texts_that_are_no_text_are_damage(tiny_copy: Path) -> None:
+    path = ZooPaths(tiny_copy).table("snapshots", "train")
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(table["model_id"][0].as_py().encode(), b"\xff" * 16))
+    _sign(tiny_copy)
+    assert "UTF8" in check.check(tiny_copy).problems[0]
+    with pytest.raises(IntegrityError, match="Invalid UTF8"):
         _ = open_zoo(tiny_copy).snapshots

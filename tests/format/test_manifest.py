@@ -72,6 +72,10 @@ def test_a_writer_makes_one_of_typed_parts(tiny_zoo: Path) -> None:
 def test_a_part_that_nobody_knows_is_refused(tiny_zoo: Path) -> None:
     """Or a flip in the name of a part would take it away: that of the digest, and with it the check."""
     value = json.loads((tiny_zoo / "manifest.json").read_bytes())
+    for name in ("x" * 10_000, "\ud800"):
+        with pytest.raises(IntegrityError, match="Unknown part") as caught:
+            Manifest.parse({**value, name: 0}, "here")
+        assert len(str(caught.value).encode()) < 2000
     for name in ("manifest_sha257", "fingerprints", "population"):
         other = copy.deepcopy(value)
         other["x" + name] = other.pop(name, None)

@@ -38,6 +38,7 @@ training: {epochs: 1, batch_size: 16, lr: 1e-2}
 snapshots: {epochs: [0, 1], optimizer: true}
 """
 MOST_MESSAGE = 2_000  # characters; a user reads it
+STEPS = 5  # of all that a reader does, in a trial: together they take a second
 
 
 def prepare(folder: Path) -> None:
@@ -46,6 +47,11 @@ def prepare(folder: Path) -> None:
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE)
     build.build(plan.plan(grid.load(recipe)), folder / "pristine" / "weightzoo" / "tiny", workers=0)
+    # What a zoo that nobody changed allows; and libraries are imported, for some seconds, before trials are timed.
+    root = copied(folder)
+    assert not check.check(root).problems
+    for step in _reading(open_zoo(root), np.random.default_rng(0)):
+        step()
 
 
 def copied(folder: Path) -> Path:
@@ -92,7 +98,7 @@ def used(root: Path, rng: np.random.Generator) -> str:
     report = tried(lambda: check.check(root))
     zoo: Zoo | None = tried(lambda: open_zoo(root, verify=bool(rng.integers(2))))
     if zoo is not None:
-        for step in _reading(zoo, rng):
+        for step in _reading(zoo, rng)[:STEPS]:
             tried(step)
     for error in refusals:
         said = str(error)
@@ -129,4 +135,4 @@ def _reading(zoo: Zoo, rng: np.random.Generator) -> list[Callable[[], Any]]:
         lambda: audit.audit(None, zoo),
         batch,
     ]
-    return [steps[i] for i in rng.permutation(len(steps))[:5]]  # all of them take a second
+    return [steps[i] for i in rng.permutation(len(steps))]

@@ -14,6 +14,7 @@ import base64
 import dataclasses
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def contradictions(manifest: Manifest, tables: Tables) -> Iterator[str]:
 
 def _differ(what: str, said: Any, found: Any) -> Iterator[str]:
     if said != found:
-        yield f"the manifest says {said!r} of `{what}`, {found!r} is found"
+        yield f"the manifest says {reprlib.repr(said)} of `{what}`, {reprlib.repr(found)} is found"
 
 
 def _itself(manifest: Manifest, tables: Tables) -> Iterator[str]:

@@ -41,8 +41,10 @@ from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.networks.architecture import Architecture, External, from_json
 from zoo_datasets.networks.layout import Layout
 
-# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little.
-MOST_MANIFEST_BYTES = 256_000_000
+# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little. Python's values take up to
+# 30 times the bytes of their JSON.
+MOST_MANIFEST_BYTES = 32_000_000
+MOST_ID = 200  # characters of the zoo's id, which stands in messages
 CONFIGS = ("models", "snapshots")  # the tables
 SEAL = "manifest_sha256"  # the key of a manifest's digest of all its other keys
 
@@ -138,6 +140,8 @@ class Manifest:
     # ── what must hold between the parts ──
 
     def _check_recipe(self) -> None:
+        if len(self.zoo) > MOST_ID:
+            raise Mismatch(f"`zoo` has {len(self.zoo):,} characters")
         document = self.identity.document
         for name, kind in (("paired", tuple[str, ...] | None), ("license", str | None)):
             try:
