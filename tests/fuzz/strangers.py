@@ -116,7 +116,7 @@ def _reading(zoo: Zoo, rng: np.random.Generator) -> list[Callable[[], Any]]:
         return str(ids[rng.integers(len(ids))])
 
     def batch() -> Any:
-        return next(iter(zoo.loader(batch_size=2))) if hasattr(zoo, "loader") else None
+        return next(iter(zoo.loader(batch_size=2)), None)
 
     steps: list[Callable[[], Any]] = [
         lambda: repr(zoo),
