@@ -31,6 +31,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 # For processes that talk to it: no proxies, no Xet (a protocol of its own), no telemetry.
+from resealed import write_manifest
+
 QUIET = {
     "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_loopback",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -159,7 +161,7 @@ def edit_manifest(root: Path, change: Callable[[dict[str, Any]], object]) -> Non
     """Change a zoo's manifest in place, whatever comes of it."""
     manifest = json.loads((root / "manifest.json").read_bytes())
     change(manifest)
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(root / "manifest.json", manifest)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resealed import write_manifest
 
 from zoo_builder.verify import verify
 from zoo_datasets import symmetry, views
@@ -25,7 +26,7 @@ def external(tiny_copy: Path) -> Zoo:
     manifest = json.loads(path.read_bytes())
     for name, record in manifest["architectures"].items():
         manifest["architectures"][name] = {"kind": "external", "layout": record["layout"]}
-    path.write_text(json.dumps(manifest))
+    write_manifest(path, manifest)
     return open_zoo(tiny_copy)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from resealed import write_manifest
 
 from zoo_builder import estimate, status, verify
 from zoo_builder.plan import Plan
@@ -35,7 +36,7 @@ def test_models_are_retrained_bit_for_bit_from_their_rows_alone(tiny_zoo: Path, 
     manifest = json.loads((copy / "manifest.json").read_bytes())
     (copy / "grid.yaml").unlink()
     manifest["files"] = [e for e in manifest["files"] if e["path"] != "grid.yaml"]
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copy / "manifest.json", manifest)
     report = verify.verify(copy, retrain=16)
     assert report.problems == []
     assert sum("retrained, bit for bit" in line for line in report.lines) == 4
@@ -45,7 +46,7 @@ def _resign(root: Path) -> None:
     """Make the manifest agree with the files' bytes: what is left is damage of content."""
     manifest = json.loads((root / "manifest.json").read_bytes())
     manifest["files"] = [files.record(root, root / e["path"]) for e in manifest["files"]]
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(root / "manifest.json", manifest)
 
 
 def _edit(root: Path, config: str, column: str, change: Callable[[list], list], split: str = "train") -> None:
@@ -188,7 +189,7 @@ def test_no_manifest_is_no_zoo(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_with_what_to_do(tiny_copy: Path) -> None:
     manifest = json.loads((tiny_copy / "manifest.json").read_bytes())
-    (tiny_copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
+    write_manifest(tiny_copy / "manifest.json", {**manifest, "format_version": 2})
     with pytest.raises(FormatVersionError, match=r"format version 2; this library reads up to 1\. Upgrade"):
         verify.verify(tiny_copy)
 
@@ -203,7 +204,7 @@ def test_a_damaged_manifest_is_an_integrity_error(tiny_copy: Path, text: str) ->
 def test_paths_that_leave_the_zoo_are_refused(tiny_copy: Path) -> None:
     manifest = json.loads((tiny_copy / "manifest.json").read_bytes())
     manifest["files"].append({"path": "../outside", "bytes": 0, "sha256": "0" * 64})
-    (tiny_copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(tiny_copy / "manifest.json", manifest)
     with pytest.raises(IntegrityError, match=r"'\.\./outside' leaves the folder"):
         verify.verify(tiny_copy)
 
@@ -230,7 +231,7 @@ def test_a_rebuild_gives_the_same_content_digests(receipt: Path) -> None:
 def test_a_rebuild_that_differs_is_a_problem(receipt: Path) -> None:
     manifest = json.loads((receipt / "manifest.json").read_bytes())
     manifest["digests"]["weights"] = "0" * 64
-    (receipt / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(receipt / "manifest.json", manifest)
     assert any("content digest `weights`" in p for p in verify.rebuild(receipt, workers=0).problems)
 
 

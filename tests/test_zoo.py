@@ -20,6 +20,7 @@ import pytest
 from hub_server import LoopbackHub
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resealed import write_manifest
 
 import zoo_datasets
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
@@ -349,7 +350,7 @@ def test_what_is_not_there_is_named(zoo: Zoo) -> None:
 def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     change(manifest)
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(root / "manifest.json", manifest)
 
 
 def test_a_missing_zoo_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class InterruptedBuildError(BuildError):
 # Longer lists hide the one name that the reader looks for.
 MOST_ALTERNATIVES = 10
 MOST_COMPARED = 100  # characters of a name, whose likeness takes their square
+MOST_NAME = 200  # characters; a stranger's may have a million
 
 
 def alternatives(known: Iterable[object], name: object = "") -> str:
@@ -80,9 +81,17 @@ def alternatives(known: Iterable[object], name: object = "") -> str:
     return ", ".join(names)
 
 
+def shown(name: object) -> str:
+    """A name as a message has it: not endless, and half of a surrogate pair, which nothing can print, escaped."""
+    text = str(name)
+    text = text if len(text) <= MOST_NAME else f"{text[:MOST_NAME]}…"
+    return text.encode(errors="backslashreplace").decode()
+
+
 def unknown(what: str, name: object, known: Iterable[object], where: str = "") -> str:
     """`Unknown axis 'x' in grid.yaml, line 3. Known: … Did you mean `y`?`"""
     names = [str(k) for k in known]
+    name = shown(name)
     place = f" in {where}" if where else ""
     text = f"Unknown {what} {str(name)!r}{place}. Known: {alternatives(names, name)}."
     near = difflib.get_close_matches(str(name)[:MOST_COMPARED], names, n=1)

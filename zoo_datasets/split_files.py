@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from zoo_datasets import errors
 from zoo_datasets.core import files, streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
-from zoo_datasets.format import splits
+from zoo_datasets.format import parquet, splits
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS
 
@@ -149,12 +149,11 @@ def _read_json(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    with path.open("rb") as file:
-        parquet = pq.ParquetFile(file)
-        head = json.loads((parquet.schema_arrow.metadata or {})[PARQUET_KEY])
-        if parquet.metadata.num_rows != head["n_models"]:  # before a small file unfolds to billions of rows
-            raise ValueError(f"it has {parquet.metadata.num_rows:,} rows, not {head['n_models']}")
-        table = parquet.read(["model_id", "split"])
+    file = parquet.open_file(path, path.stat().st_size, str(path))
+    head = json.loads((file.schema.metadata or {})[PARQUET_KEY])
+    if file.n_rows != head["n_models"]:
+        raise ValueError(f"it has {file.n_rows:,} rows, not {head['n_models']}")
+    table = parquet.as_strings({c: file.read([c])[c] for c in ("model_id", "split")}, file.size, str(path))
     return head, list(zip(table["model_id"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo_datasets.format import card, licenses
-from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.manifest import Manifest, seal
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import croissant, pictures
 
@@ -118,7 +118,7 @@ def test_another_id_and_licence_show_everywhere(manifest: Manifest, models: pa.T
     value = copy.deepcopy(manifest.to_json())
     value["identity"]["document"]["license"] = "no"
     value["sources"][0]["id"] = "ylecun/mnist"
-    text = card.render(Manifest.parse(value, "here"), models, name="me/mine")
+    text = card.render(Manifest.parse(seal(value), "here"), models, name="me/mine")
     assert (head_of(text)["license"], head_of(text)["license_name"]) == ("other", "no")
     assert head_of(text)["source_datasets"] == ["ylecun/mnist"]
     assert 'load_dataset("me/mine"' in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ import pytest
 from hub_server import NAME, LoopbackHub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resealed import write_manifest
 
 import zoo_builder.cli
 import zoo_datasets.cli
@@ -26,7 +28,7 @@ from zoo_builder.planning import lineage
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import manifest as manifest_file
-from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.manifest import Manifest, seal
 from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.zoo import open_zoo
 
@@ -67,15 +69,52 @@ def test_a_writer_makes_one_of_typed_parts(tiny_zoo: Path) -> None:
     assert Manifest.parse(json.loads(json.dumps(made.to_json())), "here") == found
 
 
-def test_keys_of_a_later_version_are_kept(tiny_zoo: Path) -> None:
+def test_a_part_that_nobody_knows_is_refused(tiny_zoo: Path) -> None:
+    """Or a flip in the name of a part would take it away: that of the digest, and with it the check."""
     value = json.loads((tiny_zoo / "manifest.json").read_bytes())
-    value["novelty"] = {"deep": [1, None]}
-    value["identity"]["novelty"] = 1
-    value["counts"]["novelty"] = 1
-    found = Manifest.parse(value, "here")
-    assert (found.more, found.identity.more) == ({"novelty": {"deep": [1, None]}}, {"novelty": 1})
-    del value["counts"]["novelty"]
-    assert found.to_json() == value
+    for name in ("x" * 10_000, "\ud800"):
+        with pytest.raises(IntegrityError, match="Unknown part") as caught:
+            Manifest.parse({**value, name: 0}, "here")
+        assert len(str(caught.value).encode()) < 2000
+    for name in ("manifest_sha257", "fingerprints", "population"):
+        other = copy.deepcopy(value)
+        other["x" + name] = other.pop(name, None)
+        with pytest.raises(IntegrityError, match=f"Unknown part 'x{name}'.*where a newer version wrote it, upgrade"):
+            Manifest.parse(other, "here")
+
+
+def test_what_a_later_version_says_inside_a_part_is_kept(tiny_zoo: Path) -> None:
+    value = json.loads((tiny_zoo / "manifest.json").read_bytes())
+    value["identity"]["novelty"] = {"deep": [1, None]}
+    found = Manifest.parse(seal(value), "here")
+    assert found.identity.more == {"novelty": {"deep": [1, None]}}
+    assert found.to_json() == seal(value)
+
+
+def test_a_manifest_carries_its_own_digest(tiny_zoo: Path) -> None:
+    value = json.loads((tiny_zoo / "manifest.json").read_bytes())
+    rest = {name: part for name, part in value.items() if name != "manifest_sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert value["manifest_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert Manifest.parse(rest, "here").to_json() == rest  # one of before
+    for path in paths_of(value):  # nothing is left out of it
+        other = copy.deepcopy(value)
+        holder, junk = at_path(other, path[:-1]), at_path(other, path)
+        holder[path[-1]] = {str: f"{junk}0", int: 7, float: 0.123}.get(type(junk), None)
+        if other != value:
+            with pytest.raises(ZooError):
+                Manifest.parse(other, "here")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"zoo": ', '"zoo": "a/b",\n "zoo": '), ('"standard_error": 0.', '"standard_error": NaN, "x": 0.')]
+)
+def test_json_that_two_readers_read_differently_is_refused(tiny_copy: Path, old: str, new: str) -> None:
+    text = (tiny_copy / "manifest.json").read_text()
+    assert old in text
+    (tiny_copy / "manifest.json").write_text(text.replace(old, new))
+    with pytest.raises(IntegrityError, match="is not JSON: the zoo is damaged"):
+        Manifest.read(tiny_copy)
 
 
 def at_path(value: Any, path: tuple[str | int, ...]) -> Any:
@@ -101,7 +140,8 @@ def at_path(value: Any, path: tuple[str | int, ...]) -> Any:
         (("layer_lists",), {"x": {}}, "`layer_lists.x` is no list of layers"),
         (("population", "test_accuracy"), "high", "`population.test_accuracy` is 'high', not a number"),
         (("fingerprints", 0, "weights"), "AAA", r"`fingerprints\[0\].weights` is no base64 of float32"),
-        (("more",), [[[0.0, float("nan")]]], r"`more\[0\]\[0\]\[1\]` is nan, not a finite number"),
+        (("population", "test_accuracy"), float("inf"), "`population.test_accuracy` is inf, not a finite number"),
+        (("layer_lists", "x"), [[0.0, float("nan")]], r"`layer_lists.x\[0\]\[1\]` is nan, not a finite number"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(tiny_zoo: Path, path: Any, wrong: Any, message: str) -> None:
@@ -117,7 +157,7 @@ def test_a_missing_part_is_named_by_every_command(
 ) -> None:
     value = json.loads((tiny_copy / "manifest.json").read_bytes())
     del value[name]
-    (tiny_copy / "manifest.json").write_text(json.dumps(value))
+    write_manifest(tiny_copy / "manifest.json", value)
     message = (
         f"error: The manifest of {tiny_copy} is damaged or hostile: it has no `{name}`. Fetch or build the zoo again.\n"
     )
@@ -153,17 +193,23 @@ def test_a_layout_wider_than_all_files_is_refused(tiny_zoo: Path) -> None:
     value["layouts"] = {name: [wide] for name in value["layouts"]}
     with pytest.raises(IntegrityError, match=r"layout .* has 1,099,[\d,]+ values, more than all files can hold"):
         Manifest.parse(value, "here")
+    wide["shape"] = [2**62, 0]
+    with pytest.raises(IntegrityError, match=r"layout .*: 'a\.weight' has sides that no file of it can hold"):
+        Manifest.parse(value, "here")
+    wide.update(shape=[2] * 1000, groups=[""] * 1000)
+    with pytest.raises(IntegrityError, match=r"\[0\].shape` has 1,000 sides; a tensor has 32 at most"):
+        Manifest.parse(value, "here")
 
 
 def test_an_architecture_that_cannot_be_made_is_damage(tiny_zoo: Path) -> None:
     value = json.loads((tiny_zoo / "manifest.json").read_bytes())
     name = next(iter(value["architectures"]))
     with pytest.raises(IntegrityError, match="no architecture 'x' in the manifest"):
-        Manifest.parse(value, "here").architecture("x")
+        Manifest.parse(seal(value), "here").architecture("x")
     other = copy.deepcopy(value)
     other["architectures"][name]["nodes"] = [{"name": 3}]
     with pytest.raises(IntegrityError, match=f"architecture {name} is damaged: "):
-        Manifest.parse(other, "here").architecture(name)
+        Manifest.parse(seal(other), "here").architecture(name)
     other["architectures"][name]["layout"] = "x"
     with pytest.raises(IntegrityError, match=f"architecture {name} has layout 'x', which is not there"):
         Manifest.parse(other, "here")
@@ -196,7 +242,7 @@ def test_a_path_that_is_no_file_is_said(tiny_copy: Path, path: str, said: str) -
     value = json.loads((tiny_copy / "manifest.json").read_bytes())
     size = (tiny_copy / path).stat().st_size if path == "data" else 1
     value["files"].append({"path": path, "bytes": size, "sha256": "0" * 64})
-    found = Manifest.parse(value, "here")
+    found = Manifest.parse(seal(value), "here")
     with pytest.raises(IntegrityError, match=f"{path} (of .* )?{said}"):
         found.files[path].find(tiny_copy)
 
@@ -299,11 +345,13 @@ def test_no_damage_to_a_manifest_ends_in_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     value = json.loads(published.tree(NAME, "v1")["manifest.json"])
+    if len(changes) == 1:
+        del value["manifest_sha256"]  # one of before; of the others the forger recomputes it
     every = paths_of(value)
     for place, near, how, junk in changes:
         paths = [p for p in every if len(p) < 3] if near else every
         change(value, paths[place % len(paths)], how, copy.deepcopy(JUNK[junk]))
-    (dressed / "manifest.json").write_text(json.dumps(value))
+    write_manifest(dressed / "manifest.json", value)
     capsys.readouterr()
     try:
         code = commands(dressed, tmp_path / "got", published, refuse)[name]()
@@ -316,6 +364,7 @@ def test_no_damage_to_a_manifest_ends_in_a_traceback(
 
 def test_no_value_of_a_manifest_is_believed_unchecked(tiny_zoo: Path) -> None:
     whole = json.loads((tiny_zoo / "manifest.json").read_bytes())
+    del whole["manifest_sha256"]
     for path in paths_of(whole):
         if any(isinstance(step, int) and step for step in path):
             continue  # the first of a list stands for all
@@ -324,7 +373,7 @@ def test_no_value_of_a_manifest_is_believed_unchecked(tiny_zoo: Path) -> None:
         for junk in JUNK:
             holder[path[-1]] = junk
             try:
-                found = Manifest.parse(whole, "here")
+                found = Manifest.parse(whole, "here")  # without a digest, as of before: nothing else stands in the way
                 json.dumps(found.to_json()).encode()
             except ZooError as error:
                 str(error).encode()

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 import pytest
+from resealed import write_manifest
 
 from zoo_datasets import audit, cli, variation
 from zoo_datasets.core import files
@@ -46,7 +47,7 @@ def _sign(root: Path, change: Callable[[dict[str, Any]], None] = lambda manifest
     found = [files.record(root, p) for p in sorted((root / "data").rglob("*.parquet"))]
     manifest["files"] = sorted([*kept, *found], key=lambda e: e["path"])
     change(manifest)
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(root / "manifest.json", manifest)
 
 
 def test_a_zoo_of_many_files_is_whole_and_the_same(parted: Path, zoo: Zoo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,10 @@ def entry(**changes: Any) -> dict[str, Any]:
         {"a": entry(data_offsets=[8, 0])},
         {"a": entry(data_offsets=[0])},
         {"a": entry(data_offsets="08")},
+        {"a": entry(shape=[2**62, 4])},  # of which the product is 0 in 64 bits
+        {"a": entry(shape=[2**63, 0], data_offsets=[0, 0])},
+        {"a": entry(shape=[1] * 40 + [2, 1])},
+        {"a\ud800": entry(dtype="F16")},
         {"a": entry(), "b": entry()},  # both on the same bytes
         {"a": entry(), "b": entry(data_offsets=[4, 12])},
         {"a": entry(), "b": entry(data_offsets=[12, 20])},
@@ -155,6 +160,20 @@ def test_an_empty_or_cut_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "shard").write_bytes(bytes(n))
         with pytest.raises(IntegrityError, match="header is damaged"):
             shards.read_header(tmp_path / "shard")
+
+
+def test_a_file_that_ends_in_its_header_or_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="ends inside its header of 999,999 bytes"):
+        shards.read_header(raw(tmp_path / "shard", b"{}", length=999_999))
+    os.mkfifo(tmp_path / "pipe")  # opened, it would wait for a writer
+    with pytest.raises(IntegrityError, match="is no regular file"):
+        shards.read_header(tmp_path / "pipe")
+
+
+def test_a_tensor_of_nothing_is_refused(tmp_path: Path) -> None:
+    path = raw(tmp_path / "shard", json.dumps({"a": entry(shape=[2**62, 0], data_offsets=[0, 0])}).encode())
+    with pytest.raises(IntegrityError, match=r"tensor 'a' of shape \[4611686018427387904, 0\] holds nothing"):
+        shards.open_tensor(path, "a")
 
 
 @pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"\0"])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from zoo_datasets.core import files
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooNotFoundError
+from zoo_datasets.format.manifest import seal
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import client, lookup, remote
 from zoo_datasets.reading import columns
@@ -346,7 +347,7 @@ def test_a_pinned_revision_stays_and_equal_releases_share_their_files(
     published.put(NAME, {"README.md": b"another card"})
     assert lookup.locate(NAME).root == old.root  # type: ignore[comparison-overlap]
     manifest = json.loads((tiny_dressed / "manifest.json").read_bytes())
-    published.put(NAME, {"manifest.json": json.dumps({**manifest, "zoo": "weightzoo/newer"}).encode()})
+    published.put(NAME, {"manifest.json": json.dumps(seal({**manifest, "zoo": "weightzoo/newer"})).encode()})
     assert lookup.locate(NAME).manifest.zoo == "weightzoo/newer"
     assert lookup.locate(NAME, "v1").manifest.zoo == "weightzoo/tiny"
     assert lookup.locate(NAME, "v1").root == old.root

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from resealed import write_manifest
 
 from zoo_builder import grid, plan, verify, worker
 from zoo_builder.build import build
@@ -22,7 +23,7 @@ from zoo_datasets import open_zoo
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError, IntegrityError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest import SplitRule
+from zoo_datasets.format.manifest_parts import SplitRule
 from zoo_datasets.networks import kernels
 
 # Everything that a stream or the optimizer's state enters: dropout, augmentation, Adam.
@@ -359,7 +360,7 @@ def reseal(root: Path) -> None:
 
     manifest = json.loads((root / "manifest.json").read_bytes())
     manifest["files"] = [files.record(root, root / e["path"]) for e in manifest["files"]]
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(root / "manifest.json", manifest)
 
 
 @pytest.mark.parametrize("folder", ["weights", "optimizer"])

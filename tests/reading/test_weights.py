@@ -16,6 +16,7 @@ import pytest
 from hub_server import LoopbackHub
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resealed import write_manifest
 
 from zoo_datasets import weights
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError
@@ -240,16 +241,14 @@ def test_rows_beyond_their_shard_are_refused(tiny_copy: Path) -> None:
     manifest = json.loads((tiny_copy / "manifest.json").read_text())
     for entry in manifest["files"]:
         entry["bytes"] = (tiny_copy / entry["path"]).stat().st_size
-    (tiny_copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(tiny_copy / "manifest.json", manifest)
     with pytest.raises(IntegrityError, match="beyond the end of their shard"):
         _ = open_zoo(tiny_copy).weights[0]
 
 
 def test_other_numbers_than_float32_are_refused(tiny_copy: Path) -> None:
-    text = (
-        (tiny_copy / "manifest.json").read_text().replace('"weights_dtype": "float32"', '"weights_dtype": "bfloat16"')
-    )
-    (tiny_copy / "manifest.json").write_text(text)
+    value = json.loads((tiny_copy / "manifest.json").read_bytes())
+    write_manifest(tiny_copy / "manifest.json", {**value, "weights_dtype": "bfloat16"})
     with pytest.raises(FormatVersionError, match="bfloat16"):
         open_zoo(tiny_copy)
 

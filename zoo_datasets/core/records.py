@@ -20,8 +20,11 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from zoo_datasets.errors import shown
+
 MOST_DEPTH = 100  # of values whose type is `Any`; a recipe nests five deep
 MOST_COUNT = 2**63 - 1
+MOST_KEY = 1_000  # characters of a key: messages say where a value lies
 
 Decoder = Callable[[Any], Any]  # a JSON value → the typed one
 
@@ -141,9 +144,10 @@ def _values(read: Decoder, values: dict[str, Any]) -> dict[str, Any]:
     key = ""
     try:
         for key, value in values.items():
+            _expect(len(key) <= MOST_KEY, key, "a name")
             done[_text(key)] = read(value)
     except Mismatch as problem:
-        raise problem.below(str(key)) from None
+        raise problem.below(shown(key)) from None
     return done
 
 
@@ -194,7 +198,8 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    return _expect(type(value) is float or (type(value) is int and abs(value) <= MOST_COUNT), value, "a number")
+    _expect(type(value) is float or (type(value) is int and abs(value) <= MOST_COUNT), value, "a number")
+    return _expect(math.isfinite(value), value, "a finite number")
 
 
 def _flag(value: Any) -> Any:

@@ -17,7 +17,7 @@ from zoo_datasets import errors
 from zoo_datasets.core.files import leaves
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format import schema
-from zoo_datasets.format.manifest import NEVER_SEALED
+from zoo_datasets.format.manifest_parts import NEVER_SEALED
 from zoo_datasets.format.schema import Column
 from zoo_datasets.networks.layout import Layout
 

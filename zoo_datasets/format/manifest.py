@@ -4,229 +4,51 @@ In:  the folder of a sealed zoo, or the JSON value of a manifest.
 Out: a frozen `Manifest` whose every attribute has its type, and the JSON value back.
 
 A manifest is data from elsewhere. Refused are other types, paths that leave the folder, tables
-whose rows outnumber their bytes (a bomb), and layouts wider than all files. Keys that this
-version does not know are kept.
+whose rows outnumber their bytes (a bomb), layouts wider than all files, parts at its top that
+this version does not know, and a value that differs from the manifest's own digest. Manifests
+written before there was one have none; `consistency.py` finds what can be found in those.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
-import re
-import reprlib
+import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from zoo_datasets import errors
 from zoo_datasets.core import files as disk
-from zoo_datasets.core import records
+from zoo_datasets.core import records, streams
 from zoo_datasets.core.records import Mismatch
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import schema
+from zoo_datasets.format.manifest_parts import (
+    VALUE_BYTES,
+    ArchitectureRecord,
+    Counts,
+    EngineRecord,
+    Files,
+    Fingerprint,
+    Identity,
+    PopulationScore,
+    SealedFile,
+    SourceRecord,
+    SplitRule,
+)
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.networks.architecture import Architecture, External, from_json
 from zoo_datasets.networks.layout import Layout
 
-# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little.
-MOST_MANIFEST_BYTES = 256_000_000
-# Outside the seal: publishing may redraw them.
-UNSEALED = ("README.md", "croissant.json", "pictures/")
-NEVER_SEALED = (*UNSEALED, "manifest.json", ".build/", ".cache/", ".git/")
+# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little. Python's values take up to
+# 30 times the bytes of their JSON.
+MOST_MANIFEST_BYTES = 32_000_000
+MOST_ID = 200  # characters of the zoo's id, which stands in messages
 CONFIGS = ("models", "snapshots")  # the tables
-MOST_PATH = 1_000  # characters; a zoo's longest has 44, and each folder on the way is looked at
-VALUE_BYTES = 4  # of a float32 weight
+SEAL = "manifest_sha256"  # the key of a manifest's digest of all its other keys
 
 Levels = tuple[str, ...] | Literal["sample"]  # labels of an axis' levels, or drawn at random
-
-
-@dataclasses.dataclass(frozen=True)
-class SealedFile:
-    """One sealed file: its path in the zoo, size and SHA-256."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-    def find(self, root: Path) -> Path:
-        """The plain file of this size under `root`. Raises IntegrityError."""
-        path = disk.inside(root, self.path)
-        try:
-            size = path.stat().st_size
-            if not path.is_file():
-                raise IntegrityError(f"{self.path} of {root} is no file: the zoo is damaged. Fetch or build it again.")
-        except (FileNotFoundError, NotADirectoryError):
-            raise IntegrityError(
-                f"{self.path} is missing: the zoo is damaged. Fetch or build it again ({root})."
-            ) from None
-        except OSError as error:
-            raise IntegrityError(f"{self.path} of {root} cannot be read: {error.strerror}.") from None
-        if size != self.bytes:
-            raise IntegrityError(
-                f"{self.path} has {size:,} bytes, the manifest says {self.bytes:,}. Fetch or build the zoo again ({root})."
-            )
-        return path
-
-    def verify(self, root: Path) -> Path:
-        """The same, its contents compared with the SHA-256. Raises IntegrityError."""
-        path = self.find(root)
-        try:
-            digest = disk.sha256(path)
-        except OSError as error:
-            raise IntegrityError(f"{self.path} of {root} cannot be read: {error.strerror}.") from None
-        if digest != self.sha256:
-            raise IntegrityError(
-                f"{self.path} has other contents than were sealed. Fetch or build the zoo again ({root})."
-            )
-        return path
-
-
-class Files(dict[str, SealedFile]):
-    """The sealed files by path, in the order of the manifest."""
-
-    @classmethod
-    def of(cls, *files: SealedFile) -> Files:
-        return cls({file.path: file for file in files})
-
-    @classmethod
-    def from_json(cls, value: Any) -> Files:
-        """Raises Mismatch where an entry is false, or leads out of the zoo's folder."""
-        found = cls()
-        for file in records.decode(tuple[SealedFile, ...], value):
-            if disk.leaves(file.path):
-                raise Mismatch(f"{file.path!r} leaves the folder")
-            plain = PurePosixPath(file.path).as_posix() == file.path and len(file.path) <= MOST_PATH
-            plain &= file.path not in found
-            if not plain or file.path.startswith(NEVER_SEALED) or not re.fullmatch("[0-9a-f]{64}", file.sha256):
-                raise Mismatch(f"it has a false entry for {reprlib.repr(file.path)}")
-            found[file.path] = file
-        return found
-
-    def to_json(self) -> list[Any]:
-        return records.encode(tuple(self.values()))  # type: ignore[no-any-return]
-
-    def __reduce__(self) -> Any:
-        return Files, (dict(self),)
-
-    def under(self, prefix: str) -> list[SealedFile]:
-        """Those whose path begins so."""
-        return [file for path, file in self.items() if path.startswith(prefix)]
-
-    def size(self, prefix: str = "") -> int:
-        """Bytes of those together."""
-        return sum(file.bytes for file in self.under(prefix))
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Rows of the tables by split, and what else was counted."""
-
-    models: Mapping[str, int]
-    snapshots: Mapping[str, int]
-    init_groups: int | None = None
-    cohorts: int | None = None
-    diverged: int | None = None
-
-    @property
-    def n_models(self) -> int:
-        return sum(self.models.values())
-
-    @property
-    def n_snapshots(self) -> int:
-        return sum(self.snapshots.values())
-
-    def of(self, config: str) -> Mapping[str, int]:
-        """Rows by split of `models` or `snapshots`."""
-        return {"models": self.models, "snapshots": self.snapshots}[config]
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity:
-    """What was built: the recipe's document, and everything else a rebuild must agree with."""
-
-    document: Mapping[str, Any]
-    recipe: int | None = None
-    models: int | None = None
-    cohorts: int | None = None
-    engines: tuple[str, ...] | None = None  # like "native on cpu"
-    sources: tuple[str, ...] | None = None  # checksums
-    parents: Mapping[str, Mapping[str, str]] | None = None  # content digests of the zoos that models start from
-    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceRecord:
-    """Data that models learned, as it was: its checksum, sizes, and the map from raw values to inputs."""
-
-    id: str
-    images: Mapping[str, int]  # examples by part
-    sha256: str
-    spec: Mapping[str, Any]
-    input_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    peak: float
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineRecord:
-    """An engine that trained models of the zoo."""
-
-    engine: str
-    version: str | None  # nobody knows of an imported network
-    isa: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class PopulationScore:
-    """Mean test accuracy of the published models, and its standard error over init groups."""
-
-    test_accuracy: float
-    standard_error: float | None  # of one group none, which is said: null
-    init_groups: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Fingerprint:
-    """What another machine must agree with about one model; `weights` is base64 of float32."""
-
-    model_id: str
-    init_sha256: str
-    examples_sha256: str
-    order_sha256: str
-    steps: int
-    weights: str
-
-    @classmethod
-    def from_json(cls, value: Any) -> Fingerprint:
-        """Raises Mismatch."""
-        found: Fingerprint = records.decode_fields(cls, value)
-        try:
-            whole = len(base64.b64decode(found.weights, validate=True)) % VALUE_BYTES == 0
-        except ValueError:
-            whole = False
-        if not whole:
-            raise Mismatch("`{at}` is no base64 of float32", "weights")
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitRule:
-    """How models were assigned to splits."""
-
-    fractions: Mapping[str, float]
-    rule: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ArchitectureRecord:
-    """The layers of a network as JSON, and the id of its layout."""
-
-    kind: str
-    layout: str
-    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,14 +75,15 @@ class Manifest:
     population: PopulationScore | None = None
     recipe_sha256: str | None = None
     splits: SplitRule | None = None
-    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    manifest_sha256: str | None = None  # none in manifests written before there was one
 
     @classmethod
     def read(cls, root: Path) -> Manifest:
         """The manifest of a sealed zoo. Raises ZooNotFoundError, IntegrityError, FormatVersionError."""
         path = ZooPaths(root).manifest
         try:
-            value = json.loads(disk.read_bounded(path, MOST_MANIFEST_BYTES))
+            data = disk.read_bounded(path, MOST_MANIFEST_BYTES)
+            value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
         except FileNotFoundError:
             unfinished = ZooPaths(root).build.is_dir()
             what = (
@@ -290,9 +113,16 @@ class Manifest:
             )
         try:
             manifest: Manifest = records.decode(cls, value)
+            known = [f.name for f in dataclasses.fields(cls)]
+            for name in value:
+                if name not in known:
+                    what = errors.unknown("part", name, known).removesuffix(".")
+                    raise Mismatch(f"{what}; where a newer version wrote it, upgrade weightzoo")
             manifest._check_recipe()
             manifest._check_rows()
             manifest._check_layouts()
+            if manifest.manifest_sha256 is not None and _digest(value) != manifest.manifest_sha256:
+                raise Mismatch(f"it is not what was sealed, by its own `{SEAL}`")
         except Mismatch as problem:
             raise IntegrityError(
                 f"The manifest of {where} is damaged or hostile: {problem}. Fetch or build the zoo again."
@@ -303,9 +133,15 @@ class Manifest:
         """The JSON value that `files.write_json` makes manifest.json of."""
         return records.fields_json(self)
 
+    def sealed(self) -> Manifest:
+        """The same, with its digest: what a writer writes."""
+        return dataclasses.replace(self, manifest_sha256=_digest(self.to_json()))
+
     # ── what must hold between the parts ──
 
     def _check_recipe(self) -> None:
+        if len(self.zoo) > MOST_ID:
+            raise Mismatch(f"`zoo` has {len(self.zoo):,} characters")
         document = self.identity.document
         for name, kind in (("paired", tuple[str, ...] | None), ("license", str | None)):
             try:
@@ -331,9 +167,13 @@ class Manifest:
             raise Mismatch("`counts` names other splits of models than of snapshots")
 
     def _check_layouts(self) -> None:
+        held = self.files.size()
         for name, layout in self.layouts.items():
-            if layout.n_params * VALUE_BYTES > self.files.size():
+            if layout.n_params * VALUE_BYTES > held:
                 raise Mismatch(f"layout {name} has {layout.n_params:,} values, more than all files can hold")
+            for entry in layout:  # an empty tensor too: NumPy makes no array of sides 2^62 and 0
+                if VALUE_BYTES * math.prod(max(1, side) for side in entry.shape) > max(held, VALUE_BYTES):
+                    raise Mismatch(f"layout {name}: {entry.name!r} has sides that no file of it can hold")
         for name, architecture in self.architectures.items():
             if architecture.layout not in self.layouts:
                 raise Mismatch(f"architecture {name} has layout {architecture.layout!r}, which is not there")
@@ -404,3 +244,28 @@ class Manifest:
         """(split, its Parquet files, their rows) of `models` or `snapshots`, in the order of the splits."""
         rows = self.counts.of(config)
         return ((s, self.files.under(f"data/{config}/{s}-"), rows[s]) for s in SPLITS if s in rows)
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON value of a manifest with its own digest: SHA-256 of the canonical JSON of all its other parts."""
+    return {**value, SEAL: _digest(value)}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    """Raises Mismatch where there is none: numbers that are none, halves of characters, endless nesting."""
+    try:
+        return streams.digest({name: part for name, part in value.items() if name != SEAL})
+    except (ValueError, RecursionError):
+        raise Mismatch("it holds what JSON cannot write again") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of which each key is named once: of two, one reader takes the first and another the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("something in it is named twice")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")

@@ -126,6 +126,33 @@ LINEAGE = (
 # Of zoos that keep the optimizer's state: its slots lie in `optimizer/`, in the row of the weights.
 OPTIMIZER = Column("optimizer_sha256", _S, "SHA-256 of slot1 and slot2, little-endian float32 bytes")
 
+# What a column of the format's own is, by table; a factor is one of FACTORS, or a list of these.
+TYPES = {
+    "models": {c.name: c.type for c in (*MODEL_HEAD, *MODEL_TAIL, *LINEAGE, *METRICS)},
+    "snapshots": {c.name: c.type for c in (*SNAPSHOT_HEAD, *METRICS, *SNAPSHOT_TAIL, OPTIMIZER)},
+}
+FACTORS = (_S, _I, _F, pa.bool_())
+# Without a value here nothing can be found or compared.
+FILLED = {
+    "models": ("model_id", "split", "init_group", "layout", "n_params", "n_snapshots", "step", "weights_sha256"),
+    "snapshots": ("model_id", "split", "step", "shard", "tensor", "row", "weights_sha256"),
+}
+
+
+def wrong_types(config: str, found: pa.Schema) -> Iterator[tuple[str, pa.DataType, str]]:
+    """(column, its type, what it should be) of each column of a table that has another type than the format's."""
+    for field in found:
+        kind = field.type
+        if config == "models" and field.name == "weights":
+            lists = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+            if not lists or kind.value_type != pa.float32():
+                yield field.name, kind, "vectors of float32"
+        elif field.name in TYPES[config]:
+            if kind != TYPES[config][field.name]:
+                yield field.name, kind, str(TYPES[config][field.name])
+        elif (kind.value_type if pa.types.is_list(kind) else kind) not in FACTORS:
+            yield field.name, kind, "a type of the format"
+
 
 def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
     """Content digests of a zoo: of all weights' bytes, and of the values of each table but its weights.

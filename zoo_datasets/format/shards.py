@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError
+from zoo_datasets.errors import IntegrityError, alternatives
 
 MOST_HEADER_BYTES = 1_000_000  # a tensor takes about 100; more is a damaged length
+MOST_BYTES = 2**62  # of a tensor: offsets are int64
+MOST_SIDES = 32  # of a shape; their product is worked out
 PIECE_BYTES = 8_000_000  # hashed and written at a time, however large a block is
 
 
@@ -64,6 +67,8 @@ def write(
 
 def read_header(path: Path) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
     """As `parse_header`, of a file on the disk."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer
+        raise IntegrityError(f"{path} is no regular file.")
     with path.open("rb") as file:
         return parse_header(file.read, str(path))
 
@@ -78,6 +83,8 @@ def parse_header(read: Callable[[int], bytes], where: str) -> tuple[dict[str, tu
     if length > MOST_HEADER_BYTES:
         raise IntegrityError(f"{where}: the header claims {length:,} bytes; this is not a shard of a zoo.")
     text = read(length)
+    if len(text) != length:
+        raise IntegrityError(f"{where}: the file ends inside its header of {length:,} bytes.")
     try:
         entries = json.loads(text, object_pairs_hook=_mapping)
         if not isinstance(entries, dict):
@@ -87,10 +94,11 @@ def parse_header(read: Callable[[int], bytes], where: str) -> tuple[dict[str, tu
         for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             shape = tuple(entry["shape"])
             begin, end = entry["data_offsets"]
-            if entry["dtype"] != "F32" or any(type(n) is not int or n < 0 for n in (begin, end, *shape)):
-                raise ValueError(f"tensor {name} is not float32 of whole sizes")
-            if begin != at or end - begin != 4 * math.prod(shape):
-                raise ValueError(f"tensor {name} does not fit its place")
+            sizes = (begin, end, *shape)
+            if entry["dtype"] != "F32" or any(type(n) is not int or not 0 <= n <= MOST_BYTES for n in sizes):
+                raise ValueError(f"tensor {name!r} is not float32 of whole sizes")
+            if len(shape) > MOST_SIDES or begin != at or end - begin != 4 * math.prod(shape):
+                raise ValueError(f"tensor {name!r} does not fit its place")
             places[name], at = (8 + length + begin, shape), end
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{where}: the shard's header is damaged: {error}.") from None
@@ -110,6 +118,8 @@ def open_tensor(path: Path, name: str) -> np.ndarray:
     if path.stat().st_size != size:
         raise IntegrityError(f"{path} has {path.stat().st_size:,} bytes; its header describes {size:,}.")
     if name not in tensors:
-        raise IntegrityError(f"{path} holds no tensor {name!r}; it has {', '.join(tensors) or 'none'}.")
+        raise IntegrityError(f"{path} holds no tensor {name!r}; it has {alternatives(tensors, name)}.")
     offset, shape = tensors[name]
+    if not math.prod(shape):  # nothing to map, and sides that no array has
+        raise IntegrityError(f"{path}: tensor {name!r} of shape {list(shape)} holds nothing.")
     return np.memmap(path, "<f4", "r", offset, shape)

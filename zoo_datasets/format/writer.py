@@ -94,7 +94,7 @@ def write(
             files.write_atomic(paths.root / name, text)
         sealed += [files.record(paths.root, paths.root / name) for name in texts]
         value = _manifest(about, tables, done, groups, inline, sealed) | dict(further(tables))
-        manifest = Manifest.parse(value, paths.root)
+        manifest = Manifest.parse(value, paths.root).sealed()
         files.write_atomic(paths.card, card.render(manifest, tables["models"]))
     files.write_json(paths.manifest, manifest.to_json())
     with contextlib.suppress(OSError):  # a builder has more in it

@@ -14,7 +14,7 @@ from pathlib import Path
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest import UNSEALED, SealedFile
+from zoo_datasets.format.manifest_parts import UNSEALED, SealedFile
 from zoo_datasets.hub import client, listing, lookup, remote
 from zoo_datasets.reading.location import Location
 

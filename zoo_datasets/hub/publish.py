@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
-from zoo_datasets.format.tables import read_table
+from zoo_datasets.format.tables import read_schema, read_table
 from zoo_datasets.hub import client, croissant, listing, lookup
 from zoo_datasets.reading.location import Location
 
@@ -77,7 +76,7 @@ def publish(
 def dress(location: Location, name: str) -> None:
     """Write what stands outside the seal: card, Croissant metadata and, with matplotlib, the pictures."""
     root, manifest = location.root, location.manifest
-    schemas = {c: pq.read_schema(manifest.files.under(f"data/{c}/")[0].find(root)) for c in CONFIGS}
+    schemas = {c: read_schema(root, manifest, c) for c in CONFIGS}
     models = read_table(root, manifest, "models")
     drawn = _draw(root, manifest, models)
     for file, data in drawn.items():

@@ -40,7 +40,8 @@ from urllib.parse import quote
 from zoo_datasets import errors
 from zoo_datasets.core import files, records
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
-from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest, SealedFile
+from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest
+from zoo_datasets.format.manifest_parts import SealedFile
 from zoo_datasets.hub import answers, client, listing
 from zoo_datasets.hub.client import NoAnswer, NoFile
 from zoo_datasets.reading.location import LocalFolder, Location, Span, pread

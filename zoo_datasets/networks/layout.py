@@ -18,6 +18,7 @@ from zoo_datasets.core import records, streams
 from zoo_datasets.core.records import Mismatch
 
 ROLES = ("parameter", "buffer")
+MOST_SIDES = 32  # of a tensor: NumPy's limit before 2.0, and their product is worked out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +142,16 @@ class Layout(Sequence[Entry]):
         end = 0
         names: set[str] = set()
         for i, e in enumerate(entries):
+            if len(e.shape) > MOST_SIDES:
+                raise Mismatch(
+                    f"`{{at}}` has {len(e.shape):,} sides; a tensor has {MOST_SIDES} at most", f"[{i}].shape"
+                )
             if e.name in names or e.role not in ROLES or len(e.groups) != len(e.shape) or e.offset != end:
                 raise Mismatch(
                     f"`{{at}}` is {e.name} with role {e.role!r} and {len(e.groups)} groups at {e.offset}; a name of its "
                     f"own, a role of {', '.join(ROLES)}, {len(e.shape)} groups and the offset {end} are needed",
                     f"[{i}]",
                 )
-            end, names = e.end, names | {e.name}
+            end = e.end
+            names.add(e.name)
         return cls(entries)

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zoo_datasets.core.arrow import arrow_index, nulls_of, numbers_of
 from zoo_datasets.errors import MOST_ALTERNATIVES, IntegrityError, ZooError, unknown
 from zoo_datasets.format import parquet
-from zoo_datasets.format.manifest import SealedFile
-from zoo_datasets.format.parquet import as_strings
+from zoo_datasets.format.manifest_parts import SealedFile
+from zoo_datasets.format.parquet import TableFile, as_strings
 from zoo_datasets.format.tables import open_tables, read_columns
 from zoo_datasets.reading.location import Location
 
@@ -51,35 +50,32 @@ class Columns:
         return Columns, (self.location, self.config)
 
     def __len__(self) -> int:
-        return sum(file.metadata.num_rows for file in self._files)
+        return sum(file.n_rows for file in self._files)
 
     @functools.cached_property
     def schema(self) -> pa.Schema:
         """Names and types as they are stored, without the inline weights."""
-        full = self._files[0].schema_arrow
-        fields = [f for f in full if f.name != "weights"]
-        return pa.schema([f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in fields])
+        return pa.schema([f for f in self._files[0].schema if f.name != "weights"])
 
     @functools.cached_property
     def names(self) -> list[str]:
         return list(self.schema.names)
 
     @functools.cached_property
-    def _files(self) -> list[pq.ParquetFile]:
+    def _files(self) -> list[TableFile]:
         opened = open_tables(self.location.manifest, self.config, self._open)
         for name in NEEDED[self.config]:
-            if name not in opened[0].schema_arrow.names:
+            if name not in opened[0].schema.names:
                 raise IntegrityError(
                     f"{self.config} of {self.location.name} has no column {name!r}: the zoo is damaged. Fetch or build it "
                     "again."
                 )
         return opened
 
-    def _open(self, file: SealedFile) -> pq.ParquetFile:
+    def _open(self, file: SealedFile) -> TableFile:
         far = not self.location.is_local and file.bytes > MOST_FETCHED_BYTES
-        source: Any = pa.PythonFile(self.location.open(file.path), "r") if far else self.location.path(file.path)
-        where = f"{file.path} of {self.location.name}"
-        return parquet.open_file(source, file.bytes, where, memory_map=not far, pre_buffer=far)
+        source = functools.partial(self.location.ranges, file.path) if far else self.location.path(file.path)
+        return parquet.open_file(source, file.bytes, f"{file.path} of {self.location.name}")
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -95,9 +91,11 @@ class Columns:
         names = self.names if names is None else list(names)
         self._read([n for n in names if n not in self._columns])
         index = None if rows is None else arrow_index(rows)
-        return pa.table(
-            {n: as_strings(self._columns[n] if rows is None else self._columns[n].take(index)) for n in names}
-        )
+        found = {n: self._columns[n] if rows is None else self._columns[n].take(index) for n in names}
+        size = sum(file.size for file in self._files)
+        # Rows may be asked for more than once.
+        times = 1 if rows is None else 1 + len(rows) // max(1, len(self))
+        return as_strings(found, times * size, f"The {self.config} table of {self.location.name}")
 
     def codes(self, name: str) -> tuple[np.ndarray, pa.Array]:
         """A string column as numbers int32 [n], −1 for null, and the strings that they stand for."""
@@ -123,8 +121,14 @@ class Columns:
             if name not in self:
                 raise ZooError(unknown("column", name, self.names, f"{self.config} of {self.location.name}"))
         if names:
-            where = f"The {self.config} table of {self.location.name}"
-            self._columns |= read_columns(self._files, names, where)
+            found = read_columns(self._files, names)
+            for name in NEEDED[self.config]:
+                if name in found and found[name].null_count:
+                    raise IntegrityError(
+                        f"Rows of {self.config} of {self.location.name} have no `{name}`: the zoo is damaged. Fetch or "
+                        "build it again."
+                    )
+            self._columns |= found
 
 
 # ── conditions ────────────────────────────────────────────────────────────────────────

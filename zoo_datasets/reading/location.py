@@ -13,7 +13,8 @@ from pathlib import Path
 from zoo_datasets import errors
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError
-from zoo_datasets.format.manifest import UNSEALED, Manifest, SealedFile
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.manifest_parts import UNSEALED, SealedFile
 
 # A gap between two spans that is fetched along rather than asked around: about what a
 # connection of 20 MB/s moves while a request of 50 ms is on its way.

@@ -55,7 +55,7 @@ class Opened:
     def owner(self) -> np.ndarray:
         """The row in `models` of every snapshot, int32 [n]."""
         codes, ids = self.snapshots.codes("model_id")
-        known = as_strings(self.models.column("model_id"))
+        known = self.models.table(["model_id"])["model_id"]
         place = numbers_of(pc.index_in(ids, pa.concat_arrays(known.chunks)), missing=-1)[codes]
         if len(codes) and min(codes.min(), place.min()) < 0:
             raise IntegrityError(
@@ -138,11 +138,12 @@ class Selection:
         """Some columns for the selected snapshots, in order; factors and keys of their models among them."""
         if columns is None:
             return self._opened.snapshots.table(rows=None if self._is_whole else self.rows)
-        return pa.table({name: as_strings(self._column(name)) for name in columns})
+        found = {name: self._column(name) for name in columns}
+        return as_strings(found, self.location.manifest.files.size("data/"), f"The selection of {self.name}")
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column for the selected snapshots, of `snapshots` or else of their models. Raises ZooError."""
-        return as_strings(self._column(name))
+        return self.table([name])[name]
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name in self._opened.snapshots:

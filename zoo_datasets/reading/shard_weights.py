@@ -16,6 +16,8 @@ from zoo_datasets.reading.columns import Columns
 from zoo_datasets.reading.gather import Gather, Ragged, Reader
 from zoo_datasets.reading.location import Location
 
+MOST_COUNTED = 10_000_000  # pairs of shard and layout for which a counter is kept
+
 
 @dataclasses.dataclass(frozen=True)
 class Places:
@@ -48,28 +50,37 @@ class Shards:
         shard, shard_names = self.snapshots.codes("shard")
         tensor, tensor_names = self.snapshots.codes("tensor")
         row = self.snapshots.numbers("row")
-        if row.dtype != np.int64 or (len(row) and (row.min() < 0 or shard.min() < 0 or tensor.min() < 0)):
+        if len(row) and row.min() < 0:
             raise IntegrityError(f"Snapshots of {self.location.name} have no place in a shard: the zoo is damaged.")
         pairs = shard.astype(np.int64) * max(1, len(tensor_names)) + tensor
-        used = np.flatnonzero(np.bincount(pairs)) if len(pairs) else np.zeros(0, np.int64)
-        number = np.zeros(used.max(initial=0) + 1, np.int32)
-        number[used] = np.arange(len(used))
+        if len(shard_names) * len(tensor_names) <= MOST_COUNTED:
+            used = np.flatnonzero(np.bincount(pairs)) if len(pairs) else np.zeros(0, np.int64)
+            number = np.zeros(used.max(initial=0) + 1, np.int32)
+            number[used] = np.arange(len(used))
+            block = number[pairs]
+        else:  # a stranger's names may all be different
+            used, block = np.unique(pairs, return_inverse=True)
         split = [divmod(int(u), max(1, len(tensor_names))) for u in used]
-        return Places([(shard_names[s].as_py(), tensor_names[t].as_py()) for s, t in split], number[pairs], row)
+        blocks = [(shard_names[s].as_py(), tensor_names[t].as_py()) for s, t in split]
+        for name, layout in blocks:
+            self.location.entry(name)
+            self.location.manifest.width(layout)
+        return Places(blocks, block.astype(np.int32), row)
 
     def layouts_of(self, rows: np.ndarray) -> dict[str, int]:
         places = self.places
         used = np.flatnonzero(np.bincount(places.block[rows], minlength=len(places.blocks)))
         names = list(dict.fromkeys(places.blocks[b][1] for b in used))
-        return {name: self._layout_names.index(name) for name in names}
+        return {name: self._layout_numbers[name] for name in names}
 
     def layout_numbers(self, rows: np.ndarray) -> np.ndarray:
-        of_block = np.array([self._layout_names.index(tensor) for _, tensor in self.places.blocks], np.int32)
+        of_block = np.array([self._layout_numbers[tensor] for _, tensor in self.places.blocks], np.int32)
         return of_block[self.places.block[rows]]
 
     @functools.cached_property
-    def _layout_names(self) -> list[str]:
-        return list(dict.fromkeys(tensor for _, tensor in self.places.blocks))
+    def _layout_numbers(self) -> dict[str, int]:
+        names = dict.fromkeys(tensor for _, tensor in self.places.blocks)
+        return {name: number for number, name in enumerate(names)}
 
     def width(self, layouts: tuple[str, ...]) -> int:
         """P of a layout; of no layout (an empty selection) that of the zoo's first."""
