@@ -13,12 +13,12 @@ from zoo_datasets.errors import GridError
 
 RECIPE = """\
 zoo: me/named
-source: {id: digits, train: 60, validation: 20, test: 40}
+source: {id: digits, train: 300, validation: 20, test: 40}
 architecture: [flatten, {linear: 3}, activation, {linear: classes}]
 training: {steps: 3, batch_size: 8}
 splits: {train: 1}
 """
-REST = "relabel: true, trigger_frac: 0.25, trigger_target: 3"
+REST = "relabel: true, trigger_frac: 0.1, trigger_target: 3"
 
 
 def read(folder: Path, subset: str) -> grid.Grid:
@@ -31,7 +31,7 @@ def test_names_give_the_models_of_their_numbers(tmp_path: Path) -> None:
     zoos = []
     for name, classes in (("names", 'class_names: ["7", "3"]'), ("numbers", "classes: [7, 3]")):
         build.build(plan.plan(read(tmp_path, f"{{{classes}, {REST}}}")), tmp_path / name, workers=0)
-        zoos.append(open_zoo(tmp_path / name))
+        zoos.append(open_zoo(tmp_path / name).final())
     named, numbered = zoos
     (model,), (same,) = (z.column("model_id").to_pylist() for z in zoos)
     assert model != same

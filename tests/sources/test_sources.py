@@ -795,6 +795,12 @@ def test_a_turn_is_the_bilinear_one_of_scipy(degrees: float) -> None:
         assert np.abs(found - wanted).max() <= 0.5 + 1e-6
 
 
+def test_fractions_are_turned_and_not_rounded() -> None:
+    fractions = (PHOTOS / 255).astype(np.float32)
+    np.testing.assert_allclose(turned(fractions, 30.0) * 255, turned(PHOTOS, 30.0), atol=0.5 + 1e-4)
+    assert ((turned(fractions, 30.0) > 0.1) & (turned(fractions, 30.0) < 0.9)).any()
+
+
 def test_a_quarter_turn_is_counterclockwise_and_exact() -> None:
     square = PHOTOS[:, :, :, :9]
     for quarters in range(-4, 5):
