@@ -421,6 +421,32 @@ def test_the_hub_is_asked_for_what_has_no_copy(make_copy: MakeCopy, monkeypatch:
     assert source.class_names == ("cat", "dog", "emu")
 
 
+def test_a_revision_is_asked_of_the_hub_though_there_is_a_copy(
+    make_copy: MakeCopy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_copy("me/tiny")
+    splits = datasets.load_dataset(str(root / "me/tiny"), cache_dir=str(root / "cache"))
+    asked = []
+
+    def hub(path: str, name: str | None = None, **settings: object) -> datasets.DatasetDict:
+        asked.append((path, name, settings))
+        return splits
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    load(SourceSpec("me/tiny", revision="v1"), root)
+    assert asked == [("hf://datasets/me/tiny", None, {"revision": "v1"})]
+
+
+def test_a_revision_that_cannot_be_asked_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ZooNotFoundError, match=r"pinned to revision 'v1', and the Hugging Face Hub does not answer\. Connect"
+    ):
+        load(SourceSpec("me/none", revision="v1"))
+
+
 def test_a_dataset_the_hub_does_not_have_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def hub(**settings: object) -> None:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'me/none' doesn't exist on the Hub.")
@@ -791,6 +817,12 @@ def test_a_turn_is_the_bilinear_one_of_scipy(degrees: float) -> None:
             photo.astype(float), matrix, middle - matrix @ middle, order=1, mode="grid-constant", cval=0.0
         )
         assert np.abs(found - wanted).max() <= 0.5 + 1e-6
+
+
+def test_fractions_are_turned_and_not_rounded() -> None:
+    fractions = (PHOTOS / 255).astype(np.float32)
+    np.testing.assert_allclose(turned(fractions, 30.0) * 255, turned(PHOTOS, 30.0), atol=0.5 + 1e-4)
+    assert ((turned(fractions, 30.0) > 0.1) & (turned(fractions, 30.0) < 0.9)).any()
 
 
 def test_a_quarter_turn_is_counterclockwise_and_exact() -> None:
