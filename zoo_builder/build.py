@@ -288,6 +288,7 @@ def _disk_message(paths: ZooPaths, error: OSError) -> str:
 @contextlib.contextmanager
 def _executor(planned: Plan, workers: int | None, paths: ZooPaths) -> Iterator[executor.Executor]:
     gpus = devices.gpus_per_worker(workers) if workers != 0 and planned.cohorts[0].device == "cuda" else 0.0
+    workers = workers and min(workers, len(planned.cohorts))  # more would start, and have nothing to do
     pool = executor.open_executor(worker.train_cohort, planned.sources, workers, gpus, paths.build.absolute())
     try:
         yield pool

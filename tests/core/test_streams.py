@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 
 import numpy as np
@@ -254,3 +255,8 @@ def test_augmentation_moves_by_every_distance_and_flips_half() -> None:
     assert np.unique(4 - rows[:, 4], return_counts=True)[0].tolist() == [-2, -1, 0, 1, 2]
     _, columns = augment.maps(Augmentation(flip=True), KEY, 0, 500, 9, 9)
     assert 200 < (columns[:, 0] == 8).sum() < 300
+
+
+def test_a_stream_of_uniforms_gives_those_of_one_call() -> None:
+    n = 3 * streams.UNIFORMS_AT_ONCE + 5
+    assert list(itertools.islice(streams.uniform_stream(KEY), n)) == streams.uniforms(KEY, n).tolist()

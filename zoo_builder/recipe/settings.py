@@ -110,6 +110,7 @@ class Setting:
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
 RATE_SCHEDULES = ("constant", "step", "exponential", "cosine")
+MOST_WEIGHT = 1e30  # a float32 ends at 3e38, and so does a draw a few standard deviations away
 LAYER_INITS = tuple(kind for kind in INITS if kind != "constant")
 
 _MOMENTUM = Needs("optimizer", ("momentum", "nesterov"))
@@ -177,27 +178,28 @@ _TABLE = (
     Setting("init_kind", "init.kind", Feeds.INIT, "choice", "kaiming_uniform",
             "distribution of weights", choices=INITS),
     Setting("init_low", "init.low", Feeds.INIT, "float", None,
-            "lower end of `uniform`; default −1/√fan_in", needs=_UNIFORM),
+            "lower end of `uniform`; default −1/√fan_in", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_UNIFORM),
     Setting("init_high", "init.high", Feeds.INIT, "float", None,
-            "upper end of `uniform`; default 1/√fan_in", needs=_UNIFORM),
-    Setting("init_mean", "init.mean", Feeds.INIT, "float", None, "mean of `normal`; default 0", needs=_NORMAL),
+            "upper end of `uniform`; default 1/√fan_in", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_UNIFORM),
+    Setting("init_mean", "init.mean", Feeds.INIT, "float", None, "mean of `normal`; default 0", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_NORMAL),
     Setting("init_std", "init.std", Feeds.INIT, "float", None,
-            "standard deviation of `normal`; default 1/√fan_in", low=0, needs=_NORMAL),
-    Setting("init_value", "init.value", Feeds.INIT, "float", None, "value of `constant`", needs=_CONSTANT),
+            "standard deviation of `normal`; default 1/√fan_in", low=0, high=MOST_WEIGHT, needs=_NORMAL),
+    Setting("init_value", "init.value", Feeds.INIT, "float", None, "value of `constant`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_CONSTANT),
     Setting("init_bias", "init.bias", Feeds.INIT, "float", None,
-            "every bias at the start; default the preset's, else 0"),
+            "every bias at the start; default the preset's, else 0",
+            low=-MOST_WEIGHT, high=MOST_WEIGHT),
     Setting("init_first_kind", "init.first.kind", Feeds.INIT, "choice", None,
             "distribution of the first layer's weights, where it has its own", choices=LAYER_INITS, later=True),
     Setting("init_first_low", "init.first.low", Feeds.INIT, "float", None,
-            "lower end of its `uniform`", needs=_FIRST, later=True),
+            "lower end of its `uniform`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_FIRST, later=True),
     Setting("init_first_high", "init.first.high", Feeds.INIT, "float", None,
-            "upper end of its `uniform`", needs=_FIRST, later=True),
+            "upper end of its `uniform`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_FIRST, later=True),
     Setting("init_last_kind", "init.last.kind", Feeds.INIT, "choice", None,
             "the same of the last layer, where it is not the first", choices=LAYER_INITS, later=True),
     Setting("init_last_low", "init.last.low", Feeds.INIT, "float", None,
-            "lower end of its `uniform`", needs=_LAST, later=True),
+            "lower end of its `uniform`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_LAST, later=True),
     Setting("init_last_high", "init.last.high", Feeds.INIT, "float", None,
-            "upper end of its `uniform`", needs=_LAST, later=True),
+            "upper end of its `uniform`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_LAST, later=True),
     Setting("init_zoo", "init.zoo", Feeds.LINEAGE, "str", None,
             "start from the snapshots of this zoo: its id, or its folder", axis=False, later=True),
     Setting("init_epoch", "init.epoch", Feeds.LINEAGE, "float", None,

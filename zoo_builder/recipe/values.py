@@ -14,6 +14,8 @@ from zoo_builder.recipe.settings import Setting
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.networks.layers import PRESETS
 
+MOST_NAME = 255  # bytes: file systems take no longer one
+
 
 def coerce(setting: Setting, value: Any, where: str) -> Any:
     """The value in the setting's own type. Raises GridError."""
@@ -60,6 +62,8 @@ def _bool(setting: Setting, value: Any, where: str) -> bool:
 def _str(setting: Setting, value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise _wrong(setting, value, "a name", where)
+    if any(len(part.encode()) > MOST_NAME for part in value.split("/")):
+        raise _wrong(setting, value, f"a name of at most {MOST_NAME} bytes", where)
     return value
 
 

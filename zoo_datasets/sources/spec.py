@@ -120,6 +120,7 @@ class PublishedSplit:
     read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → raw images (n, …)
 
 
+MOST_SCALED = 1e30  # of what networks see: float32 ends at 3e38
 # Of all resized pictures of one part: more than pictures hold is made up by their resizing.
 MOST_BYTES, MOST_ENLARGED_BYTES = 2 << 30, 128 << 20
 
@@ -154,5 +155,8 @@ def check_spec(spec: SourceSpec) -> None:
         raise GridError(f"Source {spec.id!r} has mean and std with scale {spec.scale!r}; they need 'standardize'.")
     if spec.std is not None and not all(0 < s < math.inf for s in spec.std):
         raise GridError(f"Source {spec.id!r} has std {list(spec.std)}; expected positive numbers.")
+    for m, s in zip(spec.mean or (), spec.std or (), strict=False):  # both are numbers of their own channel
+        if (abs(m) + 1) / s > MOST_SCALED:
+            raise GridError(f"Source {spec.id!r} has mean {m:g} and std {s:g}; scaled by them, pixels are no float32.")
     if spec.mean is not None and not all(math.isfinite(m) for m in spec.mean):
         raise GridError(f"Source {spec.id!r} has mean {list(spec.mean)}; expected finite numbers.")
