@@ -116,6 +116,25 @@ def test_a_hub_that_trickles_is_left(begin: bytes, loopback: LoopbackHub) -> Non
         lookup.locate(NAME)
 
 
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X: 5\r\n"])
+@pytest.mark.usefixtures("hasty")
+def test_an_answer_that_never_begins_leaves_no_thread_that_reads_it(piece: bytes, loopback: LoopbackHub) -> None:
+    def again() -> Iterator[bytes]:
+        yield b"" if piece.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\n"
+        while True:
+            time.sleep(0.001)
+            yield piece
+
+    loopback.instead = only("/api/", again)
+    before = set(threading.enumerate())
+    with pytest.raises(ZooNotFoundError, match="the Hub does not answer"):
+        lookup.locate(NAME)
+    ours = [t for t in set(threading.enumerate()) - before if "_run" in t.name]
+    for thread in ours:
+        thread.join(30)
+    assert not [t for t in ours if t.is_alive()]
+
+
 @pytest.mark.usefixtures("hasty")
 def test_slow_is_told_by_bytes_and_the_readers_own_time_does_not_count(
     published: LoopbackHub, monkeypatch: pytest.MonkeyPatch
