@@ -109,7 +109,7 @@ def _check(options: argparse.Namespace) -> int:
     from zoo_datasets.format import check
 
     root = Path(options.path)
-    if not root.is_dir():
+    if not lookup.is_folder(root):
         raise ZooNotFoundError(f"No folder {root}. `check` reads a zoo on this machine; `download` fetches one.")
     return command.tell(check.check(root.resolve()))
 
@@ -145,7 +145,7 @@ def _list_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     where = Path(options.where)
-    if where.is_dir():
+    if here := lookup.is_folder(where):
         rows = list(_rows_under(where))
     elif "/" not in options.where:
         from zoo_datasets.hub import listing
@@ -156,7 +156,7 @@ def _list(options: argparse.Namespace) -> int:
     for row in rows:
         command.say("\t".join(map(plain_text.line, row)))
     if not rows:
-        print(f"No zoos {'under' if where.is_dir() else 'of'} {options.where}.", file=sys.stderr)
+        print(f"No zoos {'under' if here else 'of'} {options.where}.", file=sys.stderr)
     return 0
 
 

@@ -58,7 +58,7 @@ def only(what: str, answer: Callable[[], Iterable[bytes]]) -> Raw:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1.0)
 
 
 # ── what is asked about a dataset ──
@@ -112,8 +112,27 @@ def test_an_answer_about_a_dataset_that_is_none_is_said(
 @pytest.mark.usefixtures("hasty")
 def test_a_hub_that_trickles_is_left(begin: bytes, loopback: LoopbackHub) -> None:
     loopback.instead = only("/api/", lambda: trickle(begin))
-    with pytest.raises(ZooNotFoundError, match=r"the Hub does not answer \((nothing|\d+ bytes) came (within|in) 0.5 s"):
+    with pytest.raises(ZooNotFoundError, match=r"the Hub does not answer \((nothing|\d+ bytes) came (within|in) 1 s"):
         lookup.locate(NAME)
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X: 5\r\n"])
+@pytest.mark.usefixtures("hasty")
+def test_an_answer_that_never_begins_leaves_no_thread_that_reads_it(piece: bytes, loopback: LoopbackHub) -> None:
+    def again() -> Iterator[bytes]:
+        yield b"" if piece.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\n"
+        while True:
+            time.sleep(0.001)
+            yield piece
+
+    loopback.instead = only("/api/", again)
+    before = set(threading.enumerate())
+    with pytest.raises(ZooNotFoundError, match="the Hub does not answer"):
+        lookup.locate(NAME)
+    ours = [t for t in set(threading.enumerate()) - before if "_run" in t.name]
+    for thread in ours:
+        thread.join(30)
+    assert not [t for t in ours if t.is_alive()]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -127,10 +146,10 @@ def test_slow_is_told_by_bytes_and_the_readers_own_time_does_not_count(
             yield b" " * 1_000
 
     published.instead = only("/steady", steady)
-    assert len(answers.get(f"{published.endpoint}/steady", 10**6)[0]) == 40_000  # three spans of half a second
+    assert len(answers.get(f"{published.endpoint}/steady", 10**6)[0]) == 40_000  # more than a span
     with answers.answer(f"{published.endpoint}/steady") as found:
         first = next(found.pieces)
-        time.sleep(0.8)
+        time.sleep(1.5)
         assert len(first + b"".join(found.pieces)) == 40_000
     monkeypatch.setattr(answers, "MOST_SMALL_S", 0.2)
     with pytest.raises(answers.TooSlow, match="did not end within 0 s"):
@@ -251,10 +270,12 @@ def test_a_server_without_ranges_gives_whole_files_and_says_so_of_rows(
     assert location.path(SHARD).read_bytes() == data
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_download_that_trickles_stops_and_goes_on_from_there(published: LoopbackHub, tiny_dressed: Path) -> None:
+def test_a_download_that_trickles_stops_and_goes_on_from_there(
+    published: LoopbackHub, tiny_dressed: Path, request: pytest.FixtureRequest
+) -> None:
     data = (tiny_dressed / SHARD).read_bytes()
     location = lookup.locate(NAME)
+    request.getfixturevalue("hasty")  # from here on: a busy machine is slow itself
 
     def slow(asked: str) -> Iterator[bytes]:
         begin, end = map(int, asked.removeprefix("bytes=").split("-"))
@@ -264,9 +285,9 @@ def test_a_download_that_trickles_stops_and_goes_on_from_there(published: Loopba
             yield data[i : i + 1]
 
     published.instead = lambda path, asked: slow(asked or "") if SHARD in path else None
-    with pytest.raises(ZooNotFoundError, match=r"broke at \d+ of .* bytes came in 0.5 s\). What came is kept"):
+    with pytest.raises(ZooNotFoundError, match=r"broke at \d+ of .* bytes came in 1 s\). What came is kept"):
         location.path(SHARD)
-    with pytest.raises(ZooNotFoundError, match=r"bytes came in 0.5 s"):
+    with pytest.raises(ZooNotFoundError, match=r"bytes came in 1 s"):
         location.ranges(SHARD, [(0, 5_000)])
     published.instead = None
     published.log.clear()

@@ -158,3 +158,11 @@ def test_what_the_disk_refuses_is_a_sentence_and_our_own_errors_pass(tmp_path: P
     with pytest.raises(IntegrityError, match="ours"):
         with files.writing(tmp_path, "Do that."):
             raise IntegrityError("ours")
+
+
+@pytest.mark.parametrize("verb", ["check", "show", "list", "publish"])
+def test_a_path_that_cannot_be_looked_at_is_said_by_every_command(
+    verb: str, loopback: LoopbackHub, capsys: Said
+) -> None:
+    assert cli.main([verb, "a" * 300, *([NAME] if verb == "publish" else [])]) == 2
+    assert re.fullmatch(r"error: a+ cannot be looked at: File name too long\.\n", capsys.readouterr().err)

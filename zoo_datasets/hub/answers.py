@@ -13,6 +13,7 @@ token goes to the Hub's own host alone.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import queue
@@ -102,11 +103,12 @@ def patience() -> float:
 
 
 def _headers(url: str, span: tuple[int, int] | None) -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
+    # Not the library's `build_hf_headers`, which asks the Hub what to call itself, and waits for any answer.
+    from huggingface_hub import constants, get_token
 
-    # A token is for the Hub alone; packed bytes would shift ranges.
-    headers: dict[str, str] = build_hf_headers(token=None if client.is_the_hub(url) else False)
-    headers["Accept-Encoding"] = "identity"
+    headers = {"User-Agent": "weightzoo", "Accept-Encoding": "identity"}  # packed bytes would shift ranges
+    if client.is_the_hub(url) and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
+        headers["Authorization"] = f"Bearer {token}"  # for the Hub alone
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
     return headers
@@ -146,13 +148,15 @@ def _check_status(status: int, headers: Mapping[str, str]) -> None:
 class _Exchange:
     """One request, on a thread of its own: that may wait as long as bytes come, and we need not.
 
-    A thread that nobody waits for ends with its next bytes, or when the library's own patience does.
+    A thread that nobody waits for ends with its next bytes, or when the library's patience does, which is
+    longer, so that the cause is always told here.
     """
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         self.line: queue.Queue[Any] = queue.Queue(PIECES)
-        self.over = False
-        threading.Thread(target=self._run, args=(url, headers), daemon=True).start()
+        self.over = self.late = False
+        self.thread = threading.Thread(target=self._run, args=(url, headers), daemon=True)
+        self.thread.start()
 
     def begin(self) -> tuple[int, Mapping[str, str]]:
         """Status and headers. Raises NoAnswer."""
@@ -176,6 +180,7 @@ class _Exchange:
                 got += len(piece)
                 yield piece
             if got < LEAST_BYTES_A_S * span:
+                self.late = True
                 raise TooSlow(f"{got:,} bytes came in {span:g} s", None)
 
     def close(self) -> None:
@@ -183,11 +188,16 @@ class _Exchange:
         with contextlib.suppress(queue.Empty):
             while True:
                 self.line.get_nowait()  # room for what the thread is about to hand over
+        if self.late and self.thread.ident is not None:
+            # It reads headers, or `100 Continue` again and again, and would for ever: the library has no end of
+            # that, and no way to close a connection that has not answered.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(SystemExit))
 
     def _next(self, most_s: float) -> Any:
         try:
             item = self.line.get(timeout=most_s)
         except queue.Empty:
+            self.late = True
             raise TooSlow(f"nothing came within {patience():g} s", None) from None
         if isinstance(item, NoAnswer):
             raise item
@@ -205,14 +215,14 @@ class _Exchange:
             with (
                 client.talking(),
                 get_session().stream(
-                    "GET", url, headers=headers, timeout=patience(), follow_redirects=False
+                    "GET", url, headers=headers, timeout=2 * patience(), follow_redirects=False
                 ) as response,
             ):
                 self._hand((response.status_code, response.headers))
                 for piece in response.iter_raw() if response.status_code < 300 else ():
                     self._hand(piece)
             self._hand(None)
-        except InterruptedError:
+        except (InterruptedError, SystemExit):  # nobody waits any more
             pass
         except NoAnswer as error:
             self.line.put(error)

@@ -30,7 +30,7 @@ def locate(path_or_id: str | Path, revision: str | None = None, cache_dir: Path 
     """
     text, path = str(path_or_id), Path(path_or_id)
     if not text.startswith(REMOTE):
-        if _is_folder(path):
+        if is_folder(path):
             if revision is not None:
                 raise ZooNotFoundError(
                     f"{text} is a local folder, which has no revisions (asked for {revision!r}). Leave the revision "
@@ -50,8 +50,8 @@ def locate(path_or_id: str | Path, revision: str | None = None, cache_dir: Path 
     return remote.find(name, revision, cache_dir or default_cache(), hub_cache())
 
 
-def _is_folder(path: Path) -> bool:
-    """Raises ZooNotFoundError where the system does not let us look."""
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there. Raises ZooNotFoundError where the system does not let us look."""
     try:
         return path.is_dir()
     except OSError as error:

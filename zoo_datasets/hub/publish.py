@@ -58,7 +58,7 @@ def publish(
     """
     if not lookup.ZOO_ID.fullmatch(name):
         raise ZooNotFoundError(f"{name!r} is not an id of the Hub, which reads `owner/name`.")
-    if not root.is_dir():
+    if not lookup.is_folder(root):
         raise ZooNotFoundError(f"No folder {root}: only a zoo on this machine can be published.")
     location = lookup.locate(root)
     if files.is_snapshot(location.root):
