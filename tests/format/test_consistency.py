@@ -127,7 +127,7 @@ def test_check_says_it(tiny_copy: Path, before: dict[str, Any]) -> None:
     value = copy.deepcopy(before)
     value["counts"]["init_groups"] = 5
     (tiny_copy / "manifest.json").write_text(json.dumps(value))
-    assert check.check(tiny_copy).problems == ["the manifest says 5 of `counts.init_groups`, 4 is found"]
+    assert check.check(tiny_copy).problems == ["the manifest says 5 of `counts.init_groups`, 8 is found"]
 
 
 @pytest.mark.parametrize(("old", "new"), [('"op": "tanh"', '"op": "tanj"'), ('"kind": "layers"', '"kind": "layert"')])

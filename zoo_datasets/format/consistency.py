@@ -231,7 +231,7 @@ def _axes(manifest: Manifest, tables: Tables) -> Iterator[str]:
         )
         # Where the level means nothing, as momentum to Adam, the row has null and the axis its label.
         if not found <= said or (None not in values and found != said) or len(said) < len(levels):
-            yield from _differ(f"axes.{name}", sorted(said), sorted(found))
+            yield from _differ(f"axes.{name}", sorted(map(_level, levels)), sorted(found))
 
 
 def _fingerprints(manifest: Manifest, tables: Tables) -> Iterator[str]:
