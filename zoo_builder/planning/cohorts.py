@@ -105,7 +105,7 @@ def group(
 ) -> list[Cohort]:
     """Cohorts in the plan order of their first runs. Raises GridError where shapes do not fit."""
     shapes: dict[str, _Shape] = {}  # neither stream keys nor optimizers enter one: few are worked out
-    members: dict[Any, list[tuple[Run, _Shape]]] = {}
+    shape_of: dict[str, _Shape] = {}
     for run in runs:
         settings_key = streams.digest([run.settings.get(name) for name in (*settings.ALIKE, *settings.FITTING)])
         if settings_key not in shapes:
@@ -113,26 +113,36 @@ def group(
         shape = shapes[settings_key]
         _check_stop_rule(run, shape)
         _check_start(run, shape)
-        members.setdefault((shape.together, _behind(run)), []).append((run, shape))
+        shape_of[run.id] = shape
     made = []
-    for alike in members.values():
-        for start in range(0, len(alike), size):
-            chunk = tuple(run for run, _ in alike[start : start + size])
-            shape = alike[start][1]
-            loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
-            engine = choose(shape.architecture, loss, augmentation)
-            made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
-    order = {run.id: i for i, run in enumerate(runs)}
-    return sorted(made, key=lambda c: order[c.runs[0].id])
+    for chunk in chunks(runs, size, lambda run: shape_of[run.id].together):
+        shape = shape_of[chunk[0].id]
+        loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
+        engine = choose(shape.architecture, loss, augmentation)
+        made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
+    return made
+
+
+def chunks(runs: list[Run], size: int, alike: Callable[[Run], str]) -> list[tuple[Run, ...]]:
+    """Who trains with whom: runs that are `alike` and stand at one place of their streams, in plan order of the first."""
+    members: dict[Any, list[tuple[int, Run]]] = {}
+    for place, run in enumerate(runs):
+        members.setdefault((alike(run), _behind(run)), []).append((place, run))
+    cut = [some[start : start + size] for some in members.values() for start in range(0, len(some), size)]
+    return [tuple(run for _, run in chunk) for chunk in sorted(cut, key=lambda chunk: chunk[0][0])]
 
 
 def _shape(run: Run, source: sources.Source) -> _Shape:
     sources.check_subset(run.subset, source.n_classes, source.train.labels, source.input_shape)
     arch, n = architecture(run, source), n_train(run, source)
-    together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
-    shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
+    shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together(run, arch, n, source.sha256))
     _check_batch_norm(run, shape)
     return shape
+
+
+def together(run: Run, arch: Architecture, n: int, source_sha256: str) -> str:
+    """Equal of all runs that may share a cohort, but for where their streams stand."""
+    return streams.digest([arch.id, n, source_sha256, *_data(run).values()])
 
 
 def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str) -> Cohort:

@@ -152,12 +152,17 @@ def _run(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int]) -> 
             if name not in grid.paired and not (stream == "subset" and name in settings.DATA_AXES)
         }
         keys[stream] = _key(grid, stream, {"replicate": replicate[follows], "axes": free})
-    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json()]
-    return Run(_id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, split="")
+    return _identified(Run("", resolved, labels, dict(replicate), keys, grid.snapshots, split=""))
 
 
-def _id(identity: list[Any]) -> str:
-    return streams.digest(identity)[:ID_DIGITS]
+def _identified(run: Run) -> Run:
+    return dataclasses.replace(run, id=id_of(run))
+
+
+def id_of(run: Run) -> str:
+    """The id of a run: what it was asked to be, hashed."""
+    identity = [RECIPE_VERSION, run.settings, dict(run.replicate), dict(run.keys), run.snapshots.to_json()]
+    return streams.digest(identity if run.start is None else [*identity, run.start.identity])[:ID_DIGITS]
 
 
 # ── runs that start from another zoo's snapshots ──────────────────────────────────────
@@ -187,9 +192,8 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     same = all(resolved.get(k) == parent.settings.get(k) for k in settings.SETTINGS if k not in _FREE)
     same = same and keys == parent.keys and how == "continue" and resolved["schedule_kind"] == "constant"
     start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
-    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json(), start.identity]
     labels = levels.labels(resolved, grid.axis_names)
-    return Run(_id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start)
+    return _identified(Run("", resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start))
 
 
 def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:
