@@ -66,6 +66,11 @@ class Cohort:
         start = self.runs[0].start
         return start.passes * self.steps_per_epoch + start.inside if start else 0
 
+    def seen(self, step: int) -> int:
+        """Training images that each model was shown by this step of its streams."""
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        return epoch * self.n_train + min(inside * self.batch_size, self.n_train)
+
     @property
     def steps(self) -> list[int]:
         """The budget of each run, in updates."""

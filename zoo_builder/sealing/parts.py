@@ -93,7 +93,9 @@ def write_part(
         contents["optimizer.safetensors"] = _tensor(SLOTS, slots)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, PART_SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist([rows.of_snapshot(model_ids[s.model], s) for s in snapshots], PART_SCHEMA))
+        writer.write_table(
+            pa.Table.from_pylist([rows.of_snapshot(model_ids[s.model], s) for s in snapshots], PART_SCHEMA)
+        )
     table = sink.getvalue()
     contents["arrow"] = lambda: iter([table])
     written = [_write(paths, cohort_id, suffix, pieces) for suffix, pieces in contents.items()]

@@ -96,7 +96,9 @@ def _some(
     pieces = [(opened(m.cohort.id), m.rows) for m in members]
     snapshots = pa.concat_tables([part.rows[span] for part, span in pieces])
     slots = (part.slots[span] for part, span in pieces if part.slots is not None)
-    return contents.Models(split, _table(members, about), snapshots, (part.weights[span] for part, span in pieces), slots)
+    return contents.Models(
+        split, _table(members, about), snapshots, (part.weights[span] for part, span in pieces), slots
+    )
 
 
 def _table(members: list[_Member], about: contents.About) -> pa.Table:
