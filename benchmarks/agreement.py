@@ -1,14 +1,14 @@
 """Engines and instruction sets → how far weights part within 30 steps, by optimizer.
 
 In:  nothing but this machine; networks learn scikit-learn's digits.
-Out: a table on stdout and `benchmarks/results/agreement.json`: for each optimizer and pair the number of
-networks, those with a weight further apart than 1e-5, and the largest distances, of weights and of the
-root mean square over a network; and how many pass what `verify` asks for (`training/fingerprint.py`).
+Out: lines on stdout and `benchmarks/results/agreement.json`: for each optimizer and pair, networks with batch norm
+apart, the number of networks, those with a weight further apart than 1e-5, and the largest distances: of any weight,
+in learning rates, and by quantiles over a network. `training/fingerprint.py` takes its tolerances from them.
 
 Initialization, examples and order are the same bits. What differs is rounding: another engine, or PyTorch
 under another code path of oneDNN, MKL and ATen, for which this script calls itself.
 
-    python benchmarks/agreement.py [--replicates 10]
+    python benchmarks/agreement.py [--replicates 10] [--optimizers adam rmsprop]
 """
 
 from __future__ import annotations
