@@ -272,6 +272,31 @@ def test_a_second_interrupt_stops_at_once(
     assert tree_hash(out) == tree_hash(tiny_zoo)
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT]])
+def test_an_interrupted_rebuild_is_kept_and_gone_on_with(
+    elsewhere: Callable[..., Any], tiny_zoo: Path, tmp_path: Path, signals: list[int]
+) -> None:
+    arguments = ["verify", str(tiny_zoo), "--rebuild", "--workers", "0"]
+    env = {"TMPDIR": str(tmp_path)}
+    ended = elsewhere(interrupted, arguments, signals, env=env)
+    assert (ended.code, ended.out) == (130, "")
+    (place,) = tmp_path.glob("zoo-rebuild-*")
+    assert f"building in {place}" in ended.err
+    words = "is kept; the same command goes on from there."
+    assert words in ended.err
+    assert (place / ".build" / "recipe.json").is_file()
+    again = elsewhere(cli.main, arguments, env=env)
+    assert again.code == 0, again.err
+    assert again.out.startswith("equal: all content digests")
+    assert not place.exists()
+
+
+def test_an_interrupted_check_says_that_nothing_was_written() -> None:
+    parser = cli._parser()
+    assert cli._kept(parser.parse_args(["verify", "x"])) == "Nothing was written; the same command begins anew"
+    assert "committed is kept" in cli._kept(parser.parse_args(["verify", "x", "--rebuild"]))
+
+
 # ── the other verbs ──
 
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import fcntl
 import json
+import math
+import re
 import shutil
-from collections.abc import Callable
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from resealed import write_manifest
 
-from zoo_builder import estimate, status, verify
+from zoo_builder import estimate, grid, plan, status, verify, worker
+from zoo_builder.build import build
 from zoo_builder.plan import Plan
+from zoo_builder.sealing import parts
 from zoo_builder.training import fingerprint
+from zoo_builder.verifying import receipts
 from zoo_datasets.core import files
-from zoo_datasets.core.report import Report
-from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
-from zoo_datasets.format import shards
-from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.errors import BuildError, FormatVersionError, GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.format import schema, shards
+from zoo_datasets.format.manifest import Manifest, PopulationScore
 from zoo_datasets.format.paths import ZooPaths
+from zoo_datasets.format.tables import read_table
 
 
 def test_a_sealed_zoo_has_no_problems(tiny_zoo: Path) -> None:
@@ -134,37 +145,7 @@ def test_a_parquet_bomb_is_refused_before_it_is_read(tiny_copy: Path) -> None:
     assert any("has 100,000 rows, the manifest says" in p for p in verify.verify(tiny_copy).problems)
 
 
-def test_a_wrong_key_is_found_by_the_initialization(tiny_zoo: Path) -> None:
-    manifest = Manifest.read(tiny_zoo)
-    zoo, report = verify._Runs(tiny_zoo, manifest), Report()
-    row = zoo.rows[0]
-    run = zoo.runs[row["model_id"]]
-    zoo.runs[row["model_id"]] = type(run)(**{**vars(run), "keys": {**run.keys, "init": "00" * 16}})
-    zoo.initializations(report)
-    assert report.problems == [f"model {row['model_id']}: step 0 is not the initialization of its key"]
-
-
-def test_rows_that_describe_another_cohort_are_found(tiny_zoo: Path) -> None:
-    zoo, report = verify._Runs(tiny_zoo, Manifest.read(tiny_zoo)), Report()
-    zoo.rows[0]["engine"] = "torch_loop"
-    zoo.cohort(zoo.rows[0]["cohort_id"], report)
-    first = sorted((r for r in zoo.rows if r["cohort_id"] == zoo.rows[0]["cohort_id"]), key=lambda r: r["plan_index"])[
-        0
-    ]
-    assert bool(report.problems) == (first is zoo.rows[0])
-
-
-def test_retraining_with_another_source_checksum_is_a_problem(tiny_zoo: Path) -> None:
-    zoo, report = verify._Runs(tiny_zoo, Manifest.read(tiny_zoo)), Report()
-    for row in zoo.rows:
-        row["source_sha256"] = "0" * 64
-    zoo.retrain(1, None, report)
-    assert any("checksum" in p for p in report.problems)
-
-
 def test_a_model_that_never_moves_is_a_warning(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
-    from zoo_builder.build import build
-
     planned = make_plan(
         "training.lr=0",
         "training.optimizer=sgd",
@@ -225,7 +206,8 @@ def receipt(tiny_zoo: Path, tmp_path: Path) -> Path:
 def test_a_rebuild_gives_the_same_content_digests(receipt: Path) -> None:
     report = verify.rebuild(receipt, workers=0)
     assert report.problems == []
-    assert any("content digests (models_rows, snapshots_rows, weights)" in line for line in report.lines)
+    (line,) = report.lines
+    assert line.startswith("equal: all content digests (models_rows, snapshots_rows, weights); built here with ")
 
 
 def test_a_rebuild_that_differs_is_a_problem(receipt: Path) -> None:
@@ -235,35 +217,116 @@ def test_a_rebuild_that_differs_is_a_problem(receipt: Path) -> None:
     assert any("content digest `weights`" in p for p in verify.rebuild(receipt, workers=0).problems)
 
 
+def settings_of(planned: Plan) -> Callable[[str], Mapping[str, Any]]:
+    return {run.id: run.settings for run in planned.runs}.__getitem__
+
+
 def test_another_engine_is_compared_by_start_data_thirty_steps_and_accuracy(
     receipt: Path, make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    from zoo_builder.build import build
-
     theirs = Manifest.read(receipt)
-    paths = build(make_plan(engine="torch_loop"), tmp_path / "other", workers=0)
-    ours = Manifest.read(paths.root)
-    report = verify._compare_receipts(ours, theirs)
+    planned = make_plan(engine="torch_loop")
+    ours = Manifest.read(build(planned, tmp_path / "other", workers=0).root)
+    report = receipts.compare(ours, theirs, settings_of(planned), tmp_path / "other")
     assert report.problems == []
     assert any("bits cannot agree" in line for line in report.lines)
     assert any("mean test accuracy" in line for line in report.lines)
+    assert report.lines[-1].startswith("equal within rounding")
     assert ours.population
     first = dataclasses.replace(ours.fingerprints[0], order_sha256="0" * 64)
     population = dataclasses.replace(ours.population, test_accuracy=ours.population.test_accuracy + 0.5)
     ours = dataclasses.replace(ours, fingerprints=(first, *ours.fingerprints[1:]), population=population)
-    problems = verify._compare_receipts(ours, theirs).problems
+    problems = receipts.compare(ours, theirs, settings_of(planned)).problems
     assert any("order differs" in p for p in problems)
-    assert any("more than three standard errors" in p for p in problems)
+    assert any("mean test accuracies differ by 0.5" in p for p in problems)
+
+
+def test_a_receipt_of_other_libraries_with_the_same_weights_is_equal(tiny_zoo: Path, tiny_plan: Plan) -> None:
+    ours = Manifest.read(tiny_zoo)
+    models = read_table(tiny_zoo, ours, "models")
+    at = models.column_names.index("isa")
+    models = models.set_column(at, models.schema.field(at), [["other"] * len(models)])
+    engines = tuple(dataclasses.replace(e, isa="other") for e in ours.engines)
+    digests = {**ours.digests, "models_rows": schema.rows_digest(models)}
+    theirs = dataclasses.replace(ours, engines=engines, digests=digests)
+    report = receipts.compare(ours, theirs, settings_of(tiny_plan), tiny_zoo)
+    assert report.problems == []
+    assert report.lines[0].startswith("equal: all weights, snapshots and rows, bit for bit; only the columns that name")
+    forged = dataclasses.replace(theirs, digests={**digests, "models_rows": "0" * 64})
+    assert not receipts.compare(ours, forged, settings_of(tiny_plan), tiny_zoo).lines[0].startswith("equal")
+
+
+def test_the_accuracy_of_one_init_group_is_compared_without_a_standard_error(tiny_zoo: Path, tiny_plan: Plan) -> None:
+    ours = Manifest.read(tiny_zoo)
+    other = tuple(dataclasses.replace(e, engine="torch_loop") for e in ours.engines)
+    for shift, found in ((0.004, []), (0.05, ["mean test accuracies differ by 0.0500"])):
+        score = PopulationScore(0.5 + shift, None, 1)
+        theirs = dataclasses.replace(
+            ours, engines=other, population=score, digests=dict.fromkeys(ours.digests, "0" * 64)
+        )
+        ours_here = dataclasses.replace(ours, population=PopulationScore(0.5, None, 1))
+        problems = receipts.compare(ours_here, theirs, settings_of(tiny_plan)).problems
+        assert [p[: len(f)] for p, f in zip(problems, found, strict=True)] == found
+
+
+SETTINGS = {"optimizer": "adam", "lr": 0.01}
 
 
 def test_weights_that_part_within_thirty_steps_are_found(receipt: Path) -> None:
     ours = json.loads((receipt / "manifest.json").read_bytes())["fingerprints"]
     other = [dict(f) for f in ours]
     other[0]["weights"] = other[1]["weights"]
-    assert any("weights after" in d for d in fingerprint.differences(ours, other))
+    assert any("weights after" in d for d in fingerprint.differences(ours, other, lambda id: SETTINGS))
     other[0]["weights"] = ours[0]["weights"][:-8]  # of fewer values
-    assert any("weights after" in d for d in fingerprint.differences(ours, other))
-    assert fingerprint.differences(ours, ours) == []
+    assert any("weights after" in d for d in fingerprint.differences(ours, other, lambda id: SETTINGS))
+    assert fingerprint.differences(ours, ours, lambda id: SETTINGS) == []
+    assert fingerprint.differences(ours, ours[1:], lambda id: SETTINGS) == [
+        "the plans differ: other models were fingerprinted"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "share", "distance", "agrees"),
+    [
+        ("sgd", 1.0, 9e-6, True),
+        ("sgd", 1.0, 2e-5, False),
+        ("sgd", 0.1, 5e-3, True),  # a unit whose ReLU fell the other way
+        ("sgd", 0.1, 2e-2, False),
+        ("adam", 0.1, 0.5, True),  # a bias before batch norm
+        ("adam", 0.1, 0.7, False),
+        ("adam", 0.3, 1e-3, False),
+        ("rmsprop", 0.1, 2.0, True),
+        ("rmsprop", 1.0, 9e-4, True),
+        ("rmsprop", 0.3, 2e-3, False),
+        ("rmsprop", 0.1, 2.5, False),
+        ("adamw", 0.0, math.nan, False),
+    ],
+)
+def test_how_far_engines_may_part_is_said_by_optimizer(
+    optimizer: str, share: float, distance: float, agrees: bool
+) -> None:
+    ours = np.zeros(1000, np.float32)
+    theirs = ours.copy()
+    theirs[: max(1, int(1000 * share))] = distance
+    found = fingerprint.apart({"optimizer": optimizer, "lr": 0.01}, ours, theirs)
+    assert (found is None) == agrees
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("norm", [True, False])
+def test_engines_agree_within_what_is_allowed(make_plan: Callable[..., Plan], optimizer: str, norm: bool) -> None:
+    """With batch norm the bias before it has no gradient but rounding: Adam and RMSprop move it any way."""
+    layers = "[{conv: 4, kernel: 3}, batch_norm, activation, flatten, {linear: classes}]"
+    changes = ["training.epochs=8", f"training.optimizer={optimizer}", *([f"architecture={layers}"] if norm else [])]
+    found = []
+    for engine in ("torch_loop", "torch_batched"):
+        planned = make_plan(*changes, engine=engine)
+        found.append(fingerprint.of(planned.cohorts, planned.sources))
+    assert found[0][0]["steps"] == fingerprint.STEPS
+    assert fingerprint.differences(*found, settings_of(planned)) == []
+    if norm and optimizer in ("adam", "adamw", "rmsprop"):
+        vectors = [np.frombuffer(base64.b64decode(f[0]["weights"]), "<f4") for f in found]
+        assert np.abs(vectors[0] - vectors[1]).max() > 1e-5  # "within 1e-5" is false
 
 
 def test_a_folder_without_recipe_and_receipt_is_named(tmp_path: Path) -> None:
@@ -275,6 +338,53 @@ def test_a_recipe_that_is_not_the_receipts_is_refused(receipt: Path) -> None:
     (receipt / "grid.yaml").write_text((receipt / "grid.yaml").read_text().replace("lr: 0.01", "lr: 0.02"))
     with pytest.raises(GridError, match="is not the recipe of the manifest"):
         verify.rebuild(receipt)
+
+
+def test_what_a_stopped_rebuild_leaves_is_where_it_goes_on(
+    receipt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    planned = plan.plan(grid.load(receipt / "grid.yaml"))
+    place = verify.temporary_place(planned)
+    assert place == verify.temporary_place(planned)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    done = worker.train_cohort(worker.Task(planned.cohorts[0], str(place)), planned.sources)
+    parts.commit(ZooPaths(place), done.record)
+    files.write_json(ZooPaths(place).recipe, planned.identity)
+    kept = sorted(p.name for p in ZooPaths(place).commits.iterdir())
+    with ZooPaths(place).lock.open("a+") as lock:  # somebody else builds there
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BuildError, match=re.escape(f"It lies in {place}.")):
+            verify.rebuild(receipt, workers=0)
+    assert sorted(p.name for p in ZooPaths(place).commits.iterdir()) == kept
+    assert verify.rebuild(receipt, workers=0).problems == []
+    assert not place.exists()
+
+
+def test_a_finished_rebuild_of_before_is_built_again(
+    receipt: Path, tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    place = verify.temporary_place(plan.plan(grid.load(receipt / "grid.yaml")))
+    shutil.copytree(tiny_zoo, place, dirs_exist_ok=True)
+    assert verify.temporary_place(plan.plan(grid.load(receipt / "grid.yaml"))) == place
+    assert list(place.iterdir()) == []
+
+
+def test_a_temporary_folder_that_is_not_ours_is_refused(
+    receipt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(BuildError, match=r"There is no temporary folder to build in: .*--out, or set TMPDIR"):
+        verify.rebuild(receipt, workers=0)
+    (tmp_path / "missing").mkdir()
+    place = verify.temporary_place(plan.plan(grid.load(receipt / "grid.yaml")))
+    place.rmdir()
+    place.symlink_to(tmp_path)
+    with pytest.raises(BuildError, match="is somebody else's"):
+        verify.rebuild(receipt, workers=0)
 
 
 # ── status ──

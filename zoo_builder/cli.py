@@ -33,8 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _code_of,
         log=log,
         quiet=getattr(options, "quiet", False),
-        stopped="What was committed is kept",
+        stopped=_kept(options),
     )
+
+
+def _kept(options: argparse.Namespace) -> str:
+    """What an interrupt leaves behind."""
+    if options.verb == "build" or getattr(options, "rebuild", False):
+        return "What was committed is kept; the same command goes on from there"
+    return "Nothing was written; the same command begins anew"
 
 
 def _code_of(error: ZooError) -> int:
@@ -82,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--rebuild", action="store_true", help="build from grid.yaml and compare with manifest.json")
     verify.add_argument("--data", metavar="DIR", help="folder of local copies of sources")
     verify.add_argument("--workers", type=int, metavar="N", help="worker processes of a rebuild; 0: this process")
-    verify.add_argument("--out", metavar="DIR", help="where a rebuild goes (default: a temporary folder, removed)")
+    verify.add_argument(
+        "--out", metavar="DIR", help="where a rebuild goes (default: a temporary folder, removed once compared)"
+    )
     verify.set_defaults(run=_verify)
     return parser
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda error: 2 if isinstance(error, ZooNotFoundError) else 1,
         log=log,
         quiet=options.quiet,
-        stopped="What came or went is kept",
+        stopped="What came or went is kept; the same command goes on from there",
     )
 
 

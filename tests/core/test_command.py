@@ -27,7 +27,9 @@ def run() -> Iterator[Callable[..., int]]:
         return 2 if isinstance(error, GridError) else 1
 
     def run(call: Callable[[], int], quiet: bool = False) -> int:
-        return command.run(call, code_of, log=log, quiet=quiet, stopped="All is kept")
+        return command.run(
+            call, code_of, log=log, quiet=quiet, stopped="All is kept; the same command goes on from there"
+        )
 
     yield run
     log.handlers.clear()

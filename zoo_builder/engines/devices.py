@@ -46,9 +46,14 @@ def check_supported(
         _need_torch(f"Engine {engine!r}")
 
 
+def torch_missing() -> bool:
+    """Whether PyTorch is not installed."""
+    return importlib.util.find_spec("torch") is None
+
+
 def _need_torch(what: str) -> None:
     """Raises GridError before anything is trained, where cohort by cohort would fail."""
-    if importlib.util.find_spec("torch") is None:
+    if torch_missing():
         raise GridError(f"{what} needs PyTorch, which is not installed: pip install torch.")
 
 
@@ -89,10 +94,27 @@ def gpus_per_worker(workers: int | None) -> float:
     return 1.0 if not workers or workers <= cards or not cards else cards / workers
 
 
+# Variables that send the libraries under PyTorch down another code path, whose bits are others; by device.
+PATH_VARIABLES = {
+    "cpu": (
+        "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS",
+        "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+    ),
+    "cuda": ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+}  # fmt: skip
+NO_PATH = ("", "ALL", "DEFAULT")  # values that name no path but the usual one
+
+
 def isa(engine: str, device: str) -> str:
-    """The instruction set an engine's bits depend on: equal ones repeat each other bit for bit."""
+    """The instruction set an engine's bits depend on, and what the environment changes about it.
+
+    Of `native`, equal ones repeat each other bit for bit. PyTorch's libraries also look at the processor
+    itself, which no name here tells: equal ones nearly always do.
+    """
     if engine == "native":
         return "fma"  # eight-lane arithmetic with explicit FMA: the same bits on every CPU that has it
     import torch
 
-    return torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    changed = [(v, os.environ.get(v, "").strip()) for v in PATH_VARIABLES["cuda" if device == "cuda" else "cpu"]]
+    return ", ".join([name, *(f"{v}={value}" for v, value in changed if value.upper() not in NO_PATH)])

@@ -66,6 +66,11 @@ class Cohort:
         start = self.runs[0].start
         return start.passes * self.steps_per_epoch + start.inside if start else 0
 
+    def seen(self, step: int) -> int:
+        """Training images that each model was shown by this step of its streams."""
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        return epoch * self.n_train + min(inside * self.batch_size, self.n_train)
+
     @property
     def steps(self) -> list[int]:
         """The budget of each run, in updates."""
@@ -105,24 +110,28 @@ def group(
 ) -> list[Cohort]:
     """Cohorts in the plan order of their first runs. Raises GridError where shapes do not fit."""
     shape_of = _Shapes(source_of)
-    members: dict[Any, list[tuple[Run, _Shape]]] = {}
     for run in runs:
         shape = shape_of(run)
         _check_stop_rule(run, shape)
         _check_start(run, shape)
         _check_length(run, shape)
-        members.setdefault((shape.together, _behind(run)), []).append((run, shape))
     made = []
-    for alike in members.values():
-        for start in range(0, len(alike), size):
-            chunk = tuple(run for run, _ in alike[start : start + size])
-            shape = alike[start][1]
-            _check_size(chunk, shape)
-            loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
-            engine = choose(shape.architecture, loss, augmentation)
-            made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
-    order = {run.id: i for i, run in enumerate(runs)}
-    return sorted(made, key=lambda c: order[c.runs[0].id])
+    for chunk in chunks(runs, size, lambda run: shape_of(run).together):
+        shape = shape_of(chunk[0])
+        _check_size(chunk, shape)
+        loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
+        engine = choose(shape.architecture, loss, augmentation)
+        made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
+    return made
+
+
+def chunks(runs: list[Run], size: int, alike: Callable[[Run], str]) -> list[tuple[Run, ...]]:
+    """Who trains with whom: runs that are `alike` and stand at one place of their streams, in plan order of the first."""
+    members: dict[Any, list[tuple[int, Run]]] = {}
+    for place, run in enumerate(runs):
+        members.setdefault((alike(run), _behind(run)), []).append((place, run))
+    cut = [some[start : start + size] for some in members.values() for start in range(0, len(some), size)]
+    return [tuple(run for _, run in chunk) for chunk in sorted(cut, key=lambda chunk: chunk[0][0])]
 
 
 class _Shapes:
@@ -153,8 +162,8 @@ class _Shapes:
         if key not in self.architectures:
             self.architectures[key] = architecture(run, source)
         arch, n = self.architectures[key], n_train(run, source)
-        together = streams.digest([arch.id, n, source.sha256, *_data(run).values()])
-        shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, together)
+        alike = together(run, arch, n, source.sha256)
+        shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, alike)
         _check_batch_norm(run, shape)
         return shape
 
@@ -183,6 +192,11 @@ def _check_size(chunk: tuple[Run, ...], shape: _Shape) -> None:
     batch = min(chunk[0].settings["batch_size"], shape.n_train)
     outputs = sum(math.prod(node.shape) for node in shape.architecture.nodes)
     bounds.check_cohort(len(chunk), shape.architecture.n_params, 4 + kept, shape.n_train, batch * outputs)
+
+
+def together(run: Run, arch: Architecture, n: int, source_sha256: str) -> str:
+    """Equal of all runs that may share a cohort, but for where their streams stand."""
+    return streams.digest([arch.id, n, source_sha256, *_data(run).values()])
 
 
 def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device: str, source_sha256: str) -> Cohort:

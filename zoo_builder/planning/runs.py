@@ -164,12 +164,17 @@ def _run(grid: Grid, point: _Resolved, replicate: Mapping[str, int]) -> Run:
         stream: _key(grid, stream, {"replicate": replicate[follows], "axes": point.free[stream]})
         for stream, follows in STREAMS.items()
     }
-    identity = [RECIPE_VERSION, point.settings, dict(replicate), keys, grid.snapshots.to_json()]
-    return Run(_id(identity), point.settings, point.labels, replicate, keys, grid.snapshots, split="")
+    return _identified(Run("", point.settings, point.labels, replicate, keys, grid.snapshots, split=""))
 
 
-def _id(identity: list[Any]) -> str:
-    return streams.digest(identity)[:ID_DIGITS]
+def _identified(run: Run) -> Run:
+    return dataclasses.replace(run, id=id_of(run))
+
+
+def id_of(run: Run) -> str:
+    """The id of a run: what it was asked to be, hashed."""
+    identity = [RECIPE_VERSION, run.settings, dict(run.replicate), dict(run.keys), run.snapshots.to_json()]
+    return streams.digest(identity if run.start is None else [*identity, run.start.identity])[:ID_DIGITS]
 
 
 # ── runs that start from another zoo's snapshots ──────────────────────────────────────
@@ -199,10 +204,9 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     same = all(resolved.get(k) == parent.settings.get(k) for k in settings.SETTINGS if k not in _FREE)
     same = same and keys == parent.keys and how == "continue" and resolved["schedule_kind"] == "constant"
     start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
-    identity = [RECIPE_VERSION, resolved, dict(replicate), keys, grid.snapshots.to_json(), start.identity]
     labels = levels.labels(resolved, grid.axis_names)
-    return Run(
-        _id(identity), resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start, row["init_group"]
+    return _identified(
+        Run("", resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start, row["init_group"])
     )
 
 

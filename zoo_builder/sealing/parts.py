@@ -23,7 +23,7 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from zoo_builder.sealing import faults
+from zoo_builder.sealing import faults, rows
 from zoo_builder.training.progress import Progress, Snapshot
 from zoo_datasets.core import files, streams
 from zoo_datasets.errors import IntegrityError
@@ -86,11 +86,6 @@ def write_part(
     engine: Mapping[str, str],
 ) -> Record:
     """Write weights [n, P] and rows of a cohort, in order of model and step. Raises OSError."""
-    rows = [
-        {"model_id": model_ids[s.model], "step": s.step, "epoch": s.epoch, "examples_seen": s.examples_seen,
-         **s.metrics, "weights_sha256": s.sha256, "optimizer_sha256": s.optimizer_sha256}
-        for s in snapshots
-    ]  # fmt: skip
     contents = {"weights.safetensors": _tensor(TENSOR, [s.weights for s in snapshots])}
     slots = [s.slots for s in snapshots if s.slots is not None]
     if slots:
@@ -98,7 +93,9 @@ def write_part(
         contents["optimizer.safetensors"] = _tensor(SLOTS, slots)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, PART_SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, PART_SCHEMA))
+        writer.write_table(
+            pa.Table.from_pylist([rows.of_snapshot(model_ids[s.model], s) for s in snapshots], PART_SCHEMA)
+        )
     table = sink.getvalue()
     contents["arrow"] = lambda: iter([table])
     written = [_write(paths, cohort_id, suffix, pieces) for suffix, pieces in contents.items()]

@@ -23,11 +23,11 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.runs import Run
 from zoo_builder.recipe import levels, recipe_yaml
 from zoo_builder.recipe.axes import Axis
-from zoo_builder.sealing import faults, parts
+from zoo_builder.sealing import faults, parts, rows
 from zoo_builder.training import fingerprint
-from zoo_datasets.core.streams import canonical_json
 from zoo_datasets.format import contents, splits, writer
 from zoo_datasets.format.paths import SPLITS, ZooPaths
+from zoo_datasets.sources import Source, SourceSpec
 
 ROWS = 20_000  # given to the writer at a time
 MOST_OPENED = 128  # parts mapped at a time: three maps each, of the 65,530 that Linux allows
@@ -35,9 +35,9 @@ MOST_OPENED = 128  # parts mapped at a time: three maps each, of the 65,530 that
 
 def seal(paths: ZooPaths, plan: Plan, records: Mapping[str, parts.Record]) -> None:
     """Write the zoo of a complete set of records; it is finished when this returns. Raises OSError."""
-    about = _about(plan)
-    models = _models(paths, plan, records, about)
-    writer.write(paths.root, about, models, lambda tables: _further(plan, tables))
+    what = about(plan)
+    models = _models(paths, plan, records, what)
+    writer.write(paths.root, what, models, lambda tables: _further(plan, tables))
     finish(paths)
 
 
@@ -94,60 +94,25 @@ def _some(
     split: str, members: list[_Member], about: contents.About, opened: Callable[[str], parts.Part]
 ) -> contents.Models:
     pieces = [(opened(m.cohort.id), m.rows) for m in members]
-    rows = pa.concat_tables([part.rows[span] for part, span in pieces])
+    snapshots = pa.concat_tables([part.rows[span] for part, span in pieces])
     slots = (part.slots[span] for part, span in pieces if part.slots is not None)
-    return contents.Models(split, _table(members, about), rows, (part.weights[span] for part, span in pieces), slots)
+    return contents.Models(
+        split, _table(members, about), snapshots, (part.weights[span] for part, span in pieces), slots
+    )
 
 
 def _table(members: list[_Member], about: contents.About) -> pa.Table:
     """The columns of `models` that the plan and the records know."""
-    rows = [runs.factors(m.run) | _columns(m) for m in members]
+    made = [rows.of_model(m.run, m.plan_index, m.cohort, m.record.engine, m.result) for m in members]
     columns = [c for c in about.model_columns if c.name not in contents.PUBLISHED_COLUMNS]
-    return pa.table({c.name: pa.array([row.get(c.name) for row in rows], c.type) for c in columns})
-
-
-def _columns(member: _Member) -> dict[str, Any]:
-    run, cohort, result, engine = member.run, member.cohort, member.result, member.record.engine
-    return {
-        "model_id": run.id,
-        "plan_index": member.plan_index,
-        **{f"replicate_{k}": v for k, v in run.replicate.items()},
-        **{f"{k}_key": v for k, v in run.keys.items()},
-        "init_group": run.init_group,
-        "architecture_id": cohort.architecture.id,
-        "layout": cohort.architecture.layout_id,
-        "n_train": result["n_train"],
-        "snapshot_schedule": canonical_json(run.snapshots.to_json()),
-        "engine": engine["name"],
-        "device": cohort.device,
-        "engine_version": engine["version"],
-        "isa": engine["isa"],
-        "cohort_id": cohort.id,
-        "cohort_width": len(cohort.runs),
-        "stop_reason": result["stop_reason"],
-        "diverged_step": result["diverged_step"],
-        "n_snapshots": result["n_snapshots"],
-        "source_sha256": cohort.source_sha256,
-        **_lineage(run, cohort),
-    }
-
-
-def _lineage(run: Run, cohort: Cohort) -> dict[str, Any]:
-    """The columns of a model that continues another; none of one that does not."""
-    if run.start is None:
-        return {}
-    s = run.start
-    return {
-        "parent_id": s.model_id, "parent_step": s.step, "parent_sha256": s.sha256, "lineage_root": s.root,
-        "relation": s.relation, "parent_zoo": s.zoo, "parent_optimizer_sha256": s.optimizer_sha256,
-        "stream_step": cohort.stream_step, "optimizer_step": s.updates,
-    }  # fmt: skip
+    return pa.table({c.name: pa.array([row.get(c.name) for row in made], c.type) for c in columns})
 
 
 # ── what the zoo is ──
 
 
-def _about(plan: Plan) -> contents.About:
+def about(plan: Plan) -> contents.About:
+    """What the zoo of a plan is, besides its models."""
     grid = plan.grid
     architectures = {c.architecture.id: c.architecture for c in plan.cohorts}
     return contents.About(
@@ -173,6 +138,18 @@ def _levels(axis: Axis, planned: list[Run]) -> list[str]:
 def _further(plan: Plan, tables: contents.Tables) -> dict[str, Any]:
     """What the manifest says of recipe and sources, and how another machine can tell that it agrees."""
     value = {
+        **described(plan),
+        "sources": [source_record(source) for source in plan.sources.values()],
+        "fingerprints": fingerprint.of(plan.cohorts, plan.sources, plan.parents.root if plan.parents else None),
+        "population": fingerprint.population(tables["models"]),
+    }
+    faults.point("before_manifest")
+    return value
+
+
+def described(plan: Plan) -> dict[str, Any]:
+    """What the manifest says of the recipe alone."""
+    return {
         "identity": plan.identity,
         "recipe_sha256": plan.grid.digest,
         "splits": _splits(plan),
@@ -181,25 +158,27 @@ def _further(plan: Plan, tables: contents.Tables) -> dict[str, Any]:
             for r in plan.runs
             if not isinstance(r.settings["architecture"], str)
         },
-        "sources": [
-            {
-                "id": spec.id,
-                "spec": {k: list(v) if isinstance(v, tuple) else v for k, v in spec.given.items()},
-                "sha256": source.sha256,
-                "images": {p: len(getattr(source, p).labels) for p in SPLITS},
-                "input_shape": list(source.input_shape),
-                "class_names": list(source.class_names),
-                "mean": list(source.mean),
-                "std": list(source.std),
-                "peak": source.peak,
-            }
-            for spec, source in plan.sources.items()
-        ],
-        "fingerprints": fingerprint.of(plan.cohorts, plan.sources, plan.parents.root if plan.parents else None),
-        "population": fingerprint.population(tables["models"]),
     }
-    faults.point("before_manifest")
-    return value
+
+
+def spec_record(spec: SourceSpec) -> dict[str, Any]:
+    """A source's spec as the manifest has it."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in spec.given.items()}
+
+
+def source_record(source: Source) -> dict[str, Any]:
+    """What the manifest says of a source."""
+    return {
+        "id": source.spec.id,
+        "spec": spec_record(source.spec),
+        "sha256": source.sha256,
+        "images": {p: len(getattr(source, p).labels) for p in SPLITS},
+        "input_shape": list(source.input_shape),
+        "class_names": list(source.class_names),
+        "mean": list(source.mean),
+        "std": list(source.std),
+        "peak": source.peak,
+    }
 
 
 def _splits(plan: Plan) -> dict[str, Any]:

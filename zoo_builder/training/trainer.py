@@ -202,14 +202,9 @@ class Trainer:
         self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray, state: Mapping[str, np.ndarray]
     ) -> Snapshot:
         """A snapshot; of `state` only the optimizer's slots are looked at, where they are kept."""
-        seen = self._seen(self.first + step) - self._seen(self.first)
+        seen = self.cohort.seen(self.first + step) - self.cohort.seen(self.first)
         slots = np.stack([state["slot1"][m], state["slot2"][m]]) if self._keeps_slots(m) else None
         return Snapshot(m, step, seen / self.n, seen, metrics, weights, slots)
-
-    def _seen(self, step: int) -> int:
-        """Training images shown by the streams' step."""
-        epoch, inside = divmod(step, self.per_epoch)
-        return epoch * self.n + min(inside * self.batch, self.n)
 
     def _keep_initialization(self, progress: Progress, m: int) -> None:
         """A model that diverges before its first snapshot still has its start to show."""

@@ -44,7 +44,7 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return 1
     except KeyboardInterrupt:
-        print(f"error: Stopped. {stopped}; the same command goes on from there.", file=sys.stderr)
+        print(f"error: Stopped. {stopped}.", file=sys.stderr)
         return 130
 
 

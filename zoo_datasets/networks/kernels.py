@@ -99,6 +99,11 @@ def slower(architecture: Architecture) -> str | None:
     return f"PyTorch is faster on layers this wide ({over / work:.1f} times the width where it overtakes)"
 
 
+def build() -> str:
+    """The build that is used: $WEIGHTZOO_NATIVE_PATH, or this CPU's best."""
+    return os.environ.get(PATH_VARIABLE) or str(_kernels.paths()[0])
+
+
 def make(
     architecture: Architecture, loss: str = "cross_entropy", moves: tuple[int, int, bool] = (0, 0, False),
     noise: tuple[float, ...] = (), fill: tuple[float, ...] = (),
@@ -118,7 +123,7 @@ def make(
         rate = node.attrs.get("rate")
         rates.append(-1.0 if rate is None else float(rate))
     constants = (BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, LEAKY_RELU_SLOPE)
-    path = os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
+    path = build()
     flat = len(architecture.input_shape) == 1
     made = _kernels.Kernels(
         path, layers, rates, flat, architecture.n_params, LOSSES.index(loss), constants, moves, list(noise), list(fill)

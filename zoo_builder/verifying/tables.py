@@ -1,0 +1,133 @@
+"""Rows of `snapshots` ↔ what their models' rows and cohorts say of them, without training.
+
+In:  a `Sealed` zoo and its cohorts, made anew.
+Out: problems. Compared are labels, splits, order and places; steps against schedule and end; epochs and
+examples shown; what metrics say of each other; and the last snapshot with its model's row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.runs import Run
+from zoo_builder.verifying.sealed import Row, Sealed
+from zoo_datasets.core.report import Report
+from zoo_datasets.format import contents, schema
+from zoo_datasets.networks import scoring
+
+ROWS = 20_000  # in memory at a time
+RULES = ("target_loss", "patience")  # settings of the rules that stop a model before its budget
+
+
+def compare_snapshots(zoo: Sealed, cohorts: Sequence[Cohort], report: Report) -> None:
+    """Every row of `snapshots`, and how every model ended."""
+    of = {run.id: (cohort, i) for cohort in cohorts for i, run in enumerate(cohort.runs)}
+    report.extend([p for row in zoo.rows for p in _end(row, *of[row["model_id"]], zoo.steps[row["model_id"]])])
+    problems: list[str] = []
+    places: dict[tuple[str, str], int] = {}
+    expected = ((row, last) for row in zoo.rows for last in _lasts(row["n_snapshots"]))
+    for (row, last), snapshot in zip(expected, _rows(zoo), strict=False):
+        problems += _snapshot(zoo, row, of[row["model_id"]][0], snapshot, places)
+        if last:
+            problems += _published(row, snapshot)
+    report.extend(problems)
+
+
+def _lasts(count: int) -> Iterator[bool]:
+    return (i == count - 1 for i in range(count))
+
+
+def _rows(zoo: Sealed) -> Iterator[dict[str, Any]]:
+    for batch in zoo.tables["snapshots"].to_batches(max_chunksize=ROWS):
+        yield from batch.to_pylist()
+
+
+def _end(row: Row, cohort: Cohort, place: int, steps: list[int]) -> Iterator[str]:
+    """How a model ended, and at which steps it was published."""
+    run, total, id = cohort.runs[place], cohort.steps[place], row["model_id"]
+    budget = next(k for k in ("steps", "examples", "epochs") if run.settings[k] is not None)
+    open_end = watched(run)
+    reasons = [budget, "diverged"]
+    if run.settings["target_loss"] is not None:
+        reasons.append("target_loss")
+    if run.settings["patience"] is not None:
+        reasons.append("early_stopping")
+    reason, step = row["stop_reason"], row["diverged_step"]
+    if reason not in reasons:
+        yield f"model {id} ended by {reason!r}; its recipe knows {', '.join(reasons)}"
+        return
+    if (step is None) == (reason == "diverged") or (step is not None and not 0 <= step <= total):
+        yield f"model {id} ended by {reason!r}, and its diverged_step is {step}"
+        return
+    due = run.snapshots.steps(cohort.steps_per_epoch, total, open_end=open_end)
+    if reason == budget and not open_end:
+        right = steps == due
+    elif reason == "diverged" and not open_end:
+        right = steps == ([s for s in due if s <= steps[-1]] or [0]) or steps == [0]
+    else:  # where a rule ended it, its last step is an epoch's end, and an even schedule was thinned
+        ends = {s for s in steps if s % cohort.steps_per_epoch == 0}
+        right = steps == sorted(set(steps)) and set(steps) <= set(due) | ends and steps[-1] <= total
+    if not right:
+        yield f"model {id} has snapshots at steps {_some(steps)}; its schedule gives {_some(due)}"
+
+
+def _some(steps: list[int]) -> str:
+    return ", ".join(map(str, steps[:8])) + (", …" if len(steps) > 8 else "")
+
+
+def _snapshot(
+    zoo: Sealed, row: Row, cohort: Cohort, snapshot: Mapping[str, Any], places: dict[tuple[str, str], int]
+) -> Iterator[str]:
+    """A row of `snapshots` against its model's."""
+    where = f"model {snapshot['model_id']}, step {snapshot['step']}"
+    wanted = {name: row[name] for name in ("model_id", "split", *zoo.manifest.axes)} | {"tensor": row["layout"]}
+    place = (snapshot["shard"], snapshot["tensor"])
+    wanted["row"] = places[place] = places.get(place, -1) + 1
+    seen = cohort.seen(cohort.stream_step + snapshot["step"]) - cohort.seen(cohort.stream_step)
+    wanted |= {"examples_seen": seen, "epoch": seen / cohort.n_train}
+    for name, value in wanted.items():
+        if snapshot.get(name) != value:
+            yield f"{where}: `{name}` is {snapshot.get(name)!r}, not {value!r}"
+            return
+    if not snapshot["shard"].startswith(f"weights/{row['split']}-"):
+        yield f"{where}: it lies in {snapshot['shard']}, which is of another split"
+    if text := _metrics(snapshot, row, cohort.architecture.n_outputs):
+        yield f"{where}: {text}"
+
+
+def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
+    """Where metrics contradict each other, how."""
+    for part in ("train", "validation", "test"):
+        correct, count = (snapshot[f"{part}_{what}_per_class"] for what in ("correct", "count"))
+        if not all(isinstance(v, list) and len(v) == classes and None not in v for v in (correct, count)):
+            return f"counts per class of {part} are not of {classes} classes"
+        if not all(0 <= c <= n for c, n in zip(correct, count, strict=True)):
+            return f"more {part} images are right than there are"
+        accuracy = sum(correct) / sum(count) if sum(count) else None
+        if snapshot[f"{part}_accuracy"] != accuracy:
+            return f"`{part}_accuracy` is {snapshot[f'{part}_accuracy']}, and {accuracy} by its counts per class"
+    if sum(snapshot["train_count_per_class"]) != row["n_train"]:
+        return f"{sum(snapshot['train_count_per_class']):,} training images are counted, and `n_train` is {row['n_train']:,}"
+    for name, value in scoring.gaps(snapshot).items():
+        if snapshot[name] != value:
+            return f"`{name}` is {snapshot[name]}, and {value} by its parts"
+    parts = [c.name for c in schema.METRICS if c.name.endswith(("loss", "clean", "success")) and c.name != "gap_loss"]
+    numbers = [snapshot[name] for name in parts]
+    if any(v is not None and not (math.isfinite(v) and v >= 0) for v in numbers):
+        return "a loss or a share is negative or not finite"
+    return None
+
+
+def _published(row: Row, snapshot: Mapping[str, Any]) -> Iterator[str]:
+    for name in contents.PUBLISHED_COLUMNS:
+        if row[name] != snapshot[name]:
+            yield f"model {row['model_id']}: `{name}` is {row[name]!r}, and {snapshot[name]!r} at its last snapshot"
+            return
+
+
+def watched(run: Run) -> bool:
+    """Whether a rule may stop the run before its budget."""
+    return any(run.settings[name] is not None for name in RULES)
