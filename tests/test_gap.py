@@ -36,7 +36,7 @@ def test_noise_and_missing_classes_are_no_gap(zoo: Zoo) -> None:
     clean, test = (by_subset(last, last.column(c).to_numpy())[noisy] for c in ("train_accuracy_clean", "test_accuracy"))
     assert honest[noisy] == pytest.approx(clean - test, abs=1e-12)
     assert stored[noisy] < honest[noisy]  # wrong labels are learned later than right ones
-    assert stored[half] > 0.4 > 0.25 > honest[half]
+    assert stored[half] > honest[half] + 0.2
     assert honest["classes=7+2,relabel=True"] == pytest.approx(stored["classes=7+2,relabel=True"], abs=1e-12)
 
 
