@@ -65,6 +65,12 @@ class Zoo(Selection):
 
         return variation.effect(self, vary, on, levels, **options)
 
+    def generalization_gap(self) -> np.ndarray:
+        """`gap.generalization_gap`: clean training accuracy minus test accuracy on the classes in play, per snapshot."""
+        from zoo_datasets import gap
+
+        return gap.generalization_gap(self)
+
     def dataset(self, targets: Sequence[str] = ()) -> loaders.WeightsDataset:
         """`loaders.WeightsDataset`: a map-style torch dataset of weights and columns."""
         from zoo_datasets import loaders

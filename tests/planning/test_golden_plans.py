@@ -2,7 +2,9 @@
 
 `golden_plans.json` holds digests alone: of runs (ids, keys, splits), of their rows in `models`, of
 sources and subsets, of cohorts, and of what a half-built folder is compared with. They never change
-for a recipe of today; a new setting leaves them alone, since it is absent at its default.
+for a recipe of today; a new setting leaves them alone, since it is absent at its default. A limit of paired
+grids takes whole groups of twins, and took the first runs of the plan once: there the digests are of
+other runs of the same plan.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def parents_of(recipe: grid.Grid) -> lineage.Parents:
             | {"model_id": run.id, "split": run.split, "plan_index": i, "n_train": cohorts.n_train(run, source)}
             | {f"replicate_{k}": v for k, v in run.replicate.items()}
             | {f"{k}_key": v for k, v in run.keys.items()}
-            | {"snapshot_schedule": json.dumps(schedule_of(run)), "lineage_root": None, "init_group": run.init_group}
+            | {"snapshot_schedule": json.dumps(schedule_of(run)), "lineage_root": None}
         )
         snapshots[run.id] = {
             step: {"epoch": step / 5, "shard": "w", "tensor": layout, "row": i, "weights_sha256": streams.digest([i, step]),

@@ -125,10 +125,55 @@ def test_more_replicates_append(plan: Plan, few: int, more: int) -> None:
     assert ids(long)[: len(short)] == ids(short)
 
 
-def test_limit_is_a_prefix(plan: Plan) -> None:
-    whole = plan(CROSSED, "replicates=2")
+def test_limit_is_a_prefix_where_nothing_is_paired(plan: Plan) -> None:
+    whole = plan(CROSSED, "replicates=2", "paired=[]")
     for n in (5, 12, 13, 24, 99):
-        assert ids(plan(CROSSED, "replicates=2", limit=n)) == ids(whole)[:n]
+        assert ids(plan(CROSSED, "replicates=2", "paired=[]", limit=n)) == ids(whole)[:n]
+
+
+def by_twins(planned: list[Run]) -> dict[tuple[str, ...], list[str]]:
+    found: dict[tuple[str, ...], list[str]] = {}
+    for r in planned:
+        found.setdefault(tuple(r.keys.values()), []).append(r.id)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        (CROSSED, ()),
+        (CROSSED, ("paired=[subset, lr]",)),
+        (CROSSED, ("replicates={init: 2, order: 2, subset: 2}",)),
+        # Levels that mean nothing together: plain SGD has no momentum, and is one run at both of its levels.
+        (
+            "zoo: a/b\naxes: {optimizer: [sgd, momentum, nesterov], momentum: [0.5, 0.9], lr: [1, 2]}\npaired: [optimizer]\n",
+            (),
+        ),
+        ("zoo: a/b\naxes: {init: [normal, {constant: 0.1}], lr: [1, 2]}\npaired: [lr]\n", ()),
+    ],
+)
+def test_a_limit_takes_whole_groups_of_twins_and_keeps_plan_order(
+    plan: Plan, text: str, changes: tuple[str, ...]
+) -> None:
+    changes = ("splits={train: 1}", *(() if any("replicates" in c for c in changes) else ("replicates=2",)), *changes)
+    whole = plan(text, *changes)
+    twins = list(by_twins(whole).values())  # in the order of their first
+    place = {i: k for k, i in enumerate(ids(whole))}
+    for n in range(1, len(whole) + 1):
+        found = ids(plan(text, *changes, limit=n))
+        assert len(found) == n
+        assert found == sorted(found, key=lambda i: place[i])
+        assert set(found) == set([i for group in twins for i in group][:n])  # the last one is cut
+    assert {r.id: r.split for r in plan(text, *changes, limit=99)} == {r.id: r.split for r in whole}
+
+
+def test_a_limit_leaves_as_many_pairs_as_it_can(plan: Plan) -> None:
+    """Twelve of 24 runs are four groups of three; the first twelve points of the plan would hold fewer whole ones."""
+    text = CROSSED.replace("1e-4]", "1e-4, 1, 2]")
+    found = by_twins(plan(text, "replicates=1", "splits={train: 1}", limit=12))
+    assert sorted(map(len, found.values())) == [3, 3, 3, 3]
+    plain = by_twins(plan(text, "replicates=1", "splits={train: 1}")[:12])
+    assert sum(len(v) == 3 for v in plain.values()) < 4
 
 
 def test_tied_replicates_are_one_number_and_crossed_are_three(plan: Plan) -> None:

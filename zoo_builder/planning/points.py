@@ -7,10 +7,11 @@ come. A point is worked out when it is first asked for, so that a limit costs wh
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,24 +30,64 @@ class Points:
 
     def __init__(self, grid: Grid) -> None:
         self.asked = grid.sample_points or math.prod(len(a.levels) for a in grid.axes)
-        self._made: list[Point] = []
-        self._rest = _drawn_points(grid) if grid.sample_points else _crossed_points(grid.axes)
+        self._axes = () if grid.sample_points else grid.axes
+        self._shape = tuple(len(a.levels) for a in self._axes)
+        self._crossed: dict[int, Point] = {}  # by place
+        self._place: dict[int, int] = {}  # by identity
+        self._drawn: list[Point] = []
+        self._rest = _drawn_points(grid) if grid.sample_points else None
 
     def __iter__(self) -> Iterator[Point]:
+        if self._rest is None:
+            yield from map(self._at, self._order)
+            return
         for i in itertools.count():
-            if i == len(self._made):
+            if i == len(self._drawn):
                 point = next(self._rest, None)
                 if point is None:
                     return
-                self._made.append(point)
-            yield self._made[i]
+                self._drawn.append(point)
+            yield self._drawn[i]
 
+    def by_twins(self, paired: Collection[str], key: Callable[[Point], Any]) -> Iterator[Point]:
+        """Crossed points in plan order, but each followed at once by its twins, in plan order too.
 
-def _crossed_points(axes: Sequence[Axis]) -> Iterator[Point]:
-    shape = [len(a.levels) for a in axes]
-    for place in _order(axes):
-        levels = zip(axes, np.unravel_index(place, shape) if shape else (), strict=True)
-        yield {k: v for axis, i in levels for k, v in axis.levels[i].values.items()}
+        Twins differ in axes of `paired` alone, and are equal by `key`.
+        """
+        taken: set[int] = set()
+        for first in self._order:
+            if first not in taken:
+                for place in self._beside(int(first), paired):
+                    if place not in taken and key(self._at(place)) == key(self._at(first)):
+                        taken.add(place)
+                        yield self._at(place)
+
+    def rank(self, point: Point) -> int:
+        """The place of a crossed point in plan order."""
+        return int(self._rank[self._place[id(point)]])
+
+    def _at(self, place: int) -> Point:
+        place = int(place)
+        if place not in self._crossed:
+            levels = zip(self._axes, np.unravel_index(place, self._shape) if self._shape else (), strict=True)
+            point = {k: v for axis, i in levels for k, v in axis.levels[i].values.items()}
+            self._crossed[place], self._place[id(point)] = point, place
+        return self._crossed[place]
+
+    def _beside(self, place: int, paired: Collection[str]) -> list[int]:
+        """The places of the points that differ from one in paired axes alone, itself among them, in plan order."""
+        at = np.unravel_index(place, self._shape)
+        levels = [np.arange(len(a.levels)) if a.name in paired else [i] for a, i in zip(self._axes, at, strict=True)]
+        places = np.ravel_multi_index(np.meshgrid(*levels, indexing="ij"), self._shape).ravel()
+        return [int(i) for i in places[np.argsort(self._rank[places])]]
+
+    @functools.cached_property
+    def _order(self) -> np.ndarray:
+        return _order(self._axes)
+
+    @functools.cached_property
+    def _rank(self) -> np.ndarray:
+        return np.argsort(self._order)
 
 
 def _order(axes: Sequence[Axis]) -> np.ndarray:

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -75,7 +75,8 @@ class Run:
 def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
     """Every run of the grid in plan order: replicate first, then points by a stable hash.
 
-    Any prefix is a fair sample of the points, and a limit costs what it takes of them. `parents` is
+    Any prefix is a fair sample of the points, and a limit costs what it takes of them: whole groups of
+    twins in the order of their first, the last one cut, and listed in plan order again. `parents` is
     the opened zoo of a grid that names one: each of its models is one init, in its own plan order.
     Raises GridError where the init groups cannot fill the splits, the parents lack what is asked for,
     or there would be too many.
@@ -87,7 +88,16 @@ def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
         bounds.check_models("init", there.asked, asked // there.asked, grid.limit, length)
     resolved: dict[int, _Resolved] = {}  # by the identity of a point, which `Points` keeps
     by_id: dict[str, Run] = {}
-    for tried, (replicate, point) in enumerate(_pairs(replicates(grid, parents), there)):
+
+    def resolve(point: Point) -> _Resolved:
+        if id(point) not in resolved:
+            resolved[id(point)] = _resolve(grid, point)
+        return resolved[id(point)]
+
+    # Children of one snapshot are twins at every point, and so in plan order already.
+    by_twins = grid.limit is not None and bool(grid.paired) and parents is None and not grid.sample_points
+    rank: dict[str, tuple[int, ...]] = {}  # in plan order, where runs are taken in another
+    for tried, (replicate, point) in enumerate(_pairs(replicates(grid, parents), there, by_twins, grid, resolve)):
         if tried == bounds.MOST_MODELS and by_id:
             raise GridError(
                 f"The first {tried:,} of {asked:,} combinations of replicates and points are {len(by_id):,} different "
@@ -96,14 +106,15 @@ def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
         if parents is not None:
             run = _child(grid, point, replicate, parents) if tried < bounds.MOST_MODELS else None
         else:
-            if id(point) not in resolved:
-                resolved[id(point)] = _resolve(grid, point)
-            run = _run(grid, resolved[id(point)], replicate)
+            run = _run(grid, resolve(point), replicate)
         if run is not None:  # a parent may have ended before the epoch asked for
             by_id.setdefault(run.id, run)
+            if by_twins:
+                place = (*replicate.values(), there.rank(point))
+                rank[run.id] = min(place, rank.get(run.id, place))
         if len(by_id) == grid.limit or tried == bounds.MOST_MODELS:
             break
-    runs = list(by_id.values())
+    runs = sorted(by_id.values(), key=lambda r: rank[r.id]) if by_twins else list(by_id.values())
     if parents is not None:
         _check_starts(grid, parents, len(runs), asked)
         return runs
@@ -132,9 +143,13 @@ def _ranges(grid: Grid, parents: Parents | None) -> tuple[range, range, range]:
     return inits, range(grid.replicates["order"]), range(grid.replicates["subset"])
 
 
-def _pairs(numbers: Iterable[dict[str, int]], points: Points) -> Iterator[tuple[dict[str, int], Point]]:
+def _pairs(
+    numbers: Iterable[dict[str, int]], points: Points, by_twins: bool, grid: Grid, resolve: Callable[[Point], _Resolved]
+) -> Iterator[tuple[dict[str, int], Point]]:  # fmt: skip
     """`itertools.product`, which would hold all of both before the first."""
-    return ((number, point) for number in numbers for point in points)
+    for number in numbers:
+        taken = points.by_twins(grid.paired, lambda p: resolve(p).free) if by_twins else points
+        yield from ((number, point) for point in taken)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +221,7 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     start = parents.start(row, step, how == "continue", "continuation" if same else "variation")
     labels = levels.labels(resolved, grid.axis_names)
     return _identified(
-        Run("", resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start, row["init_group"])
+        Run("", resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start, row.get("init_group"))
     )
 
 
@@ -305,7 +320,7 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mappi
         snapshots=SnapshotSchedule.from_json(json.loads(row["snapshot_schedule"])),
         split=row["split"],
         start=_start_of(row),
-        group=row["init_group"],
+        group=row.get("init_group"),
     )
 
 
