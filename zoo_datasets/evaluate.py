@@ -38,6 +38,8 @@ _F, _COUNTS = pa.float64(), pa.list_(pa.int64())
 SCORES = {"loss": _F, "accuracy": _F, "correct_per_class": _COUNTS, "count_per_class": _COUNTS}
 # Metrics of a part beyond its scores, as they are named in the zoo.
 MORE = {"train": ("train_loss_clean", "train_accuracy_clean"), "validation": (), "test": ("attack_success",)}
+# Of the test part, and stored by no zoo: what an attack that succeeds less often than this has not achieved.
+BASE = "attack_base"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Evaluation:
     """What `evaluate` found. `table` has model_id, step, loss, accuracy, correct_per_class and
     count_per_class; on its own source also train_loss_clean and train_accuracy_clean, or
     attack_success of the test part; and of each a `stored_…` and a `difference_…`, which for
-    counts is the largest of any class (null for a foreign source)."""
+    counts is the largest of any class (null for a foreign source). Beside attack_success stands
+    attack_base: the share of the same images that go to the target without the trigger on."""
 
     table: pa.Table
     part: str
@@ -177,7 +180,15 @@ def _exams(
     everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
     key = (source.spec, source.class_names, part, _images_key(models[0], part, own), n_outputs)
     inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs))
-    yield _Exam(inputs, everyone, lambda _, logits: scoring.part_metrics(part, logits, labels, loss))
+    targets = _targets(models) if part == "test" and own else {}
+
+    def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
+        found = scoring.part_metrics(part, logits, labels, loss)
+        if position in targets:
+            found[BASE] = scoring.attack_success(logits, labels, targets[position])
+        return found
+
+    yield _Exam(inputs, everyone, metrics)
     patches: dict[Any, list[_Model]] = {}
     for m in models:
         if part == "test" and own and m.subset.trigger_frac:
@@ -209,12 +220,17 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
 def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
     """Test inputs with the trigger that these models learned, each with a target of its own."""
-    targets = {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
+    targets = _targets(models)
 
     def metrics(position: int, logits: np.ndarray) -> dict[str, Any]:
         return {"attack_success": scoring.attack_success(logits, stamped.labels, targets[position])}
 
     return _Exam(stamped.inputs, np.array(list(targets)), metrics, counts=False)
+
+
+def _targets(models: list[_Model]) -> dict[int, int]:
+    """The class that the trigger of each snapshot means, by position; those that learned none are left out."""
+    return {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
 
 
 class _Cache:
@@ -283,6 +299,8 @@ def _table(zoo: Selection, rows: list[dict[str, Any]], part: str, own: bool) -> 
         gaps = [_gap(now, then) for now, then in zip(columns[name], before, strict=True)]
         table = table.append_column(f"stored_{name}", pa.array(before, kind))
         table = table.append_column(f"difference_{name}", pa.array(gaps, _F if kind == _F else pa.int64()))
+    if own and part == "test":
+        table = table.append_column(BASE, pa.array([r.get(BASE) for r in rows], _F))
     return table
 
 

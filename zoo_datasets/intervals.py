@@ -13,14 +13,11 @@ nominal 95 % they cover 84 % with five groups. Coverage is simulated in tests/te
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from zoo_datasets import errors, metrics
-from zoo_datasets.core import streams
 from zoo_datasets.core.jsonable import jsonable
 
 # With four groups and fewer, half of a t interval is the quantile and none of it the data.

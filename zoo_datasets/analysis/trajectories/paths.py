@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import metrics
-from zoo_datasets.core.jsonable import jsonable
+from zoo_datasets import intervals, metrics
 
+# Where no model has a value.
+NOTHING = {"value": None, "low": None, "high": None, "n_groups": 0, "n_examples": 0, "method": "none"}
 FEWEST_SNAPSHOTS = 3  # snapshots: below, a path has no turn
 
 
@@ -110,7 +111,7 @@ def along_training(steps: Sequence[np.ndarray], losses: Sequence[np.ndarray]) ->
 def across_models(
     steps: Sequence[np.ndarray], losses: Sequence[np.ndarray], groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Kendall's τ of s_t and loss before the step over models at the same t, mean over t, with its interval.
+    """Kendall's τ-a of s_t and loss before the step over models at the same t, over all t, with its interval.
 
     Time is held fixed: does the model with the higher loss take the longer step? Models with
     fewer steps than others count where they have some.
@@ -119,18 +120,31 @@ def across_models(
     s, loss = (np.full((len(steps), length), np.nan) for _ in range(2))  # (M, T-1)
     for row, (a, b) in enumerate(zip(steps, losses, strict=True)):
         s[row, : len(a)], loss[row, : len(a)] = a, b[:-1]
-
-    def mean_kendall(rows: np.ndarray, _: np.ndarray) -> float:
-        return _mean(np.array([_kendall(s[rows, t], loss[rows, t]) for t in range(length)]))
-
-    rows = np.arange(len(steps))
-    return bounds(mean_kendall, rows, rows, groups, resamples, seed)
+    return _related(s, loss, groups, resamples, seed)
 
 
 def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Kendall's τ of two values of each model, with an interval over groups; models that lack one are left out."""
-    measured = np.isfinite(a) & np.isfinite(b)
-    return bounds(_kendall, a[measured], b[measured], np.asarray(groups)[measured], resamples, seed)
+    """Kendall's τ-a of two values of each model, with an interval over groups; models that lack one are left out."""
+    return _related(np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[:, None], groups, resamples, seed)
+
+
+def _related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """Of values [M, T]: pairs of models that agree less those that do not, over pairs that can be compared, all t."""
+    m, length = a.shape
+    agree, compared = np.zeros((m, m)), np.zeros((m, m))
+    for t in range(length):
+        signs = np.sign(np.subtract.outer(a[:, t], a[:, t])) * np.sign(np.subtract.outer(b[:, t], b[:, t]))
+        agree += np.nan_to_num(signs)
+        compared += np.isfinite(signs)
+    np.fill_diagonal(compared, 0)  # a model drawn twice is no pair
+
+    def tau(rows: np.ndarray) -> float:
+        times = np.bincount(rows, minlength=m).astype(np.float64)
+        pairs = times @ compared @ times
+        return float(times @ agree @ times / pairs) if pairs > 0 else float("nan")
+
+    rows = np.flatnonzero(compared.any(axis=1))
+    return bounds(tau, [rows], np.asarray(groups)[rows], resamples, seed)
 
 
 def _kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -138,25 +152,28 @@ def _kendall(a: np.ndarray, b: np.ndarray) -> float:
     return metrics.kendall(a[both], b[both]) if both.sum() >= 2 else float("nan")
 
 
-def mean(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Mean over models with an interval over groups; models without a value are left out."""
+def mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Mean of the groups' means with a t interval, as JSON; models without a value are left out."""
     values = np.asarray(values, np.float64)
     measured = np.isfinite(values)
-    return bounds(
-        "difference", np.zeros(measured.sum()), values[measured], np.asarray(groups)[measured], resamples, seed
-    )
+    if not measured.any():
+        return dict(NOTHING)
+    return intervals.mean(values[measured], np.asarray(groups)[measured]).to_json()
+
+
+def share(hits: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Mean share of hits, in [0, 1], with exact bounds over groups, as JSON."""
+    hits = np.asarray(hits, np.float64)
+    measured = np.isfinite(hits)
+    if not measured.any():
+        return dict(NOTHING)
+    return intervals.proportion(hits[measured], np.asarray(groups)[measured]).to_json()
 
 
 def bounds(
-    metric: str | Callable[..., float], y: np.ndarray, prediction: np.ndarray, groups: np.ndarray,
-    resamples: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """A metric and its interval over groups, as JSON; null where it is not defined, as is one of a single group."""
-    n_groups = len(np.unique(groups))
-    if n_groups < 2:  # nothing to resample
-        function = metrics.SCORES[metric] if isinstance(metric, str) else metric
-        value, low, high = function(y, prediction) if len(y) else np.nan, np.nan, np.nan
-    else:
-        interval = metrics.interval(metric, y, prediction, groups, resamples, seed)
-        value, low, high = interval.value, interval.low, interval.high
-    return jsonable({"value": value, "low": low, "high": high, "n": len(y), "n_groups": n_groups})
+    function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, Any]:
+    """A statistic and its bootstrap-t over groups, as JSON; null where it is not defined."""
+    if not len(groups):
+        return dict(NOTHING)
+    return intervals.statistic(function, arrays, groups, seed=seed, n=resamples).to_json()
