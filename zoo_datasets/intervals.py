@@ -13,20 +13,25 @@ nominal 95 % they cover 84 % with five groups. Coverage is simulated in tests/te
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from zoo_datasets import errors, metrics
+from zoo_datasets.core import bootstrap, score_sums, streams
 from zoo_datasets.core.jsonable import jsonable
+from zoo_datasets.core.score_sums import FORMS, Form
 
 # With four groups and fewer, half of a t interval is the quantile and none of it the data.
 FEWEST_GROUPS = 5
 # Below these, skewed groups still cost some per cent of coverage (tests/test_interval_coverage.py).
 FEW_GROUPS = 20
 RESAMPLES = 999  # 25 of them in each tail of 95 %
-# Units that are deleted in turn: a score's are sums over groups, any other function is computed anew for each.
-MOST_UNITS, MOST_UNITS_OF_A_FUNCTION = 1000, 40
+# Groups that are deleted in turn; where there are more they are dealt into so many. Scores are sums over groups,
+# any other function is computed anew for each.
+MOST_UNITS, MOST_UNITS_OF_A_FUNCTION = 400, 40
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
 
 
@@ -60,25 +65,33 @@ class Interval:
         return jsonable(dataclasses.asdict(self))
 
 
-def mean(values: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Interval:
-    """The mean of group means and its t interval: what a new group gives on average, however many examples it has."""
+def mean(
+    values: np.ndarray, groups: np.ndarray, *, skewed: bool = False, seed: int = 0, level: float = 0.95
+) -> Interval:  # fmt: skip
+    """The mean of group means and its t interval: what a new group gives on average, however many examples it has.
+
+    `skewed` asks for a bootstrap-t instead, longer on the side of the tail.
+    """
     from scipy.stats import t
 
     values, label, n_groups = _grouped(values, groups, level)
     means = np.bincount(label, values) / np.bincount(label)
-    value = float(means.mean())
+    value, of = float(means.mean()), "mean of groups"
     if n_groups < FEWEST_GROUPS:
-        return _none("mean of groups", value, level, n_groups, len(values))
+        return _none(of, value, level, n_groups, len(values))
+    if skewed:
+        sums = bootstrap.Sums(
+            np.column_stack([means, np.ones(n_groups)]), score_sums.no_pairs(n_groups), score_sums.ratio
+        )
+        return _resampled(of, value, sums.values_and_errors, (n_groups, n_groups, len(values)), level, seed)
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * means.std(ddof=1) / np.sqrt(n_groups))
-    return _interval("mean of groups", value, (value - half, value + half), level, "t", n_groups, len(values))
+    return _interval(of, value, (value - half, value + half), level, "t", n_groups, len(values))
 
 
-def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Interval:
-    """The mean over groups of second − first, pair by pair, and its t interval."""
-    return dataclasses.replace(
-        mean(np.asarray(second, np.float64) - np.asarray(first, np.float64), groups, level=level),
-        of="mean difference of groups",
-    )
+def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray, **options: Any) -> Interval:
+    """The mean over groups of second − first, pair by pair; options are those of `mean`."""
+    found = mean(np.asarray(second, np.float64) - np.asarray(first, np.float64), groups, **options)
+    return dataclasses.replace(found, of="mean difference of groups")
 
 
 def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Interval:
@@ -94,29 +107,47 @@ def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> 
     if not ((hits >= 0) & (hits <= 1)).all():
         raise ValueError("hits are 0 or 1, or shares between them; for other values take `mean`.")
     means = np.bincount(label, hits) / np.bincount(label)
-    value = float(means.mean())
+    value, of = float(means.mean()), "share"
     if n_groups < FEWEST_GROUPS:
-        return _none("share", value, level, n_groups, len(hits))
-    worth = float(n_groups)
-    variance = means.var(ddof=1) / n_groups
-    if 0 < value < 1 and len(hits) > n_groups and variance > 0:
+        return _none(of, value, level, n_groups, len(hits))
+    worth, variance = float(n_groups), means.var(ddof=1) / n_groups
+    if len(hits) > n_groups and variance > 0:
         tail = (1 + level) / 2
         worth = value * (1 - value) / variance * (t.ppf(tail, len(hits) - 1) / t.ppf(tail, n_groups - 1)) ** 2
     bounds = _clopper_pearson(value, min(worth, len(hits)), level)
-    return _interval("share", value, bounds, level, "exact", n_groups, len(hits))
+    return _interval(of, value, bounds, level, "exact", n_groups, len(hits))
 
 
-def statistic(
-    function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, *, seed: int = 0,
-    level: float = 0.95, n: int = RESAMPLES,
-) -> Interval:  # fmt: skip
-    """Any `function(*arrays)` → float, with a bootstrap-t over whole groups and a jackknife error in each resample.
+def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = 0.95) -> Interval:
+    """The mean of values that share several things at once: `{"init groups": [n], "subset draws": [n]}`.
 
-    The function is called some 25 times a resample: more than 40 groups are dealt into 40 at random.
-    Where it is NaN for more than a tenth of the resamples there are no bounds. For scores of
-    `metrics` take `score`, which is faster and stays inside the score's range.
+    Variances of the mean clustered by each way, less those by both (Cameron, Gelbach & Miller 2011, with
+    its inclusion and exclusion for more than two), never below the largest single one; t of the degrees
+    of freedom of the way with the fewest groups. The first way is the one that is always resampled.
+    Another with fewer than five groups cannot be: the interval is then for those alone, and says so.
     """
-    raise NotImplementedError
+    from scipy.stats import t
+
+    (first, *others), labels = list(ways), {}
+    for way in ways:
+        values, labels[way], _ = _grouped(values, ways[way], level)
+    counts = {way: len(np.unique(label)) for way, label in labels.items()}
+    fixed = [way for way in others if counts[way] < min(FEWEST_GROUPS, counts[first])]
+    kept = [first, *(way for way in others if way not in fixed)]
+    of, value = "mean", float(values.mean())
+    note = "; ".join(f"for these {counts[way]} {way} alone, not for others" for way in fixed)
+    if counts[first] < FEWEST_GROUPS:
+        return _none(of, value, level, counts[first], len(values))
+    single, total = [], 0.0
+    for size in range(1, len(kept) + 1):
+        for chosen in itertools.combinations(kept, size):
+            variance = _clustered(values - value, np.column_stack([labels[way] for way in chosen]))
+            total += variance if size % 2 else -variance
+            single += [variance] if size == 1 else []
+    fewest = min(counts[way] for way in kept)
+    half = float(t.ppf((1 + level) / 2, fewest - 1) * np.sqrt(max(total, *single)))
+    found = _interval(of, value, (value - half, value + half), level, "t", fewest, len(values))
+    return dataclasses.replace(found, note="; ".join(n for n in (found.note, note) if n))
 
 
 def score(
@@ -125,15 +156,86 @@ def score(
 ) -> Interval:  # fmt: skip
     """A score of `metrics.SCORES` with the interval that suits it.
 
-    `mae` and `difference` are means of groups, `accuracy` a `proportion`; `r2`, `kendall`, `auc` and
-    `balanced_accuracy` take a bootstrap-t on a scale without ends, and exact bounds where the score is at its end.
+    `mae` and `difference` are means of groups, `accuracy` is a `proportion`; `r2`, `kendall`, `auc` and
+    `balanced_accuracy` take a bootstrap-t on a scale without ends. At the end of its range, where no
+    resample differs, the bounds are exact: those of as many judgements as there are groups.
     """
-    raise NotImplementedError
+    if metric not in metrics.SCORES:
+        raise ValueError(errors.unknown("metric", metric, metrics.SCORES))
+    value = metrics.SCORES[metric](y, prediction, **options)
+    if metric in ("mae", "difference", "accuracy"):
+        y, prediction = np.asarray(y), np.asarray(prediction)
+        if metric == "accuracy":
+            found = proportion(y == prediction, groups, level=level)
+        else:
+            error = prediction.astype(np.float64) - y.astype(np.float64)
+            found = mean(np.abs(error) if metric == "mae" else error, groups, level=level)
+        return dataclasses.replace(found, of=metric)
+    form = FORMS[metric]
+    y, prediction, label, n_groups = _scored(metric, y, prediction, groups, level)
+    worth, scarce = _worth(form, y, label, n_groups)
+    if worth < FEWEST_GROUPS or np.isnan(value):
+        note = (
+            f"{scarce}, and at least {FEWEST_GROUPS} are needed" if worth < FEWEST_GROUPS else "it is not defined here"
+        )
+        return _none(metric, value, level, n_groups, len(y), note)
+    unit, n_units = _dealt(label, n_groups, MOST_UNITS, seed)
+    sums = form.sums(y, prediction, unit, n_units, **options)
+    found = _resampled(metric, value, sums.values_and_errors, (n_units, n_groups, len(y)), level, seed, n, form.back)
+    if found.method == "none" and form.share is not None and form.of_share is not None:
+        low, high = _clopper_pearson(form.share(value), worth // 2 if form.pairs else worth, level)
+        return _interval(metric, value, (form.of_share(low), form.of_share(high)), level, "exact", n_groups, len(y))
+    return found
 
 
-def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = 0.95) -> Interval:
-    """The mean of values that share several things at once, `{"init groups": [n], "subset draws": [n]}`."""
-    raise NotImplementedError
+def contrast(
+    metric: str, y: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, *, seed: int = 0,
+    level: float = 0.95, n: int = RESAMPLES, **options: Any,
+) -> Interval:  # fmt: skip
+    """How much better `second` scores than `first` on the same examples, by bootstrap-t: score − score."""
+    form = FORMS[metric]
+    value = metrics.SCORES[metric](y, second, **options) - metrics.SCORES[metric](y, first, **options)
+    y, first, label, n_groups = _scored(metric, y, first, groups, level)
+    worth, scarce = _worth(form, y, label, n_groups)
+    of = f"difference of {metric}"
+    if worth < FEWEST_GROUPS or np.isnan(value):
+        note = (
+            f"{scarce}, and at least {FEWEST_GROUPS} are needed" if worth < FEWEST_GROUPS else "it is not defined here"
+        )
+        return _none(of, value, level, n_groups, len(y), note)
+    unit, n_units = _dealt(label, n_groups, MOST_UNITS, seed)
+    a, b = (form.sums(y, np.asarray(p), unit, n_units, **options) for p in (first, second))
+    split = a.linear.shape[1], len(a.quadratic)
+
+    def minus(linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
+        before = a.of(linear[..., : split[0]], quadratic[..., : split[1]])
+        return form.back(b.of(linear[..., split[0] :], quadratic[..., split[1] :])) - form.back(before)
+
+    both = bootstrap.Sums(np.hstack([a.linear, b.linear]), np.concatenate([a.quadratic, b.quadratic]), minus)
+    return _resampled(of, value, both.values_and_errors, (n_units, n_groups, len(y)), level, seed, n)
+
+
+def statistic(
+    function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, *, of: str = "statistic",
+    seed: int = 0, level: float = 0.95, n: int = RESAMPLES,
+) -> Interval:  # fmt: skip
+    """Any `function(*arrays)` → float, with a bootstrap-t over whole groups and a jackknife error in each resample.
+
+    The function is called some 25 times a resample: more than 40 groups are dealt into 40 at random.
+    Where it is NaN for more than a tenth of the resamples there are no bounds. For the scores of
+    `metrics` take `score`, which is faster and stays inside the score's range.
+    """
+    arrays = [np.asarray(a) for a in arrays]
+    label, n_groups = _labeled(arrays[0], groups, level)
+    value = float(function(*arrays))
+    if n_groups < FEWEST_GROUPS:
+        return _none(of, value, level, n_groups, len(label))
+    unit, n_units = _dealt(label, n_groups, MOST_UNITS_OF_A_FUNCTION, seed)
+
+    def at(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return bootstrap.of_function(function, arrays, unit, w)
+
+    return _resampled(of, value, at, (n_units, n_groups, len(label)), level, seed, n)
 
 
 # ── parts ─────────────────────────────────────────────────────────────────────────────
@@ -141,17 +243,79 @@ def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: f
 
 def _grouped(values: np.ndarray, groups: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Values as float64 [n], their groups as numbers [n], and how many groups."""
-    values, groups = np.asarray(values, np.float64), np.asarray(groups)
+    values = np.asarray(values, np.float64)
+    label, n_groups = _labeled(values, groups, level)
+    if wrong := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"{wrong} of {len(values)} values are not finite; leave those examples out, and say so.")
+    return values, label, n_groups
+
+
+def _labeled(values: np.ndarray, groups: np.ndarray, level: float) -> tuple[np.ndarray, int]:
+    """The groups as numbers [n], and how many there are. Raises ValueError where shapes do not fit."""
+    groups = np.asarray(groups)
     if values.ndim != 1 or groups.shape != values.shape:
         raise ValueError(f"groups have shape {groups.shape}, values {values.shape}: one group an example is needed.")
     if not len(values):
-        raise ValueError("There is nothing to average: values is empty.")
-    if wrong := int((~np.isfinite(values)).sum()):
-        raise ValueError(f"{wrong} of {len(values)} values are not finite; leave those examples out, and say so.")
+        raise ValueError("There are no examples, and so no interval.")
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; an interval needs 0 < level < 1, such as 0.95.")
     label = np.unique(groups, return_inverse=True)[1]
-    return values, label, int(label.max()) + 1
+    return label, int(label.max()) + 1
+
+
+def _scored(
+    metric: str, y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """y and prediction as the sums take them, groups as numbers [n], and how many groups."""
+    y, prediction = np.asarray(y), np.asarray(prediction)
+    if metric != "balanced_accuracy":  # whose labels are of any type
+        y, prediction = y.astype(np.float64), prediction.astype(np.float64)
+    return y, prediction, *_labeled(y, groups, level)
+
+
+def _worth(form: Form, y: np.ndarray, label: np.ndarray, n_groups: int) -> tuple[int, str]:
+    """How many groups a score rests on, and how to say that they are few: those that hold the rarest class."""
+    if not form.by_class:
+        return n_groups, f"{n_groups} groups"
+    holding = {str(c): len(np.unique(label[y == c])) for c in np.unique(y)}
+    rarest = min(holding, key=lambda c: holding[c])
+    return holding[rarest], f"{holding[rarest]} of {n_groups} groups hold class {rarest}"
+
+
+def _dealt(label: np.ndarray, n_groups: int, most: int, seed: int) -> tuple[np.ndarray, int]:
+    """Groups as they are resampled: each one, or dealt at random into `most`."""
+    if n_groups <= most:
+        return label, n_groups
+    return (streams.permutation(streams.stream_key(["groups dealt", seed]), n_groups) % most)[label], most
+
+
+def _resampled(
+    of: str, value: float, at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], counts: tuple[int, int, int],
+    level: float, seed: int, n: int = RESAMPLES, back: Callable[[Any], Any] = lambda z: z,
+) -> Interval:  # fmt: skip
+    """The bootstrap-t interval of what `at` makes of how often each unit is drawn; counts of units, groups, examples."""
+    n_units, n_groups, n_examples = counts
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        (here,), (error,) = at(np.ones((1, n_units), np.int64))
+        low, high, undefined = here, here, 0.0
+        if error > 0:
+            low, high, undefined = bootstrap.t_bounds(here, error, *at(bootstrap.draws(n_units, n, seed)), level)
+        bounds = back(low), back(high)
+    if np.isfinite([error, low, high]).all() and undefined <= MOST_UNDEFINED:
+        found = _interval(of, value, bounds, level, "bootstrap-t", n_groups, n_examples)
+        return dataclasses.replace(found, seed=seed)
+    if not np.isfinite(here) or undefined <= MOST_UNDEFINED:
+        note = "the value, or some resamples', is at the end of the range"
+    else:
+        note = f"not defined in {undefined:.0%} of the resamples"
+    return _none(of, value, level, n_groups, n_examples, note)
+
+
+def _clustered(residuals: np.ndarray, labels: np.ndarray) -> float:
+    """The variance of a mean whose residuals [n] are correlated where all labels [n, ways] agree."""
+    cell = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    sums = np.bincount(cell, residuals)
+    return float(len(sums) / max(1, len(sums) - 1) * (sums**2).sum() / len(residuals) ** 2)
 
 
 def _none(of: str, value: float, level: float, n_groups: int, n_examples: int, note: str = "") -> Interval:

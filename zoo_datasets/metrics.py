@@ -73,6 +73,10 @@ def auc(y: np.ndarray, score: np.ndarray) -> float:
     return float((rankdata(score)[y == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+# Up to here all pairs at once are faster than scipy's sorting, which takes a millisecond for a dozen numbers.
+MOST_PAIRED = 256
+
+
 def kendall(y: np.ndarray, prediction: np.ndarray) -> float:
     """Kendall's τ-b in [−1, 1], which counts ties on either side; NaN where one side is constant."""
     from scipy.stats import kendalltau
@@ -80,7 +84,11 @@ def kendall(y: np.ndarray, prediction: np.ndarray) -> float:
     y, prediction = _numbers(y, prediction)
     if len(y) < 2:
         return float("nan")
-    return float(kendalltau(y, prediction).statistic)
+    if len(y) <= MOST_PAIRED:
+        a, b = (np.sign(v[:, None] - v) for v in (y, prediction))  # (n, n)
+        untied = np.abs(a).sum() * np.abs(b).sum()
+        return float((a * b).sum() / np.sqrt(untied)) if untied else float("nan")
+    return float(kendalltau(y, prediction, method="asymptotic").statistic)  # its own p-value is not asked for
 
 
 SCORES: dict[str, Callable[..., float]] = {
