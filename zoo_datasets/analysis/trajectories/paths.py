@@ -10,7 +10,7 @@ weight (Euclidean), angles in radians.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -116,24 +116,13 @@ def across_models(
     Time is held fixed: does the model with the higher loss take the longer step? Models with
     fewer steps than others count where they have some.
     """
-    length = max(map(len, steps))
-    s, loss = (np.full((len(steps), length), np.nan) for _ in range(2))  # (M, T-1)
+    m, length = len(steps), max(map(len, steps))
+    s, loss = (np.full((m, length), np.nan) for _ in range(2))  # (M, T-1)
     for row, (a, b) in enumerate(zip(steps, losses, strict=True)):
         s[row, : len(a)], loss[row, : len(a)] = a, b[:-1]
-    return _related(s, loss, groups, resamples, seed)
-
-
-def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Kendall's τ-a of two values of each model, with an interval over groups; models that lack one are left out."""
-    return _related(np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[:, None], groups, resamples, seed)
-
-
-def _related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Of values [M, T]: pairs of models that agree less those that do not, over pairs that can be compared, all t."""
-    m, length = a.shape
     agree, compared = np.zeros((m, m)), np.zeros((m, m))
     for t in range(length):
-        signs = np.sign(np.subtract.outer(a[:, t], a[:, t])) * np.sign(np.subtract.outer(b[:, t], b[:, t]))
+        signs = np.sign(np.subtract.outer(s[:, t], s[:, t])) * np.sign(np.subtract.outer(loss[:, t], loss[:, t]))
         agree += np.nan_to_num(signs)
         compared += np.isfinite(signs)
     np.fill_diagonal(compared, 0)  # a model drawn twice is no pair
@@ -144,7 +133,17 @@ def _related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, s
         return float(times @ agree @ times / pairs) if pairs > 0 else float("nan")
 
     rows = np.flatnonzero(compared.any(axis=1))
-    return bounds(tau, [rows], np.asarray(groups)[rows], resamples, seed)
+    if not len(rows):
+        return dict(NOTHING)
+    return intervals.statistic(tau, [rows], np.asarray(groups)[rows], seed=seed, n=resamples).to_json()
+
+
+def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
+    """Kendall's τ of two values of each model, with an interval over groups; models that lack one are left out."""
+    measured = np.isfinite(a) & np.isfinite(b)
+    if measured.sum() < 2:
+        return dict(NOTHING)
+    return intervals.score("kendall", a[measured], b[measured], np.asarray(groups)[measured], seed=seed).to_json()
 
 
 def _kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -168,12 +167,3 @@ def share(hits: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     if not measured.any():
         return dict(NOTHING)
     return intervals.proportion(hits[measured], np.asarray(groups)[measured]).to_json()
-
-
-def bounds(
-    function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, resamples: int, seed: int
-) -> dict[str, Any]:
-    """A statistic and its bootstrap-t over groups, as JSON; null where it is not defined."""
-    if not len(groups):
-        return dict(NOTHING)
-    return intervals.statistic(function, arrays, groups, seed=seed, n=resamples).to_json()

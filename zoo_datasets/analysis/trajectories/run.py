@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> Results:
     results.numbers["ladder"] = rows
     results.table("ladder", _table(rows))
     base = partitions[BASE]
-    results.numbers["versioning"] = versioning(base, bag, options.resamples, options.seed)
+    results.numbers["versioning"] = versioning(base, bag, options.seed)
     results.numbers["null"] = null(base, bag, options.seed)
     results.table("trajectories", models_table(measured, bag, base))
     with _timed("stretches of training"):
@@ -159,7 +159,7 @@ def shape_of(measured: Sequence[paths.Path], bag: Bag, resamples: int, seed: int
         "shrinking": mean([(np.diff(p.step) < 0).mean() for p in measured]),
         "kendall_step_loss_along_training": mean(paths.along_training(steps, losses)),
         "kendall_step_loss_across_models": paths.across_models(steps, losses, bag.groups, resamples, seed),
-        **{f"kendall_length_final_{name}": paths.related(length, v, bag.groups, resamples, seed) for name, v in final.items()},
+        **{f"kendall_length_final_{name}": paths.related(length, v, bag.groups, seed) for name, v in final.items()},
     }  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def _taus(what: str, scores: Mapping[str, order.Score], groups: np.ndarray) -> d
 # ── versioning and nulls ──────────────────────────────────────────────────────────────
 
 
-def versioning(base: Partition, bag: Bag, resamples: int, seed: int) -> dict[str, Any]:
+def versioning(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     """The whole way from a shuffled bag to ordered versions, by single linkage at full dimension.
 
     The score is F1 of ordered pairs, "b is a later version of a": grouping alone, ordered at
@@ -308,12 +308,15 @@ def versioning(base: Partition, bag: Bag, resamples: int, seed: int) -> dict[str
     """
     record: dict[str, Any] = {"shuffles": order.SHUFFLES}
     for how, k in (("models_given", bag.n_models), ("models_found", clusters.clusters_by_gap(base.merges))):
+        if how == "models_found" and k == bag.n_models:  # the same clusters
+            record[how] = record["models_given"]
+            continue
         label = clusters.cut(base.merges, k)
         record[how] = {"n_clusters": k}
         for name, place in order.recover(base.points, label, seed=seed).items():
             score = order.score(label, place, bag.whose[base.rows], bag.at[base.rows])
             record[how][name] = {
-                f"f1_{what}": order.f1_interval(score, what, bag.groups, resamples, seed) for what in ("pairs", "links")
+                f"f1_{what}": order.f1_interval(score, what, bag.groups) for what in ("pairs", "links")
             }
     return record
 
