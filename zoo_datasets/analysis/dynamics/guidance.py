@@ -175,7 +175,6 @@ def foretell(
                 (_rates if i < len(folds) else _linear)(parts, mixed),  # type: ignore[arg-type]
             )
     single = testing.single(seen, null)
-    same = scores["same_weights"]
     for i, (name, score) in enumerate(scores.items()):
         one = intervals.score("auc", y, score, groups, seed=seed).to_json()
         one |= {"p": float(single[i]), "null_mean": float(null[:, i].mean()), "n_permutations": n}
@@ -186,11 +185,7 @@ def foretell(
         for part in folds[name]:
             fate[part.test] = part.names[part.held_fates]
 
-        def difference(labels: np.ndarray, rows: np.ndarray, score: np.ndarray = score) -> float:
-            return metrics.auc(labels, score[rows]) - metrics.auc(labels, same[rows])
-
         record["fates"][name] = one | {
-            "minus_same_weights": intervals.statistic(difference, [y, np.arange(len(y))], groups, seed=seed).to_json(),
             "n_of_fate": {str(k): int(v) for k, v in zip(*np.unique(pooled(fate), return_counts=True), strict=True)},
         }  # fmt: skip
     joint = testing.joint(seen[: len(folds)], null[:, : len(folds)])
