@@ -102,7 +102,7 @@ def test_a_step_as_never_seen_is_told() -> None:
 def test_a_history_too_short_for_the_level_is_refused_with_the_number_needed() -> None:
     line = shrinking(0, 30)
     with pytest.raises(
-        ZooError, match="12 checkpoints in the history; for 1 new ones at level 0.05 at least 21 are needed"
+        ZooError, match=r"12 checkpoints in the history; for 1 new ones at level 0.05 at least 21 are needed"
     ):
         monitor.monitor(line[:12], line[12:13])
     assert monitor.monitor(line[:21], line[21:22]).n_history == 19
@@ -160,10 +160,10 @@ def broken(folder: Path, parents: Path) -> Iterator[tuple[list[str], str]]:
     yield [str(parents), whole], "Of a zoo name a model"
     yield [whole, f"{whole}@7"], "has no snapshot at steps 7 to 7. Known: "
     yield [whole, f"{whole}@x"], "a model of a zoo is named ZOO::MODEL"
-    yield [whole, f"{whole}@400", "--level", "2"], "a share of false alarms is between 0 and 1"
+    yield [f"{whole}@0-390", f"{whole}@400", "--level", "2"], "a share of false alarms is between 0 and 1"
 
 
 def test_what_cannot_be_compared_is_refused(parents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, why in broken(tmp_path, parents):
-        assert cli.main(["monitor", *arguments]) == 1, arguments
+        assert cli.main(["monitor", *arguments]) in (1, 2), arguments  # 2: what was named is not there
         assert why in capsys.readouterr().err
