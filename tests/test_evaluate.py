@@ -17,6 +17,7 @@ from zoo_datasets.networks import kernels, modules
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.forward import Forward
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.networks.logits import logits_of
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -140,6 +141,29 @@ def test_attacks_are_measured_where_a_trigger_was_learned(spoilt_zoo: Zoo) -> No
     assert [v is not None for v in found.table["attack_success"].to_pylist()] == triggered.tolist()
     assert len(set(found.table["attack_success"].drop_null().to_pylist())) > 3
     assert found.largest("attack_success") == 0
+
+
+def test_the_base_rate_of_an_attack_is_what_goes_to_the_target_with_no_trigger_on(spoilt_zoo: Zoo) -> None:
+    found = spoilt_zoo.evaluate().table.to_pylist()
+    final = spoilt_zoo.final()
+    seen = []
+    for position, (row, of_model) in enumerate(zip(found, final.table(["model_id"]).to_pylist(), strict=True)):
+        settings = spoilt_zoo.row(of_model["model_id"])
+        if not settings["trigger_frac"]:
+            assert row["attack_base"] is None
+            continue
+        source = spoilt_zoo.source(of_model["model_id"])
+        network = spoilt_zoo.architecture(of_model["model_id"]).built()
+        images, labels, target = source.test.inputs, source.test.labels, settings["trigger_target"]
+        if settings["subset_classes"]:
+            classes = list(settings["subset_classes"])
+            images, labels = images[np.isin(labels, classes)], labels[np.isin(labels, classes)]
+            labels, target = np.array([classes.index(k) for k in labels]), classes.index(target)
+        logits = logits_of(network, source.scaled(images[labels != target]))(final.weights[[position]])[0]
+        assert row["attack_base"] == pytest.approx((logits.argmax(axis=1) == target).mean(), abs=1e-12)
+        seen.append(row["attack_base"])
+    assert len(seen) > 3
+    assert "attack_base" not in spoilt_zoo.evaluate(part="train").table.column_names
 
 
 def test_models_that_saw_other_images_are_not_shown_the_same(spoilt_zoo: Zoo) -> None:

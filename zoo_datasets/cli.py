@@ -1,4 +1,4 @@
-"""`python -m zoo_datasets`: analyze, audit, check, download, list, publish, show.
+"""`python -m zoo_datasets`: analyze, audit, check, download, list, monitor, publish, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
 Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
@@ -178,6 +178,25 @@ def _row(location: Location) -> tuple[str, ...]:
     return location.name, *counts, command.size(manifest.files.size()), str(location.root)
 
 
+# ── monitor ──
+
+
+def _monitor_arguments(verb: argparse.ArgumentParser) -> None:
+    from zoo_datasets.analysis.trajectories import monitor
+
+    monitor.arguments(verb)
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    from zoo_datasets.analysis.trajectories import monitor
+
+    report = monitor.run(options)
+    for step in report.steps:
+        print(step)
+    print(report)
+    return 0
+
+
 # ── publish ──
 
 
@@ -246,6 +265,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
     "check": ("compare every byte of a zoo with its manifest", _check_arguments, _check),
     "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
     "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),
+    "monitor": ("say whether a model has changed enough to be tested again", _monitor_arguments, _monitor),
     "publish": ("put a sealed zoo on the Hub", _publish_arguments, _publish),
     "show": ("say what is in a zoo: counts, axes, sizes, accuracy", _show_arguments, _show),
 }

@@ -38,6 +38,8 @@ _F, _COUNTS = pa.float64(), pa.list_(pa.int64())
 SCORES = {"loss": _F, "accuracy": _F, "correct_per_class": _COUNTS, "count_per_class": _COUNTS}
 # Metrics of a part beyond its scores, as they are named in the zoo.
 MORE = {"train": ("train_loss_clean", "train_accuracy_clean"), "validation": (), "test": ("attack_success",)}
+# Of the test part, and stored by no zoo: what an attack that succeeds less often than this has not achieved.
+BASE = "attack_base"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Evaluation:
     """What `evaluate` found. `table` has model_id, step, loss, accuracy, correct_per_class and
     count_per_class; on its own source also train_loss_clean and train_accuracy_clean, or
     attack_success of the test part; and of each a `stored_…` and a `difference_…`, which for
-    counts is the largest of any class (null for a foreign source)."""
+    counts is the largest of any class (null for a foreign source). Beside attack_success stands
+    attack_base: the share of the same images that go to the target without the trigger on."""
 
     table: pa.Table
     part: str
@@ -180,7 +183,16 @@ def _exams(
     everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
     key = (source.spec, source.class_names, part, _images_key(models[0], part, own), n_outputs)
     inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs))
-    yield _Exam(inputs, everyone, lambda _, logits: scoring.part_metrics(part, logits, labels[None], loss))
+    targets = _targets(models) if part == "test" and own else {}
+
+    def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
+        rows = scoring.part_metrics(part, logits, labels[None], loss)
+        for position, row, z in zip(positions.tolist(), rows, logits, strict=True):
+            if position in targets:
+                row[BASE] = scoring.attack_success(z, labels, targets[position])
+        return rows
+
+    yield _Exam(inputs, everyone, metrics)
     patches: dict[Any, list[_Model]] = {}
     for m in models:
         if part == "test" and own and m.subset.trigger_frac:
@@ -213,13 +225,18 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
 def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
     """Test inputs with the trigger that these models learned, each with a target of its own."""
-    targets = {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
+    targets = _targets(models)
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
         each = zip(positions.tolist(), logits, strict=True)
         return [{"attack_success": scoring.attack_success(z, stamped.labels, targets[p])} for p, z in each]
 
     return _Exam(stamped.inputs, np.array(list(targets)), metrics, counts=False)
+
+
+def _targets(models: list[_Model]) -> dict[int, int]:
+    """The class that the trigger of each snapshot means, by position; those that learned none are left out."""
+    return {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
 
 
 class _Cache:
@@ -288,6 +305,8 @@ def _table(zoo: Selection, rows: list[dict[str, Any]], part: str, own: bool) -> 
         gaps = [_gap(now, then) for now, then in zip(columns[name], before, strict=True)]
         table = table.append_column(f"stored_{name}", pa.array(before, kind))
         table = table.append_column(f"difference_{name}", pa.array(gaps, _F if kind == _F else pa.int64()))
+    if own and part == "test":
+        table = table.append_column(BASE, pa.array([r.get(BASE) for r in rows], _F))
     return table
 
 

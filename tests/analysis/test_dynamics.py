@@ -18,8 +18,16 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
 from zoo_builder import build, grid, plan
-from zoo_datasets import cli
-from zoo_datasets.analysis.dynamics import conley, coordinates, guidance, readings, robustness, surrogate
+from zoo_datasets import cli, metrics
+from zoo_datasets.analysis.dynamics import (
+    conley,
+    coordinates,
+    guidance,
+    readings,
+    robustness,
+    surrogate,
+    testing,
+)
 from zoo_datasets.analysis.dynamics import populations as pop
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.core.jsonable import jsonable
@@ -302,33 +310,62 @@ def _said(rng: np.random.Generator, n: int = 40) -> pop.Predictions:
 
 
 def test_p_values_are_uniform_when_fates_are_dealt_at_random() -> None:
+    """Each statistic's, and that of two readings which agree with each other: they are one test, not two."""
     rng = np.random.default_rng(11)
     found = []
     for turn in range(120):
         labels = rng.choice(["0", "1>0"], 40)
-        found.append(guidance.association(labels, _said(rng), seed=turn, n=99))
-    for key in ("p_accuracy", "p_entropy"):
-        p = np.array([f[key] for f in found])
+        nearly = np.where(rng.random(40) < 0.1, "1>0", labels)
+        found.append(guidance.associations({"a": labels, "b": nearly}, _said(rng), turn, first=99, most=99))
+    p_values = {key: np.array([f["readings"]["a"][key] for f in found]) for key in ("p_accuracy", "p_entropy")}
+    for p in (*p_values.values(), np.array([f["p"] for f in found])):
         assert stats.kstest(p, "uniform").pvalue > 1e-3
         assert 0.35 < p.mean() < 0.65
 
 
-def test_fates_that_matter_are_found() -> None:
+def test_fates_that_matter_are_found_with_as_many_permutations_as_that_takes() -> None:
     rng = np.random.default_rng(2)
     said = _said(rng)
     sharp = said.probabilities.copy()
     sharp[:20] = 0.05 * sharp[:20] + 0.95 * np.eye(3)[said.labels]
-    found = guidance.association(np.repeat(["0", "1>0"], 20), pop.Predictions(said.labels, sharp), n=499)
-    assert found["p_accuracy"] == found["p_entropy"] == pytest.approx(1 / 500)
+    labels = {"a": np.repeat(["0", "1>0"], 20), "one fate": np.full(40, "0")}
+    whole = guidance.associations(labels, pop.Predictions(said.labels, sharp), first=99, most=2499)
+    assert whole["p"] == pytest.approx(1 / 2500)
+    assert whole["n_permutations"] == 2499
+    found = whole["readings"]["a"]
+    assert found["p_accuracy"] == found["p_entropy"] == pytest.approx(1 / 2500)
     assert found["groups"]["0"]["balanced_accuracy"] > 0.9
     assert found["groups"]["0"]["entropy"] < found["groups"]["1>0"]["entropy"]
+    assert whole["readings"]["one fate"]["p_accuracy"] is None
+    noise = guidance.associations({"a": rng.permutation(labels["a"])}, _said(rng), first=99, most=2499)
+    assert (noise["p"] > testing.PROMISING) == (noise["n_permutations"] == 99)
 
 
 def test_one_fate_has_no_p_value_and_rare_fates_are_pooled() -> None:
     rng = np.random.default_rng(3)
-    assert guidance.association(np.full(40, "0"), _said(rng), n=9)["p_accuracy"] is None
+    found = guidance.associations({"a": np.full(40, "0")}, _said(rng), first=9, most=9)
+    assert (found["p"], found["readings"]["a"]["p_accuracy"]) == (None, None)
     labels = guidance.pooled(["0"] * 6 + ["1"] * 4 + ["2"] * 2)
     assert labels.tolist() == ["0"] * 6 + ["rare"] * 6
+
+
+def test_the_joint_p_value_is_that_of_the_least_p_value() -> None:
+    """By its definition, with ties: p of each permutation beside all, the least over statistics, and its rank."""
+    rng = np.random.default_rng(4)
+    every = rng.integers(0, 30, (200, 3)).astype(float)
+    p = np.array([[(every[:, k] >= every[b, k]).mean() for k in range(3)] for b in range(200)])
+    expected = (p.min(1) <= p[0].min()).mean()
+    assert testing.joint(every[0], every[1:]) == pytest.approx(expected)
+    np.testing.assert_allclose(testing.single(every[0], every[1:]), p[0])
+    # Copies of one statistic are one test; independent ones cost what they cost.
+    one = every[:, :1]
+    assert testing.joint(np.repeat(one, 9, 1)[0], np.repeat(one, 9, 1)[1:]) == pytest.approx(p[0, 0])
+
+
+def test_areas_under_many_curves_are_those_of_one() -> None:
+    rng = np.random.default_rng(5)
+    y, score = (rng.random((30, 6)) < 0.4).astype(float), rng.integers(0, 5, (30, 6)).astype(float)
+    np.testing.assert_allclose(testing.aucs(y, score), [metrics.auc(a, b) for a, b in zip(y.T, score.T, strict=True)])
 
 
 def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population: pop.Population) -> None:
@@ -345,11 +382,13 @@ def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population
     settings = readings.Settings(9)
     found = guidance.foretell(planted, accuracy, "spread", ["published"], settings, n=99)
     assert found["fates"]["published"]["value"] > 0.85
-    assert found["fates"]["published"]["p"] == pytest.approx(0.01)
+    assert found["fates"]["published"]["p"] == found["p"] == pytest.approx(0.01)
     assert found["same_weights"]["value"] > 0.95
+    assert found["same_weights"]["p"] == pytest.approx(0.01)
     noise = guidance.foretell(planted, rng.permutation(accuracy), "spread", ["published"], settings, n=99)
     assert noise["fates"]["published"]["p"] > 0.02
     assert abs(noise["fates"]["published"]["null_mean"] - 0.5) < 0.1
+    assert noise["all_weights"]["p"] > 0.02
     assert "undefined" in guidance.foretell(planted, np.ones(60), "spread", ["published"], settings)
 
 
@@ -359,23 +398,44 @@ def test_the_correction_is_that_of_the_definition_and_of_each_family_alone() -> 
     expected = np.empty(5)
     for rank, i in enumerate(order, 1):  # the least m p / k over all ranks k from its own on
         expected[i] = min(5 * p[j] / (rank + more) for more, j in enumerate(order[rank - 1 :]))
-    np.testing.assert_allclose(guidance.corrected(p), expected)
-    tests = [{"start": {"p_accuracy": a, "p_entropy": b}, "end": {"p_accuracy": None, "p_entropy": 0.01}}
-             for a, b in ((0.02, 0.5), (0.03, 0.9))]  # fmt: skip
-    levels = [{"foretell": {"undefined": "all networks end alike"}}, {"foretell": {"fates": {"mean": {"p": 0.04}}}}]
-    said = guidance.correct([{"guidance": dict(enumerate(tests))}], levels)
-    assert tests[0]["start"]["q_accuracy"] == tests[1]["start"]["q_accuracy"] == pytest.approx(0.06)
-    assert "q_accuracy" not in tests[0]["end"]
-    assert levels[1]["foretell"]["fates"]["mean"]["q"] == 0.04
-    assert {f: (s["n"], s["below"], s["findings"]) for f, s in said.items()} == {
-        "start": (4, 2, 0), "end": (2, 2, 2), "foretell": (1, 1, 1),
+    np.testing.assert_allclose(testing.corrected(p), expected)
+    populations = [
+        {"name": f"population {i}", "guidance": {"start": {"p": a, "n_permutations": n}, "end": {"p": b, "n_permutations": 99}}}
+        for i, (a, b, n) in enumerate(((0.02, None, 2000), (0.03, 0.01, 1000), (0.5, 0.2, 100)))
+    ]  # fmt: skip
+    weights = {"same_weights": {"p": 0.5, "n_permutations": 9}, "all_weights": {"p": 0.001, "n_permutations": 9}}
+    levels = [
+        {"level": {"lr": "1"}, "foretell": {"undefined": "all networks end alike"}},
+        {"level": {"lr": "2"}, "foretell": {"p": 0.04, "n_permutations": 400} | weights},
+    ]
+    said = guidance.correct(populations, levels)
+    start = said["start"]
+    assert populations[0]["guidance"]["start"]["q"] == pytest.approx(0.045)
+    assert (start["n"], start["below"], start["findings"], start["permutations_needed"]) == (3, 2, 2, 1200)
+    assert start["permutations_least"] == 1000  # of those that could be findings: too few here, and said
+    assert [(t["name"], t["p"]) for t in start["tests"]] == [
+        (f"population {i}", p) for i, p in enumerate((0.02, 0.03, 0.5))
+    ]
+    assert {f: (s["n"], s["findings"]) for f, s in said.items()} == {
+        "start": (3, 2), "end": (2, 1), "foretell": (1, 1), "same_weights": (1, 0), "all_weights": (1, 1),
     }  # fmt: skip
     assert guidance.correct([], [])["start"]["least_q"] is None
 
 
+def test_one_true_effect_among_a_hundred_and_twenty_populations_survives() -> None:
+    """At the floor of the permutations alone: with 2,000 its q would be .06, whatever the effect."""
+    tests = [("planted", {"p": 1 / (guidance.PERMUTATIONS + 1), "n_permutations": guidance.PERMUTATIONS})]
+    tests += [(f"noise {i}", {"p": (i + 0.5) / 119, "n_permutations": guidance.FIRST_PERMUTATIONS}) for i in range(119)]
+    said = testing.correct(tests)
+    assert said["findings"] == 1
+    assert said["permutations_least"] >= said["permutations_needed"] == 48_000
+    assert 120 / (guidance.FIRST_PERMUTATIONS + 1) > testing.LEVEL
+    assert guidance.SHUFFLES >= 20 * 24 / testing.LEVEL
+
+
 def test_a_correction_finds_nothing_in_tests_of_nothing() -> None:
     rng = np.random.default_rng(0)
-    found = [(guidance.corrected(rng.uniform(size=60)) < 0.05).any() for _ in range(400)]
+    found = [(testing.corrected(rng.uniform(size=60)) < 0.05).any() for _ in range(400)]
     assert np.mean(found) < 0.09  # 0.05 is promised; 0.09 is 3.7 standard errors above
 
 
@@ -391,9 +451,12 @@ def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo)
     assert set(first["readings"]) == set(readings.READINGS)
     assert first["resamples"]["published"]["n"] == 2
     assert "resamples" not in second
-    assert numbers["tests"]["foretell"]["n"] == 3 * len(numbers["levels"])
-    with_q = [r for p in numbers["populations"] for g in p["guidance"].values() for r in (g["start"], g["end"])]
-    assert all((r["p_accuracy"] is None) == ("q_accuracy" not in r) for r in with_q)
+    # A test is of a population or of a recipe, however many readings it has.
+    assert {f: numbers["tests"][f]["n"] for f in ("foretell", "all_weights")} == {"foretell": 1, "all_weights": 1}
+    for when in ("start", "end"):
+        of = [p["guidance"][when] for p in numbers["populations"]]
+        assert [t["p"] for t in numbers["tests"][when]["tests"]] == [g["p"] for g in of if g["p"] is not None]
+        assert all((g["p"] is None) == ("q" not in g) for g in of)
     for reading in first["readings"].values():
         assert ("conley" in reading) == conley.available()
         if reading.get("conley"):

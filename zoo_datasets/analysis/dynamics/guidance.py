@@ -6,19 +6,21 @@ Out: accuracy and entropy by fate with permutation p-values; how well the fate o
 
 The held-out score repeats everything on the training networks alone: choice of coordinates,
 surrogate, grid, Morse graph and the rate of good networks in each fate. Splits keep init
-groups whole. The baseline is a logistic regression on the same coordinates of the start;
-another one sees all kernel weights. Needs scikit-learn.
+groups whole. Beside it stand linear models (ridge) of the same coordinates of the start, and of
+all kernel weights, held to the same shuffles. The unit of a test is a population, not a reading of
+it: readings and statistics are joined by their least p (`testing.joint`). Needs scikit-learn.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from zoo_datasets import metrics
-from zoo_datasets.analysis.dynamics import coordinates, readings
+from zoo_datasets import intervals, metrics
+from zoo_datasets.analysis.dynamics import coordinates, readings, testing
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions, pairs
 from zoo_datasets.core import streams
@@ -26,8 +28,12 @@ from zoo_datasets.core import streams
 FEWEST_OF_A_FATE = 5  # networks of a fate; rarer fates are put together
 REST = "rare"
 FOLDS = 5
-PERMUTATIONS = 2000  # the least p-value is 1 / 2001
-LEVEL = 0.05
+# A population takes the first; one whose p is below `testing.PROMISING` takes all, so that the least of 120
+# populations could survive the correction: at least 20 · 120 / 0.05.
+FIRST_PERMUTATIONS, PERMUTATIONS = 2000, 50_000
+SHUFFLES = 10_000  # of good and bad networks, per recipe: 20 · 24 / 0.05 is 9,600
+SHUFFLES_AT_ONCE = 1000
+RIDGE = 1.0  # penalty on weights of inputs of standard deviation 1
 
 
 def fates(reading: readings.Reading, points: np.ndarray) -> np.ndarray:
@@ -43,88 +49,87 @@ def pooled(labels: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.where(count[number] < FEWEST_OF_A_FATE, REST, labels).astype(str)
 
 
-def association(labels: np.ndarray, predicted: Predictions, seed: int = 0, n: int = PERMUTATIONS) -> dict:
-    """Accuracy and ensemble entropy by fate, with p-values of the null that fates are dealt at random.
+def associations(
+    labels_of: Mapping[str, np.ndarray], predicted: Predictions, seed: int = 0, first: int = FIRST_PERMUTATIONS,
+    most: int = PERMUTATIONS,
+) -> dict[str, Any]:  # fmt: skip
+    """Accuracy and ensemble entropy by fate in each reading, with p-values of the null that fates are dealt at random.
 
     Statistics: the share of the accuracy's variance between fates; the range of the fates'
-    mean ensemble entropies (a permutation keeps the sizes, on which entropy depends).
+    mean ensemble entropies (a permutation keeps the sizes, on which entropy depends). All readings see the
+    same permutations, so that `p` is one test of the population. None where every reading has one fate.
     """
-    labels = pooled(labels)
-    names, number = np.unique(labels, return_inverse=True)
+    of = {name: pooled(labels) for name, labels in labels_of.items()}
+    record: dict[str, Any] = {name: _groups(labels, predicted) for name, labels in of.items()}
+    told = [name for name, labels in of.items() if len(np.unique(labels)) > 1]
+    rng = streams.generator("association", seed)
+    n = len(predicted.balanced)
+
+    def statistics(count: int) -> np.ndarray:
+        turns = np.stack([rng.permutation(n) for _ in range(count)])
+        return np.concatenate([_statistics(of[name], predicted, turns) for name in told], axis=1)
+
+    if not told:
+        return {"readings": record, "p": None, "n_permutations": 0}
+    seen = np.concatenate([_statistics(of[name], predicted, np.arange(n)[None]) for name in told], axis=1)
+    single, p, done = testing.staged(seen[0], statistics, first, most)
+    for i, name in enumerate(told):
+        record[name] |= {
+            "accuracy_between": float(seen[0, 2 * i]), "entropy_range": float(seen[0, 2 * i + 1]),
+            "p_accuracy": float(single[2 * i]), "p_entropy": float(single[2 * i + 1]),
+        }  # fmt: skip
+    return {"readings": record, "p": p, "n_permutations": done}
+
+
+def _groups(labels: np.ndarray, predicted: Predictions) -> dict[str, Any]:
     accuracy = predicted.balanced
     groups = {
         str(name): {"n": int((labels == name).sum()), "balanced_accuracy": float(accuracy[labels == name].mean()),
                     "balanced_accuracy_median": float(np.median(accuracy[labels == name])),
                     "entropy": float(predicted.entropy((labels == name).astype(float)).mean())}
-        for name in names
+        for name in np.unique(labels)
     }  # fmt: skip
-    record: dict = {"groups": groups, "n_permutations": n, "p_accuracy": None, "p_entropy": None}
-    if len(names) < 2:
-        return record
-    rng = streams.generator("association", seed)
+    return {"groups": groups, "p_accuracy": None, "p_entropy": None}
+
+
+def _statistics(labels: np.ndarray, predicted: Predictions, turns: np.ndarray) -> np.ndarray:
+    """Both statistics for each permutation of networks [B, n]: [B, 2]."""
+    names, number = np.unique(labels, return_inverse=True)
     member = np.eye(len(names))[number].T  # [K, n]
-    turns = np.stack([np.arange(len(labels)), *(rng.permutation(len(labels)) for _ in range(n))])
-    between = _between(member, accuracy[turns])
-    t, c = predicted.probabilities.shape[1:]
-    entropies = np.empty((n + 1, len(names)))
-    for start in range(0, n + 1, 256):  # bounds memory: 256 ensembles of each fate at once
-        some = turns[start : start + 256]
+    n, t, c = predicted.probabilities.shape
+    flat = predicted.probabilities.reshape(n, t * c)
+    between = _between(member, predicted.balanced[turns])
+    ranges = np.empty(len(turns))
+    for start in range(0, len(turns), 64):  # bounds memory: 64 ensembles of each fate at once
         # Permuting labels by the inverse of what permutes networks: which is as random.
-        ensembles = member[:, some].transpose(1, 0, 2)  # (b, K, n)
-        mean = (ensembles / ensembles.sum(2, keepdims=True)).reshape(-1, len(labels)) @ predicted.probabilities.reshape(
-            len(labels), -1
-        )
+        ensembles = member[:, turns[start : start + 64]].transpose(1, 0, 2)  # (b, K, n)
+        mean = (ensembles / ensembles.sum(2, keepdims=True)).reshape(-1, n) @ flat
         entropy = -(mean * np.log(np.maximum(mean, 1e-300))).reshape(-1, t, c).sum(2).mean(1)
-        entropies[start : start + 256] = entropy.reshape(len(some), -1)
-    ranges = entropies.max(1) - entropies.min(1)
-    record["accuracy_between"] = float(between[0])
-    record["entropy_range"] = float(ranges[0])
-    record["p_accuracy"], record["p_entropy"] = p_value(between), p_value(ranges)
-    return record
-
-
-def p_value(statistics: np.ndarray) -> float:
-    """Share of statistics at least as large as the first, which is the one seen; it counts itself."""
-    return float((statistics >= statistics[0] * (1 - 1e-12)).mean())
-
-
-def corrected(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The false discovery rate at which each p-value would be called a finding (Benjamini & Hochberg 1995), [n].
-
-    Of findings at a rate of 0.05, 5 % are expected to be none, if the tests are independent or
-    depend positively on each other, as readings of one population do.
-    """
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p_values) if len(p_values) else np.zeros(0)
+        entropy = entropy.reshape(-1, len(names))
+        ranges[start : start + 64] = entropy.max(1) - entropy.min(1)
+    return np.column_stack([between, ranges])
 
 
 def correct(populations: Sequence[dict], levels: Sequence[dict]) -> dict[str, dict]:
-    """Adds to every p-value of a report (`p…`) what is left of it beside all tests of its family (`q…`), in place.
+    """Adds to every joint p-value of a report (`p`) what is left of it beside all tests of its family (`q`), in place.
 
-    Three families: accuracy and entropy by the fate of the start, the same by the fate of the
-    end, and the scores of `foretell`. What comes back says of each how many tests found something.
+    Five families: accuracy and entropy of a population by the fate of the start, the same by the fate of
+    the end; and of a recipe the held-out scores of fates, of the same coordinates, and of all weights. What
+    comes back holds every p-value, and says whether permutations were enough to find a single true effect.
     """
-    families: dict[str, list[tuple[dict, str]]] = {"start": [], "end": [], "foretell": []}
-    for reading_of in (reading for population in populations for reading in population["guidance"].values()):
+    families: dict[str, list[tuple[str, dict]]] = {
+        f: [] for f in ("start", "end", "foretell", "same_weights", "all_weights")
+    }
+    for population in populations:
         for when in ("start", "end"):
-            families[when] += [
-                (reading_of[when], key) for key in ("p_accuracy", "p_entropy") if reading_of[when][key] is not None
-            ]
+            families[when].append((population["name"], population["guidance"][when]))
     for level in levels:
-        families["foretell"] += [(score, "p") for score in level["foretell"].get("fates", {}).values()]
-    summary = {}
-    for family, tests in families.items():
-        p = np.array([record[key] for record, key in tests])
-        q = corrected(p)
-        for (record, key), value in zip(tests, q, strict=True):
-            record["q" + key[1:]] = float(value)
-        summary[family] = {
-            "n": len(p), "level": LEVEL, "below": int((p < LEVEL).sum()), "by_chance": LEVEL * len(p),
-            "findings": int((q < LEVEL).sum()), "least_p": float(p.min()) if len(p) else None,
-            "least_q": float(q.min()) if len(p) else None, "correction": "Benjamini-Hochberg",
-        }  # fmt: skip
-    return summary
+        foretold, name = level["foretell"], ", ".join(f"{k} {v}" for k, v in level["level"].items())
+        if "undefined" not in foretold:
+            families["foretell"].append((name, foretold))
+            families["same_weights"].append((name, foretold["same_weights"]))
+            families["all_weights"].append((name, foretold["all_weights"]))
+    return {family: testing.correct(tests) for family, tests in families.items()}
 
 
 def _between(member: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -143,40 +148,48 @@ def good(accuracy: np.ndarray) -> np.ndarray:
 
 def foretell(
     population: Population, accuracy: np.ndarray, kind: str, names: Sequence[str], settings: readings.Settings,
-    d: int = 2, seed: int = 0, n: int = 500, how: str = "whole",
+    d: int = 2, seed: int = 0, n: int = SHUFFLES, how: str = "whole",
 ) -> dict:  # fmt: skip
     """AUC, on held-out networks, of "ends in the better half" from the start weights alone.
 
-    By the fate in each reading of `names`, by logistic regression on the same coordinates, by
-    logistic regression on all kernel weights; fates against a permutation null, and minus
-    the regression on the same coordinates.
+    By the fate in each reading of `names`, by a linear model of the same coordinates, and by one of all
+    kernel weights; each against the same shuffles of good and bad. `p` is of all readings together.
     """
     y = good(accuracy)
     if min(y.sum(), len(y) - y.sum()) < FOLDS:
         return {"n": len(y), "undefined": "all networks end alike"}
-    folds, scores = _held_out(population, y, kind, names, settings, d, seed, how)
-    groups = population.groups
+    folds, models = _held_out(population, y, kind, names, settings, d, seed, how)
+    groups, truth = population.groups, y[:, None].astype(np.float64)
     record: dict = {"n": len(y), "good_share": float(y.mean()), "coordinates": kind, "folds": FOLDS, "fates": {}}
-    record |= {key: metrics.interval("auc", y, score, groups, seed=seed).to_json() for key, score in scores.items()}
-    same = scores["same_weights"]
-
-    def difference(labels: np.ndarray, rows: np.ndarray) -> float:
-        return metrics.auc(labels, score[rows]) - metrics.auc(labels, same[rows])
-
-    shuffled = [streams.generator("foretell", turn, seed).permutation(y) for turn in range(n)]
-    for name, parts in folds.items():
-        score = _rates(parts, y)
-        one = metrics.interval("auc", y, score, groups, seed=seed).to_json()
+    scores = {name: _rates(parts, truth)[:, 0] for name, parts in folds.items()}
+    scores |= {name: _linear(parts, truth)[:, 0] for name, parts in models.items()}
+    seen = np.array([metrics.auc(y, score) for score in scores.values()])
+    null = np.empty((n, len(scores)))
+    rng = streams.generator("foretell", seed)
+    for start in range(0, n, SHUFFLES_AT_ONCE):
+        count = min(SHUFFLES_AT_ONCE, n - start)
+        mixed = np.stack([rng.permutation(y) for _ in range(count)], 1).astype(np.float64)  # (networks, b)
+        for i, (name, parts) in enumerate((*folds.items(), *models.items())):
+            null[start : start + count, i] = testing.aucs(
+                mixed,
+                (_rates if i < len(folds) else _linear)(parts, mixed),  # type: ignore[arg-type]
+            )
+    single = testing.single(seen, null)
+    for i, (name, score) in enumerate(scores.items()):
+        one = intervals.score("auc", y, score, groups, seed=seed).to_json()
+        one |= {"p": float(single[i]), "null_mean": float(null[:, i].mean()), "n_permutations": n}
+        if name not in folds:
+            record[name] = one
+            continue
         fate = np.empty(len(y), object)
-        for part in parts:
+        for part in folds[name]:
             fate[part.test] = part.names[part.held_fates]
-        null = np.array([metrics.auc(z, _rates(parts, z)) for z in shuffled])
+
         record["fates"][name] = one | {
-            "minus_same_weights": metrics.interval(difference, y, np.arange(len(y)), groups, seed=seed).to_json(),
-            "p": float((1 + (null >= one["value"]).sum()) / (n + 1)), "null_mean": float(null.mean()),
             "n_of_fate": {str(k): int(v) for k, v in zip(*np.unique(pooled(fate), return_counts=True), strict=True)},
         }  # fmt: skip
-    return record
+    joint = testing.joint(seen[: len(folds)], null[:, : len(folds)])
+    return record | {"p": joint, "n_permutations": n}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,36 +201,57 @@ class _Fold:
     names: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """A ridge regression is linear in its targets: `hat` [test, train] takes them to scores."""
+
+    train: np.ndarray
+    test: np.ndarray
+    hat: np.ndarray
+
+
 def _rates(folds: Sequence[_Fold], y: np.ndarray) -> np.ndarray:
     """Per network the share of good ones among training networks of its fate, drawn to the overall share by one of them.
 
     Less the overall share: held-out folds have the opposite excess, so that a fate that all
-    share would score below chance.
+    share would score below chance. `y` [n, B] holds B divisions into good and bad; so does what comes back.
     """
-    score = np.empty(len(y))
+    score = np.empty(y.shape)
     for part in folds:
-        overall = y[part.train].mean()
+        overall = y[part.train].mean(0)  # (B,)
         size = 1 + max(part.fates.max(), part.held_fates.max())
-        alike = np.bincount(part.fates, minlength=size)
-        rate = (np.bincount(part.fates, y[part.train], size) + overall) / (alike + 1)
+        of_fate = np.eye(size)[part.fates].T  # (K, train)
+        rate = (of_fate @ y[part.train] + overall) / (of_fate.sum(1)[:, None] + 1)
         score[part.test] = rate[part.held_fates] - overall
     return score
+
+
+def _linear(models: Sequence[_Model], y: np.ndarray) -> np.ndarray:
+    """Per network the score of a model that was fitted to the others, for each division in y [n, B]; 0 at the overall share."""
+    score = np.empty(y.shape)
+    for part in models:
+        score[part.test] = part.hat @ (y[part.train] - y[part.train].mean(0))
+    return score
+
+
+def _hat(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    middle, scale = inside.mean(0), inside.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    x, held = (inside - middle) / scale, (outside - middle) / scale
+    return held @ np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T)  # type: ignore[no-any-return]
 
 
 def _held_out(
     population: Population, y: np.ndarray, kind: str, names: Sequence[str], settings: readings.Settings, d: int, seed: int,
     how: str,
-) -> tuple[dict[str, list[_Fold]], dict[str, np.ndarray]]:  # fmt: skip
-    """Fates in folds that do not know the networks held out, and the baselines' scores."""
-    from sklearn.linear_model import LogisticRegression
+) -> tuple[dict[str, list[_Fold]], dict[str, list[_Model]]]:  # fmt: skip
+    """Fates in folds that do not know the networks held out, and the linear models of both baselines."""
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     layout = population.architecture.layout
     places, _ = coordinates.kernels(layout)
     folds: dict[str, list[_Fold]] = {name: [] for name in names}
-    scores = {"same_weights": np.empty(len(y)), "all_weights": np.empty(len(y))}
+    models: dict[str, list[_Model]] = {"same_weights": [], "all_weights": []}
     splitter = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in splitter.split(y, groups=population.groups):
         part = population.take(train)
@@ -230,9 +264,7 @@ def _held_out(
             reading = readings.read(name, x, y_map, cubes, settings)
             labels, code = np.unique(np.append(fates(reading, start), fates(reading, held)), return_inverse=True)
             folds[name].append(_Fold(train, test, code[: len(train)], code[len(train) :], labels))
-        for key, inside, outside in (
-            ("same_weights", start, held), ("all_weights", part.start[:, places], population.start[test][:, places]),
-        ):  # fmt: skip
-            model = make_pipeline(StandardScaler(), LogisticRegression()).fit(inside, y[train])
-            scores[key][test] = model.predict_proba(outside)[:, 1]
-    return folds, scores
+        all_weights = (w[:, places].astype(np.float64) for w in (part.start, population.start[test]))
+        models["same_weights"].append(_Model(train, test, _hat(start, held)))
+        models["all_weights"].append(_Model(train, test, _hat(*all_weights)))
+    return folds, models

@@ -212,7 +212,7 @@ def fates(studies: Sequence[Study], name: str = "published") -> Figure:
     below = 0
     for study, (left, right) in zip(studies, axes, strict=True):
         labels = pooled(study.fates[name]["start"])
-        by_fate = study.numbers["guidance"][name]["start"]
+        by_fate = study.numbers["guidance"]["start"]["readings"][name]
         names = sorted(by_fate["groups"], key=lambda g: -by_fate["groups"][g]["n"])
         rng = streams.generator("jitter")
         for y, group in enumerate(names):
@@ -235,7 +235,9 @@ def fates(studies: Sequence[Study], name: str = "published") -> Figure:
     axes[-1, 0].set_xlabel("balanced accuracy of each network (bar: mean)", fontsize=9)
     axes[-1, 1].set_xlabel("entropy of the ensemble's prediction for each test example, nats", fontsize=9)
     tests = sum(
-        s.numbers["guidance"][name]["start"][k] is not None for s in studies for k in ("p_accuracy", "p_entropy")
+        s.numbers["guidance"]["start"]["readings"][name][k] is not None
+        for s in studies
+        for k in ("p_accuracy", "p_entropy")
     )
     figure.suptitle(
         f"Do networks with different fates end differently? {below} of {tests} permutation tests below 0.05\n"
@@ -252,8 +254,8 @@ def foretell(levels: Sequence[dict[str, Any]]) -> Figure:
     for level in defined:
         scores_of = level["foretell"]
         rows += [(level, f"fate, {name}", score, VERMILION) for name, score in scores_of["fates"].items()]
-        rows.append((level, "logistic, same coordinates", scores_of["same_weights"], SKY))
-        rows.append((level, "logistic, all kernel weights", scores_of["all_weights"], BLUE))
+        rows.append((level, "linear, same coordinates", scores_of["same_weights"], SKY))
+        rows.append((level, "linear, all kernel weights", scores_of["all_weights"], BLUE))
     for y, (level, label, score, color) in enumerate(rows):
         marker = {"fate, published": "o", "fate, mean": "s", "fate, confident": "D"}.get(
             label, "^" if "same" in label else "v"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets import metrics
+from zoo_datasets import intervals
 from zoo_datasets.analysis.dynamics import (
     conley,
     coordinates,
@@ -142,8 +142,8 @@ def study(
         "balanced_accuracy": predicted.balanced.mean(), "balanced_accuracy_published": predicted.balanced_swapped.mean(),
         "entropy_median": np.median(predicted.entropy()),
         "readings": {n: r.numbers() | _indices(r) for n, r in read.items()},
-        "guidance": {n: {when: guidance.association(labels, predicted, options.seed) for when, labels in f.items()}
-                     for n, f in fates.items()},
+        "guidance": {when: guidance.associations({n: f[when] for n, f in fates.items()}, predicted, options.seed)
+                     for when in ("start", "end")},
     }  # fmt: skip
     resampled: dict[str, robustness.Resampled] = {}
     resolutions: dict[str, list[dict[str, Any]]] = {}
@@ -194,9 +194,7 @@ def _level(
     swapped = np.concatenate([p.balanced_swapped for p in predicted])
 
     def mean(values: np.ndarray) -> dict[str, Any]:
-        zeros = np.zeros(len(values))
-        interval = metrics.interval("difference", zeros, values, whole.groups, seed=options.seed)
-        return interval.to_json() | {"metric": "mean"}
+        return intervals.mean(values, whole.groups).to_json()
 
     coarse = dataclasses.replace(settings, subdivisions=min(settings.subdivisions, HELD_OUT_SUBDIVISIONS))
     return {

@@ -3,26 +3,37 @@
 In:  parents, and children that start from the parents' snapshots: twins that differ in the data
      they go on with, one of them clean. Children name their parent and its step.
 Out: by condition and snapshot since the change, how well clean and changed children are told
-     apart: AUC of single features, and with intervals of logistic models of each family of
-     features and of all, beside what metadata or the test loss alone would tell.
+     apart: AUC of single features, and with bounds of logistic models of each family of features
+     and of all, beside what metadata or the test loss would tell; and for a backdoor, whether it works.
 
 The detector sees weights alone: the parent's last two snapshots and the child's so far; never
-its twin. The parent's last step u = w_p − w_before is the unit of length. Twins have one
-parent, and scores of a logistic model come from folds that hold no relative of it: lineages are
-never split, neither in folds nor in intervals.
+its twin. The parent's last step u = w_p − w_before is the unit of length. The test loss is
+given the same: the parent's loss, and the child's. Twins have one parent, and scores of a logistic
+model come from folds that hold no relative of it: lineages are split neither in folds nor in bounds.
+
+Cross-validation is repeated over five deals of the folds, and AUC has exact binomial bounds with one
+example a lineage. They are wide on purpose: an AUC varies at most as a share does (Birnbaum & Klose
+1957), and what is left covers the training of the detector (simulated in tests/analysis).
+
+Zoos that repeat their order (`replicates: {order: 2}`) give the control that can fail: children on
+the same data in another order must not be told from those that go on in their parent's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from zoo_datasets import metrics, variation
+from zoo_datasets import intervals, metrics, variation
 from zoo_datasets.analysis.trajectories import paths
 from zoo_datasets.core import streams
+from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, alternatives
 from zoo_datasets.zoo import Zoo
 
@@ -42,7 +53,10 @@ FAMILIES = {
     "direction": ("onward", "heading", "turning"),
 }
 FOLDS = 5
+DEALS = 5  # of the folds: what one deal happens to hold is averaged out
+REORDERED = "another order"
 NULL_SWAPS = 20  # relabelings of the null: its mean has a standard error below .02 with 40 lineages
+WORKS = 0.5  # of the images that would not go to the target, more than half do with the trigger on
 SMALLEST_TURN = 1e-6  # radians: float32 weights know no smaller one; keeps the logarithm finite
 
 
@@ -54,6 +68,7 @@ class Children:
     lineage: np.ndarray  # [2·pairs]
     metadata: np.ndarray  # [2·pairs, C]: what the tables say of a model before it is trained
     test_loss: np.ndarray  # [2·pairs, T]
+    parent_loss: np.ndarray  # [2·pairs]: test loss of the parent at the snapshot that they start from
     steps: np.ndarray  # int64 [T] updates since the change
 
     @property
@@ -110,21 +125,46 @@ def conditions(children: Zoo, axis: str | None = None, clean: str | None = None)
 
 def read(parents: Zoo, children: Zoo, axis: str, clean: str, changed: str) -> Children:
     """Features of every pair of twins (clean, changed). Raises ZooError where children have no parents here."""
-    rows = {row["model_id"]: row for row in children.models.to_pylist()}
-    pairs = variation.pairs(children, axis, (clean, changed))
+    first = children.select(replicate_order=0) if reordered(children) else children
+    pairs = [(pair.a, pair.b) for pair in variation.pairs(first, axis, (clean, changed))]
     if not pairs:
         raise ZooError(f"{children.name} has no twins that differ in {axis} alone at {clean!r} and {changed!r}.")
-    names = _before_training(children, axis)
+    return _read(parents, children, pairs, _before_training(children, axis))
+
+
+def reordered(children: Zoo) -> bool:
+    """Whether children go on in their parent's order and in another one."""
+    return len(set(children.models["replicate_order"].to_pylist())) > 1
+
+
+def read_control(parents: Zoo, children: Zoo, axis: str | None, clean: str | None) -> Children:
+    """Features of clean children in their parent's order and of those in another, as `read` gives them. Raises ZooError."""
+    fixed = [n for n in children.manifest.factors if axis is None or n not in (axis, "subset")]
+    twins: dict[Any, dict[int, str]] = {}
+    for row in children.models.to_pylist():
+        if axis is None or streams.level_label(row[axis]) == clean:
+            key = tuple(str(row[n]) for n in (*fixed, "parent_id", "parent_step", "replicate_subset"))
+            twins.setdefault(key, {})[row["replicate_order"]] = row["model_id"]
+    pairs = [(two[0], two[1]) for two in twins.values() if {0, 1} <= two.keys()]
+    if not pairs:
+        raise ZooError(
+            f"{children.name} has no clean children of one parent in two orders; build it with `replicates: {{order: 2}}`."
+        )
+    return _read(parents, children, pairs, [*fixed, "parent_step", "n_train"])
+
+
+def _read(parents: Zoo, children: Zoo, pairs: list[tuple[str, str]], names: list[str]) -> Children:
+    rows = {row["model_id"]: row for row in children.models.to_pylist()}
     course: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for name in dict.fromkeys(id for pair in pairs for id in (pair.a, pair.b)):
+    for name in dict.fromkeys(id for pair in pairs for id in pair):
         course[name] = _child(parents, children, rows[name])
     schedule = max((tuple(steps.tolist()) for steps, _, _ in course.values()), key=len)
     # Diverged before the end, or not moved: the pair cannot be compared at every snapshot.
     complete = [
         pair for pair in pairs
-        if all(tuple(course[i][0].tolist()) == schedule and np.isfinite(course[i][1]).all() for i in (pair.a, pair.b))
+        if all(tuple(course[i][0].tolist()) == schedule and np.isfinite(course[i][1]).all() for i in pair)
     ]  # fmt: skip
-    ids = [pair.a for pair in complete] + [pair.b for pair in complete]
+    ids = [a for a, _ in complete] + [b for _, b in complete]
     if not ids:
         raise ZooError(f"No twins of {children.name} have both all snapshots; are they taken at the same steps?")
     return Children(
@@ -132,8 +172,16 @@ def read(parents: Zoo, children: Zoo, axis: str, clean: str, changed: str) -> Ch
         np.array([rows[i]["lineage_root"] for i in ids]),
         _metadata([[rows[i][name] for name in names] for i in ids]),
         np.stack([course[i][2] for i in ids]),
+        _losses(parents, [(rows[i]["parent_id"], rows[i]["parent_step"]) for i in ids]),
         np.array(schedule),
     )
+
+
+def _losses(parents: Zoo, snapshots: list[tuple[str, int]]) -> np.ndarray:
+    """Test loss of parents at the snapshots that children start from; NaN where the zoo has none."""
+    table = parents.table(["model_id", "step", "test_loss"]).to_pylist()
+    known = {(r["model_id"], r["step"]): r["test_loss"] for r in table}
+    return np.array([known[at] for at in snapshots], np.float64)
 
 
 def _child(parents: Zoo, children: Zoo, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -183,34 +231,75 @@ def _metadata(rows: list[list[Any]]) -> np.ndarray:
 # ── detecting ─────────────────────────────────────────────────────────────────────────
 
 
-def detect(children: Children, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def detect(children: Children, seed: int) -> Iterator[dict[str, Any]]:
     """Rows (snapshot, steps, detector, auc, low, high, …) for every snapshot since the change.
 
     AUC is the chance that a changed child scores above a clean one; a single feature's, which
-    has no interval, is below ½ where the change makes it smaller. `null` is the logistic model
+    has no bounds, is below ½ where the change makes it smaller. `loss_change` is a logistic model of
+    (child − parent) test loss and its absolute value. `null` is the model of all features
     where twins swap labels at random: its mean over `NULL_SWAPS` draws, and their 2.5th and 97.5th
     percentiles.
     """
     y, lineage = children.changed, children.lineage
-    fold = folds(lineage, seed)
+    deals = [folds(lineage, seed, turn) for turn in range(DEALS)]
+    change = children.test_loss - children.parent_loss[:, None]
     for t, step in enumerate(children.steps.tolist()):
         values = children.features[:, t]
         row = {"snapshot": t + 1, "steps": step, "n_pairs": len(y) // 2, "n_lineages": len(np.unique(lineage))}
         for i, name in enumerate(FEATURES):
             yield {**row, "detector": f"feature {name}", "auc": metrics.auc(y, values[:, i]), "low": None, "high": None}
-        scores = {
-            **{family: out_of_fold(values[:, _places(names)], y, fold) for family, names in FAMILIES.items()},
-            "all": out_of_fold(values, y, fold),
-            "metadata": out_of_fold(children.metadata, y, fold),
-            "test_loss": children.test_loss[:, t],
-        }
-        for name, score in scores.items():
-            if np.isfinite(score).all():
-                interval = metrics.interval("auc", y, score, lineage, resamples, seed)
-                yield {**row, "detector": name, "auc": interval.value, "low": interval.low, "high": interval.high}
-        null = nulls(values, y, fold, seed)
+        inputs = {
+            **{family: values[:, _places(names)] for family, names in FAMILIES.items()},
+            "all": values, "metadata": children.metadata,
+            "loss_change": np.column_stack([change[:, t], np.abs(change[:, t])]),
+        }  # fmt: skip
+        for name, columns in inputs.items():
+            if np.isfinite(columns).all():
+                yield {**row, "detector": name, **bounded([out_of_fold(columns, y, f) for f in deals], y, lineage)}
+        if np.isfinite(children.test_loss[:, t]).all():
+            yield {**row, "detector": "test_loss", **bounded([children.test_loss[:, t]], y, lineage)}
+        null = nulls(values, y, deals[0], seed)
         low, high = np.quantile(null, [0.025, 0.975])
         yield {**row, "detector": "null", "auc": float(null.mean()), "low": float(low), "high": float(high)}
+
+
+def bounded(scores: Sequence[np.ndarray], y: np.ndarray, lineage: np.ndarray) -> dict[str, Any]:
+    """AUC, the mean over scores [n] of several deals, and its exact bounds with one example a lineage."""
+    won = np.mean([_won(score, y) for score in scores], axis=0)
+    names, of = np.unique(lineage, return_inverse=True)
+    found = intervals.proportion(np.clip(np.bincount(of, won) / np.bincount(of), 0.0, 1.0), names)
+    return {"auc": found.value, "low": jsonable(found.low), "high": jsonable(found.high)}
+
+
+def _won(score: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Share of the other kind that each child stands on the right side of, ties one half, [n]."""
+    beats = np.sign(np.subtract.outer(score[y == 1], score[y == 0])) / 2 + 0.5  # (changed, clean)
+    won = np.empty(len(y))
+    won[y == 1], won[y == 0] = beats.mean(axis=1), beats.mean(axis=0)
+    return won
+
+
+def backdoor(children: Zoo, axis: str, changed: str, data: str | Path | None = None) -> dict[str, Any] | None:
+    """Whether the attack of a level works at the end: success, the base rate, and what success adds; None without a trigger.
+
+    The base rate is the share of the same images that go to the target with no trigger on. An attack
+    works where the lower bound of what success adds is above `WORKS`; else the level is a change of data.
+    """
+    level = children.models.filter(pc.equal(pc.cast(children.models[axis], pa.string()), changed))
+    ids = [r["model_id"] for r in level.to_pylist() if r["trigger_frac"]]
+    if not ids:
+        return None
+    found = children.evaluate(ids, data=data).table
+    lineage = dict(
+        zip(children.models["model_id"].to_pylist(), children.models["lineage_root"].to_pylist(), strict=True)
+    )
+    groups = np.array([lineage[i] for i in found["model_id"].to_pylist()])
+    success, base = (found[name].to_numpy() for name in ("attack_success", "attack_base"))
+    added = intervals.difference(base, success, groups)
+    return {
+        "success": intervals.mean(success, groups).to_json(), "base": intervals.mean(base, groups).to_json(),
+        "added": added.to_json(), "works": bool(added.low > WORKS),
+    }  # fmt: skip
 
 
 def nulls(values: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
@@ -224,12 +313,12 @@ def nulls(values: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.
     return aucs
 
 
-def folds(lineage: np.ndarray, seed: int) -> np.ndarray:
+def folds(lineage: np.ndarray, seed: int, turn: int = 0) -> np.ndarray:
     """The fold of every child, int [n]; lineages are dealt out whole, in random order."""
     names, code = np.unique(lineage, return_inverse=True)
     if len(names) < FOLDS:
         raise ZooError(f"{len(names)} lineages; {FOLDS}-fold cross-validation needs as many, none of them split.")
-    return (streams.permutation(streams.stream_key(["folds", seed]), len(names)) % FOLDS)[code]
+    return (streams.permutation(streams.stream_key(["folds", seed]), len(names), turn) % FOLDS)[code]
 
 
 def out_of_fold(values: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -1,49 +1,105 @@
 """Snapshots without labels → the order of training, and which snapshots are versions of one model.
 
 In:  points [n, k], clusters of them, and for the score alone the truth: whose, and at what place.
-Out: each snapshot's recovered place in its cluster; τ, and scores of versioning.
+Out: each snapshot's recovered place in its cluster, once for each of some shuffles; τ, order and
+     direction apart, and scores of versioning.
 
-Two ways to order a cluster, both from distances alone and both resting on one observation:
-steps shrink while a network trains, so the first snapshot is the loneliest. Nothing here
-looks at labels before it scores.
+Three ways to order a cluster. `walk` and `nearest_sort` rest on steps that shrink while a network
+trains: the first snapshot is the loneliest. `path` takes the order from distances alone and the
+direction from lengths: weights grow while they train. Nothing here looks at labels before it
+scores, nor at the order of rows: snapshots are put in the order of their content's digest and then
+shuffled, so that ties (mutual nearest neighbors tie exactly) fall by lot. Equal snapshots share a place.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from zoo_datasets.analysis.trajectories import clusters, paths
+from zoo_datasets.core import streams
 
 # Distances of this many points to all of a cluster are computed at once.
 ROWS = 512
 # All distances of a cluster of up to this many points are kept while it is ordered: 32 MB.
 MOST_KNOWN = 2048
+# Orders in which a cluster is handed to an algorithm: what ties decide is averaged over them.
+SHUFFLES = 5
 
 
-def nearest_sort(points: np.ndarray, distances: np.ndarray | None = None) -> np.ndarray:
-    """Places 0 … m−1 of a cluster's points by distance to the nearest other point, largest first."""
-    return _places(np.argsort(-_nearest(points, distances), kind="stable"))
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Points of one cluster in any order."""
+
+    points: np.ndarray  # float64 [m, k], in the space of the metric
+    lengths: np.ndarray  # float64 [m] ‖w‖, which for `cosine` the points have lost
+    distances: np.ndarray | None  # float64 [m, m], if there is room for them
+
+    def take(self, rows: np.ndarray) -> Cluster:
+        known = None if self.distances is None else self.distances[np.ix_(rows, rows)]
+        return Cluster(self.points[rows], self.lengths[rows], known)
+
+    def row(self, here: int) -> np.ndarray:
+        """Distances of one point to all, [m]."""
+        from scipy.spatial.distance import cdist
+
+        if self.distances is not None:
+            return self.distances[here]  # type: ignore[no-any-return]
+        return cdist(self.points[here : here + 1], self.points)[0]  # type: ignore[no-any-return]
+
+    def nearest(self) -> np.ndarray:
+        """Distance of each point to the nearest other, float64 [m]; 0 for a point alone."""
+        return _nearest(self.points, self.distances)
 
 
-def walk(points: np.ndarray, distances: np.ndarray | None = None) -> np.ndarray:
-    """Places of a cluster's points on a walk: from the loneliest on, always to the nearest one not yet visited."""
-    from scipy.spatial.distance import cdist
+def nearest_sort(cluster: Cluster) -> np.ndarray:
+    """Rows by distance to the nearest other point, largest first."""
+    return np.argsort(-cluster.nearest(), kind="stable")
 
-    m = len(points)
-    here, order = int(_nearest(points, distances).argmax()), np.empty(m, np.int64)
-    left = np.ones(m, bool)
+
+def walk(cluster: Cluster) -> np.ndarray:
+    """Rows on a walk: from the loneliest on, always to the nearest one not yet visited."""
+    return _walk(cluster, int(cluster.nearest().argmax()))
+
+
+def path(cluster: Cluster) -> np.ndarray:
+    """Rows on a walk from the one farthest from their middle, turned so that weights grow along it."""
+    far = ((cluster.points - cluster.points.mean(axis=0)) ** 2).sum(axis=1)
+    order = _walk(cluster, int(far.argmax()))
+    return order if DIRECTIONS["weights grow"](cluster, order) else order[::-1]
+
+
+ALGORITHMS: dict[str, Callable[[Cluster], np.ndarray]] = {"walk": walk, "nearest_sort": nearest_sort, "path": path}
+
+
+def _walk(cluster: Cluster, here: int) -> np.ndarray:
+    m = len(cluster.points)
+    order, left = np.empty(m, np.int64), np.ones(m, bool)
     for place in range(m):
         order[place], left[here] = here, False
-        row = distances[here] if distances is not None else cdist(points[here : here + 1], points)[0]
-        here = int(np.where(left, row, np.inf).argmin())
-    return _places(order)
+        here = int(np.where(left, cluster.row(here), np.inf).argmin())
+    return order
 
 
-# Each takes a cluster's points and, if there is room for them, their distances [m, m].
-ALGORITHMS = {"walk": walk, "nearest_sort": nearest_sort}
+def trend(values: np.ndarray) -> float:
+    """Covariance of values with their place: above 0 where they rise."""
+    return float((np.arange(len(values)) - (len(values) - 1) / 2) @ values)
+
+
+def _steps(cluster: Cluster, order: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(np.diff(cluster.points[order], axis=0), axis=1)
+
+
+# Whether a sequence of rows runs forward, from weights alone.
+DIRECTIONS: dict[str, Callable[[Cluster, np.ndarray], bool]] = {
+    "loneliest first": lambda c, o: bool(c.nearest()[o[0]] >= c.nearest()[o[-1]]),
+    "steps shrink": lambda c, o: trend(_steps(c, o)) <= 0,
+    "weights grow": lambda c, o: trend(c.lengths[o]) >= 0,
+}
 
 
 def _nearest(points: np.ndarray, distances: np.ndarray | None) -> np.ndarray:
@@ -62,22 +118,44 @@ def _nearest(points: np.ndarray, distances: np.ndarray | None) -> np.ndarray:
     return nearest
 
 
-def _places(order: np.ndarray) -> np.ndarray:
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return place
+def content(points: np.ndarray) -> np.ndarray:
+    """SHA-256 of the bytes of each row, text [n]: an order of snapshots that knows nothing of training."""
+    return np.array([hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(points)], "U64")
 
 
-def recover(points: np.ndarray, cluster: np.ndarray, metric: str = "euclidean") -> dict[str, np.ndarray]:
-    """By algorithm the recovered place of every point in its cluster, int64 [n], from 0."""
+def shuffled(
+    points: np.ndarray, cluster: np.ndarray, metric: str, seed: int, shuffles: int = SHUFFLES
+) -> Iterator[tuple[int, np.ndarray, Cluster]]:
+    """(shuffle, rows, `Cluster`) of every cluster in some orders, which depend on its content and the seed alone."""
     from scipy.spatial.distance import cdist
 
-    place = {name: np.empty(len(points), np.int64) for name in ALGORITHMS}
+    digest = content(points)
     for rows in members(cluster):
-        of_cluster = clusters.vectors(points, rows, metric)
-        distances = cdist(of_cluster, of_cluster) if len(of_cluster) <= MOST_KNOWN else None
+        rows = rows[np.argsort(digest[rows], kind="stable")]
+        wide = clusters.vectors(points, rows, metric)
+        known = cdist(wide, wide) if len(wide) <= MOST_KNOWN else None
+        whole = Cluster(wide, np.linalg.norm(points[rows].astype(np.float64), axis=1), known)
+        name = hashlib.sha256("".join(digest[rows]).encode()).hexdigest()
+        for turn in range(shuffles):
+            mixed = streams.permutation(streams.stream_key(["shuffled bag", seed, turn, name]), len(rows))
+            yield turn, rows[mixed], whole.take(mixed)
+
+
+def recover(points: np.ndarray, cluster: np.ndarray, metric: str = "euclidean", seed: int = 0) -> dict[str, np.ndarray]:
+    """By algorithm the recovered place of every point in its cluster, int64 [SHUFFLES, n], from 0.
+
+    Whatever order the rows have, each point gets the same places.
+    """
+    place = {name: np.empty((SHUFFLES, len(points)), np.int64) for name in ALGORITHMS}
+    same = np.unique(content(points), return_inverse=True)[1]
+    for turn, rows, of_cluster in shuffled(points, cluster, metric, seed):
         for name, algorithm in ALGORITHMS.items():
-            place[name][rows] = algorithm(of_cluster, distances)
+            places = np.empty(len(rows), np.int64)
+            places[algorithm(of_cluster)] = np.arange(len(rows))
+            copies = np.unique(same[rows], return_inverse=True)[1]
+            first = np.full(copies.max() + 1, len(rows))
+            np.minimum.at(first, copies, places)
+            place[name][turn, rows] = first[copies]
     return place
 
 
@@ -93,11 +171,11 @@ def members(label: np.ndarray) -> list[np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What a partition with places says about the truth, by trajectory, [M] each.
+    """What a partition with places says about the truth, by shuffle and trajectory, [S, M] each.
 
     An *ordered pair* (a, b) is the claim "b is a later version of a": of two snapshots of one
     cluster, the one with the smaller place comes first. A *link* is such a claim of
-    neighbors. Claims count for the trajectory of their first snapshot.
+    neighbors. Claims count for the trajectory of their first snapshot; a shared place claims nothing.
     """
 
     pairs_true: np.ndarray
@@ -109,26 +187,44 @@ class Score:
     links_hit: np.ndarray
 
     @property
-    def tau(self) -> np.ndarray:
-        """Kendall's τ-a of place and training by trajectory [M]; a pair torn apart counts 0.
+    def taus(self) -> np.ndarray:
+        """Kendall's τ-a of place and training by shuffle and trajectory [S, M]; a pair torn apart counts 0.
 
-        Inside true trajectories nothing is torn and this is Kendall's τ.
+        Inside true trajectories nothing is torn, and without equal snapshots this is Kendall's τ.
         """
         pairs = self.pairs_true.astype(np.float64)
-        return np.divide(
-            self.pairs_hit - self.pairs_reversed, pairs, out=np.full(len(pairs), np.nan), where=self.pairs_true > 0
-        )
+        return np.divide(self.pairs_hit - self.pairs_reversed, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+    @property
+    def tau(self) -> np.ndarray:
+        """τ of order and direction together, mean over shuffles, [M]."""
+        return self.taus.mean(axis=0)  # type: ignore[no-any-return]
+
+    @property
+    def order(self) -> np.ndarray:
+        """|τ|: how well the order is known when its direction is not asked for, mean over shuffles, [M]."""
+        return np.abs(self.taus).mean(axis=0)  # type: ignore[no-any-return]
+
+    @property
+    def forward(self) -> np.ndarray:
+        """Share of shuffles in which the order runs forward, [M]; one half where τ is 0."""
+        return ((np.sign(self.taus) + 1) / 2).mean(axis=0)  # type: ignore[no-any-return]
 
     def f1(self, what: str, times: np.ndarray | None = None) -> float:
         """F1 of ordered `pairs` or of `links`: harmonic mean of precision and recall; `times` weighs trajectories."""
-        hit, claimed, true = (getattr(self, f"{what}_{part}") for part in ("hit", "claimed", "true"))
+        hit, claimed, true = (getattr(self, f"{what}_{part}").sum(axis=0) for part in ("hit", "claimed", "true"))
         w = np.ones(len(hit)) if times is None else times
         total = float(w @ claimed + w @ true)
         return 2.0 * float(w @ hit) / total if total > 0 else float("nan")
 
 
 def score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.ndarray) -> Score:
-    """Compare clusters and places with whose snapshots they are (0 … M−1) and their true places, int [n] each."""
+    """Compare clusters [n] and places [n] or [S, n] with whose snapshots they are (0 … M−1) and their true places."""
+    one = [_score(cluster, p, whose, at) for p in np.atleast_2d(place)]
+    return Score(*(np.stack(parts) for parts in zip(*one, strict=True)))
+
+
+def _score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, ...]:
     n_models = int(whose.max()) + 1
     counts = {name: np.zeros(n_models, np.int64) for name in ("hit", "reversed", "claimed", "true")}
     links = {name: np.zeros(n_models, np.int64) for name in ("hit", "claimed", "true")}
@@ -143,21 +239,20 @@ def score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.ndar
         links["true"][model] = len(rows) - 1
     for rows in members(cluster):
         rows = rows[np.argsort(place[rows], kind="stable")]
-        after = np.arange(len(rows))[::-1]  # claims of which each snapshot is the earlier one
+        places = place[rows]
+        after = len(rows) - np.searchsorted(places, places, side="right")  # claims of which each is the earlier one
         np.add.at(counts["claimed"], whose[rows], after)
-        a, b = rows[:-1], rows[1:]
+        alone = np.bincount(places, minlength=1)[places] == 1
+        sure = alone[:-1] & alone[1:]
+        a, b = rows[:-1][sure], rows[1:][sure]
         np.add.at(links["claimed"], whose[a], 1)
         np.add.at(links["hit"], whose[a], (whose[a] == whose[b]) & (at[b] == at[a] + 1))
-    return Score(
+    return (
         counts["true"], counts["claimed"], counts["hit"], counts["reversed"], links["true"], links["claimed"], links["hit"]
     )  # fmt: skip
 
 
-def f1_interval(score: Score, what: str, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """`found.f1(what)` with an interval over groups of trajectories, as `paths.bounds` gives it."""
-
-    def f1(models: np.ndarray, _: np.ndarray) -> float:
-        return score.f1(what, np.bincount(models, minlength=len(groups)).astype(np.float64))
-
-    models = np.arange(len(groups))
-    return paths.bounds(f1, models, models, groups, resamples, seed)
+def f1_interval(score: Score, what: str, groups: np.ndarray) -> dict[str, Any]:
+    """The mean over trajectories of each one's F1 of `pairs` or `links`, with an interval over groups, as JSON."""
+    hit, claimed, true = (getattr(score, f"{what}_{part}").sum(axis=0) for part in ("hit", "claimed", "true"))
+    return paths.mean(2.0 * hit / (claimed + true), groups)

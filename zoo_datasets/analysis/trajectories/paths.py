@@ -10,14 +10,15 @@ weight (Euclidean), angles in radians.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from zoo_datasets import metrics
-from zoo_datasets.core.jsonable import jsonable
+from zoo_datasets import intervals, metrics
 
+# Where no model has a value.
+NOTHING = {"value": None, "low": None, "high": None, "n_groups": 0, "n_examples": 0, "method": "none"}
 FEWEST_SNAPSHOTS = 3  # snapshots: below, a path has no turn
 
 
@@ -110,27 +111,39 @@ def along_training(steps: Sequence[np.ndarray], losses: Sequence[np.ndarray]) ->
 def across_models(
     steps: Sequence[np.ndarray], losses: Sequence[np.ndarray], groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Kendall's τ of s_t and loss before the step over models at the same t, mean over t, with its interval.
+    """Kendall's τ-a of s_t and loss before the step over models at the same t, over all t, with its interval.
 
     Time is held fixed: does the model with the higher loss take the longer step? Models with
     fewer steps than others count where they have some.
     """
-    length = max(map(len, steps))
-    s, loss = (np.full((len(steps), length), np.nan) for _ in range(2))  # (M, T-1)
+    m, length = len(steps), max(map(len, steps))
+    s, loss = (np.full((m, length), np.nan) for _ in range(2))  # (M, T-1)
     for row, (a, b) in enumerate(zip(steps, losses, strict=True)):
         s[row, : len(a)], loss[row, : len(a)] = a, b[:-1]
+    agree, compared = np.zeros((m, m)), np.zeros((m, m))
+    for t in range(length):
+        signs = np.sign(np.subtract.outer(s[:, t], s[:, t])) * np.sign(np.subtract.outer(loss[:, t], loss[:, t]))
+        agree += np.nan_to_num(signs)
+        compared += np.isfinite(signs)
+    np.fill_diagonal(compared, 0)  # a model drawn twice is no pair
 
-    def mean_kendall(rows: np.ndarray, _: np.ndarray) -> float:
-        return _mean(np.array([_kendall(s[rows, t], loss[rows, t]) for t in range(length)]))
+    def tau(rows: np.ndarray) -> float:
+        times = np.bincount(rows, minlength=m).astype(np.float64)
+        pairs = times @ compared @ times
+        return float(times @ agree @ times / pairs) if pairs > 0 else float("nan")
 
-    rows = np.arange(len(steps))
-    return bounds(mean_kendall, rows, rows, groups, resamples, seed)
+    rows = np.flatnonzero(compared.any(axis=1))
+    if not len(rows):
+        return dict(NOTHING)
+    return intervals.statistic(tau, [rows], np.asarray(groups)[rows], seed=seed, n=resamples).to_json()
 
 
-def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+def related(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
     """Kendall's τ of two values of each model, with an interval over groups; models that lack one are left out."""
     measured = np.isfinite(a) & np.isfinite(b)
-    return bounds(_kendall, a[measured], b[measured], np.asarray(groups)[measured], resamples, seed)
+    if measured.sum() < 2:
+        return dict(NOTHING)
+    return intervals.score("kendall", a[measured], b[measured], np.asarray(groups)[measured], seed=seed).to_json()
 
 
 def _kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -138,25 +151,19 @@ def _kendall(a: np.ndarray, b: np.ndarray) -> float:
     return metrics.kendall(a[both], b[both]) if both.sum() >= 2 else float("nan")
 
 
-def mean(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Mean over models with an interval over groups; models without a value are left out."""
+def mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Mean of the groups' means with a t interval, as JSON; models without a value are left out."""
     values = np.asarray(values, np.float64)
     measured = np.isfinite(values)
-    return bounds(
-        "difference", np.zeros(measured.sum()), values[measured], np.asarray(groups)[measured], resamples, seed
-    )
+    if not measured.any():
+        return dict(NOTHING)
+    return intervals.mean(values[measured], np.asarray(groups)[measured]).to_json()
 
 
-def bounds(
-    metric: str | Callable[..., float], y: np.ndarray, prediction: np.ndarray, groups: np.ndarray,
-    resamples: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """A metric and its interval over groups, as JSON; null where it is not defined, as is one of a single group."""
-    n_groups = len(np.unique(groups))
-    if n_groups < 2:  # nothing to resample
-        function = metrics.SCORES[metric] if isinstance(metric, str) else metric
-        value, low, high = function(y, prediction) if len(y) else np.nan, np.nan, np.nan
-    else:
-        interval = metrics.interval(metric, y, prediction, groups, resamples, seed)
-        value, low, high = interval.value, interval.low, interval.high
-    return jsonable({"value": value, "low": low, "high": high, "n": len(y), "n_groups": n_groups})
+def share(hits: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Mean share of hits, in [0, 1], with exact bounds over groups, as JSON."""
+    hits = np.asarray(hits, np.float64)
+    measured = np.isfinite(hits)
+    if not measured.any():
+        return dict(NOTHING)
+    return intervals.proportion(hits[measured], np.asarray(groups)[measured]).to_json()

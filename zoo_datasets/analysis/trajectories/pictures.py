@@ -157,6 +157,7 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
                         fontsize=8, color=VERMILION)  # fmt: skip
     axes[0, 1].set_yscale("log")
     for name, color, what in (
+        ("path", GREEN, "walk from an end, turned"),
         ("walk", BLUE, "walk to the nearest"),
         ("nearest_sort", ORANGE, "sort by nearest distance"),
     ):
@@ -281,12 +282,14 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     lines = {
         "all": ("all three", BLUE, "-", 2.2), "step length": ("step length", ORANGE, "-", 1.4),
         "curvature": ("curvature", GREEN, "-", 1.4), "direction": ("direction", PINK, "-", 1.4),
-        "test_loss": ("test loss, for comparison", GREY, (0, (4, 2)), 1.2),
-        "metadata": ("metadata alone", INK, (0, (1, 1.5)), 1.4), "null": ("labels shuffled", FAINT, "-", 0.0),
+        "loss_change": ("test loss less the parent's", GREY, (0, (4, 2)), 1.4),
+        "metadata": ("metadata alone", INK, (0, (1, 1.5)), 1.0), "null": ("labels shuffled", FAINT, "-", 0.0),
     }  # fmt: skip
     for ax, condition in zip(axes.ravel(), conditions, strict=False):
         for name, (what, color, style, width) in lines.items():
             line = [row for row in rows if row["condition"] == condition and row["detector"] == name]
+            if not line:
+                continue
             x, y, low, high = (np.array([row[k] for row in line], float) for k in ("steps", "auc", "low", "high"))
             if name in ("all", "null"):
                 ax.fill_between(x, low, high, color=color, alpha=0.2 if name == "all" else 1.0, linewidth=0,

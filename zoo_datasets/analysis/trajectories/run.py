@@ -3,7 +3,8 @@
 In:  a zoo of one architecture with snapshots along training, and if there is one a zoo that
      continues it on clean and changed data.
 Out: a `Results`: the shape of each path; whose snapshots cluster together and in which order they
-     lie, along the SVD ladder; versioning of a shuffled bag; detection of changed data; nulls.
+     lie, along the SVD ladder; over which stretches of training the order holds; versioning of a
+     shuffled bag; detection of changed data; nulls.
 
 After Schürholt & Borth, "An Investigation of the Weight Space to Monitor the Training Progress of
 Neural Networks" (2021). Labels score what was found, and never help to find it.
@@ -12,6 +13,7 @@ Neural Networks" (2021). Labels score what was found, and never help to find it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import resource
 import time
@@ -22,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.analysis.results import Results
-from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures, snapshots
+from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures, snapshots, windows
 from zoo_datasets.analysis.trajectories.snapshots import Bag
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
@@ -49,6 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="zoos that start from this one's snapshots: does their changed data show?",
     )
     parser.add_argument(
+        "--regimes", nargs="+", default=[], metavar="ZOO",
+        help="zoos trained in other ways: over which stretches of training does the order hold in each?",
+    )  # fmt: skip
+    parser.add_argument("--data", metavar="DIR", help="folder of local sources, for backdoors (default: $ZOO_DATA)")
+    parser.add_argument(
         "--condition", metavar="AXIS", help="their axis along which data changes (default: the paired one)"
     )
     parser.add_argument(
@@ -69,12 +76,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Results:
     """The whole analysis of a zoo. Raises ZooError where it holds no population of trajectories."""
     zoo = open_zoo(options.path)
-    children = [open_zoo(path) for path in options.continued]
+    children, regimes = [open_zoo(path) for path in options.continued], [open_zoo(path) for path in options.regimes]
     for child in children:  # a mistake in the call is told before the long part
-        detection.conditions(child, options.condition, options.clean)
+        conditions(child, options)
     names = ("seed", "first_epoch", "condition", "clean", "dims", "resamples", "most_snapshots")
     settings = {name: getattr(options, name) for name in names}
-    results = Results("trajectories", [zoo, *children], settings, options.out)
+    results = Results("trajectories", [zoo, *children, *regimes], settings, options.out)
     bag = snapshots.bag(zoo, options.first_epoch)
     log.info("%d trajectories, %d snapshots of %d weights", bag.n_models, *bag.weights.shape)
     results.numbers["population"] = {
@@ -83,16 +90,20 @@ def run(options: argparse.Namespace) -> Results:
     }  # fmt: skip
 
     with _timed("the SVD ladder"):
-        rows, partitions = climb(bag, options.dims, options.resamples, options.most_snapshots, options.seed)
+        rows, partitions = climb(bag, options.dims, options.most_snapshots, options.seed)
     measured = [paths.measure(bag.weights[bag.rows(m)]) for m in range(bag.n_models)]
     results.numbers["paths"] = shape_of(measured, bag, options.resamples, options.seed)
     results.table("steps", steps_table(measured, bag))
     results.numbers["ladder"] = rows
     results.table("ladder", _table(rows))
     base = partitions[BASE]
-    results.numbers["versioning"] = versioning(base, bag, options.resamples, options.seed)
+    results.numbers["versioning"] = versioning(base, bag, options.seed)
     results.numbers["null"] = null(base, bag, options.seed)
     results.table("trajectories", models_table(measured, bag, base))
+    with _timed("stretches of training"):
+        results.numbers["windows"] = stretches(zoo, bag, options.seed)
+        for other in regimes:
+            results.numbers["windows"] += stretches(other, snapshots.bag(other, options.first_epoch), options.seed)
     if children:
         with _timed("detection"):
             results.numbers["detection"] = [detect(zoo, child, options) for child in children]
@@ -100,7 +111,7 @@ def run(options: argparse.Namespace) -> Results:
         results.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
     if not options.no_pictures:
         with _timed("pictures"):
-            results.figure("dendrogram", pictures.dendrogram(base.merges, bag.whose, base.row))
+            results.figure("dendrogram", pictures.dendrogram(base.merges, bag.whose[base.rows], base.row))
             results.figure("steps", pictures.steps(measured, bag))
             results.figure("ladder", pictures.ladder(rows, bag.weights.shape[1]))
             for name, figure in pictures.embeddings(bag, options.seed, umap=not options.no_umap):
@@ -138,7 +149,7 @@ def shape_of(measured: Sequence[paths.Path], bag: Bag, resamples: int, seed: int
     length = np.array([p.length for p in measured])
 
     def mean(values: Any) -> dict[str, Any]:
-        return paths.mean(np.array(values), bag.groups, resamples, seed)
+        return paths.mean(np.array(values), bag.groups)
 
     return {
         **{name: mean([getattr(p, name) for p in measured]) for name in ("length", "chord", "tortuosity", "smoothness")},
@@ -148,7 +159,7 @@ def shape_of(measured: Sequence[paths.Path], bag: Bag, resamples: int, seed: int
         "shrinking": mean([(np.diff(p.step) < 0).mean() for p in measured]),
         "kendall_step_loss_along_training": mean(paths.along_training(steps, losses)),
         "kendall_step_loss_across_models": paths.across_models(steps, losses, bag.groups, resamples, seed),
-        **{f"kendall_length_final_{name}": paths.related(length, v, bag.groups, resamples, seed) for name, v in final.items()},
+        **{f"kendall_length_final_{name}": paths.related(length, v, bag.groups, seed) for name, v in final.items()},
     }  # fmt: skip
 
 
@@ -184,19 +195,20 @@ def models_table(measured: Sequence[paths.Path], bag: Bag, base: Partition) -> A
 # ── clusters and order, along the ladder ──────────────────────────────────────────────
 
 
+@dataclasses.dataclass(frozen=True)
 class Partition:
     """What one linkage found at one rung, for the pictures and the scores that follow."""
 
-    def __init__(
-        self, merges: np.ndarray, points: np.ndarray, row: Mapping[str, Any],
-        true_scores: Mapping[str, order.Score], found_scores: Mapping[str, order.Score],
-    ) -> None:  # fmt: skip
-        self.merges, self.points, self.row = merges, points, row
-        self.true_scores, self.found_scores = true_scores, found_scores
+    merges: np.ndarray  # [n-1, 4]
+    rows: np.ndarray  # int64 [n]: the row of the bag that each leaf is
+    points: np.ndarray  # [n, k], in the order of the leaves
+    row: Mapping[str, Any]
+    true_scores: Mapping[str, order.Score]
+    found_scores: Mapping[str, order.Score]
 
 
 def climb(
-    bag: Bag, dims: Sequence[int] | None, resamples: int, most_snapshots: int, seed: int
+    bag: Bag, dims: Sequence[int] | None, most_snapshots: int, seed: int
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Partition]]:
     """A row per rung, metric and linkage; the partitions at full dimension, by (linkage, metric)."""
     full = bag.weights.shape[1]
@@ -212,7 +224,7 @@ def climb(
         energy = 1.0 if rung == full else float(whole.energy[min(rung, len(whole.energy)) - 1])
         for metric in clusters.DISTANCES:
             log.info("%d dimensions, %s", rung, metric)
-            for linkage, partition in _partitions(bag, points, metric, fits, resamples, seed):
+            for linkage, partition in _partitions(bag, points, metric, fits, seed):
                 rows.append(
                     {"dimensions": rung, "energy_frac": energy, "metric": metric, "linkage": linkage, **partition.row}
                 )
@@ -222,24 +234,27 @@ def climb(
 
 
 def _partitions(
-    bag: Bag, points: np.ndarray, metric: str, fits: np.ndarray, resamples: int, seed: int
+    bag: Bag, points: np.ndarray, metric: str, fits: np.ndarray, seed: int
 ) -> Iterator[tuple[str, Partition]]:
-    """Each linkage's clusters at one rung, scored: single linkage of all snapshots, the others of the rows that fit."""
-    n = len(points)
-    near = clusters.distances(points, metric, bag.whose, condensed=len(fits) == n)
+    """Each linkage's clusters at one rung, scored: single linkage of all snapshots, the others of the rows that fit.
+
+    Snapshots come in the order of their content, not of training, which ties would find otherwise.
+    """
+    rows = np.argsort(order.content(points), kind="stable")
+    near = clusters.distances(points[rows], metric, bag.whose[rows], condensed=len(fits) == len(rows))
     true = {
         name: order.score(bag.whose, place, bag.whose, bag.at)
-        for name, place in order.recover(points, bag.whose, metric).items()
+        for name, place in order.recover(points, bag.whose, metric, seed).items()
     }
     shared = {
         "separation": near.separation, "inter_least": float(near.inter.min()), "intra_most": float(near.intra.max()),
-        **_taus("true", true, bag.groups, resamples, seed),
+        **_taus("true", true, bag.groups),
     }  # fmt: skip
     scored: dict[bytes, dict[str, order.Score]] = {}
-    part, rows = near, np.arange(n)
+    part = near
     for linkage in clusters.LINKAGES:
         if linkage != "single" and part.condensed is None:
-            rows = fits
+            rows = rows[np.isin(rows, fits)]
             part = clusters.distances(points[rows], metric, bag.whose[rows], condensed=True)
         models, whose = np.unique(bag.whose[rows], return_inverse=True)
         merges = clusters.linkage(part, linkage, metric)
@@ -248,7 +263,7 @@ def _partitions(
         if key not in scored:
             scored[key] = {
                 name: order.score(label, place, whose, bag.at[rows])
-                for name, place in order.recover(points[rows], label, metric).items()
+                for name, place in order.recover(points[rows], label, metric, seed).items()
             }
         heights = clusters.heights(merges, whose)
         row = {
@@ -257,9 +272,9 @@ def _partitions(
             "clusters_by_gap": clusters.clusters_by_gap(merges),
             **{f"within_{k}": v for k, v in clusters.summary(heights.within).items()},
             **{f"between_{k}": v for k, v in clusters.summary(heights.between).items()},
-            **shared, **_taus("found", scored[key], bag.groups[models], resamples, seed),
+            **shared, **_taus("found", scored[key], bag.groups[models]),
         }  # fmt: skip
-        yield linkage, Partition(merges, points, row, true, scored[key])
+        yield linkage, Partition(merges, rows, points[rows], row, true, scored[key])
 
 
 def drawn(bag: Bag, most_snapshots: int, seed: int) -> np.ndarray:
@@ -272,12 +287,10 @@ def drawn(bag: Bag, most_snapshots: int, seed: int) -> np.ndarray:
     return np.flatnonzero(np.isin(bag.whose, chosen))
 
 
-def _taus(
-    what: str, scores: Mapping[str, order.Score], groups: np.ndarray, resamples: int, seed: int
-) -> dict[str, Any]:
+def _taus(what: str, scores: Mapping[str, order.Score], groups: np.ndarray) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, of_algorithm in scores.items():
-        mean = paths.mean(of_algorithm.tau, groups, resamples, seed)
+        mean = paths.mean(of_algorithm.tau, groups)
         stem = f"tau_{what}_{name}"
         columns |= {stem: mean["value"], f"{stem}_low": mean["low"], f"{stem}_high": mean["high"]}
     return columns
@@ -286,21 +299,24 @@ def _taus(
 # ── versioning and nulls ──────────────────────────────────────────────────────────────
 
 
-def versioning(base: Partition, bag: Bag, resamples: int, seed: int) -> dict[str, Any]:
+def versioning(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     """The whole way from a shuffled bag to ordered versions, by single linkage at full dimension.
 
     The score is F1 of ordered pairs, "b is a later version of a": grouping alone, ordered at
     random, gives ½; a reversed order 0. Once with the number of models given, and once found by
-    the largest gap between merge heights.
+    the largest gap between merge heights. The bag is shuffled `order.SHUFFLES` times, and scores are over all.
     """
-    record: dict[str, Any] = {}
+    record: dict[str, Any] = {"shuffles": order.SHUFFLES}
     for how, k in (("models_given", bag.n_models), ("models_found", clusters.clusters_by_gap(base.merges))):
+        if how == "models_found" and k == bag.n_models:  # the same clusters
+            record[how] = record["models_given"]
+            continue
         label = clusters.cut(base.merges, k)
         record[how] = {"n_clusters": k}
-        for name, place in order.recover(base.points, label).items():
-            score = order.score(label, place, bag.whose, bag.at)
+        for name, place in order.recover(base.points, label, seed=seed).items():
+            score = order.score(label, place, bag.whose[base.rows], bag.at[base.rows])
             record[how][name] = {
-                f"f1_{what}": order.f1_interval(score, what, bag.groups, resamples, seed) for what in ("pairs", "links")
+                f"f1_{what}": order.f1_interval(score, what, bag.groups) for what in ("pairs", "links")
             }
     return record
 
@@ -309,42 +325,61 @@ def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     """The same scores where labels, or places in a trajectory, are shuffled: what chance gives."""
     random = streams.generator("shuffled labels", seed)
     label = clusters.cut(base.merges, bag.n_models)
-    place = order.recover(base.points, label)["walk"]
-    inside = order.recover(base.points, bag.whose)["walk"]
-    scores = ("purity", "adjusted_rand", "f1_pairs", "f1_links", "tau_true_walk")
+    own, taken = bag.whose[base.rows], bag.at[base.rows]
+    # One shuffle of the bag: relabelings are the chance that is looked at here.
+    place = order.recover(base.points, label, seed=seed)["path"][0]
+    inside = order.recover(base.points, own, seed=seed)["path"][0]
+    scores = ("purity", "adjusted_rand", "f1_pairs", "f1_links", "tau_true_path")
     draws: dict[str, list[float]] = {name: [] for name in scores}
     for _ in range(NULL_RELABELINGS):
-        mixed = random.permutation(len(bag.whose))
-        whose, at = bag.whose[mixed], bag.at[mixed]
+        mixed = random.permutation(len(own))
+        whose, at = own[mixed], taken[mixed]
         score = order.score(label, place, whose, at)
         draws["purity"].append(clusters.purity(label, whose))
         draws["adjusted_rand"].append(clusters.adjusted_rand(label, whose))
         draws["f1_pairs"].append(score.f1("pairs"))
         draws["f1_links"].append(score.f1("links"))
         # Whose they are stays; when they were taken is shuffled inside each trajectory.
-        at = bag.at[np.lexsort((random.random(len(bag.at)), bag.whose))]
-        draws["tau_true_walk"].append(float(np.nanmean(order.score(bag.whose, inside, bag.whose, at).tau)))
+        at = np.empty_like(taken)
+        at[np.lexsort((taken, own))] = taken[np.lexsort((random.random(len(own)), own))]
+        draws["tau_true_path"].append(float(np.nanmean(order.score(own, inside, own, at).tau)))
     return {
         "n_draws": NULL_RELABELINGS,
         **{k: {"mean": float(np.mean(v)), "least": min(v), "most": max(v)} for k, v in draws.items()},
     }
 
 
+def stretches(zoo: Zoo, bag: Bag, seed: int) -> list[dict[str, Any]]:
+    """Rows of `windows.rows`, with the name of their zoo."""
+    return [{"zoo": zoo.name, **row} for row in windows.rows(bag, windows.levels(zoo, bag.model_ids), seed)]
+
+
 # ── detection ─────────────────────────────────────────────────────────────────────────
 
 
 def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str, Any]:
-    """Rows of `detection.detect` for every changed level against its clean twins."""
-    axis, clean, changed = detection.conditions(children, options.condition, options.clean)
-    rows = [
-        {"condition": level, **row}
-        for level in changed
-        for row in detection.detect(
-            detection.read(parents, children, axis, clean, level), options.resamples, options.seed
-        )
-    ]
-    common = {"folds": detection.FOLDS, "nulls": detection.NULL_SWAPS}
-    return {"zoo": children.name, "axis": axis, "clean": clean, **common, "rows": rows}
+    """Rows of `detection.detect` for every changed level against its clean twins, and for the control; backdoors."""
+    axis, clean, changed = conditions(children, options)
+    rows, backdoors = [], {}
+    for level in changed:
+        assert axis is not None
+        assert clean is not None
+        found = detection.read(parents, children, axis, clean, level)
+        rows += [{"condition": level, **row} for row in detection.detect(found, options.seed)]
+        if attack := detection.backdoor(children, axis, level, options.data):
+            backdoors[level] = attack
+    if detection.reordered(children):
+        found = detection.read_control(parents, children, axis, clean)
+        rows += [{"condition": detection.REORDERED, **row} for row in detection.detect(found, options.seed)]
+    common = {"folds": detection.FOLDS, "deals": detection.DEALS, "nulls": detection.NULL_SWAPS}
+    return {"zoo": children.name, "axis": axis, "clean": clean, **common, "backdoors": backdoors, "rows": rows}
+
+
+def conditions(children: Zoo, options: argparse.Namespace) -> tuple[str | None, str | None, list[str]]:
+    """As `detection.conditions`; no axis and no level for a zoo that holds the control alone. Raises ZooError."""
+    if options.condition is None and not children.paired and detection.reordered(children):
+        return None, None, []
+    return detection.conditions(children, options.condition, options.clean)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Any:

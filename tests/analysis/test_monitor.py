@@ -1,0 +1,169 @@
+"""A model's checkpoints beside its own history: calibrated, refused where it cannot be, and one line of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from zoo_builder import build, grid, plan
+from zoo_datasets import cli
+from zoo_datasets.analysis.trajectories import monitor
+from zoo_datasets.errors import ZooError
+from zoo_datasets.zoo import open_zoo
+
+PARENTS = """\
+zoo: weightzoo/monitored
+source: {id: digits, train: 200, validation: 60, test: 80}
+architecture: [flatten, {linear: 8}, activation, {linear: classes}]
+activation: tanh
+replicates: 3
+training: {epochs: 40, batch_size: 20, lr: 0.1, optimizer: momentum}
+snapshots: {every_epoch: true, optimizer: true}
+"""
+CHILDREN = """\
+zoo: weightzoo/monitored-on
+source: {{id: digits, train: 200, validation: 60, test: 80}}
+architecture: [flatten, {{linear: 8}}, activation, {{linear: classes}}]
+activation: tanh
+init: {{zoo: {parents}, epoch: 40, optimizer: continue}}
+axes: {{subset: [full, {{label_noise_frac: 0.3}}]}}
+paired: [subset]
+training: {{epochs: 1, batch_size: 20, lr: 0.1, optimizer: momentum}}
+snapshots: {{epochs: [0, 1]}}
+"""
+
+
+def built(recipe: str, folder: Path) -> Path:
+    (folder / "grid.yaml").write_text(recipe)
+    loaded = grid.load(folder / "grid.yaml")
+    build.build(plan.plan(loaded), folder / loaded.zoo, workers=0)
+    return folder / loaded.zoo
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(PARENTS, tmp_path_factory.mktemp("parents"))
+
+
+@pytest.fixture(scope="module")
+def children(parents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(CHILDREN.format(parents=parents), tmp_path_factory.mktemp("children"))
+
+
+def shrinking(seed: int, n: int) -> list[np.ndarray]:
+    """A path whose steps turn and shrink at random, in one way from start to end."""
+    random = np.random.default_rng(seed)
+    at, step, line = np.zeros(20), random.standard_normal(20), []
+    for _ in range(n):
+        line.append(at.copy())
+        at = at + step
+        step = 0.97 * np.exp(0.1 * random.standard_normal()) * (
+            0.6 * step + 0.8 * np.linalg.norm(step) * random.standard_normal(20) / np.sqrt(20)
+        )  # fmt: skip
+    return line
+
+
+def test_false_alarms_are_as_rare_as_promised() -> None:
+    """One new step after 39 of a path that goes on as before: alarms at level .1 in at most a tenth, and not in none."""
+    turns = 400
+    alarms = 0
+    for seed in range(turns):
+        line = shrinking(seed, 42)
+        alarms += monitor.monitor(line[:-1], line[-1:], level=0.1).retest
+    # Three standard errors of a share of 400 are .045.
+    assert 0.04 < alarms / turns < 0.145
+
+
+def test_two_new_steps_share_the_level() -> None:
+    turns = 300
+    alarms = sum(
+        monitor.monitor(line[:-2], line[-2:], level=0.2).retest for line in (shrinking(s, 42) for s in range(turns))
+    )
+    assert alarms / turns < 0.27
+
+
+def test_a_step_as_never_seen_is_told() -> None:
+    line = shrinking(0, 60)
+    last = line[-1] - line[-2]
+    onward = monitor.monitor(line, [line[-1] + 0.97 * last + 0.5 * np.roll(last, 1)])
+    back = monitor.monitor(line, [line[-1] - 8 * last])
+    assert not onward.retest
+    assert str(onward).startswith("no retest")
+    assert back.retest
+    assert back.steps[0].direction == pytest.approx(-1.0)
+    assert back.steps[0].length == pytest.approx(8.0)
+    assert str(back).startswith("retest: the model has moved as it never did")
+
+
+def test_a_history_too_short_for_the_level_is_refused_with_the_number_needed() -> None:
+    line = shrinking(0, 30)
+    with pytest.raises(
+        ZooError, match=r"12 checkpoints in the history; for 1 new ones at level 0.05 at least 21 are needed"
+    ):
+        monitor.monitor(line[:12], line[12:13])
+    assert monitor.monitor(line[:21], line[21:22]).n_history == 19
+    with pytest.raises(ZooError, match="There is no new checkpoint"):
+        monitor.monitor(line, [])
+    with pytest.raises(ZooError, match="step of length 0 has no direction"):
+        monitor.monitor(line, [line[-1]])
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert cli.main(["monitor", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_verb_tells_wrong_labels_from_the_same_data(
+    parents: Path, children: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = open_zoo(children).models.to_pylist()
+    answers: dict[str, list[str]] = {}
+    for row in rows:
+        line = said(capsys, f"{parents}::{row['parent_id']}", f"{children}::{row['model_id']}")
+        assert len(line) == 2  # the copy of the parent's snapshot is no step
+        answers.setdefault(row["subset"], []).append(line[-1].split(":")[0])
+    assert answers == {"full": ["no retest"] * 3, "label_noise_frac=0.3": ["retest"] * 3}
+
+
+def test_files_and_snapshots_of_one_model_are_the_same(
+    parents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo = open_zoo(parents)
+    model = zoo.models["model_id"][0].as_py()
+    steps = sorted(zoo.select(model_id=model).column("step").to_pylist())
+    layout = zoo.architecture(model).layout
+    (tmp_path / "history").mkdir()
+    for step in steps:
+        vector = zoo.vector(model, step)
+        tensors = {e.name: vector[e.offset : e.end].reshape(e.shape) for e in layout}
+        folder = tmp_path / "history" if step < steps[-1] else tmp_path
+        save_file(
+            tensors | {"bn.running_mean": np.full(3, float(step), np.float32)}, folder / f"step-{step}.safetensors"
+        )
+    of_zoo = said(capsys, f"{parents}::{model}@0-{steps[-2]}", f"{parents}::{model}@{steps[-1]}")
+    of_files = said(capsys, str(tmp_path / "history"), str(tmp_path / f"step-{steps[-1]}.safetensors"))
+    assert of_files == of_zoo  # step 100 comes after step 20
+
+
+def broken(folder: Path, parents: Path) -> Iterator[tuple[list[str], str]]:
+    (folder / "text.safetensors").write_text("no header")
+    save_file({"a": np.zeros(3, np.float32)}, folder / "other.safetensors")
+    model = open_zoo(parents).models["model_id"][0].as_py()
+    whole = f"{parents}::{model}"
+    yield [whole, str(folder / "text.safetensors")], "is no safetensors file that can be read"
+    yield [whole, str(folder / "other.safetensors")], "are not checkpoints of one model: they differ in tensor"
+    yield [whole, str(folder / "missing.safetensors")], "no safetensors file and no folder of them"
+    yield [str(parents), whole], "Of a zoo name a model"
+    yield [whole, f"{whole}@7"], "has no snapshot at steps 7 to 7. Known: "
+    yield [whole, f"{whole}@x"], "a model of a zoo is named ZOO::MODEL"
+    yield [f"{whole}@0-390", f"{whole}@400", "--level", "2"], "a share of false alarms is between 0 and 1"
+
+
+def test_what_cannot_be_compared_is_refused(parents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, why in broken(tmp_path, parents):
+        assert cli.main(["monitor", *arguments]) in (1, 2), arguments  # 2: what was named is not there
+        assert why in capsys.readouterr().err

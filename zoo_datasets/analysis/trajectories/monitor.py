@@ -1,0 +1,228 @@
+"""Checkpoints of one model, old and new → has it changed in a way that its own history does not show: test it again?
+
+In:  a reference (snapshots of a model of a zoo, or a folder of safetensors files), and newer checkpoints.
+Out: for each new step its length, direction and curvature beside the history's, a p-value, and one
+     line: retest or not.
+
+A step is described by the step before it: log of the ratio of their lengths, cosine of the angle between
+them, log of the curvature times the length. How unusual it is, is the largest of the three distances from the
+median in median absolute deviations. The p-value is conformal: the rank of the new step among all
+steps, itself included, of a history that goes on as before. If steps are exchangeable once the
+step before is taken out, alarms at level α come in at most a share α of steps (Vovk et al. 2005); with
+n steps in the history no p is below 1/(n + 1), and a level that the history cannot reach is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets.analysis.trajectories import paths
+from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, alternatives
+from zoo_datasets.zoo import Zoo, open_zoo
+
+FEATURES = ("length", "direction", "curvature")
+SMALLEST_TURN = 1e-6  # radians: float32 weights know no smaller one; keeps the logarithm finite
+# Statistics that batch norm collects, and no weights that training moves.
+COLLECTED = re.compile(r"(running_mean|running_var|num_batches_tracked)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One new step beside the history."""
+
+    length: float  # in units of the step before
+    direction: float  # cosine with the step before
+    curvature: float  # turning angle over the mean of both lengths, times the length of the one before
+    p: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.length:.3g} times as long as the step before, cosine {self.direction:+.3f}, curvature {self.curvature:.3g}: "
+            f"p = {self.p:.3g}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `monitor` found; `retest` is the answer."""
+
+    steps: tuple[Step, ...]
+    n_history: int  # steps that are described by a step before
+    level: float
+
+    @property
+    def retest(self) -> bool:
+        """Whether the least p is at most the level, shared among the new steps (Bonferroni)."""
+        return min(s.p for s in self.steps) <= self.level / len(self.steps)
+
+    def __str__(self) -> str:
+        least = min(s.p for s in self.steps)
+        what = f"p = {least:.3g} of {len(self.steps)} new steps against {self.n_history} of the history, false alarms at most {self.level:g}"
+        return (
+            f"retest: the model has moved as it never did ({what})"
+            if self.retest
+            else f"no retest: it moves as before ({what})"
+        )
+
+
+def describe(before: np.ndarray, here: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """log length ratio, cosine, and log curvature of the step here → after, after before → here, [3]."""
+    u, v = (np.asarray(b, np.float64) - a for a, b in ((before, here), (here, after)))
+    unit, length = np.linalg.norm(u), np.linalg.norm(v)
+    if not (unit > 0 and length > 0):
+        raise ZooError(
+            "Two checkpoints that follow each other are equal: a step of length 0 has no direction. Leave one out."
+        )
+    cosine = float(paths.cosines(u[None], v[None])[0])
+    turn = max(np.arccos(cosine), SMALLEST_TURN)
+    return np.array([np.log(length / unit), cosine, np.log(turn * unit / ((unit + length) / 2))])
+
+
+def monitor(history: Sequence[np.ndarray], new: Sequence[np.ndarray], level: float = 0.05) -> Report:
+    """New checkpoints [P] after a history of them, oldest first. Raises ZooError where the history is too short for the level."""
+    n = len(history) - 2
+    if not new:
+        raise ZooError("There is no new checkpoint to compare.")
+    if not 0 < level < 1:
+        raise ZooError(f"--level {level}: a share of false alarms is between 0 and 1.")
+    needed = int(np.ceil(len(new) / level - 1e-9)) - 1
+    if n < needed:
+        raise ZooError(
+            f"{len(history)} checkpoints in the history; for {len(new)} new ones at level {level:g} at least {needed + 2} are "
+            "needed, since a step can be no rarer than one of all seen. Give more of the history, or a higher level."
+        )
+    known = np.stack([describe(*history[i : i + 3]) for i in range(n)])
+    steps, line = [], [*history[-2:], *new]
+    for i in range(len(new)):
+        one = describe(*line[i : i + 3])
+        every = np.concatenate([known, one[None]])
+        unusual = _unusual(every)
+        p = float((unusual >= unusual[-1]).mean())
+        steps.append(Step(float(np.exp(one[0])), float(one[1]), float(np.exp(one[2])), p))
+    return Report(tuple(steps), n, level)
+
+
+def _unusual(values: np.ndarray) -> np.ndarray:
+    """Largest distance from the median, in median absolute deviations, of each row of [n, F]."""
+    away = np.abs(values - np.median(values, axis=0))
+    spread = np.median(away, axis=0)
+    return np.asarray((away / np.where(spread > 0, spread, 1.0)).max(axis=1))
+
+
+# ── checkpoints ───────────────────────────────────────────────────────────────────────
+
+
+def checkpoints(text: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """(name, tensors) of what an argument names, oldest first. Raises ZooError.
+
+    `ZOO::MODEL` all snapshots of a model, `ZOO::MODEL@A-B` those of steps A to B; a safetensors file, or a folder
+    of them in the order of the numbers in their names.
+    """
+    if "::" in text:
+        zoo, _, rest = text.partition("::")
+        yield from _of_zoo(open_zoo(zoo), *_named(rest, text))
+        return
+    path = Path(text)
+    files = sorted(path.glob("*.safetensors"), key=_by_number) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise ZooNotFoundError(
+            f"{text}: no safetensors file and no folder of them. Of a zoo name a model: ZOO::MODEL, or ZOO::MODEL@FIRST-LAST."
+        )
+    for file in files:
+        yield str(file), _of_file(file)
+
+
+def _named(rest: str, text: str) -> tuple[str, int, int]:
+    found = re.fullmatch(r"([^@]+)(?:@(\d{1,15})(?:-(\d{1,15}))?)?", rest)
+    if not found:
+        raise ZooError(
+            f"{text!r}: a model of a zoo is named ZOO::MODEL, its steps ZOO::MODEL@STEP or ZOO::MODEL@FIRST-LAST."
+        )
+    model, first, last = found.groups()
+    if first is None:
+        return model, 0, np.iinfo(np.int64).max
+    return model, int(first), int(last or first)
+
+
+def _of_zoo(zoo: Zoo, model: str, first: int, last: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    known = sorted(zoo.select(model_id=model).column("step").to_pylist())
+    steps = [s for s in known if first <= s <= last]
+    if not steps:
+        raise ZooNotFoundError(
+            f"Model {model} of {zoo.name} has no snapshot at steps {first} to {last}. Known: {alternatives(known)}."
+        )
+    layout = zoo.architecture(model).layout
+    for step in steps:
+        vector = zoo.vector(model, step)
+        yield f"{model}@{step}", {e.name: vector[e.offset : e.end] for e in layout if e.role == "parameter"}
+
+
+def _of_file(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} is no safetensors file that can be read: {error}") from None
+    return {k: v.ravel() for k, v in tensors.items() if v.dtype.kind == "f" and not COLLECTED.search(k)}
+
+
+def _by_number(path: Path) -> tuple[list[int], str]:
+    return [int(d[:18]) for d in re.findall(r"\d+", path.stem)], path.name
+
+
+def flat(named: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> list[np.ndarray]:
+    """Each checkpoint as one vector [P], tensors by name. Raises ZooError where they are not of one layout, or not finite."""
+    if not named:
+        return []
+    first, expected = named[0][0], {k: v.size for k, v in named[0][1].items()}
+    vectors = []
+    for name, tensors in named:
+        sizes = {k: v.size for k, v in tensors.items()}
+        if sizes != expected or not expected:
+            odd = sorted(set(expected.items()) ^ set(sizes.items()))[:1]
+            raise ZooError(
+                f"{name} and {first} are not checkpoints of one model: they differ in tensor {odd[0][0]!r}."
+                if odd
+                else f"{name} holds no weights."
+            )
+        vector = np.concatenate([np.asarray(tensors[k], np.float64).ravel() for k in sorted(expected)])
+        if not np.isfinite(vector).all():
+            raise ZooError(f"{name} holds weights that are not finite: retest that model in any case.")
+        vectors.append(vector)
+    return vectors
+
+
+# ── the command ───────────────────────────────────────────────────────────────────────
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "reference",
+        metavar="REFERENCE",
+        help="history of the model: ZOO::MODEL@FIRST-LAST, or a folder of safetensors files",
+    )
+    parser.add_argument(
+        "new", nargs="+", metavar="NEW", help="newer checkpoints of it: safetensors files, or ZOO::MODEL@FIRST-LAST"
+    )
+    parser.add_argument(
+        "--level", type=float, default=0.05, help="share of false alarms that is allowed (default: 0.05)"
+    )
+
+
+def run(options: argparse.Namespace) -> Report:
+    """The report of a call. Raises ZooError."""
+    history = list(checkpoints(options.reference))
+    new: list[tuple[str, dict[str, Any]]] = [c for text in options.new for c in checkpoints(text)]
+    vectors = flat([*history, *new])
+    # A zoo that goes on from another keeps the snapshot that it starts from: the same weights twice are no step.
+    fresh = [v for i, v in enumerate(vectors[len(history) :]) if i or not np.array_equal(v, vectors[len(history) - 1])]
+    return monitor(vectors[: len(history)], fresh, options.level)
