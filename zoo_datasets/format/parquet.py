@@ -132,7 +132,7 @@ def open_file(source: Path | Ranges, size: int, where: str) -> TableFile:
             reading = pa.PythonFile(_Held(source, size, {(start, size - start): tail}), "r")
         length = int.from_bytes(tail[-END_BYTES:-4], "little")
         if tail[-4:] != MAGIC or length > size or length > ALWAYS_FOOTER_BYTES + size // FOOTER_SHARE:
-            raise IntegrityError(f"{where} is no Parquet file, or its footer of {length:,} bytes lies.")
+            raise IntegrityError(f"{where} is damaged: it is no Parquet file, or its footer of {length:,} bytes lies.")
         file = pq.ParquetFile(reading, memory_map=isinstance(source, Path), pre_buffer=False)
         opened = TableFile(source, size, where, file.metadata, file.schema_arrow)
         flat = {c.path for c in map(file.schema.column, range(opened.footer.num_columns)) if not c.max_repetition_level}

@@ -75,7 +75,8 @@ class Columns:
     def _open(self, file: SealedFile) -> TableFile:
         far = not self.location.is_local and file.bytes > MOST_FETCHED_BYTES
         source = functools.partial(self.location.ranges, file.path) if far else self.location.path(file.path)
-        return parquet.open_file(source, file.bytes, f"{file.path} of {self.location.name}")
+        where = f"{file.path}, of the {self.config} table of {self.location.name}"
+        return parquet.open_file(source, file.bytes, where)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
