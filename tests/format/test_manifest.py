@@ -219,6 +219,12 @@ def test_an_architecture_that_cannot_be_made_is_damage(tiny_zoo: Path) -> None:
 # ── bounds come before reading ──
 
 
+def test_a_small_file_of_many_values_is_not_unfolded(tiny_copy: Path) -> None:
+    (tiny_copy / "manifest.json").write_bytes(b"[" + b"[]," * 11_000_000 + b"1]")  # 33 MB, and in Python 700
+    with pytest.raises(IntegrityError, match=r"manifest\.json holds some 22,000,001 values: that is no manifest"):
+        Manifest.read(tiny_copy)
+
+
 def test_only_a_regular_file_of_sensible_size_is_read(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny_copy / "manifest.json"
     monkeypatch.setattr(manifest_file, "MOST_MANIFEST_BYTES", path.stat().st_size)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from zoo_datasets.errors import GridError
 
 MOST_POINTS = 1_000_000  # crossed: they are sorted by a hash of each, whatever the limit
-MOST_MODELS = 100_000  # of one zoo: a plan takes 0.2 ms and 3 kB of each
+MOST_MODELS = 1_000_000  # of one zoo: a plan takes 0.2 ms and 3 kB of each
 MOST_UPDATES = 1_000_000_000  # of one model: days, at 100 µs each
 MOST_SNAPSHOTS = 50_000  # of one model: all of them are kept until it is trained
-MOST_HASHED = 1_000_000_000  # characters: every model's id is a hash of its whole recipe
+MOST_HASHED = 3_000_000_000  # characters: every model's id is a hash of its whole recipe
 MOST_COHORT_BYTES = 8 << 30  # what a worker holds of its cohort; workers share a machine
 
 

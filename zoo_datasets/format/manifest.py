@@ -41,9 +41,10 @@ from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.networks.architecture import Architecture, External, from_json
 from zoo_datasets.networks.layout import Layout
 
-# The largest sensible manifest names 100,000 files in 200 bytes each; layouts add little. Python's values take up to
-# 30 times the bytes of their JSON.
-MOST_MANIFEST_BYTES = 32_000_000
+# The largest sensible manifest has 16,000 architectures, each with a layout of its own, in 4 kB each. Python's values
+# take up to 30 times the bytes of their JSON, so their number is bounded too: at most 80 bytes each.
+MOST_MANIFEST_BYTES = 128_000_000
+MOST_VALUES = 10_000_000
 MOST_ID = 200  # characters of the zoo's id, which stands in messages
 CONFIGS = ("models", "snapshots")  # the tables
 SEAL = "manifest_sha256"  # the key of a manifest's digest of all its other keys
@@ -83,7 +84,6 @@ class Manifest:
         path = ZooPaths(root).manifest
         try:
             data = disk.read_bounded(path, MOST_MANIFEST_BYTES)
-            value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
         except FileNotFoundError:
             unfinished = ZooPaths(root).build.is_dir()
             what = (
@@ -92,14 +92,23 @@ class Manifest:
                 else "holds no zoo: it has no manifest.json"
             )
             raise ZooNotFoundError(f"{root} {what}.") from None
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, ZooError):
-                raise
-            raise IntegrityError(f"{path} is not JSON: the zoo is damaged. Fetch or build it again.") from None
-        manifest = cls.parse(value, root)
+        manifest = cls.loads(data, root)
         for name in (path.name, *manifest.files):
             disk.inside(root, name)  # no links that lead elsewhere
         return manifest
+
+    @classmethod
+    def loads(cls, data: bytes, where: Path | str) -> Manifest:
+        """The manifest of a file's bytes. Raises IntegrityError, FormatVersionError."""
+        if (values := sum(map(data.count, (b",", b"[", b"{")))) > MOST_VALUES:
+            raise IntegrityError(f"{where}/manifest.json holds some {values:,} values: that is no manifest.")
+        try:
+            value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            raise IntegrityError(
+                f"{where}/manifest.json is not JSON: the zoo is damaged. Fetch or build it again."
+            ) from None
+        return cls.parse(value, where)
 
     @classmethod
     def parse(cls, value: Any, where: Path | str) -> Manifest:

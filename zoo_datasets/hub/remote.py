@@ -229,23 +229,12 @@ def _fetch_manifest(name: str, commit: str, wanted: str, folder: Path) -> str:
         raise ZooNotFoundError(
             f"The dataset {name!r} at {wanted!r} has no manifest.json: it is not a zoo, or its publishing was not finished."
         ) from None
-    _check_manifest(data, f"{name} at {wanted!r}")
+    Manifest.loads(data, f"{name} at {wanted!r}")  # refused before anything is kept
     digest = hashlib.sha256(data).hexdigest()[:16]
     path = folder / digest / "manifest.json"
     if not path.is_file():
         files.write_atomic(path, data)
     return digest
-
-
-def _check_manifest(data: bytes, where: str) -> None:
-    """Raises IntegrityError, FormatVersionError before anything is kept."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise IntegrityError(
-            f"The manifest of {where} is not JSON: the zoo is damaged, or another server answers."
-        ) from None
-    Manifest.parse(value, where)
 
 
 def get(url: str, most_bytes: int) -> bytes:
