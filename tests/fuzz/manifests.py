@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.fuzz import _strangers
+from tests.fuzz._strangers import prepare as prepare
 from zoo_datasets.networks.architecture import Architecture, from_json
 from zoo_datasets.networks.layout import Layout
-
-from . import strangers
-from .strangers import prepare as prepare
 
 # What is put in the place of a value.
 JUNK: tuple[Any, ...] = (
@@ -26,8 +25,8 @@ JUNK: tuple[Any, ...] = (
 
 def trial(rng: np.random.Generator, folder: Path) -> str:
     """One changed manifest, and everything that is done with it."""
-    root = strangers.copied(folder)
-    value = strangers.read(root)
+    root = _strangers.copied(folder)
+    value = _strangers.read(root)
     how = rng.integers(5)
     if how == 0:
         _garble(rng, root)
@@ -38,8 +37,8 @@ def trial(rng: np.random.Generator, folder: Path) -> str:
             value.pop("manifest_sha256", None)  # one of before
         if how == 2:
             _own_ids(value)
-        strangers.write(root, value, forged=how != 1)
-    return strangers.used(root, rng)
+        _strangers.write(root, value, forged=how != 1)
+    return _strangers.used(root, rng)
 
 
 def _garble(rng: np.random.Generator, root: Path) -> None:

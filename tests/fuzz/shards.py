@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from . import strangers
-from .strangers import prepare as prepare
+from tests.fuzz import _strangers
+from tests.fuzz._strangers import prepare as prepare
 
 JUNK: tuple[Any, ...] = (
     None, True, 0, 1, -1, 4, 8, 2**31, 2**62, 2**63, 10**40, 0.0, 1.5, float("nan"), "", "F32", "F16", "I64", "x", "\ud800", [],
@@ -20,7 +20,7 @@ JUNK: tuple[Any, ...] = (
 
 def trial(rng: np.random.Generator, folder: Path) -> str:
     """One changed shard, sealed again, and everything that is done with the zoo."""
-    root = strangers.copied(folder)
+    root = _strangers.copied(folder)
     found = sorted(p for name in ("weights", "optimizer") for p in (root / name).iterdir())
     path = found[rng.integers(len(found))]
     data = path.read_bytes()
@@ -50,8 +50,8 @@ def trial(rng: np.random.Generator, folder: Path) -> str:
             rng.integers(4)
         ]
     path.write_bytes(data)
-    strangers.seal(root)
-    return strangers.used(root, rng)
+    _strangers.seal(root)
+    return _strangers.used(root, rng)
 
 
 def _changed(rng: np.random.Generator, head: dict[str, Any]) -> bytes:

@@ -10,14 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.fuzz import _strangers
+from tests.fuzz._strangers import prepare as prepare
 from zoo_datasets.errors import ZooError
 from zoo_datasets.format import schema
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.format.tables import read_table
-
-from . import strangers
-from .strangers import prepare as prepare
 
 KINDS = (
     pa.int8(), pa.int32(), pa.int64(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.bool_(), pa.string(),
@@ -36,7 +35,7 @@ TEXTS = (
 
 def trial(rng: np.random.Generator, folder: Path) -> str:
     """One changed table or two, sealed again, and everything that is done with the zoo."""
-    root = strangers.copied(folder)
+    root = _strangers.copied(folder)
     config = ("models", "snapshots")[rng.integers(2)]
     splits = SPLITS if rng.integers(2) else (SPLITS[rng.integers(3)],)
     if rng.integers(2):
@@ -52,13 +51,13 @@ def trial(rng: np.random.Generator, folder: Path) -> str:
     else:
         for split in splits:
             _of_bytes(rng, ZooPaths(root).table(config, split))
-    strangers.seal(root, _digests(root) if rng.integers(2) else None)
-    return strangers.used(root, rng)
+    _strangers.seal(root, _digests(root) if rng.integers(2) else None)
+    return _strangers.used(root, rng)
 
 
 def _digests(root: Path) -> dict[str, str]:
     """Content digests of the tables as they are, where they can be read: what a forger writes down."""
-    strangers.seal(root)
+    _strangers.seal(root)
     try:
         manifest = Manifest.read(root)
         return schema.digests({c: read_table(root, manifest, c) for c in ("snapshots", "models")})
