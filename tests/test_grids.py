@@ -23,6 +23,7 @@ WANTED = {
     "mnist": (1152, {2464}),
     "model-zoos/mnist-hyp-rand": (2560, {2464}),
     "trajectories/digits": (40, {2410}),
+    "trajectories/digits-regimes": (270, {2410}),
     "trajectories/mnist-cnn": (250, {2464}),
     "trajectories/mnist-cnn-published": (250, {2464}),
     "trajectories/mnist-mlp": (250, {4150}),
@@ -36,8 +37,12 @@ WANTED = {
 }
 CONTINUED = {  # recipe → its parent, and levels of `subset`
     "trajectories/digits-continued": ("trajectories/digits", 4),
-    "trajectories/digits-doses": ("trajectories/digits", 8),
+    "trajectories/digits-doses": ("trajectories/digits", 9),
     "trajectories/mnist-cnn-continued": ("trajectories/mnist-cnn", 4),
+}
+REORDERED = {  # recipe → its parent: the same data in two orders
+    "trajectories/digits-reordered": "trajectories/digits",
+    "trajectories/mnist-cnn-reordered": "trajectories/mnist-cnn",
 }
 SHAPES = {"digits": (1, 8, 8), "ylecun/mnist": (1, 28, 28), "iris": (2,)}
 
@@ -57,11 +62,11 @@ def architecture(run: runs.Run) -> Architecture:
 
 def test_the_table_above_names_every_recipe() -> None:
     found = {p.relative_to(GRIDS).with_suffix("").as_posix() for p in GRIDS.rglob("*.yaml")}
-    assert found == {*WANTED, *CONTINUED}
+    assert found == {*WANTED, *CONTINUED, *REORDERED}
 
 
 def test_no_two_recipes_write_one_zoo() -> None:
-    zoos = [load(name).zoo for name in (*WANTED, *CONTINUED)]
+    zoos = [load(name).zoo for name in (*WANTED, *CONTINUED, *REORDERED)]
     assert len(set(zoos)) == len(zoos)
 
 
@@ -104,6 +109,14 @@ def test_a_recipe_on_mnist_fits_it(name: str) -> None:
     assert sum(len(c.runs) for c in planned.cohorts) == WANTED[name][0]
     if name.startswith("doodl3/"):
         assert {c.n_train for c in planned.cohorts} == {12_665}
+
+
+@pytest.mark.parametrize("name", REORDERED)
+def test_a_reordered_recipe_is_its_continuation_without_what_that_varies(name: str) -> None:
+    ours, theirs = load(name), load(name.replace("reordered", "continued"))
+    assert ours.parent_zoo == theirs.parent_zoo == load(REORDERED[name]).zoo
+    assert (ours.fixed, ours.snapshots) == (theirs.fixed, theirs.snapshots)
+    assert (ours.axes, ours.replicates) == ((), {"init": 1, "order": 2, "subset": 1})
 
 
 @pytest.mark.parametrize("name", CONTINUED)

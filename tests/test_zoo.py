@@ -52,8 +52,9 @@ PUBLIC = {
     "audit": {"audit"},
     "evaluate": {"evaluate", "Evaluation"},
     "hub": {"locate"},
+    "intervals": {"mean", "difference", "proportion", "score", "contrast", "statistic", "crossed_mean"},
     "loaders": {"Loader", "WeightsDataset", "WeightsStream", "LayoutBatches"},
-    "metrics": {"kendall", "auc", "balanced_accuracy", "interval"},
+    "metrics": {"kendall", "auc", "balanced_accuracy"},
     "sources": {"load", "SourceSpec", "Source", "Subset", "training_examples", "training_images"},
     "split_files": {"load_split", "by_group", "held_out"},
     "symmetry": {"augment", "canonicalize", "align", "match", "permute", "invert", "groups", "factors"},
@@ -420,7 +421,7 @@ def test_a_torn_table_is_an_integrity_error(tiny_copy: Path) -> None:
     data = bytearray(path.read_bytes())
     data[100:400] = bytes(300)
     path.write_bytes(data)
-    with pytest.raises(IntegrityError, match=r"table of weightzoo/tiny is damaged.*Fetch or build"):
+    with pytest.raises(IntegrityError, match=r"of weightzoo/tiny is damaged.*Fetch or build"):
         _ = open_zoo(tiny_copy).snapshots
     path.write_bytes(data[:-20] + bytes(20))
     with pytest.raises(IntegrityError, match="is damaged"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from zoo_builder.engines import devices
 from zoo_builder.engines.contract import Augmentation
-from zoo_datasets.errors import GridError
+from zoo_datasets.errors import GridError, MissingLibraryError
 from zoo_datasets.networks.layers import build_architecture
 
 ARCHITECTURE = build_architecture("mlp", (1, 4, 4), 3)
@@ -45,9 +45,8 @@ def test_a_quota_counts_as_processors(
 @pytest.mark.parametrize("engine", ["torch_batched", "torch_loop"])
 def test_an_engine_without_its_library_is_refused_before_training(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     devices.check_supported(engine, ARCHITECTURE, "mse", Augmentation(), "cpu")
-    there = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else there(name))
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(GridError, match=f"Engine '{engine}' needs PyTorch, .*: pip install torch"):
         devices.check_supported(engine, ARCHITECTURE, "mse", Augmentation(), "cpu")
-    with pytest.raises(GridError, match="--device cuda needs PyTorch"):
+    with pytest.raises(MissingLibraryError, match="torch is not installed: pip install torch"):
         devices.check("cuda")

@@ -19,6 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zoo_datasets.core import plain_text
 from zoo_datasets.format import card, licenses
 from zoo_datasets.format.manifest import Manifest, seal
 from zoo_datasets.format.tables import read_table
@@ -100,7 +101,7 @@ def test_any_text_in_the_head_reads_back_as_itself(manifest: Manifest, text: str
     head = yaml.safe_load(card._head(other, "a/b", None).split("---\n")[1])
     assert head["license"] in licenses.LICENSES
     assert ("license_name" in head) == (head["license"] == "other")
-    assert f"\n{text}; the source data" in card._licence(other, "a/b")
+    assert f"\n{plain_text.markdown(text)}; the source data" in card._licence(other, "a/b")
 
 
 @pytest.mark.parametrize(("license", "identifier"), [("MIT", "mit"), ("Apache 2.0", "apache-2.0")])
@@ -109,7 +110,7 @@ def test_a_sealed_zoo_is_published_under_the_hubs_name_of_its_licence(
 ) -> None:
     value = copy.deepcopy(manifest.to_json())
     value["identity"]["document"]["license"] = license
-    sealed = Manifest.parse(value, "here")
+    sealed = Manifest.parse(seal(value), "here")
     assert head_of(card.render(sealed, models, schemas=schemas))["license"] == identifier
     assert croissant.describe(sealed, schemas)["license"] == f"https://spdx.org/licenses/{identifier.upper()}"
 

@@ -121,7 +121,7 @@ def test_a_missing_value_is_refused_with_its_column_and_count(tmp_path: Path, ba
         (ROWS, {"image_column": "x"}, "has no pictures in column 'x', but int64. Columns of numbers are features: x"),
         (ROWS, {"features": ("x",), "label_column": "x"}, "has 'x' as its label and among its inputs"),
         (ROWS, {"mean": (0.0, 0.0), "std": (1.0, 1.0)}, "2 numbers in mean and 1 channels"),
-        ([float(i) for i in ROWS], {"mean": (0.0,), "std": (1e-38,)}, "too large once they are scaled"),
+        ([float(i) for i in ROWS], {"mean": (0.0,), "std": (1e-38,)}, "scaled by them, pixels are no float32"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_as_it_stands_is_refused(

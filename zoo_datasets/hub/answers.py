@@ -51,8 +51,7 @@ class Answer:
 def answer(url: str, span: tuple[int, int] | None = None) -> Iterator[Answer]:
     """The answer to a GET, of a range (offset, length) where one is given. Raises NoAnswer, NoFile."""
     for _ in range(MOST_HOPS + 1):
-        with contextlib.closing(_Exchange(url, _headers(url, span))) as exchange:
-            status, headers = exchange.begin()
+        with _begun(url, _headers(url, span)) as (exchange, status, headers):
             place = headers.get("Location") if status in (301, 302, 303, 307, 308) else None
             if place is None:
                 _check_status(status, headers)
@@ -60,6 +59,25 @@ def answer(url: str, span: tuple[int, int] | None = None) -> Iterator[Answer]:
                 return
         url = _hop(url, place)
     raise NoAnswer(f"it redirects more than {MOST_HOPS} times", None)
+
+
+@contextlib.contextmanager
+def _begun(url: str, asked: dict[str, str]) -> Iterator[tuple[_Exchange, int, Mapping[str, str]]]:
+    """An exchange, the status and headers of its answer. Raises NoAnswer."""
+    exchange = _Exchange(url, asked)
+    try:
+        try:
+            status, headers = exchange.begin()
+        except NoAnswer as error:
+            if "disconnected without sending" not in str(error):
+                raise
+            # A line kept from the answer before, which the other side closed meanwhile: once more, on a new one.
+            exchange.close()
+            exchange = _Exchange(url, asked)
+            status, headers = exchange.begin()
+        yield exchange, status, headers
+    finally:
+        exchange.close()
 
 
 def get(url: str, most_bytes: int, ends: float | None = None) -> tuple[bytes, Mapping[str, str]]:
