@@ -35,7 +35,7 @@ MOST_S = 30.0  # of one trial; a busy machine is given as much again before the 
 MOST_MB = 1000.0
 # What a trial may take before the system refuses it: a break is reported by its number and not by a dead machine.
 LIMIT_MB = 3000
-START_S = 300.0  # imports, and what `prepare` builds
+START_S = 900.0  # imports, and what `prepare` builds
 OUTCOMES = ("refused", "held")
 
 
