@@ -204,13 +204,20 @@ def _timing() -> list[dict[str, Any]]:
 
 
 def section(results: dict[str, Any]) -> str:
-    """The Markdown between the markers: what the numbers say, and all tables."""
+    """The Markdown between the markers: what was not run, what the numbers say, and all tables."""
+    done = {r["family"] for r in results["populations"]}
+    missing = [f"`doodl3-{family}`" for family in PUBLISHED if family not in done]
+    without = (
+        f"**Not run with this version:** {', '.join(missing)}. Nothing below is about them.\n\n" if missing else ""
+    )
+    if not results["populations"]:
+        return without
     said = "\n".join(f"* {sentence}" for sentence in findings(results))
     tables = (
         accuracy(results["populations"]), graphs(results["populations"]), corrected(results), scores(results["populations"]),
         times(results),
     )  # fmt: skip
-    return "\n".join([said, "", *tables])
+    return without + "\n".join([said, "", *tables])
 
 
 def findings(results: dict[str, Any]) -> Iterator[str]:

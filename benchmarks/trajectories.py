@@ -37,6 +37,8 @@ SHAPES = {
 }  # fmt: skip
 RUNGS_SHOWN = 6  # of the ladder: first, last, and evenly between; all are in the results
 ALGORITHMS = {"path": "path", "walk": "walk", "nearest_sort": "sort"}
+# Whose numbers belong on the page: one that was not analyzed with this version is named there, and keeps no old numbers.
+POPULATIONS = ("weightzoo/trajectories-digits", "weightzoo/trajectories-mnist-cnn", "weightzoo/trajectories-mnist-mlp")
 
 
 def main() -> None:
@@ -110,6 +112,9 @@ def _short(name: str) -> str:
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
     """The page's Markdown for every zoo analyzed so far."""
+    missing = [f"`{name}`" for name in POPULATIONS if name not in results]
+    if missing:
+        yield f"**Not run with this version:** {', '.join(missing)}. Nothing below is about them.\n"
     for name, numbers in sorted(results.items()):
         of, made = numbers["population"], numbers["settings"]
         yield f"### {name}\n"
@@ -121,7 +126,8 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"* {sentence}" for sentence in findings(numbers))
         yield ""
         yield from _clusters(numbers["ladder"])
-        yield from _windows(numbers["windows"])
+        yield from _windows([w for w in numbers["windows"] if w["zoo"] == name])
+        yield from _regimes([w for w in numbers["windows"] if w["zoo"] != name])
         yield from _versions(numbers["versioning"], numbers["null"])
         yield from _shapes(numbers["paths"])
         for found in numbers.get("detection", ()):
@@ -300,6 +306,31 @@ def _windows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from _table(
         ["recipe", "epochs", "networks", "purity", *(f"order &#124;τ&#124; {a}" for a in ALGORITHMS.values()), "forward, path", "forward, walk",
          "right: weights grow", "right: steps shrink", "right: loneliest first"], lines,
+    )  # fmt: skip
+
+
+def _regimes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line per recipe: its whole training, and its last stretch."""
+    of_recipe: dict[str, list[Mapping[str, Any]]] = {}
+    for w in rows:
+        of_recipe.setdefault(_level(w["level"]) or _short(w["zoo"]), []).append(w)
+    if not of_recipe:
+        return
+    lines = []
+    for what, stretches in of_recipe.items():
+        ends = stretches[0], stretches[-1]
+        cells = [[w["purity"], w["order"]["path"]["value"], w["forward"]["path"]["value"], w["order"]["walk"]["value"],
+                  w["forward"]["walk"]["value"], w["direction"]["steps shrink"]["value"]] for w in ends]  # fmt: skip
+        lines.append(
+            [what, *(" → ".join("–" if v is None else f"{v:.2f}" for v in pair) for pair in zip(*cells, strict=True))]
+        )
+    first, last = next(iter(of_recipe.values()))[0], next(iter(of_recipe.values()))[-1]
+    yield (
+        f"Other ways to train, {first['n_models']} networks each: epochs {first['first_epoch']:g} to {first['last_epoch']:g} → the last "
+        f"stretch alone, {last['first_epoch']:g} to {last['last_epoch']:g}. The stretches between, and all intervals, are in the results.\n"
+    )
+    yield from _table(
+        ["recipe", "purity", "order &#124;τ&#124; path", "forward, path", "order &#124;τ&#124; walk", "forward, walk", "right: steps shrink"], lines,
     )  # fmt: skip
 
 
