@@ -129,9 +129,9 @@ w = ended.weights[:]
 assert (views.ungraph(views.graph(w, architecture)) == w).all()
 assert (views.untokens(views.tokens(w, architecture.layout, "neuron")) == w).all()
 assert views.statistics(w, architecture.layout).shape == (16, 4, 7)
-assert views.trajectories(zoo).weights.shape[1] == 3
+assert views.trajectories(zoo.weights, zoo.snapshots, "epoch").values.shape[:2] == (16, 3)
 assert symmetry.canonicalize(w, architecture).shape == w.shape
-print([e.n_pairs for e in zoo.effect("subset")], split_files.by_group(zoo).counts["train"] > 0)
+print([e.n_pairs for e in zoo.effect("subset")], sum(split_files.stored(zoo).counts.values()))
 print(sorted({n.split(".")[0] for n in sys.modules} & {"torch", "ray", "sklearn", "PIL"}))
 """
 
@@ -140,7 +140,7 @@ def test_the_wheel_reads_a_zoo_with_the_base_dependencies_alone(
     python: Path, tiny_zoo: Path, tmp_path: Path, bare_environment: dict[str, str]
 ) -> None:
     said = run(python, "-W", "error", "-c", READER, tiny_zoo, tmp_path / "cache", cwd=tmp_path, env=bare_environment)
-    assert said.splitlines()[-2:] == ["[8] True", "[]"]
+    assert said.splitlines()[-2:] == ["[8] 16", "[]"]
 
 
 def test_its_commands_run_and_name_what_is_missing(
