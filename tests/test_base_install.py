@@ -59,7 +59,7 @@ NEEDS = {
     "torch of loaders": "import zoo_datasets.loaders",
     "torch of engines": "import zoo_builder.engines.torch_loop",
     "scikit-learn": "from zoo_datasets import sources; sources.load(sources.SourceSpec('iris'))",
-    "pillow": "from zoo_datasets.sources import image_sets; image_sets.gray(None)",
+    "pillow": "from zoo_datasets.sources import image_sets; image_sets.picture(None)",
     "jax": "from zoo_datasets import open_zoo; open_zoo(sys.argv[1]).weights.jax([0])",
 }
 
