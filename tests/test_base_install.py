@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# What the extras bring but for PyYAML and tqdm, on which huggingface_hub stands too.
+# What the extras bring but for tqdm, on which huggingface_hub stands too.
 HIDDEN = ("torch", "jax", "torch_geometric", "ray", "sklearn", "PIL", "matplotlib", "networkx", "threadpoolctl")
 
 
@@ -52,7 +52,7 @@ def test_effects_and_scores_need_no_extra(tiny_zoo: Path) -> None:
     assert on_the_base_install(code, tiny_zoo).splitlines() == ["[8]", "[0.577, 0.75, 0.75]"]
 
 
-# What each needs → what it is called there. None of these is in the base install but the last two, on which it stands.
+# What each needs → what it is called there. None of these is in the base install.
 NEEDS = {
     "torch": "from zoo_datasets import open_zoo; open_zoo(sys.argv[1]).load_model(0)",
     "torch as arrays": "from zoo_datasets import open_zoo; open_zoo(sys.argv[1]).weights.torch([0])",

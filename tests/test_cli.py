@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+import zoo_datasets
 from zoo_builder import cli, plan
 from zoo_builder.build import build
 from zoo_datasets.format.paths import ZooPaths
@@ -64,6 +65,17 @@ def test_every_verb_has_help(command: Callable[..., Any], verb: tuple[str, ...])
     assert out.startswith("usage: python -m zoo_builder")
     if not verb:
         assert all(v in out for v in cli.VERBS)
+
+
+def test_version_says_whether_the_native_engine_is_there(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo_datasets.networks import kernels
+
+    monkeypatch.setattr(kernels, "missing", lambda: None)
+    assert command("--version") == (0, f"weightzoo {zoo_datasets.__version__}, with the native engine\n", "")
+    monkeypatch.setattr(kernels, "missing", lambda: "no compiler")
+    assert command("--version")[1].endswith(", without the native engine: no compiler\n")
 
 
 @pytest.mark.parametrize(

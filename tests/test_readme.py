@@ -1,4 +1,4 @@
-"""The README is executed: its commands, its Python, the output it prints, its tables, its links."""
+"""The README is executed: its commands, its Python, the output it prints, its tables, its extras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from zoo_builder import grid
-from zoo_builder.recipe import settings
 from zoo_datasets.networks import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ def beside_the_digits_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_python_block_prints_what_the_readme_shows(
     beside_the_digits_zoo: Path, environment: dict[str, str]
 ) -> None:
-    assert len(blocks("python")) >= 2
+    assert len(blocks("python")) >= 5
     for code, output in blocks("python"):
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=beside_the_digits_zoo, env=environment, capture_output=True, text=True,
@@ -54,7 +54,8 @@ def test_every_python_block_prints_what_the_readme_shows(
 def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: Path) -> None:
     ((recipe, _),) = blocks("yaml")
     (tmp_path / "my-first.yaml").write_text(recipe)
-    commands = [line.split("#")[0].split()[3:] for line in blocks("sh")[1][0].splitlines()]
+    (lines,) = (code for code, _ in blocks("sh") if code.startswith("python -m zoo_builder plan"))
+    commands = [line.split("#")[0].split()[3:] for line in lines.splitlines()]
     assert [c[0] for c in commands] == ["plan", "--grid", "status", "verify"]
     for command in commands:
         more = ["--workers", "0"] if command[0] in ("--grid",) else []
@@ -63,18 +64,11 @@ def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: P
     assert "60 models" in run_builder("status", "weightzoo/my-first").out
 
 
-def test_the_settings_table_is_the_one_in_the_code() -> None:
-    inside = README.split("<!-- settings -->\n")[1].split("<!-- /settings -->")[0]
-    assert inside.strip() == settings.reference().strip(), (
-        "python -c 'from zoo_builder.recipe import settings; print(settings.reference())'"
-    )
-
-
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
-    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
-    assert missing == []
+def test_install_names_extras_that_there_are() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {e for names in re.findall(r'"\.\[([\w,]+)\]"', README) for e in names.split(",")}
+    assert named == set(extras)
+    assert "pip install weightzoo" not in README  # it is on no index
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "grids").rglob("*.yaml")))

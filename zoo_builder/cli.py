@@ -25,7 +25,7 @@ log = logging.getLogger("zoo_builder")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0].startswith("-") and not {"-h", "--help"} & set(arguments):
+    if arguments and arguments[0].startswith("-") and not {"-h", "--help", "--version"} & set(arguments):
         arguments.insert(0, "build")  # `python -m zoo_builder --grid G` builds
     options = _parser().parse_args(arguments)
     return command.run(
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train thousands of networks from a grid and seal them as a dataset.",
         epilog="`python -m zoo_builder --grid G` is short for `build --grid G`.",
     )
+    command.add_version(parser, _no_kernels)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="{" + ",".join(VERBS) + "}")
 
     recipe = argparse.ArgumentParser(add_help=False)
@@ -94,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
     return parser
+
+
+def _no_kernels() -> str | None:
+    from zoo_datasets.networks import kernels
+
+    return kernels.missing()
 
 
 def _planned(options: argparse.Namespace) -> tuple[Any, Path]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # where editors and type checkers look; at run time `__getatt
     from zoo_datasets.reading.weights import Weights
     from zoo_datasets.zoo import Zoo, open_zoo
 
+__version__ = "0.1.0"  # of both packages; pyproject.toml reads it here
+
 # Public name → the module it comes from.
 _HOMES = {
     "open_zoo": "zoo",

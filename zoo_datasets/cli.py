@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at zoos of trained networks, check, publish and fetch them.",
         epilog="A ZOO is a folder, or `owner/name` on the Hugging Face Hub.",
     )
+    command.add_version(parser, _no_kernels)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="{" + ",".join(VERBS) + "}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--quiet", action="store_true", help="only warnings and the result")
@@ -51,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
         arguments(verb)
         verb.set_defaults(run=run)
     return parser
+
+
+def _no_kernels() -> str | None:
+    from zoo_datasets.networks import kernels
+
+    return kernels.missing()
 
 
 # ── analyze ──

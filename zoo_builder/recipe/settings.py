@@ -7,7 +7,7 @@ the metadata has the bare name. A *composite* is an axis whose level sets severa
 
 What a setting feeds says who shares it: which models may be trained together, which random
 streams it leaves alone, what a continuation of a model may change. Nothing else lists settings
-by name for that. The README's reference is generated from this table.
+by name for that. `docs/reference/settings.md` is generated from this table.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ DATA_AXES = frozenset(
 
 
 def reference() -> str:
-    """The table above as Markdown: what the README prints, pinned to it by a test."""
+    """The table above as Markdown: what `docs/reference/settings.md` prints, pinned to it by a test."""
     heads = ("setting (axis, column)", "path (`--set`)", "default", "", "feeds", "in a cohort")
     rows = [f"| {' | '.join(heads)} |", "|---|---|---|---|---|---|"]
     for s in _TABLE:

@@ -7,12 +7,14 @@ which reaches it through the package's log.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import zoo_datasets
 from zoo_datasets.core import libraries, plain_text
 from zoo_datasets.errors import ZooError
 
@@ -46,6 +48,21 @@ def run(
     except KeyboardInterrupt:
         print(f"error: Stopped. {stopped}.", file=sys.stderr)
         return 130
+
+
+def add_version(parser: argparse.ArgumentParser, engine: Callable[[], str | None]) -> None:
+    """`--version`: this library's, and whether its compiled engine is there; `engine` says why not, or None."""
+
+    class Version(argparse.Action):
+        def __call__(self, *_: object) -> None:
+            missing = engine()  # asked here alone: help needs no kernels
+            print(f"weightzoo {zoo_datasets.__version__}, {'with' if missing is None else 'without'} the native engine"
+                  + ("" if missing is None else f": {missing}"))  # fmt: skip
+            parser.exit()
+
+    parser.add_argument(
+        "--version", action=Version, nargs=0, help="say the version, and whether the native engine is there"
+    )
 
 
 def say(value: object, end: str = "\n") -> None:

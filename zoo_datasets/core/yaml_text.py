@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml  # comes with huggingface_hub
+import yaml
 
 LINE_BREAKS = "\x85\u2028\u2029"  # of YAML 1.1: PyYAML would fold them away
 
