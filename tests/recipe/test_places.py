@@ -84,7 +84,7 @@ def test_levels_of_the_axis_have_places_of_their_own(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("{path: x}", "line 2: `path` is 'x', and names no set; give it an `id` of your own: owner/name"),
-        ("{id: a/b, path: 3}", "line 2: `source_path` is 3; a name is needed"),
+        ("{id: a/b, path: 3.5}", "line 2: `source_path` is 3.5; a name in quotes, .* is needed"),
         ("{id: a/b, path: [x]}", r"`source_path` is \['x'\]"),
     ],
 )

@@ -61,7 +61,7 @@ def test_composites_have_settings_and_data_axes_are_those_of_the_subset() -> Non
     [
         ("lr", 1, 1.0), ("batch_size", 32.0, 32), ("lr", -0.0, 0.0), ("source_mean", 0.5, (0.5,)),
         ("source_mean", [0, 1], (0.0, 1.0)), ("subset_classes", [3, 1], (3, 1)), ("subset_classes", 3, (3,)),
-        ("augment_flip", True, True), ("optimizer", "adam", "adam"), ("clip_norm", None, None), ("resize", None, None),
+        ("augment_flip", True, True), ("label_column", 0, "0"), ("optimizer", "adam", "adam"), ("clip_norm", None, None), ("resize", None, None),
         ("architecture", "small-cnn", "small-cnn"), ("architecture", ["flatten"], ["flatten"]),
     ],
 )  # fmt: skip
@@ -92,7 +92,8 @@ def test_a_value_is_coerced_to_its_type(name: str, value: Any, expected: Any) ->
         ("subset_classes", [1, 1.0], "a list without repeats is needed"),
         ("subset_classes", [1.5], r"`subset_classes` is 1\.5; a whole number is needed"),
         ("source_mean", [None], "`source_mean` is None; a number is needed"),
-        ("optimizer", 3, "`optimizer` is 3; a name is needed"),
+        ("optimizer", 3, "Unknown optimizer '3'"),
+        ("label_column", 0.1, """`label_column` is 0.1; a name in quotes, '"0.1"', is needed"""),
         ("source", "", "`source` is ''; a name is needed"),
         ("optimizer", "adm", r"Unknown optimizer 'adm' in here\. Known: adam, .*Did you mean `adam`\?"),
         ("trigger_position", "top", "Unknown trigger_position 'top'.*Known: bottom_left"),

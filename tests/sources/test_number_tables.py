@@ -153,6 +153,35 @@ def test_messages_name_ten_columns_at_most(tmp_path: Path) -> None:
         assert str(caught.value).count("pixel") <= 14
 
 
+@pytest.mark.parametrize(
+    ("columns", "fields", "message"),
+    [
+        ({"text": LABELS}, {}, "no other columns of numbers. Use an image classification set, or a table of numbers"),
+        ({"a;b;class": LABELS}, {}, "Its one column looks like several: write the file with commas"),
+        ({"image": [b"\x89PNG"] * N, "label": ROWS}, {}, r"write the set once more after `cast_column\('image', datasets.Im"),
+        ({"image": [b"\x89PNG"] * N, "label": ROWS}, {"image_column": "image"}, r"but binary. Where .* `cast_column\('image'"),
+    ],
+)  # fmt: skip
+def test_no_label_column_is_asked_for_where_there_are_no_inputs(
+    tmp_path: Path, columns: dict[str, list[Any]], fields: dict[str, Any], message: str
+) -> None:
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "me" / "set")
+    with pytest.raises(GridError, match=message) as caught:
+        load(spec(**fields), tmp_path)
+    assert "label_column" not in str(caught.value)
+
+
+def test_the_types_of_columns_are_read_once_a_block_and_not_once_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, {f"x{i}": ROWS for i in range(300)})
+    asked: list[int] = []
+    features = datasets.Dataset.features.fget
+    monkeypatch.setattr(datasets.Dataset, "features", property(lambda table: asked.append(1) or features(table)))
+    load(spec(), tmp_path)
+    assert len(asked) < 100  # each is a copy of all of them: once a column is quadratic, minutes for 3,072
+
+
 # ── images ──
 
 

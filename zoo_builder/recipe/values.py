@@ -60,8 +60,11 @@ def _bool(setting: Setting, value: Any, where: str) -> bool:
 
 
 def _str(setting: Setting, value: Any, where: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):  # a table without a header has columns 0, 1, …
+        value = str(value)
     if not isinstance(value, str) or not value:
-        raise _wrong(setting, value, "a name", where)
+        quoted = f" in quotes, '\"{value}\"'," if isinstance(value, float) else ""
+        raise _wrong(setting, value, "a name" + quoted, where)
     if any(len(part.encode()) > MOST_NAME for part in value.split("/")):
         raise _wrong(setting, value, f"a name of at most {MOST_NAME} bytes", where)
     return value

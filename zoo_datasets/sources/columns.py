@@ -55,20 +55,27 @@ def found(spec: SourceSpec, table: Dataset) -> tuple[Inputs, str]:
         if image not in (*pictures, *grids, *lists):
             raise GridError(
                 f"Source {spec.id!r} has no pictures in column {image!r}, but {described(features[image])}. "
-                + _say(("Name one as image_column", [*pictures, *grids]), ("Columns of numbers are features", numbers))
+                + (
+                    _say(
+                        ("Name one as image_column", [*pictures, *grids]),
+                        ("Columns of numbers are features", [n for n in numbers if n not in LABEL_NAMES]),
+                    )
+                    or _no_inputs(features)
+                )
             )
         return Inputs(image, ()), _label(spec, features, inputs=[image])
     asked = spec.image_columns or spec.features
     if asked is not None:
         picked = tuple(_picked(spec, "image_columns" if spec.image_columns else "features", asked, features, numbers))
         return Inputs(None, picked), _label(spec, features, inputs=picked)
-    label = _label(spec, features, inputs=[])
+    # Before the label is asked for: where nothing could be an input, no name of a label would help.
+    label = _label(spec, features, inputs=[]) if numbers else None
     rest = [name for name in features if name != label]
     used = tuple(name for name in rest if name in numbers)
-    if not used:
+    if not used or label is None:
         raise GridError(
             f"Source {spec.id!r} has no image columns among: {_listed(features)}, and no other columns of numbers. "
-            "Use an image classification set, or a table of numbers with a label."
+            + _no_inputs(features)
         )
     return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in used)), label
 
@@ -240,6 +247,19 @@ def _values(table: Dataset, label: str) -> pa.ChunkedArray:
         except pa.ArrowInvalid as error:
             raise GridError(f"Column {label!r} holds no classes: {error}. Name another as label_column.") from None
     return values
+
+
+def _no_inputs(features: dict[str, Any]) -> str:
+    """What to do with a table without inputs that we know."""
+    encoded = [name for name, feature in features.items() if described(feature).endswith("binary")]
+    if encoded:
+        return (
+            f"Where {encoded[0]!r} holds the bytes of pictures, write the set once more after "
+            f"`cast_column({encoded[0]!r}, datasets.Image())`."
+        )
+    if len(features) == 1 and any(sign in next(iter(features)) for sign in ";\t|"):
+        return "Its one column looks like several: write the file with commas between them."
+    return "Use an image classification set, or a table of numbers with a label."
 
 
 def _listed(features: dict[str, Any]) -> str:

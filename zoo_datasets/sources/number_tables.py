@@ -53,7 +53,7 @@ def features(spec: SourceSpec, split: str, table: Dataset, columns: Sequence[str
 
 def feature_names(table: Dataset, columns: Sequence[str], n: int) -> list[str]:
     """The names of the features: those of the columns, or `column[3]` of lists."""
-    if all(depth(table.features[name]) == 0 for name in columns):
+    if _all_numbers(table, columns):
         return list(columns)
     if len(columns) == 1:
         return [f"{columns[0]}[{i}]" for i in range(n)]
@@ -239,16 +239,25 @@ def _check(values: np.ndarray, rows: np.ndarray, where: str) -> None:
         raise GridError(f"{where} {int(bad.sum())} missing or infinite values, the first in row {first}. {_OUT}")
     large = np.abs(values) > np.finfo(np.float32).max
     if large.any():
-        raise GridError(f"{where} {values[large][0]:g}, which is more than networks can be shown (float32).")
+        raise GridError(
+            f"{where} {values[large][0]:g}, which is more than networks can be shown (float32). Rescale it, or name the "
+            "other columns as source.features."
+        )
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
+def _all_numbers(table: Dataset, columns: Sequence[str]) -> bool:
+    """Whether each column holds a number a row, and no lists."""
+    types = table.features  # once: `datasets` copies all of them each time, which is quadratic in the columns
+    return all(depth(types[name]) == 0 for name in columns)
+
+
 def _width(table: Dataset, columns: Sequence[str]) -> int:
     """About how many numbers a row has."""
-    if all(depth(table.features[name]) == 0 for name in columns) or not len(table):
+    if _all_numbers(table, columns) or not len(table):
         return len(columns)
     first = table.select_columns(list(columns)).with_format("numpy")[0]
     return sum(np.size(v) for v in first.values())
