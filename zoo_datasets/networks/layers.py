@@ -77,7 +77,8 @@ def _values(node: Node, before: Shape, where: str) -> int:
     values = math.prod(node.shape)
     if max(node.shape) > MOST_SIDE or values > MOST_VALUES:
         raise errors.GridError(
-            f"{where.capitalize()} gives {values:,} values, of shape {node.shape}; at most {MOST_VALUES:,}."
+            f"{where.capitalize()} gives {values:,} values, of shape {node.shape}; at most {MOST_VALUES:,}, and "
+            f"{MOST_SIDE:,} along one side."
         )
     return sum(math.prod(t.shape) for t in OPERATIONS[node.op].tensors(node, units_of(before), "", ""))
 
