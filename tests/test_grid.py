@@ -232,6 +232,13 @@ def test_a_zoo_is_owner_and_name(load: Load, zoo: str) -> None:
         load(zoo + "seed: 1\n")
 
 
+@pytest.mark.parametrize("zoo", ["a/" + "b" * 97, "a" * 97 + "/b", "a/b--c", "a/b..c", "a/b.git", "a/b-", "a/b."])
+def test_a_zoo_has_a_name_that_can_be_published(load: Load, zoo: str) -> None:
+    with pytest.raises(GridError, match=r"the Hub takes no such name: at most 96 characters, without `--`"):
+        load(f"zoo: {zoo}\n")
+    assert load(f"zoo: a/{'b' * 96}\n").zoo == f"a/{'b' * 96}"
+
+
 def test_a_recipe_is_a_mapping(load: Load) -> None:
     with pytest.raises(GridError, match=r"g\.yaml holds a list; a recipe is a mapping"):
         load("- zoo\n")

@@ -35,6 +35,7 @@ DEFAULT_SPLITS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 REPLICATES = ("init", "order", "subset")
 _LICENSE = re.compile(r"[A-Za-z0-9][\w.+ ,()/-]{,99}\Z", re.ASCII)  # on one line
+MOST_NAME = 96  # characters that the Hub takes
 _ZOO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
@@ -83,6 +84,15 @@ def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
     zoo = document.values.get("zoo")
     if not isinstance(zoo, str) or not _ZOO.match(zoo):
         raise GridError(f"{document.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
+    if (
+        max(map(len, zoo.split("/"))) > MOST_NAME
+        or any(p in zoo for p in ("--", ".."))
+        or zoo.endswith(("-", ".", ".git"))
+    ):
+        raise GridError(
+            f"{document.where('zoo')}: `zoo` is {zoo!r}, and the Hub takes no such name: at most {MOST_NAME} characters, "
+            "without `--` and `..`, and no `-`, `.` or `.git` at the end."
+        )
     _texts(document)
     if "axes" in document.values and "sample" in document.values:
         raise GridError(

@@ -57,8 +57,8 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
             trained.retrain(zoo, cohorts, retrain, data, report)
         else:
             report.lines.append(
-                "not compared: what training gives (later weights, metrics, stop reasons, numbers of training images); "
-                f"`--retrain {len(zoo.rows)}` trains all models"
+                "not compared: what training gives (later weights, metrics, stop reasons, numbers of training images) "
+                f"and what the manifest says of its sources; `--retrain {len(zoo.rows)}` trains all models"
             )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         # A recipe is checked where it is read; rows without one may hold any setting.
