@@ -123,13 +123,14 @@ def _published(spec: SourceSpec, folder: Path | None) -> Iterator[_Splits]:
         # A split that lacks the columns can serve as nothing, unless the recipe names it.
         for name in division.named(spec):
             for member in division.members(name, tables):
-                lacking = [c for c in needed if member in tables and c not in tables[member].features]
+                there = set(tables[member].column_names) if member in tables else set(needed)
+                lacking = [c for c in needed if c not in there]
                 if lacking:
                     raise GridError(
                         f"Source {spec.id!r} has no column {lacking[0]!r} in its split {member!r}; it has "
                         f"{alternatives(tables[member].features, lacking[0])}."
                     )
-        whole = {n: t for n, t in tables.items() if len(t) and set(needed) <= set(t.features)}
+        whole = {n: t for n, t in tables.items() if len(t) and set(needed) <= set(t.column_names)}
         names = columns.class_names(first, label)
         labels = {n: columns.labels(t, label, names) for n, t in whole.items()}
         yield _of_tables(spec, whole, labels, inputs, tuple(map(str, names)))
