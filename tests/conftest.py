@@ -15,10 +15,15 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
+
+# No test asserts on elapsed time, Hypothesis' examples neither: a busy machine is no fault.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 # 16 models in 4 cohorts of 4: two activations and two sizes of training set. Needs no network.
 TINY = """\
