@@ -20,13 +20,18 @@ import pyarrow.compute as pc
 
 from zoo_datasets import errors, intervals, near_duplicates
 from zoo_datasets.core import streams
-from zoo_datasets.errors import GridError
+from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.near_duplicates import Member, Pair
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
 
 MOST_EXAMPLES = 5  # of one kind in a report
+
+
+# Of models: what must not stand on two sides, and what says which weights can be compared.
+KEYS = ("model_id", "init_key", "init_group", "parent_id", "lineage_root")
+COMPARED = (*KEYS, "split", "layout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +99,18 @@ def audit(
     interval over groups (needs scikit-learn). A method that reads weights has to beat it. Raises
     IntegrityError where the split is for other zoos, GridError where the target is no numeric column.
     """
+    for zoo in zoos:
+        for name in COMPARED:
+            if name not in zoo.models.column_names:
+                raise IntegrityError(
+                    f"models of {zoo_name(zoo)} has no column {name!r}: the zoo is damaged. Fetch or build it again."
+                )
     if not zoos:
         raise ValueError("audit needs at least one zoo: audit(split, zoo).")
     if split is not None:
         split.check(*zoos)
     side = [_codes_of(z, split) for z in zoos]  # int8 [models] each, −1 without a side
-    models = _together(zoos, side, ("model_id", "init_key", "init_group", "parent_id", "lineage_root"))
+    models = _together(zoos, side, KEYS)
     findings = [
         _shared("model ids", "the same model", models, "model_id"),
         _hashes(zoos, side),

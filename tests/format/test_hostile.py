@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from resealed import write_manifest
 
-from zoo_datasets import cli
+from zoo_datasets import audit, cli
 from zoo_datasets.core import files
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import check, pages, parquet
@@ -141,6 +141,13 @@ def test_a_table_without_its_keys_is_damaged(tiny_copy: Path, config: str, colum
 def test_check_misses_any_column_of_the_format(tiny_copy: Path) -> None:
     _drop(tiny_copy, "models", "n_snapshots")
     assert check.check(tiny_copy).problems == ["models has no column 'n_snapshots'"]
+
+
+@pytest.mark.parametrize("column", ["init_key", "init_group", "parent_id", "lineage_root", "layout"])
+def test_an_audit_of_a_table_without_what_it_compares_says_so(tiny_copy: Path, column: str) -> None:
+    _drop(tiny_copy, "models", column)
+    with pytest.raises(IntegrityError, match=f"models of weightzoo/tiny has no column '{column}'"):
+        audit.audit(None, open_zoo(tiny_copy))
 
 
 # ── footers that lie ──
