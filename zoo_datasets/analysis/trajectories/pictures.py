@@ -316,7 +316,7 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     if any(row["low"] is not None and row["low"] > 0.5 for row in rows if row["detector"] == "all"):
         headline(figure, f"Weights alone tell changed from clean data: {when}")
     else:
-        headline(figure, f"Nothing is told apart: bounds never leave one half out, at most {when}")
+        headline(figure, f"Nothing is told apart: at most {when}")
     return figure
 
 
