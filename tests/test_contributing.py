@@ -14,6 +14,7 @@ import pytest
 from zoo_builder.recipe.settings import SETTINGS
 from zoo_datasets import views
 from zoo_datasets.analysis import ANALYSES
+from zoo_datasets.networks import kernels
 from zoo_datasets.sources.embedded import EMBEDDED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,13 @@ for shift in (0, 1):
 """
 
 
+# An editable install finds the packages where it was made, before any path is looked at.
+THIS_TREE = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
+"""
+
+
 def test_each_section_has_its_example() -> None:
     assert set(CHANGES) == {"Add a setting", "Add a source", "Add a view", "Add an analysis"}
     assert "test_operations.py" in PAGE
@@ -72,6 +80,9 @@ def test_the_examples_add_a_setting_a_source_a_view_and_an_analysis(
         done = subprocess.run(command, cwd=tree, input=change, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{title}: {done.stderr}"
     (work / "recipe.yaml").write_text(RECIPE)
+    if kernels.missing() is None:  # an editable install keeps them elsewhere
+        shutil.copy(kernels._kernels.__file__, tree / "zoo_datasets" / "networks")
+    (tree / "sitecustomize.py").write_text(THIS_TREE)
 
     def said(*arguments: str) -> str:
         done = subprocess.run(
