@@ -124,6 +124,7 @@ def test_killed_before_any_change_on_disk_and_gone_on_with_is_the_unbroken_build
 
 # Enough work that a kill meets a build at work: 8 cohorts that take a third of a second or more.
 LONG = ("training.epochs=400", "replicates=8", "snapshots={evenly: 20}")
+LONGER = ("training.epochs=6000", *LONG[1:])  # a worker is at work for about a second
 
 
 @pytest.mark.slow
@@ -276,7 +277,7 @@ def test_a_driver_killed_under_ray_goes_on_to_the_same_bytes(
 def test_workers_and_driver_killed_at_random_times_end_in_the_same_bytes(
     make_plan: Callable[..., plan.Plan], tmp_path: Path, on_ray: Callable[..., Any], tree_hash: Tree
 ) -> None:
-    planned = make_plan(*LONG)
+    planned = make_plan(*LONGER)
     recipe = tmp_path / "long.yaml"
     recipe.write_text(json.dumps(planned.grid.document))
     wanted = tree_hash(build(planned, tmp_path / "unbroken", workers=0).root)

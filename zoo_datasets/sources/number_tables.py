@@ -199,9 +199,11 @@ def _numbers(
 
     where = f"Source {spec.id!r} has in column {name!r} of split {split!r}"
     chunked = block[name]
-    array = pa.concat_arrays(chunked.chunks) if chunked.num_chunks else pa.array([], chunked.type)
-    if isinstance(array, pa.ExtensionArray):  # Array2D and its like
-        array = array.storage
+    chunks = [c.storage if isinstance(c, pa.ExtensionArray) else c for c in chunked.chunks]  # Array2D and its like
+    try:
+        array = pa.concat_arrays(chunks) if chunks else pa.array([], chunked.type)
+    except pa.ArrowException as error:  # PyArrow joins no pieces of lists of a fixed, and of no, length
+        raise GridError(f"{where} what cannot be read as numbers ({error}). {_OUT}") from None
     shape = [len(rows)]
     while pa.types.is_nested(array.type):
         if array.null_count:
