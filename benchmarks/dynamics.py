@@ -27,7 +27,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from zoo_datasets import cli
-from zoo_datasets.analysis.dynamics import guidance, readings, run
+from zoo_datasets.analysis.dynamics import guidance, readings, run, testing
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.results import versions
 from zoo_datasets.zoo import open_zoo
@@ -328,7 +328,7 @@ def _off(r: dict[str, Any]) -> str:
     off = (published - statistics.mean(means)) / (statistics.stdev(means) * (1 + 1 / len(means)) ** 0.5)
     p = 2 * stats.t.sf(abs(off), len(means) - 1)
     said = f"{name}: one more population of ours would be as far off with p = {p:.2f}"
-    return said + (": within our spread." if p >= guidance.LEVEL else ": beyond our spread.")
+    return said + (": within our spread." if p >= testing.LEVEL else ": beyond our spread.")
 
 
 def graphs(rows: list[dict[str, Any]]) -> str:
