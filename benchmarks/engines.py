@@ -103,7 +103,7 @@ def job_of(w: Workload, n_models: int, pool: np.ndarray) -> Job:
         vector(0.99), vector(0), vector(math.inf),
     )  # fmt: skip
     keys = tuple(streams.stream_key(["none", m]) for m in range(n_models))
-    return Job(a, "cross_entropy", pool, initial, optimizers, vector(0), keys, keys, Augmentation())
+    return Job(a, "cross_entropy", pool, initial, optimizers, vector(0), keys, keys, Augmentation(), w.batch)
 
 
 def native(w: Workload, pool: np.ndarray, labels: np.ndarray, n_models: int = 16) -> Callable[[int], int]:

@@ -68,8 +68,8 @@ def test_the_defaults_of_a_recipe_are_as_written(tmp_path: Path) -> None:
     lines = [f"{key}: {value}" for key, value in written.items() if key != "license"]
     (tmp_path / "recipe.yaml").write_text("\n".join(["zoo: weightzoo/defaults", *lines]))
     full = grid.load(tmp_path / "recipe.yaml")
-    assert {"seed", "cohort_size", "snapshots", "replicates", "splits"} <= set(written)
-    for name in ("fixed", "replicates", "tied", "paired", "snapshots", "splits", "seed", "cohort_size"):
+    assert {"seed", "snapshots", "replicates", "splits"} <= set(written)
+    for name in ("fixed", "replicates", "tied", "paired", "snapshots", "splits", "seed"):
         assert getattr(full, name) == getattr(bare, name), name
 
 

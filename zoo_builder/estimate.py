@@ -11,12 +11,12 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from zoo_builder import engines
-from zoo_builder.engines import devices
+from zoo_builder.engines import devices, gpu_memory
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
@@ -48,6 +48,7 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
     yield _sizes(plan, schedules)
     kinds = collections.Counter(f"{c.engine} on {c.device}" for c in cohorts)
     yield "engines: " + ", ".join(f"{name} ({n:,} cohorts)" for name, n in kinds.items())
+    yield from _on_gpus(cohorts)
     steps = {s for c in cohorts for s in c.steps}
     if len(steps) > 1:
         varied = [f"`{a}`" for a in plan.grid.axis_names if _CHANGES_UPDATES & set(settings.sets(a))]
@@ -59,6 +60,22 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
         return
     slots = workers if workers else devices.cores() if workers is None else 1
     yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
+
+
+def _on_gpus(cohorts: Sequence[Cohort]) -> Iterator[str]:
+    """How many models step side by side on a GPU, for each kind of them, and what they take of its memory."""
+    kinds = {(c.architecture.id, c.batch_size): c for c in cohorts if c.device == "cuda"}
+    for c in list(kinds.values())[:MOST_TIMED]:
+        models = max(len(other.runs) for other in cohorts if other.architecture.id == c.architecture.id)
+        each = gpu_memory.per_model(c.architecture, c.batch_size)
+        text = f"GPU: {size(each)} for each model in batches of {c.batch_size:,}"
+        if (whole := gpu_memory.total()) is None:
+            yield f"{text}; how many fit is known on the workers"
+        else:
+            fitting = min(models, gpu_memory.width(c.architecture, c.batch_size, whole))
+            yield f"{text}, {fitting:,} side by side of {models:,} in a cohort ({size(whole)} of memory, a quarter of it used)"
+    if len(kinds) > MOST_TIMED:
+        yield f"GPU: {len(kinds) - MOST_TIMED} more kinds of networks"
 
 
 class _Schedules:

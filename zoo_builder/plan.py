@@ -68,7 +68,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
             loaded[spec] = sources.load(spec, data, recipe.source_paths.get(spec.id))
         return loaded[spec]
 
-    grouped = cohorts.group(models, recipe.cohort_size, source_of, _chooser(engine, device), device)
+    grouped = cohorts.group(models, recipe.cohort_size_on(device), source_of, _chooser(engine, device), device)
     result = Plan(recipe, models, grouped, loaded, parents)
     for text in dict.fromkeys(_warnings(result)):
         log.warning("%s", text)

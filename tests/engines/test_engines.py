@@ -14,6 +14,20 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cohorts import (
+    BASE_LR,
+    CLASSES,
+    LAYERS,
+    RICH,
+    RULES,
+    cut,
+    equal,
+    make_job,
+    make_optimizers,
+    make_window,
+    rich_job,
+    take,
+)
 from torch import nn
 
 from zoo_builder import engines
@@ -23,12 +37,8 @@ from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_builder.engines.torch_loop import TorchLoop
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
-from zoo_datasets.networks.initialization import initialize
-from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.networks.modules import Network
 from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
-
-CLASSES = 5
 
 
 def by_vmap(job: Job, device: str = "cpu") -> TorchBatched:
@@ -41,92 +51,6 @@ def by_vmap(job: Job, device: str = "cpu") -> TorchBatched:
 
 ENGINES = {"torch_loop": TorchLoop, "torch_batched": TorchBatched, "by_vmap": by_vmap}
 both = pytest.mark.parametrize("engine", [TorchLoop, TorchBatched])
-
-# Everything that can go wrong between two models: shared statistics, dropout, pooling, clipping.
-RICH = [
-    {"conv": 4}, "batch_norm", {"max_pool": 2}, "activation", "dropout", "flatten",
-    {"linear": 6}, "batch_norm", "activation", {"linear": "classes"},
-]  # fmt: skip
-
-
-def make_optimizers(m: int, **vectors: object) -> Optimizers:
-    plain = {
-        "kind": SGD, "momentum": 0.0, "nesterov": False, "beta1": 0.9, "beta2": 0.999,
-        "eps": 1e-8, "alpha": 0.99, "weight_decay": 0.0, "clip_norm": np.inf,
-    }  # fmt: skip
-    types = {"kind": np.int32, "nesterov": bool}
-    return Optimizers(
-        **{k: np.broadcast_to(np.asarray(v, types.get(k, float)), m).copy() for k, v in (plain | vectors).items()}
-    )
-
-
-def make_job(layers, shape=(2, 8, 8), m=3, *, activation="tanh", n=40, **changes) -> Job:
-    """Random images and weights; arrays are read-only, because engines must not write to them."""
-    architecture = build_architecture(layers, shape, CLASSES, activation)
-    generator = np.random.default_rng(7)
-    pool = generator.standard_normal((n, *shape)).astype(np.float32)
-    initial = np.stack([initialize(architecture, f"{i:032x}", "uniform", bias=0.1) for i in range(m)])
-    pool.flags.writeable = initial.flags.writeable = False
-    given = {
-        "loss": "cross_entropy",
-        "pool": pool,
-        "initial": initial,
-        "optimizers": make_optimizers(m),
-        "dropout_rate": np.zeros(m),
-        "dropout_key": tuple(f"{i + 1000:032x}" for i in range(m)),
-        "augment_key": tuple(f"{i + 2000:032x}" for i in range(m)),
-        "augmentation": Augmentation(),
-    }
-    return Job(architecture=architecture, **(given | changes))
-
-
-def make_window(job: Job, batch_sizes, lr=0.05, first_step=0, active=None) -> Window:
-    """Random batches; `lr` is a number, (M, 1) or (M, T)."""
-    m, sizes = job.n_models, np.asarray(batch_sizes, np.int64)
-    generator = np.random.default_rng(11)
-    t = np.arange(first_step + 1, first_step + len(sizes) + 1)
-    o = job.optimizers
-    return Window(
-        first_step=first_step,
-        batch_sizes=sizes,
-        rows=generator.integers(0, len(job.pool), (m, sizes.sum())).astype(np.int32),
-        targets=generator.integers(0, CLASSES, (m, sizes.sum())).astype(np.int32),
-        lr=np.broadcast_to(np.asarray(lr, float), (m, len(sizes))).copy(),
-        bias1=1 - o.beta1[:, None] ** t,
-        bias2=1 - o.beta2[:, None] ** t,
-        active=np.ones(m, bool) if active is None else np.asarray(active),
-    )
-
-
-def cut(window: Window, start: int, stop: int) -> Window:
-    """Steps [start, stop) of a window as a window of its own."""
-    ends = np.concatenate([[0], np.cumsum(window.batch_sizes)])
-    part = slice(ends[start], ends[stop])
-    steps = {k: getattr(window, k)[:, start:stop] for k in ("lr", "bias1", "bias2")}
-    return dataclasses.replace(
-        window, first_step=window.first_step + start, batch_sizes=window.batch_sizes[start:stop],
-        rows=window.rows[:, part], targets=window.targets[:, part], **steps,
-    )  # fmt: skip
-
-
-def take(job: Job, window: Window, members: list[int]) -> tuple[Job, Window]:
-    """The same job and window for some of the models."""
-    o = {f.name: getattr(job.optimizers, f.name)[members] for f in dataclasses.fields(Optimizers)}
-    smaller = dataclasses.replace(
-        job,
-        initial=job.initial[members],
-        optimizers=Optimizers(**o),
-        dropout_rate=job.dropout_rate[members],
-        dropout_key=tuple(job.dropout_key[i] for i in members),
-        augment_key=tuple(job.augment_key[i] for i in members),
-    )
-    arrays = {k: getattr(window, k)[members] for k in ("rows", "targets", "lr", "bias1", "bias2", "active")}
-    return smaller, dataclasses.replace(window, **arrays)
-
-
-def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    """The same bits, NaN included."""
-    return all(a[k].tobytes() == b[k].tobytes() for k in ("weights", "slot1", "slot2"))
 
 
 class Keep(nn.Module):
@@ -170,23 +94,6 @@ def vector_of(job: Job, named: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 # ── gradients ─────────────────────────────────────────────────────────────────────────
-
-LAYERS = {
-    "conv": [{"conv": 4}, "activation", {"conv": 3}, "activation", "flatten", {"linear": "classes"}],
-    "stride": [{"conv": 4, "stride": 2, "padding": 1}, "activation", {"conv": 5, "kernel": 2}, "flatten", {"linear": 5}],
-    "max_pool": [{"conv": 4}, {"max_pool": 2}, "activation", "flatten", {"linear": "classes"}],
-    "overlap": [{"conv": 4}, "activation", {"max_pool": 3, "stride": 1}, "flatten", {"linear": "classes"}],
-    "avg_pool": [{"conv": 4}, "activation", {"avg_pool": 3, "stride": 1}, "flatten", {"linear": "classes"}],
-    "gap": [{"conv": 4}, "activation", "global_avg_pool", {"linear": "classes"}],
-    "mlp": ["flatten", {"linear": 7}, "activation", {"linear": 6}, "activation", {"linear": "classes"}],
-    "norm2d": [{"conv": 4}, "batch_norm", "activation", "global_avg_pool", {"linear": "classes"}],
-    "norm1d": ["flatten", {"linear": 7}, "batch_norm", "activation", {"linear": "classes"}],
-    "dropout": [{"conv": 4}, "activation", "dropout", "flatten", {"linear": 6}, "activation", {"dropout": 0.25}, {"linear": 5}],
-    "input": ["activation", "dropout", {"max_pool": 2}, "batch_norm", {"conv": 4, "kernel": 2}, "flatten", {"linear": 5}],
-    "gru": [{"conv": 4}, "rows", {"gru": 5}, "dropout", {"gru": 6}, "last_step", "activation", {"linear": "classes"}],
-    "gru on rows": ["rows", {"gru": CLASSES}, "last_step"],
-    "last conv": [{"conv": 4}, "activation", {"conv": CLASSES, "kernel": 6}, "flatten"],
-}  # fmt: skip
 
 
 def gradients(job: Job, window: Window, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,23 +194,6 @@ def test_batch_statistics_of_one_value_are_refused(engine):
 
 # ── optimizers ────────────────────────────────────────────────────────────────────────
 
-# One cohort holds them all, its kinds out of order.
-RULES = {
-    "adam": (ADAM, {}, lambda p: torch.optim.Adam(p)),
-    "sgd": (SGD, {}, lambda p: torch.optim.SGD(p)),
-    "rmsprop": (RMSPROP, {"alpha": 0.9, "weight_decay": 0.01}, lambda p: torch.optim.RMSprop(p, alpha=0.9, weight_decay=0.01)),
-    "momentum": (SGD, {"momentum": 0.9, "weight_decay": 0.02}, lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=0.02)),
-    "adamw": (ADAMW, {"weight_decay": 0.1}, lambda p: torch.optim.AdamW(p, weight_decay=0.1)),
-    "nesterov": (SGD, {"momentum": 0.8, "nesterov": True}, lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.8, nesterov=True)),
-    "adam + L2": (
-        ADAM, {"weight_decay": 0.05, "beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
-        lambda p: torch.optim.Adam(p, weight_decay=0.05, betas=(0.8, 0.99), eps=1e-4),
-    ),
-    "sgd, clipped": (SGD, {"clip_norm": 0.05, "momentum": 0.5}, lambda p: torch.optim.SGD(p, momentum=0.5)),
-    "adam, clipped": (ADAM, {"clip_norm": 0.3}, lambda p: torch.optim.Adam(p)),
-}  # fmt: skip
-BASE_LR = {SGD: 0.03, ADAM: 1e-3, ADAMW: 1e-3, RMSPROP: 3e-4}
-
 
 @both
 @pytest.mark.parametrize("layers", ["mlp", "input", "gap"])  # a bias before batch norm has no gradient but rounding
@@ -364,17 +254,6 @@ def test_optimizers_leave_running_statistics_alone(engine):
 
 
 # ── cohorts ───────────────────────────────────────────────────────────────────────────
-
-
-def rich_job(m: int = 5, **changes) -> Job:
-    kinds = np.resize([ADAM, SGD, RMSPROP, ADAMW], m)
-    optimizers = make_optimizers(m, kind=kinds, momentum=0.9, weight_decay=0.01, clip_norm=np.resize([1.0, np.inf], m))
-    given = {
-        "optimizers": optimizers,
-        "dropout_rate": np.linspace(0, 0.5, m),
-        "augmentation": Augmentation(shift=1, fill=(0, 0)),
-    }
-    return make_job(RICH, m=m, **(given | changes))  # fmt: skip
 
 
 @both

@@ -38,6 +38,7 @@ def job(
         architecture, loss, pool, np.stack(initial), optimizers(n_models, kind, **settings), np.full(n_models, dropout),
         tuple(streams.stream_key(["dropout", seed, m]) for m in range(n_models)),
         tuple(streams.stream_key(["augment", seed, m]) for m in range(n_models)), augmentation or Augmentation(),
+        batch_size=8,
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def member(cohort: Job, m: int) -> Job:
     return Job(
         cohort.architecture, cohort.loss, cohort.pool, cohort.initial[m : m + 1],
         Optimizers(**{k: v[m : m + 1] for k, v in vars(o).items()}), cohort.dropout_rate[m : m + 1],
-        cohort.dropout_key[m : m + 1], cohort.augment_key[m : m + 1], cohort.augmentation,
+        cohort.dropout_key[m : m + 1], cohort.augment_key[m : m + 1], cohort.augmentation, cohort.batch_size,
     )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def golden_of(text: str, load: Callable[..., grid.Grid]) -> dict[str, str]:
     if parents is not None and recipe.parent_zoo != "parent":
         return {"document": streams.digest([recipe.digest, recipe_yaml.dump(dict(recipe.document))])}
     planned = runs.of(recipe, parents)
-    made = cohorts.group(planned, recipe.cohort_size, source_of, lambda *_: "torch_loop", "cpu")
+    made = cohorts.group(planned, recipe.cohort_size_on("cpu"), source_of, lambda *_: "torch_loop", "cpu")
     specs = list(dict.fromkeys(r.source for r in planned))
     identity = plan.Plan(recipe, planned, made, {s: source_of(s) for s in specs}, parents).identity
     columns = [[c.name, str(c.type), c.doc] for c in runs.factor_columns(planned)]

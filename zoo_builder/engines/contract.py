@@ -88,6 +88,7 @@ class Job:
     dropout_key: tuple[str, ...]  # M keys
     augment_key: tuple[str, ...]  # M keys
     augmentation: Augmentation
+    batch_size: int  # the largest batch of a step
 
     @property
     def n_models(self) -> int:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from zoo_builder import engines
+from zoo_builder.engines import gpu_memory
 from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.core import libraries
 from zoo_datasets.errors import GridError, unknown
@@ -25,8 +26,22 @@ def check(device: str) -> str:
         with libraries.needed():
             import torch
 
+        if torch.version.cuda is None:
+            raise GridError(
+                "--device cuda: this PyTorch is a build for CPUs. Install one with CUDA (docs/gpu.md), or use --device cpu, or "
+                "RAY_ADDRESS."
+            )
         if not torch.cuda.is_available():
-            raise GridError("--device cuda: PyTorch sees no GPU on this machine. Use --device cpu, or RAY_ADDRESS.")
+            raise GridError(
+                f"--device cuda: PyTorch for CUDA {torch.version.cuda} sees no GPU on this machine (does `nvidia-smi` show "
+                "one, with a driver as new?). Use --device cpu, or RAY_ADDRESS."
+            )
+        from zoo_datasets.networks.gpu import nvrtc
+
+        if obstacle := nvrtc.obstacle():
+            raise GridError(
+                f"--device cuda: {obstacle}. It comes with PyTorch's builds for CUDA: install PyTorch again."
+            )
     return device
 
 
@@ -87,11 +102,21 @@ def _lines(path: Path) -> list[str]:
 
 
 def gpus_per_worker(workers: int | None) -> float:
-    """The part of a GPU each worker gets: one, or a share where workers outnumber the GPUs of this machine."""
+    """The part of a GPU each worker gets: one, or a share where workers outnumber the GPUs of this machine.
+
+    Raises GridError where more would share one than its memory is divided for.
+    """
     import torch
 
     cards = torch.cuda.device_count()
-    return 1.0 if not workers or workers <= cards or not cards else cards / workers
+    if not workers or workers <= cards or not cards:
+        return 1.0
+    if workers > cards * gpu_memory.SHARE:
+        raise GridError(
+            f"--workers {workers}: at most {gpu_memory.SHARE} share one GPU, and here {cards} {'is' if cards == 1 else 'are'}. "
+            f"Use --workers {cards}: one fills a GPU."
+        )
+    return cards / workers
 
 
 # Variables that send the libraries under PyTorch down another code path, whose bits are others; by device.

@@ -8,15 +8,15 @@ models, so each model's gradient is its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from zoo_builder.engines import gpu_memory, graphs
 from zoo_builder.engines import torch_common as common
 from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
 from zoo_datasets.core import libraries
-from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.batched import Batched
 
 with libraries.needed():
@@ -27,7 +27,6 @@ with libraries.needed():
 # 1 of 64, 16 of any MLP).
 CPU_WIDTH = 16
 CPU_CHANNELS = 64
-CUDA_WIDTH = 1024  # bounds memory; such a step fills the device anyway
 # Values of the largest layer at once in evaluation: 2 MB on a CPU (a share of its cache), 1 GB on CUDA.
 CPU_VALUES, CUDA_VALUES = 2**19, 2**28
 MOST_SAMPLES = 256
@@ -40,16 +39,27 @@ class TorchBatched:
 
     name = "torch_batched"
 
-    def __init__(self, job: Job, device: str = "cpu") -> None:
+    def __init__(self, job: Job, device: str = "cpu", recorder: graphs.Recorder | None = None) -> None:
+        """`recorder` makes graphs of steps; without one CUDA does on a GPU, and nothing on a CPU.
+
+        Raises GridError where one model does not fit a GPU, BuildError where others leave too little of it.
+        """
         self._job = job
         self._device = common.prepare(device)
         self.version = common.version(self._device)
-        self._state = common.State(job, self._device)
-        self._columns = common.TensorColumns(job.architecture, self._device)
-        self._network = _Network(job.architecture, self._device)
-        self._pool = None  # on a CPU batches are gathered from the job's own array
-        if self._device.type != "cpu" and not job.augmentation.any:
-            self._pool = torch.tensor(job.pool, device=self._device)
+        self._network = _Network(job, self._device)
+        self._recorder = recorder
+        if self._device.type == "cuda":
+            from zoo_datasets.networks.gpu import convolution
+
+            self.version += f", kernels {convolution.VERSION}"
+            self._recorder = recorder or graphs.Cuda()
+        with gpu_memory.said():
+            self._state = common.State(job, self._device)
+            self._columns = common.TensorColumns(job.architecture, self._device)
+            self._pool = None  # on a CPU batches are gathered from the job's own array
+            if self._device.type != "cpu" and not job.augmentation.any:
+                self._pool = torch.tensor(job.pool, device=self._device)
         self._slices: dict[bytes, list[_Slice]] = {}
 
     def state(self) -> dict[str, np.ndarray]:
@@ -64,16 +74,21 @@ class TorchBatched:
     def advance(self, window: Window) -> np.ndarray:
         check_batches(self._job.architecture, window)
         losses = np.full((self._job.n_models, len(window.batch_sizes)), np.nan, np.float32)
-        for part in self._active(window.active):
-            part.load(self._state)
-            losses[part.models] = part.train(window)
-            part.store(self._state)
+        with gpu_memory.said():
+            for part in self._parts(window.active):
+                part.load(self._state)
+                active = window.active[part.models]
+                losses[part.models[active]] = part.train(window)[active]
+                part.store(self._state, active)
         return losses
 
+    @gpu_memory.said()
     @torch.inference_mode()
     def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        job, columns = self._job, self._columns
+        job, columns, cpu = self._job, self._columns, self._device.type == "cpu"
         count = len(images) if rows is None else rows.shape[1]
+        # A GPU is sent all images once, and gathers there.
+        there = None if cpu else torch.tensor(np.asarray(images, np.float32), device=self._device)
         out = np.empty((job.n_models, count, job.architecture.n_outputs), np.float32)
         width = min(self._network.width, job.n_models)
         batch = self._network.evaluation_batch(width)
@@ -85,33 +100,46 @@ class TorchBatched:
             tensors = {name: t.contiguous() for name, t in tensors.items()}
             for start in range(0, count, batch):
                 part = slice(start, start + batch)
-                # A copy: torch has no read-only tensors and warns of read-only arrays.
-                shown = np.array(images[None, part] if rows is None else images[rows[models, part]], np.float32)
-                out[models, part] = self._network(tensors, torch.from_numpy(shown).to(self._device)).cpu().numpy()
+                own = None if rows is None else rows[models, part]
+                if there is None:
+                    # A copy: torch has no read-only tensors and warns of read-only arrays.
+                    shown = torch.from_numpy(np.array(images[None, part] if own is None else images[own], np.float32))
+                else:
+                    shown = there[None, part] if own is None else there[torch.from_numpy(own).to(self._device)]
+                out[models, part] = self._network(tensors, shown).cpu().numpy()
         return out
 
-    def _active(self, active: np.ndarray) -> list[_Slice]:
-        """The active models, sorted by update rule and cut to the width that pays."""
+    def _parts(self, active: np.ndarray) -> list[_Slice]:
+        """Models that step together, sorted by update rule and cut to the width that pays: every active one is in a part.
+
+        Inactive ones are along while they are the fewer and steps are recorded: a recording costs more than their
+        steps, which nobody stores.
+        """
+        if self._recorder is not None and 2 * active.sum() > len(active):
+            active = np.ones_like(active)
         key = active.tobytes()
         if key not in self._slices:
+            self._slices = {}  # frees what the last ones hold
             models = np.flatnonzero(active)
             models = models[np.argsort(self._job.optimizers.kind[models], kind="stable")]
             width = self._network.width
             cut = [models[i : i + width] for i in range(0, len(models), width)]
             # Only the last is kept: activity seldom changes, and a slice holds its weights.
-            self._slices = {key: [_Slice(self._job, m, self._network, self._columns, self._pool) for m in cut]}
+            made = [_Slice(self._job, m, self._network, self._columns, self._pool, self._recorder) for m in cut]
+            self._slices = {key: made}
         return self._slices[key]
 
 
 class _Slice:
     """Models of a cohort that step together: their own copies of weights and slots, and their rates.
 
-    Inactive models are in no slice, which is how they keep every bit.
+    Of inactive models nothing is stored, which is how they keep every bit.
     """
 
     def __init__(
-        self, job: Job, models: np.ndarray, network: _Network, columns: common.TensorColumns, pool: torch.Tensor | None
-    ) -> None:
+        self, job: Job, models: np.ndarray, network: _Network, columns: common.TensorColumns, pool: torch.Tensor | None,
+        recorder: graphs.Recorder | None,
+    ) -> None:  # fmt: skip
         self.models = models
         self._job, self._network, self._columns, self._pool = job, network, columns, pool
         self._device = device = network.device
@@ -127,17 +155,19 @@ class _Slice:
         self._limits = common.clip_limits(job, models, device)
         # Nodes where no model drops anything cost nothing.
         self._dropout = {name: rate[models] for name, rate in common.dropout_rates(job).items() if rate[models].any()}
-        self._graphs: dict[int, _Graph] = {}  # by batch size
+        self._recorder = recorder
+        self._graphs: dict[int, graphs.Graph] = {}  # by batch size
 
     def load(self, state: common.State) -> None:
         """Copy the models' rows here."""
         for own, matrix, columns in self._pairs(state):
             own.copy_(matrix[self._index, columns])
 
-    def store(self, state: common.State) -> None:
-        """Copy the models' rows back."""
+    def store(self, state: common.State, active: np.ndarray) -> None:
+        """Copy the rows of the active models (m,) back."""
+        chosen = torch.from_numpy(np.flatnonzero(active)).to(self._device)
         for own, matrix, columns in self._pairs(state):
-            matrix[self._index, columns] = own
+            matrix[self._index[chosen], columns] = own[chosen]
 
     def _pairs(self, state: common.State) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         c = self._columns
@@ -170,10 +200,11 @@ class _Slice:
         return losses.T.cpu().numpy()
 
     def _run(self, given: Tensors, batch: int, left: int) -> torch.Tensor:
-        if self._device.type != "cuda" or (batch not in self._graphs and left < GRAPH_STEPS):
+        if self._recorder is None or (batch not in self._graphs and left < GRAPH_STEPS):
             return self._step(given)
         if batch not in self._graphs:
-            self._graphs[batch] = _Graph(self._step, given, [self._parameters, self._buffers, *self._slots])
+            state = [self._parameters, self._buffers, *self._slots]
+            self._graphs[batch] = graphs.Graph(self._step, given, state, self._recorder)
         return self._graphs[batch](given)
 
     def _step(self, given: Tensors) -> torch.Tensor:
@@ -208,39 +239,18 @@ class _Slice:
         return masks
 
 
-class _Graph:
-    """One step as a CUDA graph: inputs are copied to where the capture read them."""
-
-    def __init__(self, step: Callable[[Tensors], torch.Tensor], given: Tensors, state: list[torch.Tensor]) -> None:
-        self._given = {name: t.clone() for name, t in given.items()}
-        kept = [t.clone() for t in state]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries set themselves up in the first calls, which no capture allows
-            for _ in range(3):
-                step(self._given)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._loss = step(self._given)
-        for tensor, value in zip(state, kept, strict=True):  # the warm-up steps are not the model's
-            tensor.copy_(value)
-
-    def __call__(self, given: Tensors) -> torch.Tensor:
-        for name, tensor in given.items():
-            self._given[name].copy_(tensor)
-        self._graph.replay()
-        return self._loss
-
-
 class _Network:
     """The batched network, and how many models and samples it takes at once."""
 
-    def __init__(self, architecture: Architecture, device: torch.device) -> None:
+    def __init__(self, job: Job, device: torch.device) -> None:
         self.device = device
-        self._layers = Batched(architecture, device)
-        channels = max((n.shape[0] for n in architecture.nodes if n.op == "conv"), default=1)
-        self.width = min(CPU_WIDTH, max(1, CPU_CHANNELS // channels)) if device.type == "cpu" else CUDA_WIDTH
+        self._layers = Batched(job.architecture, device)
+        channels = max((n.shape[0] for n in job.architecture.nodes if n.op == "conv"), default=1)
+        self.width = min(CPU_WIDTH, max(1, CPU_CHANNELS // channels))
+        if device.type == "cuda":
+            whole = torch.cuda.get_device_properties(device).total_memory
+            self.width = gpu_memory.width(job.architecture, job.batch_size, whole)
+            gpu_memory.check_free(job.architecture, job.batch_size, min(self.width, job.n_models), device)
 
     def evaluation_batch(self, width: int) -> int:
         """Samples at once for so many models."""

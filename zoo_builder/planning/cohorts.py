@@ -118,7 +118,7 @@ def group(
     made = []
     for chunk in chunks(runs, size, lambda run: shape_of(run).together):
         shape = shape_of(chunk[0])
-        _check_size(chunk, shape)
+        _check_size(chunk, shape, device)
         loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
         engine = choose(shape.architecture, loss, augmentation)
         made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
@@ -185,12 +185,12 @@ def _most_snapshots(run: Run, shape: _Shape) -> int:
     return run.snapshots.most(per_epoch, total_steps(run, shape.n_train), open_end=watched)
 
 
-def _check_size(chunk: tuple[Run, ...], shape: _Shape) -> None:
-    """Raises GridError where no worker could hold a cohort."""
+def _check_size(chunk: tuple[Run, ...], shape: _Shape, device: str) -> None:
+    """Raises GridError where no worker could hold a cohort. A GPU holds the outputs of layers itself, in slices that fit."""
     # Weights, their gradient and two slots of the optimizer; then a copy, or three, at each snapshot.
     kept = max(_most_snapshots(r, shape) * (3 if r.snapshots.keep_optimizer else 1) for r in chunk)
     batch = min(chunk[0].settings["batch_size"], shape.n_train)
-    outputs = sum(math.prod(node.shape) for node in shape.architecture.nodes)
+    outputs = sum(math.prod(node.shape) for node in shape.architecture.nodes) if device == "cpu" else 0
     bounds.check_cohort(len(chunk), shape.architecture.n_params, 4 + kept, shape.n_train, batch * outputs)
 
 

@@ -99,6 +99,7 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: Star
         dropout_key=tuple(r.keys["dropout"] for r in cohort.runs),
         augment_key=tuple(r.keys["augment"] for r in cohort.runs),
         augmentation=augmentation_of(cohort.runs[0], source),
+        batch_size=min(cohort.batch_size, cohort.n_train),
     )
 
 

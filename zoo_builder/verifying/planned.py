@@ -168,7 +168,9 @@ def _cohorts(zoo: Sealed, planned: list[Run], recipe: Grid | None) -> list[Cohor
         return cohorts.together(run, architecture(run), row["n_train"], row["source_sha256"])
 
     made = []
-    for chunk in cohorts.chunks(planned, recipe.cohort_size if recipe else len(planned), alike):
+    for chunk in cohorts.chunks(
+        planned, recipe.cohort_size_on(zoo.rows[0]["device"]) if recipe else len(planned), alike
+    ):
         row = zoo.by_id[chunk[0].id]
         of = row["n_train"], row["engine"], row["device"], row["source_sha256"]
         made.append(cohorts.make(chunk, architecture(chunk[0]), *of))

@@ -43,10 +43,14 @@ def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
 
 
 def _batched(t: Any, node: Node) -> Layer:
-    """One grouped convolution with a group per network."""
-    stride, padding = node.attrs["stride"], node.attrs["padding"]
+    """One grouped convolution with a group per network; on a GPU our own."""
+    stride, padding, kernel = (node.attrs[name] for name in ("stride", "padding", "kernel"))
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:
+        if t.on_gpu(x, kernel):
+            from zoo_datasets.networks.gpu import convolution
+
+            return convolution.convolve(x, own["weight"], own["bias"], stride, padding)
         weight, x = own["weight"], t.grouped(x)  # (m, out, in, k, k)
         groups = x.shape[1] // weight.shape[2]  # 1 where all networks see the same images
         return t.F.conv2d(x, weight.flatten(0, 1), own["bias"].flatten(), stride, padding, groups=groups)

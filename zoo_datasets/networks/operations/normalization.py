@@ -39,11 +39,14 @@ def _batched(t: Any, node: Node) -> Layer:
     image = len(node.shape) == 3
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:
-        m = len(own["weight"])
+        m, given = len(own["weight"]), x
         mean, variance = own["running_mean"].reshape(-1), own["running_var"].reshape(-1)
         if training:
             mean, variance = mean.clone(), variance.clone()  # which PyTorch changes
-        if image:
+        if t.on_gpu(x):
+            x = x.expand(m, *x.shape[1:]).permute(0, 2, 3, 4, 1)  # (m, C, H, W, B), as it lies
+            columns = x.reshape(1, len(mean), -1)
+        elif image:
             columns = t.grouped(x)  # (B, m·C, H, W)
             columns = columns if columns.shape[1] == len(mean) else columns.repeat(1, m, 1, 1)
         else:
@@ -53,6 +56,8 @@ def _batched(t: Any, node: Node) -> Layer:
         if training:
             own["running_mean"].copy_(mean.view_as(own["running_mean"]))
             own["running_var"].copy_(variance.view_as(own["running_var"]))
+        if t.on_gpu(given):
+            return columns.view(x.shape).permute(0, 4, 1, 2, 3)
         return columns if image else columns.unflatten(1, (m, -1)).transpose(0, 1)
 
     return layer

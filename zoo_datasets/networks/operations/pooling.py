@@ -45,7 +45,15 @@ def _pool(name: str, module: str, function: str, kernel: int, odd: bool) -> Oper
 
     def batched(t: Any, node: Node) -> Layer:
         pool, size, stride = getattr(t.F, function), node.attrs["kernel"], node.attrs["stride"]
-        return lambda own, x, training: pool(t.grouped(x), size, stride)
+
+        def layer(own: Tensors, x: Value, training: bool) -> Value:
+            if not t.on_gpu(x, size):
+                return pool(t.grouped(x), size, stride)
+            from zoo_datasets.networks.gpu import convolution
+
+            return convolution.pool(x, size, stride, largest=name == "max_pool")
+
+        return layer
 
     return Operation(
         name=name, options=("stride",), parse=_parse, output_shape=windows, batched=batched,
@@ -60,7 +68,13 @@ def _mean(own: Tensors, x: Value, training: bool) -> Value:
 
 def _means(t: Any, node: Node) -> Layer:
     channels = node.shape[0]
-    return lambda own, x, training: t.grouped(x).mean((2, 3)).unflatten(1, (-1, channels)).transpose(0, 1)
+
+    def layer(own: Tensors, x: Value, training: bool) -> Value:
+        if t.on_gpu(x):
+            return x.mean((3, 4))
+        return t.grouped(x).mean((2, 3)).unflatten(1, (-1, channels)).transpose(0, 1)
+
+    return layer
 
 
 OPERATIONS = (

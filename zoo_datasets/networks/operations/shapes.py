@@ -49,7 +49,9 @@ def _rows_of_one(own: Tensors, x: Value, training: bool) -> Value:
 
 def _rows(t: Any, node: Node) -> Layer:
     def layer(own: Tensors, x: Value, training: bool) -> Value:
-        x = t.grouped(x)  # (B, m·C, H, W), H the steps and C·W the features
+        if t.on_gpu(x):
+            return x.transpose(2, 3).flatten(2)  # (m, B, H, C, W), H the steps and C·W the features
+        x = t.grouped(x)  # (B, m·C, H, W)
         return x.unflatten(1, (-1, node.shape[1] // x.shape[3])).permute(1, 0, 3, 2, 4).flatten(2)
 
     return layer

@@ -3,9 +3,10 @@
 The value of m networks at once has one of two forms, told apart by its dimensions:
 
 * stacked: (m, B, features) or (m, B, C, H, W); a sequence is (m, B, steps·features);
-* grouped: (B, m·C, H, W), channels last in memory on a CPU.
+* grouped: (B, m·C, H, W), channels last in memory.
 
-In evaluation m is 1 until the first layer with weights, where all networks see the same images.
+Images are grouped on a CPU. On a GPU they stay stacked, with the samples innermost in memory
+(`gpu/convolution.py`). In evaluation m is 1 until the first layer with weights, where all networks see the same images.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ with libraries.needed():
     import torch.nn.functional as F
     from torch import nn
 
-__all__ = ["F", "Function", "elementwise", "grouped", "nn", "stacked", "torch"]
+__all__ = ["F", "Function", "elementwise", "grouped", "nn", "on_gpu", "stacked", "torch"]
+
+
+MOST_KERNEL = 16  # sides of windows that the kernels of `gpu/` take
+
+
+def on_gpu(x: torch.Tensor, kernel: int = 1) -> bool:
+    """Whether an image stays stacked, for the kernels of `gpu/`."""
+    return x.dim() == 5 and x.device.type == "cuda" and kernel <= MOST_KERNEL
 
 
 def grouped(x: torch.Tensor) -> torch.Tensor:
-    """(m, B, C, H, W) → (B, m·C, H, W), channels last in memory on a CPU; a grouped value stays."""
+    """(m, B, C, H, W) → (B, m·C, H, W), channels last in memory; a grouped value stays."""
     if x.dim() == 4:
         return x
-    if x.device.type != "cpu":
-        return x.transpose(0, 1).flatten(1, 2)
     # Made, not asked for: a single channel counts as both formats, so no conversion would
     # touch its strides, and the kernels choose by strides.
     m, batch, channels, *size = x.shape

@@ -1,0 +1,65 @@
+"""CUDA source → the same kernels on this CPU, thread by thread: whether they are right, without a GPU.
+
+A compiler of `gpu.convolution`, in the place of NVRTC. Slow; tiny sizes only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo_datasets.networks.gpu import nvrtc
+
+HEADER = Path(__file__).with_name("emulated_cuda.h")
+SIGNATURES = {
+    "convolve": ("CONVOLVE", "float *x, long long xs, float *w, float *b, float *y", "x, xs, w, b, y"),
+    "weight_gradient": (
+        "WEIGHT_GRADIENT",
+        "float *x, long long xs, float *g, float *dw, float *db",
+        "x, xs, g, dw, db",
+    ),
+    "max_pool": ("MAX_POOL", "float *x, float *y, unsigned char *p", "x, y, p"),
+    "max_pool_gradient": ("MAX_POOL", "float *g, unsigned char *p, float *dx", "g, p, dx"),
+}
+
+
+class Emulator:
+    """Compiles into a folder, once for the same constants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[tuple[tuple[str, int], ...], Kernels] = {}
+
+    def compiled(self, constants: Mapping[str, int], device: torch.device) -> Kernels:
+        key = tuple(sorted(constants.items()))
+        if key not in self.made:
+            stem = self.folder / f"kernels{len(self.made)}"
+            text = f'#include "{HEADER}"\n#include "{nvrtc.SOURCE}"\n'
+            for name, (flag, parameters, arguments) in SIGNATURES.items():
+                if flag in constants:
+                    text += (
+                        f'extern "C" void run_{name}(unsigned gx, unsigned gy, unsigned gz, unsigned threads, {parameters})'
+                        f" {{ run_grid({name}, {{gx, gy, gz}}, threads, {arguments}); }}\n"
+                    )
+            stem.with_suffix(".cpp").write_text(text)
+            subprocess.run(
+                ["g++", "-std=c++20", "-O1", "-w", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC",
+                 "-pthread", *(f"-D{k}={v}" for k, v in key), str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))],
+                check=True,
+            )  # fmt: skip
+            self.made[key] = Kernels(ctypes.CDLL(str(stem.with_suffix(".so"))))
+        return self.made[key]
+
+
+class Kernels:
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+
+    def launch(self, name: str, grid: tuple[int, int, int], threads: int, *arguments: Any) -> None:
+        given = [ctypes.c_longlong(a.data_ptr() if isinstance(a, torch.Tensor) else a or 0) for a in arguments]
+        getattr(self.library, f"run_{name}")(*grid, threads, *given)
