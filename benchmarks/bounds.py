@@ -19,7 +19,8 @@ import subprocess
 import tempfile
 
 import torch
-from engines import WORKLOADS, Workload, cpu_name, data_of, native, rate, sgemm
+from engines import cpu_name, native, rate, sgemm
+from workloads import WORKLOADS, Workload, data_of
 
 HERE = pathlib.Path(__file__).parent
 RESULT = HERE / "results" / "bounds.json"

@@ -14,9 +14,7 @@ weights, and by inputs except for the first layer.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import math
 import multiprocessing
 import pathlib
 import platform
@@ -27,83 +25,18 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from workloads import LR, POOL, WORKLOADS, Workload, block, data_of, job_of, pooled, window_of
 
-from zoo_builder.engines.contract import ADAM, Augmentation, Job, Optimizers, Window
 from zoo_builder.engines.native import VERSION, NativeBackend
-from zoo_datasets.core import streams
 from zoo_datasets.networks import kernels
-from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.initialization import initialize
-from zoo_datasets.networks.layers import PRESETS, build_architecture
 from zoo_datasets.networks.modules import Network
 
-POOL = 10_000  # images, as in a training set that no cache holds
-LR = 1e-3
 SGEMM = 2048  # side of the matrices
 PAIRS = 4  # of windows for the share of sgemm, per round
 RESULT = pathlib.Path(__file__).parent / "results" / "engines.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class Workload:
-    name: str
-    what: str
-    layers: list | str
-    shape: tuple[int, ...]
-    batch: int
-    classes: int = 10
-
-    @property
-    def architecture(self) -> Architecture:
-        return build_architecture(self.layers, self.shape, self.classes, "relu")
-
-    @property
-    def flop(self) -> int:
-        """Per training step."""
-        total, first = 0, True
-        for node in self.architecture.nodes:
-            if node.op in ("conv", "linear"):
-                weights = self.architecture.layout.of_node(node.name)[0].size
-                places = math.prod(node.shape[1:])
-                total += 2 * weights * places * (2 if first else 3)
-                first = False
-        return total * self.batch
-
-
-def _block(channels: int) -> list:
-    return [{"conv": channels, "kernel": 5, "padding": 2}, "batch_norm", "activation", {"max_pool": 2}]
-
-
-def _pooled(channels: int) -> list:
-    return [{"conv": channels, "kernel": 3, "padding": 1}, {"max_pool": 2}, "activation"]
-
-
-WORKLOADS = {
-    w.name: w
-    for w in (
-        Workload("W1", "CNN of Model Zoos, 2,464 parameters", [x for x in PRESETS["small-cnn"] if x != "dropout"], (1, 28, 28), 32),
-        Workload("W2", "CNN of the Small CNN Zoo, 4,970 parameters", "small-cnn-gap", (1, 28, 28), 64),
-        Workload("W3", "MLP 784-32-32-10", ["flatten", {"linear": 32}, "activation", {"linear": 32}, "activation", {"linear": "classes"}], (1, 28, 28), 64),
-        Workload("W5", "CNN 16-32-64, fc 128, on 32×32×3", [*_pooled(16), *_pooled(32), *_pooled(64), "flatten", {"linear": 128}, "activation", {"linear": "classes"}], (3, 32, 32), 64),
-        Workload("W6", "CNN 8-16-32 of 5×5 with batch norm, fc 128-64, 92,868 values", [*_block(8), *_block(16), *_block(32), "flatten", {"linear": 128}, "batch_norm", "activation", {"linear": 64}, "batch_norm", "activation", {"linear": "classes"}], (3, 32, 32), 64, 20),
-    )
-}  # fmt: skip
-
-
 # ── candidates: each gives a function that takes about so many steps ──────────────────
-
-
-def job_of(w: Workload, n_models: int, pool: np.ndarray) -> Job:
-    """A cohort under Adam, every model with its own weights."""
-    a = w.architecture
-    vector = lambda x: np.full(n_models, float(x))  # noqa: E731
-    initial = np.stack([initialize(a, streams.stream_key([w.name, m]), "uniform") for m in range(n_models)])
-    optimizers = Optimizers(
-        np.full(n_models, ADAM, np.int32), vector(0), np.zeros(n_models, bool), vector(0.9), vector(0.999), vector(1e-8),
-        vector(0.99), vector(0), vector(math.inf),
-    )  # fmt: skip
-    keys = tuple(streams.stream_key(["none", m]) for m in range(n_models))
-    return Job(a, "cross_entropy", pool, initial, optimizers, vector(0), keys, keys, Augmentation(), w.batch)
 
 
 def native(w: Workload, pool: np.ndarray, labels: np.ndarray, n_models: int = 16) -> Callable[[int], int]:
@@ -114,15 +47,7 @@ def native(w: Workload, pool: np.ndarray, labels: np.ndarray, n_models: int = 16
     def run(steps: int) -> int:
         nonlocal taken
         each = max(1, steps // n_models)
-        t = taken + 1.0 + np.arange(each)
-        rows = generator.integers(0, len(pool), (n_models, each * w.batch)).astype(np.int32)
-        backend.advance(
-            Window(
-                taken, np.full(each, w.batch), rows, labels[rows].astype(np.int32), np.full((n_models, each), LR),
-                np.broadcast_to(1 - 0.9**t, (n_models, each)), np.broadcast_to(1 - 0.999**t, (n_models, each)),
-                np.ones(n_models, bool),
-            )
-        )  # fmt: skip
+        backend.advance(window_of(w, n_models, each, labels, taken, generator))
         taken += each
         return each * n_models
 
@@ -202,12 +127,6 @@ def shares(w: Workload, run: Callable[[int], int], pairs: int, seconds: float = 
     steps, products = max(16, int(seconds * rate(run, 256))), max(1, round(seconds * rate(product, 1) / (2 * SGEMM**3)))
     each = [(rate(run, steps) * w.flop, rate(product, products)) for _ in range(pairs)]
     return [a for a, _ in each], [b for _, b in each]
-
-
-def data_of(w: Workload) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(0)
-    pool = generator.standard_normal((POOL, *w.shape), np.float32)
-    return pool, generator.integers(0, w.classes, POOL)
 
 
 def training(w: Workload, rounds: int, seconds: float) -> dict:
@@ -293,7 +212,7 @@ def evaluation(w: Workload, rounds: int, n_models: int = 16, images: int = 10_00
 # Networks on both sides of the width where eager PyTorch overtakes: those the rule of
 # `kernels.slower` was fitted on, and others of other shapes that it has not seen.
 def _wide(*channels: int) -> list:
-    return [*(x for c in channels for x in _pooled(c)), "flatten", {"linear": "classes"}]
+    return [*(x for c in channels for x in pooled(c)), "flatten", {"linear": "classes"}]
 
 
 def _dense(*units: int) -> list:
@@ -308,8 +227,8 @@ WIDTHS = {
     },
     "held out": {
         "conv 24-48-96": _wide(24, 48, 96), "conv 96-96": _wide(96, 96), "conv 80-160": _wide(80, 160),
-        "conv 192-192": _wide(192, 192), "conv 5×5 32-64, fc 256": [*_block(32), *_block(64), "flatten", {"linear": 256}, "activation", {"linear": "classes"}],
-        "conv 5×5 96-128": [*_block(96), *_block(128), "flatten", {"linear": "classes"}],
+        "conv 192-192": _wide(192, 192), "conv 5×5 32-64, fc 256": [*block(32), *block(64), "flatten", {"linear": 256}, "activation", {"linear": "classes"}],
+        "conv 5×5 96-128": [*block(96), *block(128), "flatten", {"linear": "classes"}],
         "linear 400-100": _dense(400, 100), "linear 768": _dense(768), "linear 640-640-640": _dense(640, 640, 640),
     },
 }  # fmt: skip
@@ -388,7 +307,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Native engine against eager PyTorch on this CPU, one thread each.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU time per candidate and round")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument(
+        "--workloads", default=",".join(n for n, w in WORKLOADS.items() if kernels.unsupported(w.architecture) is None)
+    )
     parser.add_argument(
         "--only-training", action="store_true", help="leave out cohort sizes, evaluation, two workers and widths"
     )

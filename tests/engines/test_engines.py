@@ -462,28 +462,3 @@ def test_the_choice_follows_device_and_layers():
 def test_importing_engines_loads_no_torch():
     code = "import sys, zoo_builder.engines; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# ── CUDA ──────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("layers", ["small-cnn", "mlp", RICH], ids=["small-cnn", "mlp", "rich"])
-def test_cuda_repeats_its_bits_and_agrees_with_the_cpu(layers):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    shape = (1, 28, 28) if isinstance(layers, str) else (2, 8, 8)
-    job = make_job(layers, shape, m=6, dropout_rate=np.full(6, 0.2), optimizers=make_optimizers(6, momentum=0.5))
-    window = make_window(job, [8] * 12 + [3], lr=1e-3)
-    first, second, cpu = TorchBatched(job, "cuda"), TorchBatched(job, "cuda"), TorchBatched(job)
-    losses = first.advance(window)  # 12 steps by graph, the last as it is
-    assert losses.tobytes() == second.advance(window).tobytes()
-    assert equal(first.state(), second.state())
-    np.testing.assert_allclose(losses, cpu.advance(window), rtol=1e-4)
-    np.testing.assert_allclose(first.state()["weights"], cpu.state()["weights"], atol=1e-5)
-    np.testing.assert_allclose(first.logits(job.pool), cpu.logits(job.pool), atol=1e-4)
-
-    stepped = TorchBatched(job, "cuda")  # a window of one step takes no graph
-    for j in range(13):
-        stepped.advance(cut(window, j, j + 1))
-    assert equal(stepped.state(), first.state())

@@ -62,6 +62,11 @@ class TorchBatched:
                 self._pool = torch.tensor(job.pool, device=self._device)
         self._slices: dict[bytes, list[_Slice]] = {}
 
+    @property
+    def width(self) -> int:
+        """Models that step side by side at most."""
+        return self._network.width
+
     def state(self) -> dict[str, np.ndarray]:
         return self._state.copies()
 
