@@ -249,7 +249,7 @@ def rates(device: str, tiny: bool, clock: Clock, log: Log) -> None:
 
 
 def build(device: str, tiny: bool, log: Log) -> None:
-    replicates, epochs = (1, 2) if tiny else (1024, 20)
+    replicates, epochs = (1, 2) if tiny else (1024, 10)
     cores = min(2, os.cpu_count() or 1) if tiny else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, Any] = {"models": 4 * replicates, "epochs": epochs, "cores": cores}

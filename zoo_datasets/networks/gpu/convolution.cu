@@ -205,6 +205,21 @@ extern "C" __global__ void __launch_bounds__(NT) max_pool_gradient(
   g += (long long)blockIdx.x * ROWS * COLUMNS * B;
   places += (long long)blockIdx.x * ROWS * COLUMNS * B;
   dx += (long long)blockIdx.x * H * W * B;
+#if K <= S // a cell of S × S values holds one window, or none at the edge
+  const int across = (W + S - 1) / S, down = (H + S - 1) / S;
+  for (int i = threadIdx.x; i < down * across * B; i += NT) {
+    const int b = i % B, column = i / B % across, row = i / B / across;
+    const bool whole = row < ROWS && column < COLUMNS;
+    const int at = (row * COLUMNS + column) * B + b, place = whole ? places[at] : 0;
+    const float value = whole ? g[at] : 0;
+#pragma unroll
+    for (int h = 0; h < S; ++h)
+#pragma unroll
+      for (int w = 0; w < S; ++w)
+        if (row * S + h < H && column * S + w < W)
+          dx[((row * S + h) * W + column * S + w) * B + b] = h < K && w < K && place == h * K + w ? value : 0;
+  }
+#else
   for (int i = threadIdx.x; i < H * W * B; i += NT) {
     const int b = i % B, w = i / B % W, h = i / B / W;
     float sum = 0;
@@ -214,10 +229,12 @@ extern "C" __global__ void __launch_bounds__(NT) max_pool_gradient(
       for (int c = 0; c < (K + S - 1) / S; ++c) {
         const int row = h / S - r, column = w / S - c, tap = (h - row * S) * K + w - column * S;
         const int at = (row * COLUMNS + column) * B + b;
-        if (row >= 0 && row < ROWS && column >= 0 && column < COLUMNS && w - column * S < K && places[at] == tap)
+        if (row >= 0 && row < ROWS && column >= 0 && column < COLUMNS && h - row * S < K && w - column * S < K &&
+            places[at] == tap)
           sum += g[at];
       }
     dx[i] = sum;
   }
+#endif
 }
 #endif
