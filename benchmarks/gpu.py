@@ -130,6 +130,9 @@ def _driver() -> str | None:
 
 
 def _commit() -> str | None:
+    """Of this checkout; a copy without its history is told by `GIT_COMMIT`."""
+    if given := os.environ.get("GIT_COMMIT"):
+        return given
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return None
     asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]

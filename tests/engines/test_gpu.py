@@ -12,9 +12,11 @@ import pytest
 import torch
 from cohorts import BASE_LR, LAYERS, RICH, RULES, cut, equal, make_job, make_optimizers, make_window, rich_job
 
+from zoo_builder.engines import gpu_memory
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Optimizers
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_builder.engines.torch_loop import TorchLoop
+from zoo_datasets.errors import BuildError
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
 STEPS = 30
@@ -126,6 +128,44 @@ def test_a_diverging_neighbor_changes_no_bit(kind, device):
     assert not np.isfinite(seen[1][1][2]).all()
     for quiet, loud in zip(*seen, strict=True):
         assert quiet[[0, 1, 3, 4]].tobytes() == loud[[0, 1, 3, 4]].tobytes()
+
+
+@pytest.fixture
+def cuda() -> str:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    torch.cuda.empty_cache()
+    return "cuda"
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_others_fill_is_said_before_training(cuda):
+    job = make_job("small-cnn", (1, 28, 28), m=256)
+    free, _ = torch.cuda.mem_get_info()
+    needed = 256 * gpu_memory.per_model(job.architecture, job.batch_size)
+    others = [torch.empty(free - needed, dtype=torch.uint8, device=cuda)]
+    # What this process holds itself counts as others', once it is in use.
+    with pytest.raises(BuildError, match=r"256 models side by side take .* other programs leave .* End them, or lower"):
+        TorchBatched(job, cuda)
+    del others
+    torch.cuda.empty_cache()
+    TorchBatched(job, cuda)
+
+
+@pytest.mark.gpu
+def test_memory_that_runs_out_while_training_is_said(cuda):
+    job = make_job("small-cnn", (1, 28, 28), m=256)
+    backend = TorchBatched(job, cuda)
+    _, whole = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**20) / whole)
+    try:
+        with pytest.raises(
+            BuildError, match=r"The GPU's memory ran out while a cohort trained: .* finished cohorts are kept"
+        ):
+            backend.advance(make_window(job, [8] * 10))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize("active", [[1, 0, 1, 1, 1, 1], [0, 1, 0, 0, 0, 0]], ids=["most active", "one active"])
