@@ -1,6 +1,6 @@
 """Result files → the README's benchmark section: numbers are generated, never typed.
 
-python benchmarks/tables.py        # rewrites the section in README.md
+python benchmarks/tables.py        # rewrites the sections in README.md and docs/gpu.md
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gpu_table
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+GPU = HERE.parent / "docs" / "gpu.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 
 
 def section() -> str:
     """The section's Markdown, from what `benchmarks/results/` holds."""
-    return "\n".join(t for t in (_engines(), _build(), _accuracy(), _loading()) if t)
+    return "\n".join(t for t in (_engines(), _gpu(), _build(), _accuracy(), _loading()) if t)
 
 
 def _result(name: str) -> Any:
@@ -51,6 +54,25 @@ def _engines() -> str:
         + f"\n\n`python benchmarks/engines.py`: {r['engine']} ({r['path']}) against torch {r['torch']}, "
         f"{r['cpu']}; medians [least, most] of n = {n} interleaved rounds, process CPU time, one thread each, Adam, cohorts "
         f"of 16, on a shared machine; of sgemm: {r['training'][0]['n_shares']} windows of 0.2 s that take turns with it, in parentheses the fastest window of either. Evaluation of 10,000 images: {evaluation}. {_bounds()}{_widths(r['widths'])}\n"
+    )
+
+
+def gpu() -> str:
+    """The table of `docs/gpu.md`."""
+    return str(gpu_table.table(_result("gpu")))
+
+
+def _gpu() -> str:
+    """A sentence on what ran on a GPU, and when."""
+    r = _result("gpu")
+    w1 = next(e for e in r["rates"] if e["workload"] == "W1")
+    few = {o["graphs"]: o["steps_per_s"] for o in w1["ours"] if o["models"] == 16}
+    top = gpu_table.best(w1)["steps_per_s"]
+    return (
+        f"**On a GPU** ({r['about']['device']}, {r['about']['day']}, one run): {top:,.0f} training steps a second of the "
+        f"{w1['what']}, batch {w1['batch']}: {top / w1['one_process']['steps_per_s']:,.0f} times one process with one model, "
+        f"{top / w1['processes']['steps_per_s']:,.0f} times {w1['processes']['models']} processes; with 16 models "
+        f"{few[True] / w1['vmap_16']['steps_per_s']:.0f} times `vmap`. [`docs/gpu.md`](docs/gpu.md), `python benchmarks/gpu.py`\n"
     )
 
 
@@ -127,9 +149,9 @@ def _loading() -> str:
 
 
 def main() -> None:
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    README.write_text(before + BEGIN + section() + END + rest.split(END)[1])
+    for page, text in ((README, section()), (GPU, gpu())):
+        before, rest = page.read_text().split(BEGIN)
+        page.write_text(before + BEGIN + text + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

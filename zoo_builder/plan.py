@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zoo_builder import engines
-from zoo_builder.engines import devices
+from zoo_builder.engines import devices, gpu_memory
 from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION, Grid
 from zoo_builder.planning import cohorts, lineage, runs
@@ -69,6 +69,9 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
         return loaded[spec]
 
     grouped = cohorts.group(models, recipe.cohort_size_on(device), source_of, _chooser(engine, device), device)
+    if device == "cuda" and (memory := gpu_memory.total()) is not None:
+        for cohort in {(c.architecture.id, c.batch_size): c for c in grouped}.values():
+            gpu_memory.width(cohort.architecture, cohort.batch_size, memory)
     result = Plan(recipe, models, grouped, loaded, parents)
     for text in dict.fromkeys(_warnings(result)):
         log.warning("%s", text)

@@ -6,17 +6,22 @@ The recorder here does the work again from the same memory, as a graph would.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cohorts import RICH, cut, equal, make_job, make_optimizers, make_window, rich_job
 
+from zoo_builder import grid
 from zoo_builder.engines import gpu_memory, graphs, torch_batched
 from zoo_builder.engines.contract import ADAM, SGD
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_datasets.errors import GridError
+
+ROOT = Path(__file__).parents[2]
 
 
 class Again:
@@ -142,6 +147,40 @@ def test_width_follows_from_memory():
         GridError, match=r"One model takes .* of the GPU in batches of 32, and a worker has .*, a quarter"
     ):
         gpu_memory.width(job.architecture, 32, gpu_memory.SHARE * each - 1)
+
+
+def test_planned_memory_covers_what_a_gpu_measured(monkeypatch):
+    """Each further model of the widest cohorts took no more than planned, and at least a third of it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from workloads import WORKLOADS
+
+    for entry in json.loads((ROOT / "benchmarks/results/gpu.json").read_text())["rates"]:
+        w = WORKLOADS[entry["workload"]]
+        peaks = {
+            o["side_by_side"]: o["side_by_side"] * o["bytes_per_model"]
+            for o in entry["ours"]
+            if o["graphs"] and o["models"] == o["side_by_side"]
+        }
+        (few, less), (many, more) = sorted(peaks.items())[-2:]
+        measured, planned = (more - less) / (many - few), gpu_memory.per_model(w.architecture, w.batch)
+        assert planned / 3 < measured <= planned, (entry["workload"], measured, planned)
+
+
+def test_a_model_too_large_for_the_gpu_is_refused_by_the_plan(make_plan, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a plan for a cluster, whose GPUs this machine does not ask for
+    assert len(make_plan(device="cuda").runs) == 16
+    monkeypatch.setattr(gpu_memory, "total", lambda: 4000)
+    with pytest.raises(GridError, match=r"One model takes .* of the GPU in batches of 32, and a worker has 1\.0 kB"):
+        make_plan(device="cuda")
+
+
+def test_a_cohort_on_a_gpu_is_as_large_as_a_gpu_wants(tmp_path):
+    (tmp_path / "grid.yaml").write_text("zoo: a/b\n")
+    usual = grid.load(tmp_path / "grid.yaml")
+    assert (usual.cohort_size_on("cpu"), usual.cohort_size_on("cuda")) == (16, 1024)
+    (tmp_path / "grid.yaml").write_text("zoo: a/b\ncohort_size: 7\n")
+    said = grid.load(tmp_path / "grid.yaml")
+    assert (said.cohort_size_on("cpu"), said.cohort_size_on("cuda")) == (7, 7)
 
 
 def test_optimizers_of_one_cohort_are_recorded_together():

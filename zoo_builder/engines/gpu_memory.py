@@ -18,15 +18,15 @@ from zoo_datasets.networks.architecture import Architecture
 # From here on more models are no faster: 1,024 small CNNs fill an H200 (`benchmarks/gpu.py`).
 MOST_MODELS = 1024
 SHARE = 4  # one in so many bytes of the device is a slice's, so that up to four workers share one GPU
-# Measured peaks lie between 1.0 and 1.2 times the values counted below.
-MARGIN = 1.25
+MARGIN = 1.25  # over the values counted below; a test holds it to the peaks in `benchmarks/results/gpu.json`
+GRU_COPIES = 14  # of a recurrent layer's states: gates, sums and what their gradients need, step by step
 
 
 def per_model(architecture: Architecture, batch: int) -> int:
     """Bytes that a model takes while it trains: its batch twice (as drawn, as the kernels read it), every layer's
     output, and its weights with gradient, slots and what an update holds between."""
     inputs = math.prod(architecture.input_shape)
-    outputs = sum(math.prod(node.shape) for node in architecture.nodes)
+    outputs = sum(math.prod(n.shape) * (GRU_COPIES if n.op == "gru" else 1) for n in architecture.nodes)
     return math.ceil(MARGIN * 4 * (batch * (2 * inputs + outputs) + 12 * architecture.n_params))
 
 
@@ -48,17 +48,18 @@ def total() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 
-def check_free(architecture: Architecture, batch: int, models: int, device: object) -> None:
-    """Raises BuildError where other programs leave too little of the GPU."""
+def check_free(architecture: Architecture, batch: int, models: int, abreast: int, device: object) -> None:
+    """Raises BuildError where other programs leave too little of the GPU for a cohort, so many of it abreast."""
     with libraries.needed():
         import torch
     free, whole = torch.cuda.mem_get_info(device)
     # What this process has reserved and does not use is free to it.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    needed = models * per_model(architecture, batch)
+    # All wait there with weights and slots, twice: theirs, and those of the part that steps.
+    needed = abreast * per_model(architecture, batch) + models * 4 * 8 * architecture.n_params
     if needed > free:
         raise BuildError(
-            f"{models:,} models side by side take {size(needed)} of the GPU, and other programs leave {size(free)} of its "
+            f"{models:,} models, {abreast:,} of them side by side, take {size(needed)} of the GPU, and other programs leave {size(free)} of its "
             f"{size(whole)}. End them, or lower `cohort_size`, and run the same command again."
         )
 

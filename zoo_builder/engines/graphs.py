@@ -7,6 +7,7 @@ it was before the capture, whose trial steps no model may see.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class Cuda:
         self._pool = torch.cuda.graph_pool_handle()
 
     def tried(self, work: Callable[[], torch.Tensor]) -> None:
-        side = torch.cuda.Stream()
+        side = _side_stream(torch.cuda.current_device())
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(TRIALS):
@@ -50,6 +51,12 @@ class Cuda:
         with torch.cuda.graph(graph, pool=self._pool):
             result = work()
         return graph.replay, result
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all trials of the process: cuBLAS keeps a workspace of 32 MB for every stream it has met."""
+    return torch.cuda.Stream(device)
 
 
 class Graph:

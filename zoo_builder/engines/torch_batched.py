@@ -255,7 +255,8 @@ class _Network:
         if device.type == "cuda":
             whole = torch.cuda.get_device_properties(device).total_memory
             self.width = gpu_memory.width(job.architecture, job.batch_size, whole)
-            gpu_memory.check_free(job.architecture, job.batch_size, min(self.width, job.n_models), device)
+            abreast = min(self.width, job.n_models)
+            gpu_memory.check_free(job.architecture, job.batch_size, job.n_models, abreast, device)
 
     def evaluation_batch(self, width: int) -> int:
         """Samples at once for so many models."""
