@@ -42,6 +42,35 @@ def test_a_quota_counts_as_processors(
     assert devices.cores() == cores
 
 
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (None, r"this PyTorch is a build for CPUs\. Install one with CUDA \(docs/gpu\.md\), or use --device cpu"),
+        ("13.0", r"PyTorch for CUDA 13\.0 sees no GPU on this machine .*nvidia-smi.* Use --device cpu, or RAY_ADDRESS"),
+    ],
+)
+def test_why_there_is_no_gpu_is_said(build: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(torch.version, "cuda", build)
+    with pytest.raises(GridError, match=said):
+        devices.check("cuda")
+
+
+@pytest.mark.parametrize(
+    ("workers", "cards", "share"), [(None, 2, 1.0), (1, 1, 1.0), (2, 2, 1.0), (4, 1, 0.25), (3, 2, 2 / 3)]
+)
+def test_workers_share_gpus(workers: int | None, cards: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    assert devices.gpus_per_worker(workers) == share
+    with pytest.raises(
+        GridError, match=f"--workers {cards * 4 + 1}: at most 4 share one GPU, and here .* Use --workers {cards}"
+    ):
+        devices.gpus_per_worker(cards * 4 + 1)
+
+
 @pytest.mark.parametrize("engine", ["torch_batched", "torch_loop"])
 def test_an_engine_without_its_library_is_refused_before_training(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     devices.check_supported(engine, ARCHITECTURE, "mse", Augmentation(), "cpu")

@@ -64,6 +64,7 @@ def test_a_graph_copies_what_it_is_given_and_shows_no_trial():
     second = graph({"x": torch.full((3,), 3.0), "rate": torch.tensor(1.0)})
     assert float(second) == 15
     assert second.data_ptr() == first.data_ptr()
+    assert torch.equal(given["x"], torch.full((3,), 101.0))  # nor is the graph's the caller's
     assert (recorder.trials, recorder.recordings, recorder.replays) == (1, 1, 2)
 
 
