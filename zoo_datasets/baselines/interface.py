@@ -1,0 +1,118 @@
+"""What a baseline is given, and what it must do: networks of a population and numbers to foretell.
+
+In:  a `View` of n networks and their `Targets`. Out: for each target a prediction of each network.
+
+A baseline sees weights, architectures and, if it asks for it, the recipe: never metrics, never ids. Who makes
+views, chooses splits and scores predictions is `tasks.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.architecture import Architecture
+
+
+class MixedLayoutsError(ZooError, ValueError):
+    """A baseline that takes one layout was given several."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """n networks, in an order that says nothing."""
+
+    architectures: tuple[Architecture, ...]  # that occur, each once
+    architecture: np.ndarray  # (n,) int64: the place of each network's own in `architectures`
+    vectors: Sequence[np.ndarray]  # n flat weight vectors (P,) float32; P differs where architectures do
+    recipe: pa.Table  # n rows: what the recipe varied, a column for each; no metric
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def layout(self) -> Architecture:
+        """The architecture whose layout all networks share. Raises MixedLayoutsError.
+
+        Networks that differ only in what has no weights (an activation) share one.
+        """
+        if len({a.layout_id for a in self.architectures}) != 1:
+            raise MixedLayoutsError(
+                f"The population mixes {len(self.architectures)} layouts, and this baseline takes one. Select one, or take a "
+                "baseline that reads statistics, graphs or tokens."
+            )
+        return self.architectures[0]
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Weights (n, P) float32, of one layout. Raises MixedLayoutsError."""
+        return (
+            np.stack(self.vectors)
+            if self.layout and len(self.vectors)
+            else np.zeros((0, self.layout.n_params), np.float32)
+        )
+
+    def take(self, rows: np.ndarray) -> View:
+        """Those networks, in that order."""
+        return View(
+            self.architectures,
+            self.architecture[rows],
+            [self.vectors[int(i)] for i in rows],
+            self.recipe.take(pa.array(rows)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One thing to foretell: a number, or one of `classes`."""
+
+    name: str
+    classes: int = 0  # 0: a number
+    bounded: bool = False  # a number between 0 and 1, like an accuracy: a sigmoid may end the network
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """Values (n, K) float64 of K targets; NaN where a network has none. A class is its number."""
+
+    of: tuple[Target, ...]
+    values: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Targets:
+        return Targets(self.of, self.values[rows])
+
+
+# Target name → (n,) float64 of a number; (n, classes) float64 probabilities of a class.
+Predictions = Mapping[str, np.ndarray]
+
+
+class Baseline(Protocol):
+    """A reference solver. `options` of a variant are its constructor's."""
+
+    name: str
+
+    def fit(self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int) -> None:
+        """Learn from `train`; whatever is chosen is chosen on `validation`. All randomness comes from `seed`.
+
+        One fit serves all targets: a head for each. Raises MixedLayoutsError.
+        """
+        ...
+
+    def predict(self, view: View) -> Predictions:
+        """Of networks never seen."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learned."""
+        ...
+
+    @property
+    def chosen(self) -> Mapping[str, object]:
+        """What was tried and chosen on validation, for the record."""
+        ...
