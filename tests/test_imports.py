@@ -22,9 +22,11 @@ PACKAGES = ("zoo_datasets", "zoo_builder")
 
 # Folders from the ground up: each imports only folders before it. A new file needs no edit here.
 RANKS = {
-    "zoo_datasets": ("core", "networks", "sources", "format", "reading", "hub", "views", "symmetry", "baselines", "analysis"),
+    "zoo_datasets": (
+        "core", "networks", "sources", "format", "reading", "hub", "views", "symmetry", "baselines", "analysis",
+    ),
     "zoo_builder": ("recipe", "engines", "planning", "training", "sealing", "verifying"),
-}
+}  # fmt: skip
 # A folder is how something is done, and stands on no file at the top but `errors`. These stand on some: a study on
 # the reader's whole face, the plan on the recipe, verifying on recipe, plan and what trains a cohort.
 STANDS_ON = {"planning": {"grid"}, "sealing": {"plan"}, "verifying": {"grid", "plan", "worker"}}

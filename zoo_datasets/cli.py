@@ -1,4 +1,4 @@
-"""`python -m zoo_datasets`: analyze, audit, check, download, list, monitor, publish, show.
+"""`python -m zoo_datasets`: analyze, audit, bench, check, download, list, monitor, publish, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
 Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
@@ -103,6 +103,45 @@ def _audit(options: argparse.Namespace) -> int:
     report = audit.audit(split, *(open_zoo(z) for z in options.zoos), target=options.target)
     command.say(report)
     return 1 if report.leaks else 0
+
+
+# ── bench ──
+
+
+def _bench_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("zoos", metavar="ZOO", nargs="+", help="folders, or owner/name on the Hub")
+    verb.add_argument(
+        "--tasks", default="test_accuracy", metavar="NAMES", help="targets, by commas (default: test_accuracy)"
+    )
+    verb.add_argument(
+        "--baselines", default="statistics,statistics-ridge,metadata+statistics", metavar="NAMES",
+        help="by commas; the controls mean, metadata-ridge and metadata come with them",
+    )  # fmt: skip
+    verb.add_argument("--split", default="iid", help="iid (by init group), or AXIS=LEVEL to hold that level out")
+    verb.add_argument("--seeds", type=int, default=5, help="of every baseline that draws (default: 5)")
+    verb.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("bench"), help="result files and tables (default: bench/)"
+    )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from zoo_datasets import audit, leaderboard, tasks
+    from zoo_datasets.zoo import open_zoo
+
+    pages, failed = [], False
+    for name in options.zoos:
+        zoo = open_zoo(name)
+        found = tasks.problem(zoo, options.tasks.split(","), options.split)
+        report = audit.audit(found.split, zoo)
+        for baseline, seed, there in leaderboard.run(found, options.baselines.split(","), options.seeds, options.out):
+            log.info("%s: %s, seed %d%s", zoo.name, baseline, seed, " (was there)" if there else "")
+        cells = leaderboard.read(found, options.out)
+        failed |= any(c.error for c in cells)
+        pages.append(leaderboard.markdown(found, cells) + f"\nThe split, audited:\n\n```\n{report}\n```\n")
+    text = "\n".join(pages)
+    files.write_atomic(options.out / "leaderboard.md", text)
+    command.say(text)
+    return 1 if failed else 0
 
 
 # ── check ──
@@ -269,6 +308,7 @@ def describe(location: Location) -> Iterator[str]:
 VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "analyze": ("study a zoo: numbers, tables and pictures", _analyze_arguments, _analyze),
     "audit": ("look for leaks across the sides of a split, within and across zoos", _audit_arguments, _audit),
+    "bench": ("foretell what networks do from their weights: baselines, controls, a table", _bench_arguments, _bench),
     "check": ("compare every byte of a zoo with its manifest", _check_arguments, _check),
     "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
     "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),

@@ -30,7 +30,7 @@ class View:
     architectures: tuple[Architecture, ...]  # that occur, each once
     architecture: np.ndarray  # (n,) int64: the place of each network's own in `architectures`
     vectors: Sequence[np.ndarray]  # n flat weight vectors (P,) float32; P differs where architectures do
-    recipe: pa.Table  # n rows: what the recipe varied, a column for each; no metric
+    recipe: pa.Table  # n rows: what the recipe varied, a column for each; no metric. Read it by `recipe_without`
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -56,6 +56,10 @@ class View:
             if self.layout and len(self.vectors)
             else np.zeros((0, self.layout.n_params), np.float32)
         )
+
+    def recipe_without(self, target: Target) -> pa.Table:
+        """The recipe as one may know it who is asked for `target`: where that is a setting, it is left out."""
+        return self.recipe.drop_columns([n for n in self.recipe.column_names if n == target.name])
 
     def take(self, rows: np.ndarray) -> View:
         """Those networks, in that order."""
