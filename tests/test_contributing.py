@@ -14,6 +14,7 @@ import pytest
 from zoo_builder.recipe.settings import SETTINGS
 from zoo_datasets import views
 from zoo_datasets.analysis import ANALYSES
+from zoo_datasets.baselines.known import BASELINES
 from zoo_datasets.networks import kernels
 from zoo_datasets.sources.embedded import EMBEDDED
 
@@ -31,7 +32,7 @@ source: {id: wine, train: 100, validation: 30, test: 40}
 architecture: [{linear: 8}, tanh, {linear: classes}]
 axes: {subset: [full, {label_shift: 1}]}
 paired: [subset]
-replicates: 4
+replicates: 24
 training: {epochs: 20, lr: 1e-2}
 """
 RUN = """
@@ -54,7 +55,7 @@ sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuild
 
 
 def test_each_section_has_its_example() -> None:
-    assert set(CHANGES) == {"Add a setting", "Add a source", "Add a view", "Add an analysis"}
+    assert set(CHANGES) == {"Add a setting", "Add a source", "Add a view", "Add an analysis", "Add a baseline"}
     assert "test_operations.py" in PAGE
     assert "LAYER_NORM" in (ROOT / "tests" / "networks" / "test_operations.py").read_text()
 
@@ -65,10 +66,11 @@ def test_what_they_add_is_not_there_yet() -> None:
     assert "wine" not in EMBEDDED
     assert not hasattr(views, "norms")
     assert "growth" not in ANALYSES
+    assert "norm" not in BASELINES
 
 
 @pytest.mark.slow
-def test_the_examples_add_a_setting_a_source_a_view_and_an_analysis(
+def test_the_examples_add_a_setting_a_source_a_view_an_analysis_and_a_baseline(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     tree, work = tmp_path / "tree", tmp_path / "work"
@@ -94,8 +96,10 @@ def test_the_examples_add_a_setting_a_source_a_view_and_an_analysis(
 
     said("-m", "zoo_builder", "--grid", "recipe.yaml", "--workers", "0")
     assert "sizes and SHA-256" in said("-m", "zoo_builder", "verify", "weightzoo/wine", "--retrain", "8")
-    assert said("-c", RUN).splitlines() == ["(8, 4)", "0 True True", "1 True False"]  # wrong labels, learned well
+    assert said("-c", RUN).splitlines() == ["(48, 4)", "0 True True", "1 True False"]  # wrong labels, learned well
     (written,) = said("-m", "zoo_datasets", "analyze", "growth", "weightzoo/wine").splitlines()
     numbers = json.loads((work / written).read_text())
-    assert numbers["n"] == 8
+    assert numbers["n"] == 48
     assert numbers["growth"]["linear1.weight"] > 1
+    table = said("-m", "zoo_datasets", "bench", "weightzoo/wine", "--baselines", "norm", "--seeds", "1")
+    assert "| norm" in table
