@@ -7,6 +7,9 @@ VENV ?= .venv
 ARGS ?=
 NATIVE := $(wildcard zoo_datasets/networks/native/*.cpp zoo_datasets/networks/native/*.h) CMakeLists.txt
 
+# Else every process of the tests compiles the packages anew: a third of the default run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: zoo test lint types docs
 
 zoo: $(VENV)/installed
