@@ -43,6 +43,29 @@ PACKAGES = str(Path(plan.__file__).resolve().parents[1])
 MOST_S = 240  # ends what hangs; no promise about time
 
 
+# ── what the default run takes ──
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `some(n)` the default run takes n cases, spread over its parameters; the others are slow."""
+    tests: dict[str, list[Any]] = {}
+    for item in items:
+        if item.get_closest_marker("some"):
+            tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for cases in tests.values():
+        left, seen = list(cases), set()
+        for _ in range(min(len(cases), cases[0].get_closest_marker("some").args[0])):
+            case = max(left, key=lambda c: len(set(c.callspec.indices.items()) - seen))  # the most values not seen yet
+            left.remove(case)
+            seen |= set(case.callspec.indices.items())
+        for case in left:
+            case.add_marker(pytest.mark.slow)
+
+
+# ── fixtures ──
+
+
 @pytest.fixture(autouse=True)
 def _no_cluster_and_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "ZOO_FAULT"):

@@ -403,6 +403,7 @@ sys.exit(cli.main(["--grid", sys.argv[1], "--out", sys.argv[2], "--workers", "0"
 """
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_said_and_lifting_it_is_enough(
     tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, environment: dict[str, str], tree_hash: Tree
 ) -> None:

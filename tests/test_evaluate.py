@@ -53,6 +53,7 @@ def networks(case: str, activation: str) -> tuple[Architecture, np.ndarray, torc
     return architecture, vectors, images, wanted
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", CASES)
 def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> None:
@@ -65,6 +66,7 @@ def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> 
     assert torch.allclose(forward.logits(vectors, images), wanted, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.some(12)
 @pytest.mark.skipif(kernels.missing() is not None, reason="the C++ kernels cannot run here")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", [c for c in CASES if c not in ("sequence", "rows")])

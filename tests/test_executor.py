@@ -120,6 +120,7 @@ def alone(*command: str) -> list[str]:
     return [*inside, *command]
 
 
+@pytest.mark.slow
 def test_without_shared_memory_training_runs_in_process_and_says_so(
     tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, environment: dict[str, str], tree_hash: Callable[..., Any]
 ) -> None:

@@ -37,6 +37,7 @@ def beside_the_digits_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(kernels.missing() is not None, reason="the printed numbers are the native engine's")
 def test_every_python_block_prints_what_the_readme_shows(
     beside_the_digits_zoo: Path, environment: dict[str, str]
@@ -51,6 +52,7 @@ def test_every_python_block_prints_what_the_readme_shows(
         assert done.stdout == output, code
 
 
+@pytest.mark.slow
 def test_the_ten_line_recipe_builds(run_builder: Callable[..., Any], tmp_path: Path) -> None:
     ((recipe, _),) = blocks("yaml")
     (tmp_path / "my-first.yaml").write_text(recipe)

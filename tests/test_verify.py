@@ -312,6 +312,7 @@ def test_how_far_engines_may_part_is_said_by_optimizer(
     assert (found is None) == agrees
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("norm", [True, False])
 def test_engines_agree_within_what_is_allowed(make_plan: Callable[..., Plan], optimizer: str, norm: bool) -> None:

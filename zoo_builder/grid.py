@@ -105,7 +105,7 @@ def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
     fixed = _fixed(document)
     axes = crossed(document)
     points, draws = sampled(document)
-    varied = (*axes, *draws)
+    varied: tuple[Axis | Draw, ...] = (*axes, *draws)
     names = [a.name for a in varied]
     crossing = bounds.check_points(document.where("axes"), {a.name: len(a.levels) for a in axes})
     conflicts.check(document, fixed, varied)

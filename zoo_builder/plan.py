@@ -50,7 +50,7 @@ class Plan:
         }
         if self.parents is not None:  # their contents, so that a changed parent is another recipe
             value["parents"] = {self.parents.zoo: dict(self.parents.digests)}
-        return json.loads(json.dumps(value))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(value))
 
 
 def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str | None = None) -> Plan:

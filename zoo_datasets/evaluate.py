@@ -281,8 +281,10 @@ def _as_their_own(foreign: Source, zoo: Selection, row: Mapping[str, Any]) -> So
         return sources.Part(part.inputs[labels >= 0], labels[labels >= 0], part.index[labels >= 0])
 
     scaled = dataclasses.replace(foreign.spec, scale="standardize", mean=own.mean, std=own.std)
-    parts = {name: renumbered(getattr(foreign, name)) for name in PARTS}
-    return dataclasses.replace(foreign, spec=scaled, class_names=own.class_names, mean=own.mean, std=own.std, **parts)
+    return dataclasses.replace(
+        foreign, spec=scaled, class_names=own.class_names, mean=own.mean, std=own.std,
+        train=renumbered(foreign.train), validation=renumbered(foreign.validation), test=renumbered(foreign.test),
+    )  # fmt: skip
 
 
 def _check_fits(source: Source, architecture: Architecture, model: str) -> None:

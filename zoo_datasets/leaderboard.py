@@ -69,8 +69,8 @@ def solve(found: Problem, name: str, seed: int) -> list[Cell]:
     for target in targets:
         values, task = np.asarray(predictions[target.name], np.float64), found.name_of(target.name)
         wrong = int((~np.isfinite(values)).sum())
-        error = f"{wrong} of {values.size} predictions are not finite" if wrong else None
-        cells.append(Cell(task, name, seed, values, spent, size, chosen.get(target.name), error))
+        problem = f"{wrong} of {values.size} predictions are not finite" if wrong else None
+        cells.append(Cell(task, name, seed, values, spent, size, chosen.get(target.name), problem))
     return cells
 
 
@@ -189,7 +189,7 @@ def rows(found: Problem, cells: Iterable[Cell], target: Target) -> list[Row]:
     return ranked + failed
 
 
-def _options(metric: str, middle: float) -> dict[str, float]:
+def _options(metric: str, middle: float) -> dict[str, Any]:
     return {"baseline": middle} if metric == "r2" else {}
 
 

@@ -287,6 +287,7 @@ def test_cells_beyond_the_data_are_those_farther_than_its_largest_gap() -> None:
     assert readings.beyond_data(x, points).tolist() == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_resamples_of_a_sure_map_agree_and_the_same_seed_gives_the_same() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (150, 2))

@@ -108,11 +108,13 @@ def test_the_verb_finds_every_training_run_and_its_order(
 def test_tables_have_a_row_per_model_per_step_and_per_rung(
     parents: Path, analyze: Callable[..., Any], tmp_path: Path
 ) -> None:
-    numbers = analyze(parents, "--dims", 20, 3, "--first-epoch", 0, "--no-pictures")
+    numbers = analyze(parents, "--dims", 20, 3, "--first-epoch", 0)
     models, steps, rungs = (
         pq.read_table(tmp_path / "out" / f"{n}.parquet") for n in ("trajectories", "steps", "ladder")
     )
     assert (len(models), len(steps), len(rungs)) == (6, 60, 3 * 2 * 4)
+    pictures = {p.name for p in (tmp_path / "out").glob("*.svg")}
+    assert pictures == {f"{n}.svg" for n in ("dendrogram", "steps", "ladder", "pca")}
     assert rungs["dimensions"].unique().to_pylist() == [610, 20, 3]
     assert rungs.to_pylist() == numbers["ladder"]
     zoo = open_zoo(parents)
@@ -175,6 +177,7 @@ def test_trajectories_of_different_length_are_kept_apart(parents: Path) -> None:
 # ── detection ──
 
 
+@pytest.mark.slow
 def test_wrong_labels_show_in_the_trajectory_and_metadata_tells_nothing(
     parents: Path, children: Path, analyze: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -308,6 +311,7 @@ def test_bounds_cover_the_auc_of_detectors_trained_on_so_many_lineages(shift: fl
     assert np.median([b["high"] - b["low"] for b in bounds]) < 0.35
 
 
+@pytest.mark.slow
 def test_the_same_data_in_another_order_is_the_control(
     parents: Path, tmp_path: Path, analyze: Callable[..., Any]
 ) -> None:

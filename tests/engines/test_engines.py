@@ -119,6 +119,7 @@ def assert_gradient(job: Job, engine, window: Window, images: np.ndarray) -> Non
     np.testing.assert_array_equal(state["weights"][:, ~fixed], (job.initial - state["slot1"])[:, ~fixed])
 
 
+@pytest.mark.some(24)
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
@@ -195,6 +196,7 @@ def test_batch_statistics_of_one_value_are_refused(engine):
 # ── optimizers ────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.some(2)
 @both
 @pytest.mark.parametrize("layers", ["mlp", "input", "gap"])  # a bias before batch norm has no gradient but rounding
 def test_thirty_steps_equal_torch_optim_under_a_schedule(layers, engine):
@@ -307,6 +309,7 @@ def test_alone_equals_in_a_cohort(layers, engine):
         assert distance <= (0 if engine is TorchLoop else 1e-6)
 
 
+@pytest.mark.some(4)
 @both
 @pytest.mark.parametrize("kind", [SGD, ADAM, ADAMW, RMSPROP])
 def test_a_diverging_neighbour_changes_no_bit(kind, engine):
@@ -384,6 +387,7 @@ def test_a_state_is_a_copy(engine):
 # ── evaluation ────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.some(15)
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("layers", [*LAYERS.values(), RICH], ids=[*LAYERS, "rich"])
 def test_logits_equal_the_module_in_evaluation(layers, engine):

@@ -344,6 +344,7 @@ CHANGES = st.lists(
 NAMES = sorted(commands(Path(), Path(), None, None))  # type: ignore[arg-type]
 
 
+@pytest.mark.some(3)
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -370,6 +371,7 @@ def test_no_damage_to_a_manifest_ends_in_a_traceback(
     assert not code or name == "audit" or said.err.startswith(("error: ", "warning: ", "zoo_")), said
 
 
+@pytest.mark.slow
 def test_no_value_of_a_manifest_is_believed_unchecked(tiny_zoo: Path) -> None:
     whole = json.loads((tiny_zoo / "manifest.json").read_bytes())
     del whole["manifest_sha256"]

@@ -306,6 +306,7 @@ def peak_bytes(folder: Path, n_models: int, count: int) -> int:
         pa.set_memory_pool(before)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     peak_bytes(tmp_path / "first", 16, 40)  # imports
     few, longer = peak_bytes(tmp_path / "few", 480, 40), peak_bytes(tmp_path / "longer", 480, 8 * 40)

@@ -260,6 +260,7 @@ except datasets.exceptions.NonMatchingSplitsSizesError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cdn", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
     import numpy as np

@@ -53,6 +53,7 @@ def images() -> torch.Tensor:
 # ── what PyTorch does with a network ──
 
 
+@pytest.mark.some(3)
 def test_a_network_is_exported_for_any_number_of_images(network: modules.Network, images: torch.Tensor) -> None:
     program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("images")},))
     file = io.BytesIO()
@@ -79,6 +80,7 @@ def network_of_state(network: modules.Network) -> modules.Network:
     return fresh.eval()
 
 
+@pytest.mark.some(20)
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_of_a_network_computes_the_same(how: str, network: modules.Network, images: torch.Tensor) -> None:
     other = COPIES[how](network)
@@ -99,6 +101,7 @@ def test_a_network_is_a_function_of_its_tensors(network: modules.Network, images
     assert {k: v.shape for k, v in gradient.items()} == {k: v.shape for k, v in halved.items()}
 
 
+@pytest.mark.some(20)
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_runs_in_another_precision(kind: torch.dtype, network: modules.Network, images: torch.Tensor) -> None:
     found = copy.deepcopy(network).to(kind)(images.to(kind))

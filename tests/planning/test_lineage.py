@@ -115,6 +115,7 @@ def assert_is_the_parent_trained_longer(child: Path, ancestor: Path, before: int
 # ── the clean continuation is the parent trained longer ──
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "sgd"])
 def test_a_clean_continuation_is_the_parent_trained_longer(make: Make, engine: str, optimizer: str) -> None:

@@ -118,6 +118,7 @@ PLANNED: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.some(10)
 @pytest.mark.parametrize("name", PLANNED)
 def test_a_row_that_is_not_the_recipes_is_found_without_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = PLANNED[name]
@@ -164,6 +165,7 @@ def test_rows_that_changed_places_in_their_shard_are_found(tiny_copy: Path) -> N
     assert any("`row` is 5, not 1" in p for p in found(reseal(tiny_copy), 0))
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     ("part", "value", "finding"),
     [

@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from zoo_datasets.core import libraries
 from zoo_datasets.core.command import size
 from zoo_datasets.errors import BuildError, GridError
 from zoo_datasets.networks.architecture import Architecture
+
+if TYPE_CHECKING:
+    import torch
 
 # From here on more models are no faster: 1,024 small CNNs fill an H200 (`benchmarks/gpu.py`).
 MOST_MODELS = 1024
@@ -48,7 +52,7 @@ def total() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 
-def check_free(architecture: Architecture, batch: int, models: int, abreast: int, device: object) -> None:
+def check_free(architecture: Architecture, batch: int, models: int, abreast: int, device: torch.device) -> None:
     """Raises BuildError where other programs leave too little of the GPU for a cohort, so many of it abreast."""
     with libraries.needed():
         import torch

@@ -299,7 +299,7 @@ def factors(run: Run) -> dict[str, Any]:
     return row | levels.labels(run.settings, ("architecture", *LABELS))
 
 
-def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Mapping[str, Any] | list[str] = ()) -> Run:
+def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Iterable[str] = ()) -> Run:
     """The run a row of `models` describes: what `verify` retrains from.
 
     `layer_lists` are the manifest's architectures that are not presets.

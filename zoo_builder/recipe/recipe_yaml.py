@@ -80,7 +80,7 @@ class _Composer(yaml.SafeLoader):
         if self.made > MOST_NODES:
             raise GridError(f"{self.file} has more than {MOST_NODES:,} values; a recipe has at most so many.")
         if self.depth > MOST_DEPTH:
-            line = self.peek_event().start_mark.line + 1
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # PyYAML's own
             raise GridError(f"{self.file}, line {line}: nested deeper than {MOST_DEPTH} levels.")
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -104,6 +104,7 @@ class _Reader:
             return [self.read(item, (*path, i), depth + 1) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
+        assert isinstance(node, yaml.ScalarNode), "PyYAML has no other kind of node"
         return self._scalar(node, line)
 
     def _check_tag(self, node: yaml.Node, line: int) -> None:

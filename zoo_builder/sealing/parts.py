@@ -238,8 +238,10 @@ class Checkpoint:
         n_params = state["weights"].shape[1]
         kept = np.array([s.weights for s in progress.snapshots], np.float32).reshape(-1, n_params)
         text, tensors = json.dumps(rest), {**state, TENSOR: kept}
-        if any(s.slots is not None for s in progress.snapshots):
-            tensors[SLOTS] = np.stack([s.slots for s in progress.snapshots])
+        slots = [s.slots for s in progress.snapshots if s.slots is not None]
+        if slots:
+            assert len(slots) == len(progress.snapshots), "optimizer state is published at every snapshot or at none"
+            tensors[SLOTS] = np.stack(slots)
         files.write_atomic(self.path, save(tensors, {"rest": text, "sha256": _checksum(text, tensors)}))
         faults.point("after_checkpoint")
 

@@ -17,7 +17,8 @@ from zoo_builder.training import fingerprint
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import schema
-from zoo_datasets.format.manifest import EngineRecord, Manifest
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.manifest_parts import EngineRecord
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks import kernels
 

@@ -21,7 +21,8 @@ from zoo_datasets.core import files
 from zoo_datasets.core.streams import canonical_json
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import schema, shards
-from zoo_datasets.format.manifest import Manifest, SourceRecord
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.manifest_parts import SourceRecord
 from zoo_datasets.format.schema import Column
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks.architecture import Architecture

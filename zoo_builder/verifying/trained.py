@@ -67,8 +67,8 @@ def retrain(zoo: Sealed, made: Sequence[Cohort], count: int, data: str | None, r
         exact = _Comparison(zoo, cohort, source, parents).compare(report)
         if kept := fingerprints.get(cohort.runs[0].id):
             ours, theirs = fingerprint.one(_runnable(cohort), source, parents), records.encode(kept)
-            settings = cohort.runs[0].settings
-            problems = fingerprint.differences([ours], [theirs], lambda id, settings=settings: settings)
+            settings = {cohort.runs[0].id: cohort.runs[0].settings}
+            problems = fingerprint.differences([ours], [theirs], settings.__getitem__)
             if exact and ours != theirs and not problems:
                 problems = [f"model {kept.model_id}: its fingerprint is not that of its weights"]
             report.extend(problems)

@@ -138,7 +138,7 @@ class _Ridge:
         # A level that training never saw is standardized by a scale near 0: nothing beyond its range is believed.
         found = np.clip((x - self.mean) / self.scale, -1e3, 1e3) @ self.weights + self.center
         if not self.target.classes:
-            return np.clip(found[:, 0], 0, 1) if self.target.bounded else found[:, 0]
+            return np.asarray(np.clip(found[:, 0], 0, 1) if self.target.bounded else found[:, 0])
         shares = np.clip(found, 1e-3, None)
         return np.asarray(shares / shares.sum(1, keepdims=True))
 

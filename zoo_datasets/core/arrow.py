@@ -12,8 +12,9 @@ def numbers_of(array: pa.Array, missing: float) -> np.ndarray:
     if data is None:
         return np.zeros(0, np.float64)
     if pa.types.is_boolean(array.type):
-        return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[window].astype(bool)
-    values = np.frombuffer(data, array.type.to_pandas_dtype())[window]
+        bits: np.ndarray = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[window].astype(bool)
+        return bits
+    values: np.ndarray = np.frombuffer(data, array.type.to_pandas_dtype())[window]
     return np.where(nulls_of(array), np.asarray(missing, values.dtype), values) if array.null_count else values
 
 
@@ -23,7 +24,8 @@ def nulls_of(array: pa.Array) -> np.ndarray:
     if valid is None or not array.null_count:
         return np.full(len(array), pa.types.is_null(array.type))
     bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
-    return bits[array.offset : array.offset + len(array)] == 0
+    nulls: np.ndarray = bits[array.offset : array.offset + len(array)] == 0
+    return nulls
 
 
 def arrow_index(rows: np.ndarray) -> pa.Array:

@@ -50,7 +50,8 @@ def jackknife_error(left_out: np.ndarray, w: np.ndarray, n_groups: int) -> np.nd
     left_out = np.where(w > 0, left_out, 0.0)
     with np.errstate(invalid="ignore"):
         spread = left_out - (w * left_out).sum(axis=-1, keepdims=True) / n_groups
-        return np.sqrt((n_groups - 1) / n_groups * (w * spread**2).sum(axis=-1))
+        error: np.ndarray = np.sqrt((n_groups - 1) / n_groups * (w * spread**2).sum(axis=-1))
+        return error
 
 
 def of_function(

@@ -47,7 +47,8 @@ def log(x: np.ndarray) -> np.ndarray:
     t2, series = t * t, np.zeros_like(t)
     for k in range(21, 0, -2):  # t²²/23 < 1e-18
         series = series * t2 + 1.0 / k
-    return 2.0 * t * series + e * (LN2_HIGH + LN2_LOW)
+    result: np.ndarray = 2.0 * t * series + e * (LN2_HIGH + LN2_LOW)
+    return result
 
 
 def exp(x: np.ndarray) -> np.ndarray:
@@ -69,4 +70,5 @@ def total(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """The sum along an axis from left to right; `np.sum` picks an order by CPU and layout."""
     if values.shape[axis] == 0:
         return np.zeros(np.delete(values.shape, axis))
-    return np.take(np.cumsum(values, axis=axis, dtype=np.float64), -1, axis=axis)
+    last: np.ndarray = np.take(np.cumsum(values, axis=axis, dtype=np.float64), -1, axis=axis)
+    return last

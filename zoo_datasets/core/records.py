@@ -80,7 +80,7 @@ def _reader(kind: Any) -> Decoder:
         return _plain
     if hasattr(kind, "from_json"):
         return kind.from_json  # type: ignore[no-any-return]
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _record(kind)
     if origin in (typing.Union, types.UnionType):
         return _either([_reader(a) for a in arguments])

@@ -43,7 +43,8 @@ def per_group(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarra
 
 def ratio(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
     """The first sum over the second: a mean of groups."""
-    return linear[..., 0] / linear[..., 1]
+    mean: np.ndarray = linear[..., 0] / linear[..., 1]
+    return mean
 
 
 def _r2(y: np.ndarray, prediction: np.ndarray, group: np.ndarray, n_groups: int, baseline: float | None = None) -> Sums:
@@ -53,7 +54,8 @@ def _r2(y: np.ndarray, prediction: np.ndarray, group: np.ndarray, n_groups: int,
     def of(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
         error, square, total, count = np.moveaxis(linear, -1, 0)
         spread = square if baseline is not None else square - total**2 / count
-        return np.log(np.where(spread > 0, spread, np.nan)) - np.log(error)
+        scale: np.ndarray = np.log(np.where(spread > 0, spread, np.nan)) - np.log(error)
+        return scale
 
     return Sums(per_group(columns, group, n_groups), no_pairs(n_groups), of)
 
@@ -77,7 +79,8 @@ def _auc(y: np.ndarray, score: np.ndarray, group: np.ndarray, n_groups: int) -> 
 
     def won(i: slice) -> np.ndarray:  # (rows, n): a positive above a negative
         above = 0.5 * (1.0 + np.sign(score[i, None] - score))
-        return above * positive[i, None] * (1.0 - positive)
+        wins: np.ndarray = above * positive[i, None] * (1.0 - positive)
+        return wins
 
     def of(linear: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
         pairs = linear[..., 0] * linear[..., 1]
@@ -91,13 +94,15 @@ def _auc(y: np.ndarray, score: np.ndarray, group: np.ndarray, n_groups: int) -> 
 
 def _kendall(y: np.ndarray, prediction: np.ndarray, group: np.ndarray, n_groups: int) -> Sums:
     def sign(values: np.ndarray, i: slice) -> np.ndarray:
-        return np.sign(values[i, None] - values)
+        signs: np.ndarray = np.sign(values[i, None] - values)
+        return signs
 
     def of(_: np.ndarray, quadratic: np.ndarray) -> np.ndarray:
         agree, untied, untied_too = np.moveaxis(quadratic, -1, 0)
         product = untied * untied_too
         tau = agree / np.sqrt(np.where((untied > 0.5) & (untied_too > 0.5), product, np.nan))
-        return np.arctanh(np.where(np.abs(tau) > 1 - 1e-9, np.sign(tau), tau))
+        scale: np.ndarray = np.arctanh(np.where(np.abs(tau) > 1 - 1e-9, np.sign(tau), tau))
+        return scale
 
     kinds = [
         lambda i: sign(y, i) * sign(prediction, i), lambda i: np.abs(sign(y, i)), lambda i: np.abs(sign(prediction, i)),
@@ -115,12 +120,14 @@ def _over_pairs(kinds: list[Callable[[slice], np.ndarray]], group: np.ndarray, n
         rows = slice(k, k + size)
         for number, kind in enumerate(kinds):
             np.add.at(found[number], group[rows], np.add.reduceat(kind(rows)[:, order], starts, axis=1))
-    return (found + found.transpose(0, 2, 1)) / 2
+    both: np.ndarray = (found + found.transpose(0, 2, 1)) / 2
+    return both
 
 
 def _logit(share: np.ndarray) -> np.ndarray:
     share = np.where(share > 1 - 1e-9, 1.0, np.where(share < 1e-9, 0.0, share))  # what a subtraction leaves
-    return np.log(share) - np.log1p(-share)
+    logit: np.ndarray = np.log(share) - np.log1p(-share)
+    return logit
 
 
 def _expit(z: Any) -> Any:

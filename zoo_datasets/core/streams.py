@@ -153,7 +153,8 @@ def _ratio(x: np.ndarray, coefficients: tuple[tuple[float, ...], tuple[float, ..
         top = top * x + a
     for b in reversed(coefficients[1]):
         bottom = bottom * x + b
-    return top / bottom
+    ratio: np.ndarray = top / bottom
+    return ratio
 
 
 _CENTRAL = (

@@ -24,4 +24,4 @@ Dumper.add_representer(str, text_node)
 
 def dump(value: Any, dumper: type[yaml.SafeDumper] = Dumper, **options: Any) -> str:
     """The value in block style, keys in their order."""
-    return yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, **options)
+    return str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, **options))

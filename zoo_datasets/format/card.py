@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from zoo_datasets.core import plain_text, yaml_text
 from zoo_datasets.format import licenses
-from zoo_datasets.format.manifest import CONFIGS, Counts, Levels, Manifest
+from zoo_datasets.format.manifest import CONFIGS, Levels, Manifest
+from zoo_datasets.format.manifest_parts import Counts
 
 LICENSE = "cc-by-4.0"
 # What the Hub lets one search for: predicting a network's properties from its weights.

@@ -227,7 +227,7 @@ class _Exchange:
             raise InterruptedError
 
     def _run(self, url: str, headers: dict[str, str]) -> None:
-        from huggingface_hub.utils import get_session
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # handed on without __all__
 
         try:
             with (

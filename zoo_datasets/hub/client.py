@@ -46,7 +46,7 @@ def talking() -> Iterator[None]:
 
     # The HTTP library's own errors (no connection, a body cut short) reach us as they are, and which library
     # that is has changed with versions (requests, httpx, httpx2): its base class is that of the Hub's errors.
-    transport = errors.HfHubHTTPError.__mro__[1]
+    transport: type[Exception] = errors.HfHubHTTPError.__mro__[1]
     known = (transport, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError)
     try:
         yield

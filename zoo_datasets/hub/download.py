@@ -64,9 +64,9 @@ def _download(found: Location, folder: Path) -> int:
         staging.rename(folder)
     else:
         there = [p.relative_to(staging) for p in staging.rglob("*") if p.is_file()]
-        for relative in sorted(there, key=lambda p: (p.name == "manifest.json", p)):
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            (staging / relative).replace(folder / relative)
+        for name in sorted(there, key=lambda p: (p.name == "manifest.json", p)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(folder / name)
         shutil.rmtree(staging)
     files.sync_folder(folder.parent)
     return moved

@@ -102,7 +102,7 @@ def zoos_of(owner: str) -> list[tuple[str, str]]:
 
 def _about(name: str) -> str:
     """The address of a dataset. Raises ZooNotFoundError for what is no id."""
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # handed on without __all__
 
     with client.talking():
         validate_repo_id(name)

@@ -255,7 +255,7 @@ def fetch(url: str, path: Path, file: SealedFile, incoming: Path) -> None:
     What a cut connection left is kept in `incoming` and gone on from.
     Raises ZooNotFoundError (the Hub stopped answering, or has no such file), IntegrityError.
     """
-    from huggingface_hub.utils import WeakFileLock
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # handed on without __all__
 
     size, sha256 = file.bytes, file.sha256
     incoming.mkdir(parents=True, exist_ok=True)

@@ -133,7 +133,8 @@ class _FirstConv:
         rows, columns = (n // q for n in self.conv.shape[1:])
         cut = unfolded.unflatten(2, self.conv.shape[1:])[:, :, : rows * q, : columns * q]
         blocks = cut.reshape(len(images), -1, rows, q, columns, q).permute(3, 5, 0, 2, 4, 1)
-        return blocks.reshape(q * q, len(images) * rows * columns, -1).contiguous()
+        patches: torch.Tensor = blocks.reshape(q * q, len(images) * rows * columns, -1).contiguous()
+        return patches
 
     def __call__(self, tensors: Tensors, patches: torch.Tensor) -> torch.Tensor:
         """(B, m·C, H, W), channels last in memory."""
@@ -145,4 +146,5 @@ class _FirstConv:
             torch.addmm(bias, block, kernels, out=other)
             torch.maximum(best, other, out=best)
         rows, columns = (n // self.pool for n in self.conv.shape[1:])
-        return best.view(-1, rows, columns, best.shape[1]).permute(0, 3, 1, 2)
+        grouped: torch.Tensor = best.view(-1, rows, columns, best.shape[1]).permute(0, 3, 1, 2)
+        return grouped

@@ -62,7 +62,8 @@ def mean_losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray
     """The mean loss of each model, float64 [M]; not finite where it has none. Logits (M, n, C), labels (n,)."""
     if not len(labels):
         return np.full(len(logits), np.nan)
-    return scored(logits, labels[None, None], loss).loss[0] / len(labels)
+    means: np.ndarray = scored(logits, labels[None, None], loss).loss[0] / len(labels)
+    return means
 
 
 def scored(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
@@ -100,7 +101,8 @@ def losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
             z[right] -= 1.0
             return exact.total(z * z, axis=0) / len(z)
         z -= z.max(axis=0)
-        return exact.log(exact.total(exact.exp(z), axis=0)) - z[right]
+        entropy: np.ndarray = exact.log(exact.total(exact.exp(z), axis=0)) - z[right]
+        return entropy
 
 
 def attack_success(logits: np.ndarray, labels: np.ndarray, target: int) -> float | None:

@@ -103,7 +103,8 @@ def _ragged_column(chunks: list[Any], starts: np.ndarray, rows: np.ndarray, widt
     """Rows of one width in a column of lists: each chunk's values cut at a row boundary of that width."""
     chunk = np.searchsorted(starts, rows, "right") - 1
     begin = np.empty(len(rows), np.int64)
-    arrays, array = [], np.empty(len(rows), np.int32)
+    arrays: list[np.ndarray] = []
+    array = np.empty(len(rows), np.int32)
     for number in np.unique(chunk):
         mine = np.flatnonzero(chunk == number)
         values = numbers_of(chunks[number].values, 0)

@@ -265,7 +265,7 @@ class Selection:
 
     def vector(self, model_id: str, step: int | None = None) -> np.ndarray:
         """The weights [P] of a model's snapshot: at `step`, or the last of this selection."""
-        return self.weights[self.position(model_id, step)]  # type: ignore[no-any-return]
+        return self.weights[self.position(model_id, step)]
 
     def state_dict(self, model_id: str, step: int | None = None) -> dict[str, Any]:
         """The same as a torch state dict, which owns its memory; `modules.to_vector` is the way back."""
@@ -285,7 +285,7 @@ class Selection:
 
         network = modules.Network(self.architecture(model_id).built(), self.row(model_id)["dropout"] or 0.0)
         network.load_state_dict(self.state_dict(model_id, step))
-        return network.eval()  # type: ignore[no-any-return]
+        return network.eval()
 
     # ── what it was trained on ──
 

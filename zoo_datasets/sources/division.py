@@ -118,7 +118,8 @@ def divided(
 def _order_of(spec: SourceSpec, usable: Mapping[str, np.ndarray]) -> Callable[[str], np.ndarray]:
     def order(split: str) -> np.ndarray:
         rows = streams.permutation(streams.stream_key(["source", spec.id, split]), len(usable[split]))
-        return rows[usable[split][rows]]
+        kept: np.ndarray = rows[usable[split][rows]]
+        return kept
 
     return order
 

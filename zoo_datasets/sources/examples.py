@@ -128,7 +128,8 @@ def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
     assert subset.class_names is None, _NAMED
     places = np.full(max(int(labels.max(initial=0)), *subset.classes) + 1, -1, np.int64)
     places[list(subset.classes)] = np.arange(len(subset.classes))
-    return places[labels]
+    numbers: np.ndarray = places[labels]
+    return numbers
 
 
 def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
@@ -199,7 +200,8 @@ def epoch_order(key: str, epoch: int, n_train: int, rows: np.ndarray) -> np.ndar
     position = np.full(n_train, -1, np.int64)
     position[rows] = np.arange(len(rows))
     order = position[streams.permutation(key, n_train, epoch)]
-    return order[order >= 0]
+    kept: np.ndarray = order[order >= 0]
+    return kept
 
 
 def check_subset(
@@ -251,7 +253,8 @@ def _wrong_labels(key: str, n: int, in_play: np.ndarray, rows: np.ndarray, clean
     bits = streams.words(key, n, (WRONG_LABEL_TURN, 0, streams.SEQUENCE))[rows] >> np.uint64(40)
     pick = ((bits * np.uint64(len(in_play) - 1)) >> np.uint64(24)).astype(np.int64)
     own = np.searchsorted(in_play, clean)
-    return in_play[pick + (pick >= own)]  # step over the image's own class
+    wrong: np.ndarray = in_play[pick + (pick >= own)]  # step over the image's own class
+    return wrong
 
 
 def _check_fraction(name: str, value: float) -> None:

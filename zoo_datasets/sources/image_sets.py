@@ -95,7 +95,7 @@ def _decoded(value: dict[str, Any] | None, mode: str | None, where: str) -> Imag
     if value is None:
         raise IntegrityError(f"No image in {where}.")
     try:
-        picture = Image.open(io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
+        picture: Image.Image = Image.open(io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
         picture.load()
         picture = ImageOps.exif_transpose(picture)
     except UnidentifiedImageError as error:

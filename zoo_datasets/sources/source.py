@@ -131,9 +131,9 @@ def _published(spec: SourceSpec, folder: Path | None) -> Iterator[_Splits]:
                         f"{alternatives(tables[member].features, lacking[0])}."
                     )
         whole = {n: t for n, t in tables.items() if len(t) and set(needed) <= set(t.column_names)}
-        names = columns.class_names(first, label)
-        labels = {n: columns.labels(t, label, names) for n, t in whole.items()}
-        yield _of_tables(spec, whole, labels, inputs, tuple(map(str, names)))
+        classes = columns.class_names(first, label)
+        labels = {n: columns.labels(t, label, classes) for n, t in whole.items()}
+        yield _of_tables(spec, whole, labels, inputs, tuple(map(str, classes)))
 
 
 def _first(spec: SourceSpec, tables: dict[str, Dataset]) -> str:
@@ -304,14 +304,15 @@ def _statistics(values: np.ndarray, peak: float) -> tuple[float, float]:
     if values.dtype in (np.uint8, np.uint16):
         # Blocks: bincount widens to int64, eight times the images.
         levels = int(np.iinfo(values.dtype).max) + 1
-        counts = sum(np.bincount(block.ravel(), minlength=levels) for block in np.array_split(values, n // 10**7 + 1))
+        blocks = np.array_split(values, n // 10**7 + 1)
+        counts = sum((np.bincount(b.ravel(), minlength=levels) for b in blocks), np.zeros(levels, np.int64))
         total = sum(level * int(count) for level, count in enumerate(counts))
         squares = sum(level * level * int(count) for level, count in enumerate(counts))
         return total / n / peak, math.sqrt((n * squares - total * total) / (n * n)) / peak
 
     def wide() -> Iterator[float]:  # blocks: a list of floats is eight times the values
-        blocks = (np.asarray(b, np.float64).ravel().tolist() for b in np.array_split(values, n // 10**6 + 1))
-        return (value / peak for value in itertools.chain.from_iterable(blocks))
+        parts = (np.asarray(b, np.float64).ravel().tolist() for b in np.array_split(values, n // 10**6 + 1))
+        return (value / peak for value in itertools.chain.from_iterable(parts))
 
     mean = math.fsum(wide()) / n
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in wide()) / n)
@@ -351,10 +352,13 @@ def _folder(spec: SourceSpec, data_dir: str | Path | None, path: str | Path | No
         return folder.absolute()
     if spec.id in EMBEDDED:
         return None
-    return _local_copy(spec.id, data_dir) if spec.revision is None else _on_the_hub(spec.id)
+    if spec.revision is None:
+        return _local_copy(spec.id, data_dir)
+    _check_hub_id(spec.id)
+    return None
 
 
-def _on_the_hub(source: str) -> None:
+def _check_hub_id(source: str) -> None:
     if not HUB_ID.fullmatch(source) or "/" not in source:
         raise ZooNotFoundError(f"{unknown('source', source, EMBEDDED)} A dataset of the Hub is written owner/name.")
 

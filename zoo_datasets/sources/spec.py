@@ -94,7 +94,8 @@ class Source:
         mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
         if inputs.dtype != np.uint8:
             mean, std = (v.reshape(-1, *[1] * (inputs.ndim - 2)) for v in (mean, std))
-            return ((inputs.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
+            scaled: np.ndarray = ((inputs.astype(np.float64) / self.peak - mean) / std).astype(np.float32)
+            return scaled
         levels = np.arange(256) / self.peak
         table = ((levels - mean[:, None]) / std[:, None]).astype(np.float32)  # (C, 256)
         out = np.empty(inputs.shape, np.float32)

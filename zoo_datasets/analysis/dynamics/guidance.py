@@ -110,14 +110,14 @@ def _statistics(labels: np.ndarray, predicted: Predictions, turns: np.ndarray) -
     return np.column_stack([between, ranges])
 
 
-def correct(populations: Sequence[dict], levels: Sequence[dict]) -> dict[str, dict]:
+def correct(populations: Sequence[dict[str, Any]], levels: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Adds to every joint p-value of a report (`p`) what is left of it beside all tests of its family (`q`), in place.
 
     Five families: accuracy and entropy of a population by the fate of the start, the same by the fate of
     the end; and of a recipe the held-out scores of fates, of the same coordinates, and of all weights. What
     comes back holds every p-value, and says whether permutations were enough to find a single true effect.
     """
-    families: dict[str, list[tuple[str, dict]]] = {
+    families: dict[str, list[tuple[str, dict[str, Any]]]] = {
         f: [] for f in ("start", "end", "foretell", "same_weights", "all_weights")
     }
     for population in populations:
@@ -149,7 +149,7 @@ def good(accuracy: np.ndarray) -> np.ndarray:
 def foretell(
     population: Population, accuracy: np.ndarray, kind: str, names: Sequence[str], settings: readings.Settings,
     d: int = 2, seed: int = 0, n: int = SHUFFLES, how: str = "whole",
-) -> dict:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """AUC, on held-out networks, of "ends in the better half" from the start weights alone.
 
     By the fate in each reading of `names`, by a linear model of the same coordinates, and by one of all
@@ -160,7 +160,13 @@ def foretell(
         return {"n": len(y), "undefined": "all networks end alike"}
     folds, models = _held_out(population, y, kind, names, settings, d, seed, how)
     groups, truth = population.groups, y[:, None].astype(np.float64)
-    record: dict = {"n": len(y), "good_share": float(y.mean()), "coordinates": kind, "folds": FOLDS, "fates": {}}
+    record: dict[str, Any] = {
+        "n": len(y),
+        "good_share": float(y.mean()),
+        "coordinates": kind,
+        "folds": FOLDS,
+        "fates": {},
+    }
     scores = {name: _rates(parts, truth)[:, 0] for name, parts in folds.items()}
     scores |= {name: _linear(parts, truth)[:, 0] for name, parts in models.items()}
     seen = np.array([metrics.auc(y, score) for score in scores.values()])
@@ -238,7 +244,7 @@ def _hat(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     middle, scale = inside.mean(0), inside.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     x, held = (inside - middle) / scale, (outside - middle) / scale
-    return held @ np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T)  # type: ignore[no-any-return]
+    return held @ np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T)
 
 
 def _held_out(

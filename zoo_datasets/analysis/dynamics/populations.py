@@ -14,6 +14,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,14 +81,14 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
     """
     rows = zoo.models.to_pylist()
     axes = list(zoo.axes)
-    blocks: dict[tuple[tuple[str, ...], int], list[dict]] = {}
+    blocks: dict[tuple[tuple[str, ...], int], list[dict[str, Any]]] = {}
     for row in rows:
         level = tuple(streams.level_label(row[a]) for a in axes)
         blocks.setdefault((level, row["replicate_init"] // size), []).append(row)
     named = _architectures(zoo, rows) if "architecture" in axes else {}
     place = {a: {label: i for i, label in enumerate(known)} for a, known in zoo.axes.items()}
 
-    def order(key: tuple[tuple[str, ...], int]) -> tuple:
+    def order(key: tuple[tuple[str, ...], int]) -> tuple[Any, ...]:
         return [place[a].get(v, len(place[a])) for a, v in zip(axes, key[0], strict=True)], key
 
     result = []
@@ -136,7 +137,7 @@ def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Pop
     return result
 
 
-def _architectures(zoo: Zoo, rows: Sequence[Mapping]) -> dict[str, str]:
+def _architectures(zoo: Zoo, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Labels of the axis `architecture` → units of its layers, like "c2-3", where that tells them apart."""
     ids = {row["architecture"]: row["model_id"] for row in rows}
     units = {}

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from typing import Any
 
 import numpy as np
 
@@ -76,13 +77,16 @@ class Reading:
         """Cells farther from every start than any start is from its nearest neighbor, bool [n]: nothing was seen there."""
         return beyond_data(self.x, self.graph.cubes.centers())
 
-    def numbers(self) -> dict:
+    def numbers(self) -> dict[str, Any]:
         """What a report says of it."""
         recurrent = self.graph.node >= 0
         regions = self.graph.regions(strict=self.z > 0)
         sets = np.arange(len(self.graph))
         seen = np.array([bool((~self.beyond[self.graph.node == k]).any()) for k in sets], bool)
-        share = lambda mask, of: float(mask[of].mean()) if of.any() else None  # noqa: E731
+
+        def share(mask: np.ndarray) -> float | None:
+            return float(mask[recurrent].mean()) if recurrent.any() else None
+
         return {
             "z": self.z, "cells": self.graph.cubes.n, "lower": self.graph.cubes.lower, "upper": self.graph.cubes.upper,
             "morse_sets": len(self.graph), "sizes": self.graph.sizes, "minimal": self.graph.minimal,
@@ -91,9 +95,9 @@ class Reading:
             "region_cells": {str(k): int((regions == k).sum()) for k in np.unique(regions[regions >= 0])},
             "undecided_cells": int((regions == -1).sum()), "outside_cells": int((regions == -2).sum()),
             "may_leave_cells": int(self.graph.may_leave.sum()),
-            "beyond_data": {"cells": float(self.beyond.mean()), "recurrent": share(self.beyond, recurrent)},
+            "beyond_data": {"cells": float(self.beyond.mean()), "recurrent": share(self.beyond)},
             "doubtful": {"cells": float((self.doubt > MOST_DOUBT).mean()),
-                         "recurrent": share(self.doubt > MOST_DOUBT, recurrent)},
+                         "recurrent": share(self.doubt > MOST_DOUBT)},
             "surrogate": {
                 "r2": self.surrogate.r2(self.x, self.y), "noise_std": self.surrogate.noise_std,
                 "prior_mean": self.surrogate.recipe.prior, "prior_std": self.surrogate.prior_std,

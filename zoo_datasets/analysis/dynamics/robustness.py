@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Resampled:
     recurrent: np.ndarray  # [cells]: share of resamples in which a cell is recurrent
     agreement: np.ndarray  # [n]: adjusted Rand index of the networks' fates with the population's own
 
-    def numbers(self) -> dict:
+    def numbers(self) -> dict[str, Any]:
         return {
             "n": len(self.forms), "forms": frequency(self.forms), "forms_seen": frequency(self.forms_seen),
             "distinct_forms": len(set(self.forms)), "most_frequent_share": frequency(self.forms)[0]["share"],
@@ -75,7 +76,9 @@ def resample(
     )
 
 
-def resolutions(reading: readings.Reading, settings: readings.Settings, levels: tuple[int, ...]) -> list[dict]:
+def resolutions(
+    reading: readings.Reading, settings: readings.Settings, levels: tuple[int, ...]
+) -> list[dict[str, Any]]:
     """The same population on finer and coarser grids."""
     x, y, cubes, rows = reading.x, reading.y, reading.graph.cubes, []
     for level in levels:
@@ -88,7 +91,7 @@ def resolutions(reading: readings.Reading, settings: readings.Settings, levels: 
     return rows
 
 
-def frequency(forms: tuple[str, ...]) -> list[dict]:
+def frequency(forms: tuple[str, ...]) -> list[dict[str, Any]]:
     """Each structure with its count and share, the most frequent first."""
     counts = sorted(Counter(forms).items(), key=lambda item: (-item[1], item[0]))
     return [{"form": form, "count": count, "share": count / len(forms)} for form, count in counts]

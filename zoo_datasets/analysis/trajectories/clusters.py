@@ -214,7 +214,7 @@ def linkage(neighbors: Neighbors, kind: str, metric: str) -> np.ndarray:
     lengths = neighbors.condensed
     if kind == "ward" and metric == "cosine":
         lengths = np.sqrt(2.0 * lengths)  # 1 − cos to the length of the chord
-    return hierarchy.linkage(lengths, kind)  # type: ignore[no-any-return]
+    return hierarchy.linkage(lengths, kind)
 
 
 # ── clusters and labels ───────────────────────────────────────────────────────────────
@@ -231,7 +231,7 @@ def cut(merges: np.ndarray, clusters: int) -> np.ndarray:
     parent = np.repeat(np.arange(n, n + done), 2)
     child = merges[:done, :2].astype(np.int64).ravel()
     graph = coo_array((np.ones(2 * done), (parent, child)), shape=(n + done, n + done))
-    return csgraph.connected_components(graph, directed=False)[1][:n]  # type: ignore[no-any-return]
+    return csgraph.connected_components(graph, directed=False)[1][:n]
 
 
 def clusters_by_gap(merges: np.ndarray) -> int:

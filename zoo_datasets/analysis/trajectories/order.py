@@ -48,8 +48,8 @@ class Cluster:
         from scipy.spatial.distance import cdist
 
         if self.distances is not None:
-            return self.distances[here]  # type: ignore[no-any-return]
-        return cdist(self.points[here : here + 1], self.points)[0]  # type: ignore[no-any-return]
+            return self.distances[here]
+        return cdist(self.points[here : here + 1], self.points)[0]
 
     def nearest(self) -> np.ndarray:
         """Distance of each point to the nearest other, float64 [m]; 0 for a point alone."""
@@ -198,17 +198,17 @@ class Score:
     @property
     def tau(self) -> np.ndarray:
         """τ of order and direction together, mean over shuffles, [M]."""
-        return self.taus.mean(axis=0)  # type: ignore[no-any-return]
+        return self.taus.mean(axis=0)
 
     @property
     def order(self) -> np.ndarray:
         """|τ|: how well the order is known when its direction is not asked for, mean over shuffles, [M]."""
-        return np.abs(self.taus).mean(axis=0)  # type: ignore[no-any-return]
+        return np.abs(self.taus).mean(axis=0)
 
     @property
     def forward(self) -> np.ndarray:
         """Share of shuffles in which the order runs forward, [M]; one half where τ is 0."""
-        return ((np.sign(self.taus) + 1) / 2).mean(axis=0)  # type: ignore[no-any-return]
+        return ((np.sign(self.taus) + 1) / 2).mean(axis=0)
 
     def f1(self, what: str, times: np.ndarray | None = None) -> float:
         """F1 of ordered `pairs` or of `links`: harmonic mean of precision and recall; `times` weighs trajectories."""

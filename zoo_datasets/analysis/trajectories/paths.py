@@ -82,7 +82,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     product = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     dot = np.einsum("...p,...p->...", a, b)
     cosine = np.divide(dot, product, out=np.full(np.shape(dot), np.nan), where=product > 0)
-    return np.clip(cosine, -1.0, 1.0)  # type: ignore[no-any-return]
+    return np.clip(cosine, -1.0, 1.0)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from zoo_datasets.core import libraries
@@ -28,13 +29,21 @@ SHARED_VALUES = 4096  # of weights in shared memory at a time, 16 kB
 VERSION = "1"  # of the kernels' arithmetic: it is part of what a network's bits depend on
 
 
+class Kernels(Protocol):
+    """What compiled kernels do: `nvrtc.Kernels`."""
+
+    def launch(
+        self, name: str, grid: tuple[int, int, int], threads: int, *arguments: torch.Tensor | int | None
+    ) -> None: ...
+
+
 class Compiler(Protocol):
     """Who makes kernels: `nvrtc`; a test compiles them for the CPU."""
 
-    def compiled(self, constants: dict[str, int], device: torch.device) -> nvrtc.Kernels: ...
+    def compiled(self, constants: Mapping[str, int], device: torch.device) -> Kernels: ...
 
 
-compiler: Any = nvrtc
+compiler: Compiler = nvrtc
 
 
 def inner(x: torch.Tensor) -> torch.Tensor:
@@ -185,14 +194,18 @@ class _MaxPool(torch.autograd.Function):
 
 def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
     """(m or 1, B, C, H, W), (m, O, C, K, K), (m, O) → (m, B, O, rows, columns)."""
-    return outer(_Convolution.apply(inner(x), weight.contiguous(), bias.contiguous(), stride, padding))
+    return outer(
+        _Convolution.apply(  # type: ignore[no-untyped-call]  # as PyTorch has it
+            inner(x), weight.contiguous(), bias.contiguous(), stride, padding
+        )
+    )
 
 
 def pool(x: torch.Tensor, kernel: int, stride: int, largest: bool) -> torch.Tensor:
     """(m, B, C, H, W) → (m, B, C, rows, columns): the largest of each window, or the mean."""
     if largest:
-        return outer(_MaxPool.apply(inner(x), kernel, stride))
+        return outer(_MaxPool.apply(inner(x), kernel, stride))  # type: ignore[no-untyped-call]  # as PyTorch has it
     # Samples innermost are what PyTorch calls channels last, of images with a channel per sample.
     planes = inner(x).flatten(0, 1).permute(0, 3, 1, 2)  # (m·C, B, H, W)
     means = F.avg_pool2d(planes, kernel, stride).unflatten(0, (len(x), -1))  # (m, C, B, rows, columns)
-    return means.transpose(1, 2)
+    return torch.transpose(means, 1, 2)

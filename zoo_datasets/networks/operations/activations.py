@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from zoo_datasets.networks.operations.operation import Layer, Node, Operation, no_sequence
+from zoo_datasets.networks.operations.operation import (
+    Layer,
+    Node,
+    Operation,
+    Torch,
+    no_sequence,
+)
 
 LEAKY_RELU_SLOPE = 0.01
 
@@ -18,7 +22,7 @@ def _activation(module: str, name: str, kernel: int, homogeneous: bool = False, 
     )  # fmt: skip
 
 
-def _softmax(t: Any, node: Node) -> Layer:
+def _softmax(t: Torch, node: Node) -> Layer:
     """Over the channels of (m, B, …), or of each network in (B, m·C, H, W)."""
     channels = node.shape[0]
     return lambda own, x, training: (

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zoo_datasets.networks.operations.operation import (
     Attributes,
     Given,
     Layer,
+    Module,
     Node,
     Operation,
     Shape,
     Tensor,
     Tensors,
+    Torch,
     Value,
 )
 from zoo_datasets.networks.operations.pooling import windows
@@ -37,12 +37,12 @@ def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     return [weight, Tensor("bias", (n,), (own,), "bias")]
 
 
-def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
+def _module(t: Torch, node: Node, shape: Shape, dropout: float) -> Module:
     a = node.attrs
     return t.nn.Conv2d(shape[0], a["channels"], a["kernel"], a["stride"], a["padding"])
 
 
-def _batched(t: Any, node: Node) -> Layer:
+def _batched(t: Torch, node: Node) -> Layer:
     """One grouped convolution with a group per network; on a GPU our own."""
     stride, padding, kernel = (node.attrs[name] for name in ("stride", "padding", "kernel"))
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zoo_datasets import errors
-from zoo_datasets.networks.operations.operation import Attributes, Given, Layer, Node, Operation, Tensors, Value
+from zoo_datasets.networks.operations.operation import (
+    Attributes,
+    Given,
+    Layer,
+    Node,
+    Operation,
+    Tensors,
+    Torch,
+    Value,
+)
 
 
 def _parse(given: Given) -> Attributes:
@@ -17,7 +24,7 @@ def _parse(given: Given) -> Attributes:
     return {"rate": None if value is None else float(value)}
 
 
-def _batched(t: Any, node: Node) -> Layer:
+def _batched(t: Torch, node: Node) -> Layer:
     """Draws nothing: whoever trains gives `own["mask"]`, (m, B, *shape), where something is dropped."""
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:

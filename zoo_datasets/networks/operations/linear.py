@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zoo_datasets.networks.operations.operation import (
     Attributes,
     Layer,
@@ -12,6 +10,7 @@ from zoo_datasets.networks.operations.operation import (
     Shape,
     Tensor,
     Tensors,
+    Torch,
     Value,
     misfit,
 )
@@ -30,7 +29,7 @@ def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     return [Tensor("weight", (n, width), (own, before), reads=1), Tensor("bias", (n,), (own,), "bias")]
 
 
-def _batched(t: Any, node: Node) -> Layer:
+def _batched(t: Torch, node: Node) -> Layer:
     """One batched product."""
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zoo_datasets.networks.operations.operation import (
     Layer,
+    Module,
     Node,
     Operation,
     Shape,
     Tensor,
     Tensors,
+    Torch,
     Value,
     no_sequence,
 )
@@ -29,12 +29,12 @@ def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     ]
 
 
-def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
+def _module(t: Torch, node: Node, shape: Shape, dropout: float) -> Module:
     kind = t.nn.BatchNorm2d if len(shape) == 3 else t.nn.BatchNorm1d
     return kind(shape[0], eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
 
 
-def _batched(t: Any, node: Node) -> Layer:
+def _batched(t: Torch, node: Node) -> Layer:
     """One normalization of m·C channels; in training it writes the running statistics."""
     image = len(node.shape) == 3
 

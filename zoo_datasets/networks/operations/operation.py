@@ -5,7 +5,7 @@ Out: its attributes, output shape, tensors, `nn.Module` and form for many models
      of it symmetry, views and kernels must know.
 
 A family of layers is one file beside this one, and `registry.py` lists them. No record loads torch:
-`module` and `batched` are given `values.py`, which does, as `t`: `t.nn`, `t.F`, `t.grouped`.
+`module` and `batched` are given `values.py`, which does, as `t`, a `Torch`: `t.nn`, `t.F`, `t.grouped`.
 
 Shapes are of one sample: (channels, rows, columns), (steps, features) of a sequence, or (features,).
 """
@@ -15,17 +15,40 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from zoo_datasets import errors
 
+if TYPE_CHECKING:
+    import torch
+
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
-Value = Any  # a torch.Tensor, which nothing here may name
-Tensors = Mapping[str, Value]
+Value: TypeAlias = "torch.Tensor"
+Tensors: TypeAlias = "Mapping[str, torch.Tensor]"
 # A layer: its own tensors by name, its input, whether it trains → its output. Of m networks at once
 # tensors are (m, …) and values have one of the forms of `values.py`; of one network as PyTorch has them.
-Layer = Callable[[Tensors, Value, bool], Value]
+Layer: TypeAlias = "Callable[[Mapping[str, torch.Tensor], torch.Tensor, bool], torch.Tensor]"
+Module: TypeAlias = "torch.nn.Module"
+
+
+class Torch(Protocol):
+    """What layers are made of: `values.py`, as they know it."""
+
+    @property
+    def torch(self) -> ModuleType: ...
+    @property
+    def nn(self) -> ModuleType: ...
+    @property
+    def F(self) -> ModuleType: ...
+
+    def grouped(self, x: Value) -> Value: ...
+    def on_gpu(self, x: Value, kernel: int = 1) -> bool: ...
+    def elementwise(self, function: Callable[[Value], Value]) -> Layer: ...
+    def Function(
+        self, name: str, function: Layer, shapes: Mapping[str, Shape] | None = None, bound: float = 0.0
+    ) -> Module: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +160,9 @@ class Operation:
 
     name: str
     # (t, node, input shape, dropout rate of the model) → the `nn.Module` of one network.
-    module: Callable[[Any, Node, Shape, float], Any]
+    module: Callable[[Torch, Node, Shape, float], Module]
     # (t, node) → the layer of m networks at once; None: `module` through vmap.
-    batched: Callable[[Any, Node], Layer] | None = None
+    batched: Callable[[Torch, Node], Layer] | None = None
 
     # As a recipe writes it.
     options: tuple[str, ...] = ()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zoo_datasets.networks.operations.operation import (
     Attributes,
     Given,
@@ -12,6 +10,7 @@ from zoo_datasets.networks.operations.operation import (
     Operation,
     Shape,
     Tensors,
+    Torch,
     Value,
     misfit,
 )
@@ -43,7 +42,7 @@ def windows(attrs: Attributes, shape: Shape, where: str) -> Shape:
 def _pool(name: str, module: str, function: str, kernel: int, odd: bool) -> Operation:
     """A pooling by windows, by its names in `torch.nn` and in `torch.nn.functional`."""
 
-    def batched(t: Any, node: Node) -> Layer:
+    def batched(t: Torch, node: Node) -> Layer:
         pool, size, stride = getattr(t.F, function), node.attrs["kernel"], node.attrs["stride"]
 
         def layer(own: Tensors, x: Value, training: bool) -> Value:
@@ -66,7 +65,7 @@ def _mean(own: Tensors, x: Value, training: bool) -> Value:
     return x.mean((2, 3))  # (B, C, H, W) → (B, C)
 
 
-def _means(t: Any, node: Node) -> Layer:
+def _means(t: Torch, node: Node) -> Layer:
     channels = node.shape[0]
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:

@@ -6,16 +6,18 @@ A gated recurrent unit with one tensor per gate; `nn.GRU`'s arithmetic (Cho et a
 from __future__ import annotations
 
 import functools
-from typing import Any
+from types import ModuleType
 
 from zoo_datasets.networks.operations.operation import (
     Attributes,
     Layer,
+    Module,
     Node,
     Operation,
     Shape,
     Tensor,
     Tensors,
+    Torch,
     Value,
     sequence,
 )
@@ -53,13 +55,13 @@ def _one(units: int, own: Tensors, x: Value, training: bool) -> Value:
     return torch.gru(x, x.new_zeros(1, x.shape[0], units), flat, True, 1, 0.0, training, False, True)[0]
 
 
-def _module(t: Any, node: Node, shape: Shape, dropout: float) -> Any:
+def _module(t: Torch, node: Node, shape: Shape, dropout: float) -> Module:
     units = node.attrs["features"]
     shapes = {tensor.name: tensor.shape for tensor in _tensors(node, shape[1], "", "")}
     return t.Function("Gru", functools.partial(_one, units), shapes, units**-0.5)
 
 
-def _gru(torch: Any, own: Tensors, x: Value) -> Value:
+def _gru(torch: ModuleType, own: Tensors, x: Value) -> Value:
     """Hidden states (m, B, T, units) of m gated recurrent units on x (m or 1, B, T, features).
 
     `own` holds `GRU_TENSORS`, (m, …) each. Differentiable.
@@ -80,7 +82,7 @@ def _gru(torch: Any, own: Tensors, x: Value) -> Value:
     return torch.stack(states, 2)
 
 
-def _batched(t: Any, node: Node) -> Layer:
+def _batched(t: Torch, node: Node) -> Layer:
     steps = node.shape[0]
     return lambda own, x, training: _gru(t.torch, own, x.unflatten(2, (steps, -1))).flatten(2)
 

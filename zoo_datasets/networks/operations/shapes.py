@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from zoo_datasets.networks.operations.operation import (
     Attributes,
@@ -12,6 +11,7 @@ from zoo_datasets.networks.operations.operation import (
     Operation,
     Shape,
     Tensors,
+    Torch,
     Value,
     misfit,
     no_sequence,
@@ -25,7 +25,7 @@ def _flat(attrs: Attributes, shape: Shape, where: str) -> Shape:
     return (math.prod(no_sequence(attrs, shape, where)),)
 
 
-def _flatten(t: Any, node: Node) -> Layer:
+def _flatten(t: Torch, node: Node) -> Layer:
     def layer(own: Tensors, x: Value, training: bool) -> Value:
         if x.dim() == 4:  # (B, m·C, H, W) → (B, m, C·H·W)
             return x.reshape(len(x), -1, *node.shape).transpose(0, 1)
@@ -47,7 +47,7 @@ def _rows_of_one(own: Tensors, x: Value, training: bool) -> Value:
     return x.transpose(1, 2).flatten(2)  # (B, C, H, W) → (B, H, C·W)
 
 
-def _rows(t: Any, node: Node) -> Layer:
+def _rows(t: Torch, node: Node) -> Layer:
     def layer(own: Tensors, x: Value, training: bool) -> Value:
         if t.on_gpu(x):
             return x.transpose(2, 3).flatten(2)  # (m, B, H, C, W), H the steps and C·W the features
@@ -64,7 +64,7 @@ def _last_of_one(own: Tensors, x: Value, training: bool) -> Value:
     return x[:, -1]  # (B, T, F) → (B, F)
 
 
-def _last(t: Any, node: Node) -> Layer:
+def _last(t: Torch, node: Node) -> Layer:
     features = node.shape[0]
     return lambda own, x, training: x[:, :, -features:]
 
