@@ -26,6 +26,7 @@ from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.trainer import Trainer
 from zoo_datasets.core.command import size
+from zoo_datasets.core.meters import duration
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.operation import Node
 
@@ -58,7 +59,7 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
         yield "how long it takes is not known: one step of such a network is too much work to be timed here"
         return
     slots = workers if workers else devices.cores() if workers is None else 1
-    yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
+    yield f"about {duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
 
 
 class _Schedules:
@@ -157,9 +158,3 @@ def _time(cohort: Cohort, plan: Plan) -> tuple[float, float]:
     per_input = (time.perf_counter() - started) / len(inputs) / width
     assert np.shape(logits)[0] == width
     return per_step, per_input
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets import sources
+from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
@@ -111,7 +112,8 @@ def evaluate(
     foreign = None if source is None else _foreign(source, data)
     rows: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
     cache, n_images, n_unknown = _Cache(), 0, 0
-    for models, row in _groups(chosen, part, own):
+    groups = _groups(chosen, part, own)
+    for models, row in meters.over(groups, f"measuring {len(chosen):,} snapshots on {part} images", "groups of models"):
         learned = foreign or zoo.source(row["model_id"], data)
         architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(learned, architecture, row["model_id"])

@@ -25,6 +25,7 @@ from zoo_builder.training.inputs import Data, initial_weights
 from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
 from zoo_builder.training.schedules import BiasCorrections, learning_rates
 from zoo_datasets import sources
+from zoo_datasets.core import meters
 
 
 class Trainer:
@@ -57,6 +58,7 @@ class Trainer:
         while progress.active.any():
             self._advance_to(progress, self._next_event(progress))
             self._at_event(progress)
+            self._tell(progress)
             if checkpoints is not None and progress.active.any() and checkpoints.due():
                 checkpoints.save(self.backend.state(), progress)
         ends = zip(progress.stop_reason, progress.diverged_step, strict=True)
@@ -64,6 +66,11 @@ class Trainer:
             [snapshot for m in range(len(self.runs)) for snapshot in self._published(progress, m)],
             [{"stop_reason": reason, "diverged_step": step} for reason, step in ends],
         )
+
+    def _tell(self, progress: Progress) -> None:
+        """The steps that are done, of all models; of one that ended all of its budget."""
+        left = sum(max(self.total[m] - progress.step, 0) for m in np.flatnonzero(progress.active))
+        meters.tell(sum(self.total) - left)
 
     def _begin(self, checkpoints: Checkpoints | None) -> Progress:
         saved = checkpoints.load() if checkpoints is not None else None
