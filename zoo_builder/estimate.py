@@ -113,9 +113,11 @@ def _seconds(plan: Plan, schedules: _Schedules, slots: int, on_ray: bool) -> flo
     free = [0.0] * slots  # when each worker has nothing left to do
     snapshots = 0
     for c in plan.cohorts:
-        source = plan.sources[c.runs[0].source]
-        inputs = c.n_train + len(source.validation.labels) + len(source.test.labels)
-        heapq.heapreplace(free, free[0] + costs[_kind(c)].of(c, inputs, schedules.events(c)))
+        source, thin = plan.sources[c.runs[0].source], dict(c.runs[0].snapshots.evaluation)
+        images = {"train": c.n_train, "validation": len(source.validation.labels), "test": len(source.test.labels)}
+        some, events = sum(min(thin.get(part, n), n) for part, n in images.items()), schedules.events(c)
+        shown = sum(images.values()) + (events - 1) * some  # the last snapshot is scored in full
+        heapq.heapreplace(free, free[0] + costs[_kind(c)].of(c, shown, events))
         snapshots += schedules.taken(c)
     started = RAY_S + WORKER_S if on_ray else 0.0
     return started + max(free) + SEAL_S + SEAL_SNAPSHOT_S * snapshots + len(plan.runs) * SEAL_MODEL_S
@@ -141,10 +143,10 @@ class _Cost:
     image: float  # of a model and image evaluated
 
     def of(self, c: Cohort, images: int, events: int) -> float:
-        """Seconds of a cohort that evaluates so many images of each model at so many moments."""
+        """Seconds of a cohort that evaluates so many images of each model, at so many moments in all."""
         steps = max(c.steps, default=0)
         windows = steps / c.steps_per_epoch + events  # they end with epochs and at snapshots, often both
-        each = self.model + windows * self.window + steps * self.step + events * (self.event + images * self.image)
+        each = self.model + windows * self.window + steps * self.step + events * self.event + images * self.image
         return self.fixed + COHORT_S + len(c.runs) * each
 
 

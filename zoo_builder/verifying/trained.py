@@ -242,7 +242,8 @@ class _Comparison:
             weights = np.stack([self.zoo.weights(s) for s in shown])  # (M, P)
             backend.load_state({"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)})
             have = [m for m, of in enumerate(self.stored.values()) if number < len(of)]
-            for m, found in evaluation.metrics(cohort, data, backend, have).items():
+            thin = [m for m, of in enumerate(self.stored.values()) if number < len(of) - 1]
+            for m, found in evaluation.metrics(cohort, data, backend, have, thin).items():
                 if text := _other_metrics(shown[m], found):
                     yield f"model {cohort.runs[m].id}, step {shown[m]['step']}: {text}, measured on its weights"
 
