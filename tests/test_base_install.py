@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# What the extras bring but for tqdm, on which huggingface_hub stands too.
+# What the extras bring.
 HIDDEN = ("torch", "jax", "torch_geometric", "ray", "sklearn", "PIL", "matplotlib", "networkx", "threadpoolctl")
 
 
@@ -73,7 +73,7 @@ def test_what_is_missing_is_one_sentence_with_the_line_that_installs_it(what: st
 
 
 @pytest.mark.some(1)
-@pytest.mark.parametrize(("module", "pip"), [("tqdm", "tqdm"), ("yaml", "PyYAML"), ("sklearn", "scikit-learn")])
+@pytest.mark.parametrize(("module", "pip"), [("yaml", "PyYAML"), ("sklearn", "scikit-learn")])
 def test_a_build_without_a_library_ends_in_that_sentence(
     module: str, pip: str, tmp_path: Path, tiny_grid: Path
 ) -> None:

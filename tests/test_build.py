@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
+import itertools
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from safetensors.numpy import load_file
 from zoo_builder import build as build_module
 from zoo_builder import executor, grid, plan, worker
 from zoo_builder.build import BuildProgress, build
-from zoo_datasets.core import files
+from zoo_datasets.core import files, meters
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 
@@ -104,6 +107,34 @@ def test_progress_counts_models_to_the_end(tiny_plan: plan.Plan, tmp_path: Path)
     seen: list[tuple[int, int, int]] = []
     build(tiny_plan, tmp_path / "zoo", workers=0, report=lambda p: seen.append((p.total, p.done, p.resumed)))
     assert seen == [(16, 0, 0), (16, 4, 0), (16, 8, 0), (16, 12, 0), (16, 16, 0)]
+
+
+def test_a_build_shows_steps_inside_a_cohort_and_no_byte_of_the_zoo_knows(
+    tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree
+) -> None:
+    stream, done = io.StringIO(), threading.Event()
+    display = meters.Display(stream, clock=itertools.count(0, 100).__next__)  # every look is due
+
+    def look() -> None:
+        while not done.is_set():
+            display.tick()
+
+    thread = threading.Thread(target=look)
+    with meters.shown(display, pulse=False):
+        thread.start()
+        try:
+            build(tiny_plan, tmp_path / "zoo", workers=0)
+        finally:
+            done.set()
+            thread.join()
+    said = stream.getvalue().splitlines()
+    shown = [int(line.split()[1].replace(",", "")) for line in said if line.startswith("training:")]
+    total = sum(sum(c.steps) for c in tiny_plan.cohorts)
+    assert shown[0] < shown[-1] <= total
+    ends = set(itertools.accumulate((sum(c.steps) for c in tiny_plan.cohorts), initial=0))
+    assert set(shown) - ends  # not by whole cohorts alone
+    assert any("4 of 16 models" in line for line in said)
+    assert tree_hash(tmp_path / "zoo") == tree_hash(tiny_zoo)
 
 
 # ── somebody else's folder ──

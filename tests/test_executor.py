@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from zoo_builder import executor
+from zoo_datasets.core import meters
 from zoo_datasets.errors import BuildError
 
 MOST_S = 240  # ends what hangs; no promise about time
@@ -274,3 +276,52 @@ def test_a_cluster_that_exists_gives_the_same_bytes_if_its_disk_is_the_drivers(
     assert tree_hash(tmp_path / "zoo") == tree_hash(tiny_zoo)
     assert unshared == 1, refusal
     assert "the output folder must be on a disk that all nodes of the cluster share" in refusal
+
+
+# ── how far an item is ──
+
+
+def halve_and_tell(item: int, shared: dict[str, Any]) -> list[float]:
+    """Tells three amounts; what the driver knows after each."""
+    seen = []
+    for amount in (1, 5, item):
+        meters.tell(amount)
+        seen.append(shared["under_way"]())
+    return seen
+
+
+def test_in_process_an_item_says_how_far_it_is() -> None:
+    shared: dict[str, Any] = {}
+    pool = executor.InProcess(halve_and_tell, shared)
+    shared["under_way"] = pool.under_way
+    pool.submit(9)
+    assert pool.under_way() == 0
+    assert pool.wait(0)[0].value == [1, 5, 9]
+    assert pool.under_way() == 0
+
+
+def tell_and_wait(item: int, shared: str) -> None:
+    meters.tell(item)
+    while not os.path.exists(shared):
+        os.sched_yield()
+
+
+@pytest.mark.ray
+def test_workers_of_ray_say_how_far_they_are(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    pool = executor.OnRay(tell_and_wait, str(go), 2, folder=tmp_path / "beats")
+    try:
+        pool.submit(3)
+        pool.submit(4)
+        deadline = time.monotonic() + MOST_S
+        while (seen := pool.under_way()) < 7 and time.monotonic() < deadline:
+            pool.wait(0.1)
+        assert seen == 7
+        go.touch()
+        while pool.pending:
+            pool.wait(1)
+        assert pool.under_way() == 0
+        assert list((tmp_path / "beats").iterdir()) == []
+    finally:
+        pool.close()
+    assert not (tmp_path / "beats").exists()

@@ -29,7 +29,7 @@ from zoo_builder.plan import Plan
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import document
 from zoo_builder.sealing import parts, seal
-from zoo_datasets.core import files, records
+from zoo_datasets.core import files, meters, records
 from zoo_datasets.errors import BuildError, FormatVersionError, IntegrityError, InterruptedBuildError
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
@@ -54,13 +54,14 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENXIO, errno.ENODEV}
 
 @dataclasses.dataclass
 class BuildProgress:
-    """Counts for the bar and the log, in models."""
+    """Counts for whoever watches: models, and the steps of those that are done."""
 
     total: int
     done: int = 0
     failed: int = 0
     diverged: int = 0
     resumed: int = 0
+    steps: int = 0
 
 
 def build(
@@ -188,18 +189,37 @@ def _train_missing(
     report: Callable[[BuildProgress], None],
 ) -> dict[str, parts.Record]:  # fmt: skip
     """Every cohort's record, in plan order, after training what had none."""
-    records = {c.id: r for c in planned.cohorts if (r := committed(paths, c)) is not None}
+    there = {p.stem for p in paths.commits.glob("*.json")}
+    kept = [c for c in planned.cohorts if c.id in there]
+    looked = meters.over(kept, "looking at what was finished", "cohorts")
+    records = {c.id: r for c in looked if (r := committed(paths, c)) is not None}
     progress = BuildProgress(len(planned.runs))
     progress.done = progress.resumed = sum(len(r.models) for r in records.values())
     progress.diverged = sum(_diverged(r) for r in records.values())
+    progress.steps = sum(sum(c.steps) for c in planned.cohorts if c.id in records)
     report(progress)
     missing = [c for c in planned.cohorts if c.id not in records]
     shutil.rmtree(paths.failed, ignore_errors=True)
     if missing:
         with _executor(planned, workers, paths) as pool, _Interrupt() as interrupt:
             parents = str(planned.parents.root) if planned.parents is not None else None
-            _drive(paths, pool, missing, records, progress, checkpoint_every_s, report, interrupt, parents)
+            with meters.track("training", progress.steps + sum(sum(c.steps) for c in missing), "steps") as meter:
+                meter.skip(progress.steps)
+                meter.also, meter.note = pool.under_way, _note(progress)
+
+                def told(progress: BuildProgress) -> None:
+                    meter.done, meter.note = progress.steps, _note(progress)
+                    report(progress)
+
+                _drive(paths, pool, missing, records, progress, checkpoint_every_s, told, interrupt, parents)
     return {c.id: records[c.id] for c in planned.cohorts}
+
+
+def _note(progress: BuildProgress) -> str:
+    counts = {"failed": progress.failed, "diverged": progress.diverged}
+    return ", ".join(
+        [f"{progress.done:,} of {progress.total:,} models", *(f"{n:,} {what}" for what, n in counts.items() if n)]
+    )
 
 
 def _drive(
@@ -228,6 +248,7 @@ def _drive(
                     raise outcome.error
                 _commit(paths, outcome.value, records)
                 progress.done += len(cohort.runs)
+                progress.steps += sum(cohort.steps)
                 progress.diverged += _diverged(records[cohort.id])
             except Exception as error:
                 if isinstance(error, OSError) and _of_output(error, paths):
@@ -289,7 +310,7 @@ def _disk_message(paths: ZooPaths, error: OSError) -> str:
 def _executor(planned: Plan, workers: int | None, paths: ZooPaths) -> Iterator[executor.Executor]:
     gpus = devices.gpus_per_worker(workers) if workers != 0 and planned.cohorts[0].device == "cuda" else 0.0
     workers = workers and min(workers, len(planned.cohorts))  # more would start, and have nothing to do
-    pool = executor.open_executor(worker.train_cohort, planned.sources, workers, gpus, paths.build.absolute())
+    pool = executor.open_executor(worker.train_cohort, planned.sources, workers, gpus, paths.beats.absolute())
     try:
         yield pool
     finally:

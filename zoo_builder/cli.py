@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_datasets.core import command, libraries
+from zoo_datasets.core import command
 from zoo_datasets.errors import GridError, InterruptedBuildError, ZooError, ZooNotFoundError
 from zoo_datasets.format.paths import ZooPaths
 
@@ -118,8 +118,7 @@ def _build(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     planned, out = _planned(options)
-    with _Bar(len(planned.runs)) as bar:
-        paths = build(planned, out, workers=options.workers, report=bar.report)
+    paths = build(planned, out, workers=options.workers)
     _summary(paths, time.monotonic() - started)
     return 0
 
@@ -164,30 +163,3 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         report = verify.verify(Path(options.path), retrain=options.retrain, data=options.data)
     return command.tell(report)
-
-
-class _Bar:
-    """One bar for the whole build; without a terminal a line now and then."""
-
-    def __init__(self, total: int) -> None:
-        with libraries.needed():
-            from tqdm import tqdm
-
-        # tqdm stays silent without a terminal when `disable` is None.
-        self.bar = tqdm(total=total, unit="model", disable=None, dynamic_ncols=True, leave=False)
-        self.started: tuple[float, int] | None = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def report(self, progress: Any) -> None:
-        """Show the counts; what was there before does not enter the speed."""
-        if self.started is None:
-            self.started = (time.monotonic(), progress.done)
-            self.bar.initial = self.bar.n = progress.done
-            self.bar.refresh()
-        self.bar.set_postfix(failed=progress.failed, diverged=progress.diverged, refresh=False)
-        self.bar.update(progress.done - self.bar.n)

@@ -1,7 +1,8 @@
 """Plan → what it will take, said before anybody pays: models, bytes, and time.
 
-Time is measured: a few steps and one evaluation of a cohort of each kind, on this machine,
-in this process.
+Time is measured in this process, on CPUs by what it takes of them: the preparation of a cohort, a few steps, and
+evaluations, for as many kinds of cohort as some seconds allow; the others lie between those by the work of a step.
+What is the same for all, the start of Ray and sealing, is known from `benchmarks/plan.py`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import heapq
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,15 +26,23 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import settings
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
+from zoo_builder.training import evaluation
 from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.trainer import Trainer
 from zoo_datasets.core.command import size
+from zoo_datasets.core.meters import duration
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.operation import Node
+from zoo_datasets.sources.measured import Measured
 
-STEPS = 8  # timed, after as many to warm up
-MOST_TIMED = 4  # kinds of cohort that are timed; the rest go by the first
-MOST_EVALUATED = 2000  # inputs that evaluation is timed on
+STEPS, REPEATS = 32, 3  # in a window that is timed; and how often, after one that warms up
+MOST_S = 4.0  # of timing; kinds of cohort that do not come up go by their neighbors
+WIDTH = 4  # models that `native` is timed with, which trains them one after another
+FEW_EVALUATED, MOST_EVALUATED = 50, 2000  # inputs of a part that evaluation is timed on: what each takes, and the rest
+# CPU seconds on one core of an EPYC, by benchmarks/plan.py.
+RAY_S, WORKER_S = 4.0, 3.0  # Ray's start; a worker's, which imports torch
+COHORT_S = 0.02  # to hand one over, write its part and commit it
+SEAL_S, SEAL_MODEL_S, SEAL_SNAPSHOT_S = 0.5, 0.0006, 0.00012
 MOST_BYTES = 1 << 30  # that timing may take
 MOST_WORK = 2e11  # multiplications that timing may take: seconds
 
@@ -54,19 +65,20 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
         varied = [f"`{a}`" for a in plan.grid.axis_names if _CHANGES_UPDATES & set(settings.sets(a))]
         because = f", because {', '.join(varied)} changes them" if varied else ""
         yield f"warning: updates per model range from {_range(steps)}{because}; give the budget in `steps` to hold them equal"
-    seconds = _seconds(plan, schedules)
+    slots = min(workers or (devices.cores() if workers is None else 1), len(cohorts))
+    seconds = _seconds(plan, schedules, slots, on_ray=workers != 0)
     if seconds is None:
         yield "how long it takes is not known: one step of such a network is too much work to be timed here"
         return
-    slots = workers if workers else devices.cores() if workers is None else 1
-    yield f"about {_duration(seconds / slots)} with {slots} worker{'s' if slots > 1 else ''} (measured over {2 * STEPS} steps)"
+    yield f"about {duration(seconds)} with {slots} worker{'s' if slots > 1 else ''} (measured on this machine)"
 
 
 def _on_gpus(cohorts: Sequence[Cohort]) -> Iterator[str]:
     """How many models step side by side on a GPU, for each kind of them, and what they take of its memory."""
-    kinds = {(c.architecture.id, c.batch_size): c for c in cohorts if c.device == "cuda"}
+    # Networks that differ in an activation alone take the same.
+    kinds = {(c.architecture.layout_id, c.batch_size): c for c in cohorts if c.device == "cuda"}
     for c in list(kinds.values())[:MOST_TIMED]:
-        models = max(len(other.runs) for other in cohorts if other.architecture.id == c.architecture.id)
+        models = max(len(o.runs) for o in cohorts if o.architecture.layout_id == c.architecture.layout_id)
         each = gpu_memory.per_model(c.architecture, c.batch_size)
         text = f"GPU: {size(each)} for each model in batches of {c.batch_size:,}"
         if (whole := gpu_memory.total()) is None:
@@ -111,34 +123,107 @@ def _sizes(plan: Plan, schedules: _Schedules) -> str:
     return f"{sum(taken.values()):,} snapshots, {size(stored)} of {what} and {size(published)} inline"
 
 
-def _seconds(plan: Plan, schedules: _Schedules) -> float | None:
-    """CPU time of the whole plan on one worker, from timing one cohort of each kind; None where one is too large for it."""
-    groups: dict[tuple[str, str, int], list[Cohort]] = {}
+def _seconds(plan: Plan, schedules: _Schedules, slots: int, on_ray: bool) -> float | None:
+    """Seconds of the whole plan with so many workers; None where one step of a network is too much to be timed."""
+    costs = _costs(plan)
+    if costs is None:
+        return None
+    free = [0.0] * slots  # when each worker has nothing left to do
+    snapshots = 0
     for c in plan.cohorts:
-        groups.setdefault((c.engine, c.architecture.id, c.batch_size), []).append(c)
-    rates: list[tuple[float, float]] = []
-    total = 0.0
-    for cohorts in groups.values():
-        if len(rates) < MOST_TIMED:
-            largest = max(cohorts, key=lambda c: len(c.runs))
-            models = _affordable(largest, plan)
-            if not models:
-                return None
-            rates.append(_time(dataclasses.replace(largest, runs=largest.runs[:models]), plan))
-        per_step, per_input = rates[-1]
-        for c in cohorts:
-            source = plan.sources[c.runs[0].source]
-            inputs = c.n_train + len(source.validation.labels) + len(source.test.labels)
-            total += len(c.runs) * (per_step * max(c.steps, default=0) + per_input * inputs * schedules.events(c))
-    return total
+        source, thin = plan.sources[c.runs[0].source], dict(c.runs[0].snapshots.evaluation)
+        images = {"train": c.n_train, "validation": len(source.validation.labels), "test": len(source.test.labels)}
+        some, events = sum(min(thin.get(part, n), n) for part, n in images.items()), schedules.events(c)
+        shown = sum(images.values()) + (events - 1) * some  # the last snapshot is scored in full
+        heapq.heapreplace(free, free[0] + costs[_kind(c)].of(c, shown, events))
+        snapshots += schedules.taken(c)
+    started = RAY_S + WORKER_S if on_ray else 0.0
+    return started + max(free) + SEAL_S + SEAL_SNAPSHOT_S * snapshots + len(plan.runs) * SEAL_MODEL_S
+
+
+Kind = tuple[str, str, int, str]
+
+
+def _kind(c: Cohort) -> Kind:
+    """Equal of cohorts whose steps take equally long."""
+    return c.engine, c.architecture.id, c.batch_size, c.source_sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """Seconds of a kind of cohort, whose models are trained one after another or side by side."""
+
+    fixed: float  # of a cohort: its images and its engine
+    model: float  # of a model: its examples and initial weights
+    window: float  # of a model and window of steps: the order of its images
+    step: float  # of a model and update
+    event: float  # of a model and moment at which snapshots are taken
+    image: float  # of a model and image evaluated
+
+    def of(self, c: Cohort, images: int, events: int) -> float:
+        """Seconds of a cohort that evaluates so many images of each model, at so many moments in all."""
+        steps = max(c.steps, default=0)
+        windows = steps / c.steps_per_epoch + events  # they end with epochs and at snapshots, often both
+        each = self.model + windows * self.window + steps * self.step + events * self.event + images * self.image
+        return self.fixed + COHORT_S + len(c.runs) * each
+
+
+def _costs(plan: Plan) -> dict[Kind, _Cost] | None:
+    """The cost of every kind: of some timed, of those between them by the work of a step."""
+    largest: dict[Kind, Cohort] = {}
+    for c in plan.cohorts:
+        known = largest.get(_kind(c))
+        if known is None or len(c.runs) > len(known.runs):
+            largest[_kind(c)] = c
+    kinds = sorted(largest, key=lambda kind: (kind[0], _work(largest[kind].architecture) * kind[2]))
+    timed: dict[Kind, _Cost] = {}
+    started = time.perf_counter()
+    for kind in _spread(kinds):
+        if timed and time.perf_counter() - started > MOST_S and kind[0] in {k[0] for k in timed}:
+            continue
+        c = largest[kind]
+        models = min(_affordable(c, plan), len(c.runs) if kind[0] != "native" or len(c.runs) < WIDTH else WIDTH)
+        if not models:
+            return None
+        timed[kind] = _time(dataclasses.replace(c, runs=c.runs[:models]), plan)
+    return {kind: timed.get(kind) or _between(kind, largest, timed) for kind in kinds}
+
+
+def _spread(kinds: list[Kind]) -> list[Kind]:
+    """In an order of which every beginning lies evenly over all of them: ends, middle, quarters, …"""
+    if not kinds:
+        return []
+    last = len(kinds) - 1
+    places = [0, last, *(last * odd // 2**level for level in range(1, 12) for odd in range(1, 2**level, 2))]
+    return [kinds[at] for at in dict.fromkeys([*places, *range(len(kinds))])]
+
+
+def _between(kind: Kind, largest: dict[Kind, Cohort], timed: dict[Kind, _Cost]) -> _Cost:
+    """Between those of more and of less work that were timed, each time by the logarithms of both."""
+    near = sorted((k for k in timed if k[0] == kind[0]), key=lambda k: _work(largest[k].architecture) * k[2])
+
+    def at(field: str, batched: bool) -> float:
+        def size(k: Kind) -> float:
+            return math.log(_work(largest[k].architecture) * (k[2] if batched else 1))
+
+        points = sorted((size(k), math.log(max(getattr(timed[k], field), 1e-9))) for k in near)
+        return math.exp(float(np.interp(size(kind), *zip(*points, strict=True))))
+
+    return _Cost(**{f.name: at(f.name, f.name == "step") for f in dataclasses.fields(_Cost)})
+
+
+def _work(arch: Architecture) -> int:
+    """Multiplications of one input, and what every node makes of it."""
+    return sum(math.prod(n.shape) + _multiplications(arch, n) for n in arch.nodes)
 
 
 def _affordable(cohort: Cohort, plan: Plan) -> int:
     """How many of a cohort's models can be timed in a plan's memory and time."""
     source, arch = plan.sources[cohort.runs[0].source], cohort.architecture
-    # Multiplications of one input, three times for forward and both halves of backward.
-    work = sum(math.prod(n.shape) + _multiplications(arch, n) for n in arch.nodes)
-    inputs = min(cohort.batch_size, cohort.n_train) * 2 * STEPS * 3 + MOST_EVALUATED
+    work = _work(arch)  # of an update three times: forward, and both halves of backward
+    inputs = (
+        min(cohort.batch_size, cohort.n_train) * (1 + REPEATS) * (1 + STEPS) * 3 + (1 + REPEATS) * 3 * MOST_EVALUATED
+    )
     outputs = sum(math.prod(n.shape) for n in arch.nodes)
     each = 4 * (6 * arch.n_params + outputs * min(cohort.batch_size, cohort.n_train) * 3) + 40 * cohort.n_train
     parts = (source.train, source.validation, source.test)
@@ -156,27 +241,56 @@ def _multiplications(arch: Architecture, node: Node) -> int:
     )
 
 
-def _time(cohort: Cohort, plan: Plan) -> tuple[float, float]:
-    """Seconds per model and step, and per model and evaluated input."""
-    source = plan.sources[cohort.runs[0].source]
-    data = data_of(cohort, source)
-    state = lineage.load(plan.parents.root if plan.parents else None, [r.start for r in cohort.runs])
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, state), cohort.device)
-    trainer, width = Trainer(cohort, source, data, backend, state), len(cohort.runs)
-    steps = max(1, min(STEPS, cohort.steps_per_epoch // 2))
-    trainer.weights_after(steps)
-    started = time.perf_counter()
-    trainer.weights_after(steps)
-    per_step = (time.perf_counter() - started) / steps / width
-    inputs = data.test.inputs[:MOST_EVALUATED]
-    started = time.perf_counter()
-    logits = backend.logits(inputs)
-    per_input = (time.perf_counter() - started) / len(inputs) / width
-    assert np.shape(logits)[0] == width
-    return per_step, per_input
+def _time(cohort: Cohort, plan: Plan) -> _Cost:
+    """What a cohort takes, from a few of its steps and snapshots."""
+    source, width = plan.sources[cohort.runs[0].source], len(cohort.runs)
+    clock = time.process_time if cohort.device == "cpu" else time.perf_counter
+
+    def prepared(some: Cohort) -> tuple[float, Trainer]:
+        started = clock()
+        data = data_of(some, source)
+        state = lineage.load(plan.parents.root if plan.parents else None, [r.start for r in some.runs])
+        backend = engines.open_backend(some.engine, job_of(some, source, data.pool, state), some.device)
+        return clock() - started, Trainer(some, source, data, backend, state)
+
+    for _ in range(2):  # the first of a kind compiles and loads
+        alone, _ = prepared(dataclasses.replace(cohort, runs=cohort.runs[:1]))
+    together, trainer = prepared(cohort)
+    model = max(together - alone, 0.0) / (width - 1) if width > 1 else 0.0
+    trainer._load_start()
+    steps = min(STEPS, cohort.steps_per_epoch, max(cohort.steps, default=0))
+    active = np.ones(width, bool)
+
+    def window(n: int) -> float:
+        return _least(lambda: trainer._losses(0, n, active), clock) / width
+
+    one, all_steps = (window(1), window(steps)) if steps else (0.0, 0.0)
+    step = max(all_steps - one, 0.0) / (steps - 1) if steps > 1 else one
+    few, many = (_evaluated(trainer, n, clock) for n in (FEW_EVALUATED, MOST_EVALUATED))
+    image = max(many[0] - few[0], 0.0) / max(many[1] - few[1], 1) / width
+    event = max(few[0] / width - few[1] * image, 0.0)
+    return _Cost(max(alone - model, 0.0), model, max(one - step, 0.0), step, event, image)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _least(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """Seconds of a call, the least of three after one that warms up: what else runs only makes it longer."""
+    took = []
+    for _ in range(1 + REPEATS):
+        started = clock()
+        call()
+        took.append(clock() - started)
+    return min(took[1:])
+
+
+def _evaluated(trainer: Trainer, most: int, clock: Callable[[], float]) -> tuple[float, int]:
+    """Seconds of the metrics of all models on at most so many images of each part, and how many they were."""
+    data = trainer.data
+    shown = {
+        part: Measured(*(values[:most] for values in getattr(data, part)))
+        for part in ("validation", "test", "attack") if getattr(data, part) is not None
+    }  # fmt: skip
+    training = {name: getattr(data, name)[:, :most] for name in ("rows", "labels", "clean")}
+    less = dataclasses.replace(data, **shown, **training)
+    everyone = list(range(len(trainer.runs)))
+    took = _least(lambda: evaluation.metrics(trainer.cohort, less, trainer.backend, everyone), clock)
+    return took, training["rows"].shape[1] + sum(len(m.labels) for m in shown.values())

@@ -11,23 +11,28 @@ of its own on this machine, `open_executor` says why and gives the one in this p
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import logging
+import math
 import os
 import secrets
 import shutil
 import socket
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from zoo_builder.engines import devices
+from zoo_datasets.core import meters
 from zoo_datasets.errors import BuildError
 
 log = logging.getLogger("zoo_builder")
 RETRIES = 3  # of a lost worker or node; enough for preemption, few enough to show a task that kills its worker
+BEAT_EVERY_S = 2.0  # at most so often a worker says how far it is
 CONNECT_S = 3.0  # a dead address otherwise hangs for minutes
 # A socket's path has at most 107 bytes (man 7 unix); Ray adds `/ray/session_<time>_<pid>/sockets/plasma_store`.
 MOST_PLACE_BYTES = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
@@ -56,6 +61,10 @@ class Executor(Protocol):
         """What finished since the last call; waits up to that long for the first."""
         ...
 
+    def under_way(self) -> float:
+        """What the items that run have told of themselves (`meters.tell`), added up."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -67,6 +76,7 @@ class InProcess:
     def __init__(self, work: Work, shared: Any) -> None:
         self.work, self.shared = work, shared
         self.items: collections.deque[Any] = collections.deque()
+        self.told = 0.0
 
     def submit(self, item: Any) -> None:
         self.items.append(item)
@@ -76,25 +86,36 @@ class InProcess:
             return []
         item = self.items.popleft()
         try:
-            return [Outcome(item, self.work(item, self.shared))]
+            with meters.listening(self._hear):
+                return [Outcome(item, self.work(item, self.shared))]
         except Exception as error:
             return [Outcome(item, error=error, trace=traceback.format_exc())]
+        finally:
+            self.told = 0.0
+
+    def _hear(self, amount: float) -> None:
+        self.told = amount
+
+    def under_way(self) -> float:
+        return self.told
 
     def close(self) -> None:
         self.items.clear()
 
 
 def open_executor(
-    work: Work, shared: Any, workers: int | None, gpus: float = 0.0, probe: Path | None = None
+    work: Work, shared: Any, workers: int | None, gpus: float = 0.0, folder: Path | None = None
 ) -> Executor:
     """Ray with that many workers; this process for 0 of them, or where Ray cannot start here, which is said.
+
+    In `folder`, which is theirs alone and which driver and workers share, workers leave how far they are.
 
     Raises BuildError as `OnRay` does.
     """
     if workers == 0:
         return InProcess(work, shared)
     try:
-        return OnRay(work, shared, workers, gpus, probe)
+        return OnRay(work, shared, workers, gpus, folder)
     except NoRayHereError as error:
         log.warning("%s, so training runs in this process, one cohort at a time", error)
         return InProcess(work, shared)
@@ -113,7 +134,7 @@ class OnRay:
     """
 
     def __init__(
-        self, work: Work, shared: Any, workers: int | None, gpus: float = 0.0, probe: Path | None = None
+        self, work: Work, shared: Any, workers: int | None, gpus: float = 0.0, folder: Path | None = None
     ) -> None:
         address = os.environ.get("RAY_ADDRESS")
         if address:
@@ -175,8 +196,13 @@ class OnRay:
             self.work = ray.put(work)
             self.pending: dict[Any, Any] = {}
             self.killed: dict[int, int] = {}  # id of an item → times it ended for want of memory
-            if address and probe is not None:
-                self._probe(probe)
+            self.beats, self.count = folder, 0
+            self.beat_of: dict[Any, Path | None] = {}
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
+                folder.mkdir(parents=True, exist_ok=True)
+            if address and folder is not None:
+                self._probe(folder)
         except BaseException:
             ray.shutdown()
             raise
@@ -207,7 +233,13 @@ class OnRay:
                 )
 
     def submit(self, item: Any) -> None:
-        self.pending[self.task.remote(self.work, item, self.shared)] = item
+        self.count += 1
+        beat = None if self.beats is None else self.beats / str(self.count)
+        ref = self.task.remote(self.work, item, self.shared, beat)
+        self.pending[ref], self.beat_of[ref] = item, beat
+
+    def under_way(self) -> float:
+        return sum(_beat(path) for path in list(self.beat_of.values()) if path is not None)
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         if not self.pending:
@@ -218,6 +250,9 @@ class OnRay:
     def _outcome(self, ref: Any) -> Outcome | None:
         """What became of an item; None where it was ended for want of memory and is tried again."""
         item = self.pending.pop(ref)
+        beat = self.beat_of.pop(ref)
+        if beat is not None:
+            beat.unlink(missing_ok=True)
         try:
             return Outcome(item, self.ray.get(ref))
         except self.ray.exceptions.OutOfMemoryError as error:
@@ -241,6 +276,8 @@ class OnRay:
             self.ray.cancel(ref, force=True)
         self.pending.clear()
         self.ray.shutdown()
+        if self.beats is not None:
+            shutil.rmtree(self.beats, ignore_errors=True)
 
 
 def _our_packages(folder: Path) -> list[str]:
@@ -260,8 +297,30 @@ def _our_packages(folder: Path) -> list[str]:
     return copies
 
 
-def _call(work: Work, item: Any, shared: Any) -> Any:
-    return work(item, shared)
+def _call(work: Work, item: Any, shared: Any, beat: Path | None) -> Any:
+    if beat is None:
+        return work(item, shared)
+    last_s = -math.inf
+
+    def hear(amount: float) -> None:
+        nonlocal last_s
+        now = time.monotonic()
+        if now - last_s < BEAT_EVERY_S:
+            return
+        last_s = now
+        with contextlib.suppress(OSError):  # a full disk is told by what cannot do without it
+            beat.write_text(f"{amount:.0f}")
+
+    with meters.listening(hear):
+        return work(item, shared)
+
+
+def _beat(path: Path) -> float:
+    """How far a worker is; 0 where it has not said, or is just saying it."""
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _write_word(folder: str, word: str) -> None:

@@ -24,7 +24,7 @@ from zoo_builder.plan import Plan
 from zoo_builder.training.inputs import initial_weights
 from zoo_builder.verifying import planned, receipts, trained
 from zoo_builder.verifying.sealed import Sealed
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import BuildError, GridError, IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
@@ -46,7 +46,8 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
         return report
     zoo = Sealed(root, Manifest.read(root))
     try:
-        cohorts = planned.compare(zoo, report)
+        with meters.track("comparing rows with the recipe"):
+            cohorts = planned.compare(zoo, report)
         if not report.problems:
             initializations(zoo, report)
         if report.problems:
@@ -74,7 +75,7 @@ def initializations(zoo: Sealed, report: Report) -> None:
     known: dict[str, Architecture] = {}
     checked, taken, wrong = 0, 0, []
     columns = ["model_id", "step", "shard", "tensor", "row", "weights_sha256"]
-    for id, snapshots in zoo.snapshots_of(zoo.by_id, columns).items():
+    for id, snapshots in meters.over(zoo.snapshots_of(zoo.by_id, columns).items(), "initializations", "models"):
         row, first = zoo.by_id[id], snapshots[0]
         if first["step"]:
             continue
@@ -127,7 +128,8 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
             raise
         raise type(error)(f"{error} It lies in {place}.") from error
     settings = {run.id: run.settings for run in ours.runs}
-    report = receipts.compare(Manifest.read(paths.root), receipt, settings.__getitem__, paths.root)
+    with meters.track("comparing with the receipt"):
+        report = receipts.compare(Manifest.read(paths.root), receipt, settings.__getitem__, paths.root)
     if out is None:
         shutil.rmtree(place, ignore_errors=True)
     return report

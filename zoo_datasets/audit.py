@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets import errors, intervals, near_duplicates
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.near_duplicates import Member, Pair
@@ -120,7 +120,8 @@ def audit(
         _subsets(zoos, side),
         *_near_duplicates(zoos, side, near, most_models, seed),
     ]
-    metadata, note = _metadata_alone(zoos, side, target, seed)
+    with meters.track("predicting from metadata alone"):
+        metadata, note = _metadata_alone(zoos, side, target, seed)
     codes = np.concatenate(side)
     return Audit(
         "stored" if split is None else f"{split.name} v{split.version}", tuple(zoo_name(z) for z in zoos),

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets import sources
+from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
@@ -28,7 +29,7 @@ from zoo_datasets.networks.logits import logits_of
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import Source, SourceSpec, Subset
 from zoo_datasets.sources.measured import Measured, measured, target_of
-from zoo_datasets.sources.rows import spec_of, subset_of
+from zoo_datasets.sources.rows import first_of, spec_of, subset_of
 
 PARTS = ("train", "validation", "test")
 MOST_NAMED = 10  # classes in a message
@@ -84,7 +85,8 @@ def evaluate(
     """Metrics of models on a part of their own source, or of another one.
 
     `train` is each model's own training images, spoilt as it saw them, with the labels that it
-    was given; of another source, all of its training images. Models see another source as they
+    was given; snapshots that were scored on the first images of a part (`evaluation` of their schedule) are
+    scored on the same; of another source, all of its training images. Models see another source as they
     saw their own: its raw values over its own peak, by the mean and std that they were trained with.
     Its classes are matched by name, and inputs of a class that they do not know are left out and
     counted. `ids` (default: all in the
@@ -111,7 +113,8 @@ def evaluate(
     foreign = None if source is None else _foreign(source, data)
     rows: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
     cache, n_images, n_unknown = _Cache(), 0, 0
-    for models, row in _groups(chosen, part, own):
+    groups = _groups(chosen, part, own)
+    for models, row in meters.over(groups, f"measuring {len(chosen):,} snapshots on {part} images", "groups of models"):
         learned = foreign or zoo.source(row["model_id"], data)
         architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(learned, architecture, row["model_id"])
@@ -138,6 +141,7 @@ class _Model(NamedTuple):
     positions: list[int]
     subset: Subset
     key: str
+    first: int | None  # of the images, so many; None: all
 
 
 class _Exam(NamedTuple):
@@ -151,15 +155,18 @@ class _Exam(NamedTuple):
 
 def _groups(zoo: Selection, part: str, own: bool) -> list[tuple[list[_Model], dict[str, Any]]]:
     """Models of one architecture and source that are shown the same images, with the row of one of them."""
-    positions: dict[str, list[int]] = {}
-    for position, model in enumerate(zoo.column("model_id").to_pylist()):
-        positions.setdefault(model, []).append(position)
     rows = {r["model_id"]: r for r in zoo.models.to_pylist()}
+    thin = {m: first_of(row, part) if own else None for m, row in rows.items()}
+    positions: dict[tuple[str, int | None], list[int]] = {}
+    columns = (zoo.column(name).to_pylist() for name in ("model_id", "step"))
+    for position, (model, step) in enumerate(zip(*columns, strict=True)):
+        first = thin[model] if step != rows[model]["step"] else None
+        positions.setdefault((model, first), []).append(position)
     groups: dict[Any, tuple[list[_Model], dict[str, Any]]] = {}
-    for model, at in positions.items():
+    for (model, first), at in positions.items():
         row = rows[model]
-        one = _Model(at, subset_of(row), row["subset_key"])
-        same = (row["architecture_id"], row["loss"], spec_of(row), _images_key(one, part, own))
+        one = _Model(at, subset_of(row), row["subset_key"], first)
+        same = (row["architecture_id"], row["loss"], spec_of(row), _images_key(one, part, own), first)
         groups.setdefault(same, ([], row))[0].append(one)
     return list(groups.values())
 
@@ -182,7 +189,7 @@ def _exams(
         return
     everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
     key = (source.spec, source.class_names, part, _images_key(models[0], part, own), n_outputs)
-    inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs))
+    inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs)).first(models[0].first)
     targets = _targets(models) if part == "test" and own else {}
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
@@ -199,12 +206,14 @@ def _exams(
             patch = (m.subset.trigger_size, m.subset.trigger_value, m.subset.trigger_position)
             patches.setdefault(patch, []).append(m)
     for alike in patches.values():
-        yield _attack(measured(source, part, alike[0].subset, n_outputs, triggered=True), alike)
+        stamped = measured(source, part, alike[0].subset, n_outputs, triggered=True)
+        yield _attack(stamped.first(models[0].first), alike)
 
 
 def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) -> _Exam:
     """Training inputs as all these models saw them; labels are each model's own."""
     model_at = {p: m for m in models for p in m.positions}
+    shown = slice(models[0].first)
 
     @functools.lru_cache(maxsize=1)  # snapshots of one model follow each other
     def examples(subset: Subset, key: str) -> sources.Examples:
@@ -212,7 +221,7 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
         learned = [examples(model_at[p].subset, model_at[p].key) for p in positions.tolist()]
-        labels, clean = np.stack([e.labels for e in learned]), np.stack([e.clean_labels for e in learned])
+        labels, clean = (np.stack([getattr(e, k)[shown] for e in learned]) for k in ("labels", "clean_labels"))
         return scoring.part_metrics("train", logits, labels, loss, clean)
 
     def inputs() -> np.ndarray:
@@ -220,7 +229,7 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
         return source.scaled(sources.training_images(source, models[0].subset, seen))
 
     key = (source.spec, "train", _images_key(models[0], "train", own=True))
-    return _Exam(cache(key, inputs), np.array(list(model_at)), metrics)
+    return _Exam(cache(key, inputs)[shown], np.array(list(model_at)), metrics)
 
 
 def _attack(stamped: Measured, models: list[_Model]) -> _Exam:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets import symmetry
+from zoo_datasets.core import meters
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.layout import Layout
 
@@ -67,7 +68,7 @@ def find(zoos: Sequence[Any], members: Sequence[Member], near: float = NEAR) -> 
     size = min(MOST_BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * first.shape[1])))
     side = np.array([m.side for m in members])
     found: tuple[list[Pair], list[Pair]] = ([], [])
-    for i in range(0, len(members), size):
+    for i in meters.over(range(0, len(members), size), "comparing weights", "blocks"):
         left = _forms(zoos, members[i : i + size], kernels)
         for j in range(i, len(members), size):
             right = left if i == j else _forms(zoos, members[j : j + size], kernels)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo_builder.recipe.snapshots import SnapshotSchedule, evenly, parse
+from zoo_datasets.errors import GridError
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,35 @@ def test_an_open_end_keeps_every_epoch_and_thins_them_evenly() -> None:
     assert schedule.thinned(2) == [0, 1]
     assert SnapshotSchedule("steps", at=(0, 3)).steps(4, 20, open_end=True) == [0, 3, 20]
     assert SnapshotSchedule("steps", at=(0, 3)).thinned(6) == [0, 1, 2, 3, 4, 5]
+
+
+# ── how snapshots before the last are scored ──
+
+
+def test_the_images_that_are_scored_are_written_in_the_order_of_parts_and_read_back() -> None:
+    schedule = parse({"epochs": [0], "evaluation": {"validation": 0, "train": 1000}}, "here")
+    assert schedule.evaluation == (("train", 1000), ("validation", 0))
+    assert schedule.to_json() == {"epochs": [0.0], "evaluation": {"train": 1000, "validation": 0}}
+    assert SnapshotSchedule.from_json(schedule.to_json()) == schedule
+
+
+@pytest.mark.parametrize("value", [None, {}])
+def test_at_its_default_no_id_knows_of_the_evaluation(value: Any) -> None:
+    plain = parse({"epochs": [0]}, "here")
+    assert parse({"epochs": [0], "evaluation": value}, "here") == plain
+    assert "evaluation" not in plain.to_json()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1000, r"`evaluation` is 1000; numbers of images are needed, like \{train: 1000, validation: 0\}"),
+        ({"trian": 5}, "trian"),
+        ({"train": -1}, "`evaluation` of train is -1; a whole number"),
+        ({"train": True}, "`evaluation` of train is True"),
+        ({"test": 0.5}, "`evaluation` of test is 0.5"),
+    ],
+)
+def test_an_evaluation_that_is_none_is_refused(value: Any, said: str) -> None:
+    with pytest.raises(GridError, match=said):
+        parse({"epochs": [0], "evaluation": value}, "here")

@@ -19,6 +19,7 @@ from zoo_builder.training.inputs import data_of, initial_weights, job_of
 from zoo_builder.training.progress import Snapshot
 from zoo_builder.training.schedules import learning_rates
 from zoo_builder.training.trainer import Trainer
+from zoo_datasets.core import meters
 from zoo_datasets.networks import kernels
 from zoo_datasets.sources import Source
 
@@ -388,3 +389,11 @@ def test_a_snapshot_holds_no_more_than_the_rows_of_its_step(make_cohort: MakeCoh
     for snapshot in worker.train(cohort, source)[0]:
         held = snapshot.weights if snapshot.weights.base is None else snapshot.weights.base
         assert held.nbytes <= 2 * 4 * cohort.architecture.n_params  # two of the four models end at each step
+
+
+def test_training_tells_the_steps_that_are_done_of_all_models(make_cohort: MakeCohort) -> None:
+    told: list[float] = []
+    with meters.listening(told.append):
+        worker.train(*make_cohort({"lr": [1e-3, 1e30]}))  # the second diverges, and has nothing left to do
+    assert told == sorted(told)
+    assert told[0] < told[-1] == 2 * 2 * PER_EPOCH

@@ -1,6 +1,7 @@
 """Block `snapshots` of a recipe → when snapshots of a model are taken.
 
-In:  what YAML has: `every_epoch`, or one of `epochs`, `steps`, `log_steps`, `evenly` with numbers.
+In:  what YAML has: `every_epoch`, or one of `epochs`, `steps`, `log_steps`, `evenly` with numbers; beside it
+     `optimizer` and `evaluation`.
 Out: a `SnapshotSchedule`, which gives the steps for a length of training; the last step is always
 among them. Its JSON is part of every run's id and a column of `models`.
 """
@@ -13,33 +14,39 @@ from typing import Any
 
 from zoo_builder.recipe import bounds
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.format.paths import SPLITS
 
 LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
 SCHEDULE_KINDS = (*LISTS, *COUNTS, "every_epoch")
+BESIDE = ("optimizer", "evaluation")  # keys that are no schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class SnapshotSchedule:
-    """The steps at which a model is published, and whether its optimizer's state goes with it."""
+    """The steps at which a model is published, whether its optimizer's state goes with it, and how it is scored."""
 
     kind: str  # of SCHEDULE_KINDS
     at: tuple[float, ...] = ()  # epochs, or whole steps, ascending
     count: int = 0  # how many, of `log_steps` and `evenly`
     keep_optimizer: bool = False
+    evaluation: tuple[tuple[str, int], ...] = ()  # part → images scored before the last snapshot; else all of them
 
     def to_json(self) -> dict[str, Any]:
         """As a recipe has it: what ids are made of."""
         value = list(self.at) if self.kind in LISTS else self.count if self.kind in COUNTS else True
-        return {self.kind: value} | ({"optimizer": True} if self.keep_optimizer else {})
+        kept = {"optimizer": True} if self.keep_optimizer else {}
+        return {self.kind: value} | kept | ({"evaluation": dict(self.evaluation)} if self.evaluation else {})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SnapshotSchedule:
         """The schedule that `to_json` wrote."""
-        ((kind, numbers),) = ((k, v) for k, v in value.items() if k != "optimizer")
+        ((kind, numbers),) = ((k, v) for k, v in value.items() if k not in BESIDE)
         keep = bool(value.get("optimizer", False))
+        counts = value.get("evaluation") or {}
+        evaluation = tuple((part, counts[part]) for part in SPLITS if part in counts)
         if kind in LISTS:
-            return cls(kind, at=tuple(numbers), keep_optimizer=keep)
-        return cls(kind, count=numbers if kind in COUNTS else 0, keep_optimizer=keep)
+            return cls(kind, at=tuple(numbers), keep_optimizer=keep, evaluation=evaluation)
+        return cls(kind, count=numbers if kind in COUNTS else 0, keep_optimizer=keep, evaluation=evaluation)
 
     def steps(self, steps_per_epoch: int, total: int, *, open_end: bool = False) -> list[int]:
         """The steps asked for in so many updates, ascending, the last one always among them.
@@ -90,11 +97,13 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
     """The schedule that a recipe's value means. Raises GridError."""
     if isinstance(value, str):
         value = {value: True}
-    keep = False
-    if isinstance(value, dict) and "optimizer" in value:
-        keep, value = value["optimizer"], {k: v for k, v in value.items() if k != "optimizer"}
+    keep, evaluation = False, None
+    if isinstance(value, dict):
+        keep, evaluation = value.get("optimizer", False), value.get("evaluation")
+        value = {k: v for k, v in value.items() if k not in BESIDE}
         if not isinstance(keep, bool):
             raise GridError(f"{where}: `optimizer` is {keep!r}; `true` keeps the optimizer's state at each snapshot.")
+        _check_evaluation(evaluation, where)
     if not isinstance(value, dict) or len(value) != 1:
         raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULE_KINDS)} is needed.")
     ((kind, numbers),) = value.items()
@@ -110,7 +119,21 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
         )
     if kind in LISTS:
         numbers = _ascending(kind, numbers, where)
-    return SnapshotSchedule.from_json({kind: numbers, "optimizer": keep})
+    return SnapshotSchedule.from_json({kind: numbers, "optimizer": keep, "evaluation": evaluation})
+
+
+def _check_evaluation(value: Any, where: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise GridError(
+            f"{where}: `evaluation` is {value!r}; numbers of images are needed, like {{train: 1000, validation: 0}}."
+        )
+    for part, count in value.items():
+        if part not in SPLITS:
+            raise GridError(unknown("part of `evaluation`", part, SPLITS, where))
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise GridError(f"{where}: `evaluation` of {part} is {count!r}; a whole number of images ≥ 0 is needed.")
 
 
 def _ascending(kind: str, numbers: Any, where: str) -> list[float]:

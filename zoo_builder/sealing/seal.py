@@ -25,6 +25,7 @@ from zoo_builder.recipe import levels, recipe_yaml
 from zoo_builder.recipe.axes import Axis
 from zoo_builder.sealing import faults, parts, rows
 from zoo_builder.training import fingerprint
+from zoo_datasets.core import meters
 from zoo_datasets.format import contents, splits, writer
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.sources import Source, SourceSpec
@@ -37,13 +38,14 @@ def seal(paths: ZooPaths, plan: Plan, records: Mapping[str, parts.Record]) -> No
     """Write the zoo of a complete set of records; it is finished when this returns. Raises OSError."""
     what = about(plan)
     models = _models(paths, plan, records, what)
-    writer.write(paths.root, what, models, lambda tables: _further(plan, tables))
+    with meters.track("sealing"):
+        writer.write(paths.root, what, models, lambda tables: _further(plan, tables))
     finish(paths)
 
 
 def finish(paths: ZooPaths) -> None:
     """Remove the private parts of a sealed zoo; the recipe goes last, so that a killed clean-up is seen."""
-    for folder in (paths.parts, paths.commits, paths.checkpoints, paths.damaged, paths.failed):
+    for folder in (paths.parts, paths.commits, paths.checkpoints, paths.damaged, paths.failed, paths.beats):
         shutil.rmtree(folder, ignore_errors=True)
     paths.recipe.unlink(missing_ok=True)
 
@@ -74,11 +76,14 @@ def _models(
     index = {run.id: i for i, run in enumerate(plan.runs)}
     members = {m.plan_index: m for c in plan.cohorts for m in _members(c, records[c.id], index)}
     opened = functools.lru_cache(MOST_OPENED)(lambda cohort: parts.open_part(paths, records[cohort]))
-    for split in SPLITS:
-        chosen = [members[i] for i, run in enumerate(plan.runs) if run.split == split]
-        batches = np.cumsum([m.result["n_snapshots"] for m in chosen]) // ROWS
-        for _, group in itertools.groupby(zip(chosen, batches, strict=True), lambda pair: pair[1]):
-            yield _some(split, [member for member, _ in group], about, opened)
+    with meters.track("writing the zoo", len(plan.runs), "models") as meter:
+        for split in SPLITS:
+            chosen = [members[i] for i, run in enumerate(plan.runs) if run.split == split]
+            batches = np.cumsum([m.result["n_snapshots"] for m in chosen]) // ROWS
+            for _, group in itertools.groupby(zip(chosen, batches, strict=True), lambda pair: pair[1]):
+                some = [member for member, _ in group]
+                yield _some(split, some, about, opened)
+                meter.add(len(some))
 
 
 def _members(cohort: Cohort, record: parts.Record, index: Mapping[str, int]) -> Iterator[_Member]:

@@ -7,6 +7,7 @@ the parts train, validation and test; or the validation loss alone, for stop rul
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,23 @@ def validation_losses(cohort: Cohort, data: Data, backend: Backend) -> list[floa
     return [v if math.isfinite(v) else math.inf for v in values.tolist()]
 
 
-def metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> dict[int, dict[str, Any]]:
-    """The metrics of some models, by place in the cohort."""
+def metrics(
+    cohort: Cohort, data: Data, backend: Backend, models: list[int], thin: Collection[int] = ()
+) -> dict[int, dict[str, Any]]:
+    """The metrics of some models, by place in the cohort; of those in `thin` on no more images than their schedule says."""
+    groups: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for m in models:
+        groups.setdefault(cohort.runs[m].snapshots.evaluation if m in thin else (), []).append(m)
+    found: dict[int, dict[str, Any]] = {}
+    for counts, some in groups.items():
+        found |= _metrics(cohort, data.first(dict(counts)) if counts else data, backend, some)
+    return found
+
+
+def _metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> dict[int, dict[str, Any]]:
     loss = cohort.runs[0].settings["loss"]
     rows = scoring.part_metrics(
-        "train", _train_logits(data, backend)[models], data.labels[models], loss, data.clean[models]
+        "train", _train_logits(cohort, data, backend)[models], data.labels[models], loss, data.clean[models]
     )
     for part, shown in (("validation", data.validation), ("test", data.test)):
         found = scoring.part_metrics(part, _logits(cohort, shown, backend)[models], shown.labels[None], loss)
@@ -45,7 +58,9 @@ def metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> 
     return result
 
 
-def _train_logits(data: Data, backend: Backend) -> np.ndarray:
+def _train_logits(cohort: Cohort, data: Data, backend: Backend) -> np.ndarray:
+    if not data.rows.shape[1]:
+        return np.zeros((*data.rows.shape, cohort.architecture.n_outputs), np.float32)
     if not data.shared_rows:
         return backend.logits(data.pool, data.rows)
     whole = np.array_equal(data.rows[0], np.arange(len(data.pool)))

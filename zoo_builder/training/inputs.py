@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,6 +45,16 @@ class Data:
     def shared_rows(self) -> bool:
         """Whether all models train on the same pool rows, so that one pass shows all of them."""
         return bool((self.rows == self.rows[0]).all())
+
+    def first(self, counts: Mapping[str, int]) -> Data:
+        """The same, evaluated on the first so many images of each part that is named."""
+        n = counts.get("train", self.rows.shape[1])
+        validation, test = (counts.get(part) for part in ("validation", "test"))
+        return dataclasses.replace(
+            self, rows=self.rows[:, :n], labels=self.labels[:, :n], clean=self.clean[:, :n],
+            validation=self.validation.first(validation), test=self.test.first(test),
+            attack=self.attack and self.attack.first(test),
+        )  # fmt: skip
 
 
 def data_of(cohort: Cohort, source: sources.Source) -> Data:

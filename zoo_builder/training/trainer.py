@@ -10,8 +10,9 @@ exact arithmetic, so that a result depends on the backend alone.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from zoo_builder.training.inputs import Data, initial_weights
 from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
 from zoo_builder.training.schedules import BiasCorrections, learning_rates
 from zoo_datasets import sources
+from zoo_datasets.core import meters
 
 
 class Trainer:
@@ -57,13 +59,20 @@ class Trainer:
         while progress.active.any():
             self._advance_to(progress, self._next_event(progress))
             self._at_event(progress)
+            self._tell(progress)
             if checkpoints is not None and progress.active.any() and checkpoints.due():
                 checkpoints.save(self.backend.state(), progress)
+        self._score_last(progress)
         ends = zip(progress.stop_reason, progress.diverged_step, strict=True)
         return (
             [snapshot for m in range(len(self.runs)) for snapshot in self._published(progress, m)],
             [{"stop_reason": reason, "diverged_step": step} for reason, step in ends],
         )
+
+    def _tell(self, progress: Progress) -> None:
+        """The steps that are done, of all models; of one that ended all of its budget."""
+        left = sum(max(self.total[m] - progress.step, 0) for m in np.flatnonzero(progress.active))
+        meters.tell(sum(self.total) - left)
 
     def _begin(self, checkpoints: Checkpoints | None) -> Progress:
         saved = checkpoints.load() if checkpoints is not None else None
@@ -163,7 +172,7 @@ class Trainer:
                     ends[m] = reason
         wanted = [m for m in active if step in self.due[m] or m in ends]
         if wanted:
-            self._snapshot(progress, wanted)
+            self._snapshot(progress, wanted, ends)
         for m, reason in ends.items():
             if progress.active[m]:
                 progress.active[m] = False
@@ -184,13 +193,14 @@ class Trainer:
             return "early_stopping"
         return None
 
-    def _snapshot(self, progress: Progress, wanted: list[int]) -> None:
+    def _snapshot(self, progress: Progress, wanted: list[int], last: Collection[int]) -> None:
+        """Publish the models wanted; those for which it is known to be the last time are scored in full."""
         weights = dict(zip(wanted, self.backend.weights(wanted), strict=True))  # each a row (P,) of its own
         finite = [m for m in wanted if np.isfinite(weights[m]).all()]
         for m in set(wanted) - set(finite):
             self._diverged(progress, m, progress.step)
         if finite:
-            metrics = self._metrics(finite)
+            metrics = self._metrics(finite, thin=set(finite) - set(last))
             state = self.backend.state() if any(map(self._keeps_slots, finite)) else {}
             for m in finite:
                 progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m], state))
@@ -218,8 +228,23 @@ class Trainer:
         self.backend.load_state(state)
         progress.snapshots.append(self._make(m, 0, metrics, start, shown))
 
-    def _metrics(self, wanted: list[int]) -> dict[int, dict[str, Any]]:
-        return evaluation.metrics(self.cohort, self.data, self.backend, wanted)
+    def _metrics(self, wanted: list[int], thin: Collection[int] = ()) -> dict[int, dict[str, Any]]:
+        return evaluation.metrics(self.cohort, self.data, self.backend, wanted, thin)
+
+    def _score_last(self, progress: Progress) -> None:
+        """Score in full the last snapshots of models that diverged: which one it was shows only now."""
+        late = {
+            m: max((i for i, s in enumerate(progress.snapshots) if s.model == m), key=lambda i: progress.snapshots[i].step)
+            for m, run in enumerate(self.runs) if run.snapshots.evaluation and progress.stop_reason[m] == "diverged"
+        }  # fmt: skip
+        if not late:
+            return
+        state = self.backend.state()
+        for m, i in late.items():
+            state["weights"][m] = progress.snapshots[i].weights
+        self.backend.load_state(state)
+        for m, metrics in self._metrics(list(late)).items():
+            progress.snapshots[late[m]] = dataclasses.replace(progress.snapshots[late[m]], metrics=metrics)
 
     def _published(self, progress: Progress, m: int) -> list[Snapshot]:
         """The model's snapshots by step; an `evenly` schedule of a watched run is thinned here."""

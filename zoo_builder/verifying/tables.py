@@ -17,6 +17,7 @@ from zoo_builder.verifying.sealed import Row, Sealed
 from zoo_datasets.core.report import Report
 from zoo_datasets.format import contents, schema
 from zoo_datasets.networks import scoring
+from zoo_datasets.sources.rows import first_of
 
 ROWS = 20_000  # in memory at a time
 RULES = ("target_loss", "patience")  # settings of the rules that stop a model before its budget
@@ -109,8 +110,12 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
         accuracy = sum(correct) / sum(count) if sum(count) else None
         if snapshot[f"{part}_accuracy"] != accuracy:
             return f"`{part}_accuracy` is {snapshot[f'{part}_accuracy']}, and {accuracy} by its counts per class"
-    if sum(snapshot["train_count_per_class"]) != row["n_train"]:
-        return f"{sum(snapshot['train_count_per_class']):,} training images are counted, and `n_train` is {row['n_train']:,}"
+    for part in ("train", "validation", "test"):
+        most = None if snapshot["step"] == row["step"] else first_of(row, part)
+        whole = row["n_train"] if part == "train" else sum(row[f"{part}_count_per_class"])
+        wanted, counted = whole if most is None else min(most, whole), sum(snapshot[f"{part}_count_per_class"])
+        if counted != wanted:
+            return f"{counted:,} {part} images are counted, and {wanted:,} is what its model says"
     for name, value in scoring.gaps(snapshot).items():
         if snapshot[name] != value:
             return f"`{name}` is {snapshot[name]}, and {value} by its parts"

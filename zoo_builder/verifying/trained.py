@@ -30,7 +30,7 @@ from zoo_builder.verifying.planned import parent_folder
 from zoo_builder.verifying.sealed import Row, Sealed
 from zoo_builder.verifying.tables import watched
 from zoo_datasets import sources
-from zoo_datasets.core import records
+from zoo_datasets.core import meters, records
 from zoo_datasets.core.report import MOST_LISTED, Report
 from zoo_datasets.errors import ZooError
 from zoo_datasets.format import contents, schema
@@ -53,7 +53,7 @@ def retrain(zoo: Sealed, made: Sequence[Cohort], count: int, data: str | None, r
     picked = {owner[id].id: owner[id] for id in chosen}
     fingerprints = {f.model_id: f for f in zoo.manifest.fingerprints}
     seen: set[str] = set()
-    for cohort in picked.values():
+    for cohort in _watched(list(picked.values())):
         source = sources.load(cohort.runs[0].source, data)
         report.extend([] if source.spec.id in seen else list(_source(zoo, cohort, source)))
         seen.add(source.spec.id)
@@ -78,6 +78,16 @@ def retrain(zoo: Sealed, made: Sequence[Cohort], count: int, data: str | None, r
             f"not compared: what training gives of the {len(zoo.rows) - looked:,} other models; `--retrain "
             f"{len(zoo.rows)}` trains all"
         )
+
+
+def _watched(picked: Sequence[Cohort]) -> Iterator[Cohort]:
+    """The cohorts, counted by their steps while each is trained."""
+    with meters.track("training again", sum(sum(c.steps) for c in picked), "steps") as meter:
+        for number, cohort in enumerate(picked):
+            before, meter.note = meter.done, f"{number} of {len(picked)} cohorts"
+            with meters.listening(lambda amount, before=before: setattr(meter, "done", before + amount)):
+                yield cohort
+            meter.done = before + sum(cohort.steps)
 
 
 def _source(zoo: Sealed, cohort: Cohort, source: Source) -> Iterator[str]:
@@ -232,7 +242,8 @@ class _Comparison:
             weights = np.stack([self.zoo.weights(s) for s in shown])  # (M, P)
             backend.load_state({"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)})
             have = [m for m, of in enumerate(self.stored.values()) if number < len(of)]
-            for m, found in evaluation.metrics(cohort, data, backend, have).items():
+            thin = [m for m, of in enumerate(self.stored.values()) if number < len(of) - 1]
+            for m, found in evaluation.metrics(cohort, data, backend, have, thin).items():
                 if text := _other_metrics(shown[m], found):
                     yield f"model {cohort.runs[m].id}, step {shown[m]['step']}: {text}, measured on its weights"
 

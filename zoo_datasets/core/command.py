@@ -8,6 +8,7 @@ which reaches it through the package's log.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import zoo_datasets
-from zoo_datasets.core import libraries, plain_text
+from zoo_datasets.core import libraries, meters, plain_text
 from zoo_datasets.errors import ZooError
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ def run(
     call: Callable[[], int], code_of: Callable[[ZooError], int], *, log: logging.Logger, quiet: bool, stopped: str
 ) -> int:
     """The exit code of `call`, or of what ended it; `stopped` is said of Ctrl-C, which is 130."""
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(_Shown(f"{log.name}: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING if quiet else logging.INFO)
+    shown = contextlib.nullcontext() if quiet else meters.shown(meters.Display(sys.stderr, f"{log.name}: "))
     try:
-        code = call()
+        with shown:
+            code = call()
         sys.stdout.flush()  # here, where a closed pipe is caught
         return code
     except ZooError as error:
@@ -68,6 +71,12 @@ def add_version(parser: argparse.ArgumentParser, engine: Callable[[], str | None
 def say(value: object, end: str = "\n") -> None:
     """Print to stdout what may hold a stranger's text: it is shown, and never obeyed by the terminal."""
     print(plain_text.lines(value), end=end)
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    def emit(self, record: logging.LogRecord) -> None:
+        meters.erase()  # a bar that stands there is drawn again below
+        super().emit(record)
 
 
 class _Shown(logging.Formatter):

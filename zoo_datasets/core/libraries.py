@@ -12,7 +12,7 @@ from zoo_datasets.errors import MissingLibraryError
 
 # Module → what `pip install` calls it.
 PIP = {
-    "torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML", "tqdm": "tqdm",
+    "torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML",
     "ray": "ray", "matplotlib": "matplotlib", "networkx": "networkx", "CMGDB": "CMGDB", "umap": "umap-learn",
     "torch_geometric": "torch_geometric", "datasets": "datasets", "huggingface_hub": "huggingface_hub",
     "safetensors": "safetensors", "scipy": "scipy", "pyarrow": "pyarrow",

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from zoo_datasets.core import records, streams
+from zoo_datasets.core import meters, records, streams
+from zoo_datasets.core.command import size as in_words
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import FormatVersionError, IntegrityError
 from zoo_datasets.format import consistency, schema, shards
@@ -86,11 +89,13 @@ def _architectures(manifest: Manifest, report: Report) -> None:
 
 def _files(root: Path, manifest: Manifest, report: Report) -> None:
     problems = []
-    for file in manifest.files.values():
-        try:
-            file.verify(root)
-        except IntegrityError as error:
-            problems.append(str(error))
+    with meters.track("files", manifest.files.size(), "", in_words) as meter:
+        for file in manifest.files.values():
+            try:
+                file.verify(root)
+            except IntegrityError as error:
+                problems.append(str(error))
+            meter.add(file.bytes)
     report.extend(problems)
     extra = [
         name for folder in ("data", "weights", "optimizer") for p in (root / folder).rglob("*")
@@ -119,80 +124,145 @@ def _slots(manifest: Manifest, config: str) -> bool:
 
 def _rows(tables: dict[str, pa.Table], report: Report) -> None:
     models, snapshots = tables["models"], tables["snapshots"]
-    ids = models["model_id"].to_pylist()
-    if len(set(ids)) != len(ids):
-        report.problems.append(f"{len(ids) - len(set(ids))} model ids are not unique")
-    steps: dict[str, list[int]] = {}
-    for model, step in zip(snapshots["model_id"].to_pylist(), snapshots["step"].to_pylist(), strict=True):
-        steps.setdefault(model, []).append(step)
-    report.extend([f"model {m} has snapshots but no row in models" for m in steps if m not in set(ids)])
-    counts = models["n_snapshots"].to_pylist()
-    report.extend([f"model {m} should have {n} snapshots, it has {len(steps.get(m, []))}"
-                   for m, n in zip(ids, counts, strict=True) if len(steps.get(m, [])) != n])  # fmt: skip
-    report.extend([f"model {m}: steps are not ascending" for m, s in steps.items() if s != sorted(set(s))])
+    ids = models["model_id"]
+    known = pc.unique(ids)
+    if len(known) != len(ids):
+        report.problems.append(f"{len(ids) - len(known)} model ids are not unique")
+    owners, owner = _coded(snapshots["model_id"])
+    strangers = owners.filter(pc.invert(pc.is_in(owners, known)))
+    report.extend([f"model {m} has snapshots but no row in models" for m in strangers.to_pylist()])
+    there = np.append(np.bincount(owner, minlength=len(owners)), 0)[_places(ids, owners)]  # the last: of none
+    said = np.asarray(models["n_snapshots"])
+    report.extend([f"model {ids[i]} should have {said[i]} snapshots, it has {there[i]}"
+                   for i in np.flatnonzero(there != said).tolist()])  # fmt: skip
+    steps, order = np.asarray(snapshots["step"]), np.argsort(owner, kind="stable")
+    back = (np.diff(steps[order]) <= 0) & (np.diff(owner[order]) == 0)
+    report.extend([f"model {owners[m]}: steps are not ascending" for m in np.unique(owner[order][1:][back]).tolist()])
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """The distinct values by their first appearance, and which of them each row has, int64 [n]."""
+    values = pc.unique(column)
+    return values, _places(column, values)
+
+
+def _places(column: pa.ChunkedArray, values: pa.Array) -> np.ndarray:
+    """The place of each row's value among distinct ones, int64 [n]; −1 where it is not there."""
+    return np.asarray(pc.fill_null(pc.index_in(column, values), -1)).astype(np.int64)
 
 
 def _groups(models: pa.Table, report: Report) -> None:
     for column in ("init_group", "lineage_root"):
         seen: dict[str, set[str]] = {}
-        for group, split in zip(models[column].to_pylist(), models["split"].to_pylist(), strict=True):
-            if group is not None:
-                seen.setdefault(group, set()).add(split)
+        for pair in models.select([column, "split"]).group_by([column, "split"]).aggregate([]).to_pylist():
+            if pair[column] is not None:
+                seen.setdefault(pair[column], set()).add(pair["split"])
         report.extend([f"{column} {g} is in two splits: {', '.join(sorted(s))}" for g, s in seen.items() if len(s) > 1])
 
 
 def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report: Report) -> None:
-    snapshots = tables["snapshots"].select(["model_id", "step", "split", "shard", "tensor", "row", "weights_sha256"])
-    models = tables["models"]
-    opened: dict[tuple[str, str], np.ndarray] = {}
-    taken: dict[tuple[str, str], set[int]] = {}
-    hashes: dict[str, list[tuple[int, str]]] = {}
-    for r in snapshots.to_pylist():
-        place = (r["shard"], r["tensor"])
-        if place not in opened:
+    """Every row of the shards against its checksum, each named once and none left over; and the published weights."""
+    snapshots = tables["snapshots"]
+    ids, steps, rows = snapshots["model_id"], np.asarray(snapshots["step"]), np.asarray(snapshots["row"])
+    digests: list[str | None] = [None] * len(snapshots)
+    strays: list[int] = []
+    left: list[str] = []
+    with meters.track("weights", len(snapshots), "snapshots") as meter:
+        for shard, name, at in _by_place(snapshots):
             try:
-                opened[place] = shards.open_tensor(_sealed(manifest, r["shard"]).find(root), r["tensor"])
+                tensor = np.asarray(shards.open_tensor(_sealed(manifest, shard).find(root), name))
             except (IntegrityError, OSError) as error:
                 report.problems.append(str(error))
                 return
-            layout = manifest.layouts.get(r["tensor"])
-            if layout is None or opened[place].shape[1:] != (layout.n_params,):
+            layout = manifest.layouts.get(name)
+            if layout is None or tensor.shape[1:] != (layout.n_params,):
                 report.problems.append(
-                    f"{place[0]}: tensor {place[1]} has shape {list(opened[place].shape)}, which is not that of its layout"
+                    f"{shard}: tensor {name} has shape {list(tensor.shape)}, which is not that of its layout"
                 )
                 return
-        tensor, rows = opened[place], taken.setdefault(place, set())
-        if not 0 <= r["row"] < len(tensor) or r["row"] in rows:
-            report.problems.append(
-                f"model {r['model_id']}, step {r['step']}: row {r['row']} of {r['shard']} is not its own"
-            )
-            continue
-        rows.add(r["row"])
-        digest = hashlib.sha256(tensor[r["row"]].tobytes()).hexdigest()
-        if digest != r["weights_sha256"]:
-            report.problems.append(f"model {r['model_id']}, step {r['step']}: weights differ from their checksum")
-        hashes.setdefault(r["model_id"], []).append((r["step"], digest))
-    report.extend([f"{s}: {len(opened[s, t]) - len(rows)} rows of {t} belong to no snapshot"
-                   for (s, t), rows in taken.items() if len(rows) != len(opened[s, t])])  # fmt: skip
-    for m in models.select(["model_id", "step", "weights_sha256"]).to_pylist():
-        last = hashes.get(m["model_id"], [(None, None)])[-1]
-        if last != (m["step"], m["weights_sha256"]):
-            report.problems.append(f"model {m['model_id']}: the published weights are not its last snapshot")
-    still = [m for m, h in hashes.items() if len(h) > 1 and h[-1][0] > 0 and len({d for _, d in h}) == 1]
-    if still:
+            own = _own_rows(rows[at], len(tensor))
+            strays += at[~own].tolist()
+            for i, row in zip(at[own].tolist(), rows[at[own]].tolist(), strict=True):
+                digests[i] = hashlib.sha256(tensor[row].data).hexdigest()
+                meter.add()
+            if own.sum() != len(tensor):
+                left.append(f"{shard}: {len(tensor) - own.sum()} rows of {name} belong to no snapshot")
+    shard_of = snapshots["shard"]
+    report.extend(
+        [f"model {ids[i]}, step {steps[i]}: row {rows[i]} of {shard_of[i]} is not its own" for i in sorted(strays)]
+    )
+    found = pa.array(digests, pa.string())
+    wrong = np.asarray(pc.fill_null(pc.not_equal(found, snapshots["weights_sha256"].combine_chunks()), False))
+    report.extend([f"model {ids[i]}, step {steps[i]}: weights differ from their checksum"
+                   for i in np.flatnonzero(wrong).tolist()])  # fmt: skip
+    report.extend(left)
+    _published(tables, found, report)
+    if "weights" in tables["models"].column_names:
+        _inline(tables["models"], report)
+
+
+def _by_place(snapshots: pa.Table) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Each shard and tensor that is named, by their first rows, with the rows of the table that lie there."""
+    shard_names, shard = _coded(snapshots["shard"])
+    tensor_names, tensor = _coded(snapshots["tensor"])
+    place = shard * len(tensor_names) + tensor
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    for at in np.split(order, starts[1:]) if len(order) else []:
+        yield shard_names[shard[at[0]]].as_py(), tensor_names[tensor[at[0]]].as_py(), at
+
+
+def _own_rows(rows: np.ndarray, n: int) -> np.ndarray:
+    """Which rows are among n and named for the first time, bool [len(rows)]."""
+    first = np.zeros(len(rows), bool)
+    first[np.unique(rows, return_index=True)[1]] = True
+    return first & (rows >= 0) & (rows < n)
+
+
+def _published(tables: dict[str, pa.Table], digests: pa.Array, report: Report) -> None:
+    """The row of a model names its last snapshot whose weights are its own; and which models never moved."""
+    models, steps = tables["models"], np.asarray(tables["snapshots"]["step"])
+    owners, owner = _coded(tables["snapshots"]["model_id"])
+    whole = np.flatnonzero(np.asarray(digests.is_valid()))
+    mine, codes = owner[whole], _coded(digests.take(pa.array(whole)))[1]
+    first, last = np.full((2, len(owners) + 1), -1)  # among the whole; one more, for a model without any
+    last[mine] = np.arange(len(whole))  # of several the last one stays
+    first[mine[::-1]] = np.arange(len(whole))[::-1]
+    at = last[_places(models["model_id"], owners)]
+    there = np.append(whole, 0)[at]
+    same = np.asarray(
+        pc.equal(digests.take(pa.array(there)), models["weights_sha256"].combine_chunks()).fill_null(False)
+    )
+    same &= (at >= 0) & (steps[there] == np.asarray(models["step"]))
+    report.extend(
+        [f"model {models['model_id'][i]}: the published weights are not its last snapshot"
+         for i in np.flatnonzero(~same).tolist()]
+    )  # fmt: skip
+    moved = np.bincount(mine, codes != codes[first[mine]], len(owners)) > 0
+    several = np.bincount(mine, minlength=len(owners)) > 1
+    still = np.flatnonzero(several & ~moved & (steps[np.append(whole, 0)[last[:-1]]] > 0))
+    if len(still):
         report.warnings.append(
-            f"{len(still)} models never move: their weights are the same at every step ({still[0]}, …)"
+            f"{len(still)} models never move: their weights are the same at every step ({owners[still[0]]}, …)"
         )
-    if "weights" in models.column_names:
-        inline = models["weights"].combine_chunks()
-        if inline.null_count:
-            report.problems.append(f"{inline.null_count} models have no inline weights")
-            return
-        for i, (model, wanted) in enumerate(
-            zip(models["model_id"].to_pylist(), models["weights_sha256"].to_pylist(), strict=True)
-        ):
-            if hashlib.sha256(np.asarray(inline[i].values, "<f4").tobytes()).hexdigest() != wanted:
-                report.problems.append(f"model {model}: inline weights differ from their checksum")
+
+
+def _inline(models: pa.Table, report: Report) -> None:
+    """The weights in the table of models against their checksum."""
+    column = models["weights"]
+    if column.null_count:
+        report.problems.append(f"{column.null_count} models have no inline weights")
+        return
+    wrong, row = [], 0
+    for chunk in column.chunks:
+        values = np.ascontiguousarray(chunk.flatten(), "<f4")
+        ends = np.cumsum(np.asarray(chunk.value_lengths())).tolist()
+        wanted = models["weights_sha256"].slice(row, len(chunk)).to_pylist()
+        for i, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            if hashlib.sha256(values[start:end].data).hexdigest() != wanted[i]:
+                wrong.append(row + i)
+        row += len(chunk)
+    report.extend([f"model {models['model_id'][i]}: inline weights differ from their checksum" for i in wrong])
 
 
 def _sealed(manifest: Manifest, name: str) -> SealedFile:
@@ -204,24 +274,29 @@ def _sealed(manifest: Manifest, name: str) -> SealedFile:
 
 def _optimizer(root: Path, manifest: Manifest, snapshots: pa.Table, report: Report) -> None:
     """The optimizer's slots of every snapshot, which lie in the row of its weights, against their checksum."""
-    opened: dict[tuple[str, str], np.ndarray] = {}
-    wrong, used = [], set()
-    for r in snapshots.select(["model_id", "step", "shard", "tensor", "row", "optimizer_sha256"]).to_pylist():
-        rows = []
-        for name in (f"{r['tensor']}.slot1", f"{r['tensor']}.slot2"):
-            place = optimizer_shard(r["shard"]), name
+    rows, said = np.asarray(snapshots["row"]), snapshots["optimizer_sha256"].to_pylist()
+    ids, steps = snapshots["model_id"], snapshots["step"]
+    wrong, stored, used = [], 0, 0
+    with meters.track("optimizer state", len(snapshots), "snapshots") as meter:
+        for shard, name, at in _by_place(snapshots):
+            i = int(at[0])
             try:
-                if place not in opened:
-                    opened[place] = shards.open_tensor(_sealed(manifest, place[0]).find(root), name)
-                rows.append(opened[place][r["row"]].tobytes())
+                file = _sealed(manifest, optimizer_shard(shard)).find(root)
+                slots = [np.asarray(shards.open_tensor(file, f"{name}.slot{k}")) for k in (1, 2)]
+                for i in at.tolist():
+                    digest = hashlib.sha256(slots[0][rows[i]].data)
+                    digest.update(slots[1][rows[i]].data)
+                    if digest.hexdigest() != said[i]:
+                        wrong.append(i)
+                    meter.add()
             except (IntegrityError, OSError, IndexError) as error:
-                report.problems.append(f"optimizer state of model {r['model_id']}, step {r['step']}: {error}")
+                report.problems.append(f"optimizer state of model {ids[i]}, step {steps[i]}: {error}")
                 return
-            used.add((*place, r["row"]))
-        if hashlib.sha256(b"".join(rows)).hexdigest() != r["optimizer_sha256"]:
-            wrong.append(f"model {r['model_id']}, step {r['step']}: optimizer state differs from its checksum")
-    report.extend(wrong)
-    stored = sum(len(tensor) for tensor in opened.values())
-    if stored != len(used):
-        report.problems.append(f"{stored - len(used)} rows of optimizer state belong to no snapshot")
+            stored += sum(map(len, slots))
+            used += 2 * len(np.unique(rows[at]))
+    report.extend(
+        [f"model {ids[i]}, step {steps[i]}: optimizer state differs from its checksum" for i in sorted(wrong)]
+    )
+    if stored != used:
+        report.problems.append(f"{stored - used} rows of optimizer state belong to no snapshot")
     report.lines.append(f"optimizer state: {len(snapshots):,} snapshots")

@@ -33,6 +33,7 @@ class ZooPaths:
         self.checkpoints = self.build / "checkpoints"
         self.failed = self.build / "failed"
         self.damaged = self.build / "damaged"
+        self.beats = self.build / "beats"
 
     def table(self, config: str, split: str, number: int = 0, count: int = 1) -> Path:
         return self.root / "data" / config / f"{split}-{number:05d}-of-{count:05d}.parquet"

@@ -11,7 +11,8 @@ import re
 import shutil
 from pathlib import Path
 
-from zoo_datasets.core import files
+from zoo_datasets.core import files, meters
+from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
 from zoo_datasets.format.manifest_parts import UNSEALED, SealedFile
@@ -51,7 +52,15 @@ def _download(found: Location, folder: Path) -> int:
         shutil.rmtree(staging, ignore_errors=True)
         return 0
     beside = _beside(found)
-    moved = sum(_fetch(found, file, folder, staging) for file in found.manifest.files.values())
+    moved = 0
+    with meters.track("fetching", found.manifest.files.size(), "", in_words) as meter:
+        for number, file in enumerate(found.manifest.files.values()):
+            meter.note = f"{number:,} of {len(found.manifest.files):,} files"
+            with meters.listening(lambda amount: setattr(meter, "also", lambda: amount)):
+                came = _fetch(found, file, folder, staging)
+            meter.also = lambda: 0.0
+            (meter.add if came else meter.skip)(file.bytes)
+            moved += came
     for relative, size in beside.items():
         files.write_atomic(files.inside(staging, relative), _small(found, relative, min(size, MOST_UNSEALED_BYTES)))
         moved += size

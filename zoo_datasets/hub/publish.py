@@ -19,7 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from zoo_datasets.core import files
+from zoo_datasets.core import files, meters
+from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
@@ -135,19 +136,38 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
             f"first, publish under another name, or say --replace."
         )
     batches = _batches(new, gone)
-    for number, (adds, deletes) in enumerate(batches):
-        operations: list[Any] = [CommitOperationAdd(path_in_repo=p, path_or_fileobj=str(ours[p])) for p in adds]
-        operations += [CommitOperationDelete(path_in_repo=p) for p in deletes]
-        if number == 0 and len(batches) > 1 and "manifest.json" in there:
-            # Between the commits old and new files are mixed: not a finished zoo for anyone.
-            operations.append(CommitOperationDelete(path_in_repo="manifest.json"))
-        part = f" ({number + 1} of {len(batches)})" if len(batches) > 1 else ""
-        log.info("Uploading %d files to %s%s …", len(adds), name, part)
-        message = f"Publish {location.name}{f' {tag}' if tag else ''}{part}"
-        head = api.create_commit(name, operations, commit_message=message, repo_type="dataset", parent_commit=head).oid
+    with _one_bar(), meters.track("uploading", sum(ours[p].stat().st_size for p in new), "", in_words) as meter:
+        for number, (adds, deletes) in enumerate(batches):
+            operations: list[Any] = [CommitOperationAdd(path_in_repo=p, path_or_fileobj=str(ours[p])) for p in adds]
+            operations += [CommitOperationDelete(path_in_repo=p) for p in deletes]
+            if number == 0 and len(batches) > 1 and "manifest.json" in there:
+                # Between the commits old and new files are mixed: not a finished zoo for anyone.
+                operations.append(CommitOperationDelete(path_in_repo="manifest.json"))
+            part = f" ({number + 1} of {len(batches)})" if len(batches) > 1 else ""
+            log.info("Uploading %d files to %s%s …", len(adds), name, part)
+            message = f"Publish {location.name}{f' {tag}' if tag else ''}{part}"
+            head = api.create_commit(
+                name, operations, commit_message=message, repo_type="dataset", parent_commit=head
+            ).oid
+            meter.add(sum(ours[p].stat().st_size for p in adds))
     if tag and tag not in tags:
         api.create_tag(name, tag=tag, revision=head, repo_type="dataset")
     return Published(str(head), tuple(new), tuple(gone), sum(ours[p].stat().st_size for p in new), tag)
+
+
+@contextlib.contextmanager
+def _one_bar() -> Iterator[None]:
+    """The Hub's library draws bars of its own, over ours and where there is no terminal."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _paths(location: Location) -> list[str]:

@@ -38,7 +38,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from zoo_datasets import errors
-from zoo_datasets.core import files, records
+from zoo_datasets.core import files, meters, records
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
 from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest
 from zoo_datasets.format.manifest_parts import SealedFile
@@ -302,6 +302,7 @@ def _append(url: str, part: Path, size: int) -> None:
                     raise NoAnswer(f"HTTP status {found.status}", found.status)
                 for piece in found.pieces:
                     out.write(piece)
+                    meters.tell(out.tell())
                     if out.tell() > size:
                         return  # longer than sealed; the caller finds it false
         except NoFile:

@@ -22,6 +22,10 @@ class Measured(NamedTuple):
     inputs: np.ndarray  # (n, …) float32, scaled
     labels: np.ndarray  # (n,) int64, as the head numbers them
 
+    def first(self, count: int | None) -> Measured:
+        """The first so many, in the order of the source's permutation; all for None."""
+        return Measured(self.inputs[:count], self.labels[:count])
+
 
 def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, triggered: bool = False) -> Measured:
     """All of a part of the source that a head of `n_outputs` has classes for; `triggered` with the trigger on."""

@@ -23,7 +23,7 @@ from zoo_datasets import intervals, metrics
 from zoo_datasets.analysis.dynamics import coordinates, readings, testing
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions, pairs
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 
 FEWEST_OF_A_FATE = 5  # networks of a fate; rarer fates are put together
 REST = "rare"
@@ -172,7 +172,7 @@ def foretell(
     seen = np.array([metrics.auc(y, score) for score in scores.values()])
     null = np.empty((n, len(scores)))
     rng = streams.generator("foretell", seed)
-    for start in range(0, n, SHUFFLES_AT_ONCE):
+    for start in meters.over(range(0, n, SHUFFLES_AT_ONCE), "what the start foretells", "bundles of shuffles"):
         count = min(SHUFFLES_AT_ONCE, n - start)
         mixed = np.stack([rng.permutation(y) for _ in range(count)], 1).astype(np.float64)  # (networks, b)
         for i, (name, parts) in enumerate((*folds.items(), *models.items())):

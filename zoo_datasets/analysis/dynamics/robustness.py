@@ -19,7 +19,7 @@ import numpy as np
 
 from zoo_datasets.analysis.dynamics import guidance, readings
 from zoo_datasets.analysis.dynamics.cubes import Cubes
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def resample(
     rng = streams.generator("resample", seed)
     names, member = np.unique(groups, return_inverse=True)
     draws = []
-    for _ in range(n):
+    for _ in meters.over(range(n), f"resamples of the reading {reading.name}", "resamples"):
         times = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
         rows = np.repeat(np.arange(len(x)), times[member])
         one = readings.read(reading.name, x[rows], y[rows], cubes, settings)
@@ -81,7 +81,7 @@ def resolutions(
 ) -> list[dict[str, Any]]:
     """The same population on finer and coarser grids."""
     x, y, cubes, rows = reading.x, reading.y, reading.graph.cubes, []
-    for level in levels:
+    for level in meters.over(levels, f"resolutions of the reading {reading.name}", "grids"):
         finer = Cubes(cubes.lower, cubes.upper, level)
         one = readings.read(reading.name, x, y, finer, settings, reading.surrogate)
         rows.append({

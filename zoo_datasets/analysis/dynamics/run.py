@@ -36,7 +36,7 @@ from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions
 from zoo_datasets.analysis.dynamics.study import Study
 from zoo_datasets.analysis.results import Results
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import open_zoo
@@ -98,10 +98,11 @@ def _run(options: argparse.Namespace) -> Results:
              "population", "resamples", "level", "seed")  # fmt: skip
     results = Results("dynamics", [zoo], {k: getattr(options, k) for k in names}, options.out)
     studies, levels = [], []
-    for level in dict.fromkeys(tuple(p.level.items()) for p in chosen):
+    of_levels = dict.fromkeys(tuple(p.level.items()) for p in chosen)
+    for level in meters.over(of_levels, "populations by level", "levels"):
         blocks = [p for p in chosen if tuple(p.level.items()) == level]
         predicted = [populations.predictions(p, options.data) for p in blocks]
-        for i, population in enumerate(blocks):
+        for i, population in enumerate(meters.over(blocks, "Morse graphs", "populations")):
             one = study(population, predicted[i], settings, options, robust=not i and options.resamples > 0)
             log.info("%s: %s", population.name, one.sentence)
             studies.append(one)
@@ -111,8 +112,9 @@ def _run(options: argparse.Namespace) -> Results:
     results.numbers["populations"] = jsonable([s.numbers for s in studies])
     results.table("networks", pa.concat_tables(s.table for s in studies))
     pictured = [s for s in studies if s.resampled][:MOST_PICTURED] or studies[:MOST_PICTURED]
-    for name, figure in pictures.draw(pictured, levels):
-        results.figure(name, figure)
+    with meters.track("pictures"):
+        for name, figure in pictures.draw(pictured, levels):
+            results.figure(name, figure)
     results.close()
     return results
 
@@ -171,7 +173,7 @@ def _coordinate_kinds(population: Population, options: argparse.Namespace) -> li
     before, after, rows = populations.pairs(population, options.map)
     order = streams.generator("shuffled ends", options.seed).permutation(len(rows))
     recipe, layout, records = surrogate.Recipe(options.prior), population.architecture.layout, []
-    for kind in coordinates.COORDINATES:
+    for kind in meters.over(coordinates.COORDINATES, "kinds of coordinates", "kinds"):
         one = coordinates.choose(kind, before, after, population.end, layout, options.dimensions, options.seed)
         x, y, groups = one.encode(before), one.encode(after), population.groups[rows]
         records.append({

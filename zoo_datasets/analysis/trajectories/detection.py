@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from zoo_datasets import intervals, metrics, variation
 from zoo_datasets.analysis.trajectories import paths
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, alternatives
 from zoo_datasets.zoo import Zoo
@@ -243,7 +243,7 @@ def detect(children: Children, seed: int) -> Iterator[dict[str, Any]]:
     y, lineage = children.changed, children.lineage
     deals = [folds(lineage, seed, turn) for turn in range(DEALS)]
     change = children.test_loss - children.parent_loss[:, None]
-    for t, step in enumerate(children.steps.tolist()):
+    for t, step in enumerate(meters.over(children.steps.tolist(), "detection", "snapshots")):
         values = children.features[:, t]
         row = {"snapshot": t + 1, "steps": step, "n_pairs": len(y) // 2, "n_lineages": len(np.unique(lineage))}
         for i, name in enumerate(FEATURES):

@@ -26,7 +26,7 @@ import pyarrow as pa
 from zoo_datasets.analysis.results import Results
 from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures, snapshots, windows
 from zoo_datasets.analysis.trajectories.snapshots import Bag
-from zoo_datasets.core import streams
+from zoo_datasets.core import meters, streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -91,7 +91,10 @@ def run(options: argparse.Namespace) -> Results:
 
     with _timed("the SVD ladder"):
         rows, partitions = climb(bag, options.dims, options.most_snapshots, options.seed)
-    measured = [paths.measure(bag.weights[bag.rows(m)]) for m in range(bag.n_models)]
+    measured = [
+        paths.measure(bag.weights[bag.rows(m)])
+        for m in meters.over(range(bag.n_models), "the shape of paths", "models")
+    ]
     results.numbers["paths"] = shape_of(measured, bag, options.resamples, options.seed)
     results.table("steps", steps_table(measured, bag))
     results.numbers["ladder"] = rows
@@ -126,12 +129,14 @@ class _timed:
     """Log how long a part took, and the most memory so far: for people, not for the numbers."""
 
     def __init__(self, what: str) -> None:
-        self.what = what
+        self.what, self.meter = what, meters.track(what)
 
     def __enter__(self) -> None:
         self.start = time.perf_counter()
+        self.meter.__enter__()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        self.meter.__exit__(None, None, None)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux
         log.info("%s: %.0f s, at most %.1f GB so far", self.what, time.perf_counter() - self.start, peak)
 
@@ -219,7 +224,7 @@ def climb(
     fits = np.arange(len(bag.weights)) if len(bag.weights) <= most_snapshots else drawn(bag, most_snapshots, seed)
     rows: list[dict[str, Any]] = []
     partitions: dict[tuple[str, str], Partition] = {}
-    for rung in rungs:
+    for rung in meters.over(rungs, "dimensions", "rungs"):
         points = bag.weights if rung == full else whole.coordinates[:, :rung]
         energy = 1.0 if rung == full else float(whole.energy[min(rung, len(whole.energy)) - 1])
         for metric in clusters.DISTANCES:
@@ -331,7 +336,7 @@ def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
     inside = order.recover(base.points, own, seed=seed)["path"][0]
     scores = ("purity", "adjusted_rand", "f1_pairs", "f1_links", "tau_true_path")
     draws: dict[str, list[float]] = {name: [] for name in scores}
-    for _ in range(NULL_RELABELINGS):
+    for _ in meters.over(range(NULL_RELABELINGS), "the null", "relabelings"):
         mixed = random.permutation(len(own))
         whose, at = own[mixed], taken[mixed]
         score = order.score(label, place, whose, at)
@@ -361,7 +366,7 @@ def detect(parents: Zoo, children: Zoo, options: argparse.Namespace) -> dict[str
     """Rows of `detection.detect` for every changed level against its clean twins, and for the control; backdoors."""
     axis, clean, changed = conditions(children, options)
     rows, backdoors = [], {}
-    for level in changed:
+    for level in meters.over(changed, f"changed data in {children.name}", "levels"):
         assert axis is not None
         assert clean is not None
         found = detection.read(parents, children, axis, clean, level)
