@@ -13,7 +13,6 @@ token goes to the Hub's own host alone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import queue
@@ -206,10 +205,10 @@ class _Exchange:
         with contextlib.suppress(queue.Empty):
             while True:
                 self.line.get_nowait()  # room for what the thread is about to hand over
-        if self.late and self.thread.ident is not None:
+        if self.late:
             # It reads headers, or `100 Continue` again and again, and would for ever: the library has no end of
             # that, and no way to close a connection that has not answered.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(SystemExit))
+            client.stop(self.thread)
 
     def _next(self, most_s: float) -> Any:
         try:

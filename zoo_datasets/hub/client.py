@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import ctypes
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from zoo_datasets.errors import ZooNotFoundError
+
+T = TypeVar("T")
 
 
 class NoAnswer(OSError):
@@ -60,3 +66,51 @@ def talking() -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         text = " ".join((str(cause) or type(cause).__name__).split())[:300]
         raise NoAnswer(text, status) from cause
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call of the library gives; it sets itself no time, and a Hub may be silent or trickle for ever.
+
+    Raises NoAnswer where that takes longer, and whatever the call raises.
+    """
+    from huggingface_hub.utils import get_session
+
+    done: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            done.put((call(), None))
+        except BaseException as error:  # raised again where somebody waits
+            done.put((None, error))
+
+    session, before = get_session(), set(threading.enumerate())
+    patience, session.timeout = session.timeout, seconds  # of each read: what nobody waits for ends too
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        value, error = done.get(timeout=seconds)
+    except queue.Empty:
+        for other in set(threading.enumerate()) - before:
+            if other is thread or _is_in_the_library(other):  # which uploads by threads of its own
+                stop(other)
+        raise NoAnswer(f"it did not end within {seconds:,.0f} s", None) from None
+    finally:
+        session.timeout = patience
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
+
+
+def stop(thread: threading.Thread) -> None:
+    """Let a thread end with its next step in Python: that of a read which brings a byte now and then."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+
+
+def _is_in_the_library(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "huggingface_hub":
+            return True
+        frame = frame.f_back
+    return False
