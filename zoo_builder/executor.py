@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zoo_builder.engines import devices
+from zoo_datasets.core import files
 from zoo_datasets.errors import BuildError
 
 log = logging.getLogger("zoo_builder")
@@ -182,7 +183,7 @@ class OnRay:
             raise
 
     def _staging(self) -> Path:
-        self.staging = tempfile.TemporaryDirectory(prefix="weightzoo-")
+        self.staging = files.temporary("weightzoo-")
         return Path(self.staging.name)
 
     def _probe(self, folder: Path) -> None:

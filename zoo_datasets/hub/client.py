@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from zoo_datasets.errors import ZooNotFoundError
+from zoo_datasets.core import libraries
+from zoo_datasets.errors import ZooError, ZooNotFoundError
 
 T = TypeVar("T")
 
@@ -30,7 +31,8 @@ class NoFile(NoAnswer):
 
 def api() -> Any:
     """The library's client, which reads HF_ENDPOINT and the token that `hf auth login` kept."""
-    from huggingface_hub import HfApi
+    with libraries.needed():
+        from huggingface_hub import HfApi
 
     return HfApi()
 
@@ -48,7 +50,8 @@ def is_the_hub(url: str) -> bool:
 @contextlib.contextmanager
 def talking() -> Iterator[None]:
     """Whatever goes wrong with the Hub inside is NoAnswer. Raises ZooNotFoundError for what is no id."""
-    from huggingface_hub import errors
+    with libraries.needed():
+        from huggingface_hub import errors
 
     # The HTTP library's own errors (no connection, a body cut short) reach us as they are, and which library
     # that is has changed with versions (requests, httpx, httpx2): its base class is that of the Hub's errors.
@@ -66,6 +69,10 @@ def talking() -> Iterator[None]:
         status = getattr(getattr(cause, "response", None), "status_code", None)
         text = " ".join((str(cause) or type(cause).__name__).split())[:300]
         raise NoAnswer(text, status) from cause
+    except OSError as error:  # the token of somebody else's HF_HOME, say
+        if isinstance(error, (NoAnswer, ZooError)):
+            raise
+        raise NoAnswer(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", None) from error
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:

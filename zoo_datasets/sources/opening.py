@@ -12,13 +12,12 @@ its new rows, and nothing else is written. The Hub's cache is keyed by commit an
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo_datasets.core import files
+from zoo_datasets.core import files, libraries
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.sources.spec import SourceSpec
 
@@ -38,14 +37,14 @@ def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]
 
     Raises ZooNotFoundError, GridError (no such config) or IntegrityError (unreadable files).
     """
-    import datasets
+    with libraries.needed():
+        import datasets
 
     source = spec.id
     where = f"in {str(folder)!r}" if folder else "on the Hugging Face Hub"
     with ExitStack() as stack:
         if folder:
-            cache = tempfile.TemporaryDirectory(prefix="zoo-source-", ignore_cleanup_errors=True)
-            settings = {"path": str(folder), "cache_dir": stack.enter_context(cache)}
+            settings = {"path": str(folder), "cache_dir": stack.enter_context(files.temporary("zoo-source-"))}
             stack.enter_context(_no_progress_bars())
         else:
             # The prefix keeps a folder of the same name in the working directory out of it.
