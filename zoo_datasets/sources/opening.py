@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 PATIENCE_S = 5.0
 LARGEST_LIST = 2**24  # bytes of a list of files
 LONGEST_REASON = 500  # characters of what `datasets` says, which may quote a whole table
+# What `datasets` refuses → what to do here.
+WAYS_OUT = {
+    "corresponds to no data": "Some split has no rows, and `datasets` loads none beside it: take its files away.",
+    "Config name is missing": "Name it as source.config.",
+    "infer the same data file format": "Write all splits in one format.",
+}
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves beside a DatasetDict, a Dataset
 
 
@@ -71,10 +77,9 @@ def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise IntegrityError(f"Source {source!r} {where} cannot be read: {_reason(error)}") from error
         except ValueError as error:  # an unknown or a missing config; the message lists them
-            empty = " Some split has no rows, and `datasets` loads none beside it: take its files away."
-            raise GridError(
-                f"Source {source!r} {where}: {_reason(error)}{empty if 'corresponds to no data' in str(error) else ''}"
-            ) from error
+            hint = next((f" {ours}" for theirs, ours in WAYS_OUT.items() if theirs in str(error)), "")
+            said = _reason(error).split("\nExample of usage:")[0]  # by `load_dataset`, which is not the way here
+            raise GridError(f"Source {source!r} {where}: {' '.join(said.split())}{hint}") from error
         except Exception as error:
             # What a stranger's files make the readers of YAML, CSV and Arrow raise is of any type.
             if isinstance(error, RuntimeError) and "script" in str(error):
