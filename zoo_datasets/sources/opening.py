@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo_datasets.core import files, libraries
-from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.errors import GridError, IntegrityError, MissingLibraryError, ZooNotFoundError
 from zoo_datasets.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]
             raise GridError(f"Source {source!r} {where}: {' '.join(said.split())}{hint}") from error
         except Exception as error:
             # What a stranger's files make the readers of YAML, CSV and Arrow raise is of any type.
+            if isinstance(error, ModuleNotFoundError) and libraries.missing(error) is not None:
+                raise MissingLibraryError(libraries.missing(error)) from error
             if isinstance(error, RuntimeError) and "script" in str(error):
                 raise GridError(
                     f"Source {source!r} {where} is published as a loading script, which `datasets` ≥ 4 does not run. Load it "
