@@ -296,7 +296,8 @@ def test_a_download_that_trickles_stops_and_goes_on_from_there(
     published.instead = None
     published.log.clear()
     assert location.path(SHARD).read_bytes() == data
-    assert 0 < published.sent(SHARD) < len(data)
+    # Not what the slow answers sent, which say so when their threads end.
+    assert 0 < sum(r.sent for r in published.log if r.status and SHARD in r.path) < len(data)
 
 
 def test_a_line_that_breaks_after_every_byte_is_left(published: LoopbackHub, tiny_dressed: Path) -> None:
