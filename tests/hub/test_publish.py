@@ -92,6 +92,8 @@ def test_a_tag_is_never_moved(loopback: LoopbackHub, dressed: Path) -> None:
     publish.publish(dressed, NAME, tag="v2")
     assert loopback.tree(NAME, "v1") == before
     assert loopback.tree(NAME, "v2")["grid.yaml"] != before["grid.yaml"]
+    with pytest.raises(ZooError, match="has a release 'v1' already"):  # nothing is new, but under that name
+        publish.publish(dressed, NAME, tag="v1")
 
 
 def other_release(root: Path) -> None:
