@@ -65,6 +65,17 @@ def test_a_publication_that_reaches_no_hub_changes_no_file(
     assert tree_of(tiny_copy) == before
 
 
+def test_card_and_croissant_are_of_the_id_that_is_published(
+    loopback: LoopbackHub, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # drawing takes half a second
+    (tiny_copy / "croissant.json").unlink(missing_ok=True)
+    publish.publish(tiny_copy, "me/elsewhere")
+    tree = loopback.tree("me/elsewhere")
+    assert b'"me/elsewhere"' in tree["README.md"]
+    assert b"me/elsewhere" in tree["croissant.json"]
+
+
 @pytest.mark.parametrize("relative", ["README.md", "croissant.json", "pictures"])
 def test_links_out_of_a_zoo_are_neither_written_nor_published(
     loopback: LoopbackHub, tiny_copy: Path, tmp_path: Path, relative: str
