@@ -196,6 +196,38 @@ def test_a_level_that_the_zoo_has_nowhere_is_no_empty_selection(wanted: dict[str
             part.select(**wanted)
 
 
+F = pc.field
+UNKNOWN_IN_EXPRESSIONS = {
+    "equal": (F("activation") == "Tanh", r"Unknown level of activation 'Tanh' in weightzoo/tiny\..* Did you mean `tanh`\?"),
+    "from the left": ("Tanh" == F("activation"), "level of activation 'Tanh'"),
+    "not equal": (F("activation") != "Tanh", "level of activation 'Tanh'"),
+    "among": (F("activation").isin(["tanh", "Tanh"]), "level of activation 'Tanh'"),
+    "numbers": (F("lr").isin([0.01, 1 / 3]), r"level of lr 0\.3333333333333333 "),
+    "deep": (~((F("epoch") > 1) | (F("lr") == 0.02)), r"level of lr 0\.02 .* Did you mean `0\.01`\?"),
+    "bool": (F("augment_flip") == True, "level of augment_flip 'True'"),  # noqa: E712
+    "split": (F("split") == "tset", r"level of split 'tset' .* Did you mean `test`\?"),
+    "quotes": (F("activation") == '") == b\n', "level of activation"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("expression", "message"), UNKNOWN_IN_EXPRESSIONS.values(), ids=UNKNOWN_IN_EXPRESSIONS)
+def test_an_unknown_level_in_an_expression_is_refused_as_by_name(
+    expression: pc.Expression, message: str, zoo: Zoo
+) -> None:
+    for part in (zoo, zoo.take([])):
+        with pytest.raises(ZooError, match=message):
+            part.select(expression)
+
+
+def test_an_expression_over_no_levels_is_taken_as_it_is(zoo: Zoo) -> None:
+    part = zoo.select(activation="relu")
+    for expression in (
+        F("activation") == "tanh", F("epoch") == 7, F("lr") == pa.scalar(None), F("lr") > 7, pc.starts_with(F("activation"), "T"),
+        F("model_id") == 'activation == "Tanh"', F("subset_classes").is_valid(), F("split").isin(["test"]) & (F("step") == -1),
+    ):  # fmt: skip
+        assert len(part.select(expression)) == 0
+
+
 def test_what_a_selection_has_lost_gives_an_empty_one(zoo: Zoo) -> None:
     part = zoo.select(activation="relu", subset="full")
     assert len(part) > 0

@@ -36,6 +36,7 @@ from zoo_datasets.networks.operations.operation import Node
 from zoo_datasets.sources.measured import Measured
 
 STEPS, REPEATS = 32, 3  # in a window that is timed; and how often, after one that warms up
+MOST_SAID = 4  # kinds of networks whose memory on a GPU is said
 MOST_S = 4.0  # of timing; kinds of cohort that do not come up go by their neighbors
 WIDTH = 4  # models that `native` is timed with, which trains them one after another
 FEW_EVALUATED, MOST_EVALUATED = 50, 2000  # inputs of a part that evaluation is timed on: what each takes, and the rest
@@ -77,7 +78,7 @@ def _on_gpus(cohorts: Sequence[Cohort]) -> Iterator[str]:
     """How many models step side by side on a GPU, for each kind of them, and what they take of its memory."""
     # Networks that differ in an activation alone take the same.
     kinds = {(c.architecture.layout_id, c.batch_size): c for c in cohorts if c.device == "cuda"}
-    for c in list(kinds.values())[:MOST_TIMED]:
+    for c in list(kinds.values())[:MOST_SAID]:
         models = max(len(o.runs) for o in cohorts if o.architecture.layout_id == c.architecture.layout_id)
         each = gpu_memory.per_model(c.architecture, c.batch_size)
         text = f"GPU: {size(each)} for each model in batches of {c.batch_size:,}"
@@ -86,8 +87,8 @@ def _on_gpus(cohorts: Sequence[Cohort]) -> Iterator[str]:
         else:
             fitting = min(models, gpu_memory.width(c.architecture, c.batch_size, whole))
             yield f"{text}, {fitting:,} side by side of {models:,} in a cohort ({size(whole)} of memory, a quarter of it used)"
-    if len(kinds) > MOST_TIMED:
-        yield f"GPU: {len(kinds) - MOST_TIMED} more kinds of networks"
+    if len(kinds) > MOST_SAID:
+        yield f"GPU: {len(kinds) - MOST_SAID} more kinds of networks"
 
 
 class _Schedules:
@@ -207,7 +208,8 @@ def _between(kind: Kind, largest: dict[Kind, Cohort], timed: dict[Kind, _Cost]) 
             return math.log(_work(largest[k].architecture) * (k[2] if batched else 1))
 
         points = sorted((size(k), math.log(max(getattr(timed[k], field), 1e-9))) for k in near)
-        return math.exp(float(np.interp(size(kind), *zip(*points, strict=True))))
+        sizes, costs = (list(values) for values in zip(*points, strict=True))
+        return math.exp(float(np.interp(size(kind), sizes, costs)))
 
     return _Cost(**{f.name: at(f.name, f.name == "step") for f in dataclasses.fields(_Cost)})
 
@@ -285,11 +287,11 @@ def _least(call: Callable[[], Any], clock: Callable[[], float]) -> float:
 def _evaluated(trainer: Trainer, most: int, clock: Callable[[], float]) -> tuple[float, int]:
     """Seconds of the metrics of all models on at most so many images of each part, and how many they were."""
     data = trainer.data
-    shown = {
+    shown: dict[str, Any] = {
         part: Measured(*(values[:most] for values in getattr(data, part)))
         for part in ("validation", "test", "attack") if getattr(data, part) is not None
     }  # fmt: skip
-    training = {name: getattr(data, name)[:, :most] for name in ("rows", "labels", "clean")}
+    training: dict[str, Any] = {name: getattr(data, name)[:, :most] for name in ("rows", "labels", "clean")}
     less = dataclasses.replace(data, **shown, **training)
     everyone = list(range(len(trainer.runs)))
     took = _least(lambda: evaluation.metrics(trainer.cohort, less, trainer.backend, everyone), clock)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zoo_builder.engines import devices
-from zoo_datasets.core import meters
+from zoo_datasets.core import files, meters
 from zoo_datasets.errors import BuildError
 
 log = logging.getLogger("zoo_builder")
@@ -208,7 +208,7 @@ class OnRay:
             raise
 
     def _staging(self) -> Path:
-        self.staging = tempfile.TemporaryDirectory(prefix="weightzoo-")
+        self.staging = files.temporary("weightzoo-")
         return Path(self.staging.name)
 
     def _probe(self, folder: Path) -> None:

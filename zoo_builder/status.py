@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,19 @@ MOST_RECORD_BYTES = 100_000_000  # a cohort of ten thousand models takes a hundr
 class _Planned:
     models: int
     cohorts: int
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what is not asked for here
 
 
 @dataclasses.dataclass(frozen=True)
 class _Trained:
     diverged_step: int | None
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what is not asked for here
 
 
 @dataclasses.dataclass(frozen=True)
 class _Commit:
     models: tuple[_Trained, ...]
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what is not asked for here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class _Failure:
     cohort_id: str
     runs: tuple[str, ...]
     error: str
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what is not asked for here
 
 
 def describe(paths: ZooPaths) -> list[str]:

@@ -91,6 +91,49 @@ def test_a_reader_that_has_seen_enough_hears_no_complaint(tiny_zoo: Path, argume
     assert (process.wait(), said) == (1, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [("> /dev/full", 1, "error: What is printed cannot be written: No space left on device.\n"), (">&-", 0, "")],
+)
+def test_a_full_disk_or_a_closed_stdout_is_no_traceback(tiny_zoo: Path, redirected: str, code: int, said: str) -> None:
+    command = f"exec {sys.executable} -m zoo_datasets show {tiny_zoo} {redirected}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_path_that_the_system_refuses_is_named(run: Callable[..., int], capsys: Said) -> None:
+    assert run(lambda: int(Path("x" * 5000).exists())) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: xxxx")
+    assert said.endswith("x… cannot be used: File name too long.\n")
+    assert len(said) < 300
+    with pytest.raises(OSError, match="of ours"):
+        run(lambda: (_ for _ in ()).throw(OSError("of ours")))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", ["zoo_datasets", "show", "a/other"]),
+        ("HF_DATASETS_IN_MEMORY_MAX_SIZE", ["zoo_builder", "plan", "--set", "source.id=a/b", "--data", "."]),
+    ],
+)
+def test_a_library_that_stumbles_over_its_variable_is_said(tmp_path: Path, name: str, call: list[str]) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "g.yaml").write_text("{zoo: a/b, source: {id: a/b}, replicates: 4}")
+    grid = ["--grid", "g.yaml"] if "plan" in call else []
+    environment = {**os.environ, name: "ten", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *call, *grid], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert last.startswith("error: A library does not start: ")
+    assert last.endswith(". Correct its variable in the environment (HF_…).")
+
+
 @pytest.mark.parametrize(
     ("n_bytes", "said"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_500_000, "1.5 MB"), (2e9, "2.0 GB"), (3.2e15, "3200.0 TB")],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError
+from zoo_datasets.errors import IntegrityError, ZooError
 from zoo_datasets.format.paths import ZooPaths
 
 
@@ -160,6 +162,32 @@ def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert files.inside(tmp_path / "link", "a") == tmp_path / "link" / "a"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_fsync_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Network disks and those of user space refuse it, of folders above all."""
+
+    def refused(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    files.write_atomic(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write_atomic(tmp_path / "file", b"lost")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_no_temporary_folder_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with files.temporary("x-") as folder:
+        assert Path(folder).is_dir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(
+        ZooError, match=r"There is no temporary folder: No such .* Set TMPDIR to one that is writable\."
+    ):
+        files.temporary("x-")
 
 
 def test_paths_of_a_zoo_are_those_of_the_format() -> None:

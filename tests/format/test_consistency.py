@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from zoo_datasets.core import streams
@@ -57,7 +58,30 @@ def document(change: Change) -> Change:
     return made
 
 
+def add_list(m: dict[str, Any]) -> None:
+    """Layers that no model has, under their right name."""
+    layers = ["flatten", {"linear": "classes"}]
+    m["layer_lists"][f"layers-{streams.digest(layers)[:8]}"] = layers
+
+
+def move_layout(m: dict[str, Any]) -> None:
+    """The networks' layout under another name, and the models' own beside it."""
+    m["layouts"]["f" * 16] = copy.deepcopy(first(m["layouts"]))
+    for a in m["architectures"].values():
+        a.update(layout="f" * 16)
+
+
 CHANGES: list[tuple[Change, str]] = [
+    (lambda m: m["files"].append({"path": "weights/more", "bytes": 0, "sha256": "0" * 64}), "`files under weights/`"),
+    (lambda m: first(m["layouts"])[-1].update(shape=[11]), "models have 610 weights in the layout"),
+    (move_layout, "models have the architecture"),
+    (add_list, "`layer_lists`"),
+    (lambda m: m["identity"].update(parents={"a/b": {}}), "`identity.parents`"),
+    (lambda m: m["sources"][0]["images"].update(more=1), "`images` of sources"),
+    (lambda m: m["sources"][0].update(class_names=[]), "`class_names` of sources"),
+    (lambda m: rename(m["axes"], "activation", "activatioo"), "the axis 'activatioo' of the manifest is no factor"),
+    (lambda m: m["axes"].update(activation=["tanh", "relu", "gelu"]), "`axes.activation`"),
+    (lambda m: m["splits"].update(fractions={"trian": 1.0}), "no shares"),
     (lambda m: m["digests"].update(weightz=m["digests"].pop("weights")), "`digests`"),
     (lambda m: m["sources"][0].update(sha256="x"), "'x' in the manifest's `sources` is no SHA-256"),
     (lambda m: m["fingerprints"][0].update(init_sha256="x"), "'x' in the manifest's `fingerprints` is no SHA-256"),
@@ -121,6 +145,19 @@ def test_a_change_that_contradicts_the_rest_is_found(
     change(value)
     found = list(contradictions(Manifest.parse(value, "here"), tables))
     assert any(said in sentence for sentence in found), found
+
+
+def test_levels_of_an_axis_that_means_nothing_to_some_models_are_compared(before: dict[str, Any], tables: Any) -> None:
+    """As momentum to Adam: their rows have null, and the axis has a label more."""
+    models = tables["models"]
+    at = models.column_names.index("activation")
+    labels = [None if v == "relu" else v for v in models["activation"].to_pylist()]
+    other = {**tables, "models": models.set_column(at, models.schema.field(at), pa.array(labels))}
+    for levels, contradicts in ((["tanh", "relu"], False), (["relu", "gelu"], True)):
+        value = copy.deepcopy(before)
+        value["axes"]["activation"] = levels
+        found = list(contradictions(Manifest.parse(value, "here"), other))
+        assert any("`axes.activation`" in sentence for sentence in found) is contradicts
 
 
 def test_check_says_it(tiny_copy: Path, before: dict[str, Any]) -> None:

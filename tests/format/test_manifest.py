@@ -84,6 +84,27 @@ def test_a_part_that_nobody_knows_is_refused(tiny_zoo: Path) -> None:
             Manifest.parse(other, "here")
 
 
+def test_a_key_that_nobody_knows_is_refused_in_every_part(tiny_zoo: Path) -> None:
+    """Of manifests without a digest too, or a key of another name would be no key at all, in silence."""
+    value = json.loads((tiny_zoo / "manifest.json").read_bytes())
+    del value["manifest_sha256"]
+    layout = next(iter(value["layouts"]))
+    parts = [
+        ("files", 0),
+        ("counts",),
+        ("splits",),
+        ("population",),
+        ("engines", 0),
+        ("fingerprints", 0),
+        ("sources", 0),
+    ]
+    for path in (*parts, ("layouts", layout, 0)):
+        other = copy.deepcopy(value)
+        at_path(other, path)["sha255"] = 0
+        with pytest.raises(IntegrityError, match=f"Unknown part 'sha255' in `{path[0]}.*Known: "):
+            Manifest.parse(other, "here")
+
+
 def test_what_a_later_version_says_inside_a_part_is_kept(tiny_zoo: Path) -> None:
     value = json.loads((tiny_zoo / "manifest.json").read_bytes())
     value["identity"]["novelty"] = {"deep": [1, None]}

@@ -64,6 +64,24 @@ def test_a_download_into_the_current_folder_goes_on_where_it_was_cut(
     assert published.sent(SHARD) == 1
 
 
+def test_the_manifest_is_the_last_file_that_comes_into_a_folder(
+    published: LoopbackHub, tiny_dressed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that the zoo is whole: killed before it, the folder holds none."""
+    move, placed = Path.replace, list[str]()
+
+    def replace(path: Path, target: Path) -> Path:
+        if Path(target).resolve().is_relative_to(Path.cwd()):
+            placed.append(Path(target).resolve().relative_to(Path.cwd()).as_posix())
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    download(NAME, Path())
+    own = [p for p in placed if not p.startswith(files.SCRATCH)]
+    assert sorted(own) == sorted(tree_of(tiny_dressed))
+    assert own[-1] == "manifest.json"
+
+
 def test_another_zoo_begun_in_the_same_place_leaves_nothing(
     published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
 ) -> None:

@@ -19,12 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo_datasets.core import files
+from zoo_datasets.core.ranges import Span
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format.manifest import seal
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.hub import client, lookup, remote
 from zoo_datasets.reading import columns
-from zoo_datasets.reading.location import MOST_GAP_BYTES, Span, coalesce
+from zoo_datasets.reading.location import MOST_GAP_BYTES, coalesce
 
 pytest_plugins = ("hub_fixtures",)
 

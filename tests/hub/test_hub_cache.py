@@ -146,6 +146,11 @@ def test_what_snapshot_download_brought_is_found_without_a_hub(
     assert moved
     (folder / SHARD).unlink()  # a snapshot that is not whole still gives what it has
     assert len(open_zoo(NAME)) == 48
+    published.down = offline
+    if not offline:  # and with a Hub the rest comes from there
+        for revision in (folder.name, None):
+            assert (open_zoo(NAME, revision).weights[:] == open_zoo(tiny_dressed).weights[:]).all()
+        return
     with pytest.raises(IntegrityError, match="is missing"):
         open_zoo(NAME).weights[:]
 

@@ -8,6 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,17 @@ def test_a_publication_that_reaches_no_hub_changes_no_file(
     assert tree_of(tiny_copy) == before
 
 
+def test_card_and_croissant_are_of_the_id_that_is_published(
+    loopback: LoopbackHub, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # drawing takes half a second
+    (tiny_copy / "croissant.json").unlink(missing_ok=True)
+    publish.publish(tiny_copy, "me/elsewhere")
+    tree = loopback.tree("me/elsewhere")
+    assert b'"me/elsewhere"' in tree["README.md"]
+    assert b"me/elsewhere" in tree["croissant.json"]
+
+
 @pytest.mark.parametrize("relative", ["README.md", "croissant.json", "pictures"])
 def test_links_out_of_a_zoo_are_neither_written_nor_published(
     loopback: LoopbackHub, tiny_copy: Path, tmp_path: Path, relative: str
@@ -89,6 +103,8 @@ def test_a_tag_is_never_moved(loopback: LoopbackHub, dressed: Path) -> None:
     publish.publish(dressed, NAME, tag="v2")
     assert loopback.tree(NAME, "v1") == before
     assert loopback.tree(NAME, "v2")["grid.yaml"] != before["grid.yaml"]
+    with pytest.raises(ZooError, match="has a release 'v1' already"):  # nothing is new, but under that name
+        publish.publish(dressed, NAME, tag="v1")
 
 
 def other_release(root: Path) -> None:
@@ -189,6 +205,42 @@ def test_who_may_not_write_is_told_to_log_in(loopback: LoopbackHub, dressed: Pat
         ZooError, match=r"does not let you write to weightzoo/tiny \(403\). Log in with a token that may"
     ):
         publish.publish(dressed, NAME)
+
+
+HEADERS, BODY = b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"
+
+
+@pytest.mark.parametrize(
+    ("what", "begin"),
+    [("/api/repos/create", HEADERS), ("/preupload/", BODY), ("objects/batch", HEADERS), ("/lfs/", BODY),
+     ("/commit/", BODY), ("/tag/", HEADERS)],
+)  # fmt: skip
+def test_a_hub_that_trickles_while_it_is_written_to_is_left(
+    loopback: LoopbackHub, dressed: Path, monkeypatch: pytest.MonkeyPatch, what: str, begin: bytes
+) -> None:
+    def trickle() -> Iterator[bytes]:
+        yield begin
+        while True:
+            time.sleep(0.02)
+            yield b" "
+
+    loopback.instead = lambda path, _: trickle() if what in path else None
+    monkeypatch.setattr(publish, "LEAST_UPLOADED_A_S", 1e9)
+    monkeypatch.setattr(publish, "WRITE_PATIENCE", 0.1)
+    there = set(threading.enumerate())
+    with pytest.raises(ZooError, match=r"Publishing .* stopped: it did not end within 1 s\. What was uploaded is kept"):
+        publish.publish(dressed, NAME, tag="v1")
+    loopback.instead = None
+    assert [t.name for t in set(threading.enumerate()) - there if not ended(t)] == []  # nobody reads on
+    monkeypatch.setattr(publish, "WRITE_PATIENCE", 12)
+    assert publish.publish(dressed, NAME, tag="v1").tag == "v1"
+
+
+def ended(thread: threading.Thread) -> bool:
+    if "process_request" in thread.name:  # the loopback Hub's own
+        return True
+    thread.join(30)
+    return not thread.is_alive()
 
 
 def test_an_id_without_an_owner_is_refused(dressed: Path) -> None:

@@ -211,6 +211,19 @@ def test_a_stop_rule_of_any_run_needs_validation_images(planned_of: Any) -> None
                 group(in_some_order)
 
 
+def test_one_class_alone_is_nothing_to_learn(planned_of: Callable[..., list[Run]]) -> None:
+    """Its loss is 0 whatever the weights. One of several outputs is somebody's wish."""
+    digits = sources.load(sources.SourceSpec("digits", train=100, validation=50, test=50))
+    three = digits.train.labels == 3
+    part = dataclasses.replace(digits.train, inputs=digits.train.inputs[three], labels=digits.train.labels[three])
+    only = dataclasses.replace(digits, train=part)
+    with pytest.raises(GridError, match="Source 'digits' has one class alone in its train part, '3': there is nothing"):
+        group(planned_of(BASE), source_of=lambda _: only)
+    with pytest.raises(GridError, match="relabel and one class: a network of one output has nothing to learn"):
+        group(planned_of(BASE, "subset.classes=[3]", "subset.relabel=true"))
+    assert group(planned_of(BASE, "subset.classes=[3]"))[0].architecture.nodes[-1].shape == (10,)
+
+
 def test_images_are_needed_to_be_moved(planned_of: Any) -> None:
     with pytest.raises(GridError, match=r"shift, crop and flip need images; the source iris has shape \(4,\)"):
         group(planned_of("zoo: a/b\nsplits: {train: 1}\nsource: iris\naugmentation: {flip: true}\n"))

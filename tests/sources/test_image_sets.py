@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,9 @@ def plain(count: int = COUNT) -> list[dict[str, Any]]:
         ("bool", [True, False, True], ("False", "True")),
         ("string", ["b", "a", "c"], ("a", "b", "c")),
         ("large_string", ["b", "a", "c"], ("a", "b", "c")),
+        ("string_view", ["b", "a", "c"], ("a", "b", "c")),
         ("float64", [1.0, 0.0, 2.0], ("0", "1", "2")),
+        ("decimal128(9, 2)", [Decimal(1), Decimal(0), Decimal(2)], ("0", "1", "2")),
     ],
 )
 def test_labels_of_any_type_are_classes_in_the_order_of_their_values(
@@ -72,7 +76,7 @@ def test_labels_of_any_type_are_classes_in_the_order_of_their_values(
     spec = put(tmp_path, plain(), values * (COUNT // 3), datasets.Value(kind))
     source = load(spec, tmp_path)
     assert source.class_names == names
-    expected = [names.index(str(int(v) if kind == "float64" else v)) for v in values * (COUNT // 3)]
+    expected = [names.index(str(int(v) if isinstance(v, (float, Decimal)) else v)) for v in values * (COUNT // 3)]
     assert source.train.labels.tolist() == [expected[i] for i in source.train.index]
 
 
@@ -82,18 +86,35 @@ def test_a_number_that_is_no_class_is_refused(tmp_path: Path) -> None:
         load(spec, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["uint16", "bool", "large_string", "float32"])
+@pytest.mark.parametrize("kind", ["uint16", "bool", "large_string", "string_view", "float32"])
 def test_a_hint_names_only_columns_that_do(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "me" / "set" / "data"
     folder.mkdir(parents=True)
-    values = {"uint16": 1, "bool": True, "large_string": "x", "float32": 1.0}
-    columns: dict[str, Any] = {"image": plain(), "kind": [values[kind]] * COUNT, "when": [[1]] * COUNT}
-    features = {"image": datasets.Image(), "kind": datasets.Value(kind), "when": datasets.List(datasets.Value("int64"))}
+    values = {"uint16": 1, "bool": True, "large_string": "x", "string_view": "x", "float32": 1.0}
+    lists, real = datasets.List(datasets.Value("int64")), datasets.Value("float64")
+    columns = {"image": plain(), "size": [0.5] * COUNT, "kind": [values[kind]] * COUNT, "when": [[1]] * COUNT}
+    features = {"image": datasets.Image(), "size": real, "kind": datasets.Value(kind), "when": lists}
     table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     table.to_parquet(str(folder / "train-00000-of-00001.parquet"))
     with pytest.raises(GridError, match=r"no label columns among: .*Name one as label_column: kind\.$"):
         load(SourceSpec("me/set"), tmp_path)
     assert load(SourceSpec("me/set", label_column="kind"), tmp_path).n_classes == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("binary", [b"a", b"b", b"c"]), ("date32", [date(2020, 1, n) for n in (1, 2, 3)]), ("duration[s]", [timedelta(n) for n in (0, 1, 2)])],
+)  # fmt: skip
+def test_labels_that_are_no_texts_are_refused_with_what_makes_them_texts(
+    tmp_path: Path, kind: str, values: list[Any]
+) -> None:
+    spec = put(tmp_path, plain(), values * (COUNT // 3), datasets.Value(kind))
+    for asked in (spec, SourceSpec("me/set", label_column="label")):
+        with pytest.raises(GridError, match=r"after `cast_column\('label', datasets.Value\('string'\)\)`\.$"):
+            load(asked, tmp_path)
+    table = shown(tmp_path, tmp_path / "cache").cast_column("label", datasets.Value("string"))
+    table.to_parquet(str(tmp_path / "me" / "set" / "data" / "train-00000-of-00001.parquet"))
+    assert load(spec, tmp_path).n_classes == 3
 
 
 def test_at_most_ten_columns_are_listed(tmp_path: Path) -> None:

@@ -301,6 +301,28 @@ def test_validation_splits_serve_as_validation_or_else_as_test(make_copy: MakeCo
         load(SourceSpec("me/tiny"), make_copy("me/tiny", splits={"full": 20, "test": 10}))
 
 
+def test_a_folder_that_cannot_be_looked_at_is_said(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    for where in ({"data_dir": long}, {"path": long}):
+        with pytest.raises(
+            ZooNotFoundError, match=r"'a/b' cannot be looked for: '.*': File name too long\. Correct source\."
+        ):
+            load(SourceSpec("a/b"), **where)
+
+
+def test_a_set_of_several_configs_is_refused_with_our_setting(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    rows = "x,label\n" + "".join(f"{i},{'pq'[i % 2]}\n" for i in range(40))
+    for name in ("one", "two"):
+        (folder / f"{name}.csv").write_text(rows)
+    files = "".join(f"- config_name: {n}\n  data_files: {n}.csv\n" for n in ("one", "two"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{files}---\n")
+    with pytest.raises(GridError, match=r"available configs: \['one', 'two'\] Name it as source\.config\.$"):
+        load(SourceSpec("a/b"), tmp_path)
+    assert load(SourceSpec("a/b", config="two"), tmp_path).class_names == ("p", "q")
+
+
 def test_unlabeled_test_split_is_not_a_test_part(make_copy: MakeCopy) -> None:
     source = load(SourceSpec("me/tiny"), make_copy("me/tiny", unlabeled=range(20, 30)))
     assert [len(getattr(source, part).labels) for part in PARTS] == [14, 2, 4]

@@ -16,6 +16,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION
 from zoo_builder.planning.runs import Run, total_steps
@@ -155,6 +157,7 @@ class _Shapes:
     def _shape(self, run: Run, source: sources.Source) -> _Shape:
         subset = run.subset.numbered(source.class_names)
         sources.check_subset(subset, source.n_classes, source.train.labels, source.input_shape)
+        _check_classes(subset, source)
         s, head = run.settings, run.subset.head
         key = streams.digest(
             [s["architecture"], s["activation"], head and len(head), source.input_shape, source.n_classes]
@@ -224,6 +227,21 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
 def n_train(run: Run, source: sources.Source) -> int:
     """Training images of the run. Raises GridError where its data axes do not fit the source."""
     return sources.count_examples(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
+
+
+def _check_classes(subset: sources.Subset, source: sources.Source) -> None:
+    """Raises GridError where there is nothing to learn. One class among others that are outputs too is somebody's wish."""
+    seen = np.unique(source.train.labels)
+    if subset.classes is None and len(seen) < 2:
+        name = source.class_names[int(seen[0])] if len(seen) else "none"
+        raise GridError(
+            f"Source {source.spec.id!r} has one class alone in its train part, {name!r}: there is nothing to tell it from. "
+            "Name another label_column, or other splits."
+        )
+    if subset.head is not None and len(subset.head) < 2:
+        raise GridError(
+            "Subset has relabel and one class: a network of one output has nothing to learn. Name two, or no relabel."
+        )
 
 
 def _check_batch_norm(run: Run, shape: _Shape) -> None:

@@ -34,7 +34,16 @@ from zoo_datasets.format.paths import ZooPaths
 # layout is trained again, never mixed in. Records without one are of layout 1, whose rows were Parquet.
 LAYOUT = 2
 # What disks without hard links say to one: FAT and network disks, containers, a folder of too many.
-NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+NO_LINKS = {
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EXDEV,
+    errno.EINVAL,
+}
 TENSOR = "snapshots"
 SLOTS = "slots"  # of the optimizer, [n, 2, P], where the recipe keeps them
 PART_COLUMNS = (

@@ -85,7 +85,11 @@ def _watched(picked: Sequence[Cohort]) -> Iterator[Cohort]:
     with meters.track("training again", sum(sum(c.steps) for c in picked), "steps") as meter:
         for number, cohort in enumerate(picked):
             before, meter.note = meter.done, f"{number} of {len(picked)} cohorts"
-            with meters.listening(lambda amount, before=before: setattr(meter, "done", before + amount)):
+
+            def taken(amount: float, before: float = before) -> None:
+                meter.done = before + amount
+
+            with meters.listening(taken):
                 yield cohort
             meter.done = before + sum(cohort.steps)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING
 
 import zoo_datasets
 from zoo_datasets.core import libraries, meters, plain_text
-from zoo_datasets.errors import ZooError
+from zoo_datasets.errors import ZooError, shown
 
 if TYPE_CHECKING:
     from zoo_datasets.core.report import Report
+
+# Of a redirected stdout, whose errors name no file.
+NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def run(
@@ -31,11 +35,12 @@ def run(
     handler.setFormatter(_Shown(f"{log.name}: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING if quiet else logging.INFO)
-    shown = contextlib.nullcontext() if quiet else meters.shown(meters.Display(sys.stderr, f"{log.name}: "))
+    display = contextlib.nullcontext() if quiet else meters.shown(meters.Display(sys.stderr, f"{log.name}: "))
     try:
-        with shown:
+        with display:
             code = call()
-        sys.stdout.flush()  # here, where a closed pipe is caught
+        if sys.stdout is not None:  # as it is where somebody closed it: `>&-`
+            sys.stdout.flush()  # here, where a closed pipe is caught
         return code
     except ZooError as error:
         print(f"error: {plain_text.line(error)}", file=sys.stderr)
@@ -46,11 +51,26 @@ def run(
         print(f"error: {libraries.missing(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `… | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        _say_no_more()
+        return 1
+    except OSError as error:
+        if error.filename is not None:  # of a path that was given: it is too long, or not ours to enter
+            what = f"{shown(error.filename)} cannot be used"
+        elif error.errno in NO_OUTPUT:
+            _say_no_more()
+            what = "What is printed cannot be written"
+        else:
+            raise
+        print(f"error: {plain_text.line(what)}: {error.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"error: Stopped. {stopped}.", file=sys.stderr)
         return 130
+
+
+def _say_no_more() -> None:
+    """The interpreter flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_version(parser: argparse.ArgumentParser, engine: Callable[[], str | None]) -> None:

@@ -10,11 +10,13 @@ those that leave the zoo's folder, and links; those of the Hugging Face cache al
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,8 @@ from typing import IO, Any
 from zoo_datasets import errors
 
 SNAPSHOT = re.compile(r"datasets--[^/]+/snapshots/[0-9a-f]{40}")  # a folder of the Hugging Face cache
+# What disks say of an fsync that they do not have: network and user-space ones, above all of folders.
+NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EISDIR}
 SCRATCH = ".scratch-"  # prefix of names that a killed writer may leave behind
 
 
@@ -37,7 +41,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         with scratch.open("wb") as out:
             yield out
             out.flush()
-            os.fsync(out.fileno())
+            _sync(out.fileno())
         scratch.replace(path)
         sync_folder(path.parent)
     except BaseException:
@@ -69,12 +73,29 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename durable."""
+    """Make a rename durable, where the disk can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _sync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def temporary(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """A new temporary folder, which goes with its context. Raises ZooError where the system has no place for one."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise errors.ZooError(f"There is no temporary folder: {why}. Set TMPDIR to one that is writable.") from None
 
 
 def sha256(path: Path) -> str:

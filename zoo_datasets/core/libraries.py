@@ -1,4 +1,4 @@
-"""A library that is not installed → one sentence with the line that installs it.
+"""A library that is not installed, or does not start → one sentence with the way out.
 
 The base install reads zoos; what trains, draws and fits comes with extras, and is imported where it is used.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from zoo_datasets.errors import MissingLibraryError
+from zoo_datasets.errors import MissingLibraryError, ZooError
 
 # Module → what `pip install` calls it.
 PIP = {
@@ -21,13 +21,15 @@ PIP = {
 
 @contextlib.contextmanager
 def needed() -> Iterator[None]:
-    """Imports of other libraries; raises MissingLibraryError where one is not installed."""
+    """Imports of other libraries; raises MissingLibraryError where one is not installed, ZooError where one fails."""
     try:
         yield
     except ModuleNotFoundError as error:
         if isinstance(error, MissingLibraryError) or missing(error) is None:
             raise
         raise MissingLibraryError(missing(error)) from None
+    except ValueError as error:  # `HF_HUB_DOWNLOAD_TIMEOUT=10s`: libraries read their variables when they are imported
+        raise ZooError(f"A library does not start: {error}. Correct its variable in the environment (HF_…).") from None
 
 
 def missing(error: ImportError) -> str | None:

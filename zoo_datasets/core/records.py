@@ -6,7 +6,8 @@ In:  a JSON value and the type it should have: `str`, `bool`, `int`, `float`, `N
 Out: the typed value, or a `Mismatch` that says where and what; and the JSON value back.
 
 Whole numbers count or place something: none is negative, and each fits 64 bits. Keys that a
-dataclass does not name are kept in its field `more`, where it has one.
+dataclass does not name are kept in its field `more`; where it has none they are refused, or a flip
+in the name of a key would take away what it says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from zoo_datasets.errors import shown
+from zoo_datasets.errors import shown, unknown
 
 MOST_DEPTH = 100  # of values whose type is `Any`; a recipe nests five deep
 MOST_COUNT = 2**63 - 1
@@ -102,6 +103,10 @@ def _record(kind: Any) -> Decoder:
 
     def read(value: Any) -> Any:
         _expect(isinstance(value, dict), value, "an object")
+        for name in value:
+            if name not in fields and not keeps:
+                what = unknown("part", name, fields, "`{at}`").removesuffix(".")
+                raise Mismatch(f"{what}; where a newer version wrote it, upgrade weightzoo")
         for name in needed:
             if name not in value:
                 raise Mismatch("it has no `{at}`", name)

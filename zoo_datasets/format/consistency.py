@@ -130,8 +130,8 @@ def _recipe(manifest: Manifest, tables: Tables) -> Iterator[str]:
         yield from _differ("layer_lists", sorted(manifest.layer_lists), named)
     yield from _splits(manifest)
     yield from _population(manifest, models)
-    if identity.parents is not None and "parent_zoo" in models.column_names:
-        yield from _differ("identity.parents", sorted(identity.parents), _values(models["parent_zoo"]))
+    parents = _values(models["parent_zoo"]) if "parent_zoo" in models.column_names else []
+    yield from _differ("identity.parents", sorted(identity.parents or ()), parents)
 
 
 def _splits(manifest: Manifest) -> Iterator[str]:

@@ -4,8 +4,8 @@ In:  the folder of a sealed zoo, or the JSON value of a manifest.
 Out: a frozen `Manifest` whose every attribute has its type, and the JSON value back.
 
 A manifest is data from elsewhere. Refused are other types, paths that leave the folder, tables
-whose rows outnumber their bytes (a bomb), layouts wider than all files, parts at its top that
-this version does not know, and a value that differs from the manifest's own digest. Manifests
+whose rows outnumber their bytes (a bomb), layouts wider than all files, parts that this version does
+not know, but where the format keeps them (`identity`, `architectures`), and a value that differs from the manifest's own digest. Manifests
 written before there was one have none; `consistency.py` finds what can be found in those.
 """
 
@@ -122,11 +122,6 @@ class Manifest:
             )
         try:
             manifest: Manifest = records.decode(cls, value)
-            known = [f.name for f in dataclasses.fields(cls)]
-            for name in value:
-                if name not in known:
-                    what = errors.unknown("part", name, known).removesuffix(".")
-                    raise Mismatch(f"{what}; where a newer version wrote it, upgrade weightzoo")
             manifest._check_recipe()
             manifest._check_rows()
             manifest._check_layouts()

@@ -14,9 +14,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zoo_datasets.core.ranges import RangeFile, Ranges, Span
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format.pages import BY_DICTIONARY, BadPageError, Page, pages
 
@@ -36,9 +36,6 @@ FOOTER_SHARE, ALWAYS_FOOTER_BYTES = 500, 1_000_000
 TAIL_BYTES = 65_536  # what pyarrow reads first, to find the footer
 END_BYTES, MAGIC = 8, b"PAR1"  # the footer's length and the magic number, which begins the file too
 LENGTH_BYTES = 4  # before each text of a dictionary page
-
-# The bytes of spans (offset, length) of a file.
-Ranges = Callable[[Sequence[tuple[int, int]]], list[bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +101,11 @@ class TableFile:
         return shared * _longest(found[0], data, chunk.compression)
 
     @contextlib.contextmanager
-    def _bytes(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[Sequence[Any], Any]]:
+    def _bytes(self, spans: Sequence[Span]) -> Iterator[tuple[Sequence[Any], Any]]:
         """The bytes of spans, and what pyarrow reads the same bytes of."""
         if not isinstance(self.source, Path):
             held = self.source(spans)
-            yield held, pa.PythonFile(_Held(self.source, self.size, dict(zip(spans, held, strict=True))), "r")
+            yield held, pa.PythonFile(RangeFile(self.source, self.size, dict(zip(spans, held, strict=True))), "r")
             return
         with self.source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             views = [memoryview(mapped)[start : start + length] for start, length in spans]
@@ -129,7 +126,7 @@ def open_file(source: Path | Ranges, size: int, where: str) -> TableFile:
                 tail, reading = file.read(size - start), source
         else:
             [tail] = source([(start, size - start)])
-            reading = pa.PythonFile(_Held(source, size, {(start, size - start): tail}), "r")
+            reading = pa.PythonFile(RangeFile(source, size, {(start, size - start): tail}), "r")
         length = int.from_bytes(tail[-END_BYTES:-4], "little")
         if tail[-4:] != MAGIC or length > size or length > ALWAYS_FOOTER_BYTES + size // FOOTER_SHARE:
             raise IntegrityError(f"{where} is damaged: it is no Parquet file, or its footer of {length:,} bytes lies.")
@@ -195,7 +192,7 @@ def _check_footer(file: TableFile, flat: Iterable[str]) -> None:
             raise IntegrityError(f"{file.where} is damaged: its footer lies about the column {path!r}.")
 
 
-def _span(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+def _span(chunk: pq.ColumnChunkMetaData) -> Span:
     """(offset, length) of a chunk in its file, as pyarrow finds it."""
     start, dictionary = chunk.data_page_offset, chunk.dictionary_page_offset
     if dictionary is not None and 0 < dictionary < start:
@@ -238,32 +235,3 @@ def _text_bytes(chunk: pa.Array) -> int:
     used = np.frombuffer(codes, indices.type.to_pandas_dtype())[indices.offset : indices.offset + len(indices)]
     # Where a value is missing its code may be anything; 0 is near enough.
     return int(np.bincount(np.where((used >= 0) & (used < len(words)), used, 0), minlength=len(words)) @ lengths)
-
-
-class _Held(io.RawIOBase):
-    """A file of which some spans are here; others are fetched."""
-
-    def __init__(self, ranges: Ranges, size: int, held: Mapping[tuple[int, int], bytes]) -> None:
-        self.ranges, self.size, self.held, self.at = ranges, size, held, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self.size - self.at)
-        length = left if size is None or size < 0 else min(size, left)
-        begin, self.at = self.at, self.at + length
-        for (start, there), data in self.held.items():
-            if start <= begin and begin + length <= start + there:
-                return data[begin - start : begin - start + length]
-        return self.ranges([(begin, length)])[0] if length else b""

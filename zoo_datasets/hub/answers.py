@@ -13,7 +13,6 @@ token goes to the Hub's own host alone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import queue
@@ -122,14 +121,24 @@ def patience() -> float:
 
 def _headers(url: str, span: tuple[int, int] | None) -> dict[str, str]:
     # Not the library's `build_hf_headers`, which asks the Hub what to call itself, and waits for any answer.
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import constants
 
     headers = {"User-Agent": "weightzoo", "Accept-Encoding": "identity"}  # packed bytes would shift ranges
-    if client.is_the_hub(url) and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
+    if client.is_the_hub(url) and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := _token()):
         headers["Authorization"] = f"Bearer {token}"  # for the Hub alone
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
     return headers
+
+
+def _token() -> str | None:
+    """What `hf auth login` kept, or HF_TOKEN; none where it is not ours to read: public zoos need none."""
+    from huggingface_hub import get_token
+
+    try:
+        return get_token()
+    except OSError:
+        return None
 
 
 def _hop(url: str, place: str) -> str:
@@ -206,10 +215,10 @@ class _Exchange:
         with contextlib.suppress(queue.Empty):
             while True:
                 self.line.get_nowait()  # room for what the thread is about to hand over
-        if self.late and self.thread.ident is not None:
+        if self.late:
             # It reads headers, or `100 Continue` again and again, and would for ever: the library has no end of
             # that, and no way to close a connection that has not answered.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(SystemExit))
+            client.stop(self.thread)
 
     def _next(self, most_s: float) -> Any:
         try:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.tables import read_schema, read_table
-from zoo_datasets.hub import client, croissant, listing, lookup
+from zoo_datasets.hub import answers, client, croissant, listing, lookup
 from zoo_datasets.reading.location import Location
 
 log = logging.getLogger("zoo_datasets")
 
 MOST_FILES_A_COMMIT = 99  # the Hub advises fewer than 100
+# The Hub takes up to a minute for a large commit: 12 times what it has to begin an answer are two minutes.
+WRITE_PATIENCE = 12
+LEAST_UPLOADED_A_S = 10_000  # bytes; a mobile line at its edge sends that
 # Folders that belong to the zoo alone: what a new release does not have there is deleted.
 OWN_FOLDERS = ("data/", "weights/", "optimizer/", "pictures/")
 
@@ -117,7 +121,7 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
     except client.NoAnswer as error:
         if error.code != "RepoNotFound":
             raise
-        api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
+        _written(lambda: api.create_repo(name, repo_type="dataset", private=private, exist_ok=True))
         head, tags = listing.commit_of(name, None), {}
     there = {entry.path: entry for entry in listing.tree(name, head)} if head else {}
     dress(location, name)  # only now that the Hub has answered: a card under another name would stay behind
@@ -146,19 +150,24 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
             part = f" ({number + 1} of {len(batches)})" if len(batches) > 1 else ""
             log.info("Uploading %d files to %s%s …", len(adds), name, part)
             message = f"Publish {location.name}{f' {tag}' if tag else ''}{part}"
-            head = api.create_commit(
-                name, operations, commit_message=message, repo_type="dataset", parent_commit=head
-            ).oid
+            commit = functools.partial(
+                api.create_commit, name, operations, commit_message=message, repo_type="dataset", parent_commit=head
+            )
+            head = _written(commit, sum(ours[p].stat().st_size for p in adds)).oid
             meter.add(sum(ours[p].stat().st_size for p in adds))
     if tag and tag not in tags:
-        api.create_tag(name, tag=tag, revision=head, repo_type="dataset")
+        _written(lambda: api.create_tag(name, tag=tag, revision=head, repo_type="dataset"))
     return Published(str(head), tuple(new), tuple(gone), sum(ours[p].stat().st_size for p in new), tag)
 
 
 @contextlib.contextmanager
 def _one_bar() -> Iterator[None]:
     """The Hub's library draws bars of its own, over ours and where there is no terminal."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # handed on without __all__
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     if are_progress_bars_disabled():
         yield
@@ -168,6 +177,11 @@ def _one_bar() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+def _written(call: Callable[[], Any], size: int = 0) -> Any:
+    """What a call that writes to the Hub gives, bounded in time by the bytes that go there. Raises NoAnswer."""
+    return client.within(WRITE_PATIENCE * answers.patience() + size / LEAST_UPLOADED_A_S, call)
 
 
 def _paths(location: Location) -> list[str]:

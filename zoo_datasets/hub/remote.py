@@ -39,12 +39,13 @@ from urllib.parse import quote
 
 from zoo_datasets import errors
 from zoo_datasets.core import files, meters, records
+from zoo_datasets.core.ranges import Span
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
 from zoo_datasets.format.manifest import MOST_MANIFEST_BYTES, Manifest
 from zoo_datasets.format.manifest_parts import SealedFile
 from zoo_datasets.hub import answers, client, listing
 from zoo_datasets.hub.client import NoAnswer, NoFile
-from zoo_datasets.reading.location import LocalFolder, Location, Span, pread
+from zoo_datasets.reading.location import LocalFolder, Location, pread
 
 log = logging.getLogger("zoo_datasets")
 

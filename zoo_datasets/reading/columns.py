@@ -13,11 +13,14 @@ which takes longer than everything else that opening and selecting do.
 from __future__ import annotations
 
 import functools
+import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zoo_datasets.core.arrow import arrow_index, nulls_of, numbers_of
 from zoo_datasets.errors import MOST_ALTERNATIVES, IntegrityError, ZooError, unknown
@@ -173,6 +176,37 @@ def strays(table: Columns, name: str, wanted: Any, known: Iterable[Any] = ()) ->
         values = [v for v in _several(wanted) if v is not None]
         there = {v for v in column.unique().to_pylist() if v is not None}.union(known)
     return next(((v, sorted(there)) for v in values if v not in there), None)
+
+
+def levels_in(expression: pc.Expression, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """(column, value) wherever an expression compares one of these columns with a value, as far as its text tells.
+
+    It tells texts, numbers and booleans beside `==` and `!=`, and of `isin` up to twenty values. Not what a
+    function makes of a column, whose values are no levels.
+    """
+    text = str(expression)
+    literal = r'"(?:[^"\\]|\\.)*"|[^\s"()]+'
+    for name in names:
+        column = re.escape(name)
+        for found in re.finditer(rf"\({column} [!=]= ({literal})\)", text):
+            yield from ((name, v) for v in _literal(found[1], escaped=True))
+        for found in re.finditer(rf"is_in\({column}, \{{value_set=[^:]*:\[\n(.*?)\n\]", text, re.DOTALL):
+            yield from (
+                (name, v) for line in found[1].split("\n") for v in _literal(line.strip().rstrip(","), escaped=False)
+            )
+
+
+def _literal(text: str, escaped: bool) -> Iterator[Any]:
+    """The value that Arrow prints so; none where it prints no plain one."""
+    if text.startswith('"') and not escaped:
+        yield text[1:-1]
+        return
+    try:
+        value = json.loads(text)
+    except ValueError:  # null[null], nan, …
+        return
+    if isinstance(value, (str, bool, int, float)):
+        yield value
 
 
 def unknown_level(name: str, value: Any, known: list[Any], where: str) -> str:

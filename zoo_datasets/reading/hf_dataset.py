@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets.core import streams
+from zoo_datasets.core import libraries, streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.reading.weights import Weights
@@ -30,7 +30,8 @@ def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
     indices, so nothing is copied; of a zoo on the Hub the selected rows are fetched.
     `zoo_datasets.weights` gives the matrix back.
     """
-    import datasets  # a second to import, for this function alone
+    with libraries.needed():
+        import datasets  # a second to import, for this function alone
 
     # Of a local zoo all snapshots, of which a selection is indices; of a remote one what was asked for.
     base = zoo.whole if zoo.location.is_local else zoo

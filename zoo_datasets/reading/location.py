@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import bisect
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from zoo_datasets import errors
 from zoo_datasets.core import files
+from zoo_datasets.core.ranges import RangeFile, Span
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.manifest_parts import UNSEALED, SealedFile
@@ -19,7 +21,6 @@ from zoo_datasets.format.manifest_parts import UNSEALED, SealedFile
 # A gap between two spans that is fetched along rather than asked around: about what a
 # connection of 20 MB/s moves while a request of 50 ms is on its way.
 MOST_GAP_BYTES = 1_000_000
-Span = tuple[int, int]  # (offset, length) in bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Location(abc.ABC):
 
     def open(self, relative: str) -> io.RawIOBase:
         """A file of the zoo for reading here and there; from the Hub only what is read comes."""
-        return _RangeFile(self, relative)
+        return RangeFile(functools.partial(self.ranges, relative), self.entry(relative).bytes)
 
     def entry(self, relative: str) -> SealedFile:
         """Path, size and SHA-256 of a sealed file. Raises IntegrityError where the manifest has none of that name."""
@@ -98,34 +99,6 @@ class LocalFolder(Location):
 
     def read(self, relative: str, spans: Sequence[Span]) -> list[bytes]:
         return pread(self.path(relative), spans)
-
-
-class _RangeFile(io.RawIOBase):
-    """A file behind a location's byte ranges."""
-
-    def __init__(self, location: Location, relative: str) -> None:
-        self.location, self.relative, self.at = location, relative, 0
-        self.size = location.entry(relative).bytes
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self.size - self.at)
-        length = left if size is None or size < 0 else min(size, left)
-        [data] = self.location.ranges(self.relative, [(self.at, length)]) if length else [b""]
-        self.at += length
-        return data
 
 
 def coalesce(spans: Sequence[Span]) -> list[Span]:

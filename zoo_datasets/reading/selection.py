@@ -24,7 +24,7 @@ from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.parquet import as_strings
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture, External
-from zoo_datasets.reading.columns import Columns, matches, strays, unknown_level
+from zoo_datasets.reading.columns import Columns, levels_in, matches, strays, unknown_level
 from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.shard_weights import Shards
 from zoo_datasets.reading.weights import Weights
@@ -167,10 +167,17 @@ class Selection:
             known = dict.fromkeys([*self._opened.snapshots.names, *self._opened.models.names])
             raise ZooError(unknown("column", name, known, self.name))
 
-    def _check_levels(self, table: Columns, name: str, wanted: Any) -> None:
+    def _table_of(self, name: str) -> Columns:
+        self._known(name)
+        return self._opened.snapshots if name in self._opened.snapshots else self._opened.models
+
+    def _has_levels(self, name: str) -> bool:
+        return name in self.axes or name in self.manifest.factors or name == "split"
+
+    def _check_levels(self, name: str, wanted: Any) -> None:
         """Raises ZooError where a factor has a wanted level in no row of the whole zoo: a typo would select nothing."""
-        if name in self.axes or name in self.manifest.factors or name == "split":
-            stray = strays(table, name, wanted, SPLITS if name == "split" else ())
+        if self._has_levels(name):
+            stray = strays(self._table_of(name), name, wanted, SPLITS if name == "split" else ())
             if stray is not None:
                 raise ZooError(unknown_level(name, *stray, self.name))
 
@@ -182,15 +189,14 @@ class Selection:
         Any column of `snapshots`, else of `models`, can be named; a `pyarrow.compute`
         expression over them may come first: `zoo.select(pc.field("lr") > 1e-3, epoch=[0, 50])`.
 
-        A factor's level that no row of the whole zoo has is a mistake; what this selection lost gives an
-        empty one. Raises ZooError for such a level, an unknown column, a value that a column cannot hold.
+        A factor's level that no row of the whole zoo has is a mistake, in an expression too where it is
+        compared by `==`, `!=` or `isin`; what this selection lost gives an empty one. Raises ZooError for such a level, an unknown column, a value that a column cannot hold.
         """
         keep = np.ones(len(self._opened.snapshots), bool)
         for name, value in wanted.items():
-            self._known(name)
-            table = self._opened.snapshots if name in self._opened.snapshots else self._opened.models
+            table = self._table_of(name)
             found = matches(table, name, value)
-            self._check_levels(table, name, value)
+            self._check_levels(name, value)
             keep &= found if table is self._opened.snapshots else found[self._opened.owner]
         rows = np.flatnonzero(keep) if self._is_whole else self.rows[keep[self.rows]]
         selected = type(self)(self._opened, rows)
@@ -205,7 +211,13 @@ class Selection:
         # An expression does not tell its fields; names found in its text include them all.
         words = set(re.findall(r"\w+", str(expression)))
         known = dict.fromkeys([*self._opened.snapshots.names, *self._opened.models.names])
-        table = self.table([name for name in known if name in words] or ["model_id"])
+        named = [name for name in known if name in words]
+        plain = [
+            n for n in named if self._has_levels(n) and not pa.types.is_list(self._table_of(n).schema.field(n).type)
+        ]
+        for name, value in levels_in(expression, plain):
+            self._check_levels(name, value)
+        table = self.table(named or ["model_id"])
         try:
             kept = table.append_column("", pa.array(np.arange(len(self)))).filter(expression)
         except pa.ArrowInvalid as error:

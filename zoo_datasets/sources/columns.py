@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +22,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+ROWS_LOOKED_AT = 10_000  # of each column that a hint would name
 UNLABELED, UNKNOWN = -1, -2  # labels of a row that has none, and of one whose class the training split lacks
 INPUT_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels")
+TEXTS = ("string", "large_string", "string_view")  # as pandas, polars and Arrow leave them
+AS_TEXT = (
+    "binary",
+    "large_binary",
+    "binary_view",
+    "date",
+    "time",
+    "timestamp",
+    "duration",
+)  # what a cast makes texts of
+NO_LABELS = "Use an image classification set, or a table with labels."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +64,7 @@ def found(spec: SourceSpec, table: Dataset) -> tuple[Inputs, str]:
     if spec.image_column is not None or (not table_like and (pictures or grids)):
         images = pictures or grids
         usual = [n for n in INPUT_NAMES if n in images]
-        image = _column(spec, "image", spec.image_column, features, images, usual, [*pictures, *grids])
+        image = _column(spec, "image", spec.image_column, features, images, usual, lambda: [*pictures, *grids])
         if image not in (*pictures, *grids, *lists):
             raise GridError(
                 f"Source {spec.id!r} has no pictures in column {image!r}, but {described(features[image])}. "
@@ -63,13 +76,13 @@ def found(spec: SourceSpec, table: Dataset) -> tuple[Inputs, str]:
                     or _no_inputs(features)
                 )
             )
-        return Inputs(image, ()), _label(spec, features, inputs=[image])
+        return Inputs(image, ()), _label(spec, table, features, inputs=[image])
     asked = spec.image_columns or spec.features
     if asked is not None:
         picked = tuple(_picked(spec, "image_columns" if spec.image_columns else "features", asked, features, numbers))
-        return Inputs(None, picked), _label(spec, features, inputs=picked)
+        return Inputs(None, picked), _label(spec, table, features, inputs=picked)
     # Before the label is asked for: where nothing could be an input, no name of a label would help.
-    label = _label(spec, features, inputs=[]) if numbers else None
+    label = _label(spec, table, features, inputs=[]) if numbers else None
     rest = [name for name in features if name != label]
     used = tuple(name for name in rest if name in numbers)
     if not used or label is None:
@@ -115,8 +128,7 @@ def depth(feature: Any) -> int | None:
     import datasets
 
     if isinstance(feature, datasets.Value):
-        kind = feature.dtype.split("(")[0].rstrip("0123456789")
-        return 0 if kind in ("int", "uint", "float", "bool", "decimal") else None
+        return 0 if _kind(feature) in ("int", "uint", "float", "bool", "decimal") else None
     if isinstance(feature, list):  # how older versions wrote a list
         inner = depth(feature[0]) if len(feature) == 1 else None
     elif hasattr(feature, "shape") and hasattr(feature, "dtype"):  # Array2D to Array5D
@@ -151,7 +163,7 @@ def first_of(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(names[:MOST_ALTERNATIVES]) + more
 
 
-def _label(spec: SourceSpec, features: dict[str, Any], inputs: Collection[str]) -> str:
+def _label(spec: SourceSpec, table: Dataset, features: dict[str, Any], inputs: Collection[str]) -> str:
     import datasets
 
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
@@ -160,15 +172,15 @@ def _label(spec: SourceSpec, features: dict[str, Any], inputs: Collection[str]) 
         for name, feature in features.items()
         if _holds_labels(feature) and (name not in inputs or spec.label_column)
     ]
-    plain.sort(
-        key=lambda name: "string" not in features[name].dtype
-    )  # of a table the texts are likelier than the numbers
+    # Of a table the texts are likelier than the numbers.
+    plain.sort(key=lambda name: _kind(features[name]) not in TEXTS)
     named = [name for name in LABEL_NAMES if name in classes + plain]
-    label = _column(spec, "label", spec.label_column, features, classes or named, named, classes + plain)
+    hint = functools.partial(_of_whole_numbers, table, classes + plain)
+    label = _column(spec, "label", spec.label_column, features, classes or named, named, hint)
     if label not in classes + plain:
         raise GridError(
             f"Source {spec.id!r} has no classes in column {label!r}, but {described(features[label])}; a row has one class, "
-            "a text, a whole number or a bool. " + _say(("Name one as label_column", classes + plain))
+            "a text, a whole number or a bool. " + _other_labels(hint(), features, label)
         )
     if label in inputs:
         raise GridError(f"Source {spec.id!r} has {label!r} as its label and among its inputs; keep one of them.")
@@ -177,7 +189,7 @@ def _label(spec: SourceSpec, features: dict[str, Any], inputs: Collection[str]) 
 
 def _column(
     spec: SourceSpec, what: str, asked: str | None, features: dict[str, Any], candidates: list[str], usual: list[str],
-    possible: list[str],
+    possible: Callable[[], list[str]],
 ) -> str:  # fmt: skip
     """The column asked for, or the one there can be no doubt of. Raises GridError, which names those that would do."""
     if asked is not None:
@@ -186,9 +198,12 @@ def _column(
         return asked
     if len(candidates) == 1 or usual:
         return (usual if len(candidates) > 1 else candidates or usual)[0]
+    names = possible()
+    hint = (
+        _other_labels(names, features) if what == "label" else _say((f"Name one as {what}_column", names)) or NO_LABELS
+    )
     raise GridError(
-        f"Source {spec.id!r} has {'several' if candidates else 'no'} {what} columns among: {_listed(features)}. "
-        + (_say((f"Name one as {what}_column", possible)) or "Use an image classification set, or a table with labels.")
+        f"Source {spec.id!r} has {'several' if candidates else 'no'} {what} columns among: {_listed(features)}. {hint}"
     )
 
 
@@ -223,30 +238,64 @@ def _picked(
 
 
 def _holds_labels(feature: Any) -> bool:
-    """A column of texts, whole numbers or booleans; of floats too, which pandas makes of numbers where some are missing."""
+    """A column of texts, whole numbers or booleans; of floats too, which pandas makes of numbers where some are missing,
+    and of decimals, which databases give."""
     import datasets
 
-    kinds = ("int", "uint", "bool", "string", "large_string", "float")
-    return isinstance(feature, datasets.Value) and feature.dtype.rstrip("0123456789") in kinds
+    kinds = ("int", "uint", "bool", *TEXTS, "float", "decimal")
+    return isinstance(feature, datasets.Value) and _kind(feature) in kinds
+
+
+def _kind(feature: Any) -> str:
+    """The name of a type without its bits: `decimal` of decimal128(9, 2)."""
+    return str(feature.dtype).split("(")[0].rstrip("0123456789")
+
+
+def _of_whole_numbers(table: Dataset, names: list[str]) -> list[str]:
+    """Those of the columns whose first rows hold no fraction: a hint names what will do, as far as a look tells."""
+
+    doubtful = [name for name in names if _kind(table.features[name]) in ("float", "decimal")]
+    if not doubtful:
+        return names
+    rows = table.select_columns(doubtful).with_format("arrow")[:ROWS_LOOKED_AT]
+    for name in doubtful:
+        try:
+            _whole(rows.column(name), name)
+        except GridError:
+            names = [n for n in names if n != name]
+    return names
 
 
 def _values(table: Dataset, label: str) -> pa.ChunkedArray:
-    """The label column as Arrow holds it; numbers that pandas made floats (for want of some) as the whole ones they were.
+    """The label column as Arrow holds it, numbers as whole ones. Raises GridError where one is not."""
+    return _whole(table.select_columns([label]).with_format("arrow")[:].column(0), label)
 
-    Raises GridError where a number is not whole.
-    """
+
+def _whole(values: pa.ChunkedArray, label: str) -> pa.ChunkedArray:
+    """Numbers that pandas made floats (for want of some), and decimals, as the whole ones they were; others as they are."""
     import pyarrow as pa
 
-    values = table.select_columns([label]).with_format("arrow")[:].column(0)
-    if pa.types.is_floating(values.type):
+    if pa.types.is_string_view(values.type):  # of which Arrow cannot tell what is among them
+        return values.cast(pa.large_string())
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
         try:
-            values = pa.chunked_array(
-                [pa.Array.from_pandas(c.to_numpy(zero_copy_only=False)) for c in values.chunks], values.type
-            )
+            if pa.types.is_floating(values.type):
+                chunks = [pa.Array.from_pandas(c.to_numpy(zero_copy_only=False)) for c in values.chunks]
+                values = pa.chunked_array(chunks, values.type)
             values = values.cast(pa.int64())
         except pa.ArrowInvalid as error:
             raise GridError(f"Column {label!r} holds no classes: {error}. Name another as label_column.") from None
     return values
+
+
+def _other_labels(names: list[str], features: dict[str, Any], asked: str | None = None) -> str:
+    """What to do without a label column: name another, or make texts of one that `datasets` can make texts of."""
+    if names:
+        return _say(("Name one as label_column", names))
+    for name in [asked] if asked else LABEL_NAMES:
+        if name in features and described(features[name]).split("[")[0].rstrip("0123456789") in AS_TEXT:
+            return f"Write the set once more after `cast_column({name!r}, datasets.Value('string'))`."
+    return NO_LABELS
 
 
 def _no_inputs(features: dict[str, Any]) -> str:

@@ -12,14 +12,13 @@ its new rows, and nothing else is written. The Hub's cache is keyed by commit an
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo_datasets.core import files
-from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
+from zoo_datasets.core import files, libraries
+from zoo_datasets.errors import GridError, IntegrityError, MissingLibraryError, ZooNotFoundError
 from zoo_datasets.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -29,6 +28,12 @@ if TYPE_CHECKING:
 PATIENCE_S = 5.0
 LARGEST_LIST = 2**24  # bytes of a list of files
 LONGEST_REASON = 500  # characters of what `datasets` says, which may quote a whole table
+# What `datasets` refuses → what to do here.
+WAYS_OUT = {
+    "corresponds to no data": "Some split has no rows, and `datasets` loads none beside it: take its files away.",
+    "Config name is missing": "Name it as source.config.",
+    "infer the same data file format": "Write all splits in one format.",
+}
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves beside a DatasetDict, a Dataset
 
 
@@ -38,14 +43,14 @@ def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]
 
     Raises ZooNotFoundError, GridError (no such config) or IntegrityError (unreadable files).
     """
-    import datasets
+    with libraries.needed():
+        import datasets
 
     source = spec.id
     where = f"in {str(folder)!r}" if folder else "on the Hugging Face Hub"
     with ExitStack() as stack:
         if folder:
-            cache = tempfile.TemporaryDirectory(prefix="zoo-source-", ignore_cleanup_errors=True)
-            settings = {"path": str(folder), "cache_dir": stack.enter_context(cache)}
+            settings = {"path": str(folder), "cache_dir": stack.enter_context(files.temporary("zoo-source-"))}
             stack.enter_context(_no_progress_bars())
         else:
             # The prefix keeps a folder of the same name in the working directory out of it.
@@ -72,12 +77,13 @@ def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise IntegrityError(f"Source {source!r} {where} cannot be read: {_reason(error)}") from error
         except ValueError as error:  # an unknown or a missing config; the message lists them
-            empty = " Some split has no rows, and `datasets` loads none beside it: take its files away."
-            raise GridError(
-                f"Source {source!r} {where}: {_reason(error)}{empty if 'corresponds to no data' in str(error) else ''}"
-            ) from error
+            hint = next((f" {ours}" for theirs, ours in WAYS_OUT.items() if theirs in str(error)), "")
+            said = _reason(error).split("\nExample of usage:")[0]  # by `load_dataset`, which is not the way here
+            raise GridError(f"Source {source!r} {where}: {' '.join(said.split())}{hint}") from error
         except Exception as error:
             # What a stranger's files make the readers of YAML, CSV and Arrow raise is of any type.
+            if isinstance(error, ModuleNotFoundError) and libraries.missing(error) is not None:
+                raise MissingLibraryError(libraries.missing(error)) from error
             if isinstance(error, RuntimeError) and "script" in str(error):
                 raise GridError(
                     f"Source {source!r} {where} is published as a loading script, which `datasets` ≥ 4 does not run. Load it "

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo_datasets.core import streams
-from zoo_datasets.errors import GridError, ZooNotFoundError, alternatives, unknown
+from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError, alternatives, unknown
 from zoo_datasets.sources import columns, division, image_sets, number_tables, opening
 from zoo_datasets.sources.embedded import EMBEDDED, embedded
 from zoo_datasets.sources.spec import Part, PublishedSplit, Source, SourceSpec, check_spec
@@ -49,9 +49,18 @@ def load(spec: SourceSpec, data_dir: str | Path | None = None, path: str | Path 
         IntegrityError: its files cannot be read.
     """
     check_spec(spec)
-    folder = _folder(spec, data_dir, path)
+    try:
+        folder = _folder(spec, data_dir, path)
+        fingerprint = _fingerprint(folder)
+    except OSError as error:
+        if isinstance(error, ZooError):
+            raise
+        raise ZooNotFoundError(
+            f"Source {spec.id!r} cannot be looked for: {str(error.filename)[:200]!r}: {error.strerror}. Correct source.path, "
+            "--data or ZOO_DATA, or make the folder readable."
+        ) from None
     unscaled = replace(spec, scale="none", mean=None, std=None)
-    read = _read(unscaled, folder, _fingerprint(folder))
+    read = _read(unscaled, folder, fingerprint)
     mean, std, notes = _scaling(spec, read)
     source = Source(
         spec, read.class_names, **read.parts, mean=mean, std=std, peak=read.peak, sha256=read.sha256,
