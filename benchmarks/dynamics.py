@@ -1,13 +1,15 @@
 """Do our populations train as DOODL3's did, and how long does a Morse graph take? Published beside ours.
 
-    python benchmarks/dynamics.py ZOO… [--reports DIR] [--pictures]
+    python benchmarks/dynamics.py ZOO… [--accuracies ZOO…] [--reports DIR] [--times] [--pictures]
 
 Each ZOO is built from a grid under grids/doodl3/. Every one is analyzed as `python -m
 zoo_datasets analyze dynamics ZOO` does (kept under --reports); results/dynamics.json then holds
 accuracies, Morse graphs with their frequencies, held-out scores and timings, with n,
 intervals and versions, and what stands between the markers of docs/dynamics.md, sentences with numbers
 and tables, is written anew. Of the sweep of epochs the map of one step is analyzed too.
-With --pictures, so are those of docs/pictures/, from the zoo of the sweep of epochs.
+With --pictures, so are those of docs/pictures/, from the zoo of the sweep of epochs. Of zoos under --accuracies
+nothing but accuracies is compared: seconds, where Morse sets by the hundred take an hour. Times are
+measured with --times, on an idle machine; otherwise those in the results stay.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,8 @@ import numpy as np
 import pages
 from threadpoolctl import threadpool_limits
 
-from zoo_datasets import cli
-from zoo_datasets.analysis.dynamics import guidance, readings, run
+from zoo_datasets import cli, intervals
+from zoo_datasets.analysis.dynamics import guidance, populations, readings, run
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.results import versions
 from zoo_datasets.zoo import open_zoo
@@ -42,6 +45,10 @@ PICTURED, SHOWN = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoos", nargs="+", type=Path, metavar="ZOO")
+    parser.add_argument(
+        "--accuracies", nargs="+", type=Path, default=[], metavar="ZOO", help="compare these in accuracy alone"
+    )
+    parser.add_argument("--times", action="store_true", help="measure times again")
     parser.add_argument("--reports", type=Path, default=Path("analysis"), help="where the analyses are kept")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "dynamics.json")
     parser.add_argument("--pictures", action="store_true")
@@ -67,9 +74,12 @@ def main() -> None:
         "engines": sorted(engines),
         "cpu": os.uname().machine,
         "tests": tests,
-        "timing": timing(),
+        "timing": timing()
+        if options.times or not options.json.exists()
+        else json.loads(options.json.read_text())["timing"],
         "step": step,
         "populations": rows,
+        "accuracies": [record for zoo in options.accuracies for record in accuracies(zoo)],
     }
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -80,7 +90,8 @@ def main() -> None:
 def one_step(zoo: Path, reports: Path) -> list[dict[str, Any]]:
     """A record per population of the map of one step between snapshots."""
     out = reports / f"{zoo.name}-step"
-    if cli.main(["analyze", "dynamics", str(zoo), "--out", str(out), *dynamics_page.STEP]):
+    command = ["analyze", "dynamics", str(zoo), "--out", str(out), *dynamics_page.STEP]
+    if not known(out, zoo, dynamics_page.STEP) and cli.main(command):
         raise SystemExit(f"The map of one step of {zoo} could not be analyzed.")
     numbers = json.loads((out / "numbers.json").read_text())
     return [
@@ -115,15 +126,15 @@ def keep_pictures(out: Path) -> None:
         picture.save(folder / f"dynamics-{name.split('-')[0]}.png", optimize=True)
 
 
-def known(out: Path, zoo: Path) -> bool:
-    """Whether a report of this very zoo, at default settings, lies there: it would be the same again."""
+def known(out: Path, zoo: Path, options: Sequence[str] = ()) -> bool:
+    """Whether a report of this very zoo, with these options, lies there: it would be the same again."""
     if not (out / "numbers.json").exists():
         return False
     numbers = json.loads((out / "numbers.json").read_text())
     digests = json.loads((zoo / "manifest.json").read_text())["digests"]
     parser = argparse.ArgumentParser()
     run.arguments(parser)
-    default = vars(parser.parse_args([])) | {"seed": 0}
+    default = vars(parser.parse_args(options)) | {"seed": 0}
     return numbers["zoos"][0]["digests"] == digests and all(default[k] == v for k, v in numbers["settings"].items())
 
 
@@ -146,6 +157,27 @@ def levels(family: str, numbers: dict[str, Any]) -> list[dict[str, Any]]:
             "resamples": first.get("resamples"), "resolutions": first.get("resolutions"),
             "guidance": first["guidance"], "coordinate_kinds": first.get("coordinate_kinds"),
         })  # fmt: skip
+    return records
+
+
+def accuracies(zoo: Path) -> list[dict[str, Any]]:
+    """A record per level of how well its networks end, with the published value where there is one."""
+    family, of_level = zoo.name.removeprefix("doodl3-"), {}
+    for population in populations.populations(open_zoo(zoo)):
+        of_level.setdefault(tuple(population.level.items()), []).append(population)
+    records = []
+    for level, blocks in of_level.items():
+        predicted, level_key = [populations.predictions(p) for p in blocks], key(family, dict(level))
+        groups = np.concatenate([p.groups for p in blocks])
+        record = {
+            "family": family, "level": level_key, "published": dynamics_page.PUBLISHED.get(family, {}).get(level_key),
+            "n": len(groups), "n_populations": len(blocks), "n_diverged": sum(p.n_diverged for p in blocks),
+        }  # fmt: skip
+        for name, of in (("balanced_accuracy", "balanced"), ("balanced_accuracy_published", "balanced_swapped")):
+            values = [getattr(p, of) for p in predicted]
+            record[name] = intervals.mean(np.concatenate(values), groups).to_json()
+            record["population_means" + name.removeprefix("balanced_accuracy")] = [float(v.mean()) for v in values]
+        records.append(record)
     return records
 
 

@@ -34,16 +34,17 @@ PUBLISHED_S = 68.6  # a Morse graph of 2^15 boxes in two dimensions, as the pape
 
 def section(results: dict[str, Any]) -> str:
     """The Markdown between the markers: what was not run, what the numbers say, and all tables."""
-    done = {r["family"] for r in results["populations"]}
-    missing = [f"`doodl3-{family}`" for family in PUBLISHED if family not in done]
-    without = (
-        f"**Not run with this version:** {', '.join(missing)}. Nothing below is about them.\n\n" if missing else ""
-    )
-    if not results["populations"]:
+    scored = results["populations"] + results["accuracies"]
+    missing = ", ".join(f"`doodl3-{f}`" for f in PUBLISHED if f not in {r["family"] for r in scored})
+    without = f"**Not run with this version:** {missing}. Nothing below is about them.\n\n" if missing else ""
+    if results["accuracies"]:
+        families = ", ".join(dict.fromkeys(f"`doodl3-{r['family']}`" for r in results["accuracies"]))
+        without += f"**Compared in accuracy, without Morse graphs:** {families}.\n\n"
+    if not scored:
         return without
     said = "\n".join(f"* {sentence}" for sentence in findings(results))
     tables = (
-        accuracy(results["populations"]), graphs(results["populations"]), corrected(results), scores(results["populations"]),
+        accuracy(scored), graphs(results["populations"]), corrected(results), scores(results["populations"]),
         times(results),
     )  # fmt: skip
     return without + "\n".join([said, "", *tables])
@@ -52,7 +53,11 @@ def section(results: dict[str, Any]) -> str:
 def findings(results: dict[str, Any]) -> Iterator[str]:
     """Sentences whose words follow from comparisons made here."""
     rows = results["populations"]
-    off = [abs(r["balanced_accuracy_published"]["value"] - r["published"]) for r in rows if r["published"] is not None]
+    off = [
+        abs(r["balanced_accuracy_published"]["value"] - r["published"])
+        for r in rows + results["accuracies"]
+        if r["published"] is not None
+    ]
     yield (
         f"**Do our populations train as the published ones did?** {sum(d <= CLOSE for d in off)} of {len(off)} mean accuracies are "
         f"within {CLOSE} of the published value, {sum(d <= NEARLY for d in off)} within {NEARLY}; the farthest is off by {max(off):.3f}."
@@ -161,22 +166,22 @@ def _off(r: dict[str, Any]) -> str:
 
 
 def graphs(rows: list[dict[str, Any]]) -> str:
-    lines = ["| population | reading | Morse sets (cells of the largest) | recurrent cells where no start was | Conley indices | same structure in | most frequent structure |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| population | Morse sets (cells of the largest) | recurrent cells where no start was | Conley indices | same structure in | most frequent structure |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
     for r in rows:
-        for name, one in r["readings"].items():
-            resampled = r["resamples"][name] if r["resamples"] else None
-            top = resampled["forms"][0] if resampled else None
-            sizes = ", ".join(f"{s:,}" for s in sorted(one["sizes"], reverse=True)[:3])
-            unseen = one["beyond_data"]["recurrent"]
-            lines.append(
-                f"| {r['family']} {r['level']} | {name} | {len(one['sizes'])}{f' ({sizes})' if sizes else ''} | "
-                f"{'–' if unseen is None else f'{unseen:.0%}'} | {_indices(one)} | "
-                + (f"{sum(f['count'] for f in resampled['forms'] if f['form'] == one['form'])} of {resampled['n']} | "
-                   f"{_form(top['form'])} ({top['count']}) |" if resampled else "– | – |")
-            )  # fmt: skip
+        one, resampled = r["readings"]["published"], r["resamples"]["published"]
+        top = resampled["forms"][0]
+        sizes = ", ".join(f"{s:,}" for s in sorted(one["sizes"], reverse=True)[:3])
+        unseen = one["beyond_data"]["recurrent"]
+        same = sum(f["count"] for f in resampled["forms"] if f["form"] == one["form"])
+        lines.append(
+            f"| {r['family']} {r['level']} | {len(one['sizes'])}{f' ({sizes})' if sizes else ''} | "
+            f"{'–' if unseen is None else f'{unseen:.0%}'} | {_indices(one)} | {same} of {resampled['n']} | "
+            f"{_form(top['form'])} ({top['count']}) |"
+        )
     return "\n".join(lines) + (
-        "\n\nConley indices by CMGDB: those that are not zero, dimension by dimension; then how many are zero (recurrent boxes, "
+        "\n\nThe published reading of the first population of each recipe, and its resamples; the other readings are in the results. "
+        "Conley indices by CMGDB: those that are not zero, dimension by dimension; then how many are zero (recurrent boxes, "
         "perhaps no recurrence) and how many are undefined, at the edge of the box. –: no set, or over 20 million edges.\n"
     )
 

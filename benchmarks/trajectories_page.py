@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pages
+import yaml
 
 from zoo_datasets.analysis.trajectories.detection import REORDERED
 from zoo_datasets.analysis.trajectories.pictures import label
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+GRIDS = Path(__file__).parents[1] / "grids" / "trajectories"
 SHAPES = {
     "length": "path length Σ‖Δ‖", "chord": "chord", "tortuosity": "tortuosity, length / chord",
     "smoothness": "smoothness, mean cosine of consecutive steps", "curvature": "curvature, median over the path (rad per unit)",
@@ -48,7 +50,7 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
         of, made = numbers["population"], numbers["settings"]
         yield f"### {name}\n"
         yield (
-            f"{of['n_models']} networks, {of['n_snapshots']:,} snapshots of {of['n_params']:,} weights, from epoch "
+            f"{of['n_models']} networks{_less(name, of['n_models'])}, {of['n_snapshots']:,} snapshots of {of['n_params']:,} weights, from epoch "
             f"{made['first_epoch']:g} on. Intervals: 95 %, over {of['n_groups']} init groups. "
             "Versions: " + ", ".join(f"{k} {v}" for k, v in numbers["versions"].items() if k in ("numpy", "scipy", "scikit-learn")) + ".\n"
         )  # fmt: skip
@@ -66,6 +68,12 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
     yield from _versions(of_zoo)
     yield from _shapes(of_zoo)
     yield from _detection([found for numbers in of_zoo.values() for found in numbers.get("detection", ())])
+
+
+def _less(name: str, n: int) -> str:
+    """Where fewer were built than the recipe asks for: that, and how."""
+    asked = yaml.safe_load((GRIDS / f"{short(name).removeprefix('trajectories-')}.yaml").read_text())["replicates"]
+    return "" if n == asked else f" of the recipe's {asked} (`--limit {n}`)"
 
 
 def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -147,8 +155,8 @@ def _changed(found: Mapping[str, Any]) -> Iterator[str]:
                 _name(c, found)
             )
         yield (
-            f"**Changed data, `{name}`.** Given the parent's loss as the weights are given the parent's last step, the test loss sees "
-            f"what the weights see. A lower bound above one half comes first in the weights for {len(sooner)} of {len(changed)} conditions, "
+            f"**Changed data, `{name}`**, {by[changed[0]]['all'][-1]['n_lineages']} lineages. The test loss is given the parent's loss as the weights are given "
+            f"the parent's last step. A lower bound above one half comes first in the weights for {len(sooner)} of {len(changed)} conditions, "
             f"first in the loss for {len(later)}, at the same snapshot for {len(same)}. At the last snapshot the weights have AUC "
             f"{min(by[c]['all'][-1]['auc'] for c in changed):.2f} to {max(by[c]['all'][-1]['auc'] for c in changed):.2f}, the loss "
             f"{min(by[c]['loss_change'][-1]['auc'] for c in changed):.2f} to {max(by[c]['loss_change'][-1]['auc'] for c in changed):.2f}."

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # of the section.
 SECTIONS = {
     "trajectories": ("trajectories_page", "trajectories"), "monitor": ("monitor", "trajectories"),
-    "dynamics": ("dynamics_page", "dynamics"),
+    "dynamics": ("dynamics_page", "dynamics"), "guidance": ("guidance", "dynamics"),
 }  # fmt: skip
 PAGES = ("trajectories", "dynamics")
 
@@ -80,7 +80,11 @@ def test_what_stands_between_the_markers_is_what_the_results_say(name: str) -> N
 )
 def test_a_zoo_that_was_not_run_with_this_version_is_named_and_has_no_numbers(name: str, zoos: list[str]) -> None:
     found = results(name)
-    done = set(found) if name == "trajectories" else {f"doodl3-{r['family']}" for r in found["populations"]}
+    done = (
+        set(found)
+        if name == "trajectories"
+        else {f"doodl3-{r['family']}" for r in found["populations"] + found["accuracies"]}
+    )
     named = inside(name).partition("Nothing below")[0]
     for zoo in zoos:
         assert (f"`{zoo}`" in named) == (zoo not in done)
