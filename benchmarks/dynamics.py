@@ -38,7 +38,7 @@ DOCS = HERE.parent / "docs" / "dynamics.md"
 ROUNDS = 7
 PICTURED, SHOWN = (
     "iris-epochs",
-    ("portrait-epochs-450", "robustness-epochs-450", "fates", "foretell", "coordinates", "spread"),
+    ("portrait-epochs-450", "fates", "foretell", "coordinates"),
 )
 
 

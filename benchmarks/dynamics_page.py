@@ -72,13 +72,11 @@ def findings(results: dict[str, Any]) -> Iterator[str]:
 def _structure(family: str, populations: list[dict[str, Any]]) -> str:
     published = [p["published"] for p in populations]
     sets, unseen = [r["sets"] for r in published], [r["unseen"] for r in published if r["unseen"] is not None]
-    forms = Counter(", ".join(r["conley"]) or "none" for r in published if r["conley"] is not None)
     none = {name: sum(p[name]["sets"] == 0 for p in populations) for name in ("mean", "confident")}
     said = f"**{family}**, {len(populations)} populations, published reading: {min(sets)} to {max(sets)} Morse sets"
     if unseen:
         said += f"; {min(unseen):.0%} to {max(unseen):.0%} of the recurrent boxes lie where no network started"
-    if forms:
-        said += "; indices that are not zero: " + "; ".join(f"{form} in {n}" for form, n in forms.most_common(4))
+    said += _forms(published)
     return f"{said}. No Morse set in {none['mean']} of them with a fitted prior, in {none['confident']} with the doubt counted."
 
 
@@ -103,21 +101,26 @@ def _foretold(results: dict[str, Any]) -> Iterator[str]:
 def _stepwise(step: list[dict[str, Any]]) -> str:
     kinds = next(k for k in step[0]["coordinate_kinds"] if k["kind"] == "spread")
     published = [p["readings"]["published"] for p in step]
-    forms = Counter(", ".join(r["conley"]) or "none" for r in published if r["conley"] is not None)
     none = sum(p["readings"]["mean"]["sets"] == 0 for p in step)
     different = len(step[0]["resamples"]["published"]["forms"])
     return (
         f"**One step at a time** (`analyze dynamics ZOO {' '.join(STEP)}`): {step[0]['pairs']} pairs in each of {len(step)} populations. "
         f"R² {kinds['r2_held_out']:.3f} on held-out networks of the first, {kinds['r2_shuffled_held_out']:.3f} with ends dealt at random. "
         f"Published reading: {min(r['sets'] for r in published)} to {max(r['sets'] for r in published)} sets"
-        + (
-            "; indices that are not zero: " + "; ".join(f"{form} in {n}" for form, n in forms.most_common(4))
-            if forms
-            else ""
-        )
+        + _forms(published)
         + f". With a fitted prior {none} of {len(step)} have no Morse set. {step[0]['resamples']['published']['n']} resamples of the first "
         f"give {different} structures."
     )
+
+
+def _forms(published: list[dict[str, Any]]) -> str:
+    """How often each Conley index that is not zero comes in a population: least and most."""
+    counts = [Counter(r["conley"]) for r in published if r["conley"] is not None]
+    said = []
+    for form in sorted({form for c in counts for form in c}, reverse=True):
+        each = [c[form] for c in counts]
+        said.append(f"`{form}` {min(each)}" + (f" to {max(each)}" if min(each) < max(each) else ""))
+    return f"; sets of an index that is not zero: {', '.join(said)}" if said else ""
 
 
 def _interval(record: dict[str, Any]) -> str:

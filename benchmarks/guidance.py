@@ -193,7 +193,7 @@ def findings(result: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"**{NAMES[data]}**, {len(rows)} populations. Better than a lot: {'; '.join(helps) or 'none'}"
             + (f"; worse: {'; '.join(harms)}" if harms else "")
-            + f". {'Fates help in ' + str(len(fates)) + ' of ' + str(len(FATES)) + ' readings' if fates else 'Fates do not help'}. "
+            + f"; {'fates gain in ' + str(len(fates)) + ' of ' + str(len(FATES)) + ' readings' if fates else 'no gain by fates can be claimed'}. "
             + f"Better than the loss, which needs no analysis: {'; '.join(beaten) or 'none'}. "
             f"Chosen on validation: {of['chosen']}, which gains {_interval(of['gain'][of['chosen']])}, by recipe {_spread(rows, of['chosen'])}; knowing the end would gain "
             f"{_interval(of['best'])}. Stopping costs a network that is kept {min(costs):.1%} to {max(costs):.1%} of its CPU."

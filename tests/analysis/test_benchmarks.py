@@ -111,13 +111,13 @@ def test_words_follow_the_intervals(guidance: ModuleType) -> None:
     noise = np.tile([[1e-3], [-0.9e-3]], (10, len(guidance.RULES)))
     rows = [row | {"gain": dict(zip(guidance.RULES, n, strict=True)), "best": 0.1 + n[0]} for n in noise]
     result = {"rows": rows, "longer": [], "summary": guidance.summary(rows)}
-    assert "Fates do not help" in guidance.section(result)
+    assert "no gain by fates can be claimed" in guidance.section(result)
     assert "Better than a lot: none" in guidance.section(result)
     for r in rows:
         r["gain"] = r["gain"] | {"fate, mean": r["gain"]["fate, mean"] + 0.05}
     result["summary"] = guidance.summary(rows)
     assert "Better than a lot: fate, mean" in guidance.section(result)
-    assert "Fates help in 1 of 3 readings" in guidance.section(result)
+    assert "fates gain in 1 of 3 readings" in guidance.section(result)
 
 
 # ── monitor ───────────────────────────────────────────────────────────────────────────
