@@ -25,7 +25,7 @@ from zoo_datasets import cli
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "trajectories.json"
 PAGE = HERE.parent / "docs" / "trajectories.md"
-PICTURES = ("dendrogram", "steps", "ladder", "detection")  # those that the page shows
+PICTURES = ("dendrogram", "steps", "ladder", "pca", "detection")  # those that the page shows
 
 
 def main() -> None:
