@@ -83,8 +83,8 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     paths = numbers["paths"]
     across, final = paths["kendall_step_loss_across_models"], paths["kendall_length_final_test_accuracy"]
     yield (
-        f"**Steps and loss.** Along one training both fall: τ {_interval(paths['kendall_step_loss_along_training'], 2)}. "
-        f"Across networks at equal epoch, where time cannot make it, τ is {_interval(across, 2)}: {_sign(across)}. "
+        f"**Steps and loss.** Along one training, where time can make it, τ is {_interval(paths['kendall_step_loss_along_training'], 2)}. "
+        f"Across networks at equal epoch, where it cannot, {_interval(across, 2)}: {_sign(across)}. "
         f"The length of the whole path and the final test accuracy: τ {_interval(final, 2)}, {_sign(final)}."
     )
     for found in numbers.get("detection", ()):
@@ -215,7 +215,7 @@ def _clusters(of_zoo: Mapping[str, Any]) -> Iterator[str]:
                 " / ".join(f"{of[m, k]['purity']:.3f}" for k in ("single", "average", "complete", "ward"))
                 for m in ("euclidean", "cosine")
             ]
-            taus = [_interval({"value": one[t], "low": one[f"{t}_low"], "high": one[f"{t}_high"]}, 3)
+            taus = [_interval({"value": one[t], "low": one[f"{t}_low"], "high": one[f"{t}_high"] and min(one[f"{t}_high"], 1.0)}, 3)
                     for t in (f"tau_true_{a}" for a in ALGORITHMS)]  # fmt: skip
             lines.append(
                 [zoo, f"{dimension:,}", f"{one['energy_frac']:.3f}", *purity, f"{one['separation']:.2f}", *taus]
