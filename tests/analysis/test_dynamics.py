@@ -393,6 +393,24 @@ def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population
     assert "undefined" in guidance.foretell(planted, np.ones(60), "spread", ["published"], settings)
 
 
+def test_held_out_scores_know_nothing_of_the_networks_they_judge(population: pop.Population) -> None:
+    """They are the ones that the areas under the curve are of; and another end of a network moves those of other folds alone."""
+    accuracy = np.random.default_rng(3).random(60)
+    y, settings = guidance.good(accuracy), readings.Settings(7)
+    scores, folds = guidance.held_out(population, y, ["published"], settings)
+    found = guidance.foretell(population, accuracy, "spread", ["published"], settings, n=9)
+    assert set(scores) == {"published", "same_weights", "all_weights"}
+    assert metrics.auc(y, scores["all_weights"]) == found["all_weights"]["value"]
+    assert metrics.auc(y, scores["published"]) == found["fates"]["published"]["value"]
+    assert sorted(np.concatenate(folds).tolist()) == list(range(60))
+    turned = y.copy()
+    turned[folds[0]] = 1 - y[folds[0]]
+    others, _ = guidance.held_out(population, turned, ["published"], settings)
+    for name, score in scores.items():
+        np.testing.assert_array_equal(others[name][folds[0]], score[folds[0]])
+        assert (others[name][folds[1]] != score[folds[1]]).any()
+
+
 def test_the_correction_is_that_of_the_definition_and_of_each_family_alone() -> None:
     p = np.array([0.001, 0.04, 0.03, 0.2, 0.9])
     order = np.argsort(p)

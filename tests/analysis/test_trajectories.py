@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli
-from zoo_datasets.analysis.trajectories import detection, order, snapshots, windows
+from zoo_datasets.analysis.trajectories import detection, order, pictures, snapshots, windows
 from zoo_datasets.analysis.trajectories import run as trajectories
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -374,6 +375,22 @@ def test_stretches_of_training_are_rows_by_level(parents: Path) -> None:
     assert all(0 <= d["value"] <= 1 for r in found for d in r["direction"].values())
     apart = [{"lr": "a"} if m < 3 else {"lr": "b"} for m in range(6)]
     assert [r["level"] for r in windows.rows(bag, apart, 0)] == [{"lr": "a"}] * 4 + [{"lr": "b"}] * 4
+
+
+@pytest.mark.parametrize(
+    ("lows", "said"),
+    [
+        ([0.8, 0.2], "Nothing is told apart at the end: AUC 0.60 after 20 updates"),
+        ([0.2, 0.8], "Weights alone tell changed from clean data: AUC 0.60 after 20 updates"),
+    ],
+)
+def test_a_picture_is_headed_by_the_last_snapshot_and_not_by_the_best(lows: list[float], said: str) -> None:
+    rows = [
+        {"condition": "rotate_degrees=3", "detector": d, "steps": steps, "auc": 0.6, "low": low, "high": 0.9}
+        for d in ("all", "null")
+        for steps, low in zip((1, 20), lows, strict=True)
+    ]
+    assert said in [text.get_text() for text in pictures.detection(rows).findobj(Text)]
 
 
 def test_no_lineage_is_on_both_sides_of_a_fold() -> None:

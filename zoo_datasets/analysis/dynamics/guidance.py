@@ -198,6 +198,19 @@ def foretell(
     return record | {"p": joint, "n_permutations": n}
 
 
+def held_out(
+    population: Population, y: np.ndarray, names: Sequence[str], settings: readings.Settings, kind: str = "spread",
+    d: int = 2, seed: int = 0, how: str = "whole",
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:  # fmt: skip
+    """Of a target y [n], what each network's start foretells by models that never saw it: scores [n] by reading, by
+    `same_weights` and by `all_weights`, 0 at the mean; and the networks of each fold, whose scores are of one model."""
+    folds, models = _held_out(population, y, kind, names, settings, d, seed, how)
+    target = y[:, None].astype(np.float64)
+    scores = {name: _rates(parts, target)[:, 0] for name, parts in folds.items()}
+    scores |= {name: _linear(parts, target)[:, 0] for name, parts in models.items()}
+    return scores, [part.test for part in models["all_weights"]]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Fold:
     train: np.ndarray  # rows

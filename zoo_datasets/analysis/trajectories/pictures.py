@@ -169,7 +169,8 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
             low, high = (
                 _line(rows, "euclidean", "single", f"tau_{where}_{name}_{side}")[1] for side in ("low", "high")
             )
-            axes[0, 2].fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+            # The interval is symmetric, the measure ends at 1.
+            axes[0, 2].fill_between(x, low, np.minimum(high, 1.0), color=color, alpha=0.15, linewidth=0)
     for ax in axes.ravel():
         ax.set_xscale("log", base=2)
         ax.invert_xaxis()
@@ -305,19 +306,21 @@ def detection(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure.supylabel("AUC, changed against clean", fontsize=9, color=INK)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2 + columns, frameon=False, fontsize=8.5, labelcolor=INK)
-    auc: dict[int, list[float]] = {}
-    for row in rows:
-        if row["detector"] == "all":
-            auc.setdefault(row["steps"], []).append(row["auc"])
-    best = max(auc, key=lambda steps: float(np.mean(auc[steps])))
-    worst, most = (f"{pick(auc[best]):.2f}" for pick in (min, max))
-    aucs = f"an AUC of {most}" if worst == most else f"AUCs of {worst} to {most}"
-    when = f"{aucs} after {best:,} update{'s' * (best > 1)}"
-    if any(row["low"] is not None and row["low"] > 0.5 for row in rows if row["detector"] == "all"):
-        headline(figure, f"Weights alone tell changed from clean data: {when}")
-    else:
-        headline(figure, f"Nothing is told apart: at most {when}")
+    headline(figure, _told(rows))
     return figure
+
+
+def _told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the weights tell at the last snapshot: the time is not chosen by its result."""
+    last = {row["condition"]: row for row in rows if row["detector"] == "all"}.values()
+    worst, most = (f"{pick(row['auc'] for row in last):.2f}" for pick in (min, max))
+    aucs = f"AUC {most}" if worst == most else f"AUCs {worst} to {most}"
+    when = f"{aucs} after {max(row['steps'] for row in last):,} updates"
+    told = sum(row["low"] is not None and row["low"] > 0.5 for row in last)
+    if not told:
+        return f"Nothing is told apart at the end: {when}"
+    which = "" if told == len(last) == 1 else f" in {told} of {len(last)} conditions"
+    return f"Weights alone tell changed from clean data{which}: {when}"
 
 
 def label(level: str) -> str:
