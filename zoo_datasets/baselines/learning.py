@@ -276,7 +276,7 @@ def _train(
         torch.manual_seed(int(rng.integers(2**63)))  # initialization and dropout
         learned = Learned(make(heads.outputs), heads, training.batch)
         network = learned.network
-        optimizer = torch.optim.AdamW(network.parameters(), lr=training.rate, weight_decay=training.decay)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=training.rate, weight_decay=training.decay, fused=True)
         step = 0
         for epoch in range(1, training.epochs + 1):
             network.train()
