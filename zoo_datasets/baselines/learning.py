@@ -1,0 +1,373 @@
+"""What a torch network reads of n networks, and targets → the network, learned.
+
+In:  inputs (rows → what the network takes), `Targets` with NaN where a network has none, a `Training`.
+Out: `Learned`, of the epoch that validation liked best, and the record of what was tried.
+
+A network has one head per target: one number, or one for each class. Whatever is fitted beside it (standardization,
+the constant a head starts at) comes from training data alone, whatever is chosen from validation alone. All runs on
+one core: two fits with one seed give the same bits on a machine. A `Neural` is a `Baseline` made of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from zoo_datasets.baselines.interface import MixedLayoutsError, Predictions, Target, Targets, View
+from zoo_datasets.core import streams
+from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.layout import Layout
+
+# Rows (B,) int64 → what the network takes. The generator is there while training, for augmentation, and None otherwise.
+Inputs = Callable[[np.ndarray, np.random.Generator | None], Any]
+Make = Callable[..., nn.Module]  # make(outputs, **options): a network that gives (B, outputs)
+Progress = Callable[[int, int, float], None]  # epochs done, epochs in all with the trials, validation score
+Trial = Mapping[str, Any]  # fields of `Training`, and options of the network
+
+MOST_TRIALS = 4
+SHARE_OF_EPOCHS = 3  # a trial runs a third of the epochs
+# Accuracy 0 or 1 in all of training would put a head's constant at ±∞.
+LEAST_SHARE = 1e-3
+# In units of a tensor's usual size: a network that nearly diverged must not make the others' gradients infinite.
+MOST_STANDARD = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a network learns: Adam, minibatches in a new order every epoch."""
+
+    epochs: int = 50
+    batch: int = 64
+    rate: float = 1e-3
+    decay: float = 0.0  # decoupled weight decay
+    clip: float = 10.0  # norm of the gradient; 0 clips nothing
+    warmup: int = 0  # steps until the rate is reached, linearly
+    bounded: str = "bce"  # loss of a number between 0 and 1, which a sigmoid ends: "bce" or "mse"
+
+
+# ── standardization ───────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Standard:
+    """(x − shift) / scale, clipped at ±100; both (P,) float32, from training data."""
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def by_position(cls, rows: np.ndarray) -> Standard:
+        """Mean and deviation of each column of (n, P); a constant column is only shifted."""
+        rows = rows.astype(np.float64)
+        scale = rows.std(0)
+        return cls(rows.mean(0).astype(np.float32), np.where(scale < 1e-5, 1.0, scale).astype(np.float32))
+
+    @classmethod
+    def by_tensor(cls, rows: np.ndarray, layout: Layout) -> Standard:
+        """One scale a tensor, the median over networks of its root mean square: it keeps every permutation symmetry."""
+        scale = np.ones(layout.n_params)
+        for e in layout:
+            size = float(np.median(np.sqrt((rows[:, e.offset : e.end].astype(np.float64) ** 2).mean(1))))
+            scale[e.offset : e.end] = size if size >= 1e-5 else 1.0
+        return cls(np.zeros(layout.n_params, np.float32), scale.astype(np.float32))
+
+    @classmethod
+    def none(cls, length: int) -> Standard:
+        return cls(np.zeros(length, np.float32), np.ones(length, np.float32))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(…, P) float32."""
+        return np.clip((rows - self.shift) / self.scale, -MOST_STANDARD, MOST_STANDARD)
+
+
+# ── heads ─────────────────────────────────────────────────────────────────────────────
+
+
+class Heads:
+    """Targets ↔ the outputs of one network: losses, predictions and scores, NaN left out.
+
+    Raises ZooError for a target without a value in training.
+    """
+
+    def __init__(self, training: Targets, bounded: str = "bce") -> None:
+        if bounded not in ("bce", "mse"):
+            raise ValueError(f"The loss of bounded numbers is {bounded!r}; it is 'bce' or 'mse'.")
+        self.of, self.bounded = training.of, bounded
+        self.slices: list[slice] = []
+        self.centers: list[np.ndarray] = []  # training mean (1,), or frequencies (classes,)
+        self.spreads: list[float] = []
+        end = 0
+        for target, values in self._columns(training):
+            if not len(values):
+                raise ZooError(f"No network of the training part has a value of {target.name}. Leave this target out.")
+            self.slices.append(slice(end, end := end + max(1, target.classes)))
+            if target.classes:
+                counts = np.bincount(values.astype(np.int64), minlength=target.classes) + 1.0  # Laplace's rule
+                self.centers.append(counts / counts.sum())
+                self.spreads.append(1.0)
+            else:
+                self.centers.append(np.array([values.mean()]))
+                self.spreads.append(float(values.std()) or 1.0)
+        self.outputs = end
+
+    @staticmethod
+    def _columns(targets: Targets) -> Iterator[tuple[Target, np.ndarray]]:
+        for k, target in enumerate(targets.of):
+            values = targets.values[:, k]
+            yield target, values[np.isfinite(values)]
+
+    def start(self) -> torch.Tensor:
+        """What is added to the outputs (outputs,): a network that gives 0 predicts what training knows without weights."""
+        parts = []
+        for target, center in zip(self.of, self.centers, strict=True):
+            if target.classes:
+                parts.append(np.log(center))
+            elif target.bounded:
+                share = np.clip(center, LEAST_SHARE, 1 - LEAST_SHARE)
+                parts.append(np.log(share / (1 - share)))
+            else:
+                parts.append(np.zeros(1))
+        return torch.tensor(np.concatenate(parts), dtype=torch.float32)
+
+    def loss(self, outputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Sum over targets of the mean loss of (B, outputs) where values (B, K) are finite."""
+        total = outputs.sum() * 0.0  # a batch without any value has a gradient too
+        for k, target in enumerate(self.of):
+            known = torch.isfinite(values[:, k])
+            if not bool(known.any()):
+                continue
+            out, y = outputs[known, self.slices[k]], values[known, k]
+            if target.classes:
+                total = total + nn.functional.cross_entropy(out, y.long())
+            elif target.bounded and self.bounded == "bce":
+                total = total + nn.functional.binary_cross_entropy_with_logits(out[:, 0], y)
+            elif target.bounded:
+                total = total + ((torch.sigmoid(out[:, 0]) - y) / self.spreads[k]).square().mean()
+            else:
+                total = total + (out[:, 0] - (y - float(self.centers[k][0])) / self.spreads[k]).square().mean()
+        return total
+
+    def predictions(self, outputs: torch.Tensor) -> dict[str, np.ndarray]:
+        """Target → (n,) float64, or (n, classes) float64 probabilities."""
+        found = {}
+        for k, target in enumerate(self.of):
+            out = outputs[:, self.slices[k]].double()
+            if target.classes:
+                found[target.name] = torch.softmax(out, 1).numpy()
+            elif target.bounded:
+                found[target.name] = torch.sigmoid(out[:, 0]).numpy()
+            else:
+                found[target.name] = (out[:, 0] * self.spreads[k] + float(self.centers[k][0])).numpy()
+        return found
+
+    def scores(self, predictions: Predictions, targets: Targets) -> dict[str, float]:
+        """Target → 1 − loss / loss of what training knows without weights; NaN where that is 0.
+
+        R² of a number, the same share of the cross-entropy of a class; a head counts as −1 where it is worse than that, so
+        that one which overfits decides nothing for all.
+        """
+        found = {}
+        for k, target in enumerate(self.of):
+            y, p = targets.values[:, k], np.asarray(predictions[target.name])
+            known = np.isfinite(y)
+            y, p = y[known], p[known]
+            if target.classes:
+                own = -np.log(np.maximum(p[np.arange(len(y)), y.astype(np.int64)], 1e-12)).sum()
+                constant = -np.log(self.centers[k][y.astype(np.int64)]).sum()
+            else:
+                own, constant = ((y - p) ** 2).sum(), ((y - self.centers[k]) ** 2).sum()
+            found[target.name] = max(-1.0, float(1.0 - own / constant)) if constant > 0 else math.nan
+        return found
+
+    def score(self, predictions: Predictions, targets: Targets) -> float:
+        """Mean of `scores` over targets; NaN where no target has one, or a prediction is not finite."""
+        found = [s for s in self.scores(predictions, targets).values() if not math.isnan(s)]
+        finite = all(np.isfinite(p).all() for p in predictions.values())
+        return float(np.mean(found)) if found and finite else math.nan
+
+
+# ── training ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A network with the weights of its best epoch."""
+
+    network: nn.Module
+    heads: Heads
+    batch: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def predict(self, inputs: Inputs, n: int) -> Predictions:
+        """Of n networks."""
+        self.network.eval()
+        with one_core(), torch.no_grad():
+            rows = [np.arange(at, min(at + self.batch, n)) for at in range(0, n, self.batch)]
+            outputs = [self.network(inputs(r, None)) for r in rows] or [torch.zeros(0, self.heads.outputs)]
+            return self.heads.predictions(torch.cat(outputs) + self.heads.start())
+
+
+def learn(
+    make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
+    trials: Sequence[Trial] = (), progress: Progress | None = None,
+) -> tuple[Learned, dict[str, Any]]:  # fmt: skip
+    """The network of the best epoch, of the best of `trials` if there are any, and the record of what was tried.
+
+    A trial overrides fields of `training`, and what else it names are options of `make`. Trials run a third of the epochs;
+    the best by validation is learned again in full. Raises ZooError where nothing could be learned.
+    """
+    if len(trials) > MOST_TRIALS:
+        raise ValueError(f"{len(trials)} trials; every baseline has at most {MOST_TRIALS}, so that none is tuned more.")
+    short = max(1, training.epochs // SHARE_OF_EPOCHS)
+    of_all, done = short * len(trials) + training.epochs, 0
+    record: dict[str, Any] = {"trials": []}
+
+    def attempt(trial: Trial, epochs: int | None) -> tuple[Learned, dict[str, Any]]:
+        nonlocal done
+        own = {k: v for k, v in trial.items() if k in Training.__dataclass_fields__}
+        options = {k: v for k, v in trial.items() if k not in own}
+        settings = dataclasses.replace(training, **own)
+        settings = dataclasses.replace(settings, epochs=epochs or settings.epochs)
+
+        def tell(epoch: int, score: float) -> None:
+            if progress is not None:
+                progress(done + epoch, of_all, score)
+
+        learned, found = _train(lambda outputs: make(outputs, **options), train, validation, settings, seed, tell)
+        done += settings.epochs
+        return learned, {**trial, **found}
+
+    for trial in trials:
+        record["trials"].append(attempt(trial, short)[1])
+    scores = [-math.inf if math.isnan(t["score"]) else t["score"] for t in record["trials"]]
+    best: Trial = trials[int(np.argmax(scores))] if trials else {}
+    learned, found = attempt(best, None)
+    if math.isnan(found["score"]):
+        raise ZooError(
+            f"Of {len(train[1].values):,} training and {len(validation[1].values):,} validation networks nothing was "
+            "learned that predicts a finite number: the validation part has no value that differs from the training mean, "
+            "or the training diverged. Take more networks, or leave out those that diverged."
+        )
+    return learned, {**record, **found}
+
+
+def _train(
+    make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
+    tell: Callable[[int, float], None],
+) -> tuple[Learned, dict[str, Any]]:  # fmt: skip
+    heads = Heads(train[1], training.bounded)
+    values = torch.tensor(train[1].values, dtype=torch.float32)  # (n, K)
+    start, n = heads.start(), len(values)
+    rng = streams.generator("baseline", seed)
+    best, best_epoch, weights = -math.inf, 0, None
+    with one_core(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))  # initialization and dropout
+        learned = Learned(make(heads.outputs), heads, training.batch)
+        network = learned.network
+        optimizer = torch.optim.AdamW(network.parameters(), lr=training.rate, weight_decay=training.decay)
+        step = 0
+        for epoch in range(1, training.epochs + 1):
+            network.train()
+            order = rng.permutation(n)
+            for at in range(0, n, training.batch):
+                rows = order[at : at + training.batch]
+                loss = heads.loss(network(train[0](rows, rng)) + start, values[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                if training.clip:
+                    nn.utils.clip_grad_norm_(network.parameters(), training.clip)
+                step += 1
+                optimizer.param_groups[0]["lr"] = training.rate * min(1.0, step / max(1, training.warmup))
+                optimizer.step()
+            predictions = learned.predict(validation[0], len(validation[1].values))
+            score = heads.score(predictions, validation[1])
+            if score > best:
+                best, best_epoch, weights = score, epoch, copy.deepcopy(network.state_dict())
+            tell(epoch, score)
+    if weights is None:
+        return learned, {"score": math.nan, "epoch": 0}
+    network.load_state_dict(weights)
+    return learned, {"score": best, "epoch": best_epoch}
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Torch on one core: sums keep their order, so that a seed gives the same bits; cost is CPU time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# ── a baseline made of this ───────────────────────────────────────────────────────────
+
+
+class Neural:
+    """A `Baseline` whose network is torch's: a family says how it reads a view, and builds its network."""
+
+    name = "neural"
+
+    def __init__(self, training: Training, trials: Sequence[Trial] = (), progress: Progress | None = None) -> None:
+        self.training, self.trials, self.progress = training, tuple(trials), progress
+        self._learned: Learned | None = None
+        self._record: Mapping[str, Any] = {}
+
+    def prepare(self, train: View) -> None:
+        """Take from the training part what inputs and network need. Raises MixedLayoutsError."""
+
+    def inputs(self, view: View) -> Inputs:
+        """How the networks of a view are read. Raises MixedLayoutsError."""
+        raise NotImplementedError
+
+    def network(self, outputs: int, **options: Any) -> nn.Module:
+        """A new network that gives (B, outputs) of what `inputs` gives."""
+        raise NotImplementedError
+
+    def fit(self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int) -> None:
+        self.prepare(train[0])
+        self._learned, self._record = learn(
+            self.network, (self.inputs(train[0]), train[1]), (self.inputs(validation[0]), validation[1]),
+            self.training, seed, self.trials, self.progress,
+        )  # fmt: skip
+
+    def predict(self, view: View) -> Predictions:
+        return self.learned.predict(self.inputs(view), len(view))
+
+    @property
+    def learned(self) -> Learned:
+        if self._learned is None:
+            raise ZooError(f"The baseline {self.name} has learned nothing yet; call `fit` first.")
+        return self._learned
+
+    @property
+    def parameters(self) -> int:
+        return self.learned.parameters
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        return {**dataclasses.asdict(self.training), **self._record}
+
+
+def matrix(view: View, learned: Architecture) -> np.ndarray:
+    """Weights (n, P) float32 of networks of the layout that was learned. Raises MixedLayoutsError."""
+    if len(view) and view.layout.layout_id != learned.layout_id:
+        raise MixedLayoutsError(
+            f"The networks have {view.layout.n_params:,} weights in layout {view.layout.layout_id}, and this baseline "
+            f"learned from {learned.n_params:,} in layout {learned.layout_id}; it knows no other. Take a baseline that "
+            "reads statistics, graphs or tokens."
+        )
+    return view.matrix if len(view) else np.zeros((0, learned.n_params), np.float32)
