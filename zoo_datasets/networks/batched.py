@@ -46,14 +46,20 @@ class Batched:
         `values` hold the input (m or 1, B, *shape), and what the nodes before the `first` to run gave.
         `masks` of dropout nodes mean training, and running statistics change in place; None is evaluation.
         """
+        m = len(next(iter(tensors.values())))
+        return self.values(tensors, values, masks, first)[self.nodes[-1].name].expand(m, -1, -1)
+
+    def values(
+        self, tensors: Tensors, values: dict[str, torch.Tensor], masks: Tensors | None = None, first: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """What every node gives, each in one of the forms of `operations/values.py`."""
         values, training = dict(values), masks is not None
         for node, names, layer in self._layers[first:]:
             own = {leaf: tensors[name] for leaf, name in names.items()}
             if masks is not None and node.name in masks:
                 own["mask"] = masks[node.name]
             values[node.name] = layer(own, values[node.inputs[0]], training)
-        m = len(next(iter(tensors.values())))
-        return values[self.nodes[-1].name].expand(m, -1, -1)
+        return values
 
 
 def _layer(node: Node, shape: Shape, device: torch.device) -> Layer:
