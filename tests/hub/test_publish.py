@@ -93,6 +93,17 @@ def test_links_out_of_a_zoo_are_neither_written_nor_published(
     assert not [r for r in loopback.log if "/commit/" in r.path]
 
 
+def test_a_picture_that_is_a_link_is_not_published_where_none_is_drawn(
+    loopback: LoopbackHub, dressed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private").write_text("a secret")
+    (dressed / "pictures/accuracy.png").unlink()
+    (dressed / "pictures/accuracy.png").symlink_to(tmp_path / "private")
+    with pytest.raises(IntegrityError, match="symbolic link"):
+        publish.publish(dressed, NAME)
+    assert b"a secret" not in loopback.blobs.values()
+
+
 def test_a_tag_is_never_moved(loopback: LoopbackHub, dressed: Path) -> None:
     publish.publish(dressed, NAME, tag="v1")
     other_release(dressed)
