@@ -16,11 +16,15 @@ import argparse
 import io
 import json
 import platform
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from engines import cpu_name
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

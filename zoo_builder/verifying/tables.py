@@ -112,7 +112,10 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
             return f"`{part}_accuracy` is {snapshot[f'{part}_accuracy']}, and {accuracy} by its counts per class"
     for part in ("train", "validation", "test"):
         most = None if snapshot["step"] == row["step"] else first_of(row, part)
-        whole = row["n_train"] if part == "train" else sum(row[f"{part}_count_per_class"])
+        stored = row[f"{part}_count_per_class"]
+        if not isinstance(stored, list) or None in stored:
+            return f"the counts per class of {part} of its model are none"
+        whole = row["n_train"] if part == "train" else sum(stored)
         wanted, counted = whole if most is None else min(most, whole), sum(snapshot[f"{part}_count_per_class"])
         if counted != wanted:
             return f"{counted:,} {part} images are counted, and {wanted:,} is what its model says"

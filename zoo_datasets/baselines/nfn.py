@@ -294,7 +294,7 @@ class NFN(Neural):
         return lambda rows, _rng: vectors[rows]
 
     def network(self, outputs: int, **options: Any) -> nn.Module:
-        return Network(
-            self.pairs, outputs,
-            **{"layer": self.layer, "positions": self.positions, "channels": self.channels, "hidden": self.hidden} | options,
-        )  # fmt: skip
+        given: dict[str, Any] = {
+            "layer": self.layer, "positions": self.positions, "channels": self.channels, "hidden": self.hidden,
+        }  # fmt: skip
+        return Network(self.pairs, outputs, **given | options)

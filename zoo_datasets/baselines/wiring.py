@@ -121,7 +121,7 @@ def _side(node: Node) -> int:
 
 def _widened(block: np.ndarray, node: Node, sizes: Sizes) -> np.ndarray:
     """Places (to, from, K) of a link among the columns of `sizes`: a kernel and a single weight in the middle."""
-    own = (block >= 0).any((0, 1)).nonzero()[0]
+    own = np.flatnonzero((block >= 0).any(axis=(0, 1)))
     used = block[..., : int(own.max(initial=-1)) + 1]
     side = _side(node)
     out = np.full((*block.shape[:2], sizes.positions), -1, np.int64)
