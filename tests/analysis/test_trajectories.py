@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli
-from zoo_datasets.analysis.trajectories import detection, order, pictures, snapshots, windows
+from zoo_datasets.analysis.trajectories import detection, order, paths, pictures, snapshots, windows
 from zoo_datasets.analysis.trajectories import run as trajectories
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -391,6 +391,25 @@ def test_a_picture_is_headed_by_the_last_snapshot_and_not_by_the_best(lows: list
         for steps, low in zip((1, 20), lows, strict=True)
     ]
     assert said in [text.get_text() for text in pictures.detection(rows).findobj(Text)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        ([4.0, 2.0, 1.0], "Steps shrink to the end: 4 in the first, 1 in the last (medians)"),
+        ([4.0, 1.0, 2.0], "Steps of 4 at first, 1 around epoch 3, 2 at the end (medians)"),
+    ],
+)
+def test_steps_that_grow_again_are_not_said_to_shrink(parents: Path, lengths: list[float], said: str) -> None:
+    bag = snapshots.bag(open_zoo(parents), 1.0)
+    first = bag.at < len(lengths) + 1
+    columns = {name: values[first] for name, values in bag.columns.items()}
+    bag = dataclasses.replace(
+        bag, weights=bag.weights[first], whose=bag.whose[first], at=bag.at[first], columns=columns
+    )
+    path = paths.measure(np.concatenate([[0.0], np.cumsum(lengths)])[:, None])
+    picture = pictures.steps([path] * bag.n_models, bag)
+    assert said in [text.get_text() for text in picture.findobj(Text)]
 
 
 def test_no_lineage_is_on_both_sides_of_a_fold() -> None:

@@ -112,6 +112,8 @@ def _leaf_places(merges: np.ndarray) -> np.ndarray:
 
 def steps(measured: Sequence[paths.Path], bag: Bag) -> Figure:
     """Step lengths of some models one after another (the saw-tooth), and of all models over training."""
+    from matplotlib.ticker import NullFormatter
+
     figure, axes = figure_of(11.0, 4.2, columns=2, width_ratios=[1.5, 1])
     shown, start = min(SHOWN, bag.n_models), 0
     for model in range(shown):
@@ -131,10 +133,18 @@ def steps(measured: Sequence[paths.Path], bag: Bag) -> Figure:
     for ax in axes.ravel():
         if np.nanmin(table) > 0:
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            # Within one decade powers of ten are too few labels.
+            ax.yaxis.set_minor_formatter("{x:g}" if np.nanmax(table) < 10 * np.nanmin(table) else NullFormatter())
+            ax.tick_params(which="both", labelsize=9, colors=INK)
     legend(axes[0, 1])
     first, last = np.nanmedian(table[:, 0]), np.nanmedian([p.step[-1] for p in measured])
-    what = "Steps shrink while networks train" if last < first else "Steps do not shrink while networks train"
-    headline(figure, f"{what}: {first:.3g} in the first, {last:.3g} in the last (medians)")
+    shortest = int(np.nanargmin(mid))
+    if shortest < longest - 1:
+        text = f"Steps of {first:.3g} at first, {mid[shortest]:.3g} around epoch {epoch[shortest]:g}, {last:.3g} at the end (medians)"
+    else:
+        text = f"Steps shrink to the end: {first:.3g} in the first, {last:.3g} in the last (medians)"
+    headline(figure, text)
     return figure
 
 
@@ -187,7 +197,8 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
     )
     legend(axes[0, 0], loc="lower left")
     legend(axes[0, 1])
-    legend(axes[0, 2], loc="lower left")
+    handles = axes[0, 2].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower right", ncols=3, frameon=False, fontsize=8.5, labelcolor=INK)
     pure = [
         row["dimensions"]
         for row in rows
