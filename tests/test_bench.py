@@ -176,6 +176,15 @@ def test_a_baseline_of_ones_own_is_a_few_lines(found, tmp_path, monkeypatch):
     assert "| norm" in leaderboard.markdown(found, leaderboard.read(found, tmp_path))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", known.BASELINES)
+def test_every_baseline_solves_every_task(name, found):
+    for cell in leaderboard.solve(found, name, 0):
+        assert cell.error is None
+        assert np.isfinite(cell.predictions).all()
+        assert cell.predictions.shape == ((len(found.test), 2) if "/lr@" in cell.task else (len(found.test),))
+
+
 def test_mixed_layouts_are_a_sentence(found):
     import dataclasses
 

@@ -70,7 +70,7 @@ def solve(found: Problem, name: str, seed: int) -> list[Cell]:
         values, task = np.asarray(predictions[target.name], np.float64), found.name_of(target.name)
         wrong = int((~np.isfinite(values)).sum())
         problem = f"{wrong} of {values.size} predictions are not finite" if wrong else None
-        cells.append(Cell(task, name, seed, values, spent, size, chosen.get(target.name), problem))
+        cells.append(Cell(task, name, seed, values, spent, size, chosen.get(target.name, chosen), problem))
     return cells
 
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 from zoo_datasets import errors
 from zoo_datasets.baselines.interface import Baseline
 from zoo_datasets.baselines.tabular import Tabular
+
+
+def _neural(module: str, name: str, *arguments: Any, **options: Any) -> Callable[[], Baseline]:
+    """A baseline of PyTorch's, which is imported when it is made."""
+
+    def make() -> Baseline:
+        made: Baseline = getattr(importlib.import_module(f"zoo_datasets.baselines.{module}"), name)(
+            *arguments, **options
+        )
+        return made
+
+    return make
+
 
 BASELINES: dict[str, Callable[[], Baseline]] = {
     "mean": lambda: Tabular("mean", "none", "mean"),
@@ -16,6 +31,12 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "statistics": lambda: Tabular("statistics", "statistics", "boosting"),
     "statistics-eilertsen": lambda: Tabular("statistics-eilertsen", "statistics", "boosting", "eilertsen"),
     "metadata+statistics": lambda: Tabular("metadata+statistics", "recipe+statistics", "boosting"),
+    "nfn": _neural("nfn", "NFN"),
+    "nfn-np": _neural("nfn", "NFN", "np", standardize="position"),
+    "neural-graph": _neural("graphs", "NeuralGraph"),
+    "probing": _neural("probing", "Probing"),
+    "probing-hidden": _neural("probing", "Probing", hidden=True),
+    "probing-random": _neural("probing", "Probing", probes="random"),
 }
 NO_DRAWS = ("mean", "metadata-ridge", "statistics-ridge")  # every seed gives the same
 CONTROLS = ("mean", "metadata-ridge", "metadata")  # beside every row, asked for or not
