@@ -43,6 +43,7 @@ class Link:
 class Wiring:
     """One architecture: layers of units, the input first and the outputs last."""
 
+    names: tuple[str, ...]  # of each layer: "input", "conv1", …
     units: tuple[np.ndarray, ...]  # of each layer int64 (n, F): where in the vector, −1 where there is nothing
     links: tuple[Link, ...]
     activations: tuple[int, ...]  # of each layer: the place in ACTIVATIONS
@@ -106,6 +107,7 @@ def wire(architecture: Architecture, sizes: Sizes) -> Wiring:
         links.append(Link(source, target, _widened(block, nodes[g.layer_names[target]], sizes)))
         start += size
     return Wiring(
+        g.layer_names,
         tuple(np.pad(u, ((0, 0), (0, sizes.features - u.shape[1])), constant_values=-1) for u in units),
         tuple(links), tuple(_activations(architecture, g.layer_names)),
     )  # fmt: skip
