@@ -89,7 +89,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=HERE / "results" / "build.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    changes = [f"training.epochs={options.epochs}", "snapshots.epochs=" + str(list(range(options.epochs + 1)))]
+    changes = [
+        f"training.epochs={options.epochs}",
+        "snapshots.epochs=" + str(list(range(options.epochs + 1))),
+        "splits={train: 1}",
+    ]
     path = HERE.parent / "grids" / "mnist.yaml"
     planned, thinned = (
         plan.plan(grid.load(path, changes + more, options.models), engine=options.engine, data=options.data)
