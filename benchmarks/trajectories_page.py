@@ -31,7 +31,10 @@ RUNGS_SHOWN = 3  # of the ladder: first, last, and evenly between; all are in th
 HOWS = {"models_given": "given", "models_found": "found"}  # of networks, to the clusters that are put in order
 ALGORITHMS = {"path": "path", "walk": "walk", "nearest_sort": "sort"}
 # Whose numbers belong on the page: one that was not analyzed with this version is named there, and keeps no old numbers.
-POPULATIONS = ("weightzoo/trajectories-digits", "weightzoo/trajectories-mnist-cnn", "weightzoo/trajectories-mnist-mlp")
+POPULATIONS = (
+    "weightzoo/trajectories-digits", "weightzoo/trajectories-mnist-cnn", "weightzoo/trajectories-mnist-cnn-continued",
+    "weightzoo/trajectories-mnist-cnn-reordered", "weightzoo/trajectories-mnist-mlp",
+)  # fmt: skip
 
 
 def short(name: str) -> str:
@@ -43,7 +46,8 @@ def short(name: str) -> str:
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
     """The page's Markdown for every zoo analyzed so far."""
-    missing = [f"`{name}`" for name in POPULATIONS if name not in results]
+    done = {*results, *(found["zoo"] for numbers in results.values() for found in numbers.get("detection", ()))}
+    missing = [f"`{name}`" for name in POPULATIONS if name not in done]
     if missing:
         yield f"**Not run with this version:** {', '.join(missing)}. Nothing below is about them.\n"
     for name, numbers in sorted(results.items()):
