@@ -16,10 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import pytest
 
-from zoo_builder import grid, plan
-from zoo_builder.build import build
+# What the annotations say of arrays is checked in every call while the tests run.
+SHAPED = (
+    "zoo_datasets.core.exact", "zoo_datasets.core.streams", "zoo_datasets.networks.initialization",
+    "zoo_datasets.networks.kernels", "zoo_datasets.networks.layout", "zoo_datasets.networks.scoring",
+    "zoo_datasets.sources.examples", "zoo_datasets.sources.spec", "zoo_datasets.symmetry", "zoo_datasets.views",
+    "zoo_builder.engines.contract", "zoo_builder.engines.native",
+)  # fmt: skip
+jaxtyping.install_import_hook(SHAPED, "typechecker.checked")
+
+from zoo_builder import grid, plan  # noqa: E402 - behind the hook
+from zoo_builder.build import build  # noqa: E402
 
 # No test asserts on elapsed time, Hypothesis' examples neither: a busy machine is no fault.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
