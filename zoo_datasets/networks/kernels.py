@@ -156,11 +156,11 @@ def logits(
     return out
 
 
-def score(
-    logits: Float32[np.ndarray, "m n c"], labels: Integer[np.ndarray, "k one_or_m n"], loss: str,
-    losses: Float64[np.ndarray, "k m"], correct: Int64[np.ndarray, "k m c"],
+def score(  # sizes are checked in C++, by which a wrong one would lead outside
+    logits: Float32[np.ndarray, "_ _ _"], labels: Integer[np.ndarray, "_ _ _"], loss: str,
+    losses: Float64[np.ndarray, "_ _"], correct: Int64[np.ndarray, "_ _ _"],
 ) -> None:  # fmt: skip
-    """Fill sums of losses and right answers; labels are (K, 1, n) where all models have the same."""
+    """Fill sums of losses (K, M) and right answers (K, M, C) of logits (M, n, C) by labels (K, 1 or M, n)."""
     path = os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
     shown, given = np.ascontiguousarray(logits, np.float32), np.ascontiguousarray(labels, np.int64)
     _kernels.score(path, shown, given, LOSSES.index(loss), losses, correct)
