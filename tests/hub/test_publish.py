@@ -62,6 +62,7 @@ def test_a_publication_that_reaches_no_hub_changes_no_file(
     assert tree_of(tiny_copy) == before
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("relative", ["README.md", "croissant.json", "pictures"])
 def test_links_out_of_a_zoo_are_neither_written_nor_published(
     loopback: LoopbackHub, tiny_copy: Path, tmp_path: Path, relative: str

@@ -378,7 +378,7 @@ def test_wrong_shapes_name_what_was_given_and_what_is_needed() -> None:
     with pytest.raises(ValueError, match=r"Unknown axis of trajectories 'time'.*epoch, order, step"):
         views.trajectories(np.zeros((6, 3)), SNAPSHOTS, "time")
     with pytest.raises(ValueError, match=r"These weights mix layouts.*weights.by_layout"):
-        views.trajectories(types.SimpleNamespace(shape=(6, None), __getitem__=None), SNAPSHOTS)
+        views.trajectories(types.SimpleNamespace(shape=(6, None)), SNAPSHOTS)
     found = views.tokens(weights, architecture.layout)
     with pytest.raises(ValueError, match=r"Token values have shape \(3, 9, 9\)"):
         views.untokens(found, np.zeros((3, 9, 9)))

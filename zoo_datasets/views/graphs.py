@@ -27,9 +27,9 @@ class Graph:
     three gates of a GRU, one after the other; one weight otherwise.
     """
 
-    node_features: Shaped[np.ndarray, "*batch n f"]
+    node_features: Shaped[np.ndarray, "*batch _ _"]  # [..., N, F]; `ungraph` checks what was put in their place
     edge_index: Int64[np.ndarray, "2 e"]  # from, to
-    edge_features: Shaped[np.ndarray, "*batch e k"]
+    edge_features: Shaped[np.ndarray, "*batch _ _"]  # [..., E, K]
     node_mask: Bool[np.ndarray, "n f"]
     edge_mask: Bool[np.ndarray, "e k"]
     node_layer: Int64[np.ndarray, " n"]  # 0 the input, then conv, linear and GRU layers in order

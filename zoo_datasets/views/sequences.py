@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,6 @@ from jaxtyping import Bool, Shaped
 from zoo_datasets import errors
 
 
-@runtime_checkable
 class Rows(Protocol):
     """A matrix [S, P] that gives copies of its rows: an array, or a zoo's lazy weights."""
 
