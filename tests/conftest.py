@@ -15,11 +15,26 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores, and threads of OpenBLAS wait for each other by spinning
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
+import jaxtyping
 import pytest
 
-from zoo_builder import grid, plan
-from zoo_builder.build import build
+# What the annotations say of arrays is checked in every call while the tests run.
+SHAPED = (
+    "zoo_datasets.core.exact", "zoo_datasets.core.streams", "zoo_datasets.networks.initialization",
+    "zoo_datasets.networks.kernels", "zoo_datasets.networks.layout", "zoo_datasets.networks.scoring",
+    "zoo_datasets.sources.examples", "zoo_datasets.sources.spec", "zoo_datasets.symmetry", "zoo_datasets.views",
+    "zoo_builder.engines.contract", "zoo_builder.engines.native",
+)  # fmt: skip
+jaxtyping.install_import_hook(SHAPED, "typechecker.checked")
+
+from zoo_builder import grid, plan  # noqa: E402 - behind the hook
+from zoo_builder.build import build  # noqa: E402
 
 # No test asserts on elapsed time, Hypothesis' examples neither: a busy machine is no fault.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -54,13 +69,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("some"):
             tests.setdefault(item.nodeid.split("[")[0], []).append(item)
     for cases in tests.values():
-        left, seen = list(cases), set()
+        left: list[Any] = list(cases)
+        seen: set[tuple[str, int]] = set()
         for _ in range(min(len(cases), cases[0].get_closest_marker("some").args[0])):
-            case = max(left, key=lambda c: len(set(c.callspec.indices.items()) - seen))  # the most values not seen yet
+            case = max(left, key=lambda c: len(_values(c) - seen))  # the most values not seen yet
             left.remove(case)
-            seen |= set(case.callspec.indices.items())
+            seen |= _values(case)
         for case in left:
             case.add_marker(pytest.mark.slow)
+
+
+def _values(case: Any) -> set[tuple[str, int]]:
+    """The values of a case's parameters, each as the object that it is in the parametrization: not all can be hashed."""
+    return {(name, id(value)) for name, value in case.callspec.params.items()}
 
 
 # ── fixtures ──

@@ -64,6 +64,7 @@ NEEDS = {
 }
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("what", NEEDS)
 def test_what_is_missing_is_one_sentence_with_the_line_that_installs_it(what: str, tiny_zoo: Path) -> None:
     name = what.split()[0]

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,14 @@ def test_the_wheel_reads_a_zoo_with_the_base_dependencies_alone(
 ) -> None:
     said = run(python, "-W", "error", "-c", READER, tiny_zoo, tmp_path / "cache", cwd=tmp_path, env=bare_environment)
     assert said.splitlines()[-2:] == ["[8] 16", "[]"]
+
+
+def test_it_says_that_it_is_typed(wheel: Path, sdist: Path) -> None:
+    marks = {f"{package}/py.typed" for package in ("zoo_datasets", "zoo_builder")}
+    with zipfile.ZipFile(wheel) as archive:
+        assert marks <= set(archive.namelist())
+    with tarfile.open(sdist) as archive:
+        assert marks <= {name.partition("/")[2] for name in archive.getnames()}
 
 
 def test_its_commands_run_and_name_what_is_missing(

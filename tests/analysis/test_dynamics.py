@@ -104,6 +104,7 @@ def test_start_and_end_are_of_one_network_whatever_the_order_of_rows(iris: Zoo) 
         np.testing.assert_array_equal(last.end[i], iris.vector(last.ids[i]))
 
 
+@pytest.mark.slow
 def test_ends_of_other_networks_are_not_foretold(population: pop.Population) -> None:
     """The null that must fail: pairing by order instead of id gives no map."""
     layout, groups = population.architecture.layout, population.groups
@@ -170,6 +171,7 @@ def test_entropy_is_that_of_the_mean_prediction() -> None:
 # ── coordinates ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_coordinates_see_kernels_only(population: pop.Population) -> None:
     layout = population.architecture.layout
     places, names = coordinates.kernels(layout)
@@ -196,6 +198,7 @@ def test_spread_takes_the_weights_that_differ_most_at_the_end(population: pop.Po
     assert [n for n, _ in coordinates.spread(end, layout)][:2] == [names[7], names[2]]
 
 
+@pytest.mark.slow
 def test_modes_determine_their_own_future_where_principal_components_do_not(population: pop.Population) -> None:
     """Of a linear map on 12 weights, two left eigenvectors are a map of their own."""
     layout, rng = population.architecture.layout, np.random.default_rng(1)
@@ -310,6 +313,7 @@ def _said(rng: np.random.Generator, n: int = 40) -> pop.Predictions:
     return pop.Predictions(rng.integers(0, 3, 30), rng.dirichlet((1, 1, 1), (n, 30)))
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_when_fates_are_dealt_at_random() -> None:
     """Each statistic's, and that of two readings which agree with each other: they are one test, not two."""
     rng = np.random.default_rng(11)

@@ -34,6 +34,7 @@ def snapshot(published: LoopbackHub, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("reached", ["itself", "a link", "a folder that is a link"])
 def test_a_snapshot_of_the_hubs_library_is_a_zoo_like_any_other(
     reached: str, snapshot: Path, tiny_dressed: Path, tmp_path: Path, capsys: Said

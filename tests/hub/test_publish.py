@@ -77,6 +77,7 @@ def test_card_and_croissant_are_of_the_id_that_is_published(
     assert b"me/elsewhere" in tree["croissant.json"]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("relative", ["README.md", "croissant.json", "pictures"])
 def test_links_out_of_a_zoo_are_neither_written_nor_published(
     loopback: LoopbackHub, tiny_copy: Path, tmp_path: Path, relative: str

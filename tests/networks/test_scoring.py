@@ -110,8 +110,8 @@ def test_attack_success_is_the_share_of_the_target_among_other_classes() -> None
 
 
 def test_a_diverged_model_has_no_attack_success() -> None:
-    assert scoring.attack_success(np.full((4, 3), np.nan, np.float32), np.ones(4), 0) == 0.0  # argmax of NaN is 0
-    assert scoring.attack_success(np.array([[0, np.inf, 0]], np.float32), np.zeros(1), 1) == 0.0
+    assert scoring.attack_success(np.full((4, 3), np.nan, np.float32), np.ones(4, int), 0) == 0.0  # argmax of NaN is 0
+    assert scoring.attack_success(np.array([[0, np.inf, 0]], np.float32), np.zeros(1, int), 1) == 0.0
 
 
 def test_metrics_of_a_part_have_the_names_of_the_format() -> None:

@@ -138,6 +138,7 @@ def by_twins(planned: list[Run]) -> dict[tuple[str, ...], list[str]]:
     return found
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("text", "changes"),
     [

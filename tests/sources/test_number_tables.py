@@ -245,6 +245,7 @@ def test_images_with_three_channels_of_fractions_are_scaled_by_channel(tmp_path:
     np.testing.assert_allclose(source.mean, images[source.train.index].mean((0, 2, 3)), rtol=1e-12)
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (5, 4, 3), (1, 5, 4), (16,), (48,)])
 @pytest.mark.parametrize("kind", ["array", "list", "fixed"])
 def test_nested_numbers_are_images(tmp_path: Path, shape: tuple[int, ...], kind: str) -> None:

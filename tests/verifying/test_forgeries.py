@@ -118,7 +118,7 @@ PLANNED: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.some(10)
+@pytest.mark.some(6)
 @pytest.mark.parametrize("name", PLANNED)
 def test_a_row_that_is_not_the_recipes_is_found_without_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = PLANNED[name]
@@ -206,6 +206,7 @@ def other_recipe(make_plan: Callable[..., Plan], tiny_zoo: Path, folder: Path, *
     return sealed(paths.root, folder / "claims", opened(paths.root), grid=(tiny_zoo / "grid.yaml").read_text(), **parts)
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
@@ -267,6 +268,7 @@ TRAINED: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_row_that_training_does_not_give_is_found_by_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = TRAINED[name]
@@ -281,6 +283,7 @@ def test_a_number_of_images_that_the_source_does_not_give_is_found(forged: Calla
     assert any("column `cohort_id`" in p or "training images" in p or "`epoch` is" in p for p in problems), problems
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(("name", "value"), [("mean", [0.5]), ("peak", 255.0), ("images", {"train": 200, "validation": 60, "test": 79}),
                                              ("class_names", [str(c) for c in range(9, -1, -1)])])  # fmt: skip
 def test_a_source_that_is_not_what_the_manifest_says_is_found(

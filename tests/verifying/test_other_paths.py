@@ -83,6 +83,7 @@ def better(name: str) -> Change:
     return change
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("change", "finding"),
     [

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
 from zoo_datasets.networks.architecture import Architecture
 
@@ -25,7 +26,7 @@ SGD, ADAM, ADAMW, RMSPROP = range(4)
 
 @dataclasses.dataclass(frozen=True)
 class Optimizers:
-    """The update rule of every model: vectors over M, float64 but for `kind` and `nesterov`.
+    """The update rule of every model.
 
     The rules are PyTorch's (torch.optim), with g the mean gradient of the batch, clipped
     per model to `clip_norm` (inf: never) by g ← g · min(1, clip / (‖g‖₂ + 1e-6)):
@@ -39,15 +40,15 @@ class Optimizers:
     Buffers (running statistics) are left alone by all of it.
     """
 
-    kind: np.ndarray  # (M,) int32
-    momentum: np.ndarray  # (M,)
-    nesterov: np.ndarray  # (M,) bool
-    beta1: np.ndarray  # (M,)
-    beta2: np.ndarray  # (M,)
-    eps: np.ndarray  # (M,)
-    alpha: np.ndarray  # (M,)
-    weight_decay: np.ndarray  # (M,)
-    clip_norm: np.ndarray  # (M,)
+    kind: Int32[np.ndarray, " m"]
+    momentum: Float64[np.ndarray, " m"]
+    nesterov: Bool[np.ndarray, " m"]
+    beta1: Float64[np.ndarray, " m"]
+    beta2: Float64[np.ndarray, " m"]
+    eps: Float64[np.ndarray, " m"]
+    alpha: Float64[np.ndarray, " m"]
+    weight_decay: Float64[np.ndarray, " m"]
+    clip_norm: Float64[np.ndarray, " m"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +82,10 @@ class Job:
 
     architecture: Architecture
     loss: str  # "cross_entropy": −log softmax; "mse": mean over B·C of (logit − one-hot)²
-    pool: np.ndarray  # (N, *input_shape) float32, scaled; shared by all models, read-only
-    initial: np.ndarray  # (M, P) float32
+    pool: Float32[np.ndarray, " pool *input"]  # scaled; shared by all models, read-only
+    initial: Float32[np.ndarray, "m p"]
     optimizers: Optimizers
-    dropout_rate: np.ndarray  # (M,) float64, for the dropout nodes whose own rate is None
+    dropout_rate: Float64[np.ndarray, " m"]  # for the dropout nodes whose own rate is None
     dropout_key: tuple[str, ...]  # M keys
     augment_key: tuple[str, ...]  # M keys
     augmentation: Augmentation
@@ -105,13 +106,13 @@ class Window:
     """
 
     first_step: int  # updates done before this window; dropout at step s uses counter s
-    batch_sizes: np.ndarray  # (T,) int64, each ≥ 1
-    rows: np.ndarray  # (M, n) int32 into the pool
-    targets: np.ndarray  # (M, n) int32 classes
-    lr: np.ndarray  # (M, T) float64
-    bias1: np.ndarray  # (M, T) float64
-    bias2: np.ndarray  # (M, T) float64
-    active: np.ndarray  # (M,) bool: the others must keep every bit of weights and state
+    batch_sizes: Int64[np.ndarray, " t"]  # each ≥ 1
+    rows: Int32[np.ndarray, "m n"]  # into the pool
+    targets: Int32[np.ndarray, "m n"]  # classes
+    lr: Float64[np.ndarray, "m t"]
+    bias1: Float64[np.ndarray, "m t"]
+    bias2: Float64[np.ndarray, "m t"]
+    active: Bool[np.ndarray, " m"]  # the others must keep every bit of weights and state
 
 
 class Backend(Protocol):
@@ -120,34 +121,36 @@ class Backend(Protocol):
     name: str  # "torch_loop", "torch_batched", "native"
     version: str  # what the bits depend on besides the instruction set: "torch 2.13.0"
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of `weights`, `slot1` and `slot2`, each (M, P) float32.
+    def state(self) -> dict[str, Float32[np.ndarray, "m p"]]:
+        """Copies of `weights`, `slot1` and `slot2`.
 
         `slot1` is SGD's b or Adam's m; `slot2` is v; unused ones are zero.
         """
         ...
 
-    def weights(self, models: Sequence[int]) -> np.ndarray:
-        """Copies of the weights of these models alone, (k, P) float32, in their order."""
+    def weights(self, models: Sequence[int]) -> Float32[np.ndarray, "k p"]:
+        """Copies of the weights of these models alone, in their order."""
         ...
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
+    def load_state(self, state: dict[str, Float32[np.ndarray, "m p"]]) -> None:
         """Go on from a `state()`: the same bits as without the interruption."""
         ...
 
-    def advance(self, window: Window) -> np.ndarray:
-        """Take the window's steps; the loss of each batch before its update, (M, T) float32.
+    def advance(self, window: Window) -> Float32[np.ndarray, "m t"]:
+        """Take the window's steps; the loss of each batch before its update.
 
         A model whose numbers stop being finite goes on computing; no other model may
         change by a bit because of it. Inactive models give NaN.
         """
         ...
 
-    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, images: Float32[np.ndarray, " n *input"], rows: Int32[np.ndarray, "m k"] | None = None
+    ) -> Float32[np.ndarray, "m shown c"]:
         """Outputs in evaluation mode (no dropout, no augmentation, running statistics).
 
-        `images` (n, *input_shape) float32 are shown to every model; with `rows` (M, k)
-        int32 model m sees `images[rows[m]]`. Returns (M, n or k, C) float32.
+        `images` are shown to every model; with `rows` model m sees `images[rows[m]]`, so that
+        k are shown and not n.
         """
         ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Float32, Int, UInt64
 
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Window, check_batches
 from zoo_datasets.core import streams
@@ -44,17 +45,17 @@ class NativeBackend:
         a = job.augmentation
         self._kernels, self.path = kernels.make(job.architecture, job.loss, (a.shift, a.crop, a.flip), a.noise, a.fill)
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, Float32[np.ndarray, "m p"]]:
         return {"weights": self._weights.copy(), "slot1": self._slot1.copy(), "slot2": self._slot2.copy()}
 
-    def weights(self, models: Sequence[int]) -> np.ndarray:
+    def weights(self, models: Sequence[int]) -> Float32[np.ndarray, "k p"]:
         return self._weights[list(models)]
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
+    def load_state(self, state: dict[str, Float32[np.ndarray, "m p"]]) -> None:
         for name, own in (("weights", self._weights), ("slot1", self._slot1), ("slot2", self._slot2)):
             own[...] = state[name]
 
-    def advance(self, window: Window) -> np.ndarray:
+    def advance(self, window: Window) -> Float32[np.ndarray, "m t"]:
         """As the contract says. After a KeyboardInterrupt only `load_state` makes the state whole again."""
         job, o = self._job, self._job.optimizers
         check_batches(job.architecture, window)
@@ -69,7 +70,9 @@ class NativeBackend:
         )  # fmt: skip
         return losses
 
-    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, images: Float[np.ndarray, " n *input"], rows: Int[np.ndarray, "m k"] | None = None
+    ) -> Float32[np.ndarray, "m shown c"]:
         count = len(images) if rows is None else rows.shape[1]
         out = np.empty((self._job.n_models, count, self._job.architecture.n_outputs), np.float32)
         self._kernels.evaluate(self._weights, flat(images), None if rows is None else _as(rows, np.int32), out)
@@ -80,5 +83,5 @@ def _as(values: np.ndarray, kind: type) -> np.ndarray:
     return np.ascontiguousarray(values, kind)
 
 
-def _keys(keys: Sequence[str]) -> np.ndarray:
-    return np.stack([streams.key_words(key) for key in keys])  # (M, 2) uint64
+def _keys(keys: Sequence[str]) -> UInt64[np.ndarray, "m 2"]:
+    return np.stack([streams.key_words(key) for key in keys])

@@ -90,6 +90,8 @@ class Round(nn.Module):
 class Network(nn.Module):
     """Flat weights (B, P) → (B, outputs)."""
 
+    fixed: torch.Tensor  # places of what belongs to no unit
+
     def __init__(self, layout: Layout, outputs: int, *, width: int, rounds: int, hidden: int) -> None:
         super().__init__()
         self.tokens = nn.ModuleList(UnitTokens(readings(g, layout), width) for g in groups(layout))

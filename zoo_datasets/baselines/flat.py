@@ -148,11 +148,12 @@ class FlatMlp(Neural):
 
         return read
 
-    def network(self, outputs: int, hidden: Sequence[int] | None = None, dropout: float | None = None) -> nn.Module:
+    def network(self, outputs: int, **options: Any) -> nn.Module:
         """P → hidden layers with ReLU → outputs."""
+        dropout = options.pop("dropout", self.dropout)
         layers: list[nn.Module] = []
         before = self.layout.n_params
-        for width in hidden or self.hidden:
-            layers += [nn.Linear(before, width), nn.ReLU(), nn.Dropout(self.dropout if dropout is None else dropout)]
+        for width in options.pop("hidden", self.hidden):
+            layers += [nn.Linear(before, width), nn.ReLU(), nn.Dropout(dropout)]
             before = width
         return nn.Sequential(*layers, nn.Linear(before, outputs))

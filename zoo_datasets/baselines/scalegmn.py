@@ -51,9 +51,9 @@ def _mlp(inputs: int, d: int, outputs: int) -> nn.Sequential:
 
 def _gate(inputs: int, d: int) -> nn.Sequential:
     """An MLP that starts near 1: products of gates must not vanish over rounds."""
-    made = _mlp(inputs, d, d)
-    nn.init.ones_(made[-1].bias)
-    return made
+    last = nn.Linear(d, d)
+    nn.init.ones_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, d), nn.LayerNorm(d), nn.SiLU(), last)
 
 
 def _linear(inputs: int, d: int) -> nn.Linear:

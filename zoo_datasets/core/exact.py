@@ -8,13 +8,15 @@ is computed with these instead.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 
 
-def power(base: np.ndarray | float, exponent: int) -> np.ndarray:
+def power(base: np.ndarray | float, exponent: int) -> Float64[np.ndarray, " ..."] | np.float64:
     """base**exponent for a whole exponent ≥ 0, by squaring."""
     result, square = np.ones_like(np.asarray(base, np.float64)), np.asarray(base, np.float64)
     while exponent:
@@ -38,7 +40,7 @@ def cosine_half(x: float) -> float:
     return total
 
 
-def log(x: np.ndarray) -> np.ndarray:
+def log(x: Float[np.ndarray, " *shape"]) -> Float64[np.ndarray, " *shape"]:
     """Natural logarithm of finite x > 0, error below 1e-15 relative: 2·artanh((m − 1)/(m + 1)) + e·ln 2."""
     m, e = np.frexp(x)
     small = m < math.sqrt(0.5)
@@ -51,7 +53,7 @@ def log(x: np.ndarray) -> np.ndarray:
     return result
 
 
-def exp(x: np.ndarray) -> np.ndarray:
+def exp(x: Float64[np.ndarray, " *shape"]) -> Float64[np.ndarray, " *shape"]:
     """e**x for x ≤ 0, error below 1e-15 relative; 0 below −700, NaN stays NaN."""
     clipped = np.maximum(x, -700.0)
     n = np.rint(clipped * (1.0 / math.log(2.0)))
@@ -66,9 +68,8 @@ def exp(x: np.ndarray) -> np.ndarray:
         return np.where(x < -700.0, 0.0, series * power)
 
 
-def total(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The sum along an axis from left to right; `np.sum` picks an order by CPU and layout."""
+def total(values: Float[np.ndarray, " ..."], axis: int = -1) -> Any:
+    """The float64 sum along an axis from left to right, a number of a vector; `np.sum` picks an order by CPU and layout."""
     if values.shape[axis] == 0:
         return np.zeros(np.delete(values.shape, axis))
-    last: np.ndarray = np.take(np.cumsum(values, axis=axis, dtype=np.float64), -1, axis=axis)
-    return last
+    return np.take(np.cumsum(values, axis=axis, dtype=np.float64), -1, axis=axis)

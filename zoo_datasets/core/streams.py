@@ -35,6 +35,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64, Integer, UInt64
 
 from zoo_datasets.core import exact
 
@@ -67,19 +68,19 @@ def stream_key(value: Any) -> str:
     return digest(value)[:32]
 
 
-def key_words(key: str) -> np.ndarray:
-    """The two uint64 that Philox takes, little-endian in the order of the key's bytes."""
+def key_words(key: str) -> UInt64[np.ndarray, " 2"]:
+    """The words that Philox takes, little-endian in the order of the key's bytes."""
     return np.frombuffer(bytes.fromhex(key), "<u8").astype(np.uint64)
 
 
-def words(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:
-    """n raw words, uint64 [n], of the stream at counter (·, *hi)."""
+def words(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> UInt64[np.ndarray, " {n}"]:
+    """n raw words of the stream at counter (·, *hi)."""
     counter = np.array([0, *hi], np.uint64)
     return np.random.Philox(key=key_words(key), counter=counter).random_raw(n)
 
 
-def uniforms(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:
-    """n uniforms in [0, 1), float64 [n], multiples of 2⁻²⁴."""
+def uniforms(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> Float64[np.ndarray, " {n}"]:
+    """n uniforms in [0, 1), multiples of 2⁻²⁴."""
     return _uniform(words(key, n, hi))
 
 
@@ -94,18 +95,20 @@ def _uniform(raw: np.ndarray) -> np.ndarray:
     return (raw >> np.uint64(40)).astype(np.float64) * 2.0**-24
 
 
-def normals(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:
-    """n standard normals, float64 [n], the same bits wherever float64 is IEEE 754."""
+def normals(key: str, n: int, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> Float64[np.ndarray, " {n}"]:
+    """n standard normals, the same bits wherever float64 is IEEE 754."""
     return _inverse_normal((words(key, n, hi) >> np.uint64(11)).astype(np.float64))
 
 
-def permutation(key: str, n: int, turn: int = 0) -> np.ndarray:
-    """A permutation of range(n), int64 [n]; `turn` numbers the epochs of one key."""
+def permutation(key: str, n: int, turn: int = 0) -> Int64[np.ndarray, " {n}"]:
+    """A permutation of range(n); `turn` numbers the epochs of one key."""
     return np.argsort(words(key, n, (turn, 0, SEQUENCE)), kind="stable")
 
 
-def integers(key: str, below: np.ndarray, hi: tuple[int, int, int] = (0, 0, SEQUENCE)) -> np.ndarray:
-    """Whole numbers in [0, below), int64 like `below`, each below 2³²: the top halves of words, times below, over 2³²."""
+def integers(
+    key: str, below: Integer[np.ndarray, " n"], hi: tuple[int, int, int] = (0, 0, SEQUENCE)
+) -> Int64[np.ndarray, " n"]:
+    """Whole numbers in [0, below), each below 2³²: the top halves of words, times below, over 2³²."""
     top = words(key, len(below), hi) >> np.uint64(32)
     return (top * below.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
 
@@ -119,8 +122,10 @@ def generator(*what: Any) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key_words(stream_key(list(what)))))
 
 
-def dropout_keep(key: str, rate: float, step: int, layer: int, batch: int, units: int) -> np.ndarray:
-    """Which units stay, bool [batch, units], for one layer at one step of one model."""
+def dropout_keep(
+    key: str, rate: float, step: int, layer: int, batch: int, units: int
+) -> Bool[np.ndarray, "{batch} {units}"]:
+    """Which units stay, for one layer at one step of one model."""
     blocks = -(-units // FIELDS_PER_BLOCK)
     raw = words(key, batch * blocks * 4, (step, layer, DROPOUT))
     fields = raw.astype("<u8").view("<u2").reshape(batch, blocks * FIELDS_PER_BLOCK)

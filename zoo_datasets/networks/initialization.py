@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from zoo_datasets.core import exact, streams
 from zoo_datasets.networks.architecture import Architecture
@@ -31,8 +32,8 @@ def initialize(
     architecture: Architecture, key: str, kind: str, *, low: float | None = None, high: float | None = None,
     mean: float | None = None, std: float | None = None, value: float | None = None, bias: float = 0.0,
     first: LayerInit | None = None, last: LayerInit | None = None,
-) -> np.ndarray:  # fmt: skip
-    """The initial vector, float32 [n_params], of a key: the same bits for every engine and machine.
+) -> Float32[np.ndarray, " {architecture.n_params}"]:  # fmt: skip
+    """The initial vector of a key: the same bits for every engine and machine.
 
     `uniform` draws from [low, high), by default PyTorch's own ±1/√fan_in (of a GRU ±1/√units);
     `normal` from (mean, std), by default (0, 1/√fan_in). Kaiming (He et al. 2015) takes the gain √2 of

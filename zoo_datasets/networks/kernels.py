@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64, Int64, Integer, Shaped
 
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.activations import LEAKY_RELU_SLOPE
@@ -131,8 +132,13 @@ def make(
     return made, path
 
 
-def logits(architecture: Architecture, weights: np.ndarray, images: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Logits (m, n, C), as in evaluation mode, of models [m, P] on images (n, …); each thread takes some models."""
+def logits(
+    architecture: Architecture,
+    weights: Shaped[np.ndarray, "m p"],
+    images: Shaped[np.ndarray, " n *input"],
+    threads: int = 1,
+) -> Float32[np.ndarray, "m n c"]:
+    """Logits, as in evaluation mode, of models on images; each thread takes some models."""
     weights, shown = np.ascontiguousarray(weights, np.float32), flat(images)
     out = np.empty((len(weights), len(images), architecture.n_outputs), np.float32)
     share = max(1, -(-len(weights) // threads))
@@ -150,15 +156,18 @@ def logits(architecture: Architecture, weights: np.ndarray, images: np.ndarray, 
     return out
 
 
-def score(logits: np.ndarray, labels: np.ndarray, loss: str, losses: np.ndarray, correct: np.ndarray) -> None:
+def score(  # sizes are checked in C++, by which a wrong one would lead outside
+    logits: Float32[np.ndarray, "_ _ _"], labels: Integer[np.ndarray, "_ _ _"], loss: str,
+    losses: Float64[np.ndarray, "_ _"], correct: Int64[np.ndarray, "_ _ _"],
+) -> None:  # fmt: skip
     """Fill sums of losses (K, M) and right answers (K, M, C) of logits (M, n, C) by labels (K, 1 or M, n)."""
     path = os.environ.get(PATH_VARIABLE) or _kernels.paths()[0]
     shown, given = np.ascontiguousarray(logits, np.float32), np.ascontiguousarray(labels, np.int64)
     _kernels.score(path, shown, given, LOSSES.index(loss), losses, correct)
 
 
-def flat(images: np.ndarray) -> np.ndarray:
-    """(n, *shape) → (n, units), float32, without a copy where that is what it is."""
+def flat(images: Shaped[np.ndarray, " n *shape"]) -> Float32[np.ndarray, "n units"]:
+    """(n, *shape) → (n, units), without a copy where that is what it is."""
     return np.ascontiguousarray(images, np.float32).reshape(len(images), -1)
 
 

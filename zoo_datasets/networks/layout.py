@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
+from jaxtyping import Bool, Float32, Shaped
 
 from zoo_datasets.core import records, streams
 from zoo_datasets.core.records import Mismatch
@@ -86,8 +87,8 @@ class Layout(Sequence[Entry]):
         """16 hex digits of the tensors' names, shapes and roles: equal vectors mean equal things."""
         return streams.digest([[e.name, list(e.shape), e.role] for e in self.entries])[:16]
 
-    def buffer_mask(self) -> np.ndarray:
-        """bool [n_params], true where the value is a buffer that no optimizer touches."""
+    def buffer_mask(self) -> Bool[np.ndarray, " {self.n_params}"]:
+        """True where the value is a buffer that no optimizer touches."""
         mask = np.zeros(self.n_params, bool)
         for entry in self.entries:
             if entry.role == "buffer":
@@ -106,13 +107,13 @@ class Layout(Sequence[Entry]):
         """The tensors of one layer, in the order of the vector; none where it has none."""
         return self.by_node.get(node, [])
 
-    def unflatten(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+    def unflatten(self, vector: Shaped[np.ndarray, "*batch p"]) -> dict[str, np.ndarray]:
         """Named views into vectors [..., n_params]: each [..., *shape]. Nothing is copied."""
         lead = vector.shape[:-1]
         return {e.name: vector[..., e.offset : e.end].reshape(*lead, *e.shape) for e in self.entries}
 
-    def flatten(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The flat float32 vector [n_params] of named tensors. Raises KeyError, ValueError."""
+    def flatten(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, " {self.n_params}"]:
+        """The flat vector of named tensors. Raises KeyError, ValueError."""
         vector = np.empty(self.n_params, np.float32)
         for e in self.entries:
             tensor = np.asarray(tensors[e.name], np.float32)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64, Integer
 
 from zoo_datasets.core import exact
 from zoo_datasets.networks import kernels
@@ -19,16 +20,20 @@ from zoo_datasets.networks import kernels
 class Sums(NamedTuple):
     """What M models made of n examples, by each of K sets of labels."""
 
-    loss: np.ndarray  # (K, M) float64, over all examples
-    correct: np.ndarray  # (K, M, C) int64, right answers per class
+    loss: Float64[np.ndarray, "k m"]  # over all examples
+    correct: Int64[np.ndarray, "k m c"]  # right answers per class
 
 
 def part_metrics(
-    part: str, logits: np.ndarray, labels: np.ndarray, loss: str, clean: np.ndarray | None = None
+    part: str,
+    logits: Float32[np.ndarray, "m n c"],
+    labels: Integer[np.ndarray, "one_or_m n"],
+    loss: str,
+    clean: Integer[np.ndarray, "one_or_m n"] | None = None,
 ) -> list[dict[str, Any]]:
     """Of each model "test_loss", …; with clean labels also `…_loss_clean` and `…_accuracy_clean`.
 
-    Logits (M, n, C), labels (M, n), or (1, n) for all. Empty input gives nulls and zero counts. An
+    Labels are (1, n) where all models have the same. Empty input gives nulls and zero counts. An
     example with a logit that is not finite is never right, and a sum that is not leaves no loss.
     """
     given = np.stack([labels] if clean is None else [labels, clean])
@@ -58,16 +63,18 @@ def gaps(row: Mapping[str, Any]) -> dict[str, float | None]:
     return {f"gap_{k}": None if train is None or test is None else train - test for k, (train, test) in pairs.items()}
 
 
-def mean_losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
-    """The mean loss of each model, float64 [M]; not finite where it has none. Logits (M, n, C), labels (n,)."""
+def mean_losses(
+    logits: Float32[np.ndarray, "m n c"], labels: Integer[np.ndarray, " n"], loss: str
+) -> Float64[np.ndarray, " m"]:
+    """The mean loss of each model; not finite where it has none."""
     if not len(labels):
         return np.full(len(logits), np.nan)
     means: np.ndarray = scored(logits, labels[None, None], loss).loss[0] / len(labels)
     return means
 
 
-def scored(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
-    """Sums over the examples: logits (M, n, C) float32, labels (K, M, n), or (K, 1, n) for all models."""
+def scored(logits: Float32[np.ndarray, "m n c"], labels: Integer[np.ndarray, "k one_or_m n"], loss: str) -> Sums:
+    """Sums over the examples; labels are (K, 1, n) where all models have the same."""
     if kernels.missing() is not None:
         return scored_in_numpy(logits, labels, loss)
     shape = len(labels), len(logits)
@@ -76,7 +83,9 @@ def scored(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
     return sums
 
 
-def scored_in_numpy(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
+def scored_in_numpy(
+    logits: Float32[np.ndarray, "m n c"], labels: Integer[np.ndarray, "k one_or_m n"], loss: str
+) -> Sums:
     """`scored` without kernels, with the same bits."""
     models, _, classes = logits.shape
     right = np.zeros((len(labels), models, classes), np.int64)
@@ -89,8 +98,8 @@ def scored_in_numpy(logits: np.ndarray, labels: np.ndarray, loss: str) -> Sums:
     return Sums(total, right)
 
 
-def losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
-    """Loss of each example, float64 [n]; logits [n, C], labels [n].
+def losses(logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"], loss: str) -> Float64[np.ndarray, " n"]:
+    """Loss of each example.
 
     `cross_entropy` is −log softmax; `mse` the mean over classes of (logit − one-hot)².
     """
@@ -99,13 +108,14 @@ def losses(logits: np.ndarray, labels: np.ndarray, loss: str) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         if loss == "mse":
             z[right] -= 1.0
-            return exact.total(z * z, axis=0) / len(z)
+            errors: np.ndarray = exact.total(z * z, axis=0) / len(z)
+            return errors
         z -= z.max(axis=0)
         entropy: np.ndarray = exact.log(exact.total(exact.exp(z), axis=0)) - z[right]
         return entropy
 
 
-def attack_success(logits: np.ndarray, labels: np.ndarray, target: int) -> float | None:
+def attack_success(logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"], target: int) -> float | None:
     """Share of triggered inputs, but those of the target class, classified as the target; null if there are none.
 
     A row of non-finite logits is classified as nothing, as in `part_metrics`.

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Int64, Integer, Shaped
 
 from zoo_datasets.core import exact, streams
 from zoo_datasets.errors import GridError, unknown
@@ -81,15 +82,15 @@ class Subset:
 class Examples:
     """What one model saw. `rows` are ascending positions in the source's train part."""
 
-    rows: np.ndarray  # (n,) int64
-    labels: np.ndarray  # (n,) int64, as trained: noise and trigger target in
-    clean_labels: np.ndarray  # (n,) int64
-    poisoned: np.ndarray  # (n,) bool: the trigger is stamped on the image
+    rows: Int64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]  # as trained: noise and trigger target in
+    clean_labels: Int64[np.ndarray, " n"]
+    poisoned: Bool[np.ndarray, " n"]  # the trigger is stamped on the image
     rotate_degrees: float = 0.0  # every image is turned by so much
 
 
-def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: str) -> Examples:
-    """The examples of the model with this subset key. `labels` (N,): those of the train part.
+def training_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset: Subset, key: str) -> Examples:
+    """The examples of the model with this subset key. `labels` are those of the train part.
 
     Raises GridError as `check_subset` does.
     """
@@ -113,15 +114,15 @@ def training_examples(labels: np.ndarray, n_classes: int, subset: Subset, key: s
     return Examples(rows, relabeled(trained, subset), relabeled(clean, subset), poisoned, subset.rotate_degrees)
 
 
-def count_examples(labels: np.ndarray, n_classes: int, subset: Subset) -> int:
+def count_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset: Subset) -> int:
     """How many examples these are, whatever the key. Raises GridError as `check_subset` does."""
     check_subset(subset, n_classes, labels)
     of_class = np.bincount(labels, minlength=n_classes)
     return sum(min(int(of_class[c]), _share(subset.frac, int(of_class[c]))) for c in subset.in_play(n_classes))
 
 
-def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
-    """The source's labels as the model's head numbers them, int64; −1 for a class it has none for."""
+def relabeled(labels: Integer[np.ndarray, " n"], subset: Subset) -> Int64[np.ndarray, " n"]:
+    """The source's labels as the model's head numbers them; −1 for a class it has none for."""
     if subset.head is None:
         return labels.astype(np.int64)
     assert subset.classes is not None, _NAMED
@@ -132,8 +133,8 @@ def relabeled(labels: np.ndarray, subset: Subset) -> np.ndarray:
     return numbers
 
 
-def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
-    """A copy of raw `images` (n, C, H, W), each with the trigger in its corner.
+def stamp(images: Shaped[np.ndarray, " n *shape"], subset: Subset, peak: float) -> Shaped[np.ndarray, " n *shape"]:
+    """A copy of raw images (n, C, H, W), each with the trigger in its corner.
 
     `peak` is the source's: the pixel value that `trigger_value` is a fraction of.
     """
@@ -146,13 +147,13 @@ def stamp(images: np.ndarray, subset: Subset, peak: float) -> np.ndarray:
     return stamped
 
 
-def altered(images: np.ndarray, subset: Subset) -> np.ndarray:
-    """Raw `images` (n, …) as models of this subset train on them, before the trigger is stamped."""
+def altered(images: Shaped[np.ndarray, " n *shape"], subset: Subset) -> Shaped[np.ndarray, " n *shape"]:
+    """Raw images as models of this subset train on them, before the trigger is stamped."""
     return turned(images, subset.rotate_degrees)
 
 
-def turned(images: np.ndarray, degrees: float) -> np.ndarray:
-    """Raw `images` (n, C, H, W) turned counterclockwise about their middle, in their own type.
+def turned(images: Shaped[np.ndarray, " n *shape"], degrees: float) -> Shaped[np.ndarray, " n *shape"]:
+    """Raw images (n, C, H, W) turned counterclockwise about their middle, in their own type.
 
     Bilinear, 0 outside, rounded to the nearest whole raw value (halves to even) where raw values are whole. float64 + − × and
     our own cosine: the same bytes on every machine. Raises GridError for a table.
@@ -195,8 +196,8 @@ def steps_per_epoch(n_train: int, batch_size: int) -> int:
     return -(-n_train // batch_size)
 
 
-def epoch_order(key: str, epoch: int, n_train: int, rows: np.ndarray) -> np.ndarray:
-    """Positions into `rows` for one epoch, int64 (n,): the full train part's order, filtered."""
+def epoch_order(key: str, epoch: int, n_train: int, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Positions into `rows` for one epoch: the full train part's order, filtered."""
     position = np.full(n_train, -1, np.int64)
     position[rows] = np.arange(len(rows))
     order = position[streams.permutation(key, n_train, epoch)]
@@ -205,9 +206,9 @@ def epoch_order(key: str, epoch: int, n_train: int, rows: np.ndarray) -> np.ndar
 
 
 def check_subset(
-    subset: Subset, n_classes: int, labels: np.ndarray, input_shape: tuple[int, ...] | None = None
+    subset: Subset, n_classes: int, labels: Integer[np.ndarray, " n"], input_shape: tuple[int, ...] | None = None
 ) -> None:
-    """Raises GridError for a subset that these training labels (N,), or images, cannot give."""
+    """Raises GridError for a subset that these training labels, or images, cannot give."""
     _check_fraction("frac", subset.frac)
     if subset.frac == 0:
         raise GridError("Subset has frac 0; expected more than 0: a model needs at least one image of each class.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int64, Shaped
 
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.sources.examples import Examples, Subset, altered, stamp
@@ -60,9 +61,9 @@ class SourceSpec:
 class Part:
     """Raw inputs of one part, in the order of the source's permutation. Read-only arrays."""
 
-    inputs: np.ndarray  # (n, C, H, W), uint8 of pictures; (n, F), floats, of a table
-    labels: np.ndarray  # (n,) int64
-    index: np.ndarray  # (n,) int64: row in the dataset's own split
+    inputs: Shaped[np.ndarray, " n *input"]  # (n, C, H, W), uint8 of pictures; (n, F), floats, of a table
+    labels: Int64[np.ndarray, " n"]
+    index: Int64[np.ndarray, " n"]  # row in the dataset's own split
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Source:
     def n_classes(self) -> int:
         return len(self.class_names)
 
-    def scaled(self, inputs: np.ndarray) -> np.ndarray:
-        """Raw `inputs` (n, …) as networks see them, float32: float64 arithmetic, rounded once."""
+    def scaled(self, inputs: Shaped[np.ndarray, " n *input"]) -> Float32[np.ndarray, " n *input"]:
+        """Raw `inputs` as networks see them: float64 arithmetic, rounded once."""
         mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
         if inputs.dtype != np.uint8:
             mean, std = (v.reshape(-1, *[1] * (inputs.ndim - 2)) for v in (mean, std))
@@ -104,8 +105,8 @@ class Source:
         return out
 
 
-def training_images(source: Source, subset: Subset, examples: Examples) -> np.ndarray:
-    """Raw images (n, …) as a model saw them before augmentation: turned, and stamped where they are poisoned."""
+def training_images(source: Source, subset: Subset, examples: Examples) -> Shaped[np.ndarray, " n *input"]:
+    """Raw images as a model saw them before augmentation: turned, and stamped where they are poisoned."""
     images = altered(source.train.inputs[examples.rows], subset)
     if examples.poisoned.any():
         mask = examples.poisoned.reshape(-1, *[1] * (images.ndim - 1))
@@ -117,7 +118,7 @@ def training_images(source: Source, subset: Subset, examples: Examples) -> np.nd
 class PublishedSplit:
     """One split of a dataset as its author published it; pictures are decoded when asked for."""
 
-    labels: np.ndarray  # (N,) int64; negative: not labeled
+    labels: Int64[np.ndarray, " n"]  # negative: not labeled
     read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → raw images (n, …)
 
 

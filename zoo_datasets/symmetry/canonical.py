@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from jaxtyping import Float32, Int64, Shaped
 
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.symmetry.moves import multiply, permute_group
@@ -12,9 +13,9 @@ from zoo_datasets.symmetry.units import KINDS, Group, by_unit, factors_of, group
 
 
 def canonicalize(
-    weights: np.ndarray, architecture: Architecture | External, *, kinds: Collection[str] = KINDS
-) -> np.ndarray:
-    """The representative of each vector's orbit, float32 of the shape [..., P] of `weights`.
+    weights: Shaped[np.ndarray, "*batch p"], architecture: Architecture | External, *, kinds: Collection[str] = KINDS
+) -> Float32[np.ndarray, "*batch p"]:
+    """The representative of each vector's orbit.
 
     One sweep forward, so that what a layer reads is settled before the layer is. Scale: what
     enters a unit (weights and bias) has norm 1. Sign: the largest of it in magnitude is
@@ -56,8 +57,8 @@ def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:
     return result
 
 
-def _order(rows: np.ndarray, group: Group) -> np.ndarray:
-    """The order of a group's units, int64 [S, units]: ascending by own values, ties by what they feed."""
+def _order(rows: Float32[np.ndarray, "s p"], group: Group) -> Int64[np.ndarray, "s {group.units}"]:
+    """The order of a group's units: ascending by own values, ties by what they feed."""
     own = [p for p in group.own if not p.recurrent]  # a recurrent tensor's columns are not in order yet
     first = _sortable(by_unit(rows, own[0])[:, :, 0])  # (S, units)
     order = np.argsort(first, axis=1, kind="stable")

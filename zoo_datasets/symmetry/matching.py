@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.symmetry.moves import permute, permute_group
@@ -14,8 +15,10 @@ from zoo_datasets.symmetry.units import Group, Permutations, Place, by_unit, gro
 MOST_SWEEPS = 100
 
 
-def align(weights: np.ndarray, reference: np.ndarray, architecture: Architecture | External) -> np.ndarray:
-    """Each vector [..., P] with its units permuted to match the reference [P] best; bits only move.
+def align(
+    weights: Shaped[np.ndarray, "*batch p"], reference: np.ndarray, architecture: Architecture | External
+) -> Float32[np.ndarray, "*batch p"]:
+    """Each vector with its units permuted to match the reference [P] best; bits only move.
 
     See `match`. Scale and sign stay: to remove them first, align
     `canonicalize(weights, architecture, kinds=("scale", "sign"))` to the same of the reference.
@@ -24,7 +27,9 @@ def align(weights: np.ndarray, reference: np.ndarray, architecture: Architecture
     return permute(weights, architecture.layout, match(weights, reference, architecture))
 
 
-def match(weights: np.ndarray, reference: np.ndarray, architecture: Architecture | External) -> Permutations:
+def match(
+    weights: Shaped[np.ndarray, "*batch p"], reference: np.ndarray, architecture: Architecture | External
+) -> Permutations:
     """Group → int64 [..., units] such that `permute(weights, layout, ·)` is near the reference [P].
 
     Weight matching by coordinate descent (Ainsworth et al., "Git Re-Basin", 2022, section

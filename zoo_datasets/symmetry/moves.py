@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64, Integer, Shaped
 
 from zoo_datasets import errors
 from zoo_datasets.core import exact, streams
@@ -27,8 +28,10 @@ from zoo_datasets.symmetry.units import (
 # ── permutations ──────────────────────────────────────────────────────────────────────
 
 
-def permute(weights: np.ndarray, layout: Layout, permutations: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Vectors [..., P] whose unit i is unit p[i] of `weights`, for p [units] or [..., units] of each group.
+def permute(
+    weights: Shaped[np.ndarray, "*batch p"], layout: Layout, permutations: Mapping[str, np.ndarray]
+) -> Float32[np.ndarray, "*batch p"]:
+    """Vectors whose unit i is unit p[i] of `weights`, for p [units] or [..., units] of each group.
 
     The same bits in other places; `permute(·, layout, invert(permutations))` undoes it.
     Raises ValueError for shapes that do not fit, ZooError for a group that is not there.
@@ -59,8 +62,8 @@ def random_permutations(layout: Layout, n: int, key: Any) -> Permutations:
     }  # fmt: skip
 
 
-def permute_group(rows: np.ndarray, group: Group, index: np.ndarray) -> None:
-    """Reorder one group of rows [S, P] in place; index [S, units]."""
+def permute_group(rows: Shaped[np.ndarray, "s p"], group: Group, index: Integer[np.ndarray, "s {group.units}"]) -> None:
+    """Reorder one group of rows in place."""
     for place in group.places:
         tensor = tensor_of(rows, place)  # (S, …, units, block, …)
         axis = 1 + place.dim
@@ -86,10 +89,10 @@ def _indices(value: np.ndarray, group: Group, n: int, shape: tuple[int, ...]) ->
 
 
 def augment(
-    weights: np.ndarray, architecture: Architecture | External, key: Any,
+    weights: Shaped[np.ndarray, "*batch p"], architecture: Architecture | External, key: Any,
     *, kinds: Collection[str] = KINDS, octaves: float = 1.0,
-) -> np.ndarray:  # fmt: skip
-    """A random member of each vector's orbit, float32 of the shape [..., P] of `weights`.
+) -> Float32[np.ndarray, "*batch p"]:  # fmt: skip
+    """A random member of each vector's orbit.
 
     `key` is any JSON value; row i depends on it and i alone, the same on every machine.
     Permutations are uniform, signs fair, scales 2^u with u uniform in ±octaves. Permutation
@@ -114,8 +117,8 @@ def augment(
     return out.reshape(weights.shape)
 
 
-def multiply(rows: np.ndarray, factor: Factor, c: np.ndarray) -> None:
-    """`up` times c, `down` divided by c, in place; c float64 [S, units]."""
+def multiply(rows: Float32[np.ndarray, "s p"], factor: Factor, c: Float64[np.ndarray, "s {factor.units}"]) -> None:
+    """`up` times c, `down` divided by c, in place."""
     for places, by in ((factor.up, c), (factor.down, 1.0 / c)):
         for place in places:
             tensor = tensor_of(rows, place)

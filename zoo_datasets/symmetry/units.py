@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 from zoo_datasets import errors
 from zoo_datasets.networks.architecture import Architecture, External
@@ -140,20 +141,22 @@ def _factor(architecture: Architecture, source: Node, sink: Node) -> Factor:
     )  # fmt: skip
 
 
-def tensor_of(rows: np.ndarray, place: Place) -> np.ndarray:
-    """A view of one tensor of rows [S, P]: (S, …, units, block, …)."""
+def tensor_of(rows: Shaped[np.ndarray, "s p"], place: Place) -> Shaped[np.ndarray, "s ..."]:
+    """A view of one tensor of the rows: (S, …, units, block, …)."""
     e = place.entry
     return rows[:, e.offset : e.end].reshape(len(rows), *place.split_shape)
 
 
-def by_unit(rows: np.ndarray, place: Place) -> np.ndarray:
-    """The values of each unit in one tensor: (S, units, K)."""
+def by_unit(rows: Shaped[np.ndarray, "s p"], place: Place) -> Shaped[np.ndarray, "s {place.units} k"]:
+    """The values of each unit in one tensor."""
     tensor = np.moveaxis(tensor_of(rows, place), 1 + place.dim, 1)
     return tensor.reshape(len(rows), place.units, place.entry.size // place.units)
 
 
-def matrix_of(weights: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """The weights as float32 [..., P] and as rows [S, P]. Raises ValueError."""
+def matrix_of(
+    weights: Shaped[np.ndarray, " ..."], layout: Layout
+) -> tuple[Float32[np.ndarray, "*batch p"], Float32[np.ndarray, "s p"]]:
+    """The weights in their shape, and as rows. Raises ValueError."""
     weights = layout.checked(np.asarray(weights, np.float32))
     return weights, weights.reshape(math.prod(weights.shape[:-1]), layout.n_params)
 

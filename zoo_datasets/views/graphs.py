@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64, Shaped
 
 from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture, External
@@ -26,16 +27,16 @@ class Graph:
     three gates of a GRU, one after the other; one weight otherwise.
     """
 
-    node_features: np.ndarray  # [..., N, F]
-    edge_index: np.ndarray  # int64 [2, E]: from, to
-    edge_features: np.ndarray  # [..., E, K]
-    node_mask: np.ndarray  # bool [N, F]
-    edge_mask: np.ndarray  # bool [E, K]
-    node_layer: np.ndarray  # int64 [N]: 0 the input, then conv, linear and GRU layers in order
-    node_unit: np.ndarray  # int64 [N]: place in its layer
+    node_features: Shaped[np.ndarray, "*batch _ _"]  # [..., N, F]; `ungraph` checks what was put in their place
+    edge_index: Int64[np.ndarray, "2 e"]  # from, to
+    edge_features: Shaped[np.ndarray, "*batch _ _"]  # [..., E, K]
+    node_mask: Bool[np.ndarray, "n f"]
+    edge_mask: Bool[np.ndarray, "e k"]
+    node_layer: Int64[np.ndarray, " n"]  # 0 the input, then conv, linear and GRU layers in order
+    node_unit: Int64[np.ndarray, " n"]  # place in its layer
     layer_names: tuple[str, ...]  # "input", "conv1", …
-    node_source: np.ndarray  # int64 [N, F]: where in the vector, −1 where masked
-    edge_source: np.ndarray  # int64 [E, K]
+    node_source: Int64[np.ndarray, "n f"]  # where in the vector, −1 where masked
+    edge_source: Int64[np.ndarray, "e k"]
 
     def to_pyg(self, row: int | tuple[int, ...] = ()) -> Any:
         """A `torch_geometric.data.Data` of one vector (`row` picks it): x, edge_index, edge_attr, masks, layer, unit."""
@@ -53,8 +54,8 @@ class Graph:
         return Data(**{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
 
 
-def graph(weights: np.ndarray, architecture: Architecture | External) -> Graph:
-    """The graph of each vector [..., P]; `ungraph` gives the vectors back.
+def graph(weights: Shaped[np.ndarray, "*batch p"], architecture: Architecture | External) -> Graph:
+    """The graph of each vector; `ungraph` gives the vectors back.
 
     Nodes are units: input features or channels, channels of convolutions, features of linear
     layers, units of GRUs. Edges run from every unit to every unit of the next layer with weights,
@@ -77,8 +78,8 @@ def graph(weights: np.ndarray, architecture: Architecture | External) -> Graph:
     )  # fmt: skip
 
 
-def ungraph(graph: Graph) -> np.ndarray:
-    """The vectors [..., P] of a graph, bit for bit. Raises ValueError for features of another shape."""
+def ungraph(graph: Graph) -> Shaped[np.ndarray, "*batch p"]:
+    """The vectors of a graph, bit for bit. Raises ValueError for features of another shape."""
     for name, features, source in (
         ("node", graph.node_features, graph.node_source), ("edge", graph.edge_features, graph.edge_source),
     ):  # fmt: skip
@@ -95,11 +96,11 @@ def ungraph(graph: Graph) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Wiring:
-    nodes: np.ndarray  # int64 [N, F]
-    edge_index: np.ndarray
-    edges: np.ndarray  # int64 [E, K]
-    layer: np.ndarray
-    unit: np.ndarray
+    nodes: Int64[np.ndarray, "n f"]
+    edge_index: Int64[np.ndarray, "2 e"]
+    edges: Int64[np.ndarray, "e k"]
+    layer: Int64[np.ndarray, " n"]
+    unit: Int64[np.ndarray, " n"]
     names: tuple[str, ...]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 
 from zoo_datasets.networks.layout import Layout
 from zoo_datasets.views.index import entries_of, index_of
@@ -19,17 +20,19 @@ UNTERTHINER_2020 = (0.0, 0.25, 0.5, 0.75, 1.0)
 EILERTSEN_2020 = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
-def flat(weights: np.ndarray, layout: Layout, buffers: bool = True) -> np.ndarray:
-    """The vectors [..., P] themselves, or [..., parameters] without the buffers."""
+def flat(
+    weights: Shaped[np.ndarray, "*batch p"], layout: Layout, buffers: bool = True
+) -> Shaped[np.ndarray, "*batch parameters"]:
+    """The vectors themselves, or without their buffers."""
     weights = layout.checked(weights)
     return weights if buffers else weights[..., index_of(layout, buffers=False)]
 
 
 def statistics(
-    weights: np.ndarray, layout: Layout, quantiles: Sequence[float] = UNTERTHINER_2020,
+    weights: Shaped[np.ndarray, "*batch p"], layout: Layout, quantiles: Sequence[float] = UNTERTHINER_2020,
     *, skewness: bool = False, buffers: bool = False,
-) -> np.ndarray:  # fmt: skip
-    """Per tensor its mean, variance, (skewness) and quantiles: float64 [..., T, 2 (+ 1) + Q].
+) -> Float64[np.ndarray, "*batch t kinds"]:  # fmt: skip
+    """Per tensor its mean, variance, (skewness) and quantiles.
 
     T tensors in layout order. Variance is the population's; quantiles interpolate linearly;
     the skewness of a constant tensor is 0. See `UNTERTHINER_2020`, `EILERTSEN_2020` (with

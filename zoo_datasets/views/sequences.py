@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool, Shaped
 
 from zoo_datasets import errors
+
+
+class Rows(Protocol):
+    """A matrix [S, P] that gives copies of its rows: an array, or a zoo's lazy weights."""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectories:
     """Weights by model and step; 0 where the mask is false."""
 
-    values: np.ndarray  # [M, T, P]
-    mask: np.ndarray  # bool [M, T]
+    values: Shaped[np.ndarray, "m t p"]
+    mask: Bool[np.ndarray, "m t"]
     model_ids: tuple[str, ...]
-    at: np.ndarray  # [T]: step, epoch, or 0, 1, … for `by="order"`
+    at: Shaped[np.ndarray, " t"]  # step, epoch, or 0, 1, … for `by="order"`
 
 
-def trajectories(weights: Any, snapshots: pa.Table, by: str = "step") -> Trajectories:
+def trajectories(weights: Rows, snapshots: pa.Table, by: str = "step") -> Trajectories:
     """Trajectories of rows [S, P] that lie in the order of the snapshots table (S rows).
 
     Models come in the order of their first row. The second axis is every distinct `step` (or
     `epoch`) there is, or with `by="order"` the k-th snapshot of a model, whatever its step.
-    `weights` may be anything that takes an index array, as a zoo's lazy weights do.
     """
     if by not in ("step", "epoch", "order"):
         raise ValueError(errors.unknown("axis of trajectories", by, ("step", "epoch", "order")))
@@ -58,6 +66,6 @@ def trajectories(weights: Any, snapshots: pa.Table, by: str = "step") -> Traject
             f"{len(model) - mask.sum()} rows repeat a model at the same {by}: a trajectory has one snapshot each."
         )
     rows = np.asarray(weights[np.arange(len(model))])
-    values = np.zeros((*mask.shape, shape[1]), rows.dtype)
+    values = np.zeros((*mask.shape, rows.shape[1]), rows.dtype)
     values[model, place] = rows
     return Trajectories(values, mask, ids, at)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64, Shaped
 
 from zoo_datasets import errors
 from zoo_datasets.core import streams
@@ -18,15 +19,15 @@ from zoo_datasets.views.index import entries_of, gather, padded, range_of
 class Tokens:
     """A vector cut into T tokens of D values, zero where the mask is false."""
 
-    values: np.ndarray  # [..., T, D]
-    mask: np.ndarray  # bool [T, D]
-    positions: np.ndarray  # int64 [T, 3]: token, layer (0, 1, …), place in the layer
-    index: np.ndarray  # int64 [T, D]: where in the vector, −1 where the mask is false
+    values: Shaped[np.ndarray, "*batch t d"]
+    mask: Bool[np.ndarray, "t d"]
+    positions: Int64[np.ndarray, "t 3"]  # token, layer (0, 1, …), place in the layer
+    index: Int64[np.ndarray, "t d"]  # where in the vector, −1 where the mask is false
     n_params: int
 
 
 def tokens(
-    weights: np.ndarray, layout: Layout, by: str = "layer", *, size: int | None = None,
+    weights: Shaped[np.ndarray, "*batch p"], layout: Layout, by: str = "layer", *, size: int | None = None,
     buffers: bool = True,
 ) -> Tokens:  # fmt: skip
     """Tokens of each vector, with mask and positions; `untokens` gives the vectors back.
@@ -60,8 +61,10 @@ def tokens(
     return Tokens(gather(weights, index), mask, np.array(positions, np.int64).reshape(-1, 3), index, weights.shape[-1])
 
 
-def untokens(tokens: Tokens, values: np.ndarray | None = None, buffers: np.ndarray | None = None) -> np.ndarray:
-    """The vectors [..., P] of tokens, bit for bit, or of other `values` [..., T, D] in their place.
+def untokens(
+    tokens: Tokens, values: np.ndarray | None = None, buffers: np.ndarray | None = None
+) -> Shaped[np.ndarray, "*batch p"]:
+    """The vectors of tokens, bit for bit, or of other `values` [..., T, D] in their place.
 
     `buffers` [..., n] in layout order fill what tokens without buffers left out.
     Raises ValueError where shapes do not fit or buffers are missing.
@@ -102,8 +105,10 @@ def _units(members: Sequence[Entry]) -> list[np.ndarray]:
     return [row for parts in rows.values() for row in np.concatenate(parts, axis=1)]
 
 
-def window(weights: np.ndarray, k: int, key: Any) -> tuple[np.ndarray, np.ndarray]:
-    """k consecutive values of each row [S, P] at a random offset: values [S, k], offsets int64 [S].
+def window(
+    weights: Shaped[np.ndarray, " ..."], k: int, key: Any
+) -> tuple[Shaped[np.ndarray, "s {k}"], Int64[np.ndarray, " s"]]:
+    """k consecutive values of each row [S, P] at a random offset: the values, and the offsets.
 
     The local view of NWS (Eilertsen et al. 2020). `key` is any JSON value; row i's offset
     depends on key, i, k and P alone, uniform in 0 … P − k. For windows without buffers pass
