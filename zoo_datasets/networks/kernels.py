@@ -134,7 +134,7 @@ def make(
 
 def logits(
     architecture: Architecture,
-    weights: Shaped[np.ndarray, "m p"],
+    weights: Shaped[np.ndarray, "m p"] | list[Shaped[np.ndarray, " p"]],
     images: Shaped[np.ndarray, " n *input"],
     threads: int = 1,
 ) -> Float32[np.ndarray, "m n c"]:
