@@ -101,15 +101,15 @@ def problem(seed: int, n: int = 40) -> tuple:
 
 def test_two_fits_with_one_seed_give_the_same_bits_and_leave_the_callers_generator_alone() -> None:
     train, validation = problem(0), problem(1)
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    found = [
-        learn(line, train, validation, Training(epochs=3, batch=8), seed)[0].predict(validation[0], 40)["n"]
-        for seed in (7, 7, 8)
-    ]
-    assert torch.rand(1) == expected
-    assert found[0].tobytes() == found[1].tobytes() != found[2].tobytes()
+    found = []
+    for at, seed in enumerate((7, 7, 8)):
+        torch.manual_seed(at)
+        expected = torch.rand(1)
+        torch.manual_seed(at)
+        learned, _ = learn(line, train, validation, Training(epochs=3, batch=8), seed)
+        assert torch.rand(1) == expected
+        found.append(learned.predict(validation[0], 40)["n"].tobytes())
+    assert found[0] == found[1] != found[2]
 
 
 def test_it_learns_a_line_and_the_best_trial_is_learned_in_full() -> None:
@@ -133,14 +133,15 @@ def test_it_learns_a_line_and_the_best_trial_is_learned_in_full() -> None:
 
 
 def test_the_best_epoch_is_kept_not_the_last() -> None:
-    """Validation is of another sign than training, so that every epoch makes it worse."""
+    """The slope of validation is half that of training: learning passes it and goes on."""
     x, y = problem(0)
-    other = Targets(y.of, 6 - y.values)
+    other = Targets(y.of, 3 + (y.values - 3) / 2)
     scores: list[float] = []
     learned, record = learn(
-        line, (x, y), (x, other), Training(epochs=6, rate=0.3), 0, progress=lambda _d, _o, s: scores.append(s)
+        line, (x, y), (x, other), Training(epochs=30, rate=0.1), 0, progress=lambda _d, _o, s: scores.append(s)
     )
-    assert record["epoch"] == int(np.argmax(scores)) + 1 < 6
+    assert record["epoch"] == int(np.argmax(scores)) + 1 < 30
+    assert scores[-1] < max(scores) - 0.2
     assert learned.heads.score(learned.predict(x, 40), other) == pytest.approx(max(scores))
 
 
