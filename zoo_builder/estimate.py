@@ -2,7 +2,8 @@
 
 Time is measured in this process, on CPUs by what it takes of them: the preparation of a cohort, a few steps, and
 evaluations, for as many kinds of cohort as some seconds allow; the others lie between those by the work of a step.
-What is the same for all, the start of Ray and sealing, is known from `benchmarks/plan.py`.
+What is the same for all, the start of Ray and sealing, is an allowance of seconds; `benchmarks/plan.py` compares
+what was said with what a build took.
 """
 
 from __future__ import annotations
