@@ -24,7 +24,9 @@ def test_kinds_that_were_not_timed_lie_between_those_that_were(
     costs = estimate._costs(many_kinds)
     assert costs is not None
     assert len(costs) == 8
-    assert [c.step for c in costs.values()] == pytest.approx([next(iter(costs.values())).step] * 8)
+    assert [c.step for c in costs.values()] == pytest.approx(
+        [next(iter(costs.values())).step] * 8, abs=1e-8
+    )  # a step may be too short for the clock
     monkeypatch.setattr(estimate, "MOST_S", 60.0)
     timed = estimate._costs(many_kinds)
     assert timed is not None

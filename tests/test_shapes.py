@@ -33,7 +33,7 @@ def job(**changes: np.ndarray) -> Job:
     keys = ("0" * 32,)
     return Job(
         ARCHITECTURE, "mse", optimizers=Optimizers(**vectors), dropout_key=keys, augment_key=keys,
-        augmentation=Augmentation(), **(arrays | changes),
+        augmentation=Augmentation(), batch_size=4, **(arrays | changes),
     )  # fmt: skip
 
 

@@ -215,7 +215,12 @@ def test_one_class_alone_is_nothing_to_learn(planned_of: Callable[..., list[Run]
     """Its loss is 0 whatever the weights. One of several outputs is somebody's wish."""
     digits = sources.load(sources.SourceSpec("digits", train=100, validation=50, test=50))
     three = digits.train.labels == 3
-    part = dataclasses.replace(digits.train, inputs=digits.train.inputs[three], labels=digits.train.labels[three])
+    part = dataclasses.replace(
+        digits.train,
+        inputs=digits.train.inputs[three],
+        labels=digits.train.labels[three],
+        index=digits.train.index[three],
+    )
     only = dataclasses.replace(digits, train=part)
     with pytest.raises(GridError, match="Source 'digits' has one class alone in its train part, '3': there is nothing"):
         group(planned_of(BASE), source_of=lambda _: only)

@@ -39,11 +39,11 @@ def _batched(t: Torch, node: Node) -> Layer:
     image = len(node.shape) == 3
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:
-        m, given = len(own["weight"]), x
+        m, on_gpu = len(own["weight"]), t.on_gpu(x)
         mean, variance = own["running_mean"].reshape(-1), own["running_var"].reshape(-1)
         if training:
             mean, variance = mean.clone(), variance.clone()  # which PyTorch changes
-        if t.on_gpu(x):
+        if on_gpu:
             x = x.expand(m, *x.shape[1:]).permute(0, 2, 3, 4, 1)  # (m, C, H, W, B), as it lies
             columns = x.reshape(1, len(mean), -1)
         elif image:
@@ -56,7 +56,7 @@ def _batched(t: Torch, node: Node) -> Layer:
         if training:
             own["running_mean"].copy_(mean.view_as(own["running_mean"]))
             own["running_var"].copy_(variance.view_as(own["running_var"]))
-        if t.on_gpu(given):
+        if on_gpu:
             return columns.view(x.shape).permute(0, 4, 1, 2, 3)
         return columns if image else columns.unflatten(1, (m, -1)).transpose(0, 1)
 
