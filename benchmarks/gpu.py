@@ -221,7 +221,7 @@ def rates(device: str, tiny: bool, clock: Clock, log: Log) -> None:
             found.append(entry)
             entry["ours"] = []
             for models in cohorts:
-                for graphs in (True, False) if models in (16, 1024) or tiny else (True,):
+                for graphs in (True, False):
                     if clock.over:
                         entry["cut"] = "time"
                         continue

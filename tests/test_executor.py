@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -297,6 +298,16 @@ def test_in_process_an_item_says_how_far_it_is() -> None:
     assert pool.under_way() == 0
     assert pool.wait(0)[0].value == [1, 5, 9]
     assert pool.under_way() == 0
+
+
+@pytest.mark.parametrize("name", ["RAY_worker_niceness", "RAY_task_oom_retries"])
+def test_a_number_of_rays_that_is_none_is_said(name: str) -> None:
+    """Ray itself ends in a segmentation fault."""
+    with (
+        mock.patch.dict(os.environ, {name: "abc"}),  # what is set for Ray goes again
+        pytest.raises(executor.BuildError, match=f"{name}='abc': Ray needs a whole number there"),
+    ):
+        executor.OnRay(print, {}, 1)
 
 
 # Workers that wait until the driver has heard of both; in a process of its own, whose functions Ray takes along.

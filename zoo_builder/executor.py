@@ -146,9 +146,9 @@ class OnRay:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             # Training is what the user asked this machine for: Ray's default of 15 would starve it.
-            os.environ.setdefault("RAY_worker_niceness", "0")
+            _set_number("RAY_worker_niceness", "0")
             # One kill for want of memory comes back to us, who say so; by default Ray retries for ever, without a word.
-            os.environ.setdefault("RAY_task_oom_retries", "0")
+            _set_number("RAY_task_oom_retries", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray announces a change of default for GPU-less tasks on every start otherwise.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -325,6 +325,13 @@ def _beat(path: Path) -> float:
 
 def _write_word(folder: str, word: str) -> None:
     (Path(folder) / f".probe-{word}").write_text(word)
+
+
+def _set_number(name: str, default: str) -> None:
+    """Set a variable of Ray's unless the user did. Raises BuildError: on what is no number Ray crashes, without a word."""
+    given = os.environ.setdefault(name, default)
+    if not given.removeprefix("-").isdecimal():
+        raise BuildError(f"{name}={given!r}: Ray needs a whole number there. Unset it, or use --workers 0.")
 
 
 def _place() -> str | None:
