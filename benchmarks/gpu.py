@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py [--minutes 8] [--out DIR] [--skip tests,rates,build] [--device cuda]
 
-Needs PyTorch with CUDA, NumPy, pyarrow, safetensors, scikit-learn, SciPy, PyYAML, Pillow and this checkout; pytest for
-its first step. No network, no Ray, no `datasets`; with the compiled kernels the last step has a native side too. In this
-order, each step timed, and everything written as it goes to `gpu.json` and `gpu.md` in DIR:
+Needs PyTorch with CUDA, NumPy, pyarrow, safetensors, scikit-learn, SciPy, PyYAML, Pillow and this checkout; for its
+first step pytest, Hypothesis, jaxtyping and beartype too. No network, no Ray, no `datasets`; with the compiled kernels
+the last step has a native side too. In this order, each step timed, and everything written as it goes to `gpu.json` and `gpu.md` in DIR:
 
 1. `device`: what it is, its rate of float32 products and of copies.
 2. `tests`: `pytest -m gpu tests/engines`.

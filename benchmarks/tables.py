@@ -58,8 +58,8 @@ def _engines() -> str:
 
 
 def gpu() -> str:
-    """The table of `docs/gpu.md`."""
-    return str(gpu_table.table(_result("gpu")))
+    """The tables of `docs/gpu.md`, one for each device that was measured."""
+    return "\n".join(str(gpu_table.table(_result(name))) for name in ("gpu", "gpu-h100"))
 
 
 def _gpu() -> str:
