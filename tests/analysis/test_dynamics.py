@@ -468,6 +468,7 @@ def test_a_correction_finds_nothing_in_tests_of_nothing() -> None:
 # ── the command ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo) -> None:
     numbers = json.loads((report / "numbers.json").read_text())
     assert numbers["settings"]["seed"] == 0
