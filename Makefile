@@ -4,7 +4,7 @@
 # And `make lint` (ruff), `make types` (mypy), `make docs` (writes docs/reference/ anew, then runs what the pages show).
 PYTHON ?= python3.11
 VENV ?= .venv
-ARGS ?=
+ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 NATIVE := $(wildcard zoo_datasets/networks/native/*.cpp zoo_datasets/networks/native/*.h) CMakeLists.txt
 
 # Else every process of the tests compiles the packages anew: a third of the default run.

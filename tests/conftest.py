@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import importlib.util
+import logging
 import multiprocessing
 import os
 import shutil
@@ -15,14 +17,14 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # workers share the cores, and threads of OpenBLAS wait for each other by spinning
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Networks of tests are tiny, and threads of OpenBLAS and OpenMP that wait for each other spin: on a machine that has other
+# work, a test takes five times as long. What needs threads asks for them.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import jaxtyping
 import pytest
+import typechecker
 
 # What the annotations say of arrays is checked in every call while the tests run.
 SHAPED = (
@@ -31,14 +33,21 @@ SHAPED = (
     "zoo_datasets.sources.examples", "zoo_datasets.sources.spec", "zoo_datasets.symmetry", "zoo_datasets.views",
     "zoo_builder.engines.contract", "zoo_builder.engines.native",
 )  # fmt: skip
+jaxtyping.jaxtyped = typechecker.sparing(jaxtyping.jaxtyped)
 jaxtyping.install_import_hook(SHAPED, "typechecker.checked")
 
 from zoo_builder import grid, plan  # noqa: E402 - behind the hook
 from zoo_builder.build import build  # noqa: E402
 
 # No test asserts on elapsed time, Hypothesis' examples neither: a busy machine is no fault.
-hypothesis.settings.register_profile("no_deadline", deadline=None)
-hypothesis.settings.load_profile("no_deadline")
+hypothesis.settings.register_profile("few", deadline=None)
+hypothesis.settings.register_profile("all", deadline=None)
+hypothesis.settings.load_profile("few")
+# By default a property is tried on a fifth of its examples, and at least on so many.
+SHARE, LEAST = 5, 5
+
+# No test cuts the power: what is written need not wait for the disk.
+os.fsync = lambda handle: None
 
 # 16 models in 4 cohorts of 4: two activations and two sizes of training set. Needs no network.
 TINY = """\
@@ -63,6 +72,24 @@ MOST_S = 240  # ends what hangs; no promise about time
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    take_some(items)
+    mark_properties(items)
+
+
+gc.disable()  # while libraries and tests are loaded, of which nothing is garbage
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no test need look through it for garbage, nor pytest three times a test through the
+    forty loggers that torch keeps from the root."""
+    gc.freeze()
+    gc.enable()
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "torch":
+            logging.getLogger(name).propagate = True
+
+
+def take_some(items: list[pytest.Item]) -> None:
     """Of a test marked `some(n)` the default run takes n cases, spread over its parameters; the others are slow."""
     tests: dict[str, list[Any]] = {}
     for item in items:
@@ -82,6 +109,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _values(case: Any) -> set[tuple[str, int]]:
     """The values of a case's parameters, each as the object that it is in the parametrization: not all can be hashed."""
     return {(name, id(value)) for name, value in case.callspec.params.items()}
+
+
+def mark_properties(items: list[pytest.Item]) -> None:
+    """What Hypothesis draws examples for is a `property`: few of them, or all with `--hypothesis-profile=all`."""
+    few = hypothesis.settings.get_current_profile_name() != "all"
+    for test in {i.obj for i in items if isinstance(i, pytest.Function) and hypothesis.is_hypothesis_test(i.obj)}:
+        if few:  # as Hypothesis' own plugin sets them
+            asked = test._hypothesis_internal_use_settings
+            n = min(asked.max_examples, max(asked.max_examples // SHARE, LEAST))
+            test._hypothesis_internal_use_settings = hypothesis.settings(asked, max_examples=n)
+    for item in items:
+        if isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.property)
 
 
 # ── fixtures ──

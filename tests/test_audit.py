@@ -367,6 +367,7 @@ def test_one_model_in_two_zoos_on_two_sides_leaks() -> None:
     assert found(audit.audit(None, one, other))["model ids"] == (1, 1)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("column", ["parent_id", "lineage_root"])
 def test_a_child_on_another_side_than_its_ancestor_leaks(column: str) -> None:
     fake = zoo(subsets=("full",))
@@ -393,6 +394,7 @@ def test_a_near_copy_on_another_side_is_found_and_a_far_one_is_not() -> None:
     assert found(audit.audit(None, fake))["near-duplicates"] == (2, 0)
 
 
+@pytest.mark.slow
 def test_blocks_and_samples_find_what_one_comparison_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = zoo(30, ("full",), width=50)
     fake.weights[1::2] = fake.weights[1] + 0.001 * np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32)
@@ -559,6 +561,7 @@ MIXED_INITS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [
@@ -575,6 +578,7 @@ def test_mixed_inits_are_no_near_duplicates(
     assert found(audit.audit(None, open_zoo(tmp_path / "zoo"))) == {}
 
 
+@pytest.mark.slow
 def test_a_training_subset_on_two_sides_is_a_leak() -> None:
     keys = [f"{i:032x}" for i in range(48)]
     fractions = [1.0, 0.5] * 24

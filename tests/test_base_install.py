@@ -42,6 +42,7 @@ def test_a_dataset_needs_no_torch(tiny_zoo: Path, tmp_path: Path) -> None:
     assert on_the_base_install(code, tiny_zoo) == "16 ['model_id', 'weights'] True"
 
 
+@pytest.mark.slow
 def test_effects_and_scores_need_no_extra(tiny_zoo: Path) -> None:
     code = (
         "from zoo_datasets import metrics, open_zoo\n"
@@ -64,7 +65,7 @@ NEEDS = {
 }
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("what", NEEDS)
 def test_what_is_missing_is_one_sentence_with_the_line_that_installs_it(what: str, tiny_zoo: Path) -> None:
     name = what.split()[0]
@@ -73,7 +74,7 @@ def test_what_is_missing_is_one_sentence_with_the_line_that_installs_it(what: st
     assert on_the_base_install(code, tiny_zoo) == f"{module} is not installed: pip install {name}."
 
 
-@pytest.mark.some(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "pip"), [("yaml", "PyYAML"), ("sklearn", "scikit-learn")])
 def test_a_build_without_a_library_ends_in_that_sentence(
     module: str, pip: str, tmp_path: Path, tiny_grid: Path

@@ -115,6 +115,7 @@ def test_ties_are_counted():
 # ── baselines ──
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", ["statistics", "statistics-ridge"])
 def test_weights_tell_the_learning_rate_and_shuffled_ones_do_not(name, found):
     (cell,) = [c for c in leaderboard.solve(found, name, 0) if "/lr@" in c.task]
@@ -130,11 +131,13 @@ def test_the_recipe_tells_accuracy_but_not_the_setting_that_is_asked_for(found):
     assert abs((cells["lr@1"].predictions.argmax(1) == y[:, 1]).mean() - 0.5) < 0.3
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_numbers(found):
     first, second = leaderboard.solve(found, "statistics", 3), leaderboard.solve(found, "statistics", 3)
     assert all(a.predictions.tobytes() == b.predictions.tobytes() for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.slow
 def test_all_solvers_have_the_same_budget_and_record_it(found):
     for name in ("metadata", "metadata-ridge", "statistics", "statistics-ridge"):
         (cell, *_) = leaderboard.solve(found, name, 0)
@@ -144,6 +147,7 @@ def test_all_solvers_have_the_same_budget_and_record_it(found):
         assert cell.chosen["chosen"] == settings[int(np.argmin(losses))]
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_on_test(found):
     """Other test targets give the same predictions."""
     import dataclasses
@@ -154,6 +158,7 @@ def test_nothing_is_chosen_on_test(found):
         assert a.predictions.tobytes() == b.predictions.tobytes()
 
 
+@pytest.mark.slow
 def test_a_baseline_of_ones_own_is_a_few_lines(found, tmp_path, monkeypatch):
     class Norm:
         name, parameters, chosen = "norm", 2, {}
@@ -199,6 +204,7 @@ def test_mixed_layouts_are_a_sentence(found):
 # ── result files and tables ──
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(found, tmp_path):
     first = next(leaderboard.run(found, ["statistics-ridge"], 2, tmp_path))
     assert first == ("mean", 0, False)
@@ -211,6 +217,7 @@ def test_a_run_goes_on_where_it_was_stopped(found, tmp_path):
     assert all(p.read_bytes() == data for p, data in kept.items())
 
 
+@pytest.mark.slow
 def test_the_table_ranks_marks_and_bounds(found, tmp_path):
     list(leaderboard.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
     cells = leaderboard.read(found, tmp_path)

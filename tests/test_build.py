@@ -286,6 +286,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], int]] = {
 OFTEN = ("weights flipped", "rows missing", "commit halved", "commit pointing outside", "scratch of a killed driver")
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kind", [k if k in OFTEN else pytest.param(k, marks=pytest.mark.slow) for k in DAMAGE])
 def test_damage_is_found_set_aside_and_trained_again(
     tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, kind: str, tree_hash: Tree, caplog: pytest.LogCaptureFixture
@@ -298,6 +299,7 @@ def test_damage_is_found_set_aside_and_trained_again(
     assert tree_hash(half_built) == tree_hash(tiny_zoo)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("kind", ["empty", "not JSON", "of another zoo"])
 def test_a_manifest_that_is_not_this_zoos_costs_no_commit(
     tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, kind: str, tree_hash: Tree, caplog: pytest.LogCaptureFixture
@@ -370,6 +372,7 @@ def weak_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     return weaken
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("after", "number"),
     [
@@ -526,6 +529,7 @@ def drive(planned: plan.Plan, paths: ZooPaths, work: executor.Work) -> dict[str,
     return records
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("error", [ValueError("it does not fit"), FileNotFoundError(errno.ENOENT, "gone")])
 def test_a_failing_cohort_is_recorded_and_the_others_go_on(
     tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree, error: Exception

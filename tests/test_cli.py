@@ -252,6 +252,7 @@ def interrupted(arguments: list[str], signals: list[int]) -> int:
     return cli.main(arguments)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_first_interrupt_drains_and_is_exit_130(
     elsewhere: Callable[..., Any], tiny_grid: Path, tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree,
@@ -370,6 +371,7 @@ print(json.dumps([found, ours]))
 """
 
 
+@pytest.mark.slow
 def test_load_dataset_gives_the_real_weights_and_never_those_of_an_older_zoo(
     make_plan: Callable[..., plan.Plan], tiny_zoo: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

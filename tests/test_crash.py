@@ -37,6 +37,7 @@ def build_here(recipe: str, out: str, checkpoint_every_s: float = 0.0) -> None:
 # ── at the named points ──
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_a_named_point_and_gone_on_with_is_the_unbroken_build(
     tiny_grid: Path, tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, elsewhere: Callable[..., Any], tree_hash: Tree,

@@ -37,6 +37,7 @@ def test_every_verb_has_help(verb: str, capsys: Said) -> None:
     assert f"python -m zoo_datasets {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module_and_an_unknown_verb_is_a_mistake() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "zoo_datasets", "frobnicate"], cwd=Path(lookup.__file__).parents[2], capture_output=True,
@@ -148,6 +149,7 @@ def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(
     assert "on the Hub name an owner, like `weightzoo`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_publish_list_show_and_download_over_the_hub(
     loopback: LoopbackHub, dressed: Path, tmp_path: Path, capsys: Said
 ) -> None:

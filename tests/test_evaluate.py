@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,18 @@ def networks(case: str, activation: str) -> tuple[Architecture, np.ndarray, torc
     return architecture, vectors, images, wanted
 
 
-@pytest.mark.some(12)
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.some(3)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", CASES)
-def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> None:
+def test_batched_logits_are_those_of_the_modules(case: str, activation: str, two_threads: None) -> None:
     architecture, vectors, images, wanted = networks(case, activation)
     forward = Forward(architecture)
     forward.models_at_once, forward.values_at_once = (
@@ -66,7 +75,7 @@ def test_batched_logits_are_those_of_the_modules(case: str, activation: str) -> 
     assert torch.allclose(forward.logits(vectors, images), wanted, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.some(12)
+@pytest.mark.some(3)
 @pytest.mark.skipif(kernels.missing() is not None, reason="the C++ kernels cannot run here")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", [c for c in CASES if c not in ("sequence", "rows")])
@@ -239,6 +248,7 @@ def test_inputs_of_classes_that_models_do_not_know_are_left_out_and_counted(zoo:
         zoo.evaluate(source=dataclasses.replace(own, class_names=tuple(f"a{i}" for i in range(10))))
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("scale", ["none", "unit"])
 def test_models_see_another_source_scaled_as_their_own(make_plan: Any, tmp_path: Path, scale: str) -> None:
     build.build(make_plan(f"source.scale={scale}", limit=8), tmp_path / "zoo", workers=0)

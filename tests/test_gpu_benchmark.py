@@ -38,12 +38,14 @@ def test_a_dry_run_takes_every_step_and_writes_what_it_found(tmp_path):
     assert text in done.stdout
 
 
+@pytest.mark.slow
 def test_an_unknown_step_is_said():
     done = run("--skip", "tests,everything")
     assert done.returncode == 2
     assert "--skip everything: known are tests, rates, build" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_gpu_is_told_in_one_sentence(tmp_path):
     import torch
 

@@ -78,7 +78,8 @@ def test_no_two_recipes_write_one_zoo() -> None:
     assert len(set(zoos)) == len(zoos)
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.some(5)
+@pytest.mark.parametrize("name", sorted(WANTED, key=lambda n: WANTED[n][0]))  # by default the smaller ones
 def test_a_recipe_plans_its_population(name: str) -> None:
     planned = runs.of(load(name))
     count, sizes = WANTED[name]
@@ -93,6 +94,7 @@ def test_a_drawn_recipe_plans_networks_that_share_nothing(name: str) -> None:
     assert {architecture(r).n_params for r in planned} == DRAWN[name]
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("name", [n for n in WANTED if n.startswith("doodl3/")])
 def test_a_population_has_100_networks_with_starts_of_their_own(name: str) -> None:
     recipe = load(name)
@@ -154,6 +156,7 @@ def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name:
     assert sum(s < per_epoch for s in steps) >= 4
 
 
+@pytest.mark.slow
 def test_the_digits_and_their_continuation_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GridError, match="the parent zoo 'weightzoo/trajectories-digits' is not here"):

@@ -7,6 +7,7 @@ functions and for types alone too; an `__init__` that hands names on is no arrow
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib
 import json
@@ -42,8 +43,12 @@ def name_of(path: Path) -> str:
 
 
 FILES = {name_of(p): p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 MODULES = [name for name, path in FILES.items() if path.name != "__init__.py"]
+
+
+@functools.cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
 
 
 def is_for_types_alone(node: ast.AST) -> bool:
@@ -67,9 +72,14 @@ def imports(tree: ast.AST, on_import: bool = False) -> Iterator[str]:
             yield from imports(node, on_import)
 
 
+@functools.cache
+def imported(name: str, on_import: bool = False) -> frozenset[str]:
+    return frozenset(imports(tree_of(name), on_import))
+
+
 def ours(name: str) -> set[str]:
     """The modules of both packages that a module imports."""
-    return {i for i in imports(TREES[name]) if i in FILES and i not in PACKAGES}
+    return {i for i in imported(name) if i in FILES and i not in PACKAGES}
 
 
 def room_of(name: str) -> str:
@@ -78,7 +88,7 @@ def room_of(name: str) -> str:
 
 
 def outside(name: str, library: str, on_import: bool = False) -> bool:
-    return any(i.split(".")[0] == library for i in imports(TREES[name], on_import))
+    return any(i.split(".")[0] == library for i in imported(name, on_import))
 
 
 def check_no_circle(graph: Mapping[str, set[str]]) -> None:
@@ -159,9 +169,9 @@ def test_nothing_reads_or_writes_pickle() -> None:
         "eval",
         "exec",
     )
-    for name, tree in TREES.items():
-        assert not [i for i in imports(tree) if i.split(".")[0] in libraries], name
-        for node in ast.walk(tree):
+    for name in FILES:
+        assert not [i for i in imported(name) if i.split(".")[0] in libraries], name
+        for node in ast.walk(tree_of(name)):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in calls, f"{name}, line {node.lineno}"
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":

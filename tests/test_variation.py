@@ -97,6 +97,7 @@ def crossed(make_plan: Callable[..., plan.Plan], folder: Path, draws: int) -> Zo
     return open_zoo(folder)
 
 
+@pytest.mark.slow
 def test_a_data_draw_that_all_inits_share_is_resampled_too(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
     zoo = crossed(make_plan, tmp_path / "zoo", 6)
     found = zoo.effect("subset", levels=("full", "frac=0.2"))
@@ -158,6 +159,7 @@ def test_columns_that_an_axis_makes_meaningless_move_with_it(
     assert {p.levels for p in zoo.pairs("lr", (0.01, 0.003))} == {("0.01", "0.003")}
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("axis", "levels"),
     [("trigger_frac", "[0, 0.1]"), ("schedule_kind", "[constant, step]"), ("init_kind", "[normal, orthogonal]")],

@@ -112,6 +112,7 @@ def test_a_shard_whose_header_lies_is_found(tiny_copy: Path) -> None:
     assert any("its header describes" in p for p in verify.verify(tiny_copy).problems)
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("config", "column", "change", "finding"),
     [
@@ -137,6 +138,7 @@ def test_an_init_group_in_two_splits_is_found(tiny_copy: Path) -> None:
     assert any("is in two splits: test, train" in p for p in verify.verify(tiny_copy).problems)
 
 
+@pytest.mark.slow
 def test_a_parquet_bomb_is_refused_before_it_is_read(tiny_copy: Path) -> None:
     path = ZooPaths(tiny_copy).table("snapshots", "train")
     table = pq.read_table(path)
@@ -221,6 +223,7 @@ def settings_of(planned: Plan) -> Callable[[str], Mapping[str, Any]]:
     return {run.id: run.settings for run in planned.runs}.__getitem__
 
 
+@pytest.mark.slow
 def test_another_engine_is_compared_by_start_data_thirty_steps_and_accuracy(
     receipt: Path, make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
@@ -312,7 +315,7 @@ def test_how_far_engines_may_part_is_said_by_optimizer(
     assert (found is None) == agrees
 
 
-@pytest.mark.some(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("norm", [True, False])
 def test_engines_agree_within_what_is_allowed(make_plan: Callable[..., Plan], optimizer: str, norm: bool) -> None:

@@ -92,6 +92,7 @@ def test_editors_find_the_names_that_are_imported_when_they_are_used() -> None:
         assert getattr(zoo_datasets, name) is getattr(importlib.import_module(str(module)), name)
 
 
+@pytest.mark.slow
 def test_importing_and_selecting_bring_no_heavy_library(tiny_zoo: Path) -> None:
     code = (
         "import sys, zoo_datasets\n"

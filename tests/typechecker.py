@@ -20,6 +20,22 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__annotations__ = hints
 
 
+def sparing(jaxtyped: Callable[..., Any]) -> Callable[..., Any]:
+    """jaxtyping's decorator for functions and classes with an array among their annotations; the others, which are
+    most and are called most, stay as they are."""
+
+    def decorator(**options: Any) -> Callable[..., Any]:
+        check = jaxtyped(**options)
+
+        def decorated(thing: Any) -> Any:
+            hints = getattr(thing, "__annotations__", {}).values()
+            return check(thing) if any(_of_an_array(h) for h in hints) else thing
+
+        return decorated
+
+    return decorator
+
+
 def _of_an_array(hint: Any) -> bool:
     """Whether a hint, or one written as text, has a shape in it."""
     return "[np.ndarray," in hint if isinstance(hint, str) else "jaxtyping." in repr(hint)

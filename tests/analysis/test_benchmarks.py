@@ -76,6 +76,7 @@ def test_rules_learn_on_images_that_they_are_not_judged_by(guidance: ModuleType)
     assert rows == {tuple(p) for p in probabilities[0].tolist()}
 
 
+@pytest.mark.slow
 def test_a_gain_is_over_the_lot_and_no_rule_beats_the_end(guidance: ModuleType, zoo: Zoo) -> None:
     found = guidance.gains(populations_of(zoo, size=30)[1])
     assert found["stopping_costs"] == pytest.approx(2 / (8 + 2))

@@ -468,6 +468,7 @@ def test_a_correction_finds_nothing_in_tests_of_nothing() -> None:
 # ── the command ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo) -> None:
     numbers = json.loads((report / "numbers.json").read_text())
     assert numbers["settings"]["seed"] == 0
@@ -496,6 +497,7 @@ def test_the_command_writes_numbers_tables_and_pictures(report: Path, iris: Zoo)
         assert set(level["foretell"]["fates"]) == set(readings.READINGS)
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_network(report: Path, iris: Zoo) -> None:
     table = pq.read_table(report / "networks.parquet")
     assert sorted(table["model_id"].to_pylist()) == sorted(iris.select(epoch=20).models["model_id"].to_pylist())
@@ -506,6 +508,7 @@ def test_the_table_has_a_row_for_each_network(report: Path, iris: Zoo) -> None:
     assert row["end_1"] == pytest.approx(iris.vector(row["model_id"])[places[names.index(label)]])
 
 
+@pytest.mark.slow
 def test_pictures_are_there_in_both_formats(report: Path) -> None:
     names = (
         "portrait-epochs-20",

@@ -106,6 +106,7 @@ def test_names_of_many_sets_are_short_and_still_tell_them_apart() -> None:
     assert broken.form() != moved.form()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 3), st.integers(0, 2**32 - 1), st.integers(0, 1))
 def test_blocks_reach_what_single_cells_reach(dimension: int, seed: int, padding: int) -> None:
@@ -135,6 +136,7 @@ def test_blocks_reach_what_single_cells_reach(dimension: int, seed: int, padding
     assert set(morse.hasse.edges) == set(nx.transitive_reduction(order).edges)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.3), st.floats(0, 0.3))
 def test_doubt_only_adds_edges(seed: int, less: float, more: float) -> None:
@@ -208,6 +210,7 @@ def test_an_impossible_grid_is_refused(lower, upper, k: int, said: str) -> None:
         Cubes(lower, upper, k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("f", "lower", "upper", "doubt"), [
     (leslie, (-0.001, -0.001), (90.0, 70.0), 0.0),
     (two_wells, (-2.03, -2.01), (2.0, 2.0), 0.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli
 from zoo_datasets.analysis.trajectories import monitor
+from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import open_zoo
 
@@ -67,6 +69,7 @@ def shrinking(seed: int, n: int) -> list[np.ndarray]:
     return line
 
 
+@pytest.mark.slow
 def test_false_alarms_are_as_rare_as_promised() -> None:
     """One new step after 39 of a path that goes on as before: alarms at level .1 in at most a tenth, and not in none."""
     turns = 400
@@ -78,6 +81,7 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     assert 0.04 < alarms / turns < 0.145
 
 
+@pytest.mark.slow
 def test_two_new_steps_share_the_level() -> None:
     turns = 300
     alarms = sum(
@@ -147,6 +151,27 @@ def test_files_and_snapshots_of_one_model_are_the_same(
     of_zoo = said(capsys, f"{parents}::{model}@0-{steps[-2]}", f"{parents}::{model}@{steps[-1]}")
     of_files = said(capsys, str(tmp_path / "history"), str(tmp_path / f"step-{steps[-1]}.safetensors"))
     assert of_files == of_zoo  # step 100 comes after step 20
+
+
+class Ended(meters.Display):
+    """What each meter says at its end."""
+
+    said: tuple[str, ...] = ()
+
+    def close(self, meter: meters.Meter) -> None:
+        self.said += (meter.words(meter.started),)
+        super().close(meter)
+
+
+def test_one_sees_how_many_checkpoints_are_read_and_how_much_of_the_history_is_described(parents: Path) -> None:
+    model = open_zoo(parents).models["model_id"][0].as_py()
+    with meters.shown(Ended(io.StringIO()), pulse=False) as display:
+        assert cli.main(["monitor", "--quiet", f"{parents}::{model}@0-390", f"{parents}::{model}@400"]) == 0
+    assert isinstance(display, Ended)
+    assert display.said == (
+        "reading: 41 of 41 checkpoints (100%)",
+        "steps of the history: 38 of 38 steps (100%)",
+    )
 
 
 def broken(folder: Path, parents: Path) -> Iterator[tuple[list[str], str]]:

@@ -83,6 +83,7 @@ def analyze(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
     return run
 
 
+@pytest.mark.slow
 def test_the_verb_finds_every_training_run_and_its_order(
     parents: Path, analyze: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_the_verb_finds_every_training_run_and_its_order(
     assert null["f1_pairs"]["most"] < 0.2
 
 
+@pytest.mark.slow
 def test_tables_have_a_row_per_model_per_step_and_per_rung(
     parents: Path, analyze: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -139,6 +141,7 @@ def test_the_same_call_gives_the_same_bytes(parents: Path, analyze: Callable[...
     assert contents() == first
 
 
+@pytest.mark.slow
 def test_above_the_limit_other_linkages_see_some_trajectories_whole(parents: Path, analyze: Callable[..., Any]) -> None:
     rows = analyze(parents, "--dims", 3, "--most-snapshots", 35, "--no-pictures")["ladder"]
     seen = {r["linkage"]: (r["n_snapshots"], r["n_trajectories"]) for r in rows}
@@ -259,6 +262,7 @@ def twins(shift: float, pairs: int = 60) -> detection.Children:
     return detection.Children(both, names, np.ones((2 * pairs, 2)), nothing[:, None], nothing, np.array([7]))
 
 
+@pytest.mark.slow
 def test_a_shift_is_detected_and_none_is_not() -> None:
     found = {r["detector"]: r for r in detection.detect(twins(3.0), 0)}
     assert found["feature step"]["auc"] > 0.95
@@ -270,6 +274,7 @@ def test_a_shift_is_detected_and_none_is_not() -> None:
     assert same["all"]["low"] < 0.5 < same["all"]["high"]
 
 
+@pytest.mark.slow
 def test_the_loss_is_given_what_the_weights_are_given() -> None:
     """A change of the loss that is small beside how lineages differ: seen once the parent's loss is known."""
     random = np.random.default_rng(2)
@@ -348,6 +353,7 @@ snapshots: {{epochs: [0, 8]}}
 """
 
 
+@pytest.mark.slow
 def test_an_attack_that_adds_nothing_is_a_change_of_data(parents: Path, tmp_path: Path) -> None:
     children = open_zoo(built(BACKDOORS.format(parents=parents), tmp_path))
     axis, _, (weak, strong) = detection.conditions(children)
@@ -362,6 +368,7 @@ def test_an_attack_that_adds_nothing_is_a_change_of_data(parents: Path, tmp_path
     assert found[weak]["base"]["value"] < 0.2
 
 
+@pytest.mark.slow
 def test_stretches_of_training_are_rows_by_level(parents: Path) -> None:
     zoo = open_zoo(parents)
     bag = snapshots.bag(zoo, 1.0)
@@ -393,6 +400,7 @@ def test_a_picture_is_headed_by_the_last_snapshot_and_not_by_the_best(lows: list
     assert said in [text.get_text() for text in pictures.detection(rows).findobj(Text)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lengths", "said"),
     [

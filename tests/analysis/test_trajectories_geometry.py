@@ -261,6 +261,7 @@ def test_places_do_not_depend_on_the_order_of_rows(metric: str) -> None:
             np.testing.assert_array_equal(place, expected[name][:, mixed], err_msg=name)
 
 
+@pytest.mark.slow
 def test_ties_do_not_fall_toward_the_truth() -> None:
     """Points in pairs: inside a pair nothing but the order of rows says which came first."""
     rng = np.random.default_rng(0)

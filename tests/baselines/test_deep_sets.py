@@ -47,6 +47,7 @@ def test_the_order_of_hidden_units_is_not_seen(name: str) -> None:
     assert (before[0] - before[1]).abs().max() > 1e-5
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_weight_is_seen(name: str) -> None:
     view = random_view(*LAYERS[name], 8, 0)
@@ -58,6 +59,7 @@ def test_every_weight_is_seen(name: str) -> None:
     assert (x.grad != 0).any(0).all()
 
 
+@pytest.mark.slow
 def test_it_learns_what_weights_determine_and_nothing_from_shuffled_targets() -> None:
     train, validation, test = (random_view(MLP, (1, 2, 2), n, n) for n in (64, 32, 33))
     found = {}

@@ -76,6 +76,7 @@ def test_pca_ridge_refuses_another_layout() -> None:
         baseline.predict(random_view(MLP, (1, 2, 2), 3, 0))
 
 
+@pytest.mark.slow
 def test_mlp_learns_a_line_and_has_the_published_width() -> None:
     train, validation, test = views()
     baseline = flat.FlatMlp(hidden=(32,), training=Training(epochs=40, batch=16, rate=0.01))

@@ -76,6 +76,7 @@ def test_a_round_of_messages_worked_out_by_hand() -> None:
     assert found.item() == pytest.approx(expected / (1 + math.exp(-expected)), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [False, True])
 def test_outputs_are_blind_to_the_order_of_units_and_to_the_other_networks(activation: bool) -> None:
     view = population.view(8, RELU, FLAT, NORMED, GRU)
@@ -106,6 +107,7 @@ def test_a_network_that_is_too_large_is_refused() -> None:
         population.outputs(network, population.view(1, large))
 
 
+@pytest.mark.slow
 def test_it_learns_what_weights_determine_and_nothing_from_shuffled_targets() -> None:
     train, validation, test = (population.view(n, RELU, seed=s) for s, n in enumerate((80, 30, 50)))
     wanted = population.targets(test).values

@@ -64,6 +64,7 @@ def test_layers_commute_with_permutations_of_hidden_units(name: str, layer: str)
     assert np.abs(after - before).max() > 1e-3
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize(("layer", "positions"), [("hnp", True), ("np", True), ("np", False)])
 def test_networks_do_not_see_the_order_of_hidden_units(name: str, layer: str, positions: bool) -> None:
@@ -170,6 +171,7 @@ def test_hnp_layer_keeps_inputs_apart() -> None:
     assert weights[0][0, :, :, 0].tolist() == [[0, 1], [0, 3]]
 
 
+@pytest.mark.slow
 def test_it_learns_what_weights_determine_and_nothing_from_shuffled_targets() -> None:
     train, validation, test = (random_view(MLP, (1, 2, 2), n, n) for n in (64, 32, 33))
     options = {"channels": (4, 4), "hidden": 32, "training": Training(epochs=25, batch=16, rate=3e-3)}

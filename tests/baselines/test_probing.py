@@ -64,6 +64,7 @@ def test_answers_are_those_of_each_network_alone() -> None:
         torch.testing.assert_close(read[0][row], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("hidden", [False, True])
 def test_outputs_are_blind_to_the_order_of_units_and_to_the_other_networks(hidden: bool) -> None:
     view = population.view(6, RELU, FLAT)
@@ -107,6 +108,7 @@ def test_inputs_of_two_shapes_are_refused() -> None:
         Prober(population.view(2, RELU, other), 1, 4, "generated", hidden=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "hidden"), [("generated", False), ("learned", True), ("random", False)])
 def test_it_learns_what_weights_determine(kind: str, hidden: bool) -> None:
     train, validation, test = (population.view(n, RELU, seed=s) for s, n in enumerate((120, 40, 60)))
@@ -119,6 +121,7 @@ def test_it_learns_what_weights_determine(kind: str, hidden: bool) -> None:
     assert np.nanmean(found["kind"].argmax(1) == wanted.values[:, 2]) > 0.65
 
 
+@pytest.mark.slow
 def test_shuffled_targets_give_nothing_and_the_same_seed_the_same() -> None:
     train, validation, test = (population.view(n, RELU, seed=s) for s, n in enumerate((60, 30, 60)))
     fits = []
@@ -133,6 +136,7 @@ def test_shuffled_targets_give_nothing_and_the_same_seed_the_same() -> None:
     assert [t["rate"] for t in baseline.chosen["trials"]] == [1e-3, 3e-3]
 
 
+@pytest.mark.slow
 def test_labelled_inputs_foretell_the_accuracy_on_others() -> None:
     draw = np.random.default_rng(0)
     inputs = draw.standard_normal((400, *population.SHAPE)).astype(np.float32)

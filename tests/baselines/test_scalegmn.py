@@ -65,6 +65,7 @@ def test_messages_are_products_that_are_summed() -> None:
     torch.testing.assert_close(last[..., 0], 3 * second.sum(2))
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("kinds", [["permutation"], ["scale"], ["sign"], ["permutation", "scale", "sign"]])
 def test_outputs_are_blind_to_all_that_leaves_the_function_alone(kinds: list[str]) -> None:
     view = population.view(12, *ALL)
@@ -79,6 +80,7 @@ def test_outputs_are_blind_to_all_that_leaves_the_function_alone(kinds: list[str
     np.testing.assert_allclose(population.outputs(network, other), population.outputs(network, view), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_changes_the_function_changes_the_outputs() -> None:
     view = population.view(6, *ALL)
     torch.manual_seed(0)
@@ -89,6 +91,7 @@ def test_what_changes_the_function_changes_the_outputs() -> None:
         assert np.abs(population.outputs(network, other) - found).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_it_learns_what_weights_determine_and_nothing_from_shuffled_targets() -> None:
     def drawn(n: int, seed: int) -> population.View:
         """Networks whose last biases are large, and of all else a target keeps them: their mean."""

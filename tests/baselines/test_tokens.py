@@ -49,6 +49,7 @@ def test_nothing_is_predicted_before_it_is_learned() -> None:
         TokenAutoencoder().predict(population.view(1, RELU))
 
 
+@pytest.mark.slow
 def test_it_learns_what_weights_determine_whatever_the_order_of_units() -> None:
     train, validation, test = (population.view(n, RELU, FLAT, seed=s) for s, n in enumerate((64, 24, 40)))
     baseline = TokenAutoencoder(16, 16, 1, 8, Training(epochs=5, rate=3e-3), Training(epochs=30, batch=16, rate=3e-2))

@@ -75,6 +75,7 @@ def test_progress_goes_to_stderr_and_quiet_leaves_warnings(
         assert capsys.readouterr() == ("", said)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("arguments", [("zoo_builder", "status"), ("zoo_datasets", "show")])
 def test_a_reader_that_has_seen_enough_hears_no_complaint(tiny_zoo: Path, arguments: tuple[str, str]) -> None:
     """`… | head`: what is printed meets a closed pipe, and so does the interpreter's last flush."""
@@ -91,6 +92,7 @@ def test_a_reader_that_has_seen_enough_hears_no_complaint(tiny_zoo: Path, argume
     assert (process.wait(), said) == (1, b"")
 
 
+@pytest.mark.some(1)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize(
     ("redirected", "code", "said"),
@@ -112,6 +114,7 @@ def test_a_path_that_the_system_refuses_is_named(run: Callable[..., int], capsys
         run(lambda: (_ for _ in ()).throw(OSError("of ours")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "call"),
     [

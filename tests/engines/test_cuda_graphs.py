@@ -167,6 +167,7 @@ def test_planned_memory_covers_what_a_gpu_measured(monkeypatch):
         assert planned / 3 < measured <= planned, (entry["workload"], measured, planned)
 
 
+@pytest.mark.slow
 def test_a_model_too_large_for_the_gpu_is_refused_by_the_plan(make_plan, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a plan for a cluster, whose GPUs this machine does not ask for
     assert len(make_plan(device="cuda").runs) == 16

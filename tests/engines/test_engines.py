@@ -196,7 +196,7 @@ def test_batch_statistics_of_one_value_are_refused(engine):
 # ── optimizers ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.some(2)
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("layers", ["mlp", "input", "gap"])  # a bias before batch norm has no gradient but rounding
 def test_thirty_steps_equal_torch_optim_under_a_schedule(layers, engine):
@@ -309,7 +309,7 @@ def test_alone_equals_in_a_cohort(layers, engine):
         assert distance <= (0 if engine is TorchLoop else 1e-6)
 
 
-@pytest.mark.some(4)
+@pytest.mark.some(2)
 @both
 @pytest.mark.parametrize("kind", [SGD, ADAM, ADAMW, RMSPROP])
 def test_a_diverging_neighbour_changes_no_bit(kind, engine):
@@ -387,7 +387,7 @@ def test_a_state_is_a_copy(engine):
 # ── evaluation ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.some(15)
+@pytest.mark.some(8)
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("layers", [*LAYERS.values(), RICH], ids=[*LAYERS, "rich"])
 def test_logits_equal_the_module_in_evaluation(layers, engine):

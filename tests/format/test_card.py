@@ -144,6 +144,7 @@ def test_only_pictures_that_exist_are_shown(manifest: Manifest, models: pa.Table
     assert "accuracy.png" not in text
 
 
+@pytest.mark.slow
 def test_pictures_are_sharp_png_files_and_come_out_the_same(
     tiny_dressed: Path, manifest: Manifest, models: pa.Table
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_wrong_count_in_the_card_is_caught(tiny_dressed: Path, manifest: Manif
         load(folder, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_a_rebuilt_zoo_of_the_same_name_is_read_anew(
     tiny_dressed: Path, manifest: Manifest, models: pa.Table, schemas: dict[str, pa.Schema], tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_croissant_describes_every_parquet_file_and_column(
     assert weights["arrayShape"] == str(schemas["models"].field("weights").type.list_size)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of mlcroissant's own dependencies
 def test_mlcroissant_validates_it_and_reads_the_rows(tiny_dressed: Path, manifest: Manifest, models: pa.Table) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")

@@ -13,6 +13,7 @@ from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import check
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", [".DS_Store", "._train-00000-of-00001.parquet", "Thumbs.db", "desktop.ini"])
 def test_what_a_file_manager_left_is_a_warning(tiny_copy: Path, name: str) -> None:
     (tiny_copy / "data" / "models" / name).write_bytes(b"\0\0")

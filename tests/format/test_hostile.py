@@ -57,6 +57,7 @@ def _lists(n: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(np.zeros(HUGE, np.int64)))
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("config", "column", "make"),
     [
@@ -127,6 +128,7 @@ def _drop(root: Path, config: str, column: str) -> None:
     _sign(root)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("config", "column"),
     [("models", "model_id"), ("models", "split"), ("snapshots", "row"), ("snapshots", "weights_sha256")],
@@ -143,6 +145,7 @@ def test_check_misses_any_column_of_the_format(tiny_copy: Path) -> None:
     assert check.check(tiny_copy).problems == ["models has no column 'n_snapshots'"]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("column", ["init_key", "init_group", "parent_id", "lineage_root", "layout"])
 def test_an_audit_of_a_table_without_what_it_compares_says_so(tiny_copy: Path, column: str) -> None:
     _drop(tiny_copy, "models", column)
@@ -176,6 +179,7 @@ def _numbers(path: Path) -> dict[str, Any]:
     return {c.path_in_schema: c for c in chunks}
 
 
+@pytest.mark.slow
 def test_a_footer_that_denies_a_long_text_is_found_before_a_page_is_read(
     tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +308,7 @@ def _is(root: Path, config: str, column: str, make: Callable[[pa.Array], pa.Arra
     _sign(root)
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize(
     ("config", "column", "kind"),
     [
@@ -353,6 +358,7 @@ def test_columns_in_another_order_are_the_same_table(tiny_copy: Path) -> None:
     assert len(open_zoo(tiny_copy)) == 48
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("column", ["model_id", "step", "shard", "tensor", "row", "weights_sha256"])
 def test_a_row_without_a_needed_value_is_refused(tiny_copy: Path, column: str) -> None:
     _is(tiny_copy, "snapshots", column, lambda old: pa.array([None, *old.to_pylist()[1:]], old.type))
@@ -361,6 +367,7 @@ def test_a_row_without_a_needed_value_is_refused(tiny_copy: Path, column: str) -
         _ = open_zoo(tiny_copy).snapshots
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("place", ["README.md", "../x", "weights/../manifest.json", "pipe", "x" * 100_000])
 def test_weights_lie_in_sealed_files_alone(tiny_copy: Path, place: str) -> None:
     os.mkfifo(tiny_copy / "pipe")

@@ -113,6 +113,7 @@ def test_what_a_later_version_says_inside_a_part_is_kept(tiny_zoo: Path) -> None
     assert found.to_json() == seal(value)
 
 
+@pytest.mark.slow
 def test_a_manifest_carries_its_own_digest(tiny_zoo: Path) -> None:
     value = json.loads((tiny_zoo / "manifest.json").read_bytes())
     rest = {name: part for name, part in value.items() if name != "manifest_sha256"}
@@ -365,7 +366,7 @@ CHANGES = st.lists(
 NAMES = sorted(commands(Path(), Path(), None, None))  # type: ignore[arg-type]
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -50,6 +50,7 @@ def _sign(root: Path, change: Callable[[dict[str, Any]], None] = lambda manifest
     write_manifest(root / "manifest.json", manifest)
 
 
+@pytest.mark.slow
 def test_a_zoo_of_many_files_is_whole_and_the_same(parted: Path, zoo: Zoo) -> None:
     assert len(list((parted / "data/models").iterdir())) == 3 + 1 + 1
     assert check.check(parted).problems == []
@@ -65,6 +66,7 @@ def test_a_zoo_of_many_files_is_whole_and_the_same(parted: Path, zoo: Zoo) -> No
     assert str(audit.audit(None, opened)) == str(audit.audit(None, zoo))
 
 
+@pytest.mark.slow
 def test_strangers_read_all_files(parted: Path, zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     publish.dress(lookup.locate(parted), "weightzoo/tiny")
     assert cli.main(["show", str(parted)]) == 0

@@ -96,6 +96,7 @@ def test_a_zoo_of_several_files_is_whole_and_the_same(one: Path, several: Path) 
     assert len(files_of(several, "models", "train")) > 1
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("layouts", [("narrow",), ("narrow", "wide", "wide")])
 def test_the_same_rows_give_the_same_files_however_they_come(
     tmp_path: Path, tree_hash: Tree, layouts: tuple[str, ...]
@@ -160,6 +161,7 @@ def test_a_group_larger_than_a_file_is_cut_and_a_row_is_not(tmp_path: Path, monk
     assert cut(tmp_path / "b", monkeypatch, 4, 2, 1)[1] == [[1]] * 4
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     def peak(n: int) -> int:
         before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())

@@ -98,6 +98,7 @@ def test_what_the_manifest_says_follows_from_the_models(tmp_path: Path) -> None:
     assert "under mit" in (tmp_path / "z" / "LICENSE").read_text()
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("batch_rows", [1, 3, 1000])
 @pytest.mark.parametrize("slots", [False, True])
 def test_the_same_models_give_the_same_bytes_however_they_come(
@@ -138,6 +139,7 @@ def failing(error: BaseException, after: int) -> Iterator[contents.Models]:
     raise error
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("after", [0, 1, 7])
 def test_a_failed_source_leaves_no_zoo_and_the_next_call_begins_anew(
     tmp_path: Path, tree_hash: Tree, after: int
@@ -172,6 +174,7 @@ def write_and_die(root: str, change: int) -> int:
     return done
 
 
+@pytest.mark.slow
 def test_killed_anywhere_there_is_no_manifest_or_a_whole_zoo(
     tmp_path: Path, tree_hash: Tree, elsewhere: Callable[..., Any]
 ) -> None:

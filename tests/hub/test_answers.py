@@ -64,6 +64,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── what is asked about a dataset ──
 
 
+@pytest.mark.some(8)
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -108,6 +109,7 @@ def test_an_answer_about_a_dataset_that_is_none_is_said(
     assert loopback.sent() < 300_000_000  # what lies in the buffers of sockets counts as sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: ", head(), head(Transfer_Encoding="chunked")])
 @pytest.mark.usefixtures("hasty")
 def test_a_hub_that_trickles_is_left(begin: bytes, loopback: LoopbackHub) -> None:
@@ -116,6 +118,7 @@ def test_a_hub_that_trickles_is_left(begin: bytes, loopback: LoopbackHub) -> Non
         lookup.locate(NAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X: 5\r\n"])
 @pytest.mark.usefixtures("hasty")
 def test_an_answer_that_never_begins_leaves_no_thread_that_reads_it(piece: bytes, loopback: LoopbackHub) -> None:
@@ -135,6 +138,7 @@ def test_an_answer_that_never_begins_leaves_no_thread_that_reads_it(piece: bytes
     assert not [t for t in ours if t.is_alive()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_slow_is_told_by_bytes_and_the_readers_own_time_does_not_count(
     published: LoopbackHub, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +179,7 @@ def test_a_list_of_files_that_is_none_is_said(
         download(NAME, tmp_path / "got")
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("path", "kept"),
     [
@@ -220,6 +225,7 @@ def test_a_list_without_an_end_and_one_that_goes_on_elsewhere_are_left(
 # ── files and ranges ──
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
@@ -270,6 +276,7 @@ def test_a_server_without_ranges_gives_whole_files_and_says_so_of_rows(
     assert location.path(SHARD).read_bytes() == data
 
 
+@pytest.mark.slow
 def test_a_download_that_trickles_stops_and_goes_on_from_there(
     published: LoopbackHub, tiny_dressed: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -211,6 +211,7 @@ def test_a_file_from_the_hub_is_whole_verified_and_fetched_once(published: Loopb
     assert len(published.log) == before
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("cdn", [False, True])
 def test_64_rows_of_a_big_shard_move_at_most_twice_their_bytes(cdn: bool, loopback: LoopbackHub) -> None:
     rows, row_bytes = 2_000, 4 * 2_464
@@ -433,6 +434,7 @@ def test_a_cached_manifest_that_changed_is_removed_and_fetched_again(published: 
     assert lookup.locate(NAME).root == root
 
 
+@pytest.mark.slow
 def test_importing_the_hub_side_brings_no_heavy_library() -> None:
     code = (
         "import sys, zoo_datasets.hub.remote, zoo_datasets.hub.publish, zoo_datasets.cli\n"

@@ -34,7 +34,7 @@ def snapshot(published: LoopbackHub, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.some(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("reached", ["itself", "a link", "a folder that is a link"])
 def test_a_snapshot_of_the_hubs_library_is_a_zoo_like_any_other(
     reached: str, snapshot: Path, tiny_dressed: Path, tmp_path: Path, capsys: Said
@@ -117,6 +117,7 @@ def test_a_commit_that_was_seen_under_any_name_needs_no_hub(published: LoopbackH
         open_zoo(NAME, "0" * 40)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("offline", [True, False])
 def test_what_snapshot_download_brought_is_found_without_a_hub(
     offline: bool, published: LoopbackHub, tiny_dressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,6 +222,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_warm_cache_is_read_and_a_full_disk_is_said(
     published: LoopbackHub, tiny_dressed: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

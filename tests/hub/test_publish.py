@@ -66,6 +66,7 @@ def test_a_publication_that_reaches_no_hub_changes_no_file(
     assert tree_of(tiny_copy) == before
 
 
+@pytest.mark.slow
 def test_card_and_croissant_are_of_the_id_that_is_published(
     loopback: LoopbackHub, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +78,7 @@ def test_card_and_croissant_are_of_the_id_that_is_published(
     assert b"me/elsewhere" in tree["croissant.json"]
 
 
-@pytest.mark.some(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("relative", ["README.md", "croissant.json", "pictures"])
 def test_links_out_of_a_zoo_are_neither_written_nor_published(
     loopback: LoopbackHub, tiny_copy: Path, tmp_path: Path, relative: str
@@ -132,6 +133,7 @@ def other_release(root: Path) -> None:
     edit_manifest(root, reseal)
 
 
+@pytest.mark.slow
 def test_another_zoo_that_no_tag_keeps_is_replaced_only_on_demand(loopback: LoopbackHub, dressed: Path) -> None:
     publish.publish(dressed, NAME)
     loopback.put(NAME, {"weights/stale.safetensors": b"old", "notes.md": b"theirs"})
@@ -171,6 +173,7 @@ def test_a_flipped_bit_is_not_published(loopback: LoopbackHub, dressed: Path) ->
         publish.publish(dressed, NAME)
 
 
+@pytest.mark.slow
 def test_a_publication_cut_short_is_no_zoo_and_goes_on(
     loopback: LoopbackHub, dressed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +208,7 @@ def test_between_the_commits_of_a_new_release_there_is_no_manifest(
     assert loopback.tree(NAME) == tree_of(dressed)
 
 
+@pytest.mark.slow
 def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(loopback: LoopbackHub, dressed: Path) -> None:
     loopback.conflicts = 1
     with pytest.raises(ZooError, match=r"Somebody else changed .* meanwhile. Run the same command again"):
@@ -223,6 +227,7 @@ def test_who_may_not_write_is_told_to_log_in(loopback: LoopbackHub, dressed: Pat
 HEADERS, BODY = b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "begin"),
     [("/api/repos/create", HEADERS), ("/preupload/", BODY), ("objects/batch", HEADERS), ("^/lfs/", BODY),

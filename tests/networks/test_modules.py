@@ -53,7 +53,7 @@ def images() -> torch.Tensor:
 # ── what PyTorch does with a network ──
 
 
-@pytest.mark.some(3)
+@pytest.mark.slow
 def test_a_network_is_exported_for_any_number_of_images(network: modules.Network, images: torch.Tensor) -> None:
     program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("images")},))
     file = io.BytesIO()

@@ -102,6 +102,7 @@ def layer_lists(draw):
     return [*layers, {"linear": "classes"}], shape
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=100, derandomize=True)
 @hypothesis.given(
     layer_lists(), st.sampled_from(ACTIVATIONS), st.sampled_from(["cross_entropy", "mse"]),

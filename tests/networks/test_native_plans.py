@@ -73,6 +73,7 @@ def test_a_loss_or_a_rate_that_is_none_is_refused() -> None:
             made([POOL, FLATTEN, LINEAR], rate=rate)
 
 
+@pytest.mark.slow
 def test_random_plans_run_or_are_refused() -> None:
     counts = cases.try_plans(kernels._kernels, kernels._kernels.paths(), rounds=4000)
     assert counts["sound"] == 1000

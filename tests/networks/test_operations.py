@@ -63,6 +63,7 @@ training: {epochs: 2, batch_size: 32, lr: 1e-1}
 """
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("record", "engine"), [(LAYER_NORM, "torch_batched"), (dataclasses.replace(LAYER_NORM, batched=None), "torch_loop")]
 )

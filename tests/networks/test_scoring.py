@@ -126,6 +126,7 @@ def test_metrics_of_a_part_have_the_names_of_the_format() -> None:
     assert scoring.gaps(row | {"test_loss": None}) == {"gap_accuracy": 2 / 3 - 1.0, "gap_loss": None}
 
 
+@pytest.mark.some(2)
 @pytest.mark.skipif(kernels.missing() is not None, reason=str(kernels.missing()))
 @pytest.mark.parametrize("path", kernels._kernels.paths() if kernels.missing() is None else [])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])

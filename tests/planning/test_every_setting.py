@@ -152,7 +152,7 @@ def trained(cohort: Cohort) -> list[Any]:
     ]
 
 
-@pytest.mark.some(24)
+@pytest.mark.some(6)
 @pytest.mark.parametrize("setting", NOT_LINEAGE, ids=lambda s: s.name)
 def test_models_that_differ_in_a_setting_alone_never_share_it(setting: Setting, load: Load) -> None:
     pair = two_runs(load, setting)

@@ -174,6 +174,7 @@ def load(tmp_path: Path) -> Callable[..., grid.Grid]:
     return read
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_gives_what_it_gave_in_the_first_version(name: str, load: Callable[..., grid.Grid]) -> None:
     assert golden_of(CASES[name], load) == GOLDEN["recipes"][name]

@@ -115,7 +115,7 @@ def assert_is_the_parent_trained_longer(child: Path, ancestor: Path, before: int
 # ── the clean continuation is the parent trained longer ──
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "sgd"])
 def test_a_clean_continuation_is_the_parent_trained_longer(make: Make, engine: str, optimizer: str) -> None:
@@ -125,6 +125,7 @@ def test_a_clean_continuation_is_the_parent_trained_longer(make: Make, engine: s
     assert_is_the_parent_trained_longer(child, parent)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_so_is_one_that_starts_inside_an_epoch(make: Make, engine: str) -> None:
     parent = make(PARENT, engine)
@@ -146,6 +147,7 @@ def test_a_budget_in_examples_counts_from_inside_the_epoch(
     assert {s for c in planned.cohorts for s in c.steps} == {steps}
 
 
+@pytest.mark.slow
 def test_a_grandchild_goes_on_where_its_parent_stood(make: Make, parent: Path) -> None:
     child = make(child_of(parent, epoch=1, training={"epochs": 2}))
     grandchild = make(child_of(child, epoch=1, zoo="weightzoo/grandchild", training={"epochs": 2}))
@@ -259,6 +261,7 @@ STARTS = {
 }
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("setting", settings.feeding(settings.Feeds.LINEAGE))
 def test_models_that_differ_in_their_start_alone_are_trained_as_they_are_alone(
     setting: str, tmp_path: Path, parent: Path
@@ -364,6 +367,7 @@ def reseal(root: Path) -> None:
     write_manifest(root / "manifest.json", manifest)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("folder", ["weights", "optimizer"])
 def test_a_parent_whose_bytes_changed_is_not_started_from(parent: Path, tmp_path: Path, folder: str) -> None:
     copy = Path(shutil.copytree(parent, tmp_path / "parent"))
@@ -407,6 +411,7 @@ def build_here(recipe: str, out: str) -> None:
     build(plan.plan(grid.load(recipe)), Path(out), workers=0, checkpoint_every_s=0.0)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("point", ["after_part", "after_checkpoint", "after_commit", "before_manifest"])
 def test_killed_and_gone_on_with_is_the_unbroken_build(
     parent: Path,
@@ -432,6 +437,7 @@ def test_ray_builds_the_same_zoo(parent: Path, child: Path, tmp_path: Path, tree
     assert tree_hash(tmp_path / "out") == tree_hash(child)
 
 
+@pytest.mark.slow
 def test_a_changed_parent_is_another_recipe(make: Make, parent: Path, child: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(parent, tmp_path / "parent"))
     document = child_of(copy)

@@ -442,6 +442,7 @@ def test_a_row_gives_its_run_back(plan: Plan, axes: list[str], pair: bool, archi
     assert round_trip(planned) == planned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", [SAMPLED, CROSSED + "replicates: 3\nsnapshots: every_epoch\n", "zoo: a/b\nreplicates: 3\n"]
 )

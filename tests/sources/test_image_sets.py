@@ -56,6 +56,7 @@ def plain(count: int = COUNT) -> list[dict[str, Any]]:
 # ── labels ──
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize(
     ("kind", "values", "names"),
     [
@@ -86,6 +87,7 @@ def test_a_number_that_is_no_class_is_refused(tmp_path: Path) -> None:
         load(spec, tmp_path)
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kind", ["uint16", "bool", "large_string", "string_view", "float32"])
 def test_a_hint_names_only_columns_that_do(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "me" / "set" / "data"
@@ -132,6 +134,7 @@ def test_at_most_ten_columns_are_listed(tmp_path: Path) -> None:
 # ── pictures ──
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_upright(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()

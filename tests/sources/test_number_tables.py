@@ -45,6 +45,7 @@ def spec(**fields: Any) -> SourceSpec:
 # ── features ──
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
@@ -140,6 +141,7 @@ def test_a_constant_column_is_said_ten_at_most(tmp_path: Path) -> None:
     assert (source.scaled(source.test.inputs)[:, 1:] == 0).all()
 
 
+@pytest.mark.slow
 def test_messages_name_ten_columns_at_most(tmp_path: Path) -> None:
     put(tmp_path, {f"pixel{i}": ROWS for i in range(784)})
     for fields in (
@@ -171,6 +173,7 @@ def test_no_label_column_is_asked_for_where_there_are_no_inputs(
     assert "label_column" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_types_of_columns_are_read_once_a_block_and_not_once_a_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +248,7 @@ def test_images_with_three_channels_of_fractions_are_scaled_by_channel(tmp_path:
     np.testing.assert_allclose(source.mean, images[source.train.index].mean((0, 2, 3)), rtol=1e-12)
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(5)
 @pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (5, 4, 3), (1, 5, 4), (16,), (48,)])
 @pytest.mark.parametrize("kind", ["array", "list", "fixed"])
 def test_nested_numbers_are_images(tmp_path: Path, shape: tuple[int, ...], kind: str) -> None:

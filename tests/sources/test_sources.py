@@ -73,6 +73,7 @@ def test_iris_is_a_table() -> None:
     np.testing.assert_allclose(scaled.std(0), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(train=st.integers(1, 1000), validation=st.integers(1, 300), test=st.integers(1, 400))
 def test_counts_do_not_move_images_between_parts(train: int, validation: int, test: int) -> None:
@@ -266,6 +267,7 @@ def test_a_rebuilt_copy_and_one_of_the_same_name_give_their_own_rows(make_copy: 
     assert new.sha256 == other.sha256
 
 
+@pytest.mark.slow
 def test_a_copy_loads_with_no_home_to_write_to_and_writes_nowhere(make_copy: MakeCopy, tmp_path: Path) -> None:
     root, scratch = make_copy("me/tiny"), tmp_path / "scratch"
     scratch.mkdir()
@@ -371,6 +373,7 @@ def test_images_of_two_shapes_need_resize(make_copy: MakeCopy) -> None:
     assert load(SourceSpec("me/tiny", resize=8), root).input_shape == (1, 8, 8)
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("mode", "shape"), [("1", (1, 6, 7)), ("LA", (1, 6, 7)), ("P", (3, 6, 7)), ("RGBA", (3, 6, 7))]
 )
@@ -488,6 +491,7 @@ needs_real_data = pytest.mark.skipif("ZOO_DATA" not in os.environ, reason="ZOO_D
 REAL = os.environ.get("ZOO_DATA")
 
 
+@pytest.mark.some(1)
 @needs_real_data
 @pytest.mark.parametrize(
     ("name", "shape", "first_class"),

@@ -75,7 +75,7 @@ def assert_same_function(a: np.ndarray, b: np.ndarray, architecture: Architectur
     np.testing.assert_allclose(outputs(b, architecture), wanted, rtol=0, atol=3e-6 * max(1.0, np.abs(wanted).max()))
 
 
-@pytest.mark.some(12)
+@pytest.mark.some(3)
 @pytest.mark.parametrize(("name", "activation"), CASES)
 def test_augmented_weights_compute_the_same_function(name: str, activation: str) -> None:
     architecture = network(name, activation)
@@ -86,7 +86,7 @@ def test_augmented_weights_compute_the_same_function(name: str, activation: str)
     assert_same_function(weights, moved, architecture)
 
 
-@pytest.mark.some(12)
+@pytest.mark.some(3)
 @pytest.mark.parametrize(("name", "activation"), CASES)
 def test_canonical_weights_compute_the_same_function_and_are_the_same_for_the_whole_orbit(
     name: str, activation: str

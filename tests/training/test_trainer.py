@@ -285,6 +285,7 @@ MIXED = (
 )  # fmt: skip
 
 
+@pytest.mark.some(1)
 @every_engine
 def test_a_run_alone_is_the_run_in_its_cohort(make_cohort: MakeCohort, engine: str) -> None:
     # Without batch norm: the gradient of a bias before it is rounding alone, and Adam makes
@@ -304,6 +305,7 @@ def test_a_run_alone_is_the_run_in_its_cohort(make_cohort: MakeCohort, engine: s
                 assert a.metrics == b.metrics
 
 
+@pytest.mark.some(1)
 @every_engine
 def test_the_same_cohort_gives_the_same_bits_twice(make_cohort: MakeCohort, engine: str) -> None:
     assert bits(worker.train(*make_cohort(MIXED_AXES, *MIXED, engine=engine))) == bits(
@@ -323,6 +325,7 @@ class Interrupted(parts.Checkpoint):
         raise PowerCut
 
 
+@pytest.mark.some(1)
 @every_engine
 def test_training_cut_at_every_event_gives_the_bits_of_the_unbroken(
     make_cohort: MakeCohort, engine: str, tmp_path: Path

@@ -52,6 +52,7 @@ def says(problems: list[str], finding: str) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_an_honest_copy_by_the_same_writer_has_no_problem(forged: Callable[..., Path], tiny_zoo: Path) -> None:
     root = forged()
     assert Manifest.read(root).digests == Manifest.read(tiny_zoo).digests
@@ -118,7 +119,7 @@ PLANNED: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", PLANNED)
 def test_a_row_that_is_not_the_recipes_is_found_without_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = PLANNED[name]
@@ -144,6 +145,7 @@ def reseal(root: Path, **parts: Any) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_labels_of_snapshots_that_are_not_their_models_are_found(tiny_copy: Path) -> None:
     edit(tiny_copy, "snapshots", "activation", lambda v: v[::-1])
     assert any("`activation` is" in p for p in found(reseal(tiny_copy), 0))
@@ -165,7 +167,7 @@ def test_rows_that_changed_places_in_their_shard_are_found(tiny_copy: Path) -> N
     assert any("`row` is 5, not 1" in p for p in found(reseal(tiny_copy), 0))
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("part", "value", "finding"),
     [
@@ -193,6 +195,7 @@ def test_a_manifest_that_is_not_the_recipes_is_found(
     assert says(problems, finding), problems
 
 
+@pytest.mark.slow
 def test_a_zoo_without_its_recipe_is_held_to_its_ids(forged: Callable[..., Path]) -> None:
     problems = found(forged(lambda z: z[0].update(lr=0.5), grid=""), 0)
     assert any("is not what its row says" in p for p in problems)
@@ -206,7 +209,7 @@ def other_recipe(make_plan: Callable[..., Plan], tiny_zoo: Path, folder: Path, *
     return sealed(paths.root, folder / "claims", opened(paths.root), grid=(tiny_zoo / "grid.yaml").read_text(), **parts)
 
 
-@pytest.mark.some(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
@@ -268,7 +271,7 @@ TRAINED: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.some(3)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_row_that_training_does_not_give_is_found_by_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = TRAINED[name]

@@ -48,6 +48,7 @@ def test_a_torch_zoo_of_this_machine_is_bit_for_bit(torch_zoo: Path) -> None:
     assert sum("bit for bit, with every metric" in line for line in report.lines) == 4
 
 
+@pytest.mark.slow
 def test_other_bits_under_equal_columns_are_equal_within_rounding(elsewhere_made: Callable[..., Path]) -> None:
     root = elsewhere_made()
     report = verify.verify(root, retrain=16)

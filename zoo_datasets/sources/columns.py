@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoo_datasets.errors import MOST_ALTERNATIVES, GridError, unknown
 from zoo_datasets.sources.spec import SourceSpec
+from zoo_datasets.sources.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
 
 ROWS_LOOKED_AT = 10_000  # of each column that a hint would name
 UNLABELED, UNKNOWN = -1, -2  # labels of a row that has none, and of one whose class the training split lacks
@@ -48,7 +48,7 @@ class Inputs:
     left_out: tuple[str, ...] = ()  # columns of a table that are no numbers, as messages show them
 
 
-def found(spec: SourceSpec, table: Dataset) -> tuple[Inputs, str]:
+def found(spec: SourceSpec, table: Table) -> tuple[Inputs, str]:
     """Where the inputs stand, and the label column. Raises GridError, which names what would do."""
     features = dict(table.features)
     pictures = [name for name, feature in features.items() if is_picture(feature)]
@@ -93,14 +93,14 @@ def found(spec: SourceSpec, table: Dataset) -> tuple[Inputs, str]:
     return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in used)), label
 
 
-def class_names(table: Dataset, label: str) -> list[Any]:
+def class_names(table: Table, label: str) -> list[str | int]:
     """The classes in the order of their numbers: as published, or the sorted values of the column."""
     published = getattr(table.features[label], "names", None)
     values = published or sorted(value for value in set(_values(table, label).to_pylist()) if value is not None)
     return [v for v in values if not isinstance(v, int) or v >= 0]  # a negative number says: not labeled
 
 
-def labels(table: Dataset, label: str, names: list[Any]) -> np.ndarray:
+def labels(table: Table, label: str, names: Sequence[str | int]) -> np.ndarray:
     """The class of every row by its place in `names`, int64 [n]; UNLABELED, or UNKNOWN where it is not among them."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -123,7 +123,7 @@ def labels(table: Dataset, label: str, names: list[Any]) -> np.ndarray:
     return np.where(missing, UNLABELED, result)
 
 
-def depth(feature: Any) -> int | None:
+def depth(feature: object) -> int | None:
     """How deep lists of numbers are nested: 0 for a number, 1 for a vector, …; None for anything else."""
     import datasets
 
@@ -138,21 +138,21 @@ def depth(feature: Any) -> int | None:
     return None if inner is None else inner + 1
 
 
-def is_picture(feature: Any) -> bool:
+def is_picture(feature: object) -> bool:
     """An Image feature, or its storage in a table that was written without one."""
     import datasets
 
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 
 
-def described(feature: Any) -> str:
+def described(feature: object) -> str:
     """The type of a column, as messages call it."""
     import datasets
 
     return str(feature.dtype) if isinstance(feature, datasets.Value) else type(feature).__name__
 
 
-def shown(name: str, feature: Any) -> str:
+def shown(name: str, feature: object) -> str:
     """A column in a message."""
     return f"{name} ({described(feature)})"
 
@@ -163,7 +163,7 @@ def first_of(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(names[:MOST_ALTERNATIVES]) + more
 
 
-def _label(spec: SourceSpec, table: Dataset, features: dict[str, Any], inputs: Collection[str]) -> str:
+def _label(spec: SourceSpec, table: Table, features: Mapping[str, object], inputs: Collection[str]) -> str:
     import datasets
 
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
@@ -188,7 +188,7 @@ def _label(spec: SourceSpec, table: Dataset, features: dict[str, Any], inputs: C
 
 
 def _column(
-    spec: SourceSpec, what: str, asked: str | None, features: dict[str, Any], candidates: list[str], usual: list[str],
+    spec: SourceSpec, what: str, asked: str | None, features: Mapping[str, object], candidates: list[str], usual: list[str],
     possible: Callable[[], list[str]],
 ) -> str:  # fmt: skip
     """The column asked for, or the one there can be no doubt of. Raises GridError, which names those that would do."""
@@ -208,7 +208,7 @@ def _column(
 
 
 def _picked(
-    spec: SourceSpec, setting: str, asked: tuple[str, ...], features: dict[str, Any], numbers: list[str]
+    spec: SourceSpec, setting: str, asked: tuple[str, ...], features: Mapping[str, object], numbers: list[str]
 ) -> list[str]:
     """Columns of numbers by name, by a pattern (`pixel*`), or by place. Raises GridError."""
     every = [name for name in numbers if name != spec.label_column]
@@ -237,7 +237,7 @@ def _picked(
     return picked
 
 
-def _holds_labels(feature: Any) -> bool:
+def _holds_labels(feature: object) -> bool:
     """A column of texts, whole numbers or booleans; of floats too, which pandas makes of numbers where some are missing,
     and of decimals, which databases give."""
     import datasets
@@ -246,12 +246,12 @@ def _holds_labels(feature: Any) -> bool:
     return isinstance(feature, datasets.Value) and _kind(feature) in kinds
 
 
-def _kind(feature: Any) -> str:
+def _kind(feature: object) -> str:
     """The name of a type without its bits: `decimal` of decimal128(9, 2)."""
-    return str(feature.dtype).split("(")[0].rstrip("0123456789")
+    return str(getattr(feature, "dtype", "")).split("(")[0].rstrip("0123456789")
 
 
-def _of_whole_numbers(table: Dataset, names: list[str]) -> list[str]:
+def _of_whole_numbers(table: Table, names: list[str]) -> list[str]:
     """Those of the columns whose first rows hold no fraction: a hint names what will do, as far as a look tells."""
 
     doubtful = [name for name in names if _kind(table.features[name]) in ("float", "decimal")]
@@ -266,7 +266,7 @@ def _of_whole_numbers(table: Dataset, names: list[str]) -> list[str]:
     return names
 
 
-def _values(table: Dataset, label: str) -> pa.ChunkedArray:
+def _values(table: Table, label: str) -> pa.ChunkedArray:
     """The label column as Arrow holds it, numbers as whole ones. Raises GridError where one is not."""
     return _whole(table.select_columns([label]).with_format("arrow")[:].column(0), label)
 
@@ -288,7 +288,7 @@ def _whole(values: pa.ChunkedArray, label: str) -> pa.ChunkedArray:
     return values
 
 
-def _other_labels(names: list[str], features: dict[str, Any], asked: str | None = None) -> str:
+def _other_labels(names: list[str], features: Mapping[str, object], asked: str | None = None) -> str:
     """What to do without a label column: name another, or make texts of one that `datasets` can make texts of."""
     if names:
         return _say(("Name one as label_column", names))
@@ -298,7 +298,7 @@ def _other_labels(names: list[str], features: dict[str, Any], asked: str | None 
     return NO_LABELS
 
 
-def _no_inputs(features: dict[str, Any]) -> str:
+def _no_inputs(features: Mapping[str, object]) -> str:
     """What to do with a table without inputs that we know."""
     encoded = [name for name, feature in features.items() if described(feature).endswith("binary")]
     if encoded:
@@ -311,7 +311,7 @@ def _no_inputs(features: dict[str, Any]) -> str:
     return "Use an image classification set, or a table of numbers with a label."
 
 
-def _listed(features: dict[str, Any]) -> str:
+def _listed(features: Mapping[str, object]) -> str:
     return first_of([shown(name, feature) for name, feature in features.items()])
 
 

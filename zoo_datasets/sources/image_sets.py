@@ -14,9 +14,9 @@ import numpy as np
 from zoo_datasets.core import libraries
 from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.sources.spec import check_resized
+from zoo_datasets.sources.tables import Table
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from PIL.Image import Image
 
 # Pillow's modes of eight bits a channel → the mode read when the grid does not say.
@@ -28,7 +28,7 @@ ROWS_AT_ONCE = 1000
 
 
 def read(
-    source: str, split: str, table: Dataset, image: str, channels: int | None, resize: int | None, rows: np.ndarray
+    source: str, split: str, table: Table, image: str, channels: int | None, resize: int | None, rows: np.ndarray
 ) -> np.ndarray:
     """The pixels of these rows, uint8 (n, C, H, W). Raises GridError where shapes differ."""
     import datasets

@@ -21,10 +21,10 @@ from zoo_datasets.errors import GridError
 from zoo_datasets.sources import image_sets
 from zoo_datasets.sources.columns import depth
 from zoo_datasets.sources.spec import SourceSpec
+from zoo_datasets.sources.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset
 
 # The least that holds every value is a source's peak: of fractions, of scikit-learn's and UCI's digits, of eight and
 # of sixteen bits a channel.
@@ -41,7 +41,7 @@ class Pixels:
     peak: float
 
 
-def features(spec: SourceSpec, split: str, table: Dataset, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:
+def features(spec: SourceSpec, split: str, table: Table, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:
     """These columns of these rows, float64 (n, F); a list of numbers is as many features. Raises GridError."""
     out: np.ndarray | None = None
     for start, some, block in _blocks(table, columns, rows):
@@ -51,7 +51,7 @@ def features(spec: SourceSpec, split: str, table: Dataset, columns: Sequence[str
     return out
 
 
-def feature_names(table: Dataset, columns: Sequence[str], n: int) -> list[str]:
+def feature_names(table: Table, columns: Sequence[str], n: int) -> list[str]:
     """The names of the features: those of the columns, or `column[3]` of lists."""
     if _all_numbers(table, columns):
         return list(columns)
@@ -61,7 +61,7 @@ def feature_names(table: Dataset, columns: Sequence[str], n: int) -> list[str]:
 
 
 def images(
-    spec: SourceSpec, split: str, table: Dataset, columns: Sequence[str], pixels: Pixels, rows: np.ndarray
+    spec: SourceSpec, split: str, table: Table, columns: Sequence[str], pixels: Pixels, rows: np.ndarray
 ) -> np.ndarray:
     """The images of these rows, (n, C, H, W) of the dtype of `pixels`. Raises GridError."""
     out: np.ndarray | None = None
@@ -72,7 +72,7 @@ def images(
     return _converted(spec, out)
 
 
-def pixels_of(spec: SourceSpec, splits: Iterable[tuple[str, Dataset]], columns: Sequence[str]) -> Pixels:
+def pixels_of(spec: SourceSpec, splits: Iterable[tuple[str, Table]], columns: Sequence[str]) -> Pixels:
     """What holds every pixel of these splits. Raises GridError where numbers are no pixels."""
     low, high, whole, single = 0.0, 0.0, True, True
     for name, table in splits:
@@ -95,7 +95,7 @@ def pixels_of(spec: SourceSpec, splits: Iterable[tuple[str, Dataset]], columns: 
     return Pixels(np.dtype(np.float32 if single else np.float64), peak)
 
 
-def said(spec: SourceSpec, table: Dataset, columns: Sequence[str]) -> str | None:
+def said(spec: SourceSpec, table: Table, columns: Sequence[str]) -> str | None:
     """How columns become RGB images, where the recipe did not say; None where there was nothing to choose."""
     k = _width(table, columns)
     if spec.image_layout is not None or depth(table.features[columns[0]]) not in (0, 1) or math.isqrt(k) ** 2 == k:
@@ -108,7 +108,7 @@ def said(spec: SourceSpec, table: Dataset, columns: Sequence[str]) -> str | None
 
 
 def _blocks(
-    table: Dataset, columns: Sequence[str], rows: np.ndarray
+    table: Table, columns: Sequence[str], rows: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, dict[str, pa.ChunkedArray]]]:
     """Some rows after others: where they begin among all, their numbers, and their columns."""
     chosen = table.select_columns(list(columns)).with_format("arrow")
@@ -251,13 +251,13 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
-def _all_numbers(table: Dataset, columns: Sequence[str]) -> bool:
+def _all_numbers(table: Table, columns: Sequence[str]) -> bool:
     """Whether each column holds a number a row, and no lists."""
     types = table.features  # once: `datasets` copies all of them each time, which is quadratic in the columns
     return all(depth(types[name]) == 0 for name in columns)
 
 
-def _width(table: Dataset, columns: Sequence[str]) -> int:
+def _width(table: Table, columns: Sequence[str]) -> int:
     """About how many numbers a row has."""
     if _all_numbers(table, columns) or not len(table):
         return len(columns)

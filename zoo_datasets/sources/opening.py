@@ -15,14 +15,12 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo_datasets.core import files, libraries
 from zoo_datasets.errors import GridError, IntegrityError, MissingLibraryError, ZooNotFoundError
 from zoo_datasets.sources.spec import SourceSpec
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from zoo_datasets.sources.tables import Table
 
 # One question to the Hub before `datasets` asks: its own retries take 23 s without a network.
 PATIENCE_S = 5.0
@@ -38,7 +36,7 @@ SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves beside
 
 
 @contextmanager
-def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Dataset]]:
+def opened(spec: SourceSpec, folder: Path | None) -> Iterator[dict[str, Table]]:
     """The splits of the dataset by name, from `folder` or else from the Hub.
 
     Raises ZooNotFoundError, GridError (no such config) or IntegrityError (unreadable files).
@@ -106,7 +104,7 @@ def _unanswered(spec: SourceSpec) -> str:
     )
 
 
-def _saved(spec: SourceSpec, folder: Path) -> dict[str, Dataset]:
+def _saved(spec: SourceSpec, folder: Path) -> dict[str, Table]:
     """The splits that `save_to_disk` wrote; a Dataset alone is one split. Raises GridError."""
     import datasets
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +31,7 @@ from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError, alternati
 from zoo_datasets.sources import columns, division, image_sets, number_tables, opening
 from zoo_datasets.sources.embedded import EMBEDDED, embedded
 from zoo_datasets.sources.spec import Part, PublishedSplit, Source, SourceSpec, check_spec
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from zoo_datasets.sources.tables import Table
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -145,7 +143,7 @@ def _published(spec: SourceSpec, folder: Path | None) -> Iterator[_Splits]:
         yield _of_tables(spec, whole, labels, inputs, tuple(map(str, classes)))
 
 
-def _first(spec: SourceSpec, tables: dict[str, Dataset]) -> str:
+def _first(spec: SourceSpec, tables: dict[str, Table]) -> str:
     """The split that says what columns and classes there are: that of train, as far as it is known yet."""
     if not tables:
         raise GridError(f"Source {spec.id!r} has no split; it cannot be learned from.")
@@ -158,7 +156,7 @@ def _first(spec: SourceSpec, tables: dict[str, Dataset]) -> str:
 
 
 def _of_tables(
-    spec: SourceSpec, tables: dict[str, Dataset], labels: dict[str, np.ndarray], inputs: columns.Inputs,
+    spec: SourceSpec, tables: dict[str, Table], labels: dict[str, np.ndarray], inputs: columns.Inputs,
     class_names: tuple[str, ...],
 ) -> _Splits:  # fmt: skip
     """The splits of a dataset of pictures, of images as numbers, or of features."""

@@ -17,13 +17,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from zoo_datasets.analysis.trajectories import paths
+from zoo_datasets.core import meters
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, alternatives
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -98,7 +100,8 @@ def monitor(history: Sequence[np.ndarray], new: Sequence[np.ndarray], level: flo
             f"{len(history)} checkpoints in the history; for {len(new)} new ones at level {level:g} at least {needed + 2} are "
             "needed, since a step can be no rarer than one of all seen. Give more of the history, or a higher level."
         )
-    known = np.stack([describe(*history[i : i + 3]) for i in range(n)])
+    seen = meters.over(range(n), "steps of the history", "steps")
+    known = np.stack([describe(*history[i : i + 3]) for i in seen])
     steps, line = [], [*history[-2:], *new]
     for i in range(len(new)):
         one = describe(*line[i : i + 3])
@@ -119,24 +122,29 @@ def _unusual(values: np.ndarray) -> np.ndarray:
 # ── checkpoints ───────────────────────────────────────────────────────────────────────
 
 
-def checkpoints(text: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """(name, tensors) of what an argument names, oldest first. Raises ZooError.
+class Checkpoint(NamedTuple):
+    """What a checkpoint is called in messages, and how its tensors are read, flat."""
+
+    name: str
+    read: Callable[[], Mapping[str, np.ndarray]]
+
+
+def checkpoints(text: str) -> list[Checkpoint]:
+    """What an argument names, oldest first; none is read yet. Raises ZooError.
 
     `ZOO::MODEL` all snapshots of a model, `ZOO::MODEL@A-B` those of steps A to B; a safetensors file, or a folder
     of them in the order of the numbers in their names.
     """
     if "::" in text:
         zoo, _, rest = text.partition("::")
-        yield from _of_zoo(open_zoo(zoo), *_named(rest, text))
-        return
+        return _of_zoo(open_zoo(zoo), *_named(rest, text))
     path = Path(text)
     files = sorted(path.glob("*.safetensors"), key=_by_number) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise ZooNotFoundError(
             f"{text}: no safetensors file and no folder of them. Of a zoo name a model: ZOO::MODEL, or ZOO::MODEL@FIRST-LAST."
         )
-    for file in files:
-        yield str(file), _of_file(file)
+    return [Checkpoint(str(file), partial(_of_file, file)) for file in files]
 
 
 def _named(rest: str, text: str) -> tuple[str, int, int]:
@@ -151,7 +159,7 @@ def _named(rest: str, text: str) -> tuple[str, int, int]:
     return model, int(first), int(last or first)
 
 
-def _of_zoo(zoo: Zoo, model: str, first: int, last: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def _of_zoo(zoo: Zoo, model: str, first: int, last: int) -> list[Checkpoint]:
     known = sorted(zoo.select(model_id=model).column("step").to_pylist())
     steps = [s for s in known if first <= s <= last]
     if not steps:
@@ -159,9 +167,12 @@ def _of_zoo(zoo: Zoo, model: str, first: int, last: int) -> Iterator[tuple[str, 
             f"Model {model} of {zoo.name} has no snapshot at steps {first} to {last}. Known: {alternatives(known)}."
         )
     layout = zoo.architecture(model).layout
-    for step in steps:
+
+    def tensors(step: int) -> dict[str, np.ndarray]:
         vector = zoo.vector(model, step)
-        yield f"{model}@{step}", {e.name: vector[e.offset : e.end] for e in layout if e.role == "parameter"}
+        return {e.name: vector[e.offset : e.end] for e in layout if e.role == "parameter"}
+
+    return [Checkpoint(f"{model}@{step}", partial(tensors, step)) for step in steps]
 
 
 def _of_file(path: Path) -> dict[str, np.ndarray]:
@@ -179,14 +190,15 @@ def _by_number(path: Path) -> tuple[list[int], str]:
     return [int(d[:18]) for d in re.findall(r"\d+", path.stem)], path.name
 
 
-def flat(named: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> list[np.ndarray]:
-    """Each checkpoint as one vector [P], tensors by name. Raises ZooError where they are not of one layout, or not finite."""
-    if not named:
-        return []
-    first, expected = named[0][0], {k: v.size for k, v in named[0][1].items()}
-    vectors = []
-    for name, tensors in named:
+def flat(checkpoints: Iterable[Checkpoint]) -> list[np.ndarray]:
+    """Each as one vector float64 [P], tensors by name. Raises ZooError where they are not of one layout, or not finite."""
+    vectors: list[np.ndarray] = []
+    first, expected = "", dict[str, int]()
+    for name, read in checkpoints:
+        tensors = read()
         sizes = {k: v.size for k, v in tensors.items()}
+        if not vectors:
+            first, expected = name, sizes
         if sizes != expected or not expected:
             odd = sorted(set(expected.items()) ^ set(sizes.items()))[:1]
             raise ZooError(
@@ -220,9 +232,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """The report of a call. Raises ZooError."""
-    history = list(checkpoints(options.reference))
-    new: list[tuple[str, dict[str, Any]]] = [c for text in options.new for c in checkpoints(text)]
-    vectors = flat([*history, *new])
+    history = checkpoints(options.reference)
+    new = [c for text in options.new for c in checkpoints(text)]
+    vectors = flat(meters.over([*history, *new], "reading", "checkpoints"))
     # A zoo that goes on from another keeps the snapshot that it starts from: the same weights twice are no step.
     fresh = [v for i, v in enumerate(vectors[len(history) :]) if i or not np.array_equal(v, vectors[len(history) - 1])]
     return monitor(vectors[: len(history)], fresh, options.level)
