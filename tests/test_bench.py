@@ -402,12 +402,18 @@ def test_trees_give_what_scikit_learn_gives():
 
 
 def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
-    mixed = nulls.shuffled(found.train, np.random.default_rng(0))
-    assert nulls.within(found.train) == "groups"
-    for group in np.unique(found.train.groups):
-        own = found.train.groups == group
-        assert sorted(mixed.targets.values[own, 0]) == sorted(found.train.targets.values[own, 0])
-    assert (mixed.targets.values[:, 0] != found.train.targets.values[:, 0]).any()
+    assert nulls.within(found.train) == "all"  # every network has an initialization of its own
+    shared = dataclasses.replace(found.train, groups=np.arange(len(found.train)) // 4)
+    assert nulls.within(shared) == "groups"
+    for part in (shared, found.train):
+        mixed = nulls.shuffled(part, np.random.default_rng(0))
+        same = [
+            sorted(mixed.targets.values[own, 0]) == sorted(part.targets.values[own, 0])
+            for own in (part.groups == g for g in np.unique(part.groups))
+        ]
+        assert all(same) == (part is shared)
+        assert sorted(mixed.targets.values[:, 0]) == sorted(part.targets.values[:, 0])
+        assert (mixed.targets.values[:, 0] != part.targets.values[:, 0]).any()
     first = found.only(["test_accuracy"])
     list(results.run(first, ["statistics-ridge"], 1, tmp_path))
     cells = results.read(first, tmp_path)

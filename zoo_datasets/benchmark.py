@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets import audit, leaderboard, lineage, nulls, results, targets, tasks
+from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, results, targets, tasks
 from zoo_datasets.baselines import known
 from zoo_datasets.core import command, files
 from zoo_datasets.errors import ZooError
@@ -71,6 +71,10 @@ def arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("bench"), help="result files and tables (default: bench/)"
     )
+    verb.add_argument(
+        "--fresh", nargs=2, type=_count, metavar=("SEED", "N"),
+        help="build N networks by each zoo's recipe from a new seed, and ask the saved baselines of them too",
+    )  # fmt: skip
     verb.add_argument("--commit", metavar="ID", help="of the code, for the result files")
 
 
@@ -98,10 +102,15 @@ class _Solved:
     cells: Sequence[Cell]
     nulls: Mapping[str, Any]
     audit: str
+    kept: dict[tuple[str, str], list[Row]] = dataclasses.field(default_factory=dict)  # intervals take a second a row
 
     def rows(self, target: str, where: str = "") -> list[Row]:
         of = next((t for t in self.found.train.targets.of if t.name == target), None)
-        return [] if of is None else leaderboard.rows(self.found, self.cells, of, where, self.nulls)
+        if of is None:
+            return []
+        if (target, where) not in self.kept:
+            self.kept[target, where] = leaderboard.rows(self.found, self.cells, of, where, self.nulls)
+        return self.kept[target, where]
 
 
 class _Bench:
@@ -166,17 +175,19 @@ class _Bench:
         options = self.options
         asked = self.asked if self.asked != ["all"] else [t for t in targets.known(zoo) if t != "progress"]
         others = [z for z in zoos if z is not zoo] if TRANSFER in self.splits and split == "iid" else []
-        found = tasks.problem(zoo, asked, split, others=others, limit=options.limit, networks=networks)
+        new = [fresh.build(zoo, *options.fresh, options.out)] if options.fresh and split == "iid" else []
+        found = tasks.problem(zoo, asked, split, others=others, fresh=new, limit=options.limit, networks=networks)
         self.failed += [f"{zoo.name}, {split}: {why}" for why in found.refused.values() if self.asked != ["all"]]
         report = str(audit.audit(found.split, tasks.prefix(zoo, options.limit)))
         dear = [n for n in self.names if n not in known.NO_DRAWS]
         frozen = results.choose(found, dear if options.tune else [], options.out)
         cheap = [n for n in self.names if n in known.NO_DRAWS]
-        self._run(found, cheap, frozen)
+        self._run(found, cheap, frozen, known.CONTROLS)
         if dear:
             narrow = found if split == "iid" else found.only([MAIN])
             if narrow.train.targets.of:
-                self._run(narrow, dear, frozen)
+                self._foretell(narrow, dear, frozen)
+                self._run(narrow, dear, frozen, controls=())
         cells = results.read(found, options.out)
         first = found.only([found.train.targets.of[0].name])
         for some, shuffles in ((cheap, options.shuffles), (dear, options.dear_shuffles)):
@@ -187,17 +198,33 @@ class _Bench:
         self.failed += sorted({f"{c.task}, {c.baseline}: {c.error}" for c in cells if c.error})
         return _Solved(found, cells, nulls.read(first, [*known.CONTROLS, *self.names], options.out), report)
 
-    def _run(self, found: Problem, names: Sequence[str], frozen: Mapping[str, Any]) -> None:
+    def _foretell(self, found: Problem, dear: Sequence[str], frozen: Mapping[str, Any]) -> None:
+        """Say what the fits that are missing will cost."""
+        total, fits = 0.0, 0
+        for name in dear:
+            missing = [
+                s for s in range(self.options.seeds) if not results.path_of(found, name, s, self.options.out).exists()
+            ]
+            if missing:
+                total += len(missing) * results.estimate(found, name, frozen.get(name))
+                fits += len(missing)
+        if fits:
+            log.info("%s, %s: about %.1f CPU-min for %d fits", found.zoo, found.split_name, total / 60, fits)
+
+    def _run(self, found: Problem, names: Sequence[str], frozen: Mapping[str, Any], controls: Sequence[str]) -> None:
         options = self.options
-        for name, seed, there in results.run(found, names, options.seeds, options.out, options.commit, frozen):
+        work = results.run(found, names, options.seeds, options.out, options.commit, frozen, controls)
+        for name, seed, there in work:
             log.info("%s, %s: %s, seed %d%s", found.zoo, found.split_name, name, seed, " (was there)" if there else "")
 
     def _page(self, done: _Solved) -> str:
         found = done.found
         for where in found.tests:
             pairs = [(t, done.rows(t.name, where)) for t in found.train.targets.of]
-            self.lines.append(leaderboard.as_table(found, pairs))
-        text = leaderboard.markdown(found, done.cells, done.nulls)
+            self.lines.append(leaderboard.as_table(found, pairs, where))
+        text = leaderboard.markdown(found, done.cells, done.nulls, done.rows)
+        if self.options.fresh and found.split_name == "iid":
+            text += "\n" + _beside_fresh(done, f"{found.zoo}-fresh-{self.options.fresh[0]}")
         return f"{text}\nThe split, audited:\n\n```\n{done.audit}\n```\n"
 
 
@@ -219,6 +246,24 @@ class _Said:
 
 
 # ── tables over several problems ──────────────────────────────────────────────────────
+
+
+def _beside_fresh(done: _Solved, fresh_zoo: str) -> str:
+    """Each baseline on the test side and on networks that were built after it, side by side."""
+    found, pages = done.found, []
+    for target in found.train.targets.of:
+        metrics = leaderboard.SHOWN["class" if target.classes else "number"][:2]
+        tables = [done.rows(target.name, where) for where in ("", fresh_zoo)]
+        heads = [f"{leaderboard.WORDS[m]}, {kind}" for m in metrics for kind in ("test", "fresh")]
+        lines = [f"### {target.name}: the test side, and {len(found.tests[fresh_zoo]):,} networks built since", ""]
+        lines += [f"| baseline | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
+        later = {r.baseline: r for r in tables[1] if not r.error}
+        for row in (r for r in tables[0] if r.baseline in later and not r.error):
+            both = (row, later[row.baseline])
+            cells = [leaderboard.in_words(r.scores[m]) for m in metrics for r in both]
+            lines.append(f"| {row.baseline} | {' | '.join(cells)} |")
+        pages.append("\n".join([*lines, ""]))
+    return "\n".join(pages)
 
 
 def _over_levels(zoo: str, axis: str, held: Mapping[str, _Solved]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ WORDS = {
     "spearman": "ρ", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "auc": "AUC",
 }  # fmt: skip
 CONTROL = "metadata"  # what the weights must add to
+ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
 STRATA = 10  # by what the recipe alone foretells, where no two networks have the same recipe
 FEWEST = 20  # trained networks that an order is worth being told of
@@ -210,8 +211,11 @@ def ceiling(found: Problem, target: Target, where: str = "") -> dict[str, float]
 # ── showing ───────────────────────────────────────────────────────────────────────────
 
 
-def markdown(found: Problem, cells: Sequence[Cell], nulls: Mapping[str, Any] | None = None) -> str:
-    """The tables of all tasks of a problem."""
+def markdown(
+    found: Problem, cells: Sequence[Cell], nulls: Mapping[str, Any] | None = None,
+    known: Callable[[str, str], Sequence[Row]] | None = None,
+) -> str:  # fmt: skip
+    """The tables of all tasks of a problem; `known` gives rows of (target, where) that were made before."""
     about = tasks.describe(found)
     counts = ", ".join(f"{about['n'][s]:,} {s} ({about['groups'][s]:,} groups)" for s in about["n"])
     lines = [f"## {found.zoo}, split {found.split_name}", "", f"Networks: {counts}. Zoo {found.zoo_digest[:16]}.", ""]
@@ -219,7 +223,7 @@ def markdown(found: Problem, cells: Sequence[Cell], nulls: Mapping[str, Any] | N
         lines += [f"{name} is not asked: {why}", ""]
     for where, part in found.tests.items():
         for target in found.train.targets.of:
-            table = rows(found, cells, target, where, nulls)
+            table = rows(found, cells, target, where, nulls) if known is None else known(target.name, where)
             if table:
                 lines += [f"### {found.name_of(target.name, where)}", "", *_table(target, table), ""]
                 lines += [" ".join(_notes(found, part, target, where, table)), ""]
@@ -240,8 +244,8 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
             lines.append(f"| {row.baseline} | {' | '.join(['–'] * (len(heads) - 2))} | {row.error} |")
             continue
         name = row.baseline if row.separable is not False else f"{row.baseline} *"
-        values = [_cell(row.scores[m], row.spread[m]) for m in shown]
-        values.append("–" if row.gain is None else _cell(row.gain, (0.0, 0.0), sign="+"))
+        values = [in_words(row.scores[m], row.spread[m]) for m in shown]
+        values.append("–" if row.gain is None else in_words(row.gain, sign="+"))
         values += [_null(row, m) for m in SHOWN[kind][:2]] if null else []
         lines.append(f"| {name} | {' | '.join(values)} | {row.seeds} | {row.parameters:,} | {row.cpu_s:,.1f} |")
     return lines
@@ -279,7 +283,8 @@ def _unit(found: Problem, where: str) -> str:
     return "level" if where or found.split_name != "iid" else ""
 
 
-def _cell(interval: Interval, spread: tuple[float, float], sign: str = "") -> str:
+def in_words(interval: Interval, spread: tuple[float, float] = (0.0, 0.0), sign: str = "") -> str:
+    """`0.912 [0.901, 0.922]; seeds 0.907–0.914`, or a dash."""
     if math.isnan(interval.value):
         return "–"
     bounds = f" [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]" if interval.method != "none" else ""
@@ -322,15 +327,19 @@ def over_units_markdown(title: str, tables: Mapping[str, Sequence[Row]], metric:
     names = dict.fromkeys(r.baseline for t in tables.values() for r in t if not r.error)
     for name in sorted(names, key=lambda n: -_or_last(means[n].value) if n in means else math.inf):
         shown = [f"{value[u, name]:.3f}" if (u, name) in value else "–" for u in tables]
-        last = _cell(means[name], (0.0, 0.0)) if name in means else "–"
+        last = in_words(means[name]) if name in means else "–"
         lines.append(f"| {name} | {' | '.join(shown)} | {last} |")
     return "\n".join(lines) + "\n"
 
 
-def as_table(found: Problem, tables: Iterable[tuple[Target, Sequence[Row]]]) -> pa.Table:
-    """All rows of a problem's tables, a line for each metric: what `leaderboard.parquet` holds."""
+def as_table(found: Problem, tables: Iterable[tuple[Target, Sequence[Row]]], where: str = "") -> pa.Table:
+    """All rows of a problem's tables, a line for each metric: what `leaderboard.parquet` holds. A ceiling is `ORACLE`'s."""
     lines = []
     for target, table in tables:
+        for metric, value in ceiling(found, target, where).items():
+            named = {"zoo": found.zoo, "zoo_digest": found.zoo_digest, "split": found.split_name, "target": target.name}
+            task = {"task": found.name_of(target.name, where), "n_train": len(found.train), "baseline": ORACLE}
+            lines.append({**named, **task, "metric": metric, "value": value, "method": "ceiling"})
         for row in table:
             base = {
                 "zoo": found.zoo, "zoo_digest": found.zoo_digest, "split": found.split_name, "target": target.name,

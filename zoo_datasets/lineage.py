@@ -3,7 +3,7 @@
 In:  a zoo of parents and a zoo whose models start from them. Out: for each baseline its AUC and accuracy on lineages that
      it never saw, with intervals over lineages.
 
-`same_lineage` pairs a parent's last weights with a snapshot of its child, or with one of a stranger's child; strangers that
+`same_lineage` pairs the weights that a child starts from with a snapshot of it, or with one of a stranger's child; strangers that
 were trained at another rate are among them wherever there are any. `parent` shows a true pair in drawn order and asks
 which came first. Only snapshots after the transient are asked about, rows are shuffled, and no id is shown. Distances tell
 the first at once and can say nothing of the second; how the statistics of each tensor move tells what a direction is worth.
@@ -66,29 +66,37 @@ def pairs(parents: Zoo, children: Zoo, task: str) -> dict[str, Pairs]:
     """Side → pairs; sides are of whole lineages. Raises TaskError where the zoos are no parents and children."""
     if task not in TASKS:
         raise TaskError(f"Unknown task on pairs {task!r}. Known: {', '.join(TASKS)}.")
-    last = parents.final()
-    place = {m: i for i, m in enumerate(last.column("model_id").to_pylist())}
-    root = dict(zip(*(children.models[c].to_pylist() for c in ("model_id", "parent_id")), strict=True))
+    known = set(parents.models["model_id"].to_pylist())
+    start = dict(
+        zip(
+            children.models["model_id"].to_pylist(),
+            zip(*(children.models[c].to_pylist() for c in ("parent_id", "parent_step")), strict=True),
+            strict=True,
+        )
+    )
     later = _after_transient(children)
-    own = [root[m] for m in later.column("model_id").to_pylist()]
-    known = np.array([r in place for r in own], bool)
-    if not known.any():
+    own = [start[m] for m in later.column("model_id").to_pylist()]
+    rows_known = np.array([parent in known for parent, _ in own], bool)
+    if not rows_known.any():
         raise TaskError(
             f"No model of {children.name} starts from one of {parents.name}: pairs are asked of a zoo and one that goes on from it."
         )
-    later, own = later.take(np.flatnonzero(known)), [r for r in own if r in place]
+    later, own = later.take(np.flatnonzero(rows_known)), [s for s, k in zip(own, rows_known, strict=True) if k]
+    starts = sorted(set(own))
+    place = {s: i for i, s in enumerate(starts)}
+    first = parents.take(np.array([parents.position(*s) for s in starts]))
     keys = split_files.group_keys(parents, children)
+    lineages = np.array([keys[parent] for parent, _ in starts])
     rng = np.random.default_rng(int(streams.digest([split_files.zoo_digest(children), task, VERSION])[:16], 16))
-    side = np.array([splits.by_hash(keys[r], SHARES) for r in own], object)
-    rates = _rates(last)
+    side = np.array([splits.by_hash(keys[parent], SHARES) for parent, _ in own], object)
+    drawn = _Drawn(first, later, lineages, _rates(first), rng)
     found = {}
     for name in SHARES:
         rows = np.flatnonzero(side == name)
         of = np.array([place[own[i]] for i in rows], np.int64)
-        if len(set(of.tolist())) < 2:
-            raise TaskError(f"{children.name}: {len(set(of.tolist()))} lineages are left for {name}; pairs need two.")
-        make = _belonging if task == TASKS[0] else _ordered
-        found[name] = make(last, later, of, rows, rates, rng)
+        if (count := len(set(lineages[of].tolist()))) < 2:
+            raise TaskError(f"{children.name}: {count} lineages are left for {name}; pairs need two.")
+        found[name] = drawn.belonging(of, rows) if task == TASKS[0] else drawn.ordered(of, rows)
     return found
 
 
@@ -105,35 +113,40 @@ def _rates(zoo: Selection) -> np.ndarray:
     return np.asarray(zoo.column("lr").to_numpy()) if known else np.zeros(len(zoo))
 
 
-def _belonging(
-    last: Selection, later: Selection, of: np.ndarray, rows: np.ndarray, rates: np.ndarray, rng: np.random.Generator
-) -> Pairs:
-    """Each snapshot once with its parent, and once with another's, of another rate where one has any."""
-    all_of_side = np.unique(of)
-    strangers = []
-    for parent in of:
-        others = all_of_side[all_of_side != parent]
-        unlike = others[rates[others] != rates[parent]]
-        strangers.append(rng.choice(unlike if len(unlike) and rng.random() < 0.5 else others))
-    first, second = np.concatenate([of, strangers]), np.concatenate([rows, rows])
-    y = np.concatenate([np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64)])
-    order = rng.permutation(len(y))
-    groups = np.concatenate([of, of]).astype(str)
-    return Pairs(_view(last, first[order]), _view(later, second[order]), y[order], groups[order])
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """How pairs are drawn: from the snapshots that children start from, and theirs after the transient."""
 
+    first: Selection
+    later: Selection
+    lineages: np.ndarray  # of each of `first`
+    rates: np.ndarray
+    rng: np.random.Generator
 
-def _ordered(
-    last: Selection, later: Selection, of: np.ndarray, rows: np.ndarray, rates: np.ndarray, rng: np.random.Generator
-) -> Pairs:
-    """Each true pair once, the parent first in half of them."""
-    order = rng.permutation(len(rows))
-    before, after, y = _view(last, of[order]), _view(later, rows[order]), np.arange(len(rows)) % 2
-    both = list(zip(before.vectors, after.vectors, strict=True))
-    a = [p if first else q for (p, q), first in zip(both, y, strict=True)]
-    b = [q if first else p for (p, q), first in zip(both, y, strict=True)]
-    mixed = rng.permutation(len(rows))
-    views = (dataclasses.replace(before, vectors=v).take(mixed) for v in (a, b))
-    return Pairs(*views, y[mixed], of[order].astype(str)[mixed])
+    def belonging(self, of: np.ndarray, rows: np.ndarray) -> Pairs:
+        """Each snapshot once with its parent, and once with another's, of another rate where one has any."""
+        all_of_side = np.unique(of)
+        strangers = []
+        for parent in of:
+            others = all_of_side[self.lineages[all_of_side] != self.lineages[parent]]
+            unlike = others[self.rates[others] != self.rates[parent]]
+            strangers.append(self.rng.choice(unlike if len(unlike) and self.rng.random() < 0.5 else others))
+        a, b = np.concatenate([of, strangers]).astype(np.int64), np.concatenate([rows, rows])
+        y = np.concatenate([np.ones(len(rows), np.int64), np.zeros(len(rows), np.int64)])
+        order = self.rng.permutation(len(y))
+        groups = self.lineages[np.concatenate([of, of])]
+        return Pairs(_view(self.first, a[order]), _view(self.later, b[order]), y[order], groups[order])
+
+    def ordered(self, of: np.ndarray, rows: np.ndarray) -> Pairs:
+        """Each true pair once, the parent first in half of them."""
+        order = self.rng.permutation(len(rows))
+        before, after, y = _view(self.first, of[order]), _view(self.later, rows[order]), np.arange(len(rows)) % 2
+        both = list(zip(before.vectors, after.vectors, strict=True))
+        a = [p if first else q for (p, q), first in zip(both, y, strict=True)]
+        b = [q if first else p for (p, q), first in zip(both, y, strict=True)]
+        mixed = self.rng.permutation(len(rows))
+        views = [dataclasses.replace(before, vectors=v).take(mixed) for v in (a, b)]
+        return Pairs(views[0], views[1], y[mixed], self.lineages[of[order]][mixed])
 
 
 def _view(zoo: Selection, rows: np.ndarray) -> View:

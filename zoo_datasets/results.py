@@ -11,6 +11,7 @@ name the networks they are about, by digest.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import platform
@@ -72,11 +73,31 @@ def _solved(
     started = time.process_time()
     try:
         solver = baseline(name, settings)
-        solver.fit((found.train.view, found.train.targets), (found.validation.view, found.validation.targets), seed)
+        with meters.track(f"{name}, seed {seed}", 0, "epochs") as meter:
+            if hasattr(solver, "progress"):
+                solver.progress = functools.partial(_tell, meter)
+            solver.fit((found.train.view, found.train.targets), (found.validation.view, found.validation.targets), seed)
     except Exception as error:  # a baseline is anybody's code, and its failure is a cell of its own
         return None, [c for where in found.tests for c in _failure(found, where, name, seed, error)]
     spent = time.process_time() - started
     return solver, [c for where in found.tests for c in answers(found, where, solver, name, seed, spent)]
+
+
+def _tell(meter: meters.Meter, done: int, of_all: int, _: float) -> None:
+    meter.total, meter.done = of_all, done
+
+
+def estimate(found: Problem, name: str, settings: Mapping[str, Any] | None = None) -> float:
+    """CPU seconds that one fit will take, from two of its steps; 0 of what takes seconds or cannot be fitted."""
+    try:
+        solver = baseline(name, settings)
+        if not hasattr(solver, "estimate"):
+            return 0.0
+        return float(
+            solver.estimate((found.train.view, found.train.targets), (found.validation.view, found.validation.targets))
+        )
+    except ZooError:
+        return 0.0
 
 
 def answers(found: Problem, where: str, solver: Baseline, name: str, seed: int, spent: float) -> list[Cell]:
@@ -132,13 +153,13 @@ def _failure(found: Problem, where: str, name: str, seed: int, error: Exception)
 
 def run(
     found: Problem, names: Sequence[str], seeds: int, out: Path, commit: str | None = None,
-    frozen: Mapping[str, Mapping[str, Any]] | None = None,
+    frozen: Mapping[str, Mapping[str, Any]] | None = None, controls: Sequence[str] = CONTROLS,
 ) -> Iterator[tuple[str, int, bool]]:  # fmt: skip
-    """Solve and write what has no result file yet, controls first; gives (baseline, seed, whether it was there).
+    """Solve and write what has no result file yet, `controls` first; gives (baseline, seed, whether it was there).
 
     `frozen` are settings of baselines that were chosen before (`choose`), on another population perhaps.
     """
-    names = list(dict.fromkeys([*CONTROLS, *names]))
+    names = list(dict.fromkeys([*controls, *names]))
     for name in names:
         baseline(name)  # an unknown name is said before anything is computed
     work = [(name, seed) for name in names for seed in range(1 if name in NO_DRAWS else seeds)]
@@ -150,7 +171,7 @@ def _one(
     found: Problem, name: str, seed: int, out: Path, commit: str | None, settings: Mapping[str, Any] | None
 ) -> bool:
     """Whether all was there."""
-    path = out / f"{key_of(found, name, seed)}.json"
+    path = path_of(found, name, seed, out)
     kept = trained(found, name, seed, out)
     old = _cells_of(path, found) if path.exists() else []
     good = [c for c in old if not c.failed]
@@ -217,6 +238,11 @@ def choose(found: Problem, names: Sequence[str], out: Path) -> dict[str, dict[st
 def key_of(found: Problem, name: str, seed: int) -> str:
     """What the files of a fit are called."""
     return streams.digest([found.digest, name, seed])[:16]
+
+
+def path_of(found: Problem, name: str, seed: int, out: Path) -> Path:
+    """Where the result of a fit lies."""
+    return out / f"{key_of(found, name, seed)}.json"
 
 
 def trained(found: Problem, name: str, seed: int, out: Path) -> Path:

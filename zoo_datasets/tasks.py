@@ -121,13 +121,14 @@ class Problem:
 
 
 def problem(
-    zoo: Zoo, names: Sequence[str], split: str = "iid", *, others: Sequence[Zoo] = (), limit: int | None = None,
+    zoo: Zoo, names: Sequence[str], split: str = "iid", *, others: Sequence[Zoo] = (), fresh: Sequence[Zoo] = (), limit: int | None = None,
     networks: int | None = None,
 ) -> Problem:  # fmt: skip
     """The tasks of these targets.
 
     `split` is `iid` (by init group, 50/10/40), `AXIS=LEVEL` (that level held out), or `from:AXIS=LEVEL` (learned on that
-    level alone, asked on each other one). `others` are zoos whose test side is asked about too. `limit` takes the first
+    level alone, asked on each other one). `others` are zoos whose test side is asked about too, `fresh` those of which
+    every network is. `limit` takes the first
     models of the zoo's plan, `networks` so many of the training side.
 
     Raises TaskError where no target can be asked; GridError where the split leaves a side empty.
@@ -173,6 +174,8 @@ def problem(
             elsewhere[f"{axis}={level}"] = side_of(everywhere[level_of[everywhere] == level])
     for other in others:
         elsewhere[other.name] = _of_other(prefix(other, limit), kept, population.zoo, every)
+    for other in fresh:
+        elsewhere[other.name] = _of_other(other, kept, population.zoo, every, whole=True)
     classes = {a.target.name: a.levels for a in kept if a.target.classes}
     return Problem(
         zoo.name, split_files.zoo_digest(zoo), chosen, split, classes, side_of(train), side_of(rows["validation"]),
@@ -284,14 +287,16 @@ def _asked(
     return found, refused
 
 
-def _of_other(zoo: Zoo, kept: Sequence[Asked], home: Zoo, every: bool) -> Part:
-    """The test side of another zoo; a target that it lacks is unknown of every network."""
+def _of_other(zoo: Zoo, kept: Sequence[Asked], home: Zoo, every: bool, whole: bool = False) -> Part:
+    """The test side of another zoo, or all of it; a target that it lacks is unknown of every network."""
     population = _Population(zoo, every)
     found, _ = _asked(population.zoo, [a.target.name for a in kept], {a.target.name: a for a in kept})
     by_name = {a.target.name: a for a in found}
     nothing = np.full(len(population.zoo), np.nan)
     same = [by_name.get(a.target.name, dataclasses.replace(a, values=nothing)) for a in kept]
-    rows = population.sides(split_files.by_group(zoo, fractions=SHARES, name="iid"))["test"]
+    rows = np.arange(len(population.zoo))
+    if not whole:
+        rows = population.sides(split_files.by_group(zoo, fractions=SHARES, name="iid"))["test"]
     return population.part(same, home.axes, rows)
 
 

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -390,6 +391,22 @@ class Neural:
             self.network, (self.inputs(train[0]), train[1]), (self.inputs(validation[0]), validation[1]),
             self.training, seed, self.TRIALS, self.progress,
         )  # fmt: skip
+
+    def estimate(self, train: tuple[View, Targets], validation: tuple[View, Targets]) -> float:
+        """CPU seconds of a fit, from an epoch of two steps; the second of them, since the first also allocates."""
+        self.prepare(train[0])
+        spent = []
+        for steps in (1, 3):
+            rows = np.arange(min(steps * self.training.batch, len(train[0])))
+            few = train[0].take(rows), train[1].take(rows)
+            one = dataclasses.replace(self.training, epochs=1)
+            began = time.process_time()
+            _attempt(
+                self.network, (self.inputs(few[0]), few[1]), (self.inputs(few[0]), few[1]), one, 0, {}, _Told(None, 1)
+            )
+            spent.append(time.process_time() - began)
+        step = max(0.0, spent[1] - spent[0]) / 2
+        return step * self.training.epochs * -(-len(train[0]) // self.training.batch)
 
     def fit(self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int) -> None:
         self.prepare(train[0])
