@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, results, targets, tasks
+from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, protocols, results, targets, tasks
 from zoo_datasets.baselines import known
 from zoo_datasets.core import command, files
 from zoo_datasets.errors import ZooError
@@ -75,6 +75,10 @@ def arguments(verb: argparse.ArgumentParser) -> None:
         "--fresh", nargs=2, type=_count, metavar=("SEED", "N"),
         help="build N networks by each zoo's recipe from a new seed, and ask the saved baselines of them too",
     )  # fmt: skip
+    verb.add_argument(
+        "--protocol", choices=protocols.PROTOCOLS,
+        help="nfn: ZOO is a folder of the Small CNN Zoo, split as Zhou et al. (2023) published it",
+    )  # fmt: skip
     verb.add_argument("--commit", metavar="ID", help="of the code, for the result files")
 
 
@@ -127,6 +131,8 @@ class _Bench:
 
     def text(self) -> str:
         """All tables."""
+        if self.options.protocol:
+            return "\n".join(self._protocol())
         zoos = []
         for name in self.options.zoos:
             with self._said(""):
@@ -150,6 +156,20 @@ class _Bench:
         if TRANSFER in self.splits and len(transfers) > 1:
             pages.append(transfer_tables(transfers))
         return "\n".join(pages)
+
+    def _protocol(self) -> Iterator[str]:
+        """Tables of published populations, split as published."""
+        for name in self.options.zoos:
+            for networks in self.options.networks:
+                with self._said(f"{name}: "):
+                    found = protocols.published(Path(name), networks=networks)
+                    frozen = results.choose(found, [], self.options.out)
+                    self._run(found, self.names, frozen, known.CONTROLS)
+                    cells = results.read(found, self.options.out)
+                    self.failed += sorted({f"{c.task}, {c.baseline}: {c.error}" for c in cells if c.error})
+                    both = found.split.rule["row_0_on"]
+                    said = f"Split as published; row 0 stands twice, on {' and '.join(both)}." if both else ""
+                    yield self._page(_Solved(found, cells, {}, said))
 
     def _pairs(self, zoos: Sequence[Zoo]) -> Iterator[str]:
         """Tables of the tasks on pairs, of every zoo here that goes on from another one here."""
