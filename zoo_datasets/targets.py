@@ -3,7 +3,7 @@
 In:  a zoo's networks. Out: a `Target`, the levels of a class, and a value of each network, NaN where it has none.
 
 What can be asked: accuracies and losses as stored, accuracy of one class, the generalization gap on clean labels, the
-epoch of a snapshot (`progress`), and every setting that the recipe varies: a number where it has more than two levels that are
+epoch of a snapshot (`progress`), whether a class was learned at all (`learned_class_3`), and every setting that the recipe varies: a number where it has more than two levels that are
 numbers, else a class.
 """
 
@@ -59,6 +59,8 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
         return Asked(Target(name), (), False, _numbers(zoo.column("epoch")))
     if re.fullmatch(r"test_accuracy_of_class_\d+", name):
         return Asked(Target(name, bounded=True), (), False, _of_class(zoo, int(name.rpartition("_")[2])))
+    if re.fullmatch(r"learned_class_\d+", name):
+        return Asked(Target(name, classes=2), ("false", "true"), False, _learned(zoo, int(name.rpartition("_")[2])))
     if name not in zoo.axes and name not in MEASURED and like is None:
         raise TaskError(unknown("target", name, known(zoo), zoo.name))
     if not has(zoo, name):
@@ -105,6 +107,15 @@ def _of_class(zoo: Zoo, place: int) -> np.ndarray:
     if any(n is not None and place >= len(n) for n in count):
         raise TaskError(f"{zoo.name} has networks of fewer than {place + 1} classes.")
     return np.array([r[place] / n[place] if n and n[place] else np.nan for r, n in zip(correct, count, strict=True)])
+
+
+def _learned(zoo: Zoo, label: int) -> np.ndarray:
+    """Whether a class of the source was among those that each network learned."""
+    n = max(len(s.class_names) for s in zoo.manifest.sources)
+    if label >= n:
+        raise TaskError(f"{zoo.name}: there is no class {label}; its source has {n}.")
+    play = zoo.column("subset_classes").to_pylist() if has(zoo, "subset_classes") else [None] * len(zoo)
+    return np.array([1.0 if classes is None or label in classes else 0.0 for classes in play])
 
 
 def check(zoo: Zoo, of: Asked, train: np.ndarray, test: np.ndarray) -> None:

@@ -44,6 +44,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "tokens": _neural("tokens", "TokenAutoencoder"),
     "probing": _neural("probing", "Probing"),
     "probing-hidden": _neural("probing", "Probing", hidden=True),
+    "matrix-probes": _neural("matrices", "MatrixProbes"),
     "probing-random": _neural("probing", "Probing", probes="random"),
 }
 # Every seed gives the same: least squares, and trees that look at all rows and columns. They take seconds on a core.
@@ -56,7 +57,16 @@ CONTROLS = ("mean", "metadata-ridge", "metadata")  # beside every row, asked for
 SETS = {
     "controls": (*CONTROLS, "metadata+training", "metadata+statistics", "images", "probing-random"),
     "cheap": NO_DRAWS,
-    "dear": ("flat-mlp", "flat-mlp-permuted", "deep-sets", "nfn", "neural-graph", "scalegmn", "probing", "tokens"),
+    "dear": (
+        "flat-mlp",
+        "flat-mlp-permuted",
+        "deep-sets",
+        "nfn",
+        "neural-graph",
+        "scalegmn",
+        "probing",
+        "tokens",
+    ),  # of any networks
     "all": tuple(BASELINES),
 }
 
