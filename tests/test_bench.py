@@ -91,6 +91,14 @@ def test_a_held_out_level_is_in_no_training_set(bench_zoo):
     assert found.name_of("test_accuracy") == "weightzoo/bench/test_accuracy/activation=relu@1"
 
 
+def test_a_held_out_level_leaves_validation_a_group_however_few_there_are(bench_zoo):
+    """A sixth of the groups by hash may be none of them: of these prefixes some have a handful."""
+    for limit in (8, 10, 12, 14, 16, 20):
+        found = tasks.problem(bench_zoo, ["generalization_gap"], "activation=relu", limit=limit)
+        assert len(found.validation)
+        assert not set(found.validation.groups.tolist()) & set(found.train.groups.tolist())
+
+
 def test_progress_asks_about_every_snapshot(bench_zoo):
     found = tasks.problem(bench_zoo, ["progress"])
     assert sum(len(p) for p in (found.train, found.validation, found.test)) == 128

@@ -31,6 +31,7 @@ from zoo_datasets.zoo import Zoo, open_zoo
 log = logging.getLogger("zoo_datasets")
 
 TRANSFER = "transfer"
+MOST = 1 << 62
 MAIN = "test_accuracy"  # what dear baselines are asked on held-out splits
 
 
@@ -144,7 +145,9 @@ class _Bench:
             for split in self._splits(zoo):
                 held: dict[str, _Solved] = {}
                 for one in split[1]:
-                    for networks in self.options.networks:
+                    for networks in sorted(
+                        self.options.networks, key=lambda n: -(n or MOST)
+                    ):  # choices are made with most
                         with self._said(f"{zoo.name}, split {one}: "):
                             done = self._solved(zoo, one, networks, zoos)
                             pages.append(self._page(done))

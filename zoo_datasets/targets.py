@@ -48,7 +48,7 @@ class Asked:
     values: np.ndarray  # (n,) float64, NaN where a network has none
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        return self.values[rows]
+        return np.asarray(self.values[rows])
 
 
 def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:

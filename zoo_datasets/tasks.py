@@ -154,8 +154,8 @@ def problem(
         level_of = np.array([_label(v) for v in population.zoo.column(axis).to_pylist()], object)
         own = split.partition("=")[2]
         train, rows["validation"], test = (r[level_of[r] == own] for r in (train, rows["validation"], test))
-    for name, of in zip(SPLITS, (train, rows["validation"], test), strict=True):
-        if not len(of):
+    for name, some in zip(SPLITS, (train, rows["validation"], test), strict=True):
+        if not len(some):
             raise TaskError(f"{zoo.name}: no network is left for {name} under the split {split!r}. Build more of them.")
     kept: list[Asked] = []
     for of in found:
@@ -360,10 +360,13 @@ def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
         axis, zoo, test=[values[level]], straddling="drop", fractions={"train": 0.6, "test": 0.4}
     )
     keys = split_files.group_keys(zoo)
-    moved = {
-        i: "validation" if side == "train" and int(streams.digest(["validation", keys[i]])[:8], 16) % 6 == 0 else side
-        for i, side in held.assignment.items()
+    drawn = {
+        keys[i]: int(streams.digest(["validation", keys[i]])[:8], 16)
+        for i, s in held.assignment.items()
+        if s == "train"
     }
+    chosen = {k for k, number in drawn.items() if number % 6 == 0} or {min(drawn, key=lambda k: drawn[k])}
+    moved = {i: "validation" if side == "train" and keys[i] in chosen else side for i, side in held.assignment.items()}
     return None, Split(f"held-out-{axis}", VERSION, held.zoos, {**held.rule, "validation_of_train": 1 / 6}, moved)
 
 

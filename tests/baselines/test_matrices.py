@@ -36,7 +36,9 @@ def test_children_of_one_start_are_told_apart_and_shuffled_ones_are_not(shuffled
         view = population.view(n, population.architecture(), seed=seed)
         y = draw.integers(0, 2, n)
         noise = draw.standard_normal((n, len(start))).astype(np.float32)
-        view.vectors[:] = [start + 0.1 * e + 0.1 * (2 * k - 1) * direction for e, k in zip(noise, y, strict=True)]
+        view.vectors[:] = list(
+            start + 0.1 * noise + np.float32(0.1) * (2 * y - 1).astype(np.float32)[:, None] * direction
+        )
         told = draw.permutation(y) if shuffled and seed < 2 else y
         views.append(view)
         targets.append(population.Targets((population.KIND,), told[:, None].astype(float)))

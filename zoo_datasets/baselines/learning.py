@@ -422,7 +422,8 @@ class Neural:
         """Take up the weights that were read from a file."""
         kept = self.learned
         network = self.network(kept.heads.outputs, **kept.options)
-        network.load_state_dict(kept.network)  # of a file, what `state_dict` gave
+        state: Any = kept.network  # of a file: what `state_dict` gave
+        network.load_state_dict(state)
         self._learned = dataclasses.replace(kept, network=network)
 
     @property
