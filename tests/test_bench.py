@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
+import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import errors, leaderboard, tasks
-from zoo_datasets.baselines import known
-from zoo_datasets.baselines.interface import MixedLayoutsError
+from zoo_datasets import cli, errors, leaderboard, nulls, results, targets, tasks
+from zoo_datasets.baselines import known, saved, tabular
+from zoo_datasets.baselines.interface import Target, Targets, View
 from zoo_datasets.baselines.tabular import Tabular
+from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.tasks import TaskError
+from zoo_datasets.views import per_tensor
 from zoo_datasets.zoo import Zoo, open_zoo
 
 RECIPE = """\
@@ -27,6 +35,12 @@ replicates: 16
 training: {epochs: 2, batch_size: 32}
 snapshots: {epochs: [0, 2]}
 """
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boosting of 300 trees takes seconds on 32 networks too."""
+    monkeypatch.setattr(tabular, "TREES", 25)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +91,14 @@ def test_a_held_out_level_is_in_no_training_set(bench_zoo):
     assert found.name_of("test_accuracy") == "weightzoo/bench/test_accuracy/activation=relu@1"
 
 
+def test_a_held_out_level_leaves_validation_a_group_however_few_there_are(bench_zoo):
+    """A sixth of the groups by hash may be none of them: of these prefixes some have a handful."""
+    for limit in (8, 10, 12, 14, 16, 20):
+        found = tasks.problem(bench_zoo, ["generalization_gap"], "activation=relu", limit=limit)
+        assert len(found.validation)
+        assert not set(found.validation.groups.tolist()) & set(found.train.groups.tolist())
+
+
 def test_progress_asks_about_every_snapshot(bench_zoo):
     found = tasks.problem(bench_zoo, ["progress"])
     assert sum(len(p) for p in (found.train, found.validation, found.test)) == 128
@@ -89,7 +111,7 @@ def test_progress_asks_about_every_snapshot(bench_zoo):
         (["accuracy"], "iid", r"Unknown target 'accuracy' in weightzoo/bench\. Known: .*test_accuracy"),
         ([], "iid", "No target was named"),
         (["progress", "lr"], "iid", "ask for it alone"),
-        (["test_accuracy"], "random", r"Unknown split 'random'\. Known: iid, and AXIS=LEVEL"),
+        (["test_accuracy"], "random", r"Unknown split 'random'\. Known: iid, AXIS=LEVEL"),
         (["test_accuracy"], "activation=gelu", r"Unknown level 'gelu' .*relu"),
         (["test_accuracy"], "depth=3", "Unknown axis 'depth'"),
         (["test_accuracy_of_class_12"], "iid", "fewer than 13 classes"),
@@ -108,8 +130,8 @@ def test_a_constant_target_is_refused(bench_zoo):
 
 
 def test_ties_are_counted():
-    assert tasks.tied_share(np.array([1.0, 1.0, 2.0, 3.0])) == pytest.approx(1 / 6)
-    assert tasks.tied_share(np.ones(5)) == 1
+    assert targets.tied_share(np.array([1.0, 1.0, 2.0, 3.0])) == pytest.approx(1 / 6)
+    assert targets.tied_share(np.ones(5)) == 1
 
 
 # ── baselines ──
@@ -118,14 +140,14 @@ def test_ties_are_counted():
 @pytest.mark.some(1)
 @pytest.mark.parametrize("name", ["statistics", "statistics-ridge"])
 def test_weights_tell_the_learning_rate_and_shuffled_ones_do_not(name, found):
-    (cell,) = [c for c in leaderboard.solve(found, name, 0) if "/lr@" in c.task]
+    (cell,) = [c for c in results.solve(found, name, 0) if "/lr@" in c.task]
     y = found.test.targets.values[:, 1]
     assert (cell.predictions.argmax(1) == y).mean() > 0.9
     np.testing.assert_allclose(cell.predictions.sum(1), 1)
 
 
 def test_the_recipe_tells_accuracy_but_not_the_setting_that_is_asked_for(found):
-    cells = {c.task.split("/")[2]: c for c in leaderboard.solve(found, "metadata", 0)}
+    cells = {c.task.split("/")[2]: c for c in results.solve(found, "metadata", 0)}
     y = found.test.targets.values
     assert np.corrcoef(cells["test_accuracy@1"].predictions, y[:, 0])[0, 1] > 0.8  # the learning rate decides it
     assert abs((cells["lr@1"].predictions.argmax(1) == y[:, 1]).mean() - 0.5) < 0.3
@@ -133,14 +155,14 @@ def test_the_recipe_tells_accuracy_but_not_the_setting_that_is_asked_for(found):
 
 @pytest.mark.slow
 def test_one_seed_gives_the_same_numbers(found):
-    first, second = leaderboard.solve(found, "statistics", 3), leaderboard.solve(found, "statistics", 3)
+    first, second = results.solve(found, "statistics", 3), results.solve(found, "statistics", 3)
     assert all(a.predictions.tobytes() == b.predictions.tobytes() for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.slow
 def test_all_solvers_have_the_same_budget_and_record_it(found):
     for name in ("metadata", "metadata-ridge", "statistics", "statistics-ridge"):
-        (cell, *_) = leaderboard.solve(found, name, 0)
+        (cell, *_) = results.solve(found, name, 0)
         assert len(cell.chosen["tried"]) == 4
         losses = [t["validation_loss"] for t in cell.chosen["tried"]]
         settings = [{k: v for k, v in t.items() if k != "validation_loss"} for t in cell.chosen["tried"]]
@@ -150,11 +172,9 @@ def test_all_solvers_have_the_same_budget_and_record_it(found):
 @pytest.mark.slow
 def test_nothing_is_chosen_on_test(found):
     """Other test targets give the same predictions."""
-    import dataclasses
-
     spoiled = dataclasses.replace(found.test.targets, values=found.test.targets.values[::-1].copy())
     other = dataclasses.replace(found, test=dataclasses.replace(found.test, targets=spoiled))
-    for a, b in zip(leaderboard.solve(found, "statistics", 0), leaderboard.solve(other, "statistics", 0), strict=True):
+    for a, b in zip(results.solve(found, "statistics", 0), results.solve(other, "statistics", 0), strict=True):
         assert a.predictions.tobytes() == b.predictions.tobytes()
 
 
@@ -177,28 +197,43 @@ def test_a_baseline_of_ones_own_is_a_few_lines(found, tmp_path, monkeypatch):
             return numbers | {name: np.full((len(view), n), 1 / n) for name, n in self.classes.items()}
 
     monkeypatch.setitem(known.BASELINES, "norm", Norm)
-    assert all(not there for *_, there in leaderboard.run(found, ["norm"], 1, tmp_path))
-    assert "| norm" in leaderboard.markdown(found, leaderboard.read(found, tmp_path))
+    assert all(not there for *_, there in results.run(found, ["norm"], 1, tmp_path))
+    assert "| norm" in leaderboard.markdown(found, results.read(found, tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", known.BASELINES)
 def test_every_baseline_solves_every_task(name, found):
-    for cell in leaderboard.solve(found, name, 0):
+    for cell in results.solve(found, name, 0):
         assert cell.error is None
         assert np.isfinite(cell.predictions).all()
         assert cell.predictions.shape == ((len(found.test), 2) if "/lr@" in cell.task else (len(found.test),))
 
 
 def test_mixed_layouts_are_a_sentence(found):
-    import dataclasses
-
-    from zoo_datasets.networks.layers import build_architecture
-
     other = build_architecture(["flatten", {"linear": 3}, "activation", {"linear": "classes"}], (1, 8, 8), 10)
     view = dataclasses.replace(found.train.view, architectures=(*found.train.view.architectures, other))
-    with pytest.raises(MixedLayoutsError, match=r"mixes \d layouts, and this baseline takes one"):
-        Tabular("x", "statistics", "ridge").fit((view, found.train.targets), (view, found.train.targets), 0)
+    mixed = dataclasses.replace(found, train=dataclasses.replace(found.train, view=view))
+    for cell in results.solve(mixed, "flat", 0):
+        assert re.search(r"mixes \d layouts, and this baseline takes one", cell.error)
+
+
+def test_statistics_read_networks_of_any_depth(found):
+    """First and last layers meet their like: zeros stand in the middle."""
+    deep = build_architecture(
+        ["flatten", {"linear": 5}, "activation", {"linear": 4}, "activation", {"linear": "classes"}], (1, 8, 8), 10
+    )
+    small = found.train.view.architectures[0]
+    weights = [np.arange(a.n_params, dtype=np.float32) for a in (deep, small)]
+    view = View((deep, small), np.array([0, 1]), weights, pa.table({"lr": [1.0, 2.0]}))
+    targets_of = Targets((Target("x"),), np.array([[0.0], [1.0]]))
+    solver = Tabular("x", "statistics", "ridge")
+    solver.fit((view, targets_of), (view, targets_of), 0)
+    shown = solver._statistics(view).reshape(2, 6, 7)
+    own = per_tensor.statistics(weights[1][None], small.layout)[0]
+    np.testing.assert_array_equal(shown[1, [0, 1, 4, 5]], own)
+    assert not shown[1, 2:4].any()
+    assert shown[0].all(1).any()
 
 
 # ── result files and tables ──
@@ -206,21 +241,20 @@ def test_mixed_layouts_are_a_sentence(found):
 
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(found, tmp_path):
-    first = next(leaderboard.run(found, ["statistics-ridge"], 2, tmp_path))
+    first = next(results.run(found, ["statistics-ridge"], 2, tmp_path))
     assert first == ("mean", 0, False)
-    kept = {p: p.read_bytes() for p in tmp_path.iterdir()}
-    again = list(leaderboard.run(found, ["statistics-ridge"], 2, tmp_path))
+    kept = {p: p.read_bytes() for p in tmp_path.rglob("*.*")}
+    again = list(results.run(found, ["statistics-ridge"], 2, tmp_path))
     assert again == [
-        ("mean", 0, True), ("metadata-ridge", 0, False), ("metadata", 0, False), ("metadata", 1, False),
-        ("statistics-ridge", 0, False),
+        ("mean", 0, True), ("metadata-ridge", 0, False), ("metadata", 0, False), ("statistics-ridge", 0, False),
     ]  # fmt: skip
     assert all(p.read_bytes() == data for p, data in kept.items())
 
 
 @pytest.mark.slow
 def test_the_table_ranks_marks_and_bounds(found, tmp_path):
-    list(leaderboard.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
-    cells = leaderboard.read(found, tmp_path)
+    list(results.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
+    cells = results.read(found, tmp_path)
     target = found.test.targets.of[0]
     ranked = leaderboard.rows(found, cells, target)
     values = [r.scores["r2"].value for r in ranked]
@@ -236,16 +270,17 @@ def test_the_table_ranks_marks_and_bounds(found, tmp_path):
 
 
 def test_a_result_from_other_bytes_or_of_another_shape_is_refused(found, bench_zoo, tmp_path):
-    list(leaderboard.run(found, [], 1, tmp_path))
+    list(results.run(found, [], 1, tmp_path))
     path = next(tmp_path.glob("*.json"))
     value = json.loads(path.read_text())
-    path.write_text(json.dumps(value | {"problem": "0" * 64}))
+    other = value["about"] | {"zoo_digest": "0" * 64}
+    path.write_text(json.dumps(value | {"about": other}))
     with pytest.raises(errors.IntegrityError, match="was made from other bytes than weightzoo/bench's"):
-        leaderboard.read(found, tmp_path)
+        results.read(found, tmp_path)
     value["cells"][0]["predictions"] = value["cells"][0]["predictions"][1:]
     path.write_text(json.dumps(value))
     with pytest.raises(errors.IntegrityError, match=r"predictions of .* have shape"):
-        leaderboard.read(found, tmp_path)
+        results.read(found, tmp_path)
 
 
 def test_numbers_that_are_none_are_a_cell_of_their_own(found, tmp_path, monkeypatch):
@@ -254,15 +289,13 @@ def test_numbers_that_are_none_are_a_cell_of_their_own(found, tmp_path, monkeypa
             return {k: v * np.nan for k, v in super().predict(view).items()}
 
     monkeypatch.setitem(known.BASELINES, "broken", lambda: Broken("broken", "none", "mean"))
-    list(leaderboard.run(found, ["broken"], 1, tmp_path))
-    text = leaderboard.markdown(found, leaderboard.read(found, tmp_path))
+    list(results.run(found, ["broken"], 1, tmp_path))
+    text = leaderboard.markdown(found, results.read(found, tmp_path))
     assert "predictions are not finite" in text
     assert "| metadata |" in text or "| metadata *" in text
 
 
 def test_bench_from_the_command_line(bench_zoo, tmp_path):
-    from zoo_datasets import cli
-
     code = cli.main(
         ["bench", str(bench_zoo.root), "--baselines", "statistics-ridge", "--seeds", "1", "--out", str(tmp_path)]
     )
@@ -271,3 +304,228 @@ def test_bench_from_the_command_line(bench_zoo, tmp_path):
     assert "statistics-ridge" in text
     assert "The split, audited" in text
     assert cli.main(["bench", str(bench_zoo.root), "--baselines", "magic", "--out", str(tmp_path)]) == 1
+
+
+# ── several zoos, nulls, saved baselines, strata ──
+
+
+OTHER = RECIPE.replace("weightzoo/bench", "weightzoo/other").replace("train: 200", "train: 220")
+
+
+@pytest.fixture(scope="module")
+def other_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "other.yaml").write_text(OTHER)
+    build(plan.plan(grid.load(folder / "other.yaml")), folder / "weightzoo" / "other", workers=0)
+    return open_zoo(folder / "weightzoo" / "other")
+
+
+def test_another_zoo_is_asked_about_in_the_same_terms(bench_zoo, other_zoo):
+    found = tasks.problem(bench_zoo, ["test_accuracy", "lr"], others=[other_zoo])
+    part = found.elsewhere["weightzoo/other"]
+    assert found.name_of("lr", "weightzoo/other") == "weightzoo/other/lr/from=weightzoo/bench@1"
+    assert {found.classes["lr"][int(k)] for k in part.targets.values[:, 1]} == {"0.01", "0.0001"}
+    assert set(part.ids) == {
+        i for i, s in tasks.problem(other_zoo, ["lr"]).split.assignment.items() if s == "test"
+    }  # fmt: skip
+    cells = {c.task: c for c in results.solve(found, "statistics-ridge", 0)}
+    y = part.targets.values[:, 1]
+    assert (cells["weightzoo/other/lr/from=weightzoo/bench@1"].predictions.argmax(1) == y).mean() > 0.9
+
+
+def test_a_level_that_training_never_saw_is_unknown(bench_zoo, other_zoo):
+    like = targets.asked(bench_zoo.final(), "lr")
+    one = dataclasses.replace(like, levels=("0.01",))
+    values = targets.asked(other_zoo.final(), "lr", one).values
+    assert np.isnan(values).sum() == 32
+    assert np.nansum(values) == 0
+
+
+def test_learning_on_one_level_is_asked_on_the_others(bench_zoo):
+    found = tasks.problem(bench_zoo, ["test_accuracy"], "from:activation=relu")
+    for part, level in ((found.train, "relu"), (found.test, "relu"), (found.elsewhere["activation=tanh"], "tanh")):
+        assert set(part.view.recipe["activation"].to_pylist()) == {level}
+    assert not set(found.train.groups.tolist()) & set(found.elsewhere["activation=tanh"].groups.tolist())
+
+
+def test_limit_and_networks_take_prefixes(bench_zoo):
+    found = tasks.problem(bench_zoo, ["test_accuracy"], limit=32, networks=7)
+    first = set(bench_zoo.models["model_id"].to_pylist()[:32])
+    assert len(found.train) == 7
+    assert {i for p in (found.train, found.validation, found.test) for i in p.ids} <= first
+    whole = tasks.problem(bench_zoo, ["test_accuracy"], limit=32)
+    assert whole.train.ids[:7] == found.train.ids
+    assert whole.test.ids == found.test.ids
+    with pytest.raises(TaskError, match="0 models of weightzoo/bench are none"):
+        tasks.problem(bench_zoo, ["test_accuracy"], limit=0)
+
+
+def test_a_target_that_cannot_be_asked_leaves_the_others(bench_zoo):
+    found = tasks.problem(bench_zoo, ["test_accuracy", "colour", "optimizer"])
+    assert [t.name for t in found.test.targets.of] == ["test_accuracy"]
+    assert set(found.refused) == {"colour", "optimizer"}
+    assert "Unknown target 'colour'" in found.refused["colour"]
+
+
+def test_a_second_question_is_answered_by_the_saved_baseline(bench_zoo, other_zoo, tmp_path, monkeypatch):
+    alone = tasks.problem(bench_zoo, ["test_accuracy", "lr"])
+    both = tasks.problem(bench_zoo, ["test_accuracy", "lr"], others=[other_zoo])
+    wanted = {c.task: c.predictions for c in results.solve(both, "statistics", 0)}
+    list(results.run(alone, ["statistics"], 1, tmp_path))
+
+    def never(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(Tabular, "fit", never)
+    assert ("statistics", 0, False) in list(results.run(both, ["statistics"], 1, tmp_path))
+    cells = {c.task: c for c in results.read(both, tmp_path) if c.baseline == "statistics"}
+    assert set(cells) == set(wanted)
+    for task, cell in cells.items():
+        np.testing.assert_allclose(cell.predictions, wanted[task], rtol=1e-6)
+    assert ("statistics", 0, True) in list(results.run(both, ["statistics"], 1, tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["cut", "code", "other"])
+def test_a_saved_baseline_that_is_none_is_a_sentence(found, tmp_path, damage):
+    solver = known.baseline("metadata-ridge")
+    solver.fit((found.train.view, found.train.targets), (found.validation.view, found.validation.targets), 0)
+    saved.save(solver, tmp_path / "x")
+    data = (tmp_path / "x").read_bytes()
+    changed = {
+        "cut": data[:-40],
+        "code": data.replace(b"zoo_datasets.baselines.tabular:Tabular", b"subprocess..............tabular:Tabula"),
+        "other": b"no tensors",
+    }[damage]
+    (tmp_path / "x").write_bytes(changed)
+    with pytest.raises(errors.IntegrityError, match="is no saved baseline, or damaged"):
+        saved.load(tmp_path / "x")
+
+
+def test_trees_give_what_scikit_learn_gives():
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    from zoo_datasets.baselines.forest import Forest
+
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((200, 4))
+    x[::7, 1] = np.nan
+    y = np.nan_to_num(x[:, 0] * x[:, 1] + x[:, 2])
+    model = HistGradientBoostingRegressor(max_iter=20).fit(x, y)
+    np.testing.assert_allclose(Forest.of(model)(x)[:, 0], model.predict(x), rtol=1e-12)
+    classes = HistGradientBoostingClassifier(max_iter=20).fit(x, np.digitize(y, [-0.5, 0.5]))
+    np.testing.assert_allclose(Forest.of(classes)(x), classes.decision_function(x), rtol=1e-12)
+
+
+def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
+    assert nulls.within(found.train) == "all"  # every network has an initialization of its own
+    shared = dataclasses.replace(found.train, groups=np.arange(len(found.train)) // 4)
+    assert nulls.within(shared) == "groups"
+    for part in (shared, found.train):
+        mixed = nulls.shuffled(part, np.random.default_rng(0))
+        same = [
+            sorted(mixed.targets.values[own, 0]) == sorted(part.targets.values[own, 0])
+            for own in (part.groups == g for g in np.unique(part.groups))
+        ]
+        assert all(same) == (part is shared)
+        assert sorted(mixed.targets.values[:, 0]) == sorted(part.targets.values[:, 0])
+        assert (mixed.targets.values[:, 0] != part.targets.values[:, 0]).any()
+    first = found.only(["test_accuracy"])
+    list(results.run(first, ["statistics-ridge"], 1, tmp_path))
+    cells = results.read(first, tmp_path)
+    for count in (4, 12):  # goes on from the first four
+        list(nulls.run(first, ["statistics-ridge"], count, tmp_path, cells))
+    read = nulls.read(first, ["statistics-ridge", "metadata"], tmp_path)
+    values = read["statistics-ridge"]["weightzoo/bench/test_accuracy@1"]["kendall"]
+    assert len(values) == 12
+    assert np.quantile(values, 0.025) < 0 < np.quantile(values, 0.975)
+    true = leaderboard.rows(first, cells, first.test.targets.of[0], nulls=read)
+    row = next(r for r in true if r.baseline == "statistics-ridge")
+    assert row.null["kendall"][1] < row.scores["kendall"].value
+    assert "12 shuffles" in leaderboard.markdown(first, cells, read)
+
+
+def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
+    target = found.test.targets.of[0]
+    asked = leaderboard.question(found, found.test, target)
+    assert len(np.unique(asked.strata)) == 4  # two activations, two rates
+    alone = dataclasses.replace(found.test, points=np.arange(len(found.test)).astype(str))
+    (control, *_) = results.solve(found, "metadata", 0)
+    tenths = leaderboard.question(found, alone, target, control)
+    means = [control.predictions[tenths.strata == s] for s in np.unique(tenths.strata)]
+    assert len(means) == 10
+    assert all(a.max() <= b.min() for a, b in itertools.pairwise(means))
+
+
+def test_over_levels_there_are_bounds_from_five_on(found):
+    def row(value: float) -> leaderboard.Row:
+        return leaderboard.Row("t", "b", {"r2": leaderboard._without("r2", value, 9)}, {}, 1, 0.0, 0, None)
+
+    few = leaderboard.over_units({str(i): [row(0.1 * i)] for i in range(4)}, "r2")
+    many = leaderboard.over_units({str(i): [row(0.1 * i)] for i in range(5)}, "r2")
+    assert few["b"].method == "none"
+    assert "4 groups" in few["b"].note
+    assert many["b"].low < many["b"].value < many["b"].high
+
+
+def test_bench_of_several_zoos_goes_on_after_what_cannot_be_asked(bench_zoo, other_zoo, tmp_path, capsys):
+    code = cli.main(
+        [
+            "bench", str(bench_zoo.root), str(other_zoo.root), "--tasks", "test_accuracy,colour", "--split",
+            "transfer,activation,depth=3", "--baselines", "statistics-ridge", "--shuffles", "3", "--out", str(tmp_path),
+        ]
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert code == 1
+    assert "Unknown target 'colour' in weightzoo/bench" in said.err
+    assert "Unknown axis 'depth' in weightzoo/other" in said.err
+    assert "Traceback" not in said.err
+    for text in (
+        "### weightzoo/other/test_accuracy/from=weightzoo/bench@1", "over sources one permits no interval",
+        "| baseline | bench → bench | bench → other | other → bench | other → other |", "2 sources: the unit is the source",
+        "each level of activation held out", "(2 groups, and at least 5 are needed)", "Shuffled targets",
+    ):  # fmt: skip
+        assert text in said.out, text
+    table = pq.read_table(tmp_path / "leaderboard.parquet")
+    kept = table.filter((pc.field("metric") == "r2") & (pc.field("baseline") == "statistics-ridge"))
+    assert len(kept) == 8  # two zoos: iid, transfer, two levels held out
+    assert np.isfinite(kept["gain"].to_numpy()).all()
+
+
+def test_a_baseline_that_raises_is_a_cell_and_the_others_go_on(found, tmp_path, monkeypatch):
+    class Raises(Tabular):
+        def fit(self, *_: object) -> None:
+            raise IndexError("of its own")
+
+    monkeypatch.setitem(known.BASELINES, "raises", lambda: Raises("raises", "none", "mean"))
+    list(results.run(found, ["raises", "statistics-ridge"], 1, tmp_path))
+    cells = results.read(found, tmp_path)
+    assert {c.error for c in cells if c.baseline == "raises"} == {"IndexError: of its own"}
+    assert not [c for c in cells if c.baseline == "statistics-ridge" and c.error]
+
+
+def test_settings_are_chosen_once_and_kept(found, tmp_path, monkeypatch):
+    from zoo_datasets.baselines.flat import FlatMlp
+    from zoo_datasets.baselines.learning import Training
+
+    monkeypatch.setitem(
+        known.BASELINES, "flat-mlp", lambda: FlatMlp(hidden=(8,), training=Training(epochs=6, batch=16))
+    )
+    frozen = results.choose(found, ["flat-mlp", "statistics"], tmp_path)
+    kept = json.loads((tmp_path / "chosen.json").read_text())["baselines"]["flat-mlp"]
+    assert frozen == {"flat-mlp": kept["settings"]}
+    assert [t["epoch"] <= 2 for t in kept["tried"]] == [True] * 4  # a third of the epochs
+    assert kept["on"] == "weightzoo/bench"
+    monkeypatch.setattr(FlatMlp, "tune", None)
+    assert results.choose(found, ["flat-mlp"], tmp_path) == frozen
+    (cell, *_) = results.solve(found, "flat-mlp", 0, frozen["flat-mlp"])
+    assert {k: cell.chosen[k] for k in frozen["flat-mlp"]} == frozen["flat-mlp"]
+
+
+def test_images_of_the_source_are_shown_that_no_network_learned_from(bench_zoo, found):
+    inputs, labels = found.test.view.shown()
+    source = bench_zoo.source(bench_zoo.models["model_id"][0].as_py())
+    np.testing.assert_array_equal(inputs, source.scaled(source.test.inputs)[:128])  # 60 validation images are too few
+    np.testing.assert_array_equal(labels, source.test.labels[:128])
+    (cell, *_) = results.solve(found, "images", 0)
+    y = found.test.targets.values[:, 0]
+    assert np.corrcoef(cell.predictions, y)[0, 1] > 0.9

@@ -109,39 +109,15 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _bench_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("zoos", metavar="ZOO", nargs="+", help="folders, or owner/name on the Hub")
-    verb.add_argument(
-        "--tasks", default="test_accuracy", metavar="NAMES", help="targets, by commas (default: test_accuracy)"
-    )
-    verb.add_argument(
-        "--baselines", default="statistics,statistics-ridge,metadata+statistics", metavar="NAMES",
-        help="by commas; the controls mean, metadata-ridge and metadata come with them",
-    )  # fmt: skip
-    verb.add_argument("--split", default="iid", help="iid (by init group), or AXIS=LEVEL to hold that level out")
-    verb.add_argument("--seeds", type=int, default=5, help="of every baseline that draws (default: 5)")
-    verb.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("bench"), help="result files and tables (default: bench/)"
-    )
+    from zoo_datasets import benchmark
+
+    benchmark.arguments(verb)
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from zoo_datasets import audit, leaderboard, tasks
-    from zoo_datasets.zoo import open_zoo
+    from zoo_datasets import benchmark
 
-    pages, failed = [], False
-    for name in options.zoos:
-        zoo = open_zoo(name)
-        found = tasks.problem(zoo, options.tasks.split(","), options.split)
-        report = audit.audit(found.split, zoo)
-        for baseline, seed, there in leaderboard.run(found, options.baselines.split(","), options.seeds, options.out):
-            log.info("%s: %s, seed %d%s", zoo.name, baseline, seed, " (was there)" if there else "")
-        cells = leaderboard.read(found, options.out)
-        failed |= any(c.error for c in cells)
-        pages.append(leaderboard.markdown(found, cells) + f"\nThe split, audited:\n\n```\n{report}\n```\n")
-    text = "\n".join(pages)
-    files.write_atomic(options.out / "leaderboard.md", text)
-    command.say(text)
-    return 1 if failed else 0
+    return benchmark.run(options)
 
 
 # ── check ──

@@ -1,143 +1,42 @@
-"""A problem and baselines → result files, and from them a table with intervals, ceilings and controls.
+"""Result cells → tables with intervals, ceilings and controls.
 
-In:  a `tasks.Problem`, names of baselines, seeds; result files, ours or others'.
-Out: a JSON file for each baseline and seed (predictions on test included, so that everything can be recomputed); Markdown.
+In:  a `tasks.Problem` and the cells of its baselines, ours or others'. Out: `Row`s, Markdown, and a table to keep.
 
-The test side is touched once a result: whatever was chosen was chosen on validation. Intervals resample groups of test
-networks (`intervals`), with the trained baseline as given; the spread over seeds stands beside them and is never pooled. The
-*ceiling* is what an oracle that knows the true accuracy would reach, given how many images the stored one was measured on.
+Intervals resample groups of test networks (`intervals`), with the trained baseline as given; the spread over seeds stands
+beside them and is never pooled. Of a held-out level, or of networks of another source, the unit that a reader asks about is
+the level or the source: of one there is no interval, and the table says so. The *ceiling* is what an oracle that knows the
+true accuracy would reach, given how many images the stored one was measured on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import platform
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from zoo_datasets import intervals, metrics, tasks
 from zoo_datasets.baselines.interface import Target
-from zoo_datasets.baselines.known import CONTROLS, NO_DRAWS, baseline
-from zoo_datasets.core import files, streams
-from zoo_datasets.core.jsonable import jsonable
-from zoo_datasets.errors import IntegrityError, ZooError
 from zoo_datasets.intervals import Interval
-from zoo_datasets.tasks import Problem
+from zoo_datasets.results import Cell
+from zoo_datasets.targets import tied_share
+from zoo_datasets.tasks import Part, Problem
 
-FORMAT = 1
+# What ranks a table comes first. Those of MORE are shown where they are defined.
 SHOWN = {"number": ("r2", "kendall", "mae"), "class": ("balanced_accuracy", "accuracy")}
-MOST_BYTES = 256 << 20  # of a result file
+MORE = {"number": ("kendall_trained", "kendall_within", "spearman"), "class": ("auc",)}
+WORDS = {
+    "r2": "R²", "kendall": "τ", "mae": "MAE", "kendall_trained": "τ, trained alone", "kendall_within": "τ, equal recipe",
+    "spearman": "ρ", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "auc": "AUC",
+}  # fmt: skip
+CONTROL = "metadata"  # what the weights must add to
+ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A baseline on a task under one seed: what was predicted of each test network, and what it cost."""
-
-    task: str
-    baseline: str
-    seed: int
-    predictions: np.ndarray  # (n,) or (n, classes) float64, in the order of the problem's test side
-    cpu_s: float
-    parameters: int
-    chosen: Any
-    error: str | None = None
-
-
-# ── solving ───────────────────────────────────────────────────────────────────────────
-
-
-def solve(found: Problem, name: str, seed: int) -> list[Cell]:
-    """Fit a baseline once, for all targets of the problem. Where it cannot, cells that say why."""
-    targets = found.train.targets.of
-    started = time.process_time()
-    try:
-        solver = baseline(name)
-        solver.fit((found.train.view, found.train.targets), (found.validation.view, found.validation.targets), seed)
-        predictions = solver.predict(found.test.view)
-        spent, size, chosen = time.process_time() - started, solver.parameters, dict(solver.chosen)
-    except ZooError as error:
-        none = np.full(len(found.test), np.nan)
-        return [Cell(found.name_of(t.name), name, seed, none, 0.0, 0, None, str(error)) for t in targets]
-    cells = []
-    for target in targets:
-        values, task = np.asarray(predictions[target.name], np.float64), found.name_of(target.name)
-        wrong = int((~np.isfinite(values)).sum())
-        problem = f"{wrong} of {values.size} predictions are not finite" if wrong else None
-        cells.append(Cell(task, name, seed, values, spent, size, chosen.get(target.name, chosen), problem))
-    return cells
-
-
-def run(
-    found: Problem, names: Sequence[str], seeds: int, out: Path, commit: str | None = None
-) -> Iterator[tuple[str, int, bool]]:
-    """Solve and write what has no result file yet, controls first; gives (baseline, seed, whether it was there)."""
-    for name in dict.fromkeys([*CONTROLS, *names]):
-        baseline(name)  # an unknown name is said before anything is computed
-    for name in dict.fromkeys([*CONTROLS, *names]):
-        for seed in range(1 if name in NO_DRAWS else seeds):  # what no draw enters needs no seeds
-            path = (
-                out
-                / f"{streams.digest([found.digest, sorted(t.name for t in found.train.targets.of), name, seed])[:16]}.json"
-            )
-            there = path.exists()
-            if not there:
-                files.write_atomic(path, _to_json(found, solve(found, name, seed), commit))
-            yield name, seed, there
-
-
-def _to_json(found: Problem, cells: Sequence[Cell], commit: str | None) -> bytes:
-    head = {
-        "format": FORMAT, "about": tasks.describe(found), "problem": found.digest, "commit": commit,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-    }  # fmt: skip
-    rows = [dataclasses.asdict(c) | {"predictions": np.round(c.predictions, 7).tolist()} for c in cells]
-    return (json.dumps(jsonable(head | {"cells": rows}), indent=1) + "\n").encode()
-
-
-def read(found: Problem, folder: Path) -> list[Cell]:
-    """The cells of the problem among a folder's result files, ours or others'.
-
-    Raises IntegrityError where a file was made from other bytes than the zoo's, or does not hold a prediction for each test network.
-    """
-    cells = []
-    targets = {found.name_of(t.name): t for t in found.train.targets.of}
-    for path in sorted(folder.glob("*.json")):
-        value = json.loads(files.read_bounded(path, MOST_BYTES))
-        if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("cells"), list):
-            raise IntegrityError(f"{path} is no result file of this version. Take it out of the folder.")
-        about = value.get("about")
-        if not isinstance(about, dict) or about.get("zoo") != found.zoo or about.get("split") != found.split_name:
-            continue
-        if value.get("problem") != found.digest:
-            raise IntegrityError(
-                f"{path} was made from other bytes than {found.zoo}'s, another split, or an older version of the tasks. Take it out "
-                "of the folder, or open the zoo that it names."
-            )
-        for row in value["cells"]:
-            if row["task"] not in targets:
-                continue
-            of = targets[row["task"]]
-            predictions = np.array(
-                [[np.nan if x is None else x for x in np.atleast_1d(p)] for p in row["predictions"]], float
-            )
-            wanted = (len(found.test), max(1, of.classes))
-            if predictions.shape != wanted and row["error"] is None:
-                raise IntegrityError(
-                    f"{path}: predictions of {row['task']} have shape {predictions.shape}, not {wanted}."
-                )
-            row["predictions"] = predictions if of.classes else predictions[:, 0]
-            cells.append(Cell(**{f.name: row[f.name] for f in dataclasses.fields(Cell)}))
-    return cells
-
-
-# ── scoring ───────────────────────────────────────────────────────────────────────────
+STRATA = 10  # by what the recipe alone foretells, where no two networks have the same recipe
+FEWEST = 20  # trained networks that an order is worth being told of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,113 +51,324 @@ class Row:
     cpu_s: float
     parameters: int
     separable: bool | None  # whether the best baseline's lead leaves out 0; None for the best itself
+    gain: Interval | None = None  # of the first metric over CONTROL on the same groups
+    null: Mapping[str, tuple[float, float, int]] | None = None  # after shuffled targets: 2.5 %, 97.5 %, and how many
     error: str | None = None
 
 
-def rows(found: Problem, cells: Iterable[Cell], target: Target) -> list[Row]:
-    """The table of one task, best first; what failed comes last."""
-    task, place = found.name_of(target.name), [t.name for t in found.train.targets.of].index(target.name)
-    y_all = found.test.targets.values[:, place]
-    keep = np.isfinite(y_all)
-    y, groups = y_all[keep], found.test.groups[keep]
-    shown = SHOWN["class" if target.classes else "number"]
-    middle = _finite_mean(found.train.targets.values[:, place])
-    done: list[tuple[Row, np.ndarray]] = []
-    failed = []
+# ── scoring ───────────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class _Question:
+    """A target asked of a part: what is right, and what scores need to know beside it."""
+
+    target: Target
+    y: np.ndarray
+    keep: np.ndarray  # rows of the part whose value is known
+    groups: np.ndarray
+    trained: np.ndarray
+    strata: np.ndarray
+    middle: float  # mean of the training targets: what R² is measured against
+
+    @property
+    def kind(self) -> str:
+        return "class" if self.target.classes else "number"
+
+    def of(self, cell: Cell) -> np.ndarray:
+        return cell.predictions[self.keep]
+
+    def value(self, metric: str, given: np.ndarray) -> float:
+        """A score of predictions as `of` gives them; NaN where it is not defined."""
+        given = self._as(metric, given)
+        if metric == "spearman":
+            return metrics.spearman(self.y, given)
+        if metric == "kendall_trained":
+            enough = self.trained.sum() >= FEWEST and not self.trained.all()
+            return metrics.kendall(self.y[self.trained], given[self.trained]) if enough else math.nan
+        if metric == "kendall_within":
+            inside, _ = metrics.kendall_within(self.y, given, self.strata)
+            return float(inside.mean()) if len(inside) else math.nan
+        if metric == "auc" and self.target.classes != 2:
+            return math.nan
+        return metrics.SCORES[metric](self.y, given, **self._options(metric))
+
+    def interval(self, metric: str, given: np.ndarray) -> Interval:
+        value, given = self.value(metric, given), self._as(metric, given)
+        if math.isnan(value) or metric == "spearman":
+            return _without(metric, value, len(self.y))
+        if metric == "kendall_trained":
+            rows = self.trained
+            return intervals.score("kendall", self.y[rows], given[rows], self.groups[rows])
+        if metric == "kendall_within":
+            inside, _ = metrics.kendall_within(self.y, given, self.strata)
+            return dataclasses.replace(intervals.mean(inside, np.arange(len(inside))), of="mean over strata")
+        return intervals.score(metric, self.y, given, self.groups, **self._options(metric))
+
+    def lead(self, metric: str, first: np.ndarray, second: np.ndarray) -> Interval:
+        """How much better `second` is on the same groups."""
+        a, b = self._as(metric, first), self._as(metric, second)
+        return intervals.contrast(metric, self.y, a, b, self.groups, **self._options(metric))
+
+    def _as(self, metric: str, given: np.ndarray) -> np.ndarray:
+        if not self.target.classes:
+            return given
+        return given[:, 1] if metric == "auc" and self.target.classes == 2 else given.argmax(1)
+
+    def _options(self, metric: str) -> dict[str, Any]:
+        return {"baseline": self.middle} if metric == "r2" else {}
+
+
+def _without(metric: str, value: float, n: int) -> Interval:
+    return Interval(metric, value, math.nan, math.nan, 0.95, "none", 0, n, "not estimated")
+
+
+def question(found: Problem, part: Part, target: Target, control: Cell | None = None) -> _Question:
+    """What is asked. Strata are equal recipes; where there are hardly any, tenths of what `control` foretells."""
+    place = [t.name for t in found.train.targets.of].index(target.name)
+    y, train = part.targets.values[:, place], found.train.targets.values[:, place]
+    keep = np.flatnonzero(np.isfinite(y))
+    points = part.points[keep]
+    strata = np.unique(points, return_inverse=True)[1]
+    shared = (np.bincount(strata)[strata] > 1).mean() if len(keep) else 0.0
+    if shared < 0.5 and control is not None and not target.classes and len(keep):
+        order = np.argsort(np.argsort(control.predictions[keep], kind="stable"), kind="stable")
+        strata = order * STRATA // max(1, len(keep))
+    middle = float(train[np.isfinite(train)].mean())
+    return _Question(target, y[keep], keep, part.groups[keep], part.trained[keep], strata, middle)
+
+
+def rows(
+    found: Problem, cells: Iterable[Cell], target: Target, where: str = "", nulls: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """The table of one task, best first; what failed comes last. `nulls` are those of `nulls.read`."""
+    task, part = found.name_of(target.name, where), found.tests[where]
     by_name: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.task == task:
             by_name.setdefault(cell.baseline, []).append(cell)
-    for name, several in by_name.items():
-        broken = [c.error for c in several if c.error]
-        if broken:
-            failed.append(Row(task, name, {}, {}, len(several), 0.0, 0, None, broken[0]))
-            continue
-        given = [c.predictions[keep].argmax(1) if target.classes else c.predictions[keep] for c in several]
-        values = {m: [_score(m, y, p, middle) for p in given] for m in shown}
-        at = int(np.argsort(values[shown[0]])[(len(given) - 1) // 2])
-        scores = {m: _interval(m, y, given[at], groups, middle) for m in shown}
-        spread = {m: (min(v), max(v)) for m, v in values.items()}
-        cost = float(np.mean([c.cpu_s for c in several]))
-        done.append((Row(task, name, scores, spread, len(several), cost, several[0].parameters, None), given[at]))
-    done.sort(key=lambda pair: -_or_last(pair[0].scores[shown[0]].value))
-    ranked = [done[0][0]] if done else []
-    for row, prediction in done[1:]:
-        lead = intervals.contrast(shown[0], y, prediction, done[0][1], groups, **_options(shown[0], middle))
-        ranked.append(dataclasses.replace(row, separable=bool(lead.low > 0)))
+    good = {n: of for n, of in by_name.items() if not any(c.error for c in of)}
+    asked = question(found, part, target, good.get(CONTROL, [None])[0])
+    failed = [
+        Row(task, n, {}, {}, len(of), 0.0, 0, None, error=next(c.error for c in of if c.error))
+        for n, of in by_name.items()
+        if n not in good
+    ]
+    if len(asked.y) < 2:
+        none = "no network that is asked about has a value"
+        return failed + [Row(task, n, {}, {}, len(of), 0.0, 0, None, error=none) for n, of in good.items()]
+    first = SHOWN[asked.kind][0]
+    done = [_row(task, name, of, asked, nulls or {}) for name, of in good.items()]
+    done.sort(key=lambda pair: -_or_last(pair[0].scores[first].value))
+    control = next((given for row, given in done if row.baseline == CONTROL), None)
+    ranked = []
+    for i, (row, given) in enumerate(done):
+        lead = asked.lead(first, given, done[0][1]) if i else None
+        separable = None if lead is None else bool(lead.low > 0)
+        gain = asked.lead(first, control, given) if control is not None and row.baseline != CONTROL else None
+        ranked.append(dataclasses.replace(row, separable=separable, gain=gain))
     return ranked + failed
 
 
-def _options(metric: str, middle: float) -> dict[str, Any]:
-    return {"baseline": middle} if metric == "r2" else {}
-
-
-def _score(metric: str, y: np.ndarray, prediction: np.ndarray, middle: float) -> float:
-    return metrics.SCORES[metric](y, prediction, **_options(metric, middle))
-
-
-def _interval(metric: str, y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, middle: float) -> Interval:
-    return intervals.score(metric, y, prediction, groups, **_options(metric, middle))
-
-
-def _finite_mean(values: np.ndarray) -> float:
-    return float(values[np.isfinite(values)].mean())
+def _row(
+    task: str, name: str, several: Sequence[Cell], asked: _Question, nulls: Mapping[str, Any]
+) -> tuple[Row, np.ndarray]:
+    """A row without its place, and the predictions of its median seed."""
+    shown = (*SHOWN[asked.kind], *MORE[asked.kind])
+    given = [asked.of(c) for c in several]
+    values = {m: [asked.value(m, p) for p in given] for m in shown}
+    at = int(np.argsort(values[shown[0]])[(len(given) - 1) // 2])
+    scores = {m: asked.interval(m, given[at]) for m in shown}
+    spread = {m: (min(v), max(v)) for m, v in values.items()}
+    null = nulls.get(name, {}).get(task)
+    bounds = {m: (*np.quantile(v, [0.025, 0.975]).tolist(), len(v)) for m, v in null.items()} if null else None
+    cost = float(np.mean([c.cpu_s for c in several]))
+    return Row(task, name, scores, spread, len(several), cost, several[0].parameters, None, None, bounds), given[at]
 
 
 def _or_last(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def ceiling(found: Problem, target: Target) -> dict[str, float]:
+def ceiling(found: Problem, target: Target, where: str = "") -> dict[str, float]:
     """What an oracle that knows the true test accuracy reaches in `r2` and `kendall`; empty where nothing says how it was measured.
 
     The stored accuracy stands for the true one, and is measured again on as many images: mean of `ORACLES` draws.
     """
-    if not target.bounded or not (found.test.images > 0).all() or target.name != "test_accuracy":
+    part = found.tests[where]
+    if not target.bounded or target.name != "test_accuracy":
         return {}
-    place = [t.name for t in found.train.targets.of].index(target.name)
-    true, images = found.test.targets.values[:, place], found.test.images
-    generator = np.random.default_rng(int(found.digest[:16], 16))
+    asked = question(found, part, target)
+    true, images = asked.y, part.images[asked.keep]
+    if not len(true) or not (images > 0).all():
+        return {}
+    generator = np.random.default_rng(int(part.digest[:16], 16))
     measured = [generator.binomial(images, true) / images for _ in range(ORACLES)]
-    middle = _finite_mean(found.train.targets.values[:, place])
-    return {m: float(np.mean([_score(m, seen, true, middle) for seen in measured])) for m in ("r2", "kendall")}
+    again = [dataclasses.replace(asked, y=seen) for seen in measured]
+    return {m: float(np.mean([a.value(m, true) for a in again])) for m in ("r2", "kendall")}
 
 
 # ── showing ───────────────────────────────────────────────────────────────────────────
 
 
-def markdown(found: Problem, cells: Sequence[Cell]) -> str:
-    """The tables of all tasks of a problem."""
+def markdown(
+    found: Problem, cells: Sequence[Cell], nulls: Mapping[str, Any] | None = None,
+    known: Callable[[str, str], Sequence[Row]] | None = None,
+) -> str:  # fmt: skip
+    """The tables of all tasks of a problem; `known` gives rows of (target, where) that were made before."""
     about = tasks.describe(found)
     counts = ", ".join(f"{about['n'][s]:,} {s} ({about['groups'][s]:,} groups)" for s in about["n"])
     lines = [f"## {found.zoo}, split {found.split_name}", "", f"Networks: {counts}. Zoo {found.zoo_digest[:16]}.", ""]
-    for target in found.train.targets.of:
-        shown = SHOWN["class" if target.classes else "number"]
-        lines += [f"### {found.name_of(target.name)}", ""]
-        lines += [f"| baseline | {' | '.join(shown)} | seeds | parameters | CPU-s |", "|" + "---|" * (len(shown) + 4)]
-        for row in rows(found, cells, target):
-            if row.error:
-                lines.append(f"| {row.baseline} | {' | '.join(['–'] * len(shown))} | {row.seeds} | – | {row.error} |")
-                continue
-            name = row.baseline if row.separable is not False else f"{row.baseline} *"
-            values = [_cell(row.scores[m], row.spread[m]) for m in shown]
-            lines.append(f"| {name} | {' | '.join(values)} | {row.seeds} | {row.parameters:,} | {row.cpu_s:,.1f} |")
-        top = ceiling(found, target)
-        place = [t.name for t in found.train.targets.of].index(target.name)
-        notes = ["\\* not separable from the first row: the interval of the difference holds 0."]
-        if top:
-            notes.append(
-                f"An oracle reaches R² {top['r2']:.3f} and τ {top['kendall']:.3f}: accuracy was measured on finitely many images."
-            )
-        if not target.classes:
-            notes.append(f"{tasks.tied_share(found.test.targets.values[:, place]):.1%} of test pairs are tied.")
-        lines += ["", " ".join(notes), ""]
+    for name, why in found.refused.items():
+        lines += [f"{name} is not asked: {why}", ""]
+    for where, part in found.tests.items():
+        for target in found.train.targets.of:
+            table = rows(found, cells, target, where, nulls) if known is None else known(target.name, where)
+            if table:
+                lines += [f"### {found.name_of(target.name, where)}", "", *_table(target, table), ""]
+                lines += [" ".join(_notes(found, part, target, where, table)), ""]
     return "\n".join(lines) + "\n"
 
 
-def _cell(interval: Interval, spread: tuple[float, float]) -> str:
+def _table(target: Target, table: Sequence[Row]) -> list[str]:
+    kind = "class" if target.classes else "number"
+    more = [m for m in MORE[kind] if any(m in r.scores and math.isfinite(r.scores[m].value) for r in table)]
+    shown = [*SHOWN[kind], *more]
+    null = any(r.null for r in table)
+    heads = ["baseline", *(WORDS[m] for m in shown), f"over {CONTROL} ({WORDS[shown[0]]})"]
+    heads += [f"shuffled ({WORDS[m]})" for m in SHOWN[kind][:2]] if null else []
+    heads += ["seeds", "parameters", "CPU-s"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in table:
+        if row.error:
+            lines.append(f"| {row.baseline} | {' | '.join(['–'] * (len(heads) - 2))} | {row.error} |")
+            continue
+        name = row.baseline if row.separable is not False else f"{row.baseline} *"
+        values = [in_words(row.scores[m], row.spread[m]) for m in shown]
+        values.append("–" if row.gain is None else in_words(row.gain, sign="+"))
+        values += [_null(row, m) for m in SHOWN[kind][:2]] if null else []
+        lines.append(f"| {name} | {' | '.join(values)} | {row.seeds} | {row.parameters:,} | {row.cpu_s:,.1f} |")
+    return lines
+
+
+def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequence[Row]) -> list[str]:
+    notes = ["\\* not separable from the first row: the interval of the difference holds 0."]
+    if unit := _unit(found, where):
+        notes.append(
+            f"Bounds are over the init groups of {len(part):,} networks of this one {unit}; over {unit}s one permits no interval."
+        )
+    if top := ceiling(found, target, where):
+        notes.append(
+            f"An oracle reaches R² {top['r2']:.3f} and τ {top['kendall']:.3f}: accuracy was measured on finitely many images."
+        )
+    if not target.classes:
+        asked = question(found, part, target)
+        notes.append(
+            f"{tied_share(asked.y):.1%} of test pairs are tied, so that τ is at most {metrics.most_kendall(asked.y):.3f}."
+        )
+        out = int((~asked.trained).sum())
+        notes.append(
+            f"{out:,} of {len(asked.y):,} networks are at chance or diverged, and left out of “trained alone”."
+        )
+    if any(r.null for r in table):
+        counts = sorted({n for r in table if r.null for *_, n in r.null.values()})
+        notes.append(f"Shuffled targets: 2.5 to 97.5 % of {', '.join(map(str, counts))} shuffles.")
+    return notes
+
+
+def _unit(found: Problem, where: str) -> str:
+    """What a reader would want an interval over, where it is not the networks of this population."""
+    if where and where == found.elsewhere[where].zoo:
+        return "source"
+    return "level" if where or found.split_name != "iid" else ""
+
+
+def in_words(interval: Interval, spread: tuple[float, float] = (0.0, 0.0), sign: str = "") -> str:
+    """`0.912 [0.901, 0.922]; seeds 0.907–0.914`, or a dash."""
     if math.isnan(interval.value):
         return "–"
-    bounds = f" [{interval.low:.3f}, {interval.high:.3f}]" if interval.method != "none" else f" ({interval.note})"
+    bounds = f" [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]" if interval.method != "none" else ""
+    if not bounds and interval.note != "not estimated":
+        bounds = f" ({interval.note})"
     over = f"; seeds {spread[0]:.3f}–{spread[1]:.3f}" if spread[0] != spread[1] else ""
-    return f"{interval.value:.3f}{bounds}{over}"
+    return f"{interval.value:{sign}.3f}{bounds}{over}"
+
+
+def _null(row: Row, metric: str) -> str:
+    if not row.null or metric not in row.null:
+        return "–"
+    low, high, _ = row.null[metric]
+    return f"[{low:.3f}, {high:.3f}]"
+
+
+def over_units(tables: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Interval]:
+    """Baseline → the mean of a metric over held-out levels or sources, the unit being the level or source.
+
+    `tables` are the rows of each unit; of fewer than five units there are no bounds.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for unit, table in tables.items():
+        for row in table:
+            if metric in row.scores and math.isfinite(row.scores[metric].value):
+                found.setdefault(row.baseline, {})[unit] = row.scores[metric].value
+    return {
+        name: intervals.mean(np.array(list(of.values())), np.array(list(of)))
+        for name, of in found.items()
+        if len(of) == len(tables)
+    }
+
+
+def over_units_markdown(title: str, tables: Mapping[str, Sequence[Row]], metric: str, unit: str) -> str:
+    """A matrix of baselines × units, and the mean over units with its interval where there are enough."""
+    means = over_units(tables, metric)
+    lines = [f"### {title}: {WORDS[metric]} by {unit}", "", f"| baseline | {' | '.join(tables)} | mean over {unit}s |"]
+    lines.append("|" + "---|" * (len(tables) + 2))
+    value = {(u, r.baseline): r.scores[metric].value for u, t in tables.items() for r in t if metric in r.scores}
+    names = dict.fromkeys(r.baseline for t in tables.values() for r in t if not r.error)
+    for name in sorted(names, key=lambda n: -_or_last(means[n].value) if n in means else math.inf):
+        shown = [f"{value[u, name]:.3f}" if (u, name) in value else "–" for u in tables]
+        last = in_words(means[name]) if name in means else "–"
+        lines.append(f"| {name} | {' | '.join(shown)} | {last} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_table(found: Problem, tables: Iterable[tuple[Target, Sequence[Row]]], where: str = "") -> pa.Table:
+    """All rows of a problem's tables, a line for each metric: what `leaderboard.parquet` holds. A ceiling is `ORACLE`'s."""
+    lines = []
+    for target, table in tables:
+        for metric, value in ceiling(found, target, where).items():
+            named = {"zoo": found.zoo, "zoo_digest": found.zoo_digest, "split": found.split_name, "target": target.name}
+            task = {"task": found.name_of(target.name, where), "n_train": len(found.train), "baseline": ORACLE}
+            lines.append({**named, **task, "metric": metric, "value": value, "method": "ceiling"})
+        for row in table:
+            base = {
+                "zoo": found.zoo, "zoo_digest": found.zoo_digest, "split": found.split_name, "target": target.name,
+                "task": row.task, "baseline": row.baseline, "n_train": len(found.train), "seeds": row.seeds,
+                "cpu_s": row.cpu_s, "parameters": row.parameters, "separable": row.separable, "error": row.error,
+            }  # fmt: skip
+            for metric, found_interval in row.scores.items() or [(None, None)]:
+                lines.append(base | _line(row, metric, found_interval))
+    return pa.Table.from_pylist(lines, SCHEMA)
+
+
+def _line(row: Row, metric: str | None, interval: Interval | None) -> dict[str, Any]:
+    if metric is None or interval is None:
+        return {}
+    first = next(iter(row.scores)) == metric and row.gain is not None
+    null = (row.null or {}).get(metric)
+    return {
+        "metric": metric, "value": interval.value, "low": interval.low, "high": interval.high, "method": interval.method,
+        "n": interval.n_examples, "n_groups": interval.n_groups, "least_seed": row.spread[metric][0],
+        "most_seed": row.spread[metric][1],
+        **({"gain": row.gain.value, "gain_low": row.gain.low, "gain_high": row.gain.high} if first and row.gain else {}),
+        **({"null_low": null[0], "null_high": null[1], "shuffles": null[2]} if null else {}),
+    }  # fmt: skip
+
+
+_COLUMNS = (
+    ("zoo zoo_digest split target task baseline metric method error", pa.string()),
+    ("n_train n n_groups shuffles seeds parameters", pa.int64()),
+    ("value low high least_seed most_seed gain gain_low gain_high null_low null_high cpu_s", pa.float64()),
+    ("separable", pa.bool_()),
+)
+SCHEMA = pa.schema([(name, kind) for names, kind in _COLUMNS for name in names.split()])

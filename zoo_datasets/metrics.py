@@ -85,6 +85,36 @@ def kendall(y: np.ndarray, prediction: np.ndarray) -> float:
     return float(kendalltau(y, prediction, method="asymptotic").statistic)  # its own p-value is not asked for
 
 
+def spearman(y: np.ndarray, prediction: np.ndarray) -> float:
+    """Spearman's rank correlation in [−1, 1], ties at their mean rank (SciPy); NaN where one side is constant."""
+    from scipy.stats import spearmanr
+
+    y, prediction = _numbers(y, prediction)
+    if len(y) < 2 or (y == y[0]).all() or (prediction == prediction[0]).all():
+        return float("nan")
+    return float(spearmanr(y, prediction).statistic)
+
+
+def most_kendall(y: np.ndarray) -> float:
+    """The largest τ-b that predictions without ties can have: √(share of pairs that are not tied in y); NaN below two."""
+    y = np.asarray(y, np.float64)
+    pairs = len(y) * (len(y) - 1) / 2
+    _, counts = np.unique(y, return_counts=True)
+    return float(np.sqrt(1.0 - (counts * (counts - 1) / 2).sum() / pairs)) if pairs else float("nan")
+
+
+def kendall_within(y: np.ndarray, prediction: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """τ-b inside each stratum, and how many pairs it compares; strata without an order (one example, all tied) are left out."""
+    values, pairs = [], []
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        value = kendall(y[own], prediction[own]) if own.sum() > 1 else float("nan")
+        if np.isfinite(value):
+            values.append(value)
+            pairs.append(own.sum() * (own.sum() - 1) // 2)
+    return np.array(values, np.float64), np.array(pairs, np.int64)
+
+
 SCORES: dict[str, Callable[..., float]] = {
     "r2": r2, "kendall": kendall, "accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auc": auc,
     "mae": mae, "difference": difference,

@@ -1,61 +1,75 @@
 """A zoo, targets and a split → what a baseline learns from, and what it is asked.
 
-In:  an open zoo, the names of targets, the name of a split.
-Out: a `Problem`: views and targets of train, validation and test, and the groups that intervals resample.
+In:  an open zoo, the names of targets, the name of a split; other zoos to be asked about too.
+Out: a `Problem`: networks and targets of train, validation and test, and the groups that intervals resample.
 
 A task is a population (a zoo and the filter below) with a target, a split and a version: `digits-mlp/test_accuracy@1`.
 The filter is fixed: the last snapshot of every model whose weights are finite (`progress` takes all of them). Rows are
-shuffled by a seed of the zoo's digest, so that no order tells anything.
+shuffled by a seed of the zoo's digest, so that no order tells anything. A target that a zoo lacks, or that says
+nothing there, is refused by a sentence, and the others are asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets import split_files
-from zoo_datasets.baselines.interface import Target, Targets, View
+from zoo_datasets import split_files, targets
+from zoo_datasets.baselines.interface import Labelled, Targets, View
 from zoo_datasets.core import streams
-from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.errors import unknown
 from zoo_datasets.format.paths import SPLITS
-from zoo_datasets.gap import generalization_gap
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.sources.measured import measured
+from zoo_datasets.sources.rows import subset_of
 from zoo_datasets.split_files import Split
+from zoo_datasets.targets import Asked, TaskError
 from zoo_datasets.zoo import Zoo
 
 VERSION = 1  # of the tasks' meaning; another filter, target or split under the same name takes the next
 SHARES = {"train": 0.5, "validation": 0.1, "test": 0.4}
-MOST_TIED = 0.5  # of all pairs: with more, a rank correlation says little
-MOST_CLASSES = 50
-LOG_RANGE = 50.0  # a positive setting whose levels span more is asked for as its logarithm to base 10
-MEASURED = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "validation_accuracy")
-DERIVED: dict[str, Callable[[Zoo], np.ndarray]] = {"generalization_gap": generalization_gap}
-
-
-class TaskError(ZooError, ValueError):
-    """A zoo has no such task; the message says why."""
+TRAINING = ("train_loss", "train_accuracy")  # what the control `metadata+training` is told
+# A network learned nothing that is not better than chance by three standard errors of the images it was measured on.
+ERRORS_ABOVE_CHANCE = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The networks of one side of the split."""
+    """The networks of one side of a split, and what is known of them that no baseline sees."""
 
+    zoo: str
     view: View
     targets: Targets
+    ids: tuple[str, ...]  # of models; a model's snapshots have the same
     groups: np.ndarray  # (n,) str: models that share an initialization or a lineage
     images: np.ndarray  # (n,) int64 test images behind an accuracy; 0 where unknown
+    trained: np.ndarray  # (n,) bool: whether it learned anything (not diverged, above chance)
+    points: np.ndarray  # (n,) str: equal where the recipe is, but for the replicate
+    left_out: int = 0  # networks of this side whose weights are not finite
 
     def __len__(self) -> int:
         return len(self.groups)
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of what was asked: which networks, in which order."""
+        return streams.digest([self.zoo, list(self.ids)])[:32]
+
+    def take(self, rows: np.ndarray) -> Part:
+        return Part(
+            self.zoo, self.view.take(rows), self.targets.take(rows), tuple(self.ids[int(i)] for i in rows),
+            self.groups[rows], self.images[rows], self.trained[rows], self.points[rows], self.left_out,
+        )  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Tasks that share population and split, ready to be solved."""
+    """Tasks that share what is learned from, ready to be solved."""
 
     zoo: str
     zoo_digest: str
@@ -65,59 +79,189 @@ class Problem:
     train: Part
     validation: Part
     test: Part
+    elsewhere: Mapping[str, Part]  # what else is asked after the same training: another zoo, another level
+    refused: Mapping[str, str]  # target → why it is not asked
+    limit: int | None = None  # of the zoo's models, by plan order
+    networks: int | None = None  # of the training side
 
-    def name_of(self, target: str) -> str:
-        """`owner/zoo/target@1`, with the split where it is not by init group."""
-        where = "" if self.split_name == "iid" else f"/{self.split_name}"
-        return f"{self.zoo}/{target}{where}@{VERSION}"
+    def only(self, names: Sequence[str]) -> Problem:
+        """The same networks, asked those targets alone."""
+        kept = [k for k, t in enumerate(self.train.targets.of) if t.name in names]
+        of = tuple(self.train.targets.of[k] for k in kept)
+
+        def part(whole: Part) -> Part:
+            return dataclasses.replace(whole, targets=Targets(of, whole.targets.values[:, kept]))
+
+        return dataclasses.replace(
+            self, train=part(self.train), validation=part(self.validation), test=part(self.test),
+            elsewhere={w: part(p) for w, p in self.elsewhere.items()},
+            classes={n: c for n, c in self.classes.items() if n in names},
+            refused={n: why for n, why in self.refused.items() if n in names},
+        )  # fmt: skip
+
+    @property
+    def tests(self) -> dict[str, Part]:
+        """Name → networks asked about; "" are the split's own."""
+        return {"": self.test, **self.elsewhere}
+
+    def name_of(self, target: str, where: str = "") -> str:
+        """`owner/zoo/target@1`, with the split where it is not by init group, and where else it was learned."""
+        split = "" if self.split_name == "iid" else f"/{self.split_name}"
+        if not where:
+            return f"{self.zoo}/{target}{split}@{VERSION}"
+        if where == self.elsewhere[where].zoo:
+            return f"{where}/{target}/from={self.zoo}{split}@{VERSION}"
+        return f"{self.zoo}/{target}{split}/{where}@{VERSION}"
 
     @property
     def digest(self) -> str:
-        """Of everything a result depends on but the baseline: population, split, version."""
-        return streams.digest([self.zoo_digest, self.split.digest, VERSION])
+        """Of everything that is learned from: population, split, targets, version."""
+        names = sorted(t.name for t in self.train.targets.of)
+        return streams.digest([self.zoo_digest, self.split.digest, VERSION, names, self.train.digest])
 
 
-def problem(zoo: Zoo, targets: Sequence[str], split: str = "iid") -> Problem:
-    """The tasks of these targets. `split` is `iid` (by init group, 50/10/40) or `AXIS=LEVEL` (that level held out).
+def problem(
+    zoo: Zoo, names: Sequence[str], split: str = "iid", *, others: Sequence[Zoo] = (), fresh: Sequence[Zoo] = (), limit: int | None = None,
+    networks: int | None = None,
+) -> Problem:  # fmt: skip
+    """The tasks of these targets.
 
-    Raises TaskError where the zoo lacks a target, or it is constant, missing everywhere, or tied in more than half its pairs;
-    GridError where the split leaves a side empty.
+    `split` is `iid` (by init group, 50/10/40), `AXIS=LEVEL` (that level held out), or `from:AXIS=LEVEL` (learned on that
+    level alone, asked on each other one). `others` are zoos whose test side is asked about too, `fresh` those of which
+    every network is. `limit` takes the first
+    models of the zoo's plan, `networks` so many of the training side.
+
+    Raises TaskError where no target can be asked; GridError where the split leaves a side empty.
     """
-    if not targets:
+    if not names:
         raise TaskError(
             "No target was named. Take test_accuracy, generalization_gap, progress, or a setting of the recipe."
         )
-    if "progress" in targets and len(targets) > 1:
+    names = list(dict.fromkeys(names))
+    if "progress" in names and len(names) > 1:
         raise TaskError("`progress` asks about every snapshot, and the others about the last one: ask for it alone.")
-    population = _population(zoo, every="progress" in targets)
-    found = [_target(population, name) for name in targets]
-    chosen = _split(zoo, split)
-    side = np.array([chosen.assignment.get(i, "") for i in population.column("model_id").to_pylist()])
-    parts = {s: _part(population, found, np.flatnonzero(side == s)) for s in SPLITS}
-    for name, part in parts.items():
-        if not len(part):
+    every = "progress" in names
+    zoo = prefix(zoo, limit)
+    axis, chosen = _split(zoo, split)
+    population = _Population(zoo, every)
+    found, refused = _asked(population.zoo, names)
+    rows = population.sides(chosen)
+    train, test = rows["train"], rows["test"]
+    if networks is not None:
+        train = train[:networks]
+    level_of = None
+    if axis is not None:
+        level_of = np.array([_label(v) for v in population.zoo.column(axis).to_pylist()], object)
+        own = split.partition("=")[2]
+        train, rows["validation"], test = (r[level_of[r] == own] for r in (train, rows["validation"], test))
+    for name, some in zip(SPLITS, (train, rows["validation"], test), strict=True):
+        if not len(some):
             raise TaskError(f"{zoo.name}: no network is left for {name} under the split {split!r}. Build more of them.")
-    for k, (target, levels, _) in enumerate(found):
-        _check(zoo, target, levels, parts["train"].targets.values[:, k], parts["test"].targets.values[:, k])
-    classes = {t.name: levels for t, levels, _ in found if t.classes}
-    digest = split_files.zoo_digest(zoo)
-    return Problem(zoo.name, digest, chosen, split, classes, parts["train"], parts["validation"], parts["test"])
+    kept: list[Asked] = []
+    for of in found:
+        try:
+            targets.check(zoo, of, of.take(train), of.take(test))
+            kept.append(of)
+        except TaskError as error:
+            refused[of.target.name] = str(error)
+    if not kept:
+        raise TaskError(" ".join(refused.values()))
+    side_of = functools.partial(population.part, kept, population.zoo.axes)
+    elsewhere = {}
+    if axis is not None and level_of is not None:
+        everywhere = rows["test"]
+        for level in sorted(set(level_of[everywhere].tolist()) - {own}):
+            elsewhere[f"{axis}={level}"] = side_of(everywhere[level_of[everywhere] == level])
+    for other in others:
+        elsewhere[other.name] = _of_other(prefix(other, limit), kept, population.zoo, every)
+    for other in fresh:
+        elsewhere[other.name] = _of_other(other, kept, population.zoo, every, whole=True)
+    classes = {a.target.name: a.levels for a in kept if a.target.classes}
+    return Problem(
+        zoo.name, split_files.zoo_digest(zoo), chosen, split, classes, side_of(train), side_of(rows["validation"]),
+        side_of(test), elsewhere, refused, limit, networks,
+    )  # fmt: skip
 
 
-def known(zoo: Zoo) -> list[str]:
-    """Names of targets that the zoo may have."""
-    return [*(m for m in MEASURED if m in zoo.models.column_names), *DERIVED, "progress", *zoo.axes]
+def prefix(zoo: Zoo, limit: int | None) -> Zoo:
+    """The first models by plan order, with all their snapshots."""
+    if limit is None or limit >= zoo.manifest.counts.n_models:
+        return zoo
+    if limit < 1:
+        raise TaskError(f"{limit} models of {zoo.name} are none; the least is 1.")
+    first = set(zoo.models["model_id"].to_pylist()[:limit])
+    return zoo.take(np.flatnonzero([i in first for i in zoo.column("model_id").to_pylist()]))
+
+
+def levels(zoo: Zoo, axis: str) -> list[str]:
+    """The levels of an axis as splits name them. Raises TaskError."""
+    if axis not in zoo.axes:
+        raise TaskError(unknown("axis", axis, zoo.axes, zoo.name))
+    return sorted({_label(v) for v in zoo.models[axis].to_pylist()})
+
+
+def describe(found: Problem) -> dict[str, Any]:
+    """What a result file says of the tasks."""
+    return {
+        "zoo": found.zoo, "zoo_digest": found.zoo_digest, "split": found.split_name, "split_digest": found.split.digest,
+        "version": VERSION, "limit": found.limit, "networks": found.networks, "targets": [t.name for t in found.train.targets.of],
+        "n": {s: len(getattr(found, s)) for s in SPLITS},
+        "groups": {s: len(set(getattr(found, s).groups.tolist())) for s in SPLITS},
+    }  # fmt: skip
 
 
 # ── population ────────────────────────────────────────────────────────────────────────
 
 
-def _population(zoo: Zoo, every: bool) -> Zoo:
-    """The networks of the task, in an order of their own: last snapshots (or all), with finite weights."""
-    chosen = zoo if every else zoo.final()
-    finite = np.array([np.isfinite(w).all() for w in _vectors(chosen)])
-    order = np.random.default_rng(int(split_files.zoo_digest(zoo)[:16], 16)).permutation(np.flatnonzero(finite))
-    return chosen.take(order)
+class _Population:
+    """The networks of a zoo's tasks, in an order of their own: last snapshots (or all), with finite weights."""
+
+    def __init__(self, zoo: Zoo, every: bool) -> None:
+        chosen = zoo if every else zoo.final()
+        finite = np.array([np.isfinite(w).all() for w in _vectors(chosen)], bool)
+        order = np.random.default_rng(int(split_files.zoo_digest(zoo)[:16], 16)).permutation(np.flatnonzero(finite))
+        self.zoo = chosen.take(order)
+        self.ids: list[str] = self.zoo.column("model_id").to_pylist()
+        self.keys = split_files.group_keys(zoo)
+        self.diverged: list[str] = chosen.take(np.flatnonzero(~finite)).column("model_id").to_pylist()
+
+    def sides(self, split: Split) -> dict[str, np.ndarray]:
+        """Side → rows."""
+        side = np.array([split.assignment.get(i, "") for i in self.ids], object)
+        return {s: np.flatnonzero(side == s) for s in SPLITS}
+
+    def part(self, found: Sequence[Asked], axes: Mapping[str, Any], rows: np.ndarray, left_out: int = 0) -> Part:
+        part = self.zoo.take(rows)
+        names = list(dict.fromkeys(part.column("architecture_id").to_pylist()))
+        built = tuple(self.zoo.manifest.architecture(str(n), "a network of the task").built() for n in names)
+        numbers = np.array([names.index(i) for i in part.column("architecture_id").to_pylist()], np.int64)
+        counts = part.column("test_count_per_class").to_pylist() if _has(part, "test_count_per_class") else []
+        images = np.array([sum(c) if c else 0 for c in counts] or [0] * len(part), np.int64)
+        recipe = pa.table({a: part.column(a) if _has(part, a) else pa.nulls(len(part)) for a in axes})
+        seen = [c for c in TRAINING if _has(part, c)]
+        training = pa.table({c: part.column(c) for c in seen}) if seen else None
+        points = np.array([streams.canonical_json(r) for r in recipe.to_pylist()] or [""] * len(part), object)
+        return Part(
+            self.zoo.name,
+            View(built, numbers, _vectors(part), recipe, functools.partial(shown, self.zoo), training),
+            Targets(tuple(a.target for a in found), np.stack([a.take(rows) for a in found], axis=1)),
+            tuple(self.ids[int(i)] for i in rows),
+            np.array([self.keys[self.ids[int(i)]] for i in rows], object).astype(str),
+            images,
+            _trained(part, [built[i] for i in numbers], images),
+            points.astype(str),
+            left_out,
+        )
+
+
+def _trained(part: Zoo, architectures: Sequence[Architecture], images: np.ndarray) -> np.ndarray:
+    """(n,) bool: accuracy above chance by more than its error; where no accuracy is stored nothing is left out."""
+    if not _has(part, "test_accuracy"):
+        return np.ones(len(part), bool)
+    accuracy = np.asarray(part.column("test_accuracy").cast(pa.float64()).to_numpy(), np.float64)
+    chance = np.array([1.0 / max(2, a.n_outputs) for a in architectures])
+    error = np.sqrt(chance * (1 - chance) / np.maximum(images, 1))
+    return np.asarray(~(accuracy <= chance + ERRORS_ABOVE_CHANCE * np.where(images > 0, error, 0.0)))
 
 
 def _vectors(zoo: Zoo, at_once: int = 1024) -> list[np.ndarray]:
@@ -127,127 +271,104 @@ def _vectors(zoo: Zoo, at_once: int = 1024) -> list[np.ndarray]:
     return found
 
 
-def _part(population: Zoo, found: Sequence[tuple[Target, tuple[str, ...], np.ndarray]], rows: np.ndarray) -> Part:
-    part = population.take(rows)
-    ids = part.column("architecture_id").to_pylist()
-    names = list(dict.fromkeys(ids))
-    architectures = tuple(population.manifest.architecture(str(n), "a network of the task").built() for n in names)
-    recipe = part.table(list(population.axes))
-    counts = (
-        part.column("test_count_per_class").to_pylist() if _has(part, "test_count_per_class") else [None] * len(part)
-    )
-    keys = split_files.group_keys(population)
-    return Part(
-        View(architectures, np.array([names.index(i) for i in ids], np.int64), _vectors(part), recipe),
-        Targets(tuple(t for t, *_ in found), np.stack([values[rows] for *_, values in found], axis=1)),
-        np.array([keys[i] for i in part.column("model_id").to_pylist()]),
-        np.array([sum(c) if c else 0 for c in counts], np.int64),
-    )
-
-
 def _has(zoo: Zoo, column: str) -> bool:
-    return column in zoo.snapshots.column_names or column in zoo.models.column_names
+    return targets.has(zoo, column)
 
 
-# ── targets ───────────────────────────────────────────────────────────────────────────
+def _asked(
+    zoo: Zoo, names: Sequence[str], like: Mapping[str, Asked] | None = None
+) -> tuple[list[Asked], dict[str, str]]:
+    found, refused = [], {}
+    for name in names:
+        try:
+            found.append(targets.asked(zoo, name, (like or {}).get(name)))
+        except TaskError as error:
+            refused[name] = str(error)
+    return found, refused
 
 
-def _target(zoo: Zoo, name: str) -> tuple[Target, tuple[str, ...], np.ndarray]:
-    """A target, its classes, and its values (n,); NaN where a network has none."""
-    if name in DERIVED:
-        return Target(name), (), DERIVED[name](zoo)
-    if name == "progress":
-        return Target(name), (), _numbers(zoo.column("epoch"))
-    if re.fullmatch(r"test_accuracy_of_class_\d+", name):
-        return Target(name, bounded=True), (), _of_class(zoo, int(name.rpartition("_")[2]))
-    if name not in zoo.axes and name not in MEASURED:
-        raise TaskError(unknown("target", name, known(zoo), zoo.name))
-    if not _has(zoo, name):
-        raise TaskError(f"{zoo.name} has no column {name!r}.")
-    column = zoo.column(name)
-    kind = column.type
-    if name in MEASURED:
-        return Target(name, bounded=name.endswith("accuracy")), (), _numbers(column)
-    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        values = _numbers(column)
-        seen = values[np.isfinite(values)]
-        if len(np.unique(seen)) > 2:
-            wide = len(seen) and seen.min() > 0 and seen.max() / seen.min() > LOG_RANGE
-            return Target(name), (), np.log10(values) if wide else values
-    labels = [streams.canonical_json(v) for v in column.to_pylist()]
-    levels = tuple(sorted(set(labels)))
-    if len(levels) > MOST_CLASSES:
-        raise TaskError(f"{zoo.name}: {name!r} has {len(levels):,} levels that are no numbers; at most {MOST_CLASSES}.")
-    place = {level: float(i) for i, level in enumerate(levels)}
-    return Target(name, len(levels)), levels, np.array([place[label] for label in labels])
+def _of_other(zoo: Zoo, kept: Sequence[Asked], home: Zoo, every: bool, whole: bool = False) -> Part:
+    """The test side of another zoo, or all of it; a target that it lacks is unknown of every network."""
+    population = _Population(zoo, every)
+    found, _ = _asked(population.zoo, [a.target.name for a in kept], {a.target.name: a for a in kept})
+    by_name = {a.target.name: a for a in found}
+    nothing = np.full(len(population.zoo), np.nan)
+    same = [by_name.get(a.target.name, dataclasses.replace(a, values=nothing)) for a in kept]
+    rows = np.arange(len(population.zoo))
+    if not whole:
+        rows = population.sides(split_files.by_group(zoo, fractions=SHARES, name="iid"))["test"]
+    return population.part(same, home.axes, rows)
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)  # null → NaN
+# ── labelled inputs ───────────────────────────────────────────────────────────────────
 
 
-def _of_class(zoo: Zoo, place: int) -> np.ndarray:
-    correct, count = (zoo.column(f"test_{n}_per_class").to_pylist() for n in ("correct", "count"))
-    if any(n is not None and place >= len(n) for n in count):
-        raise TaskError(f"{zoo.name} has networks of fewer than {place + 1} classes.")
-    return np.array([r[place] / n[place] if n and n[place] else np.nan for r, n in zip(correct, count, strict=True)])
+def shown(zoo: Zoo) -> Labelled:
+    """Inputs of a zoo's source as its networks take them, with labels, which none of them learned from.
 
-
-def _check(zoo: Zoo, target: Target, levels: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> None:
-    """Raises TaskError where there is nothing to learn or to ask."""
-    for side, values in (("train", train), ("test", test)):
-        seen = values[np.isfinite(values)]
-        if not len(seen):
-            raise TaskError(f"{zoo.name}: {target.name!r} is null for every {side} network.")
-        if len(np.unique(seen)) < 2:
-            what = levels[int(seen[0])] if target.classes else f"{seen[0]:g}"
-            raise TaskError(
-                f"{zoo.name}: {target.name!r} is {what} for every {side} network; there is nothing to tell apart."
-            )
-    if not target.classes and target.name not in zoo.axes and (tied := tied_share(test[np.isfinite(test)])) > MOST_TIED:
+    Of the validation part, where it has enough for the control `images`, so that accuracy was not measured on them;
+    else of the test part. Raises ZooError where networks learned from several sources or number classes of their own.
+    """
+    sources = sorted(set(zoo.models["source_sha256"].to_pylist()))
+    if len(sources) != 1:
         raise TaskError(
-            f"{zoo.name}: {tied:.0%} of the pairs of test networks are tied in {target.name!r}, more than {MOST_TIED:.0%}: "
-            "their order can hardly be told. Measure on more images, or train longer."
+            f"The networks of {zoo.name} learned from {len(sources)} sources; the control shows inputs of one."
         )
+    models = zoo.models["model_id"].to_pylist()
+    row = zoo.row(models[0])
+    if subset_of(row).relabel:
+        raise TaskError(f"The networks of {zoo.name} number classes of their own, so that no label suits them all.")
+    source = zoo.source(models[0])
+    part = "validation" if len(source.validation.labels) >= MOST_SHOWN else "test"
+    found = measured(source, part, type(subset_of(row))(), zoo.architecture(models[0]).built().n_outputs)
+    return found.first(MOST_SHOWN)
 
 
-def tied_share(values: np.ndarray) -> float:
-    """Share of pairs with equal values."""
-    _, counts = np.unique(values, return_counts=True)
-    pairs = len(values) * (len(values) - 1) / 2
-    return float((counts * (counts - 1) / 2).sum() / pairs) if pairs else 0.0
+MOST_SHOWN = 128  # of which an accuracy of .7 is known to .04
 
 
 # ── splits ────────────────────────────────────────────────────────────────────────────
 
 
-def _split(zoo: Zoo, name: str) -> Split:
+def expand(zoo: Zoo, split: str) -> Iterator[str]:
+    """`AXIS` is each of its levels in turn; everything else is itself. Raises TaskError."""
+    if split == "iid" or "=" in split:
+        yield split
+    elif split in zoo.axes:
+        yield from (f"{split}={level}" for level in levels(zoo, split))
+    else:
+        raise TaskError(
+            f"Unknown split {split!r}. Known: iid, AXIS=LEVEL to hold a level out, AXIS for each of its levels in turn, and "
+            f"from:AXIS=LEVEL to learn on one. Axes of {zoo.name}: {', '.join(zoo.axes) or 'none'}."
+        )
+
+
+def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
+    """The axis of whose level alone is learned, and the split."""
     if name == "iid":
-        return split_files.by_group(zoo, fractions=SHARES, name="iid")
-    axis, found, level = name.partition("=")
+        return None, split_files.by_group(zoo, fractions=SHARES, name="iid")
+    axis, found, level = name.removeprefix("from:").partition("=")
     if not found:
-        raise TaskError(f"Unknown split {name!r}. Known: iid, and AXIS=LEVEL to hold a level out.")
-    if axis not in zoo.axes:
-        raise TaskError(unknown("axis", axis, zoo.axes, zoo.name))
-    levels = {streams.canonical_json(v).strip('"'): v for v in zoo.models[axis].to_pylist()}
-    if level not in levels:
-        raise TaskError(unknown("level", level, levels, f"axis {axis!r}"))
+        raise TaskError(f"Unknown split {name!r}. Known: iid, AXIS=LEVEL to hold a level out, from:AXIS=LEVEL.")
+    if level not in (known := levels(zoo, axis)):
+        raise TaskError(unknown("level", level, known, f"axis {axis!r}"))
+    if name.startswith("from:"):
+        return axis, split_files.by_group(zoo, fractions=SHARES, name=name)
+    values = {_label(v): v for v in zoo.models[axis].to_pylist()}
     # Validation is like training, of whole groups: a rule chosen on the level that is asked about would know it.
     held = split_files.held_out(
-        axis, zoo, test=[levels[level]], straddling="drop", fractions={"train": 0.6, "test": 0.4}
+        axis, zoo, test=[values[level]], straddling="drop", fractions={"train": 0.6, "test": 0.4}
     )
     keys = split_files.group_keys(zoo)
-    moved = {
-        i: "validation" if side == "train" and int(streams.digest(["validation", keys[i]])[:8], 16) % 6 == 0 else side
-        for i, side in held.assignment.items()
+    drawn = {
+        keys[i]: int(streams.digest(["validation", keys[i]])[:8], 16)
+        for i, s in held.assignment.items()
+        if s == "train"
     }
-    return Split(f"held-out-{axis}", VERSION, held.zoos, {**held.rule, "validation_of_train": 1 / 6}, moved)
+    chosen = {k for k, number in drawn.items() if number % 6 == 0} or {min(drawn, key=lambda k: drawn[k])}
+    moved = {i: "validation" if side == "train" and keys[i] in chosen else side for i, side in held.assignment.items()}
+    return None, Split(f"held-out-{axis}", VERSION, held.zoos, {**held.rule, "validation_of_train": 1 / 6}, moved)
 
 
-def describe(found: Problem) -> dict[str, Any]:
-    """What a result file says of the tasks."""
-    return {
-        "zoo": found.zoo, "zoo_digest": found.zoo_digest, "split": found.split_name, "split_digest": found.split.digest,
-        "version": VERSION, "n": {s: len(getattr(found, s)) for s in SPLITS},
-        "groups": {s: len(set(getattr(found, s).groups.tolist())) for s in SPLITS},
-    }  # fmt: skip
+def _label(value: Any) -> str:
+    return streams.canonical_json(value).strip('"')

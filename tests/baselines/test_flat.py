@@ -61,7 +61,7 @@ def test_pca_ridge_learns_a_line_and_nothing_from_shuffled_targets() -> None:
     assert scores["share"] > 0.8
     assert scores["sign"] > 0.2
     assert found["sign"].sum(1) == pytest.approx(np.ones(50))
-    assert baseline.chosen["targets"]["line"]["penalty"] == min(flat.PENALTIES)
+    assert baseline.chosen["line"]["chosen"]["penalty"] == min(flat.PENALTIES)
     assert baseline.parameters == 12 * 12 + 13 * 4
     baseline.fit((train, shuffled(line_targets(train), 1)), (validation, line_targets(validation)), 0)
     assert baseline.heads.scores(baseline.predict(test), line_targets(test))["line"] < 0.2

@@ -118,6 +118,7 @@ class DeepSets(Neural):
     """Deep sets over units; weights have one scale a tensor, which keeps the symmetry."""
 
     name = "deep-sets"
+    TRIALS = ({"rate": 3e-4}, {"rate": 1e-3}, {"rate": 3e-3}, {"rate": 1e-3, "decay": 1e-2})
 
     def __init__(
         self, *, width: int = 64, rounds: int = 2, hidden: int = 256,

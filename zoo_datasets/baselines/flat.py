@@ -22,8 +22,8 @@ from zoo_datasets.baselines.interface import Predictions, Target, Targets, View
 from zoo_datasets.baselines.learning import Heads, Inputs, Neural, Progress, Standard, Training, Trial, matrix
 from zoo_datasets.errors import ZooError
 
-# Times the mean variance of a component, per network: from hardly any shrinking to hardly any slope.
-PENALTIES = tuple(10.0**e for e in range(-5, 4))
+# Times the mean variance of a component, per network: from hardly any shrinking to hardly any slope. Four, as all have.
+PENALTIES = (1e-4, 1e-2, 1.0, 1e2)
 LEAST_PROBABILITY = 1e-3  # a ridge's share of a class may be negative
 
 
@@ -37,8 +37,13 @@ class PcaRidge:
 
     def __init__(self, components: int = 512, penalties: Sequence[float] = PENALTIES) -> None:
         self.components, self.penalties = components, tuple(penalties)
+        self.settings: dict[str, float] = {}
         self._coefficients: dict[str, np.ndarray] = {}  # (1 + components, 1 or classes)
         self._chosen: dict[str, Any] = {}
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Target → the penalty that is taken, where none is to be chosen."""
+        self.settings = {name: float(chosen["penalty"]) for name, chosen in settings.items()}
 
     def fit(self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int) -> None:
         """Closed form: the seed changes nothing."""
@@ -49,18 +54,22 @@ class PcaRidge:
         x = self.standard(rows).astype(np.float64)  # (n, P)
         self.axes = _axes(x, self.components)
         scores, other = x @ self.axes, self._scores(validation[0])
-        self._chosen = {"components": self.axes.shape[1], "penalties": list(self.penalties), "targets": {}}
+        self._chosen = {"components": self.axes.shape[1]}
         for k, target in enumerate(targets.of):
             known = np.isfinite(targets.values[:, k])
             y = targets.values[known, k]
             wanted = np.eye(target.classes)[y.astype(np.int64)] if target.classes else y[:, None]
             head, truth = (Heads(_one(targets, k)), _one(validation[1], k))
             tried = []
-            for penalty, coefficients in _path(scores[known], wanted, self.penalties):
+            penalties = [self.settings[target.name]] if target.name in self.settings else self.penalties
+            for penalty, coefficients in _path(scores[known], wanted, penalties):
                 score = head.score({target.name: _ends(target, coefficients, other)}, truth)
                 tried.append((-np.inf if np.isnan(score) else score, penalty, coefficients))
-            score, penalty, self._coefficients[target.name] = max(tried, key=lambda found: found[:2])
-            self._chosen["targets"][target.name] = {"score": float(score), "penalty": penalty}
+            _, penalty, self._coefficients[target.name] = max(tried, key=lambda found: found[:2])
+            self._chosen[target.name] = {
+                "chosen": {"penalty": penalty},
+                "tried": [{"penalty": p, "score": float(s)} for s, p, _ in tried],
+            }
 
     def predict(self, view: View) -> Predictions:
         if not self._coefficients:
@@ -123,6 +132,7 @@ class FlatMlp(Neural):
     """MLP on standardized weights; with `augment`, of a random member of each network's permutation orbit."""
 
     name = "flat-mlp"
+    TRIALS = ({"rate": 3e-4}, {"rate": 1e-3}, {"rate": 3e-4, "dropout": 0.3}, {"rate": 1e-3, "dropout": 0.3})
 
     def __init__(
         self, *, augment: bool = False, hidden: Sequence[int] = (1000, 1000), dropout: float = 0.0,

@@ -137,6 +137,7 @@ class NeuralGraph(Neural):
     """A graph network over neurons, of width `d`; published with d 64 or 256 and 128 frequencies."""
 
     name = "neural-graph"
+    TRIALS = ({"rate": 5e-4}, {"rate": 1e-3}, {"rate": 2e-3}, {"rate": 1e-3, "decay": 1e-2})
 
     def __init__(
         self, d: int = 32, layers: int = 4, frequencies: int = 64, activation: bool = False,

@@ -1,6 +1,6 @@
 """Networks → what they answer to a few labelled inputs → numbers about them: the control of probing, for accuracy.
 
-In:  a view, and inputs with labels of the source. Out: predictions by least squares from three numbers of each network:
+In:  a view with labelled inputs of its source, or such inputs. Out: predictions by least squares from three numbers of each network:
      how many of the inputs it labels correctly, the mean probability of the right label, and the mean loss.
 
 It reads no weights but by running them. With 128 inputs its share of right answers has a standard error near .04 at
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from zoo_datasets.baselines.groups import groups
-from zoo_datasets.baselines.interface import Predictions, Target, Targets, View
+from zoo_datasets.baselines.interface import Labelled, Predictions, Target, Targets, View
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.logits import logits_of
 
@@ -22,16 +22,19 @@ COUNT = 128
 
 
 class Images:
-    """The control that shows labelled inputs (n, *shape), labels (n,), of which the first `count` are taken."""
+    """The control that shows labelled inputs (n, *shape), labels (n,), of which the first `count` are taken.
+
+    Without them every view is shown what its own source gives.
+    """
 
     name = "images"
 
-    def __init__(self, inputs: np.ndarray, labels: np.ndarray, count: int = COUNT) -> None:
+    def __init__(self, inputs: np.ndarray | None = None, labels: np.ndarray | None = None, count: int = COUNT) -> None:
         """Raises ZooError where there are fewer, or not a label for each."""
-        if len(inputs) != len(labels) or len(inputs) < count:
-            raise ZooError(f"{len(inputs)} inputs and {len(labels)} labels; {count} of both are needed.")
-        self._inputs = np.ascontiguousarray(inputs[:count], np.float32)
-        self._labels = np.asarray(labels[:count], np.int64)
+        self.count = count
+        self._given: Labelled | None = None
+        if inputs is not None and labels is not None:
+            self._given = self._first(inputs, labels)
         self._of: tuple[Target, ...] = ()
         self._coefficients: list[np.ndarray] = []  # (4, columns) of each target
 
@@ -63,16 +66,28 @@ class Images:
 
     @property
     def chosen(self) -> Mapping[str, object]:
-        return {"inputs": len(self._inputs)}
+        return {"inputs": self.count}
+
+    def _first(self, inputs: np.ndarray, labels: np.ndarray) -> Labelled:
+        if len(inputs) != len(labels) or len(inputs) < self.count:
+            raise ZooError(f"{len(inputs)} inputs and {len(labels)} labels; {self.count} of both are needed.")
+        return np.ascontiguousarray(inputs[: self.count], np.float32), np.asarray(labels[: self.count], np.int64)
+
+    def _shown(self, view: View) -> Labelled:
+        if self._given is not None:
+            return self._given
+        if view.shown is None:
+            raise ZooError("The control `images` shows labelled inputs, and nothing says which these networks take.")
+        return self._first(*view.shown())
 
     def _features(self, view: View) -> np.ndarray:
         """(n, 4): right answers, probability of the right label, its loss (at most that of one in 10¹²), and 1."""
-        found = np.ones((len(view), 4))
+        found, (inputs, labels) = np.ones((len(view), 4)), self._shown(view)
         for architecture, places, weights in groups(view, np.arange(len(view))):
-            logits = logits_of(architecture, self._inputs)(weights).astype(np.float64)  # (m, n, C)
+            logits = logits_of(architecture, inputs)(weights).astype(np.float64)  # (m, n, C)
             shown = np.exp(logits - logits.max(2, keepdims=True))
-            right = np.take_along_axis(shown / shown.sum(2, keepdims=True), self._labels[None, :, None], 2)[..., 0]
-            found[places, 0] = (logits.argmax(2) == self._labels).mean(1)
+            right = np.take_along_axis(shown / shown.sum(2, keepdims=True), labels[None, :, None], 2)[..., 0]
+            found[places, 0] = (logits.argmax(2) == labels).mean(1)
             found[places, 1] = right.mean(1)
             found[places, 2] = -np.log(np.maximum(right, 1e-12)).mean(1)
         return found

@@ -9,7 +9,7 @@ views, chooses splits and scores predictions is `tasks.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,9 @@ import pyarrow as pa
 
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
+
+# Inputs (n, …) float32 as the networks take them, and their labels (n,) int64.
+Labelled = tuple[np.ndarray, np.ndarray]
 
 
 class MixedLayoutsError(ZooError, ValueError):
@@ -31,6 +34,10 @@ class View:
     architecture: np.ndarray  # (n,) int64: the place of each network's own in `architectures`
     vectors: Sequence[np.ndarray]  # n flat weight vectors (P,) float32; P differs where architectures do
     recipe: pa.Table  # n rows: what the recipe varied, a column for each; no metric. Read it by `recipe_without`
+    # Labelled inputs of what the networks learned, for the controls that show some; raises ZooError where there are none.
+    shown: Callable[[], Labelled] | None = None
+    # n rows: loss and accuracy on training images, for the one control that is told them.
+    training: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -68,6 +75,8 @@ class View:
             self.architecture[rows],
             [self.vectors[int(i)] for i in rows],
             self.recipe.take(pa.array(rows)),
+            self.shown,
+            None if self.training is None else self.training.take(pa.array(rows)),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zoo_datasets import errors
@@ -27,6 +27,8 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "mean": lambda: Tabular("mean", "none", "mean"),
     "metadata-ridge": lambda: Tabular("metadata-ridge", "recipe", "ridge"),
     "metadata": lambda: Tabular("metadata", "recipe", "boosting"),
+    "metadata+training": lambda: Tabular("metadata+training", "recipe+training", "boosting"),
+    "images": _neural("images", "Images"),
     "statistics-ridge": lambda: Tabular("statistics-ridge", "statistics", "ridge"),
     "statistics": lambda: Tabular("statistics", "statistics", "boosting"),
     "statistics-eilertsen": lambda: Tabular("statistics-eilertsen", "statistics", "boosting", "eilertsen"),
@@ -42,17 +44,53 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "tokens": _neural("tokens", "TokenAutoencoder"),
     "probing": _neural("probing", "Probing"),
     "probing-hidden": _neural("probing", "Probing", hidden=True),
+    "matrix-probes": _neural("matrices", "MatrixProbes"),
     "probing-random": _neural("probing", "Probing", probes="random"),
 }
-NO_DRAWS = ("mean", "metadata-ridge", "statistics-ridge")  # every seed gives the same
+# Every seed gives the same: least squares, and trees that look at all rows and columns. They take seconds on a core.
+NO_DRAWS = (
+    "mean", "metadata-ridge", "metadata", "metadata+training", "images", "statistics-ridge", "statistics",
+    "statistics-eilertsen", "metadata+statistics", "flat",
+)  # fmt: skip
 CONTROLS = ("mean", "metadata-ridge", "metadata")  # beside every row, asked for or not
+# Names that stand for several.
+SETS = {
+    "controls": (*CONTROLS, "metadata+training", "metadata+statistics", "images", "probing-random"),
+    "cheap": NO_DRAWS,
+    "dear": (
+        "flat-mlp",
+        "flat-mlp-permuted",
+        "deep-sets",
+        "nfn",
+        "neural-graph",
+        "scalegmn",
+        "probing",
+        "tokens",
+    ),  # of any networks
+    "all": tuple(BASELINES),
+}
 
 
-def baseline(name: str) -> Baseline:
-    """A fresh baseline of that name. Raises ZooError."""
+def named(words: Iterable[str]) -> list[str]:
+    """The baselines that those names and sets mean, each once. Raises ZooError for an unknown one."""
+    found: list[str] = []
+    for word in words:
+        if word not in SETS and word not in BASELINES:
+            raise errors.ZooError(errors.unknown("baseline", word, [*SETS, *BASELINES]))
+        found += SETS.get(word, (word,))
+    return list(dict.fromkeys(found))
+
+
+def baseline(name: str, settings: Mapping[str, Any] | None = None) -> Baseline:
+    """A new baseline of that name, with settings that were chosen before. Raises ZooError."""
     if name not in BASELINES:
-        raise errors.ZooError(errors.unknown("baseline", name, BASELINES))
-    return BASELINES[name]()
+        raise errors.ZooError(errors.unknown("baseline", name, [*SETS, *BASELINES]))
+    made = BASELINES[name]()
+    if settings:
+        if not hasattr(made, "configure"):
+            raise errors.ZooError(f"The baseline {name} takes no settings, and {', '.join(settings)} are given.")
+        made.configure(settings)
+    return made
 
 
 def register(name: str, make: Callable[[], Baseline]) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ MOST_STANDARD = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a network learns: Adam, minibatches in a new order every epoch."""
+    """How a network learns: Adam, minibatches in a new order every epoch. Raises ValueError for an unknown schedule."""
 
     epochs: int = 50
     batch: int = 64
@@ -51,7 +52,17 @@ class Training:
     decay: float = 0.0  # decoupled weight decay
     clip: float = 10.0  # norm of the gradient; 0 clips nothing
     warmup: int = 0  # steps until the rate is reached, linearly
+    schedule: str = "constant"  # after that; or "cosine", to 0 over all steps
     bounded: str = "bce"  # loss of a number between 0 and 1, which a sigmoid ends: "bce" or "mse"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"The schedule of the rate is {self.schedule!r}; it is 'constant' or 'cosine'.")
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The rate of a step, counted from 1."""
+        rate = self.rate * min(1.0, step / max(1, self.warmup))
+        return rate * 0.5 * (1.0 + math.cos(math.pi * (step - 1) / steps)) if self.schedule == "cosine" else rate
 
 
 # ── standardization ───────────────────────────────────────────────────────────────────
@@ -205,6 +216,7 @@ class Learned:
     network: nn.Module
     heads: Heads
     batch: int
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # that it was built with, beside the default
 
     @property
     def parameters(self) -> int:
@@ -221,46 +233,73 @@ class Learned:
 
 def learn(
     make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
-    trials: Sequence[Trial] = (), progress: Progress | None = None,
+    trials: Sequence[Trial] = (), progress: Progress | None = None, frozen: Trial | None = None,
 ) -> tuple[Learned, dict[str, Any]]:  # fmt: skip
     """The network of the best epoch, of the best of `trials` if there are any, and the record of what was tried.
 
     A trial overrides fields of `training`, and what else it names are options of `make`. Trials run a third of the epochs;
-    the best by validation is learned again in full. Raises ZooError where nothing could be learned.
+    the best by validation is learned again in full. `frozen` was chosen before, and nothing is tried. Raises ZooError
+    where nothing could be learned.
     """
-    if len(trials) > MOST_TRIALS:
-        raise ValueError(f"{len(trials)} trials; every baseline has at most {MOST_TRIALS}, so that none is tuned more.")
-    short = max(1, training.epochs // SHARE_OF_EPOCHS)
-    of_all, done = short * len(trials) + training.epochs, 0
-    record: dict[str, Any] = {"trials": []}
-
-    def attempt(trial: Trial, epochs: int | None) -> tuple[Learned, dict[str, Any]]:
-        nonlocal done
-        own = {k: v for k, v in trial.items() if k in Training.__dataclass_fields__}
-        options = {k: v for k, v in trial.items() if k not in own}
-        settings = dataclasses.replace(training, **own)
-        settings = dataclasses.replace(settings, epochs=epochs or settings.epochs)
-
-        def tell(epoch: int, score: float) -> None:
-            if progress is not None:
-                progress(done + epoch, of_all, score)
-
-        learned, found = _train(lambda outputs: make(outputs, **options), train, validation, settings, seed, tell)
-        done += settings.epochs
-        return learned, {**trial, **found}
-
-    for trial in trials:
-        record["trials"].append(attempt(trial, short)[1])
-    scores = [-math.inf if math.isnan(t["score"]) else t["score"] for t in record["trials"]]
-    best: Trial = trials[int(np.argmax(scores))] if trials else {}
-    learned, found = attempt(best, None)
+    trials = () if frozen is not None else trials
+    told = _Told(progress, _short(training) * len(trials) + training.epochs)
+    best, record = _best_of(make, train, validation, training, seed, trials, told) if trials else (frozen or {}, [])
+    learned, found = _attempt(make, train, validation, training, seed, best, told)
     if math.isnan(found["score"]):
         raise ZooError(
             f"Of {len(train[1].values):,} training and {len(validation[1].values):,} validation networks nothing was "
             "learned that predicts a finite number: the validation part has no value that differs from the training mean, "
             "or the training diverged. Take more networks, or leave out those that diverged."
         )
-    return learned, {**record, **found}
+    return learned, {"trials": record, **found}
+
+
+def choose(
+    make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
+    trials: Sequence[Trial], progress: Progress | None = None,
+) -> tuple[Trial, list[dict[str, Any]]]:  # fmt: skip
+    """The best of `trials` by validation, at a third of the epochs, and all with their scores."""
+    told = _Told(progress, _short(training) * len(trials))
+    return _best_of(make, train, validation, training, seed, trials, told)
+
+
+def _short(training: Training) -> int:
+    return max(1, training.epochs // SHARE_OF_EPOCHS)
+
+
+class _Told:
+    """How far several trainings in a row are."""
+
+    def __init__(self, progress: Progress | None, of_all: int) -> None:
+        self.progress, self.of_all, self.done = progress, of_all, 0
+
+    def __call__(self, epoch: int, score: float) -> None:
+        if self.progress is not None:
+            self.progress(self.done + epoch, self.of_all, score)
+
+
+def _best_of(
+    make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
+    trials: Sequence[Trial], told: _Told,
+) -> tuple[Trial, list[dict[str, Any]]]:  # fmt: skip
+    if not 1 <= len(trials) <= MOST_TRIALS:
+        raise ValueError(f"{len(trials)} trials; every baseline has at most {MOST_TRIALS}, so that none is tuned more.")
+    short = dataclasses.replace(training, epochs=_short(training))
+    record = [_attempt(make, train, validation, short, seed, t, told)[1] for t in trials]
+    scores = [-math.inf if math.isnan(r["score"]) else r["score"] for r in record]
+    return trials[int(np.argmax(scores))], record
+
+
+def _attempt(
+    make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
+    trial: Trial, told: _Told,
+) -> tuple[Learned, dict[str, Any]]:  # fmt: skip
+    own = {k: v for k, v in trial.items() if k in Training.__dataclass_fields__}
+    options = {k: v for k, v in trial.items() if k not in own}
+    settings = dataclasses.replace(training, **own)
+    learned, found = _train(lambda outputs: make(outputs, **options), train, validation, settings, seed, told)
+    told.done += settings.epochs
+    return dataclasses.replace(learned, options=options), {**trial, **found}
 
 
 def _train(
@@ -277,7 +316,7 @@ def _train(
         learned = Learned(make(heads.outputs), heads, training.batch)
         network = learned.network
         optimizer = torch.optim.AdamW(network.parameters(), lr=training.rate, weight_decay=training.decay, fused=True)
-        step = 0
+        step, steps = 0, training.epochs * -(-n // training.batch)
         for epoch in range(1, training.epochs + 1):
             network.train()
             order = rng.permutation(n)
@@ -289,7 +328,7 @@ def _train(
                 if training.clip:
                     nn.utils.clip_grad_norm_(network.parameters(), training.clip)
                 step += 1
-                optimizer.param_groups[0]["lr"] = training.rate * min(1.0, step / max(1, training.warmup))
+                optimizer.param_groups[0]["lr"] = training.rate_at(step, steps)
                 optimizer.step()
             predictions = learned.predict(validation[0], len(validation[1].values))
             score = heads.score(predictions, validation[1])
@@ -320,11 +359,17 @@ class Neural:
     """A `Baseline` whose network is torch's: a family says how it reads a view, and builds its network."""
 
     name = "neural"
+    TRIALS: tuple[Trial, ...] = ()  # what `tune` tries
 
     def __init__(self, training: Training, trials: Sequence[Trial] = (), progress: Progress | None = None) -> None:
         self.training, self.trials, self.progress = training, tuple(trials), progress
+        self.frozen: Trial | None = None
         self._learned: Learned | None = None
         self._record: Mapping[str, Any] = {}
+
+    def configure(self, settings: Trial) -> None:
+        """Settings that were chosen before, as a trial names them."""
+        self.frozen = dict(settings)
 
     def prepare(self, train: View) -> None:
         """Take from the training part what inputs and network need. Raises MixedLayoutsError."""
@@ -337,15 +382,49 @@ class Neural:
         """A new network that gives (B, outputs) of what `inputs` gives."""
         raise NotImplementedError
 
+    def tune(
+        self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int
+    ) -> tuple[Trial, list[dict[str, Any]]]:
+        """The best of `TRIALS` by validation, and all with their scores."""
+        self.prepare(train[0])
+        return choose(
+            self.network, (self.inputs(train[0]), train[1]), (self.inputs(validation[0]), validation[1]),
+            self.training, seed, self.TRIALS, self.progress,
+        )  # fmt: skip
+
+    def estimate(self, train: tuple[View, Targets], validation: tuple[View, Targets]) -> float:
+        """CPU seconds of a fit, from an epoch of two steps; the second of them, since the first also allocates."""
+        self.prepare(train[0])
+        spent = []
+        for steps in (1, 3):
+            rows = np.arange(min(steps * self.training.batch, len(train[0])))
+            few = train[0].take(rows), train[1].take(rows)
+            one = dataclasses.replace(self.training, epochs=1)
+            began = time.process_time()
+            _attempt(
+                self.network, (self.inputs(few[0]), few[1]), (self.inputs(few[0]), few[1]), one, 0, {}, _Told(None, 1)
+            )
+            spent.append(time.process_time() - began)
+        step = max(0.0, spent[1] - spent[0]) / 2
+        return step * self.training.epochs * -(-len(train[0]) // self.training.batch)
+
     def fit(self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int) -> None:
         self.prepare(train[0])
         self._learned, self._record = learn(
             self.network, (self.inputs(train[0]), train[1]), (self.inputs(validation[0]), validation[1]),
-            self.training, seed, self.trials, self.progress,
+            self.training, seed, self.trials, self.progress, self.frozen,
         )  # fmt: skip
 
     def predict(self, view: View) -> Predictions:
         return self.learned.predict(self.inputs(view), len(view))
+
+    def rebuild(self) -> None:
+        """Take up the weights that were read from a file."""
+        kept = self.learned
+        network = self.network(kept.heads.outputs, **kept.options)
+        state: Any = kept.network  # of a file: what `state_dict` gave
+        network.load_state_dict(state)
+        self._learned = dataclasses.replace(kept, network=network)
 
     @property
     def learned(self) -> Learned:

@@ -258,6 +258,7 @@ class NFN(Neural):
     """
 
     name = "nfn"
+    TRIALS = ({"rate": 5e-4}, {"rate": 1e-3}, {"rate": 2e-3}, {"rate": 1e-3, "decay": 1e-2})
 
     def __init__(
         self, layer: str = "hnp", *, positions: bool = True, channels: Sequence[int] = (16, 16, 5), hidden: int = 1000,

@@ -39,7 +39,7 @@ WIDTH, DEPTH = 256, 6  # of the reader, as published
 CELLS = 2  # side of the grid to which a hidden layer's maps are averaged
 TOKEN, LATE, RANK = 16, 64, 32  # widths of the late branch
 MOST_LAYERS = 16  # hidden layers with an embedding of their own; deeper ones share the last
-PUBLISHED = Training(epochs=30, batch=32, rate=3e-4, clip=0.0)
+PUBLISHED = Training(epochs=30, batch=32, rate=3e-4, clip=0.0, schedule="cosine")
 MODELS = 64  # networks of one architecture that run side by side
 
 
@@ -146,10 +146,11 @@ class Prober(nn.Module):
 class Probing(Neural):
     """Probing with learned inputs: ProbeGen, plain probes, or with `probes="random"` their control.
 
-    Published: Adam at 3e-4, 32 networks a step, 64 or 128 probes.
+    Published: Adam at 3e-4, falling to 0 by a cosine, 32 networks a step, 64 or 128 probes.
     """
 
     name = "probing"
+    TRIALS = ({"rate": 3e-4}, {"rate": 1e-3}, {"rate": 3e-3}, {"rate": 1e-3, "bounded": "mse"})
 
     def __init__(
         self, probes: str = "generated", count: int = 64, hidden: bool = False,

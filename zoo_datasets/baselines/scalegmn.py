@@ -154,12 +154,12 @@ class Round(nn.Module):
 class ScaleNetwork(nn.Module):
     """Rows of a view → outputs (B, width)."""
 
-    def __init__(self, view: View, outputs: int, d: int, layers: int) -> None:
+    def __init__(self, view: View, outputs: int, d: int, layers: int, size: float | None = None) -> None:
         super().__init__()
         sizes = Sizes.of(view)
         self.wired, self.sizes = Wired(sizes), sizes
         self.unit, self.link = _linear(sizes.features, d), _linear(sizes.positions, d)
-        self.size = _size(view)
+        self.size = _size(view) if size is None else size
         # Multiplied into hidden units, since a sum would not scale; added to inputs and outputs.
         self.of_layer = nn.Parameter(1 + 0.1 * torch.randn(sizes.layers, d))
         self.of_input, self.of_output = nn.Embedding(sizes.inputs, d), nn.Embedding(sizes.outputs, d)
@@ -196,6 +196,7 @@ class ScaleGMN(Neural):
     """A graph network that is blind to scale and sign, of width `d`; published with d 64 or 128."""
 
     name = "scalegmn"
+    TRIALS = ({"rate": 5e-4}, {"rate": 1e-3}, {"rate": 2e-3}, {"rate": 1e-3, "decay": 1e-2})
 
     def __init__(
         self, d: int = 32, layers: int = 4, training: Training = TRAINING, trials: Sequence[Trial] = ()
@@ -204,10 +205,10 @@ class ScaleGMN(Neural):
         self.options = {"d": d, "layers": layers}
 
     def prepare(self, train: View) -> None:
-        self._train = train
+        self._train, self._size = train, _size(train)
 
     def inputs(self, view: View) -> Inputs:
         return lambda rows, generator: (view, rows)
 
     def network(self, outputs: int, **options: Any) -> nn.Module:
-        return ScaleNetwork(self._train, outputs, **{**self.options, **options})
+        return ScaleNetwork(self._train, outputs, size=self._size, **{**self.options, **options})

@@ -9,13 +9,16 @@ Eilertsen et al., "Classifying the classifier" (2020) as a variant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from zoo_datasets import errors
 from zoo_datasets.baselines.design import Design
+from zoo_datasets.baselines.forest import Forest
+from zoo_datasets.baselines.groups import finite, groups
 from zoo_datasets.baselines.interface import Predictions, Target, Targets, View
 from zoo_datasets.core import libraries
 from zoo_datasets.views.per_tensor import EILERTSEN_2020, UNTERTHINER_2020, statistics
@@ -23,7 +26,9 @@ from zoo_datasets.views.per_tensor import EILERTSEN_2020, UNTERTHINER_2020, stat
 QUANTILES = {"unterthiner": UNTERTHINER_2020, "eilertsen": EILERTSEN_2020}
 PENALTIES = (1e-3, 1e-1, 10.0, 1e3)  # of ridge on standardized features
 LEAVES = ((0.1, 15), (0.1, 31), (0.05, 15), (0.05, 63))  # learning rate and leaves of boosting
-FEATURES = ("none", "recipe", "statistics", "recipe+statistics")
+FEATURES = ("none", "recipe", "statistics", "recipe+statistics", "recipe+training")
+TREES = 300
+MOST_KEPT = 3  # views whose statistics are remembered: train, validation, test
 SOLVERS = ("mean", "ridge", "boosting")
 
 
@@ -39,21 +44,31 @@ class Tabular:
             if value not in allowed:
                 raise errors.ZooError(errors.unknown(what, value, allowed))
         self.name, self.features, self.solver = name, features, solver
+        self.settings: dict[str, Any] = {}
         self.quantiles = QUANTILES[quantiles]
-        self._heads: dict[str, tuple[Target, Design | None, Callable[[np.ndarray], np.ndarray]]] = {}
-        self._size = 0
+        self._heads: dict[str, tuple[Target, Design | None, Any]] = {}
+        self._size = self._tensors = 0
+        self._kept: list[tuple[View, np.ndarray]] = []  # statistics of the last views: fitted again, they are the same
         self._chosen: dict[str, object] = {}
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Target → the one setting that is taken, where none is to be chosen."""
+        self.settings = dict(settings)
 
     def fit(self, train: tuple[View, Targets], validation: tuple[View, Targets], seed: int) -> None:
         (view, targets), (other, wanted) = train, validation
+        tensors = max(sum(e.role == "parameter" for e in a.layout) for a in view.architectures)
+        self._tensors, self._kept = tensors, self._kept if tensors == self._tensors else []
         seen, held_out = self._statistics(view), self._statistics(other)
         self._heads, self._chosen, self._size = {}, {}, 0
         for k, target in enumerate(targets.of):
-            design = Design(view.recipe_without(target)) if "recipe" in self.features else None
-            x, v = _joined(design, target, view, seen), _joined(design, target, other, held_out)
+            design = Design(self._told(view, target)) if "recipe" in self.features else None
+            x, v = (self._joined(design, target, view, seen), self._joined(design, target, other, held_out))
             y, z = targets.values[:, k], wanted.values[:, k]
             rows, held = np.isfinite(y), np.isfinite(z)
-            trials = self._trials(target, seed) if x.shape[1] else [({}, _Constant(target))]
+            trials = self._trials(target, seed) if x.shape[1] else [({}, Constant(target))]
+            if target.name in self.settings:
+                trials = [t for t in trials if t[0] == self.settings[target.name]]
             best: tuple[float, Any, Mapping[str, object]] | None = None
             tried = []
             for settings, solver in trials:
@@ -63,13 +78,15 @@ class Tabular:
                 if best is None or loss < best[0]:
                     best = loss, solver, settings
             assert best is not None
-            self._heads[target.name] = target, design, best[1].predict
+            self._heads[target.name] = target, design, best[1]
             self._size += best[1].size
             self._chosen[target.name] = {"chosen": dict(best[2]), "tried": tried}
 
     def predict(self, view: View) -> Predictions:
         seen = self._statistics(view)
-        return {name: head(_joined(design, of, view, seen)) for name, (of, design, head) in self._heads.items()}
+        return {
+            name: head.predict(self._joined(design, of, view, seen)) for name, (of, design, head) in self._heads.items()
+        }
 
     @property
     def parameters(self) -> int:
@@ -80,21 +97,47 @@ class Tabular:
         return self._chosen
 
     def _statistics(self, view: View) -> np.ndarray:
-        """(n, tensors · numbers), or (n, 0) where they are not asked for."""
+        """(n, tensors · numbers), or (n, 0) where they are not asked for.
+
+        Tensors of networks with fewer than the most in training stand at the two ends, half of them at each, and zeros
+        between: first and last layers meet their like. Of networks with more, those in the middle are not read.
+        """
         if "statistics" not in self.features:
             return np.zeros((len(view), 0))
-        return statistics(view.matrix, view.layout.layout, self.quantiles).reshape(len(view), -1)
+        for known, numbers in self._kept:
+            if known is view:
+                return numbers
+        found = np.zeros((len(view), self._tensors, len(self.quantiles) + 2))
+        for architecture, places, weights in groups(view, np.arange(len(view))):
+            numbers = statistics(finite(weights), architecture.layout, self.quantiles)  # (m, T, numbers)
+            tensors = numbers.shape[1]
+            tail = min(tensors, self._tensors) // 2
+            head = min(tensors, self._tensors) - tail
+            found[places, :head] = numbers[:, :head]
+            found[places, self._tensors - tail :] = numbers[:, tensors - tail :]
+        self._kept = [*self._kept, (view, found.reshape(len(view), -1))][-MOST_KEPT:]
+        return found.reshape(len(view), -1)
+
+    def _told(self, view: View, target: Target) -> pa.Table:
+        """The recipe without what is asked for, and with `training` the loss and accuracy on training images."""
+        told = view.recipe_without(target)
+        if "training" in self.features:
+            if view.training is None:
+                raise errors.ZooError("Loss and accuracy on training images are not known of these networks.")
+            for name in view.training.column_names:
+                if name != target.name:
+                    told = told.append_column(name, view.training[name])
+        return told
+
+    def _joined(self, design: Design | None, target: Target, view: View, seen: np.ndarray) -> np.ndarray:
+        return seen if design is None else np.hstack([design(self._told(view, target)), seen])
 
     def _trials(self, target: Target, seed: int) -> list[tuple[dict[str, object], Any]]:
         if self.solver == "mean":
-            return [({}, _Constant(target))]
+            return [({}, Constant(target))]
         if self.solver == "ridge":
-            return [({"penalty": p}, _Ridge(target, p)) for p in PENALTIES]
-        return [({"rate": r, "leaves": n}, _Boosting(target, r, n, seed)) for r, n in LEAVES]
-
-
-def _joined(design: Design | None, target: Target, view: View, seen: np.ndarray) -> np.ndarray:
-    return seen if design is None else np.hstack([design(view.recipe_without(target)), seen])
+            return [({"penalty": p}, Ridge(target, p)) for p in PENALTIES]
+        return [({"rate": r, "leaves": n}, Boosting(target, r, n, seed)) for r, n in LEAVES]
 
 
 def _loss(target: Target, prediction: np.ndarray, y: np.ndarray) -> float:
@@ -104,7 +147,7 @@ def _loss(target: Target, prediction: np.ndarray, y: np.ndarray) -> float:
     return float(-np.log(np.maximum(prediction[np.arange(len(y)), y.astype(int)], 1e-12)).mean())
 
 
-class _Constant:
+class Constant:
     """The mean of the training targets, or the shares of their classes."""
 
     def __init__(self, target: Target) -> None:
@@ -119,7 +162,7 @@ class _Constant:
         return np.tile(self.value, (len(x), 1)) if self.target.classes else np.full(len(x), float(self.value))
 
 
-class _Ridge:
+class Ridge:
     """Linear, on standardized features; of a class by the softmax of least squares on one-hot targets."""
 
     def __init__(self, target: Target, penalty: float) -> None:
@@ -143,31 +186,35 @@ class _Ridge:
         return np.asarray(shares / shares.sum(1, keepdims=True))
 
 
-class _Boosting:
-    """Histogram gradient boosting (scikit-learn), 300 trees."""
+class Boosting:
+    """Histogram gradient boosting (scikit-learn), 300 trees; what it learned is kept as plain arrays."""
 
     def __init__(self, target: Target, rate: float, leaves: int, seed: int) -> None:
-        with libraries.needed():
-            from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-        made = HistGradientBoostingClassifier if target.classes else HistGradientBoostingRegressor
-        self.target, self.size = target, 0
-        self.model = made(
-            learning_rate=rate, max_leaf_nodes=leaves, max_iter=300, min_samples_leaf=10, l2_regularization=1.0,
-            early_stopping=False, random_state=seed,
-        )  # fmt: skip
+        self.target, self.settings, self.size = target, (rate, leaves, seed), 0
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> None:
-        from threadpoolctl import threadpool_limits
-
+        with libraries.needed():
+            from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+            from threadpoolctl import threadpool_limits
+        rate, leaves, seed = self.settings
+        model = (HistGradientBoostingClassifier if self.target.classes else HistGradientBoostingRegressor)(
+            learning_rate=rate, max_leaf_nodes=leaves, max_iter=TREES, min_samples_leaf=10, l2_regularization=1.0,
+            early_stopping=False, random_state=seed,
+        )  # fmt: skip
         # A second thread of OpenMP spins: on a busy machine a fit of seconds took minutes.
         with threadpool_limits(1):
-            self.model.fit(x, y.astype(int) if self.target.classes else y)
-        self.size = sum(t.nodes.size for step in self.model._predictors for t in step)
+            model.fit(x, y.astype(int) if self.target.classes else y)
+        self.classes = model.classes_.astype(int) if self.target.classes else np.zeros(0, int)
+        self.forest = Forest.of(model)
+        self.size = len(self.forest.value)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
+        raw = self.forest(x)
         if not self.target.classes:
-            found = self.model.predict(x)
-            return np.asarray(np.clip(found, 0, 1) if self.target.bounded else found)
+            return np.asarray(np.clip(raw[:, 0], 0, 1) if self.target.bounded else raw[:, 0])
         shares = np.zeros((len(x), self.target.classes))
-        shares[:, self.model.classes_.astype(int)] = self.model.predict_proba(x)
+        if raw.shape[1] == 1:  # of two classes, the second's log odds
+            raw = np.concatenate([np.zeros_like(raw), raw], 1)
+        odds = np.exp(raw - raw.max(1, keepdims=True))
+        shares[:, self.classes] = odds / odds.sum(1, keepdims=True)
         return shares

@@ -153,6 +153,16 @@ class TokenAutoencoder:
             codes = self._standard(self._codes(parts_of(view, self.size), len(view)))
         return self._learned.predict(lambda rows, _: codes[rows], len(view))
 
+    def rebuild(self) -> None:
+        """Take up the weights that were read from a file."""
+        state: Any = self._network
+        assert self._learned is not None
+        self._network = Autoencoder(state["scales"], *self.shape)
+        self._network.load_state_dict(state)
+        probe = nn.Linear(2 * self.shape[3], self._learned.heads.outputs)
+        probe.load_state_dict(self._learned.network)
+        self._learned = dataclasses.replace(self._learned, network=probe)
+
     @property
     def parameters(self) -> int:
         """Of the autoencoder and of the probe."""

@@ -1,0 +1,150 @@
+"""Folders of `bench` → benchmarks/results/leaderboard.md, one small table of all numbers, and pictures.
+
+In:  folders that `python -m zoo_datasets bench … --out FOLDER` wrote. Out: their tables one below the other, their lines in
+     benchmarks/results/leaderboard.parquet, and in docs/pictures: R² and τ beside ceilings and controls
+     (`leaderboard-scores.svg`), learned on one source and asked of another (`leaderboard-transfer.svg`), and over the number
+     of networks (`leaderboard-curve.svg`), each where there are numbers for it. No number is typed.
+
+    python benchmarks/leaderboard.py FOLDER [FOLDER…] [--target test_accuracy]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zoo_datasets.baselines.known import SETS
+from zoo_datasets.core import figures, files
+from zoo_datasets.leaderboard import ORACLE, WORDS
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = ("r2", "kendall")
+HEAD = """# Leaderboard
+
+Written by `python benchmarks/leaderboard.py` from the result files of `python -m zoo_datasets bench`; what the tasks,
+controls and intervals are is in `docs/benchmark.md`.
+
+"""
+
+
+def main() -> None:
+    """Write the page, the table and the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--target", default="test_accuracy")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
+    options = parser.parse_args()
+    table = pa.concat_tables([pq.read_table(f / "leaderboard.parquet") for f in options.folders])
+    page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in options.folders)
+    files.write_atomic(options.out / "leaderboard.md", page)
+    with files.atomic(options.out / "leaderboard.parquet") as out:
+        pq.write_table(table, out, compression="zstd")
+    rows = [r for r in table.to_pylist() if r["target"] == options.target and r["error"] is None]
+    for name, draw in (("scores", scores), ("transfer", transfer), ("curve", curve)):
+        figure = draw(rows)
+        if figure is not None:
+            save(figure, options.pictures / f"leaderboard-{name}.svg")
+            print(f"{options.pictures / f'leaderboard-{name}.svg'}")
+
+
+def at_home(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the split by init group, asked of the zoo that was learned from."""
+    return [r for r in rows if r["split"] == "iid" and "/from=" not in r["task"]]
+
+
+def scores(rows: Sequence[dict[str, Any]]) -> Any:
+    """Zoos × metrics: a dot and its bounds for each baseline, controls gray, the ceiling a line."""
+    home = at_home(rows)
+    most = {z: max(r["n_train"] for r in home if r["zoo"] == z) for z in dict.fromkeys(r["zoo"] for r in home)}
+    home = [r for r in home if r["n_train"] == most[r["zoo"]]]
+    if not home:
+        return None
+    figure, axes = figures.figure_of(11, 1 + 3.6 * len(most), columns=2, rows=len(most))
+    for i, zoo in enumerate(most):
+        for j, metric in enumerate(SHOWN):
+            ax = axes[i, j]
+            own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric]
+            bars = sorted((r for r in own if r["baseline"] != ORACLE), key=lambda r: r["value"])
+            for place, r in enumerate(bars):
+                color = figures.GREY if r["baseline"] in SETS["controls"] else figures.BLUE
+                ax.plot(r["value"], place, "o", color=color)
+                if r["low"] is not None and np.isfinite(r["low"]):
+                    ax.plot([r["low"], r["high"]], [place, place], color=color)
+            for r in own:
+                if r["baseline"] == ORACLE:
+                    ax.axvline(r["value"], color=figures.VERMILION, linestyle="--", label="ceiling")
+            ax.set_yticks(range(len(bars)), [r["baseline"] for r in bars])
+            ax.set_xlabel(f"{WORDS[metric]}, {zoo}")
+            ax.set_xlim(min(0.0, *(r["value"] for r in bars if np.isfinite(r["value"]))) if bars else 0.0, 1.01)
+    return figure
+
+
+def transfer(rows: Sequence[dict[str, Any]]) -> Any:
+    """Learned on × asked of, R² and τ of the baseline that is best at home."""
+    zoos = list(dict.fromkeys(r["zoo"] for r in rows))
+    iid = [r for r in rows if r["split"] == "iid" and r["baseline"] not in (*SETS["controls"], ORACLE)]
+    if len(zoos) < 2 or not any("/from=" in r["task"] for r in iid):
+        return None
+    home = [r for r in at_home(iid) if r["metric"] == "r2"]
+    best = max({r["baseline"] for r in home}, key=lambda b: np.mean([r["value"] for r in home if r["baseline"] == b]))
+    figure, axes = figures.figure_of(9, 4.5, columns=2)
+    for j, metric in enumerate(SHOWN):
+        values = np.full((len(zoos), len(zoos)), np.nan)
+        for r in iid:
+            if r["baseline"] == best and r["metric"] == metric:
+                asked = next(z for z in zoos if r["task"].startswith(z + "/"))
+                values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]
+        ax = axes[0, j]
+        ax.imshow(values, vmin=0, vmax=1, cmap="Blues")
+        for (a, b), v in np.ndenumerate(values):
+            ax.text(b, a, f"{v:.2f}", ha="center", va="center", color="white" if v > 0.6 else figures.INK)
+        short = [re.sub(r".*/", "", z) for z in zoos]
+        ax.set_xticks(range(len(zoos)), short, rotation=20)
+        ax.set_yticks(range(len(zoos)), short)
+        ax.set_title(f"{WORDS[metric]} of {best}: learned on (rows), asked of (columns)", fontsize=9)
+    return figure
+
+
+def curve(rows: Sequence[dict[str, Any]]) -> Any:
+    """Training networks → R² and τ, a line for each baseline of the first zoo that has several numbers."""
+    home = [r for r in at_home(rows) if r["baseline"] != ORACLE]
+    zoo = next(
+        (z for z in dict.fromkeys(r["zoo"] for r in home) if len({r["n_train"] for r in home if r["zoo"] == z}) > 1),
+        None,
+    )
+    if zoo is None:
+        return None
+    figure, axes = figures.figure_of(11, 4.5, columns=2)
+    for j, metric in enumerate(SHOWN):
+        ax = axes[0, j]
+        own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric]
+        for k, name in enumerate(dict.fromkeys(r["baseline"] for r in own)):
+            points = sorted((r["n_train"], r["value"]) for r in own if r["baseline"] == name)
+            color = figures.GREY if name in SETS["controls"] else figures.COLORS[k % len(figures.COLORS)]
+            ax.plot(*zip(*points, strict=True), "o-", color=color, label=name)
+        ax.set_xscale("log")
+        ax.set_xlabel(f"training networks of {zoo}")
+        ax.set_ylabel(WORDS[metric])
+        ax.set_ylim(-0.05, 1.01)
+    axes[0, 1].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def save(figure: Any, path: Path) -> None:
+    """As SVG: the same numbers, the same bytes."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}), files.atomic(path) as out:
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

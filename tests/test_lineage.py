@@ -1,0 +1,121 @@
+"""Tasks on pairs, on parents and children trained for this; fresh networks of a recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoo_builder import grid, plan
+from zoo_builder.build import build
+from zoo_datasets import cli, fresh, lineage, tasks
+from zoo_datasets.errors import ZooError
+from zoo_datasets.targets import TaskError
+from zoo_datasets.zoo import Zoo, open_zoo
+
+PARENTS = """\
+zoo: weightzoo/parents
+source: {id: digits, train: 200, validation: 60, test: 200}
+architecture: [flatten, {linear: 6}, activation, {linear: classes}]
+axes:
+  lr: [1e-1, 3e-2]
+replicates: 8
+training: {epochs: 2, batch_size: 32}
+snapshots: {epochs: [0, 1, 2]}
+"""
+CHILDREN = """\
+zoo: weightzoo/children
+source: {id: digits, train: 200, validation: 60, test: 200}
+architecture: [flatten, {linear: 6}, activation, {linear: classes}]
+init: {zoo: PARENTS, epoch: 1}
+training: {epochs: 2, batch_size: 32}
+snapshots: {steps: [0, 1, 4, 10, 14]}
+"""
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> tuple[Zoo, Zoo]:
+    folder = tmp_path_factory.mktemp("family")
+    made = []
+    for name, text in (("parents", PARENTS), ("children", CHILDREN)):
+        (folder / f"{name}.yaml").write_text(text.replace("PARENTS", str(folder / "weightzoo" / "parents")))
+        build(plan.plan(grid.load(folder / f"{name}.yaml")), folder / "weightzoo" / name, workers=0)
+        made.append(open_zoo(folder / "weightzoo" / name))
+    return made[0], made[1]
+
+
+def test_pairs_are_true_half_of_the_time_and_lineages_stay_on_one_side(family):
+    parents, children = family
+    sides = lineage.pairs(parents, children, "same_lineage")
+    early = parents.select(epoch=1)
+    last = {w.tobytes(): m for w, m in zip(early.weights[:], early.column("model_id").to_pylist(), strict=True)}
+    own = dict(zip(*(children.models[c].to_pylist() for c in ("model_id", "parent_id")), strict=True))
+    whose = {
+        w.tobytes(): (own[m], s)
+        for w, m, s in zip(children.weights[:], children.column("model_id").to_pylist(), children.column("step").to_pylist(), strict=True)
+    }  # fmt: skip
+    seen: dict[str, set[str]] = {}
+    for side, of in sides.items():
+        assert of.y.mean() == 0.5
+        assert (np.diff(of.y) != 0).any()
+        for a, b, y in zip(of.a.vectors, of.b.vectors, of.y, strict=True):
+            parent, step = whose[b.tobytes()]
+            assert (last[a.tobytes()] == parent) == bool(y)
+            assert step >= 4  # after a quarter of 14 steps
+            seen.setdefault(side, set()).update({parent, last[a.tobytes()]})
+    assert not seen["train"] & seen["test"]
+
+
+def test_distance_tells_kin_and_cannot_tell_the_order(family):
+    kin = {a.baseline: a for a in lineage.solve(lineage.pairs(*family, "same_lineage"), shuffles=2)}
+    assert kin["distance"].auc.value == 1
+    assert kin["aligned-distance"].auc.value > 0.9
+    assert len(kin["monotone"].shuffled) == 2
+    order = {a.baseline: a for a in lineage.solve(lineage.pairs(*family, "parent"))}
+    assert order["distance"].auc.value == pytest.approx(0.5, abs=0.2)
+    assert order["monotone"].auc.value > 0.9  # weights grow
+
+
+def test_pairs_from_the_command_line(family, tmp_path, capsys):
+    parents, children = family
+    call = ["bench", str(parents.root), str(children.root), "--tasks", "same_lineage,parent", "--out", str(tmp_path)]
+    assert cli.main(call) == 0
+    first = capsys.readouterr().out
+    assert "### weightzoo/children/parent@1, with parents of weightzoo/parents" in first
+    assert cli.main(call) == 0
+    assert capsys.readouterr().out == first  # from the files
+    assert cli.main(["bench", str(parents.root), "--tasks", "parent", "--out", str(tmp_path)]) == 1
+    assert "none of the zoos goes on from another" in capsys.readouterr().err
+
+
+def test_zoos_that_are_no_family_are_refused(family):
+    parents, _ = family
+    with pytest.raises(TaskError, match=r"No model of weightzoo/parents starts from one of weightzoo/parents"):
+        lineage.pairs(parents, parents, "parent")
+    with pytest.raises(TaskError, match="Unknown task on pairs 'twins'"):
+        lineage.pairs(parents, parents, "twins")
+
+
+def test_fresh_networks_are_new_and_asked_about_beside_the_test_side(family, tmp_path, capsys):
+    parents, _ = family
+    call = ["bench", str(parents.root), "--baselines", "statistics-ridge", "--out", str(tmp_path), "--fresh", "77", "6"]
+    assert cli.main(call) == 0
+    out = capsys.readouterr().out
+    assert "test_accuracy: the test side, and 6 networks built since" in out
+    assert "### weightzoo/parents-fresh-77/test_accuracy/from=weightzoo/parents@1" in out
+    made = open_zoo(tmp_path / "fresh" / "weightzoo" / "parents-fresh-77")
+    assert not set(made.models["init_key"].to_pylist()) & set(parents.models["init_key"].to_pylist())
+    found = tasks.problem(parents, ["test_accuracy"], fresh=[made])
+    assert len(found.elsewhere["weightzoo/parents-fresh-77"]) == 6
+    with pytest.raises(TaskError, match="holds 6 networks and not 7"):
+        fresh.build(parents, 77, 7, tmp_path)
+
+
+def test_fresh_networks_from_the_zoos_own_seed_are_refused(family, tmp_path):
+    with pytest.raises(TaskError, match="was built from seed 0"):
+        fresh.build(family[0], 0, 4, tmp_path)
+
+
+def test_a_builder_that_fails_is_a_sentence(family, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ZooError, match="The builder ended with exit code 1"):
+        fresh.build(family[0], 5, 4, tmp_path)

@@ -1,0 +1,118 @@
+"""The published protocol of the Small CNN Zoo, on a small folder of its form."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo_datasets import cli, protocols
+from zoo_datasets.baselines import tabular
+from zoo_datasets.errors import IntegrityError, ZooNotFoundError
+
+SHAPES = [(3, 3, 1, 16), (3, 3, 16, 16), (3, 3, 16, 16), (16, 10)]
+ROWS = 90
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ninety networks at two steps each, whose accuracy their last bias tells."""
+    place = tmp_path / "mnist"
+    place.mkdir()
+    lines, start = ["varname,start_idx,end_idx,size,shape"], 0
+    for i, shape in enumerate(SHAPES):
+        for kind, form in (("bias", shape[-1:]), ("kernel", shape)):
+            size = int(np.prod(form))
+            lines.append(f'sequential/layer_{i}/{kind}:0,{start},{start + size},{size},"{form}"')
+            start += size
+    (place / "layout.csv").write_text("\n".join(lines) + "\n")
+    draw = np.random.default_rng(0)
+    weights = draw.standard_normal((ROWS, start)).astype(np.float32)
+    accuracy = 1 / (1 + np.exp(-weights[:, -170:-160].mean(1) * 3))  # the last bias
+    rows = [f"{86 if i % 3 else 10},{a:.4f},{'relu' if i % 2 else 'tanh'},0.01" for i, a in enumerate(accuracy)]
+    (place / "metrics.csv").write_text("step,test_accuracy,config.activation,config.l2reg\n" + "\n".join(rows) + "\n")
+    np.save(place / "weights.npy", weights)
+    order = [0, *random.Random(1).sample(range(ROWS), ROWS)]
+    (place / "mnist_split.csv").write_text("\n".join(map(str, order)) + "\n")
+    return place
+
+
+def test_sides_are_those_of_the_protocol_and_the_first_line_is_a_row() -> None:
+    steps = np.array([86, 86, 10, 86, 86, 86, 86, 86, 86, 86, 86, 86])
+    found = protocols.sides([0, 5, 2, 7, 0, 1, 3, 4, 6, 8, 9, 10, 11], steps)
+    first = [0, 5, 7, 0, 1, 3]  # half of twelve rows of step 86, in the order of the file
+    random.Random(0).shuffle(first)
+    assert found == {"train": first[:4], "validation": first[4:], "test": [4, 6, 8, 9, 10, 11]}
+
+
+@pytest.mark.skipif(not os.environ.get("ZOO_DATA"), reason="needs $ZOO_DATA")
+def test_the_published_permutation_names_row_0_twice() -> None:
+    files = sorted(Path(os.environ["ZOO_DATA"]).glob("formats/small-cnn-zoo-splits/*.csv"))
+    if not files:
+        pytest.skip("no published split in $ZOO_DATA")
+    rows = protocols.permutation(files[0])
+    assert rows[0] == 0
+    assert len(set(rows)) >= len(rows) - 1
+
+
+def test_kernels_lie_as_our_layers_have_them(folder: Path) -> None:
+    found = protocols.published(folder)
+    raw = np.load(folder / "weights.npy")
+    architecture = found.test.view.architectures[0]
+    row, vector = int(found.test.ids[0]), found.test.view.vectors[0]
+    ours = list(architecture.layout.unflatten(vector).values())
+    start = 0
+    for i, shape in enumerate(SHAPES):
+        bias, kernel = (
+            raw[row, start : start + shape[-1]],
+            raw[row, start + shape[-1] :][: int(np.prod(shape))].reshape(shape),
+        )
+        start += shape[-1] + kernel.size
+        np.testing.assert_array_equal(ours[2 * i + 1], bias)
+        np.testing.assert_array_equal(ours[2 * i], kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
+
+
+def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(tabular, "TREES", 10)
+    call = [
+        "bench",
+        str(folder),
+        "--protocol",
+        "nfn",
+        "--baselines",
+        "statistics-ridge",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(call) == 0
+    out = capsys.readouterr().out
+    assert "### small-cnn-zoo/mnist/test_accuracy/nfn@1" in out
+    assert "Split as published; row 0 stands twice" in out or "Split as published" not in out
+    assert "| statistics-ridge" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "said"),
+    [
+        ("mnist_split.csv", "0\n500\n", IntegrityError, "names row 500, and the tables have 90"),
+        ("mnist_split.csv", "0\nabc\n", IntegrityError, "is no permutation of rows"),
+        ("mnist_split.csv", "0\n3\n", IntegrityError, "too few for three sides"),
+        ("mnist_split.csv", None, ZooNotFoundError, "No split `mnist_split….csv` lies in"),
+        ("metrics.csv", "a,b\n1,2\n", IntegrityError, "has no column 'step'"),
+        ("metrics.csv", None, ZooNotFoundError, "has no metrics.csv"),
+        ("layout.csv", "varname,start_idx\nx,1\n", IntegrityError, "does not say where tensors lie"),
+        ("layout.csv", None, ZooNotFoundError, "says where each tensor lies"),
+        ("weights.npy", "text", IntegrityError, "cannot be read as an array"),
+        ("weights.npy", None, IntegrityError, "cannot be read as an array"),
+    ],
+)
+def test_a_folder_that_is_none_is_a_sentence(folder, monkeypatch, name, text, error, said) -> None:
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+    with pytest.raises(error, match=said):
+        protocols.published(folder)

@@ -1,0 +1,108 @@
+"""A problem and a baseline → what it scores where there is nothing to learn: targets shuffled, fitted again.
+
+In:  a `tasks.Problem`, names of baselines, how many shuffles. Out: a file for each baseline, and from it the scores.
+
+Targets of train and validation are shuffled within groups where most networks share theirs, so that what groups alone tell
+stays; else among all networks of a side. Settings are those that the true targets chose; the test side keeps its own
+targets. A null whose interval leaves out chance says that something leaks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import leaderboard, results, tasks
+from zoo_datasets.baselines.known import baseline
+from zoo_datasets.core import files, meters, streams
+from zoo_datasets.core.jsonable import jsonable
+from zoo_datasets.errors import IntegrityError
+from zoo_datasets.results import Cell
+from zoo_datasets.tasks import Part, Problem
+
+SAVED_EVERY = 10  # shuffles: what a stop may cost
+SHARED = 0.5  # of networks: with more in groups of two and more, shuffling stays inside groups
+
+
+def run(
+    found: Problem, names: Sequence[str], shuffles: int, out: Path, cells: Sequence[Cell],
+    frozen: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """Fill up the null of each baseline to so many shuffles; gives each name when it is done. `cells` say what was chosen."""
+    work = [n for n in names if any(c.baseline == n and not c.failed for c in cells)]
+    for name in meters.over(work, f"{found.zoo}, shuffled targets", "baselines"):
+        path = out / f"null-{results.key_of(found, name, 0)}.json"
+        done = _scores(path) if path.exists() else {}
+        start = min((len(v) for of in done.values() for v in of.values()), default=0)
+        solver = baseline(name, {**_chosen(name, found, cells), **((frozen or {}).get(name) or {})})
+        began = time.process_time()
+        for k in range(start, shuffles):
+            rng = streams.generator("null", k)
+            train, validation = (shuffled(p, rng) for p in (found.train, found.validation))
+            solver.fit((train.view, train.targets), (validation.view, validation.targets), k)
+            for cell in results.answers(found, "", solver, name, k, 0.0):
+                if cell.error:
+                    continue
+                for metric, value in _values(found, cell).items():
+                    done.setdefault(cell.task, {}).setdefault(metric, []).append(value)
+            if k + 1 == shuffles or (k + 1 - start) % SAVED_EVERY == 0:
+                head = {"kind": "null", "about": tasks.describe(found), "baseline": name, "within": within(found.train)}
+                spent = {"cpu_s": time.process_time() - began, "shuffles": k + 1}
+                files.write_atomic(path, json.dumps(jsonable({**head, **spent, "scores": done})) + "\n")
+        yield name
+
+
+def read(found: Problem, names: Sequence[str], folder: Path) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Baseline → task → metric → its value after each shuffle."""
+    paths = {n: folder / f"null-{results.key_of(found, n, 0)}.json" for n in names}
+    return {n: _scores(p) for n, p in paths.items() if p.exists()}
+
+
+def shuffled(part: Part, rng: np.random.Generator) -> Part:
+    """The same networks, with targets of others."""
+    order = np.arange(len(part))
+    if within(part) == "all":
+        order = rng.permutation(order)
+    else:
+        for group in np.unique(part.groups):
+            own = np.flatnonzero(part.groups == group)
+            order[own] = rng.permutation(own)
+    return dataclasses.replace(part, targets=part.targets.take(order))
+
+
+def within(part: Part) -> str:
+    """`groups`, or `all` where most networks have a group of their own."""
+    _, label = np.unique(part.groups, return_inverse=True)
+    return "groups" if (np.bincount(label)[label] > 1).mean() > SHARED else "all"
+
+
+def _chosen(name: str, found: Problem, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The settings that the true targets chose, of a baseline that chooses for each target."""
+    own = {found.name_of(t.name): t.name for t in found.train.targets.of}
+    chosen = {own[c.task]: c.chosen for c in cells if c.baseline == name and c.task in own}
+    return {t: dict(c["chosen"]) for t, c in chosen.items() if isinstance(c, Mapping) and c.get("chosen")}
+
+
+def _values(found: Problem, cell: Cell) -> dict[str, float]:
+    target = next(t for t in found.test.targets.of if found.name_of(t.name) == cell.task)
+    asked = leaderboard.question(found, found.test, target)
+    return {m: asked.value(m, asked.of(cell)) for m in leaderboard.SHOWN[asked.kind][:2]}
+
+
+def _scores(path: Path) -> dict[str, dict[str, list[float]]]:
+    try:
+        value = json.loads(files.read_bounded(path, results.MOST_BYTES))["scores"]
+        return {
+            str(task): {str(m): [np.nan if x is None else float(x) for x in v] for m, v in of.items()}
+            for task, of in value.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise IntegrityError(
+            f"{path} is no record of shuffled targets. Take it away, and they are shuffled again."
+        ) from None

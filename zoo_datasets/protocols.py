@@ -1,0 +1,199 @@
+"""A published population and its split, as others evaluated on it → a `Problem` like those of our zoos.
+
+In:  a folder of the Small CNN Zoo (`weights.npy`, `metrics.csv` or `.csv.gz`, `layout.csv`), and the row permutation of Zhou
+     et al., "Permutation Equivariant Neural Functionals" (2023). Out: test accuracy, learned and asked as published.
+
+The protocol: rows in the permutation's order, whose first line is a row like any other (it names row 0, which so stands
+twice); of them step 86; the first half shuffled by Python's `Random(0)` and cut 80/20 into train and validation; the second half
+is test. Where row 0's two places fall on two sides, the same network is on both: it is kept, as published, and said.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from zoo_datasets.baselines.interface import Target, Targets, View
+from zoo_datasets.core import files, streams
+from zoo_datasets.errors import IntegrityError, ZooNotFoundError
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.split_files import Split
+from zoo_datasets.tasks import Part, Problem
+
+PROTOCOLS = ("nfn",)
+STEP = 86
+MOST_BYTES = 1 << 30  # of a table or a split
+SPLITS_IN = "small-cnn-zoo-splits"
+RECIPE = (
+    "activation", "dropout", "initializer", "initial_learning_rate", "learning_rate", "l2reg", "init_std", "optimizer",
+    "train_fraction", "reduce_train",
+)  # fmt: skip
+IMAGES = 10_000  # test images of its sources; SVHN's 26,032 are told by nobody here
+
+
+def sides(permutation: Sequence[int], steps: np.ndarray) -> dict[str, list[int]]:
+    """Side → rows of the tables, in the order of the protocol. Raises IntegrityError where rows are named that are not there."""
+    most = max(permutation, default=-1)
+    if most >= len(steps) or min(permutation, default=0) < 0:
+        raise IntegrityError(
+            f"The split names row {most:,}, and the tables have {len(steps):,}: they are not of one population."
+        )
+    rows = [r for r in permutation if steps[r] == STEP]
+    half = len(rows) // 2
+    first, test = rows[:half], rows[half:]
+    random.Random(0).shuffle(first)
+    cut = int(0.8 * len(first))
+    found = {"train": first[:cut], "validation": first[cut:], "test": test}
+    if not all(found.values()):
+        raise IntegrityError(
+            f"Of the rows that the split names, {len(rows)} are of step {STEP}: too few for three sides."
+        )
+    return found
+
+
+def permutation(path: Path) -> list[int]:
+    """The rows that a split file names, its first line among them. Raises IntegrityError."""
+    lines = files.read_bounded(path, MOST_BYTES).decode("utf-8", "replace").split()
+    try:
+        return [int(line) for line in lines]
+    except ValueError as error:
+        raise IntegrityError(f"{path} is no permutation of rows: {error}.") from None
+
+
+def published(folder: Path, split: Path | None = None, networks: int | None = None) -> Problem:
+    """The problem of a folder. Raises ZooNotFoundError, IntegrityError."""
+    split = split or _split_of(folder)
+    table = _table(folder)
+    steps = np.asarray(table["step"].to_numpy(zero_copy_only=False), np.int64)
+    found = sides(permutation(split), steps)
+    found["train"] = found["train"][:networks]
+    try:
+        weights = np.load(folder / "weights.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{folder / 'weights.npy'} cannot be read as an array: {error}.") from None
+    order = _order(folder)
+    if weights.ndim != 2 or weights.shape != (len(table), len(order)):
+        raise IntegrityError(
+            f"{folder}: weights have shape {weights.shape}; {len(table):,} rows of {len(order):,} values are named."
+        )
+    name = f"small-cnn-zoo/{folder.name}"
+    parts = {s: _part(name, table, weights, order, rows) for s, rows in found.items()}
+    digest = streams.digest([files.sha256(_metrics(folder)), files.sha256(split), list(weights.shape)])
+    rule = {"maker": "nfn", "row_0_on": [s for s, rows in found.items() if 0 in rows]}
+    made = Split(
+        "nfn", 1, {name: digest}, rule, {f"{i}:{r}": s for s, rows in found.items() for i, r in enumerate(rows)}
+    )
+    return Problem(
+        name, digest, made, "nfn", {}, parts["train"], parts["validation"], parts["test"], {}, {}, None, networks
+    )
+
+
+# ── files ─────────────────────────────────────────────────────────────────────────────
+
+
+def _metrics(folder: Path) -> Path:
+    for name in ("metrics.csv.gz", "metrics.csv"):
+        if (folder / name).exists():
+            return folder / name
+    raise ZooNotFoundError(f"{folder} has no metrics.csv or metrics.csv.gz: it is no folder of the Small CNN Zoo.")
+
+
+def _table(folder: Path) -> pa.Table:
+    path = _metrics(folder)
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            table = pyarrow.csv.read_csv(stream)
+    except pa.ArrowException as error:
+        raise IntegrityError(f"{path} is no table: {error}.") from None
+    missing = [c for c in ("step", "test_accuracy") if c not in table.column_names]
+    if missing:
+        raise IntegrityError(f"{path} has no column {missing[0]!r}.")
+    return table
+
+
+def _split_of(folder: Path) -> Path:
+    """The published permutation of that population, beside it or in $ZOO_DATA."""
+    source = folder.name.partition("-")[0].partition("_")[0].lower()
+    places = [folder, *([Path(os.environ["ZOO_DATA"])] if os.environ.get("ZOO_DATA") else [])]
+    for place in places:
+        for pattern in (
+            f"{source}_split*.csv",
+            f"{SPLITS_IN}/{source}_split*.csv",
+            f"*/{SPLITS_IN}/{source}_split*.csv",
+        ):
+            if found := sorted(place.glob(pattern)):
+                return found[0]
+    raise ZooNotFoundError(
+        f"No split `{source}_split….csv` lies in {' or '.join(map(str, places))}. It is published with the code of Zhou et al. "
+        "(2023); put it beside the weights."
+    )
+
+
+def _order(folder: Path) -> np.ndarray:
+    """Where each of our weights lies in a published row: kernels are (rows, columns, in, out) there, and biases come first."""
+    path = folder / "layout.csv"
+    try:
+        with pa.input_stream(str(path)) as stream:
+            rows = pyarrow.csv.read_csv(stream).to_pylist()
+        entries = {
+            str(r["varname"]): (
+                int(r["start_idx"]),
+                tuple(int(x) for x in str(r["shape"]).strip("()").split(",") if x.strip()),
+            )
+            for r in rows
+        }
+    except FileNotFoundError:
+        raise ZooNotFoundError(f"{path} is missing: it says where each tensor lies.") from None
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise IntegrityError(f"{path} does not say where tensors lie: {error}.") from None
+    layers: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
+    for name, entry in entries.items():
+        layer, _, kind = name.rpartition("/")
+        layers.setdefault(layer, {})[kind.partition(":")[0]] = entry
+    parts = []
+    for tensors in layers.values():
+        for kind in ("kernel", "bias"):
+            if kind not in tensors:
+                raise IntegrityError(f"{path}: a layer has no {kind}.")
+            start, shape = tensors[kind]
+            at = np.arange(start, start + int(np.prod(shape))).reshape(shape)
+            parts.append((at.transpose(3, 2, 0, 1) if at.ndim == 4 else at.T).ravel())
+    return np.concatenate(parts)
+
+
+def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, rows: Sequence[int]) -> Part:
+    own = table.take(pa.array(rows, pa.int64()))
+    columns = {c.removeprefix("config."): c for c in table.column_names}
+    recipe = pa.table({c: own[columns[c]] for c in RECIPE if c in columns})
+    activation = own[columns["activation"]].to_pylist() if "activation" in columns else ["relu"] * len(rows)
+    names = sorted(set(map(str, activation)))
+    vectors = [np.asarray(weights[r], np.float32)[order] for r in rows]
+    y = np.asarray(own["test_accuracy"].to_numpy(zero_copy_only=False), np.float64)
+    good = np.array([np.isfinite(v).all() for v in vectors], bool) & np.isfinite(y)
+    part = Part(
+        name,
+        View(
+            tuple(_architecture(n) for n in names), np.array([names.index(str(a)) for a in activation], np.int64), vectors,
+            recipe,
+        ),
+        Targets((Target("test_accuracy", bounded=True),), y[:, None]),
+        tuple(map(str, rows)),
+        np.array(rows).astype(str),
+        np.full(len(rows), IMAGES, np.int64),
+        y > 0.1 + 3 * np.sqrt(0.1 * 0.9 / IMAGES),
+        np.array([streams.canonical_json(r) for r in recipe.to_pylist()]),
+        int((~good).sum()),
+    )  # fmt: skip
+    return part.take(np.flatnonzero(good))
+
+
+def _architecture(activation: str) -> Architecture:
+    """Of the Small CNN Zoo: no padding, whatever later code assumed."""
+    return build_architecture("small-cnn-gap", (1, 28, 28), 10, activation)

@@ -1,0 +1,144 @@
+"""A population and the name of a target → what is asked of each network, and whether it can be.
+
+In:  a zoo's networks. Out: a `Target`, the levels of a class, and a value of each network, NaN where it has none.
+
+What can be asked: accuracies and losses as stored, accuracy of one class, the generalization gap on clean labels, the
+epoch of a snapshot (`progress`), whether a class was learned at all (`learned_class_3`), and every setting that the recipe varies: a number where it has more than two levels that are
+numbers, else a class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets.baselines.interface import Target
+from zoo_datasets.core import streams
+from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.gap import generalization_gap
+from zoo_datasets.zoo import Zoo
+
+MOST_TIED = 0.5  # of all pairs: with more, a rank correlation says little
+MOST_CLASSES = 50
+LOG_RANGE = 50.0  # a positive setting whose levels span more is asked for as its logarithm to base 10
+MEASURED = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "validation_accuracy")
+DERIVED: dict[str, Callable[[Zoo], np.ndarray]] = {"generalization_gap": generalization_gap}
+
+
+class TaskError(ZooError, ValueError):
+    """A zoo has no such task; the message says why."""
+
+
+def known(zoo: Zoo) -> list[str]:
+    """Names of targets that the zoo may have."""
+    return [*(m for m in MEASURED if m in zoo.models.column_names), *DERIVED, "progress", *zoo.axes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A target, and its value of each network."""
+
+    target: Target
+    levels: tuple[str, ...]  # of a class, by number
+    logarithm: bool  # whether values are logarithms to base 10
+    values: np.ndarray  # (n,) float64, NaN where a network has none
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.values[rows])
+
+
+def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
+    """What `name` asks of each selected snapshot; with `like` in its form: its levels, its scale. Raises TaskError."""
+    if name in DERIVED:
+        return Asked(Target(name), (), False, DERIVED[name](zoo))
+    if name == "progress":
+        return Asked(Target(name), (), False, _numbers(zoo.column("epoch")))
+    if re.fullmatch(r"test_accuracy_of_class_\d+", name):
+        return Asked(Target(name, bounded=True), (), False, _of_class(zoo, int(name.rpartition("_")[2])))
+    if re.fullmatch(r"learned_class_\d+", name):
+        return Asked(Target(name, classes=2), ("false", "true"), False, _learned(zoo, int(name.rpartition("_")[2])))
+    if name not in zoo.axes and name not in MEASURED and like is None:
+        raise TaskError(unknown("target", name, known(zoo), zoo.name))
+    if not has(zoo, name):
+        raise TaskError(f"{zoo.name} has no column {name!r}.")
+    column = zoo.column(name)
+    kind = column.type
+    number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    if name in MEASURED:
+        return Asked(Target(name, bounded=name.endswith("accuracy")), (), False, _numbers(column))
+    if like is not None and not like.target.classes:
+        if not number:
+            raise TaskError(f"{zoo.name}: {name!r} is no number, and where the baselines learned it is one.")
+        return dataclasses.replace(like, values=_scaled(_numbers(column), like.logarithm))
+    if number and like is None:
+        values = _numbers(column)
+        seen = values[np.isfinite(values)]
+        if len(np.unique(seen)) > 2:
+            wide = bool(seen.min() > 0 and seen.max() / seen.min() > LOG_RANGE)
+            return Asked(Target(name), (), wide, _scaled(values, wide))
+    labels = [streams.canonical_json(v) for v in column.to_pylist()]
+    levels = tuple(sorted(set(labels))) if like is None else like.levels
+    if len(levels) > MOST_CLASSES:
+        raise TaskError(f"{zoo.name}: {name!r} has {len(levels):,} levels that are no numbers; at most {MOST_CLASSES}.")
+    place = {level: float(i) for i, level in enumerate(levels)}
+    return Asked(Target(name, len(levels)), levels, False, np.array([place.get(label, np.nan) for label in labels]))
+
+
+def has(zoo: Zoo, column: str) -> bool:
+    """Whether one of a zoo's tables has that column."""
+    return column in zoo.snapshots.column_names or column in zoo.models.column_names
+
+
+def _scaled(values: np.ndarray, logarithm: bool) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(values) if logarithm else values
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)  # null → NaN
+
+
+def _of_class(zoo: Zoo, place: int) -> np.ndarray:
+    correct, count = (zoo.column(f"test_{n}_per_class").to_pylist() for n in ("correct", "count"))
+    if any(n is not None and place >= len(n) for n in count):
+        raise TaskError(f"{zoo.name} has networks of fewer than {place + 1} classes.")
+    return np.array([r[place] / n[place] if n and n[place] else np.nan for r, n in zip(correct, count, strict=True)])
+
+
+def _learned(zoo: Zoo, label: int) -> np.ndarray:
+    """Whether a class of the source was among those that each network learned."""
+    n = max(len(s.class_names) for s in zoo.manifest.sources)
+    if label >= n:
+        raise TaskError(f"{zoo.name}: there is no class {label}; its source has {n}.")
+    play = zoo.column("subset_classes").to_pylist() if has(zoo, "subset_classes") else [None] * len(zoo)
+    return np.array([1.0 if classes is None or label in classes else 0.0 for classes in play])
+
+
+def check(zoo: Zoo, of: Asked, train: np.ndarray, test: np.ndarray) -> None:
+    """Raises TaskError where there is nothing to learn from the values of `train`, or to ask of those of `test`."""
+    target = of.target
+    for side, values in (("train", train), ("test", test)):
+        seen = values[np.isfinite(values)]
+        if not len(seen):
+            raise TaskError(f"{zoo.name}: {target.name!r} is null for every {side} network.")
+        if len(np.unique(seen)) < 2:
+            what = of.levels[int(seen[0])] if target.classes else f"{seen[0]:g}"
+            raise TaskError(
+                f"{zoo.name}: {target.name!r} is {what} for every {side} network; there is nothing to tell apart."
+            )
+    if not target.classes and target.name not in zoo.axes and (tied := tied_share(test[np.isfinite(test)])) > MOST_TIED:
+        raise TaskError(
+            f"{zoo.name}: {tied:.0%} of the pairs of test networks are tied in {target.name!r}, more than {MOST_TIED:.0%}: "
+            "their order can hardly be told. Measure on more images, or train longer."
+        )
+
+
+def tied_share(values: np.ndarray) -> float:
+    """Share of pairs with equal values."""
+    _, counts = np.unique(values, return_counts=True)
+    pairs = len(values) * (len(values) - 1) / 2
+    return float((counts * (counts - 1) / 2).sum() / pairs) if pairs else 0.0
