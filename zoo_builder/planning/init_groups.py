@@ -19,7 +19,7 @@ import numpy as np
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format import splits
-from zoo_datasets.networks.layers import PRESETS, parse_layer
+from zoo_datasets.networks.layers import PRESETS, parse_layer, unrolled
 from zoo_datasets.networks.operations.registry import operation
 
 # `streams.normals` ends at ±8.3: it has 2⁵³ values.
@@ -87,7 +87,7 @@ def _single(value: float) -> float:
 def _layers(architecture: Any, activation: str) -> list[Any]:
     """The layers that hold weights: their operations and what their tensors' shapes come from."""
     found = []
-    for place, layer in enumerate(PRESETS[architecture] if isinstance(architecture, str) else architecture, 1):
+    for place, layer in unrolled(PRESETS[architecture] if isinstance(architecture, str) else architecture):
         op, attributes = parse_layer(layer, place, 0, activation)  # 0 stands for however many classes there are
         if operation(op).units:
             found.append([op, {k: v for k, v in attributes.items() if k in SIZES}])
