@@ -275,7 +275,8 @@ def test_a_residual_add_is_an_edge_from_each_unit_to_the_one_it_is_added_to() ->
     assert found.edge_index[:, weighed : weighed + 3].tolist() == [[2, 3, 4], [5, 6, 7]]
     assert found.edge_index[0, weighed + 3 :].tolist() == [5] * 4 + [6] * 4 + [7] * 4
     assert found.edge_index[1, weighed + 3 :].tolist() == list(range(12, 24))
-    assert not found.edge_mask[weighed:].any() and not found.edge_features[:, weighed:].any()
+    assert not found.edge_mask[weighed:].any()
+    assert not found.edge_features[:, weighed:].any()
     # Both normalizations of conv2, inside of the block and behind it, are features of its units.
     assert found.node_mask[found.node_layer == 2].sum(1).tolist() == [1 + 4 + 4] * 3
 

@@ -156,7 +156,7 @@ def _wire(architecture: Architecture) -> _Wiring:
     weighed = sum(map(len, edges))
     for source, target in skips:
         pairs = _added(counts[source], counts[target])
-        ends.append(pairs + [[first[source]], [first[target]]])
+        ends.append(pairs + np.array([[first[source]], [first[target]]]))
         edges.append(np.full((pairs.shape[1], widest), -1, np.int64))
     return _Wiring(
         nodes=table,
