@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder.recipe import bounds, conflicts, levels, places, settings, snapshots
+from zoo_builder.recipe import bounds, conflicts, generated, levels, places, settings, snapshots
 from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
 from zoo_builder.recipe.document import Document, read_document
 from zoo_builder.recipe.snapshots import SnapshotSchedule
@@ -171,6 +171,8 @@ def _fixed(document: Document) -> dict[str, Any]:
             continue
         if settings.COMPOSITES.get(key) == key:  # `subset`; `schedule` stands in `training`
             fixed |= levels.composite(key, value, where(key))
+        elif key == "architecture" and isinstance(value, dict):
+            fixed |= generated.read(value, where(key))
         elif key in settings.BY_PATH:
             fixed[settings.BY_PATH[key].name] = coerce(settings.BY_PATH[key], value, where(key))
     return fixed

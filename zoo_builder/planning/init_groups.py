@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo_builder.recipe.generated import layers_of
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format import splits
@@ -36,7 +37,7 @@ def fixed_start(settings: Mapping[str, Any]) -> str | None:
     ends = [_value(settings, f"init_{layer}") if _own(settings, layer) else plain for layer in ("first", "last")]
     if plain is None and ends == [None, None]:  # the common case: most inits draw
         return None
-    layers = _layers(settings["architecture"], settings["activation"])
+    layers = _layers(layers_of(settings), settings["activation"])
     if len(layers) == 1:
         ends = [ends[0] if _own(settings, "first") or not _own(settings, "last") else ends[1]]
     values = [*ends[:1], *[plain] * (len(layers) - 2), *ends[1:]][: len(layers)]
