@@ -165,7 +165,8 @@ def test_a_sample_is_read(load: Load) -> None:
         ("replicates: 1.5", r"`replicates` is 1\.5"),
         ("replicates: null", "`replicates` is None"),
         # Sample.
-        ("axes: {lr: [1]}\nsample: {models: 3, axes: {lr: [1]}}", r"line 3: a recipe has `axes` \(crossed\) or `sample` .* not both"),
+        ("axes: {lr: [1]}\nsample: {models: 3, axes: {lr: [1]}}", r"line 3: axes `lr` and `lr` set the same thing"),
+        ("axes: {dropout: [0, 0.5]}\nsample: {models: 3, axes: {lr: [1, 2]}}", r"line 3: `models` is 3, and `axes` cross to 2 points, .* a multiple of 2 is needed, like 4"),
         ("sample: {modles: 3}", r"Unknown key of `sample` 'modles' in g\.yaml, line 2.*Did you mean `models`\?"),
         ("sample: {axes: {lr: [1]}}", "line 2: `sample` needs `models`, a whole number ≥ 1; got None"),
         ("sample: {models: 0, axes: {lr: [1]}}", "got 0"),

@@ -10,6 +10,7 @@ import pytest
 from zoo_builder import grid, plan
 from zoo_builder.build import build
 from zoo_builder.planning import runs
+from zoo_builder.recipe.generated import layers_of
 from zoo_datasets import open_zoo
 from zoo_datasets.errors import GridError
 from zoo_datasets.networks.architecture import Architecture
@@ -37,6 +38,8 @@ WANTED = {
 }
 # Drawn recipes: more models than are built, of which any prefix is a fair one. Values in a weight vector.
 DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10": {4970}}
+WILD = "wild/cifar10"  # of many architectures
+WIDE = "smallcnn/wide"  # the networks of another in several widths
 CONTINUED = {  # recipe → its parent, and levels of `subset`
     "trajectories/digits-continued": ("trajectories/digits", 4),
     "trajectories/digits-doses": ("trajectories/digits", 9),
@@ -65,16 +68,18 @@ def n_classes(run: runs.Run) -> int:
 
 def architecture(run: runs.Run) -> Architecture:
     shape = SHAPES[run.source.id] if run.source.resize is None else (1, run.source.resize, run.source.resize)
-    return build_architecture(run.settings["architecture"], shape, n_classes(run), run.settings["activation"])
+    if run.settings["channels"] is None and run.source.id == "uoft-cs/cifar10":
+        shape = (3, *shape[1:])
+    return build_architecture(layers_of(run.settings), shape, n_classes(run), run.settings["activation"])
 
 
 def test_the_table_above_names_every_recipe() -> None:
     found = {p.relative_to(GRIDS).with_suffix("").as_posix() for p in GRIDS.rglob("*.yaml")}
-    assert found == {*WANTED, *DRAWN, *CONTINUED, *REORDERED}
+    assert found == {WILD, WIDE, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
 
 
 def test_no_two_recipes_write_one_zoo() -> None:
-    zoos = [load(name).zoo for name in (*WANTED, *DRAWN, *CONTINUED, *REORDERED)]
+    zoos = [load(name).zoo for name in (WILD, WIDE, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
     assert len(set(zoos)) == len(zoos)
 
 
@@ -92,6 +97,35 @@ def test_a_drawn_recipe_plans_networks_that_share_nothing(name: str) -> None:
     planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=100))
     assert len({r.init_group for r in planned}) == len(planned) == 100
     assert {architecture(r).n_params for r in planned} == DRAWN[name]
+
+
+def test_networks_of_many_architectures_share_nothing_and_have_every_level() -> None:
+    planned = runs.of(grid.load(GRIDS / f"{WILD}.yaml", limit=500))
+    assert len({r.init_group for r in planned}) == len(planned) == 500
+    rows = [runs.factors(r) for r in planned]
+    assert {r["wild_depth"] for r in rows} == {2, 3, 4, 5}
+    assert {r["wild_skip"] for r in rows} == {False, True}
+    made = {architecture(r).id for r in planned}
+    assert len(made) > 150  # of 80 architectures with three activations each
+    assert {sum(n.op == "add" for n in architecture(r).nodes) for r in planned} == {0, 1, 2, 3, 4}
+
+
+def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
+    planned = runs.of(grid.load(GRIDS / f"{WIDE}.yaml", limit=400))
+    assert {r.split for r in planned} == {"test"}
+    twins = [planned[i : i + 4] for i in range(0, 400, 4)]  # any prefix of whole draws has every width
+    for four in twins:
+        rows = [runs.factors(r) for r in four]
+        assert {row["width"] for row in rows} == {8, 16, 32, 64}
+        assert all({**row, "width": 0} == {**rows[0], "width": 0} for row in rows)
+        assert all(r.keys == four[0].keys for r in four)
+    assert len({r.init_group for r in planned}) == 100
+    ours, theirs = (
+        {a.layout_id: a for a in map(architecture, of)}
+        for of in (planned, runs.of(grid.load(GRIDS / "smallcnn/mnist.yaml", limit=4)))
+    )
+    assert {a.n_params for a in ours.values()} == {1338, 4970, 19146, 75146}
+    assert set(theirs) < set(ours)  # what learned from those of 16 reads these as they are
 
 
 @pytest.mark.some(3)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_builder.recipe import bounds, conflicts, levels, places, settings, snapshots
+from zoo_builder.recipe import bounds, conflicts, generated, levels, places, settings, snapshots
 from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
 from zoo_builder.recipe.document import Document, read_document
 from zoo_builder.recipe.snapshots import SnapshotSchedule
@@ -47,7 +47,7 @@ class Grid:
     fixed: Mapping[str, Any]
     axes: tuple[Axis, ...]
     draws: tuple[Draw, ...]
-    sample_points: int  # 0 where axes are crossed
+    sample_points: int  # 0 where axes are only crossed; else drawn points times the crossed ones that each of them has
     replicates: Mapping[str, int]  # of init, order, subset
     tied: bool  # one replicate number for all three
     paired: tuple[str, ...]
@@ -98,16 +98,17 @@ def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
             "without `--` and `..`, and no `-`, `.` or `.git` at the end."
         )
     _texts(document)
-    if "axes" in document.values and "sample" in document.values:
-        raise GridError(
-            f"{document.where('sample')}: a recipe has `axes` (crossed) or `sample` (random points), not both."
-        )
     fixed = _fixed(document)
     axes = crossed(document)
     points, draws = sampled(document)
     varied: tuple[Axis | Draw, ...] = (*axes, *draws)
     names = [a.name for a in varied]
     crossing = bounds.check_points(document.where("axes"), {a.name: len(a.levels) for a in axes})
+    if points % crossing:
+        raise GridError(
+            f"{document.where('sample', 'models')}: `models` is {points}, and `axes` cross to {crossing} points, of which each "
+            f"drawn one has all: a multiple of {crossing} is needed, like {max(1, round(points / crossing)) * crossing}."
+        )
     conflicts.check(document, fixed, varied)
     if all(fixed[n] is None and n not in names for n in conflicts.BUDGETS):
         fixed["epochs"] = DEFAULT_EPOCHS
@@ -171,6 +172,8 @@ def _fixed(document: Document) -> dict[str, Any]:
             continue
         if settings.COMPOSITES.get(key) == key:  # `subset`; `schedule` stands in `training`
             fixed |= levels.composite(key, value, where(key))
+        elif key == "architecture" and isinstance(value, dict):
+            fixed |= generated.read(value, where(key))
         elif key in settings.BY_PATH:
             fixed[settings.BY_PATH[key].name] = coerce(settings.BY_PATH[key], value, where(key))
     return fixed

@@ -34,6 +34,16 @@ LAYERS = {
     "input": ["activation", "dropout", {"max_pool": 2}, "batch_norm", {"conv": 4, "kernel": 2}, "flatten", {"linear": 5}],
     "gru": [{"conv": 4}, "rows", {"gru": 5}, "dropout", {"gru": 6}, "last_step", "activation", {"linear": "classes"}],
     "gru on rows": ["rows", {"gru": CLASSES}, "last_step"],
+    "skips": [
+        {"conv": 4}, "activation", {"residual": [{"conv": 4, "padding": 1}, "activation", "dropout", {"conv": 4, "padding": 1}]},
+        "activation", {"max_pool": 2}, "flatten", {"residual": [{"linear": 36}, "activation"]}, {"linear": "classes"},
+    ],
+    "skipped input": [
+        {"residual": [{"conv": 2, "padding": 1}, "batch_norm", "activation"]}, {"conv": 4}, {"residual": ["activation"]},
+        "global_avg_pool", {"linear": "classes"},
+    ],
+    "skips over images alone": [{"residual": [{"max_pool": 1}, "activation"]}, {"residual": [{"conv": 2, "padding": 1}]}, "flatten", {"linear": 5}],
+    "skips of sequences": ["rows", {"gru": 6}, {"residual": [{"gru": 6}, "tanh"]}, "last_step", {"linear": "classes"}],
     "last conv": [{"conv": 4}, "activation", {"conv": CLASSES, "kernel": 6}, "flatten"],
 }  # fmt: skip
 

@@ -154,7 +154,7 @@ def _value(rng: np.random.Generator, depth: int = 0) -> Any:
 
 
 _KNOWN = (
-    *TOP_LEVEL, *settings.SETTINGS, *settings.COMPOSITES, *PRESETS, *OPERATIONS, "activation", "classes", "kernel", "stride",
+    *TOP_LEVEL, *settings.SETTINGS, *settings.COMPOSITES, *PRESETS, *OPERATIONS, "residual", "activation", "classes", "kernel", "stride",
     "padding", "models", "axes", "uniform", "log_uniform", "integer", "choice", "normal", "constant", "init", "order",
     "subset", "train", "validation", "test", "every_epoch", "epochs", "steps", "log_steps", "evenly", "optimizer", "frac",
     "classes", "kind", "first", "last", "low", "high", "std", "mean", "value", "zoo", "epoch", "step", "__class__", "<<",
@@ -190,6 +190,9 @@ def _layers(rng: np.random.Generator) -> list[Any]:
     """A list of layers, most of them possible, of sizes that are not."""
     layers: list[Any] = []
     for _ in range(int(rng.integers(1, 7))):
+        if rng.random() < 0.15:
+            layers.append({"residual": rng.choice((8, "add", None)) if rng.random() < 0.2 else _layers(rng)[:2]})
+            continue
         name = str(rng.choice((*OPERATIONS, "activation")))
         size = int(rng.choice((1, 2, 3, 8, 64, 10**4, 10**7, 10**9, 2**62)))
         option = str(rng.choice(("kernel", "stride", "padding")))

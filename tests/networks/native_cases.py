@@ -87,7 +87,7 @@ def random_plan(rng: np.random.Generator) -> tuple[list[list[int]], list[float],
     shape = (int(rng.integers(1, 4)), int(rng.integers(1, 12)), int(rng.integers(1, 12)))
     rows, rates, at, flat = [], [], 0, False
     for number in range(int(rng.integers(1, 6))):
-        op = int(rng.integers(0, 16))
+        op = int(rng.integers(0, 17))
         kernel, stride, pad = (int(rng.integers(1, 5)), int(rng.integers(1, 4)), int(rng.integers(0, 4)))
         pad = pad if op == 0 else 0
         out, weight = shape, at
@@ -108,7 +108,11 @@ def random_plan(rng: np.random.Generator) -> tuple[list[list[int]], list[float],
             at += out[0] * (1 + shape[0])
         elif op == 5:
             at += 4 * shape[0]
-        rows.append([op, *shape, *out, kernel, stride, pad, number, weight])
+        place = number
+        if op == 16:  # of the input and all layers, one of this shape: there is at least the one before
+            shapes = [tuple(rows[0][1:4]) if rows else shape, *(tuple(row[4:7]) for row in rows)]
+            place = int(rng.choice([i - 1 for i, s in enumerate(shapes) if s == shape]))
+        rows.append([op, *shape, *out, kernel, stride, pad, place, weight])
         rates.append(float(rng.choice([-1.0, 0.0, 0.5])))
         shape = out
     units = shape[0] * shape[1] * shape[2]

@@ -22,6 +22,7 @@ from zoo_datasets.networks.architecture import Architecture, External, from_json
 from zoo_datasets.networks.initialization import INITS, LayerInit, _orthogonal, initialize
 from zoo_datasets.networks.layers import PRESETS, build_architecture
 from zoo_datasets.networks.layout import Layout
+from zoo_datasets.networks.operations.operation import Node
 from zoo_datasets.networks.operations.recurrent import GRU_TENSORS
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
@@ -235,6 +236,48 @@ def test_layout_json_is_plain() -> None:
     }  # fmt: skip
 
 
+def nested(blocks: int) -> list[Any]:
+    return ["relu"] if not blocks else [{"residual": nested(blocks - 1)}]
+
+
+def test_a_residual_block_is_its_layers_and_an_add() -> None:
+    layers = [
+        {"conv": 4},
+        "activation",
+        {"residual": ["activation", {"residual": [{"conv": 4, "padding": 1}]}, "dropout"]},
+    ]
+    made = build_architecture([*layers, "flatten", {"linear": "classes"}], MNIST, 10)
+    assert [(n.name, n.inputs) for n in made.nodes] == [
+        ("conv1", ("input",)), ("activation1", ("conv1",)), ("activation2", ("activation1",)), ("conv2", ("activation2",)),
+        ("add1", ("conv2", "activation2")), ("dropout1", ("add1",)), ("add2", ("dropout1", "activation1")),
+        ("flatten1", ("add2",)), ("linear1", ("flatten1",)),
+    ]  # fmt: skip
+    assert from_json(json.loads(json.dumps(made.to_json())), made.layout) == made
+    assert build_architecture([*nested(8), "flatten", {"linear": "classes"}], MNIST, 10).nodes[8].inputs == (
+        "add7",
+        "input",
+    )
+
+
+def test_units_that_are_added_to_fixed_ones_are_fixed_and_blocks_need_channels_first() -> None:
+    def groups(nodes: list[Node], shape: tuple[int, ...]) -> list[str]:
+        return [e.groups[0] for e in Architecture(shape, tuple(nodes)).layout]
+
+    def linear(name: str, before: str, n: int) -> Node:
+        return Node(name, "linear", (before,), (n,), {"features": n})
+
+    tail = linear("last", "sum", 2)
+    both = [linear("a", "input", 6), linear("b", "a", 6), Node("sum", "add", ("b", "a"), (6,)), tail]
+    assert groups(both, (3,)) == ["a"] * 4 + [""] * 2
+    assert groups([linear("a", "input", 6), Node("sum", "add", ("a", "input"), (6,)), tail], (6,)) == [""] * 4
+    # Six features, and three channels of two each that a linear layer before them could never follow.
+    conv = Node("b", "conv", ("input",), (3, 2, 1), {"channels": 3, "kernel": 1, "stride": 1, "padding": 0})
+    a = [Node("flat", "flatten", ("input",), (6,)), linear("a", "flat", 6)]
+    rest = [Node("flat2", "flatten", ("b",), (6,)), Node("sum", "add", ("flat2", "a"), (6,)), tail]
+    assert groups([*a, conv, *rest], (3, 2, 1)) == [""] * 6
+    assert groups([conv, *a, *rest], (3, 2, 1)) == ["b"] * 4 + [""] * 2
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -264,6 +307,17 @@ def test_layout_json_is_plain() -> None:
         (["rows", {"gru": 4}, "batch_norm"], r"Layer 3 \(batch_norm\) takes no sequence"),
         (["rows", {"gru": 4}, "softmax"], r"Layer 3 \(softmax\) takes no sequence"),
         (["rows", {"gru": 4}, {"max_pool": 2}], r"Layer 3 \(max_pool\) needs \(channels, rows, columns\)"),
+        ([{"residual": [{"conv": 2}]}], r"Layer 1 \(residual\): its layers make \(2, 26, 26\) of \(1, 28, 28\), and what"),
+        ([{"conv": 4}, {"residual": [{"max_pool": 2}]}], r"Layer 2 \(residual\): its layers make \(4, 13, 13\) of \(4, 26, 26\)"),
+        (["residual"], r"Layer 1 \(residual\) is None; it takes a list of layers, like `\{residual: \[\{conv: 8"),
+        ([{"residual": []}], r"Layer 1 \(residual\) is \[\]; it takes a list"),
+        ([{"residual": "relu"}], r"Layer 1 \(residual\) is 'relu'; it takes a list"),
+        ([{"residual": ["relu"], "scale": 2}], r"Layer 1 \(residual\) has `scale` beside its layers; it takes nothing else"),
+        (["flatten", {"residual": ["relu", {"linaer": 3}]}], r"Unknown layer 'linaer' in architecture, layer 2\.2\."),
+        ([{"residual": ["relu", {"conv": 4, "kernel": 30}]}], r"Layer 1\.2 \(conv\): its window 30×30 does not fit"),
+        (["add"], r"Unknown layer 'add' in architecture, layer 1\."),  # of two inputs: it comes of a block
+        (nested(9), r"Layer 1\.1\.1\.1\.1\.1\.1\.1\.1 \(residual\) is inside of 8 others"),
+        ([{"residual": ["relu"] * 1001}], r"The architecture has 1,001 layers; at most 1,000"),
         (["flatten", {"linear": 5}], r"gives shape \(5,\); the source has 10 classes, so it must give \(10,\)"),
     ],
 )  # fmt: skip
@@ -495,6 +549,13 @@ def changed(place: int, **changes: Any) -> dict[str, Any]:
     return value
 
 
+def added(*inputs: str) -> dict[str, Any]:
+    """The same with an add behind the convolution."""
+    value = changed(0)
+    value["nodes"].insert(1, {"name": "add1", "op": "add", "inputs": list(inputs), "shape": [4, 6, 6], "attrs": {}})
+    return value
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
@@ -515,6 +576,10 @@ def changed(place: int, **changes: Any) -> dict[str, Any]:
         (changed(1, inputs=["conv2"]), r"takes \['conv2'\]"),
         (changed(1, inputs=["conv1", "input"]), "takes"),
         (changed(1, name="conv1"), "is called 'conv1'"),
+        (added("conv1", "input"), r"layer 2 \(add\) adds values of shape \[4, 6, 6\] and \[1, 8, 8\]"),
+        (added("conv1"), r"takes \['conv1'\]"),
+        (added("conv1", "conv1", "conv1"), r"takes \['conv1', 'conv1', 'conv1'\]"),
+        (added("conv1", "activation1"), r"takes \['conv1', 'activation1'\]"),  # which comes later
         ({**changed(0), "input_shape": [1, 2**14, 2**15]}, "has 536,870,912 values"),
         ({**changed(0), "input_shape": [0, 8, 8]}, r"has shape \[0, 8, 8\]"),
     ],

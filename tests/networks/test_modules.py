@@ -29,6 +29,7 @@ LAYERS: dict[str, list[Any]] = {name: [name, *HEAD] for name in OPERATIONS} | {
     "max_pool": [{"max_pool": 2}, *HEAD], "avg_pool": [{"avg_pool": 2, "stride": 1}, *HEAD],
     "global_avg_pool": ["global_avg_pool", {"linear": "classes"}], "dropout": [{"dropout": 0.5}, *HEAD],
     "rows": ["rows", "last_step", {"linear": "classes"}], "last_step": ["rows", "tanh", "last_step", {"linear": "classes"}],
+    "add": [{"residual": [{"conv": 2, "kernel": 3, "padding": 1}, "relu"]}, *HEAD],
     "gru": ["rows", {"gru": 4}, "relu", "last_step", {"linear": "classes"}],
     "batch_norm of features": ["flatten", {"linear": 5}, "batch_norm", "relu", {"linear": "classes"}],
 }  # fmt: skip

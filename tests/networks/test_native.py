@@ -38,6 +38,15 @@ from zoo_datasets.networks.modules import Network  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NORMED = [{"conv": 5, "kernel": 3, "padding": 1}, "batch_norm", "activation", {"max_pool": 2}, "dropout",
           {"conv": 4, "kernel": 3, "stride": 2}, "activation", "flatten", {"linear": 9}, "activation", {"linear": "classes"}]  # fmt: skip
+# Blocks of every kind beside the kernels' short cuts: a convolution that does its ReLU or its pool, gradients in the
+# place of outputs, halos, dropout that hands its input on, what is added twice, and the input itself.
+SAME = {"conv": 6, "kernel": 3, "padding": 1}
+SKIPS = [{"conv": 6, "kernel": 3}, {"residual": ["activation", SAME]}, "activation", {"residual": [SAME, "activation", SAME]},
+         {"max_pool": 2}, {"residual": ["activation", "dropout", {"conv": 6, "kernel": 5, "padding": 2}, {"residual": [SAME]}]},
+         "activation", "flatten", {"residual": [{"linear": 96}, "activation"]}, {"linear": "classes"}]  # fmt: skip
+SKIPPED_INPUT = [{"residual": [{"conv": 2, "kernel": 3, "padding": 1}, "batch_norm", "activation"]}, {"conv": 7, "kernel": 4},
+                 {"residual": [{"residual": ["dropout"]}, "batch_norm"]},
+                 "activation", "global_avg_pool", {"residual": ["activation"]}, {"linear": "classes"}]  # fmt: skip
 AUGMENTED = Augmentation(shift=1, crop=2, flip=True, noise=(0.1, 0.2), fill=(-0.5, 0.25))
 
 # What the kernels know: the reference has others.
@@ -77,16 +86,18 @@ def test_presets_have_autograds_gradient(preset, activation):
 
 @st.composite
 def layer_lists(draw):
-    """A random chain that fits 1 to 3 channels of 6×7 to 13×12."""
+    """A random chain that fits 1 to 3 channels of 6×7 to 13×12, of layers and of residual blocks."""
     shape = (draw(st.integers(1, 3)), draw(st.integers(6, 13)), draw(st.integers(7, 12)))
-    layers, rows, columns = [], *shape[1:]
+    layers, channels, rows, columns = [], *shape
+    kinds = ["conv", "conv", "max_pool", "avg_pool", "batch_norm", "dropout", "activation", "residual", "residual"]
     for _ in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(["conv", "conv", "max_pool", "avg_pool", "batch_norm", "dropout", "activation"]))
+        kind = draw(st.sampled_from(kinds))
         if kind == "conv":
             kernel, stride, padding = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.integers(0, 4))
             if min(rows, columns) + 2 * padding < kernel:
                 continue
-            layers.append({"conv": draw(st.integers(1, 9)), "kernel": kernel, "stride": stride, "padding": padding})
+            channels = draw(st.integers(1, 9))
+            layers.append({"conv": channels, "kernel": kernel, "stride": stride, "padding": padding})
             rows, columns = ((n + 2 * padding - kernel) // stride + 1 for n in (rows, columns))
         elif kind.endswith("pool"):
             size, stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -94,12 +105,25 @@ def layer_lists(draw):
                 continue
             layers.append({kind: size, "stride": stride})
             rows, columns = ((n - size) // stride + 1 for n in (rows, columns))
+        elif kind == "residual":
+            kernel = draw(st.sampled_from([1, 3, 5]))
+            layers.append(draw(blocks({"conv": channels, "kernel": kernel, "padding": kernel // 2})))
         else:
             layers.append(kind)
     layers.append(draw(st.sampled_from(["flatten", "global_avg_pool"])))
+    if draw(st.booleans()):
+        features = channels * (rows * columns if layers[-1] == "flatten" else 1)
+        layers.append(draw(blocks({"linear": features})))
     for _ in range(draw(st.integers(0, 2))):
         layers += [{"linear": draw(st.integers(1, 20))}, draw(st.sampled_from(["activation", "batch_norm", "dropout"]))]
     return [*layers, {"linear": "classes"}], shape
+
+
+def blocks(weights: dict, nested: bool = True) -> st.SearchStrategy:
+    """Residual blocks of layers that keep the shape: one with weights among them."""
+    inner = [st.just(weights), st.sampled_from(["activation", "dropout", "batch_norm"])]
+    inner += [blocks(weights, False)] if nested else []
+    return st.lists(st.one_of(*inner), min_size=1, max_size=3).map(lambda block: {"residual": block})
 
 
 @pytest.mark.slow
@@ -111,7 +135,7 @@ def layer_lists(draw):
 def test_any_chain_has_autograds_gradient(chain, activation, loss, batch, seed):
     layers, shape = chain
     # Over two or three values batch norm's gradient is a difference of near-equals: nothing to compare.
-    batch += 14 * ("batch_norm" in layers)
+    batch += 14 * ("batch_norm" in str(layers))
     job = cases.job(layers, shape, classes=7, activation=activation, loss=loss, seed=seed, dropout=0.25, n_models=1)
     w = cases.window(job, [batch], lr=1e-3)
     ours, reference = NativeBackend(job), TorchLoop(job)
@@ -131,14 +155,15 @@ def float64_gradient(job, w) -> np.ndarray:
         {k: v.double() for k, v in Network(job.architecture).load_vector(job.initial[0]).state_dict().items()}
     )
     batch = int(w.batch_sizes[0])
-    value = torch.from_numpy(job.pool[w.rows[0, :batch]]).double()
+    values = {"input": torch.from_numpy(job.pool[w.rows[0, :batch]]).double()}
     for node in job.architecture.nodes:
         if node.op == "dropout":
             rate = float(torch_common.dropout_rates(job)[node.name][0])
             factor = torch_common.dropout_factor(job, 0, node.name, rate, w.first_step, batch)
-            value = value * torch.from_numpy(factor).double()
+            value = values[node.inputs[0]] * torch.from_numpy(factor).double()
         else:
-            value = network.get_submodule(node.name)(value)
+            value = network.get_submodule(node.name)(*(values[name] for name in node.inputs))
+        values[node.name] = value
     torch_common.losses(
         job.loss, value[None], torch.from_numpy(w.targets[:1, :batch].astype(np.int64))
     ).sum().backward()
@@ -154,9 +179,16 @@ def test_any_batch_size_has_autograds_gradient(batch):
     check_gradient(cases.job("small-cnn", (1, 28, 28), activation="tanh", dropout=0.5), (batch,))
 
 
-@pytest.mark.parametrize("layers", ["small-cnn", "mlp", NORMED])
+@pytest.mark.parametrize("layers", ["small-cnn", "mlp", NORMED, SKIPS, SKIPPED_INPUT])
 def test_short_last_batch_leaves_nothing_of_the_batch_before(layers):
-    check_gradient(cases.job(layers, (2, 14, 14) if layers is NORMED else (1, 28, 28), activation="gelu"), (16, 3))
+    check_gradient(
+        cases.job(
+            layers,
+            (1, 28, 28) if isinstance(layers, str) else (2, 10, 10) if layers is SKIPS else (2, 14, 14),
+            activation="gelu",
+        ),
+        (16, 3),
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -253,6 +285,8 @@ BITWISE = {
     "normed": dict(layers=NORMED, shape=(2, 14, 14), activation="elu", dropout=0.2, augmentation=AUGMENTED),
     "pooled in strips": dict(layers=[{"conv": 7, "kernel": 5}, {"max_pool": 2}, "activation", {"conv": 6, "kernel": 3, "padding": 1, "stride": 2}, "activation", "flatten", {"linear": "classes"}], shape=(1, 31, 31), activation="relu"),
     "in strips": dict(layers=[{"conv": 9, "kernel": 3, "padding": 1}, "activation", {"conv": 5, "kernel": 4, "stride": 3}, "activation", {"max_pool": 3, "stride": 2}, "activation", "dropout", {"conv": 4, "kernel": 2}, "activation", "global_avg_pool", {"linear": "classes"}], shape=(2, 31, 31), activation="relu", dropout=0.2),
+    "skips": dict(layers=SKIPS, shape=(2, 10, 10), activation="relu", dropout=0.2),
+    "skipped input": dict(layers=SKIPPED_INPUT, shape=(2, 13, 12), activation="relu", dropout=0.2),
 }  # fmt: skip
 
 
@@ -301,6 +335,7 @@ def test_every_path_gives_the_same_bits(name):
 KEPT = {
     "small-cnn": "c3df5da1b20946e0", "mlp": "e0684020a2f39288", "gap": "c370061482b514c4",
     "normed": "0940a96b1b5a4184", "pooled in strips": "d1d62109f3b8e960", "in strips": "8646241255084e08",
+    "skips": "ab20ebc293396c59", "skipped input": "3948479820958c15",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import native_cases as cases
 # op, in (c, h, w), out (c, h, w), kernel, stride, padding, number, weight: 1×8×8 → pool → flat → 10 classes.
 POOL = [1, 1, 8, 8, 1, 4, 4, 2, 2, 0, 0, 0]
 FLATTEN = [7, 1, 4, 4, 16, 1, 1, 0, 1, 0, 1, 0]
+ADD = [16, 16, 1, 1, 16, 1, 1, 0, 1, 0, 0, 0]  # to what the first layer gives: no such shape
 LINEAR = [4, 16, 1, 1, 10, 1, 1, 0, 1, 0, 2, 0]
 
 
@@ -33,6 +34,7 @@ def changed(row: list[int], **changes: int) -> list[int]:
 
 def test_a_sound_plan_is_taken() -> None:
     assert made([POOL, FLATTEN, LINEAR]) is not None
+    assert made([POOL, FLATTEN, changed(ADD, number=1), changed(LINEAR, number=3)]) is not None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,10 @@ def test_a_sound_plan_is_taken() -> None:
         ([changed(POOL, stride=1_000_000), FLATTEN, LINEAR], r"layer 1 .*its output has another shape"),
         ([changed(POOL, kernel=0), FLATTEN, LINEAR], r"layer 1 .*impossible"),
         ([changed(POOL, pad=1), FLATTEN, LINEAR], r"pooling knows no padding"),
-        ([changed(POOL, op=16), FLATTEN, LINEAR], r"no such operation"),
+        ([changed(POOL, op=17), FLATTEN, LINEAR], r"no such operation"),
+        ([POOL, FLATTEN, ADD, changed(LINEAR, number=3)], r"layer 3 .*it adds values of another shape"),
+        ([POOL, FLATTEN, changed(ADD, number=2), changed(LINEAR, number=3)], r"layer 3 .*no layer before gives"),
+        ([POOL, FLATTEN, changed(ADD, number=-2), changed(LINEAR, number=3)], r"layer 3 .*no layer before gives"),
         ([changed(POOL, op=-1), FLATTEN, LINEAR], r"no such operation"),
         ([changed(POOL, in_h=2**24 + 1), FLATTEN, LINEAR], r"empty or too large"),
         ([changed(POOL, out_w=0), FLATTEN, LINEAR], r"empty or too large"),

@@ -60,6 +60,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "init_first_high": ("init.first.low=0",), "init_last_low": ("init.last.high=1",),
     "init_last_high": ("init.last.low=0",), "dropout": (), "steps": ("training.epochs=",), "examples": ("training.epochs=",),
     "patience": ("training.lr=0",), "min_epochs": ("training.target_loss=100",), "subset_relabel": ("subset.classes=[1, 0]",),
+    "width": ("source.resize=16",),
     "trigger_frac": ("subset.trigger_target=1",), "trigger_size": ("subset.trigger_target=1",),
     "trigger_value": ("subset.trigger_target=1",), "trigger_position": ("subset.trigger_target=1",),
 }  # fmt: skip

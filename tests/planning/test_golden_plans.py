@@ -134,10 +134,10 @@ def changed(subset: sources.Subset) -> dict[str, Any]:
     return {k: v for k, v in vars(subset).items() if v != getattr(sources.Subset(), k)}
 
 
-def known(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without the settings that came after the digests were computed, none of which may say anything."""
-    since = set(SETTINGS) - set(GOLDEN["settings"])
-    assert all(row[name] == SETTINGS[name].default for name in since)
+def known(row: dict[str, Any], used: set[str]) -> dict[str, Any]:
+    """A row without the settings that came after the digests were computed, none of which may say anything but of its own recipe."""
+    since = set(SETTINGS) - set(GOLDEN["settings"]) - used
+    assert all(row[name] in (None, SETTINGS[name].default) for name in since)
     return {name: value for name, value in row.items() if name not in since}
 
 
@@ -151,13 +151,14 @@ def golden_of(text: str, load: Callable[..., grid.Grid]) -> dict[str, str]:
     made = cohorts.group(planned, recipe.cohort_size_on("cpu"), source_of, lambda *_: "torch_loop", "cpu")
     specs = list(dict.fromkeys(r.source for r in planned))
     identity = plan.Plan(recipe, planned, made, {s: source_of(s) for s in specs}, parents).identity
+    used = {name for r in planned for name in r.settings}
     columns = [[c.name, str(c.type), c.doc] for c in runs.factor_columns(planned)]
     values = {
         "document": [recipe.digest, recipe_yaml.dump(dict(recipe.document))],
         "runs": [[r.id, r.axes, r.replicate, r.keys, r.split, schedule_of(r), r.start and r.start.identity,
                   r.start and r.start.relation] for r in planned],
         "settings": [dict(r.settings) for r in planned],
-        "rows": [columns, [known(runs.factors(r)) for r in planned]],
+        "rows": [columns, [known(runs.factors(r), used) for r in planned]],
         "sources": [[s.given for s in specs], [changed(r.subset) for r in planned]],
         "cohorts": [[c.id, [r.id for r in c.runs], c.n_train, c.stream_step, c.steps] for c in made],
         "identity": identity,

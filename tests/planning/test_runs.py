@@ -476,3 +476,38 @@ def test_the_dumped_document_gives_the_same_runs(plan: Plan, tmp_path: Path) -> 
 def test_a_run_cannot_be_changed(plan: Plan) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan("zoo: a/b\nsplits: {train: 1}\n")[0].id = "x"  # type: ignore[misc]
+
+
+CROSSED_DRAWS = """\
+zoo: a/b
+source: {id: digits, train: 100, validation: 50, test: 50}
+axes: {activation: [relu, tanh], batch_size: [8, 16]}
+paired: [activation]
+sample: {models: 24, axes: {lr: {log_uniform: [1e-4, 1e-1]}, optimizer: [adam, sgd]}}
+splits: {train: 0.5, test: 0.5}
+"""
+
+
+def test_each_drawn_point_has_every_crossed_one_and_paired_ones_are_twins_on_one_side(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(CROSSED_DRAWS)
+    planned = runs.of(grid.load(path))
+    assert len(planned) == len({r.id for r in planned}) == 24
+    draws = [planned[i : i + 4] for i in range(0, 24, 4)]
+    for four in draws:
+        assert len({(r.settings["lr"], r.settings["optimizer"]) for r in four}) == 1
+        assert {(r.axes["activation"], r.axes["batch_size"]) for r in four} == {
+            (a, b) for a in ("relu", "tanh") for b in ("8", "16")
+        }
+        # Twins along the paired axis alone: the other one has keys, and so initial weights, of its own.
+        by_size = {b: [r for r in four if r.axes["batch_size"] == b] for b in ("8", "16")}
+        for pair in by_size.values():
+            assert pair[0].keys == pair[1].keys
+            assert pair[0].split == pair[1].split
+        assert by_size["8"][0].keys["order"] != by_size["16"][0].keys["order"]
+    assert len({four[0].settings["lr"] for four in draws}) == 6
+    assert {r.split for r in planned} == {"train", "test"}
+    assert [r.id for r in runs.of(grid.load(path, limit=10))] == [r.id for r in planned[:10]]
+    # The draws are those of the same sample without axes.
+    path.write_text("\n".join(line for line in CROSSED_DRAWS.splitlines() if not line.startswith(("axes", "paired"))))
+    assert [r.settings["lr"] for r in runs.of(grid.load(path))][:6] == [four[0].settings["lr"] for four in draws]

@@ -38,6 +38,19 @@ LAYERS = {
     ],
     "gru-averaged": [{"conv": 3, "kernel": 3}, "activation", {"avg_pool": 2}, "rows", {"gru": 4}, "activation", "last_step", {"linear": "classes"}],
     "gru-last": ["rows", {"gru": 5}, "activation", {"gru": 3}, "last_step"],
+    # Blocks with a layer inside and one of the sum alone, in a row, nested, over flattened channels, over batch norm.
+    "skips": [
+        {"conv": 4, "kernel": 3}, {"residual": [{"conv": 5, "kernel": 3, "padding": 1}, "activation", {"conv": 4, "kernel": 1}]},
+        "activation", {"residual": [{"conv": 4, "kernel": 3, "padding": 1}, {"residual": ["activation", {"conv": 4, "kernel": 1}]}]},
+        {"avg_pool": 2}, "flatten", {"residual": [{"linear": 36}, "activation"]}, {"linear": 6}, "activation",
+        {"residual": [{"linear": 6}]}, {"linear": "classes"},
+    ],
+    "skips-batch-norm": [
+        {"conv": 4, "kernel": 3}, "batch_norm", "activation",
+        {"residual": ["batch_norm", {"conv": 5, "kernel": 3, "padding": 1}, "batch_norm", "activation", {"conv": 4, "kernel": 1}]},
+        "batch_norm", "activation", "global_avg_pool", {"linear": "classes"},
+    ],
+    "skips-gru": ["rows", {"gru": 5}, {"residual": [{"gru": 5}, "activation"]}, "last_step", {"linear": 4}, {"linear": "classes"}],
     "conv-last": [{"conv": 4, "kernel": 3}, "activation", {"conv": 3, "kernel": 3}, "global_avg_pool"],
 }  # fmt: skip
 CASES = [(name, act) for name in LAYERS if name != "no-activation" for act in ("relu", "tanh", "gelu")]
@@ -381,3 +394,39 @@ def test_wrong_shapes_name_what_was_given_and_what_is_needed() -> None:
         ValueError, match=r"Dimension 1 of b.weight has size 6, no multiple of the 4 units of its group 'a'"
     ):
         symmetry.groups(wrong)
+
+
+def test_layers_on_both_sides_of_an_add_share_one_permutation_and_one_factor() -> None:
+    architecture = network("skips")
+    entries = {e.name: e.groups[:2] for e in architecture.layout}
+    assert entries["conv1.weight"] == ("conv1", "")
+    assert entries["conv2.weight"] == ("conv2", "conv1")  # inside of a block: its own
+    assert entries["conv3.weight"] == ("conv1", "conv2")  # its last: those of what it is added to
+    assert entries["conv4.weight"] == entries["conv5.weight"] == ("conv1", "conv1")
+    # Channels that were flattened move as blocks, and so do the features that are added to them.
+    assert entries["linear1.weight"] == ("conv1", "conv1")
+    assert entries["linear2.weight"] == ("linear2", "conv1")
+    units = {g.name: (g.units, [p.entry.name for p in g.first]) for g in symmetry.groups(architecture.layout)}
+    assert units["conv1"] == (4, ["conv1.weight", "conv1.bias"])
+    found = {f.source: (f.sources, f.sinks, f.units) for f in symmetry.factors(architecture)}
+    joined = ("conv1", "conv3", "conv4", "conv5", "linear1")
+    assert found["conv1"] == (joined, ("conv2", "conv4", "conv5", "linear1", "linear2"), 4)
+    assert found["conv2"] == (("conv2",), ("conv3",), 5)
+
+
+@pytest.mark.parametrize(
+    ("layers", "where"),
+    [
+        ([{"residual": [{"conv": 2, "padding": 1}, "activation"]}, {"conv": 3}], "conv1"),  # the input's channels
+        ([{"conv": 3}, "global_avg_pool", {"linear": 3}, {"residual": [{"linear": 3}]}], "linear1"),  # the logits
+    ],
+)
+def test_what_is_added_to_the_input_or_the_logits_stays_as_it_is(layers: list, where: str) -> None:
+    tail = [] if where == "linear1" else ["activation", "global_avg_pool", {"linear": "classes"}]
+    architecture = build_architecture([*layers, *tail], IMAGE, 3)
+    assert {e.groups[0] for e in architecture.layout.of_node(where)} == {""}
+    assert where not in {f.source for f in symmetry.factors(architecture)}
+    weights = random_weights(architecture, 2, 4)
+    moved = symmetry.augment(weights, architecture, 1)
+    assert (moved != weights).any()
+    assert_same_function(weights, moved, architecture)

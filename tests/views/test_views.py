@@ -28,6 +28,10 @@ LAYERS = {
         {"linear": 4}, "batch_norm", "relu", {"linear": "classes"}, "batch_norm",
     ],
     "gru": [{"conv": 2, "kernel": 3}, "batch_norm", "rows", {"gru": 4}, {"gru": 3}, "last_step", {"linear": "classes"}],
+    "skips": [
+        {"conv": 3, "kernel": 3}, "relu", {"residual": [{"conv": 3, "kernel": 3, "padding": 1}, "batch_norm", "relu"]}, "batch_norm",
+        {"max_pool": 2}, "flatten", {"residual": [{"linear": 4}, "relu", {"linear": 12}]}, {"linear": "classes"},
+    ],
     "norm-flat": [{"conv": 2, "kernel": 5}, "flatten", "batch_norm", {"linear": 4}, "batch_norm", {"linear": "classes"}],
 }  # fmt: skip
 
@@ -259,6 +263,24 @@ def test_channels_are_nodes_and_kernels_are_edges() -> None:
     )
 
 
+def test_a_residual_add_is_an_edge_from_each_unit_to_the_one_it_is_added_to() -> None:
+    architecture = network("skips")
+    weights = rows(architecture)
+    found = views.graph(weights, architecture)
+    assert found.layer_names == ("input", "conv1", "conv2", "linear1", "linear2", "linear3")
+    assert np.bincount(found.node_layer).tolist() == [2, 3, 3, 4, 12, 3]
+    weighed = 2 * 3 + 3 * 3 + 3 * 4 + 4 * 12 + 12 * 3
+    assert found.edge_skip.tolist() == [False] * weighed + [True] * (3 + 12)
+    # conv1 1, 2, 3 to conv2; then a channel of conv2, which is 4 of the flattened features, to linear2.
+    assert found.edge_index[:, weighed : weighed + 3].tolist() == [[2, 3, 4], [5, 6, 7]]
+    assert found.edge_index[0, weighed + 3 :].tolist() == [5] * 4 + [6] * 4 + [7] * 4
+    assert found.edge_index[1, weighed + 3 :].tolist() == list(range(12, 24))
+    assert not found.edge_mask[weighed:].any()
+    assert not found.edge_features[:, weighed:].any()
+    # Both normalizations of conv2, inside of the block and behind it, are features of its units.
+    assert found.node_mask[found.node_layer == 2].sum(1).tolist() == [1 + 4 + 4] * 3
+
+
 def test_a_batch_norm_is_features_of_the_nodes_it_normalizes() -> None:
     architecture = network("norm-flat")
     weights = rows(architecture)
@@ -284,12 +306,17 @@ def test_permuting_units_permutes_nodes_and_edges(name: str) -> None:
     after = views.graph(symmetry.permute(weights, architecture.layout, drawn), architecture)
     new = np.arange(len(before.node_layer))  # node i of the permuted graph is node new[i]
     for layer, layer_name in enumerate(before.layer_names):
-        if layer_name in drawn:
+        group = architecture.layout.of_node(layer_name)[0].groups[0] if layer else ""
+        if group in drawn:
             at = before.node_layer == layer
-            new[at] = new[at][drawn[layer_name]]
+            p = drawn[group]
+            new[at] = new[at].reshape(len(p), -1)[p].ravel()  # of flattened channels a unit is a block
     np.testing.assert_array_equal(after.node_features, before.node_features[new])
-    place = {tuple(e): i for i, e in enumerate(before.edge_index.T.tolist())}
-    order = [place[new[a], new[b]] for a, b in after.edge_index.T]
+    place = {
+        (*e, skip): i for i, (e, skip) in enumerate(zip(before.edge_index.T.tolist(), before.edge_skip, strict=True))
+    }
+    order = [place[new[a], new[b], skip] for (a, b), skip in zip(after.edge_index.T, after.edge_skip, strict=True)]
+    assert len(set(order)) == len(order) == len(place)
     np.testing.assert_array_equal(after.edge_features, before.edge_features[order])
 
 
@@ -407,7 +434,7 @@ def test_wrong_options_name_what_is_allowed() -> None:
     with pytest.raises(ValueError, match="`size` is 0; a token takes at least 1 value"):
         views.tokens(weights, layout, "window", size=0)
     nodes = (Node("a", "linear", ("input", "input"), (2,), {"features": 2}),)
-    with pytest.raises(ValueError, match="Node a has 2 inputs; graph knows chains of layers only"):
+    with pytest.raises(ValueError, match="Node a has 2 inputs; `linear` takes 1"):
         views.graph(np.zeros(6), Architecture((2,), nodes))
 
 

@@ -22,6 +22,7 @@ from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION
 from zoo_builder.planning.runs import Run, total_steps
 from zoo_builder.recipe import bounds, settings
+from zoo_builder.recipe.generated import described, layers_of
 from zoo_datasets import sources
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError
@@ -159,9 +160,7 @@ class _Shapes:
         sources.check_subset(subset, source.n_classes, source.train.labels, source.input_shape)
         _check_classes(subset, source)
         s, head = run.settings, run.subset.head
-        key = streams.digest(
-            [s["architecture"], s["activation"], head and len(head), source.input_shape, source.n_classes]
-        )
+        key = streams.digest([layers_of(s), s["activation"], head and len(head), source.input_shape, source.n_classes])
         if key not in self.architectures:
             self.architectures[key] = architecture(run, source)
         arch, n = self.architectures[key], n_train(run, source)
@@ -219,9 +218,19 @@ def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device
 
 def architecture(run: Run, source: sources.Source) -> Architecture:
     """The run's architecture on its source. Raises GridError naming layer and shapes."""
-    s, head = run.settings, run.subset.head
+    head = run.subset.head
     n_classes = source.n_classes if head is None else len(head)
-    return build_architecture(s["architecture"], source.input_shape, n_classes, s["activation"])
+    return build(run, source.input_shape, n_classes)
+
+
+def build(run: Run, input_shape: tuple[int, ...], n_classes: int) -> Architecture:
+    """The run's architecture on inputs of that shape. Raises GridError."""
+    try:
+        return build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"])
+    except GridError as error:
+        if name := described(run.settings):  # whoever wrote a name knows of no layer 3
+            raise GridError(f"Architecture {name} does not fit {input_shape}: {error}") from None
+        raise
 
 
 def n_train(run: Run, source: sources.Source) -> int:

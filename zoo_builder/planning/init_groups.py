@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from zoo_builder.recipe.generated import layers_of
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format import splits
-from zoo_datasets.networks.layers import PRESETS, parse_layer
+from zoo_datasets.networks.layers import PRESETS, parse_layer, unrolled
 from zoo_datasets.networks.operations.registry import operation
 
 # `streams.normals` ends at ±8.3: it has 2⁵³ values.
@@ -36,7 +37,7 @@ def fixed_start(settings: Mapping[str, Any]) -> str | None:
     ends = [_value(settings, f"init_{layer}") if _own(settings, layer) else plain for layer in ("first", "last")]
     if plain is None and ends == [None, None]:  # the common case: most inits draw
         return None
-    layers = _layers(settings["architecture"], settings["activation"])
+    layers = _layers(layers_of(settings), settings["activation"])
     if len(layers) == 1:
         ends = [ends[0] if _own(settings, "first") or not _own(settings, "last") else ends[1]]
     values = [*ends[:1], *[plain] * (len(layers) - 2), *ends[1:]][: len(layers)]
@@ -87,7 +88,7 @@ def _single(value: float) -> float:
 def _layers(architecture: Any, activation: str) -> list[Any]:
     """The layers that hold weights: their operations and what their tensors' shapes come from."""
     found = []
-    for place, layer in enumerate(PRESETS[architecture] if isinstance(architecture, str) else architecture, 1):
+    for place, layer in unrolled(PRESETS[architecture] if isinstance(architecture, str) else architecture):
         op, attributes = parse_layer(layer, place, 0, activation)  # 0 stands for however many classes there are
         if operation(op).units:
             found.append([op, {k: v for k, v in attributes.items() if k in SIZES}])

@@ -1,8 +1,8 @@
 """Grid → points: one level of every axis each, in plan order.
 
-In:  a `Grid`: axes that are crossed, or a random sample.
+In:  a `Grid`: axes that are crossed, or a random sample, or both: each drawn point at every crossed one.
 Out: what each point fixes, {setting: value}: crossed points by a hash of their levels, drawn ones as they
-come. A point is worked out when it is first asked for, so that a limit costs what it takes.
+come, the crossed ones of each together. A point is worked out when it is first asked for, so that a limit costs what it takes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Points:
         self._crossed: dict[int, Point] = {}  # by place
         self._place: dict[int, int] = {}  # by identity
         self._drawn: list[Point] = []
-        self._rest = _drawn_points(grid) if grid.sample_points else None
+        self._rest = _sampled(grid) if grid.sample_points else None
 
     def __iter__(self) -> Iterator[Point]:
         if self._rest is None:
@@ -103,7 +103,16 @@ def _order(axes: Sequence[Axis]) -> np.ndarray:
     return np.lexsort(words.T[::-1])
 
 
-def _drawn_points(grid: Grid) -> Iterator[Point]:
+def _sampled(grid: Grid) -> Iterator[Point]:
+    """Each drawn point at every crossed one: those that are twins along them lie one after another."""
+    crossed = list(itertools.product(*(axis.levels for axis in grid.axes)))
+    crossed = [crossed[place] for place in _order(grid.axes)]
+    for point in _drawn_points(grid, grid.sample_points // len(crossed)):
+        for levels in crossed:
+            yield {**point, **{k: v for level in levels for k, v in level.values.items()}} if levels else point
+
+
+def _drawn_points(grid: Grid, most: int) -> Iterator[Point]:
     """Drawn points, equal ones of levels or whole numbers once; it ends where all that there are have come."""
     draws = grid.draws
     there_are = math.prod(_choices(d) for d in draws)
@@ -112,7 +121,7 @@ def _drawn_points(grid: Grid) -> Iterator[Point]:
         streams.uniform_stream(streams.stream_key({"seed": grid.seed, "stream": "sample", "axis": d.name}))
         for d in draws
     ]
-    for number, us in enumerate(itertools.islice(zip(*streams_of, strict=False), grid.sample_points)):
+    for number, us in enumerate(itertools.islice(zip(*streams_of, strict=False), most)):
         if number == bounds.MOST_POINTS:
             raise GridError(
                 f"The first {number:,} drawn points of `sample` are {len(seen):,} different ones, and more models are asked "

@@ -294,7 +294,9 @@ def factor_columns(runs: Iterable[Run] = ()) -> list[Column]:
 
 def factors(run: Run) -> dict[str, Any]:
     """The values of `factor_columns` for a run."""
-    values = {name: s.default for name, s in settings.SETTINGS.items() if s.later} | dict(run.settings)
+    # A later setting that a run lacks is at its default, or means nothing beside the others.
+    later = {n: s.default if s.applies(run.settings) else None for n, s in settings.SETTINGS.items() if s.later}
+    values = later | dict(run.settings)
     row = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
     return row | levels.labels(run.settings, ("architecture", *LABELS))
 
@@ -314,7 +316,7 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Itera
     return Run(
         id=row["model_id"],
         settings=values,
-        axes={a: streams.level_label(row[a]) for a in axes},
+        axes={a: streams.level_label(_level(row, a)) for a in axes},
         replicate={name: row[f"replicate_{name}"] for name in REPLICATES},
         keys={name: row[f"{name}_key"] for name in STREAMS},
         snapshots=SnapshotSchedule.from_json(json.loads(row["snapshot_schedule"])),
@@ -322,6 +324,14 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Itera
         start=_start_of(row),
         group=row.get("init_group"),
     )
+
+
+def _level(row: Mapping[str, Any], axis: str) -> Any:
+    """What a row has of an axis; of a later setting that no run uses, or that means nothing here, its default."""
+    setting = settings.SETTINGS.get(axis)
+    if setting is not None and setting.later and row.get(axis) is None:
+        return setting.default
+    return row[axis]
 
 
 def _start_of(row: Mapping[str, Any]) -> Start | None:

@@ -14,8 +14,9 @@ from typing import Any
 from zoo_builder.recipe import settings
 from zoo_builder.recipe.axes import Axis, Draw, extremes, place_of, touched
 from zoo_builder.recipe.document import Document
+from zoo_builder.recipe.generated import layers_of
 from zoo_datasets.errors import GridError
-from zoo_datasets.networks.layers import PRESETS
+from zoo_datasets.networks.layers import PRESETS, unrolled
 
 Axes = Sequence[Axis | Draw]
 BUDGETS = settings.feeding(settings.Feeds.BUDGET)
@@ -173,8 +174,8 @@ def _unused_layers(
 ) -> None:
     """Raises GridError for a dropout rate or an activation that no architecture has a layer for."""
     varied = [lv.values for a in axes for lv in a.levels if "architecture" in lv.values]
-    lists = [v["architecture"] for v in varied or [fixed]]
-    layers = [x for y in lists for x in (PRESETS[y] if isinstance(y, str) else y)]
+    lists = [layers_of({**fixed, **v}) for v in varied or [fixed]]
+    layers = [x for y in lists for _, x in unrolled(PRESETS[y] if isinstance(y, str) else y)]
     for name in ("dropout", "activation"):
         bare = any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in layers)
         axis = next((a for a in axes if name in touched(a)), None)

@@ -15,6 +15,7 @@ from typing import Any
 from zoo_builder.recipe import recipe_yaml, settings
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.networks.generated import GENERATED
 
 TOP_LEVEL = (
     "zoo", *dict.fromkeys(path.split(".")[0] for path in settings.BY_PATH), "axes", "sample", "replicates", "paired",
@@ -100,6 +101,9 @@ def _apply(document: dict[str, Any], change: str) -> tuple[str, ...]:
     value, _ = recipe_yaml.load(text.encode(), f"--set {path}") if text.strip() else (None, None)
     block: Any = document
     for key in keys[:-1]:
+        named = block.get(key)
+        if key == "architecture" and isinstance(named, str) and named in GENERATED:
+            block[key] = {named: {}}  # which says the same, and has room
         block = block.setdefault(key, {})
         if not isinstance(block, dict):
             raise GridError(f"--set {change!r}: `{key}` is {block!r} in the recipe, so nothing can be set inside it.")

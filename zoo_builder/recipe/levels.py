@@ -30,6 +30,12 @@ def expand(axis: str, level: Any, where: str) -> dict[str, Any]:
         if "id" not in level:
             raise GridError(f"{where}: a level of `source` needs its `id`, got {level!r}.")
         return {BY_PATH[p].name: v for p, v in _block("source", level, where).items()}
+    if axis == "architecture" and isinstance(level, dict):
+        name = next(iter(level), "wild")
+        raise GridError(
+            f"{where}: a level of `architecture` is {level!r}; one that is generated is its name alone there, and its "
+            f"parameters are axes of their own: `architecture: [{name}]`, and beside it an axis for each that varies."
+        )
     return {axis: coerce(SETTINGS[axis], level, where)}
 
 

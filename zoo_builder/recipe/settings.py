@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from zoo_datasets.networks.generated import GENERATED
 from zoo_datasets.networks.initialization import INITS
 from zoo_datasets.networks.kernels import LOSSES
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
@@ -105,7 +106,7 @@ class Setting:
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether it means anything beside the other settings."""
-        return self.needs is None or self.needs.met_by(values[self.needs.setting])
+        return self.needs is None or self.needs.met_by(values.get(self.needs.setting))
 
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
@@ -123,6 +124,18 @@ _COSINE = Needs("schedule_kind", ("cosine",))
 _UNIFORM, _FIRST, _LAST = (Needs(f"init{layer}_kind", ("uniform",)) for layer in ("", "_first", "_last"))
 _NORMAL, _CONSTANT = Needs("init_kind", ("normal",)), Needs("init_kind", ("constant",))
 _TRIGGER = Needs("trigger_frac")
+
+
+def _generated() -> tuple[Setting, ...]:
+    """The parameters of architectures that are generated: they mean something beside their name alone."""
+    return tuple(
+        Setting(p.setting_of(g.name), f"architecture.{g.name}.{p.name}", Feeds.ARCHITECTURE, p.kind, p.default,
+                f"of `{g.name}`: {p.doc}", low=p.low, high=p.high, choices=p.choices,
+                needs=Needs("architecture", (g.name,)), later=True)
+        for g in GENERATED.values()
+        for p in g.parameters
+    )  # fmt: skip
+
 
 _TABLE = (
     Setting("source", "source.id", Feeds.SOURCE, "str", "digits",
@@ -171,6 +184,7 @@ _TABLE = (
     Setting("source_unlabeled", "source.unlabeled", Feeds.SOURCE, "choice", "refuse",
             "rows without a label, null or below 0", choices=UNLABELED, axis=False, later=True),
     Setting("architecture", "architecture", Feeds.ARCHITECTURE, "layers", "mlp", "a preset or a list of layers"),
+    *_generated(),
     Setting("activation", "activation", Feeds.ARCHITECTURE, "choice", "relu",
             "what `activation` layers are", choices=ACTIVATIONS),
     Setting("dropout", "dropout", Feeds.DROPOUT, "float", 0.0,

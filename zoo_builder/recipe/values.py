@@ -12,6 +12,7 @@ from typing import Any
 
 from zoo_builder.recipe.settings import Setting
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.networks.generated import GENERATED
 from zoo_datasets.networks.layers import PRESETS
 
 MOST_NAME = 255  # bytes: file systems take no longer one
@@ -103,8 +104,8 @@ def _names(setting: Setting, value: Any, where: str) -> tuple[str, ...]:
 
 def _layers(setting: Setting, value: Any, where: str) -> Any:
     if isinstance(value, str):
-        if value not in PRESETS:
-            raise GridError(unknown("architecture preset", value, PRESETS, where))
+        if value not in PRESETS and value not in GENERATED:
+            raise GridError(unknown("architecture preset", value, (*PRESETS, *GENERATED), where))
     elif not isinstance(value, list) or not value:
         raise _wrong(setting, value, "a preset's name or a list of layers", where)
     return value

@@ -26,6 +26,7 @@ from zoo_builder.planning import cohorts, lineage, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
 from zoo_builder.planning.runs import Run
+from zoo_builder.recipe.generated import layers_of
 from zoo_builder.sealing import rows, seal
 from zoo_builder.training import fingerprint
 from zoo_builder.verifying import tables
@@ -35,7 +36,6 @@ from zoo_datasets.core.report import Report
 from zoo_datasets.errors import BuildError, GridError, IntegrityError, ZooError
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.layers import build_architecture
 
 # Points of a grid that mean the same are planned once; more of them than this a model are no zoo's.
 MOST_POINTS_A_MODEL = 1_000
@@ -155,10 +155,9 @@ def _cohorts(zoo: Sealed, planned: list[Run], recipe: Grid | None) -> list[Cohor
             raise IntegrityError(f"The manifest names no source like that of model {run.id}: {run.source.id}.")
         head = run.subset.head
         n_classes = len(record.class_names) if head is None else len(head)
-        text, activation = run.settings["architecture"], run.settings["activation"]
-        key = streams.digest([text, activation, list(record.input_shape), n_classes])
+        key = streams.digest([layers_of(run.settings), run.settings["activation"], list(record.input_shape), n_classes])
         if key not in known:
-            known[key] = build_architecture(text, record.input_shape, n_classes, activation)
+            known[key] = cohorts.build(run, tuple(record.input_shape), n_classes)
         return known[key]
 
     def alike(run: Run) -> str:

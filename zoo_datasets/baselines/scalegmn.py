@@ -41,7 +41,7 @@ def symmetries(architecture: Architecture) -> dict[str, str]:
     return {
         f.source: "scale" if f.scale else "sign"
         for f in factors(architecture)
-        if f.source in plain - recurrent and f.sink in plain
+        if len(f.sources) == len(f.sinks) == 1 and f.source in plain - recurrent and f.sink in plain
     }
 
 

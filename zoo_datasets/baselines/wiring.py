@@ -100,7 +100,8 @@ def wire(architecture: Architecture, sizes: Sizes) -> Wiring:
     counts = np.bincount(g.node_layer)
     units = np.split(g.node_source, np.cumsum(counts)[:-1])
     links, start = [], 0
-    while start < g.edge_index.shape[1]:  # links lie one after another, those into a unit together
+    # Links lie one after another, those into a unit together. Adds come last and hold no weight: they are no links.
+    while start < np.count_nonzero(~g.edge_skip):
         source, target = (int(g.node_layer[g.edge_index[end, start]]) for end in (0, 1))
         size = int(counts[source] * counts[target])
         block = g.edge_source[start : start + size].reshape(counts[target], counts[source], -1)

@@ -160,9 +160,14 @@ def _check(architecture: Architecture, whose: str) -> None:
 def _problem(node: Node, shapes: Mapping[str, Shape], where: str) -> str | None:
     """What is wrong with a node of somebody's manifest; None where nothing is. Raises FormatVersionError."""
     made = operation(node.op)
-    if not isinstance(node.name, str) or node.name in shapes or len(node.inputs) != 1 or node.inputs[0] not in shapes:
+    if (
+        not isinstance(node.name, str)
+        or node.name in shapes
+        or len(node.inputs) != made.inputs
+        or any(name not in shapes for name in node.inputs)
+    ):
         return f"is called {node.name!r} and takes {list(node.inputs)!r}"
-    for shape in (shapes[node.inputs[0]], node.shape):
+    for shape in (*(shapes[name] for name in node.inputs), node.shape):
         if not shape or any(type(n) is not int or not 1 <= n <= MOST_SIDE for n in shape):
             return f"has shape {list(shape)!r}"
         if math.prod(shape) > MOST_VALUES:
@@ -180,18 +185,47 @@ def _problem(node: Node, shapes: Mapping[str, Shape], where: str) -> str | None:
         return f"does not fit: {error}".removesuffix(".")
     except KeyError as error:
         return f"lacks {error}"
+    first, *others = (shapes[name] for name in node.inputs)
+    if any(other != first for other in others):
+        return f"adds values of shape {' and '.join(str(list(s)) for s in (first, *others))}"
     return None if expected == node.shape else f"has shape {list(node.shape)}, and {list(expected)} follows"
 
 
 def _tensors(input_shape: Shape, nodes: tuple[Node, ...]) -> Iterator[tuple[Node, list[Tensor]]]:
-    shapes = {"input": input_shape}
-    # The group of units that the channels (or features) of a node's output run over. The
-    # input's and the last layer's units are fixed by the data and by the classes.
-    groups = {"input": ""}
-    last = max((i for i, n in enumerate(nodes) if operation(n.op).units), default=-1)
-    for i, node in enumerate(nodes):
+    shapes = {"input": input_shape} | {n.name: n.shape for n in nodes}
+    groups = _groups(input_shape, nodes)
+    for node in nodes:
         source = node.inputs[0]
-        before = groups[source]
-        own = before if not operation(node.op).units else node.name if i != last else ""
-        yield node, operation(node.op).tensors(node, units_of(shapes[source]), own, before)
-        shapes[node.name], groups[node.name] = node.shape, own
+        yield node, operation(node.op).tensors(node, units_of(shapes[source]), groups[node.name], groups[source])
+
+
+def _groups(input_shape: Shape, nodes: tuple[Node, ...]) -> dict[str, str]:
+    """Node → the group of units that the channels (or features) of its output run over.
+
+    The input's and the last layer's units are fixed by the data and by the classes: their group is "". Values that
+    are added have one group, that of the layer that came first.
+    """
+    last = max((i for i, n in enumerate(nodes) if operation(n.op).units), default=-1)
+    units = {"input": units_of(input_shape)}  # of each group, as its first layer has them
+    joined = {"input": "input"}  # group → the group that it is part of, or itself
+
+    def root(group: str) -> str:
+        while joined[group] != group:
+            group = joined[group]
+        return group
+
+    own, fixed = {"input": "input"}, {"input"}
+    for i, node in enumerate(nodes):
+        own[node.name] = own[node.inputs[0]]
+        if operation(node.op).units:
+            own[node.name] = joined[node.name] = node.name
+            units[node.name] = units_of(node.shape)
+            fixed |= {node.name} if i == last else set()
+        for other in node.inputs[1:]:
+            # In the order of the nodes, which is that of `units`.
+            first, second = sorted((root(own[node.name]), root(own[other])), key=list(units).index)
+            joined[second] = first
+            # A unit of the first is a block of neighbors of the second: channels that were flattened. Else none may move.
+            if first in fixed or second in fixed or units[second] % units[first]:
+                fixed.add(first)
+    return {name: "" if root(group) in fixed else root(group) for name, group in own.items()}

@@ -16,6 +16,7 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations import values as forms
 from zoo_datasets.networks.operations.operation import Layer, Node, Shape, Tensors, units_of
 from zoo_datasets.networks.operations.registry import operation
+from zoo_datasets.networks.operations.residual import SKIP
 
 with libraries.needed():
     import torch
@@ -58,6 +59,8 @@ class Batched:
             own = {leaf: tensors[name] for leaf, name in names.items()}
             if masks is not None and node.name in masks:
                 own["mask"] = masks[node.name]
+            if len(node.inputs) > 1:
+                own[SKIP] = values[node.inputs[1]]
             values[node.name] = layer(own, values[node.inputs[0]], training)
         return values
 
@@ -74,12 +77,17 @@ def _by_vmap(node: Node, shape: Shape, device: torch.device) -> Layer:
     def layer(own: Tensors, x: torch.Tensor, training: bool) -> torch.Tensor:
         module.train(training)
         # Modules know nothing of grouped images, and of sequences that lie flat.
-        x = x.unflatten(2, shape) if len(shape) == 2 else forms.stacked(x, units_of(shape))
-        if own:
-            x = x.expand(len(next(iter(own.values()))), *x.shape[1:])
-            x = vmap(lambda tensors, one: functional_call(module, tensors, (one,)))(dict(own), x)
+        given = [
+            v.unflatten(2, shape) if len(shape) == 2 else forms.stacked(v, units_of(shape))
+            for v in (x, *(own[name] for name in own if name == SKIP))
+        ]
+        tensors = {name: tensor for name, tensor in own.items() if name != SKIP}
+        m = max(map(len, (*tensors.values(), *given)))
+        given = [v.expand(m, *v.shape[1:]) for v in given]
+        if tensors:
+            x = vmap(lambda tensors, *one: functional_call(module, tensors, one))(tensors, *given)
         else:
-            x = vmap(module)(x)
+            x = vmap(module)(*given)
         return x.flatten(2) if len(node.shape) == 2 else x
 
     return layer

@@ -122,8 +122,17 @@ class _FirstConv:
     def of(cls, architecture: Architecture) -> _FirstConv | None:
         if not architecture.nodes or architecture.nodes[0].op != "conv":
             return None
+        # What an add takes later has to be there.
+        added = {name for node in architecture.nodes for name in node.inputs[1:]}
+        if "input" in added:
+            return None
         conv, after = architecture.nodes[0], architecture.nodes[1:2]
-        pooled = after and after[0].op == "max_pool" and after[0].attrs["kernel"] == after[0].attrs["stride"]
+        pooled = (
+            conv.name not in added
+            and after
+            and after[0].op == "max_pool"
+            and after[0].attrs["kernel"] == after[0].attrs["stride"]
+        )
         return cls(conv, after[0].name, after[0].attrs["kernel"]) if pooled else cls(conv, conv.name, 1)
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,7 @@ def unsupported(architecture: Architecture, loss: str | None = None, channels: i
     for node in architecture.nodes:
         if without("kernel", [node.op]):
             return f"no kernel for layer {node.op!r} ({node.name})"
-        if node.inputs != (before,):
+        if node.inputs[0] != before or len(node.inputs) != operation(node.op).inputs:
             return f"{node.name} takes {', '.join(node.inputs)}; the kernels know only chains of layers"
         if node.op == "linear" and len(architecture.input_shapes[node.name]) != 1:
             return f"{node.name} needs a flat input"
@@ -115,8 +115,10 @@ def make(
     """
     assert _kernels is not None
     layers, rates = [], []
-    for number, node in enumerate(architecture.nodes):
+    places = {"input": -1} | {node.name: i for i, node in enumerate(architecture.nodes)}
+    for place, node in enumerate(architecture.nodes):
         shape, entries = architecture.input_shapes[node.name], architecture.layout.of_node(node.name)
+        number = places[node.inputs[1]] if len(node.inputs) > 1 else place  # of what is added, or of dropout's stream
         layers.append([
             operation(node.op).kernel, *_three(shape), *_three(node.shape), node.attrs.get("kernel", 0),
             node.attrs.get("stride", 1), node.attrs.get("padding", 0), number, entries[0].offset if entries else 0,

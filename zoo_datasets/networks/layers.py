@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zoo_datasets import errors
@@ -29,6 +29,8 @@ PRESETS: dict[str, list[Any]] = {
 # Model Zoos sets every bias of its small CNN to 0.01; elsewhere biases start at 0.
 PRESET_BIAS = {"small-cnn": 0.01}
 MOST_LAYERS = 1_000  # a thousand small ones take minutes to plan
+MOST_NESTED = 8  # blocks inside blocks
+BLOCK = "residual"
 
 
 def build_architecture(
@@ -43,30 +45,92 @@ def build_architecture(
         if layers not in PRESETS:
             raise errors.GridError(errors.unknown("architecture preset", layers, PRESETS))
         layers = PRESETS[layers]
-    if len(layers) > MOST_LAYERS:
-        raise errors.GridError(f"The architecture has {len(layers):,} layers; at most {MOST_LAYERS:,}.")
-    nodes: list[Node] = []
-    total = 0  # values of all weights
-    counts: dict[str, int] = {}
-    shape, previous = tuple(input_shape), "input"
-    for position, layer in enumerate(layers, 1):
-        op, attrs = parse_layer(layer, position, n_classes, activation)
-        where = f"layer {position} ({layer if isinstance(layer, str) else op})"
-        before, shape = shape, OPERATIONS[op].output_shape(attrs, shape, where)
-        # Names count per kind, so that taking a dropout out renames nothing else.
-        kind = "activation" if OPERATIONS[op].activation else op
-        counts[kind] = counts.get(kind, 0) + 1
-        nodes.append(Node(f"{kind}{counts[kind]}", op, (previous,), shape, attrs))
-        previous = nodes[-1].name
-        total += _values(nodes[-1], before, where)
-    if total > MOST_VALUES:
-        raise errors.GridError(f"The architecture has {total:,} weights; at most {MOST_VALUES:,}. Take smaller layers.")
+    if (count := sum(1 for _ in unrolled(layers))) > MOST_LAYERS:
+        raise errors.GridError(f"The architecture has {count:,} layers; at most {MOST_LAYERS:,}.")
+    building = _Building(tuple(input_shape), n_classes, activation)
+    building.chain(layers, "")
+    shape = building.shape
+    if building.total > MOST_VALUES:
+        raise errors.GridError(
+            f"The architecture has {building.total:,} weights; at most {MOST_VALUES:,}. Take smaller layers."
+        )
     if shape != (n_classes,):
         raise errors.GridError(
             f"The last layer gives shape {shape}; the source has {n_classes} classes, so it must give ({n_classes},). "
             "End the list with `{linear: classes}`."
         )
-    return Architecture(tuple(input_shape), tuple(nodes))
+    return Architecture(tuple(input_shape), tuple(building.nodes))
+
+
+class _Building:
+    """Layers one after another → the nodes of an architecture."""
+
+    def __init__(self, input_shape: Shape, n_classes: int, activation: str) -> None:
+        self.shape, self.previous = input_shape, "input"  # of what the next layer is given
+        self.n_classes, self.activation = n_classes, activation
+        self.nodes: list[Node] = []
+        self.total = 0  # values of all weights
+        self.counts: dict[str, int] = {}
+
+    def chain(self, layers: Sequence[Any], inside: str) -> None:
+        """The nodes of a list; `inside` is the place of its block, like "3.". Raises GridError."""
+        for position, layer in enumerate(layers, 1):
+            if (block := block_of(layer, f"{inside}{position}")) is not None:
+                self._residual(block, f"{inside}{position}")
+                continue
+            op, attrs = parse_layer(layer, f"{inside}{position}", self.n_classes, self.activation)
+            where = f"layer {inside}{position} ({layer if isinstance(layer, str) else op})"
+            self._node(op, attrs, OPERATIONS[op].output_shape(attrs, self.shape, where), where)
+
+    def _residual(self, block: Sequence[Any], place: str) -> None:
+        before, shape = self.previous, self.shape
+        self.chain(block, f"{place}.")
+        if self.shape != shape:
+            raise errors.GridError(
+                f"Layer {place} ({BLOCK}): its layers make {self.shape} of {shape}, and what a block gives is added to what it "
+                "is given. Keep the shape: as many channels or features, a stride of 1, and a padding of half an odd kernel."
+            )
+        self._node("add", {}, shape, f"layer {place} ({BLOCK})", before)
+
+    def _node(self, op: str, attrs: Attributes, shape: Shape, where: str, *others: str) -> None:
+        # Names count per kind, so that taking a dropout out renames nothing else.
+        kind = "activation" if OPERATIONS[op].activation else op
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        node = Node(f"{kind}{self.counts[kind]}", op, (self.previous, *others), shape, attrs)
+        self.total += _values(node, self.shape, where)
+        self.nodes.append(node)
+        self.previous, self.shape = node.name, shape
+
+
+def block_of(layer: Any, position: str) -> Sequence[Any] | None:
+    """The layers of a residual block; None of any other layer. Raises GridError."""
+    if layer == BLOCK or (isinstance(layer, Mapping) and BLOCK in layer):
+        block = None if isinstance(layer, str) else layer[BLOCK]
+        if isinstance(layer, Mapping) and len(layer) > 1:
+            other = next(str(k) for k in layer if k != BLOCK)
+            raise errors.GridError(
+                f"Layer {position} ({BLOCK}) has `{other}` beside its layers; it takes nothing else."
+            )
+        if not isinstance(block, Sequence) or isinstance(block, str) or not block:
+            raise errors.GridError(
+                f"Layer {position} ({BLOCK}) is {block!r}; it takes a list of layers, like "
+                f"`{{{BLOCK}: [{{conv: 8, kernel: 3, padding: 1}}, activation]}}`."
+            )
+        if position.count(".") >= MOST_NESTED:
+            raise errors.GridError(f"Layer {position} ({BLOCK}) is inside of {MOST_NESTED} others; that is the most.")
+        return block
+    return None
+
+
+def unrolled(layers: Sequence[Any], inside: str = "") -> Iterator[tuple[str, Any]]:
+    """Every layer of a list with its place, in forward order, those of blocks in their stead. Raises GridError."""
+    for position, layer in enumerate(layers, 1):
+        place = f"{inside}{position}"
+        block = block_of(layer, place)
+        if block is None:
+            yield place, layer
+        else:
+            yield from unrolled(block, f"{place}.")
 
 
 def _values(node: Node, before: Shape, where: str) -> int:
@@ -83,12 +147,13 @@ def _values(node: Node, before: Shape, where: str) -> int:
     return sum(math.prod(t.shape) for t in OPERATIONS[node.op].tensors(node, units_of(before), "", ""))
 
 
-def parse_layer(layer: Any, position: int, n_classes: int, activation: str) -> tuple[str, Attributes]:
+def parse_layer(layer: Any, position: int | str, n_classes: int, activation: str) -> tuple[str, Attributes]:
     """One item of the list → operation and attributes, every default filled in. Raises GridError.
 
     `activation` is the operation that layers of that name stand for.
     """
-    known = (*OPERATIONS, "activation")
+    # A node of several inputs is no single layer: it comes of a block.
+    known = (*(name for name, o in OPERATIONS.items() if o.inputs == 1), BLOCK, "activation")
     if isinstance(layer, str):
         op, value, options = layer, None, {}
     elif isinstance(layer, Mapping) and layer:

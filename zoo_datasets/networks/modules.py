@@ -40,7 +40,7 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         outputs = {"input": images}  # (B, …) each
         for node in self.architecture.nodes:
-            outputs[node.name] = self.get_submodule(node.name)(outputs[node.inputs[0]])
+            outputs[node.name] = self.get_submodule(node.name)(*(outputs[name] for name in node.inputs))
         return outputs[self.architecture.nodes[-1].name]  # (B, C)
 
     def load_vector(self, vector: np.ndarray, step: int = 0) -> Network:

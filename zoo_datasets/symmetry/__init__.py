@@ -21,7 +21,12 @@ Three kinds of symmetry, of the network in evaluation mode:
 
 Sigmoid has a sign symmetry too that moves the next bias; zero padding breaks it, and it is
 not used here. Permutations come from the groups of the layout alone; scale and sign from the
-chain of nodes. Where nodes branch or are unknown no scale or sign is claimed.
+nodes, and of unknown ones none is claimed.
+
+What is added together (`{residual: …}`) has its units in common: layers on both sides of an add, and all
+that read the sum, are permuted, scaled and turned as one, by what enters the first of them. Where
+the network's input or its logits are a part of the sum nothing moves; neither do linear units with
+channels that were flattened, unless the channels came first, whose blocks then move.
 """
 
 from zoo_datasets.symmetry.canonical import canonicalize

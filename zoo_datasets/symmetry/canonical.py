@@ -36,8 +36,7 @@ def canonicalize(
     for node in architecture.layout.by_node:
         factor = by_source.get(node)
         if factor is not None:
-            # A recurrent tensor turns with the other units too, so it decides nothing.
-            inputs = np.concatenate([by_unit(out, p) for p in factor.up if not p.recurrent], axis=2)  # (S, units, K)
+            inputs = np.concatenate([by_unit(out, p) for p in factor.first], axis=2)  # (S, units, K)
             if factor.scale and "scale" in kinds:
                 norm = np.sqrt((inputs.astype(np.float64) ** 2).sum(2))
                 multiply(out, factor, np.where(norm > 0, 1.0 / np.where(norm > 0, norm, 1.0), 1.0))
@@ -50,24 +49,25 @@ def canonicalize(
 
 
 def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:
-    """Node → groups that are complete there: sorted once all their own tensors are settled."""
+    """Node → groups that are sorted there: all that they are sorted by is settled, and nothing has read them yet."""
     result: dict[str, list[Group]] = {}
-    for group in ordered.values():
-        result.setdefault(group.own[-1].entry.node, []).append(group)
+    for group in (g for g in ordered.values() if g.own):
+        result.setdefault(group.first[-1].entry.node, []).append(group)
     return result
 
 
 def _order(rows: Float32[np.ndarray, "s p"], group: Group) -> Int64[np.ndarray, "s {group.units}"]:
     """The order of a group's units: ascending by own values, ties by what they feed."""
-    own = [p for p in group.own if not p.recurrent]  # a recurrent tensor's columns are not in order yet
+    own = group.first
     first = _sortable(by_unit(rows, own[0])[:, :, 0])  # (S, units)
     order = np.argsort(first, axis=1, kind="stable")
     ranked = np.take_along_axis(first, order, 1)
     for s in np.flatnonzero((ranked[:, 1:] == ranked[:, :-1]).any(axis=1)):
         row = rows[s : s + 1]
         keys = [_sortable(by_unit(row, p)[0]) for p in own]  # (units, K) each
-        # The readers are not in order yet, so their values are compared as sorted magnitudes.
-        keys += [np.sort(_sortable(np.abs(by_unit(row, p)[0])), axis=1) for p in group.readers]
+        # The others are not in order yet, so their values are compared as sorted magnitudes.
+        others = [p for p in group.places if p not in own and not (p.recurrent and p in group.own)]
+        keys += [np.sort(_sortable(np.abs(by_unit(row, p)[0])), axis=1) for p in others]
         order[s] = np.lexsort(np.concatenate(keys, axis=1).T[::-1])
     return order
 

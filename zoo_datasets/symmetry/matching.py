@@ -65,7 +65,7 @@ def _match_one(row: np.ndarray, reference: np.ndarray, known: tuple[Group, ...],
         found = {g.name: np.arange(g.units) for g in known}
         if forward:
             for group in known:
-                _assign(current, ref, group, [p for p in group.own if not p.recurrent], found)
+                _assign(current, ref, group, group.first, found)
         for _ in range(MOST_SWEEPS):
             if not any([_assign(current, ref, g, g.places, found) for g in known]):
                 break

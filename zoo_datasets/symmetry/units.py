@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -12,7 +12,7 @@ from jaxtyping import Float32, Shaped
 from zoo_datasets import errors
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.layout import Entry, Layout
-from zoo_datasets.networks.operations.operation import Node, units_of
+from zoo_datasets.networks.operations.operation import Node, Operation, units_of
 from zoo_datasets.networks.operations.registry import operation
 
 KINDS = ("permutation", "scale", "sign")
@@ -57,18 +57,51 @@ class Group:
     def places(self) -> tuple[Place, ...]:
         return (*self.own, *self.readers)
 
+    @property
+    def first(self) -> tuple[Place, ...]:
+        """Of `own` what lies before anything that reads the units, but for a recurrent tensor, which reads them itself.
+
+        Where values are added, later layers belong to the same units, and what those read is settled after them.
+        """
+        ends = [p.entry.offset for p in self.readers if not p.recurrent]
+        own = [p for p in self.own if not p.recurrent]
+        before = tuple(p for p in own if p.entry.offset < min(ends, default=math.inf))
+        return before or tuple(own) or self.own  # of an imported layout, whatever there is
+
 
 @dataclasses.dataclass(frozen=True)
 class Factor:
-    """A factor per unit between two neighboring nodes with weights: `up` times c, `down` divided by c."""
+    """A factor per unit between neighboring nodes with weights: `up` times c, `down` divided by c.
 
-    source: str
-    sink: str
+    A chain has one source and one sink. Values that are added have one factor, and so several sources; what is
+    added later has several sinks too.
+    """
+
+    sources: tuple[str, ...]
+    sinks: tuple[str, ...]
     units: int
     scale: bool
     sign: bool
     up: tuple[Place, ...]
     down: tuple[Place, ...]
+
+    @property
+    def source(self) -> str:
+        """The first node whose output it scales."""
+        return self.sources[0]
+
+    @property
+    def sink(self) -> str:
+        """The first node that reads it."""
+        return self.sinks[0]
+
+    @property
+    def first(self) -> tuple[Place, ...]:
+        """Of `up` what decides the factor: what enters the first source, before what later ones read is settled.
+
+        A recurrent tensor turns with the other units too, so it decides nothing.
+        """
+        return tuple(p for p in self.up if not p.recurrent and p.entry.node not in self.sources[1:])
 
 
 def groups(layout: Layout) -> tuple[Group, ...]:
@@ -97,28 +130,46 @@ def groups(layout: Layout) -> tuple[Group, ...]:
 
 
 def factors(architecture: Architecture | External) -> tuple[Factor, ...]:
-    """Where scale or sign is free, in forward order. Raises NoNetworkError where the layers are not known."""
+    """Where scale or sign is free, in forward order. Raises NoNetworkError where the layers are not known.
+
+    What is added together has one factor a unit. The input and the logits have none.
+    """
     architecture = architecture.built()
-    readers: dict[str, list[Node]] = {}
+    nodes = {node.name: node for node in architecture.nodes}
+    together = _together(architecture)
+    fixed = {together["input"], together[architecture.nodes[-1].name]} if architecture.nodes else set()
+    sources: dict[str, list[Node]] = {}  # by the value that they make a part of
+    sinks: dict[str, list[Node]] = {}
+    between: dict[str, list[Operation]] = {}  # what such a value goes through
     for node in architecture.nodes:
-        for name in node.inputs:
-            readers.setdefault(name, []).append(node)
+        value = together[node.name]
+        between.setdefault(value, []).append(operation(node.op))
+        if architecture.tensors[node.name]:
+            sources.setdefault(value, []).append(node)
+            sinks.setdefault(together[node.inputs[0]], []).append(node)
     result = []
-    for node in architecture.nodes:
-        if not architecture.tensors[node.name]:
+    for value in dict.fromkeys(together[name] for name in nodes):
+        if value in fixed or value not in sources or value not in sinks:
             continue
-        between, sink = [operation(node.op)], node
-        while len(readers.get(sink.name, [])) == 1 and len(readers[sink.name][0].inputs) == 1:
-            sink = readers[sink.name][0]
-            if architecture.tensors[sink.name]:
-                break
-            between.append(operation(sink.op))
-        factor = _factor(architecture, node, sink)
-        scale = factor.scale and all(o.homogeneous for o in between)
-        sign = all(o.odd for o in between)
-        if factor.down and (scale or sign):
+        factor = _factor(architecture, sources[value], sinks[value])
+        scale = factor is not None and factor.scale and all(o.homogeneous for o in between[value])
+        sign = all(o.odd for o in between[value])
+        if factor is not None and factor.down and (scale or sign):
             result.append(dataclasses.replace(factor, scale=scale, sign=sign))
     return tuple(result)
+
+
+def _together(architecture: Architecture) -> dict[str, str]:
+    """Node → the first node of those whose outputs a factor would multiply alike: "input", or one with weights."""
+    first = {"input": "input"}
+    for node in architecture.nodes:
+        first[node.name] = node.name if architecture.tensors[node.name] else first[node.inputs[0]]
+        for other in node.inputs[1:]:
+            if first[other] != first[node.name]:
+                order = list(first)
+                old, new = sorted((first[other], first[node.name]), key=order.index)
+                first = {name: old if value == new else value for name, value in first.items()}
+    return first
 
 
 def factors_of(architecture: Architecture | External, kinds: Collection[str]) -> tuple[Factor, ...]:
@@ -126,18 +177,25 @@ def factors_of(architecture: Architecture | External, kinds: Collection[str]) ->
     return () if set(kinds) <= {"permutation"} else factors(architecture)
 
 
-def _factor(architecture: Architecture, source: Node, sink: Node) -> Factor:
-    """The factor between two nodes with weights, if all between allow it; without `down` where nothing reads it."""
-    units = units_of(source.shape)
-    up = [Place(e, 0, units) for e, t in architecture.placed(source.name) if not t.buffer and t.signed]
+def _factor(architecture: Architecture, sources: Sequence[Node], sinks: Sequence[Node]) -> Factor | None:
+    """The factor between nodes with weights, if all between allow it; without `down` where nothing reads it.
+
+    None where the units of sources do not divide each other: channels that were flattened, added to others.
+    """
+    units = units_of(sources[0].shape)
+    made = [(e, t) for node in sources for e, t in architecture.placed(node.name)]
+    up = [Place(e, 0, units) for e, t in made if not t.buffer and t.signed]
     # A unit's own next step reads its state too.
-    down = [Place(e, 1, units) for e, t in architecture.placed(source.name) if t.recurrent]
-    read = [] if sink is source else list(architecture.placed(sink.name))
+    down = [Place(e, 1, units) for e, t in made if t.recurrent]
+    read = [(e, t) for node in sinks for e, t in architecture.placed(node.name)]
     statistics = [Place(e, 0, units) for e, t in read if t.follows]
     readers = [Place(e, t.reads, units) for e, t in read if t.reads is not None]
+    if any(p.entry.shape[p.dim] % units for p in (*up, *down, *statistics, *readers)):
+        return None
     return Factor(
-        source.name, sink.name, units, scale=not statistics, sign=True,  # beside a statistic stands an unscaled ε
-        up=(*up, *statistics), down=(*down, *readers) if readers else (),
+        tuple(n.name for n in sources), tuple(n.name for n in sinks), units,
+        scale=not statistics, sign=True,  # beside a statistic stands an unscaled ε
+        up=(*up, *statistics), down=(*down, *readers),
     )  # fmt: skip
 
 

@@ -37,9 +37,10 @@ class Graph:
     layer_names: tuple[str, ...]  # "input", "conv1", …
     node_source: Int64[np.ndarray, "n f"]  # where in the vector, −1 where masked
     edge_source: Int64[np.ndarray, "e k"]
+    edge_skip: Bool[np.ndarray, " e"]  # of a residual add: what the unit it comes from gives is added, without a weight
 
     def to_pyg(self, row: int | tuple[int, ...] = ()) -> Any:
-        """A `torch_geometric.data.Data` of one vector (`row` picks it): x, edge_index, edge_attr, masks, layer, unit."""
+        """A `torch_geometric.data.Data` of one vector (`row` picks it): x, edge_index, edge_attr, masks, layer, unit, skip."""
         with libraries.needed():
             import torch
             from torch_geometric.data import Data
@@ -50,6 +51,7 @@ class Graph:
         arrays = {
             "x": x, "edge_index": self.edge_index, "edge_attr": attributes, "x_mask": self.node_mask,
             "edge_mask": self.edge_mask, "layer": self.node_layer, "unit": self.node_unit,
+            "skip": self.edge_skip,
         }  # fmt: skip
         return Data(**{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
 
@@ -63,7 +65,9 @@ def graph(weights: Shaped[np.ndarray, "*batch p"], architecture: Architecture | 
     convolution's kernel is the edge's feature vector (the neural graph of Kofinas et al., "Graph
     Neural Networks for Learning Equivariant Representations of Neural Networks", 2024). Ours,
     and not checked against theirs: after `flatten` there is one edge from each channel with a
-    weight per position, and a batch norm is features of the nodes it normalizes. Permuting
+    weight per position, and a batch norm is features of the nodes it normalizes. A residual add is an
+    edge without features from each unit before the block to the unit of the block's last layer that it
+    is added to; these edges come last, and `edge_skip` tells them. Permuting
     hidden units permutes nodes and edges and nothing else. Raises ValueError; NoNetworkError where the
     layers are not known.
     """
@@ -74,7 +78,7 @@ def graph(weights: Shaped[np.ndarray, "*batch p"], architecture: Architecture | 
         node_features=gather(weights, wiring.nodes), edge_index=wiring.edge_index,
         edge_features=gather(weights, wiring.edges), node_mask=wiring.nodes >= 0, edge_mask=wiring.edges >= 0,
         node_layer=wiring.layer, node_unit=wiring.unit, layer_names=wiring.names,
-        node_source=wiring.nodes, edge_source=wiring.edges,
+        node_source=wiring.nodes, edge_source=wiring.edges, edge_skip=wiring.skip,
     )  # fmt: skip
 
 
@@ -99,23 +103,28 @@ class _Wiring:
     nodes: Int64[np.ndarray, "n f"]
     edge_index: Int64[np.ndarray, "2 e"]
     edges: Int64[np.ndarray, "e k"]
+    skip: Bool[np.ndarray, " e"]
     layer: Int64[np.ndarray, " n"]
     unit: Int64[np.ndarray, " n"]
     names: tuple[str, ...]
 
 
 def _wire(architecture: Architecture) -> _Wiring:
-    if any(len(n.inputs) != 1 for n in architecture.nodes):
-        node = next(n for n in architecture.nodes if len(n.inputs) != 1)
-        raise ValueError(f"Node {node.name} has {len(node.inputs)} inputs; graph knows chains of layers only.")
+    for node in architecture.nodes:
+        if len(node.inputs) != operation(node.op).inputs:
+            raise ValueError(
+                f"Node {node.name} has {len(node.inputs)} inputs; `{node.op}` takes {operation(node.op).inputs}."
+            )
     layer_of = {"input": 0}  # node → the layer whose units its output runs over
     names, counts = ["input"], [_input_units(architecture)]
     links: list[tuple[int, int, list[Entry]]] = []
+    skips: list[tuple[int, int]] = []  # from a layer to the layer that it is added to
     biases: dict[int, list[Entry]] = {}
     norms: list[tuple[int, list[Entry]]] = []  # tensors of layers without units of their own
     for node in architecture.nodes:
         before = layer_of[node.name] = layer_of[node.inputs[0]]
         tensors = list(architecture.placed(node.name))
+        skips += [(layer_of[other], before) for other in node.inputs[1:]]
         if operation(node.op).units:
             here = layer_of[node.name] = len(names)
             biases[here] = [e for e, t in tensors if t.reads is None and not t.recurrent]
@@ -144,14 +153,31 @@ def _wire(architecture: Architecture) -> _Wiring:
         pieces.append(np.concatenate([range_of(w).reshape(n * m, w.size // (n * m)) for w in weights], axis=1))
     widest = max((p.shape[1] for p in pieces), default=0)
     edges = [np.pad(p, ((0, 0), (0, widest - p.shape[1])), constant_values=-1) for p in pieces]
+    weighed = sum(map(len, edges))
+    for source, target in skips:
+        pairs = _added(counts[source], counts[target])
+        ends.append(pairs + np.array([[first[source]], [first[target]]]))
+        edges.append(np.full((pairs.shape[1], widest), -1, np.int64))
     return _Wiring(
         nodes=table,
         edge_index=np.concatenate(ends, axis=1) if ends else np.zeros((2, 0), np.int64),
         edges=np.concatenate(edges) if edges else np.zeros((0, 0), np.int64),
+        skip=np.arange(sum(map(len, edges))) >= weighed,
         layer=np.repeat(np.arange(len(names)), counts),
         unit=np.concatenate([np.arange(c) for c in counts]),
         names=tuple(names),
     )  # fmt: skip
+
+
+def _added(source: int, target: int) -> Int64[np.ndarray, "2 e"]:
+    """Which of so many units is added to which: as many of one are a block of the other, channels that were flattened."""
+    most = max(source, target)
+    if most % source or most % target:
+        raise ValueError(
+            f"{source} units are added to {target}, of which neither is a block of the other; no edges say it."
+        )
+    place = np.arange(most)
+    return np.stack([place * source // most, place * target // most])
 
 
 def _input_units(architecture: Architecture) -> int:

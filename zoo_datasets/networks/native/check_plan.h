@@ -52,7 +52,7 @@ inline void check(const Plan& plan) {
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     const Layer& l = plan.layers[i];
     try {
-      if ((int)l.op < 0 || l.op > Op::Softmax) throw std::invalid_argument("there is no such operation");
+      if ((int)l.op < 0 || l.op > Op::Add) throw std::invalid_argument("there is no such operation");
       for (const Shape& s : {l.in, l.out})
         if (s.c < 1 || s.h < 1 || s.w < 1 || s.c > MOST_SIDE || s.h > MOST_SIDE || s.w > MOST_SIDE ||
             (int64_t)s.h * s.w > MOST_UNITS || s.units() > MOST_UNITS)
@@ -66,7 +66,13 @@ inline void check(const Plan& plan) {
       if (l.op == Op::Linear && (l.in.h != 1 || l.in.w != 1)) throw std::invalid_argument("it needs a flat input");
       if (!(output_of(l) == l.out)) throw std::invalid_argument("its output has another shape");
       if (!(l.rate < 1.0)) throw std::invalid_argument("no such rate");  // NaN too
-      if (l.number < 0) throw std::invalid_argument("no such number");
+      if (l.op == Op::Add) {
+        if (l.number < -1 || l.number >= (int64_t)i) throw std::invalid_argument("it adds what no layer before gives");
+        if (!((l.number < 0 ? plan.input : plan.layers[(size_t)l.number].out) == l.in))
+          throw std::invalid_argument("it adds values of another shape");
+      } else if (l.number < 0) {
+        throw std::invalid_argument("no such number");
+      }
       const int64_t size = params_of(l);
       if (size && (l.weight < 0 || size > plan.n_params || l.weight > plan.n_params - size))
         throw std::invalid_argument("its weights lie outside the vector");

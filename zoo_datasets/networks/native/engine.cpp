@@ -19,9 +19,16 @@ class NativeEngine final : public wz::Engine {
   explicit NativeEngine(const wz::Plan& plan) : plan_(plan), nodes_(plan.layers.size()) {
     const int n = (int)nodes_.size();
     for (int l = 0; l < n; ++l) nodes_[l].layer = plan.layers[l];
+    for (int l = 0; l < n; ++l)
+      if (nodes_[l].layer.op == Op::Add) {
+        if (nodes_[l].layer.number >= 0) nodes_[nodes_[l].layer.number].forked = true;
+        adds_.push_back(l);
+      }
     int first = 0;
     while (first < n && nodes_[first].layer.op == Op::Flatten) ++first;
     input_rows_ = first < n && nodes_[first].layer.op == Op::Linear ? first : -1;
+    for (int l : adds_)
+      if (nodes_[l].layer.number < input_rows_) input_rows_ = -1;  // the input is wanted in lanes as well
     first_param_ = n;
     for (int l = n - 1; l >= 0; --l)
       if (nodes_[l].has_params()) first_param_ = l;
@@ -37,11 +44,12 @@ class NativeEngine final : public wz::Engine {
     tile_blocks_ = (int)std::max<size_t>(1, std::min<size_t>(16, TILE_BYTES / block_bytes));
     for (int l = 1; l < n; ++l)
       nodes_[l].done_before = nodes_[l - 1].then_relu =
-          nodes_[l].layer.op == Op::Relu && (nodes_[l - 1].layer.op == Op::Conv || nodes_[l - 1].layer.op == Op::MaxPool);
+          nodes_[l].layer.op == Op::Relu && !nodes_[l - 1].forked &&
+          (nodes_[l - 1].layer.op == Op::Conv || nodes_[l - 1].layer.op == Op::MaxPool);
     // Behind the first parameters no gradient goes further, so dY is read once, in strips.
     if (first_param_ + 1 < n) {
       const wz::Layer &made = nodes_[first_param_].layer, &reader = nodes_[first_param_ + 1].layer;
-      nodes_[first_param_].pooled = made.op == Op::Conv && reader.op == Op::MaxPool && reader.kernel == 2 && reader.stride == 2;
+      nodes_[first_param_].pooled = !nodes_[first_param_].forked && made.op == Op::Conv && reader.op == Op::MaxPool && reader.kernel == 2 && reader.stride == 2;
     }
     input_ = lay_out(nodes_, first_param_, true);
 
@@ -330,6 +338,13 @@ class NativeEngine final : public wz::Engine {
               apply_dropout(in, x + b * in.size, out, y + b * out.size, node.bits.data + b * node.n_in(), node.scale);
           }
           break;
+        case Op::Add: {
+          const bool shown = layer.number < 0;
+          const Geometry& skip = shown ? input_ : nodes_[(size_t)layer.number].out;
+          const v8* z = shown ? input_y_.data : nodes_[(size_t)layer.number].y;
+          for (int b = 0; b < nb; ++b) add(in, x + b * in.size, skip, z + b * skip.size, out, y + b * out.size);
+          break;
+        }
         case Op::BatchNorm:
           if (training) batch_norm_forward(plan_, node, weights + layer.weight, running + layer.weight, x, n);
           else batch_norm_evaluate(plan_, node, weights + layer.weight, x, nb);
@@ -471,6 +486,12 @@ class NativeEngine final : public wz::Engine {
               over_runs(gdx, gdx, [&](ptrdiff_t to, ptrdiff_t, int w) { std::copy(from, from + w, dx + b * gdx.size + to), from += w; });
             }
           break;
+        case Op::Add:
+          for (int b = 0; b < nb; ++b)
+            over_runs(gd, gdx, [&](ptrdiff_t from, ptrdiff_t to, int w) {
+              std::copy(dy + b * gd.size + from, dy + b * gd.size + from + w, dx + b * gdx.size + to);
+            });
+          break;
         case Op::Dropout:
           if (node.active)
             for (int b = 0; b < nb; ++b)
@@ -486,6 +507,12 @@ class NativeEngine final : public wz::Engine {
             activate_backward(layer.op, plan_.leaky_slope, in, x + b * in.size, node.out, node.y + b * node.out.size, gd,
                               dy + b * gd.size, dx + b * gdx.size);
       }
+      // What the way through the layer after it left is there now: the ways around come on top.
+      if (onward && nodes_[l - 1].forked)
+        for (int a : adds_)
+          if (nodes_[a].layer.number == l - 1)
+            for (int b = 0; b < nb; ++b)
+              accumulate(nodes_[a].grad, nodes_[a].g + b * nodes_[a].grad.size, gdx, dx + b * gdx.size);
     }
   }
 
@@ -648,6 +675,7 @@ class NativeEngine final : public wz::Engine {
   const wz::Plan plan_;
   std::vector<Node> nodes_;
   std::vector<std::pair<int64_t, int64_t>> spans_;  // (start, length) of parameters in the flat vector
+  std::vector<int> adds_;  // layers that add an earlier output to their input
   Geometry input_;
   int input_rows_ = -1, first_param_ = 0, tile_blocks_ = 1;
   bool whole_batch_ = false;

@@ -122,6 +122,27 @@ inline void activate_backward(Op op, float slope, const Geometry& gx, const v8* 
   }
 }
 
+// ── residual adds ────────────────────────────────────────────────────────────────────
+
+// y = x + z.
+inline void add(const Geometry& gx, const v8* x, const Geometry& gz, const v8* z, const Geometry& gy, v8* y) {
+  const auto run = [](const v8* a, const v8* b, v8* to, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; ++i) to[i] = a[i] + b[i];
+  };
+  if (gx.contiguous() && gz.contiguous() && gy.contiguous()) return run(x, z, y, gy.size);
+  for (int c = 0; c < gy.c; ++c)
+    for (int h = 0; h < gy.h; ++h)
+      run(x + gx.origin + c * gx.plane + h * gx.row, z + gz.origin + c * gz.plane + h * gz.row,
+          y + gy.origin + c * gy.plane + h * gy.row, gy.w);
+}
+
+// to += from.
+inline void accumulate(const Geometry& gf, const v8* from, const Geometry& gt, v8* to) {
+  over_runs(gf, gt, [&](ptrdiff_t a, ptrdiff_t b, int n) {
+    for (int i = 0; i < n; ++i) to[b + i] = to[b + i] + from[a + i];
+  });
+}
+
 // ── dropout ──────────────────────────────────────────────────────────────────────────
 
 // y = x · scale where the unit's bit for the lane is set, else 0; bits run without halo.

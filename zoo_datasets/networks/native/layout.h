@@ -5,9 +5,13 @@
 
 namespace {
 
+// Whether the gradient of such a layer may be worked out where that of its output lies. An add's own gradient has a
+// second reader, and stays.
+inline bool in_place(Op op) { return op >= Op::Relu && op != Op::Add; }
 // Whether convolution l takes its gradient through the ReLU before it, to where that one's output was.
 inline bool gates(const std::vector<Node>& nodes, int l) {
-  return l >= 2 && nodes[l].layer.op == Op::Conv && nodes[l - 1].done_before && nodes[l - 2].layer.op == Op::Conv;
+  return l >= 2 && nodes[l].layer.op == Op::Conv && nodes[l - 1].done_before && !nodes[l - 1].forked &&
+         nodes[l - 2].layer.op == Op::Conv;
 }
 // Whether the gradient of a ReLU done by a convolution has a place of its own: its reader needs the output longer.
 inline bool gated_apart(const std::vector<Node>& nodes, int l) {
@@ -32,7 +36,7 @@ inline Geometry lay_out(std::vector<Node>& nodes, int first_param, bool shared) 
   for (int l = 0; l < n; ++l) {
     Node& node = nodes[l];
     node.g_alias = -1, node.g_in_y = false;
-    const bool here = node.done_before ? !gated_apart(nodes, l) : node.layer.op == Op::Dropout || node.layer.op >= Op::Relu;
+    const bool here = node.done_before ? !gated_apart(nodes, l) : node.layer.op == Op::Dropout || in_place(node.layer.op);
     const bool same = l > first_param && (here || (node.layer.op == Op::Flatten && nodes[l - 1].grad.contiguous()));
     if (same) {
       node.g_alias = l - 1;

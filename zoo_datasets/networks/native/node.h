@@ -42,6 +42,8 @@ struct Node {
   bool pooled = false;          // a convolution that does the max pool after it, strip by strip: neither its output
                                 // nor its gradient is kept
   Buffer<v8i> taken;            // pooled: where the maxima were, [block][row][channel][windows of the row]
+  bool forked = false;          // a later layer adds this output to its own input: it stays as it is until then, and
+                                // the gradient comes from both
   bool by_rows = false;         // a linear layer that reads the samples where they lie
   Contraction forward;
   std::vector<Contraction> backward;

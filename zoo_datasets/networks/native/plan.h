@@ -11,6 +11,7 @@ namespace wz {
 enum class Op : int {
   Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, BatchNorm, Dropout, Flatten,
   Relu, Tanh, Sigmoid, Gelu, Elu, Silu, LeakyRelu, Softmax,
+  Add,
 };
 
 struct Shape {
@@ -23,7 +24,8 @@ struct Layer {
   Shape in, out;
   int kernel, stride, pad;
   double rate;      // dropout: below 0 means the model's own
-  int number;       // dropout: the layer's number in the stream's counter
+  int number;       // dropout: the layer's number in the stream's counter; add: the earlier layer whose output is
+                    // added to that of the layer before, −1 for the input
   int64_t weight;   // place of its first tensor in the flat vector; the others follow it
 };
 

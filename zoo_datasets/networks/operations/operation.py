@@ -46,6 +46,7 @@ class Torch(Protocol):
     def grouped(self, x: Value) -> Value: ...
     def on_gpu(self, x: Value, kernel: int = 1) -> bool: ...
     def elementwise(self, function: Callable[[Value], Value]) -> Layer: ...
+    def Add(self) -> Module: ...
     def Function(
         self, name: str, function: Layer, shapes: Mapping[str, Shape] | None = None, bound: float = 0.0
     ) -> Module: ...
@@ -93,7 +94,7 @@ class Given:
     op: str
     value: Any
     options: Mapping[str, Any]
-    position: int  # in the list, from 1
+    position: int | str  # in the list, from 1; "3.2" is the second of the block that is third
     n_classes: int
 
     def whole(self, key: str, least: int, default: Any = None) -> int:
@@ -159,6 +160,8 @@ class Operation:
     """One kind of layer."""
 
     name: str
+    # How many nodes it takes. The value of the first is its input; that of a second is among its own tensors, as "skip".
+    inputs: int = 1
     # (t, node, input shape, dropout rate of the model) → the `nn.Module` of one network.
     module: Callable[[Torch, Node, Shape, float], Module]
     # (t, node) → the layer of m networks at once; None: `module` through vmap.

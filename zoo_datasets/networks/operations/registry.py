@@ -13,11 +13,12 @@ from zoo_datasets.networks.operations import (
     normalization,
     pooling,
     recurrent,
+    residual,
     shapes,
 )
 from zoo_datasets.networks.operations.operation import Operation
 
-_FAMILIES = (convolution, linear, recurrent, pooling, normalization, dropout, shapes, activations)
+_FAMILIES = (convolution, linear, recurrent, pooling, normalization, dropout, shapes, residual, activations)
 OPERATIONS: dict[str, Operation] = {o.name: o for family in _FAMILIES for o in family.OPERATIONS}
 # Levels of the setting `activation`, which layers written as `activation` are.
 ACTIVATIONS = tuple(o.name for o in activations.OPERATIONS)

@@ -21,7 +21,7 @@ with libraries.needed():
     import torch.nn.functional as F
     from torch import nn
 
-__all__ = ["F", "Function", "elementwise", "grouped", "nn", "on_gpu", "stacked", "torch"]
+__all__ = ["Add", "F", "Function", "elementwise", "grouped", "nn", "on_gpu", "stacked", "torch"]
 
 
 MOST_KERNEL = 16  # sides of windows that the kernels of `gpu/` take
@@ -52,6 +52,13 @@ def stacked(x: torch.Tensor, channels: int) -> torch.Tensor:
 def elementwise(function: Callable[[torch.Tensor], torch.Tensor]) -> Layer:
     """The layer of a function without tensors that takes a value in any form."""
     return lambda own, x, training: function(x)
+
+
+class Add(nn.Module):
+    """The sum of two values of one network."""
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        return x + skip
 
 
 class Function(nn.Module):
