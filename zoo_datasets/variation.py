@@ -100,21 +100,27 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
     compared = list(itertools.combinations(labels, 2))
     if levels is not None:
         compared = [(_label(zoo, vary, levels[0], labels), _label(zoo, vary, levels[1], labels))]
-    fixed = fixed_factors(vary, zoo.manifest.factors)
-    names = [*fixed, *KEYS, "model_id", "init_group", vary]
-    table = zoo.models.select(list(dict.fromkeys(names)))
-    twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}
-    for row in table.to_pylist():
-        key = tuple(tuple(v) if isinstance(v := row[name], list) else v for name in (*fixed, *KEYS))
-        twins.setdefault(key, {}).setdefault(streams.level_label(row[vary]), []).append(
+    rows = zoo.models.select(["model_id", "init_group", vary]).to_pylist()
+    by_twin: dict[int, dict[str, list[tuple[str, str]]]] = {}
+    for row, number in zip(rows, twins(zoo, vary).tolist(), strict=True):
+        by_twin.setdefault(number, {}).setdefault(streams.level_label(row[vary]), []).append(
             (row["model_id"], row["init_group"])
         )
     return [
         Pair(a, b, (low, high), group)
-        for at_level in twins.values()
+        for at_level in by_twin.values()
         for low, high in compared
         for (a, group), (b, _) in itertools.product(at_level.get(low, ()), at_level.get(high, ()))
     ]
+
+
+def twins(zoo: Selection, vary: str) -> np.ndarray:
+    """A number for each row of `zoo.models`, int64 [n], equal where models are equal in all but a paired axis."""
+    names = list(dict.fromkeys([*fixed_factors(vary, zoo.manifest.factors), *KEYS]))
+    rows = zip(*(zoo.models[name].to_pylist() for name in names), strict=True)
+    known: dict[Any, int] = {}
+    keys = (tuple(tuple(v) if isinstance(v, list) else v for v in row) for row in rows)
+    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
 
 
 def effect(
@@ -142,8 +148,8 @@ def effect(
             f"Column {on!r} holds {values.type}, not numbers; an effect is on a metric such as test_accuracy."
         )
     value = dict(zip(last.column("model_id").to_pylist(), values.to_pylist(), strict=True))
-    twins = pairs(zoo, vary, levels)
-    complete = [p for p in twins if value[p.a] is not None and value[p.b] is not None]
+    found_pairs = pairs(zoo, vary, levels)
+    complete = [p for p in found_pairs if value[p.a] is not None and value[p.b] is not None]
     if not complete:
         raise ZooError(
             f"No two selected models of {zoo.name} differ in {vary} alone at levels {' and '.join(map(str, levels))} "
@@ -155,7 +161,7 @@ def effect(
     n_groups = len(set(ways["init groups"].tolist()))
     return Effect(
         vary, on, complete[0].levels, len(complete), n_groups, found.value, found.low, found.high, level,
-        len(twins) - len(complete), found.note,
+        len(found_pairs) - len(complete), found.note,
     )  # fmt: skip
 
 

@@ -272,12 +272,19 @@ def _diverged(counts: Counts) -> str:
 
 
 def _licence(manifest: Manifest, zoo: str) -> str:
-    key = re.sub(r"\W+", "-", zoo)
     return (
         f"## Licence and citation\n\n{plain_text.markdown(license_of(manifest))}; the source data keep their own terms. See `CITATION.cff`, or\n\n"
-        f"```bibtex\n@misc{{{key},\n  title        = {{{zoo}: a population of trained neural networks}},\n"
+        f"```bibtex\n{citation(manifest, zoo)}```\n"
+    )
+
+
+def citation(manifest: Manifest, zoo: str) -> str:
+    """The zoo as an entry of BibTeX."""
+    key = re.sub(r"\W+", "-", zoo)
+    return (
+        f"@misc{{{key},\n  title        = {{{zoo}: a population of trained neural networks}},\n"
         f"  author       = {{weightzoo}},\n  howpublished = {{Hugging Face dataset {zoo}}},\n"
-        f"  note         = {{content {digest(manifest, 'models')[:23]}}}\n}}\n```\n"
+        f"  note         = {{content {digest(manifest, 'models')[:23]}}}\n}}\n"
     )
 
 
