@@ -281,9 +281,10 @@ def _publish_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _publish(options: argparse.Namespace) -> int:
     from zoo_datasets.hub import publish
+    from zoo_datasets.page import page
 
     done = publish.publish(
-        Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace
+        Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace, page=page.of
     )
     what = f"{len(done.uploaded)} files, {command.size(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
     command.say(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")

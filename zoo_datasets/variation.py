@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo_datasets import intervals
-from zoo_datasets.core import streams
+from zoo_datasets.core import notebook, streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import SourceSpec, Subset
@@ -57,7 +57,7 @@ class Pair(NamedTuple):
     init_group: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Effect:
     """Mean of (metric at the second level − at the first) over pairs, and its interval over what pairs share."""
 
@@ -83,12 +83,29 @@ class Effect:
             f"({self.level:.0%}, {', '.join(counts)}{'; ' if self.note else ''}{self.note})"
         )
 
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return Effects([self])._repr_html_()
+
 
 class Effects(tuple[Effect, ...]):
     """Effects of several levels against one; prints a line for each."""
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                f"{e.levels[0]} → {e.levels[1]}", f"{e.mean:+.4f}",
+                "none" if np.isnan(e.low) else f"[{e.low:+.4f}, {e.high:+.4f}]", f"{e.n_pairs:,}", f"{e.n_groups:,}", e.note,
+            )
+            for e in self
+        ]  # fmt: skip
+        what = f"What {self[0].axis} does to {self[0].on}" if self else "No effects"
+        level = f"{self[0].level:.0%} interval" if self else "interval"
+        return notebook.table(what, ("levels", "mean difference", level, "pairs", "init groups", "note"), rows)
 
 
 def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> list[Pair]:

@@ -20,7 +20,9 @@ from zoo_datasets.core import files, plain_text
 from zoo_datasets.errors import ZooError
 from zoo_datasets.format.manifest_parts import PAGE
 from zoo_datasets.page import payload
+from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.selection import Selection
+from zoo_datasets.zoo import open_zoo
 
 MOST_TITLE = 120  # characters of a name on a browser's tab
 
@@ -45,6 +47,11 @@ def render(zoo: Selection, name: str | None = None) -> str:
         "<noscript><p>This page draws its pictures with JavaScript, which is switched off.</p></noscript>\n"
         f'<script type="application/x-weightzoo" id="data">{data}</script>\n<script>{script}</script>\n</body>\n</html>\n'
     )
+
+
+def of(location: Location, name: str) -> str:
+    """The page of the zoo in a place, under the id that it is published under."""
+    return render(open_zoo(location.root), name)
 
 
 def write(zoo: Selection, out: Path) -> int:
