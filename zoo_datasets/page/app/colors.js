@@ -11,9 +11,15 @@ export const STEPS = 48;
 export const isDark = () => document.documentElement.dataset.theme === "dark";
 const cssValue = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Asked for in every picture; a style is worked out anew, and levels are counted anew, only where the theme changes.
+let inks = null, scales = new Map(), dressed = null;
+function fresh() { const theme = document.documentElement.dataset.theme; if (theme !== dressed) { dressed = theme; inks = null; scales = new Map(); } }
+
 /** Colors that canvases need, of the theme that is on. */
 export function ink() {
-  return { text: cssValue("--ink"), soft: cssValue("--soft"), line: cssValue("--line"), faint: cssValue("--faint"), paper: cssValue("--paper"), accent: cssValue("--accent") };
+  fresh();
+  inks ??= { text: cssValue("--ink"), soft: cssValue("--soft"), line: cssValue("--line"), faint: cssValue("--faint"), paper: cssValue("--paper"), accent: cssValue("--accent") };
+  return inks;
 }
 
 function mixed(stops, t) {
@@ -26,6 +32,12 @@ const sequential = (t) => mixed(CIVIDIS, isDark() ? 0.3 + 0.7 * t : 0.84 * t);
 
 /** {palette, of: model → its place there, legend}; without a column all are one color. */
 export function scale(column) {
+  fresh();
+  if (!scales.has(column)) scales.set(column, makeScale(column));
+  return scales.get(column);
+}
+
+function makeScale(column) {
   const soft = ink().soft;
   const colors = isDark() ? DARK : LIGHT;
   if (!column || column.isEmpty) return { palette: [colors[0]], of: () => 0, legend: [] };

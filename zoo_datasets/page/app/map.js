@@ -6,13 +6,16 @@ import { number, text } from "./data.js";
 
 const MOST_ROUND = 4000; // points that are drawn as disks; more are squares
 const MOST_TRAILS = 150;
+const MOST_MOVING = 5000; // points of the selection while something is dragged
 const REACH = 18; // pixels in which a pointer finds a point
 
 export function mapView(state, chosenColumns) {
   const { zoo } = state;
   if (!zoo.maps.length) return h("p", { class: "empty" }, "There is no map of these weights. What is missing is said at the end of the page; everything else is here.");
   let map = zoo.maps[0], points = [], bounds, view, mode = "move", trails = true, lasso = null, colors = scale(state.color);
-  let grid = null; // model at hand of each cell, for pointers
+  let grid = null; // models of each cell, for pointers
+  let spots = null; // x, y in pixels of each point, until the view moves
+  let under = null; // all points in gray, until the view moves
 
   const tip = h("div", { class: "tip", hidden: true });
   const legend = h("div", { class: "legend" });
@@ -34,7 +37,7 @@ export function mapView(state, chosenColumns) {
   }
   const percent = (v) => `${(100 * v).toFixed(v < 0.1 ? 1 : 0)} %`;
   const at = (m) => { const s = zoo.last(m); return [zoo.xy[2 * s], zoo.xy[2 * s + 1]]; };
-  const reset = () => { view = { x: 0, y: 0, k: 1 }; grid = null; state.soon(paint); };
+  const reset = () => { view = { x: 0, y: 0, k: 1 }; unplace(); state.soon(paint); };
 
   let size = [1, 1];
   function project(x, y) {
@@ -44,25 +47,41 @@ export function mapView(state, chosenColumns) {
     return [(px - w / 2) * view.k + w / 2 + view.x, (py - t / 2) * view.k + t / 2 + view.y];
   }
   const placed = (m) => project(...at(m));
+  const unplace = () => { grid = null; spots = null; under = null; };
 
   function draw(context, width, height) {
-    if (size[0] !== width || size[1] !== height) grid = null;
-    size = [width, height];
+    if (size[0] !== width || size[1] !== height) { size = [width, height]; unplace(); }
+    if (!spots) {
+      spots = new Float32Array(2 * zoo.n).fill(NaN);
+      for (const m of points) { const [x, y] = placed(m); spots[2 * m] = x; spots[2 * m + 1] = y; }
+    }
     const { line, soft, text: dark, paper } = ink();
     const isFew = points.length <= MOST_ROUND;
     const radius = isFew ? (points.length < 400 ? 4 : 3) : 1.6;
-    const dot = (x, y, r) => { if (isFew) { context.beginPath(); context.arc(x, y, r, 0, 7); context.fill(); } else context.fillRect(x - r, y - r, 2 * r, 2 * r); };
-    const pass = (wanted, style) => {
-      const byColor = colors.palette.map(() => []);
-      for (const m of points) if (state.selected[m] === wanted) byColor[colors.of(m)].push(m);
-      byColor.forEach((members, i) => {
-        context.fillStyle = style ?? colors.palette[i];
-        for (const m of members) { const [x, y] = placed(m); if (x > -9 && y > -9 && x < width + 9 && y < height + 9) dot(x, y, radius); }
-      });
+    const dots = (target, members) => {
+      for (const m of members) {
+        const x = spots[2 * m], y = spots[2 * m + 1];
+        if (!(x > -9 && y > -9 && x < width + 9 && y < height + 9)) continue;
+        if (isFew) { target.beginPath(); target.arc(x, y, radius, 0, 7); target.fill(); } else target.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
+      }
     };
-    context.globalAlpha = 0.55; pass(0, line); context.globalAlpha = 1;
+    if (state.isActive) {
+      const ratio = window.devicePixelRatio || 1, key = `${line} ${ratio}`;
+      if (under?.key !== key) {
+        const layer = document.createElement("canvas"); layer.width = element.width; layer.height = element.height;
+        const gray = layer.getContext("2d"); gray.setTransform(ratio, 0, 0, ratio, 0, 0); gray.fillStyle = line; dots(gray, points);
+        under = { key, layer };
+      }
+      context.globalAlpha = 0.55; context.drawImage(under.layer, 0, 0, width, height); context.globalAlpha = 1;
+    }
     if (trails && !state.isMoving) drawTrails(context);
-    context.globalAlpha = isFew ? 0.88 : 0.75; pass(1); context.globalAlpha = 1;
+    const byColor = colors.palette.map(() => []);
+    let drawn = 0;
+    const most = state.isMoving ? MOST_MOVING : Infinity;
+    for (let i = 0; i < zoo.n && drawn < most; i++) { const m = zoo.order[i]; if (state.selected[m] && zoo.layout[m] === map.index && !Number.isNaN(spots[2 * m])) { byColor[colors.of(m)].push(m); drawn++; } }
+    context.globalAlpha = isFew ? 0.88 : 0.75;
+    byColor.forEach((members, i) => { context.fillStyle = colors.palette[i]; dots(context, members); });
+    context.globalAlpha = 1;
     for (const m of [state.hover, state.focus]) {
       if (m < 0 || zoo.layout[m] !== map.index || !zoo.isOnMap(m)) continue;
       const [x, y] = placed(m);
@@ -115,7 +134,7 @@ export function mapView(state, chosenColumns) {
   const zoomAt = (x, y, factor) => {
     const k = Math.max(0.5, Math.min(400, view.k * factor)), f = k / view.k, [w, t] = size;
     view.x = (view.x + w / 2 - x) * f + x - w / 2; view.y = (view.y + t / 2 - y) * f + y - t / 2; view.k = k;
-    grid = null; state.move(); state.soon(paint);
+    unplace(); state.move(); state.soon(paint);
   };
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId); pointers.set(event.pointerId, local(event)); moved = 0; before = null;
@@ -132,7 +151,7 @@ export function mapView(state, chosenColumns) {
       if (before) { view.x += c[0] - before.c[0]; view.y += c[1] - before.c[1]; zoomAt(c[0], c[1], d / before.d); }
       before = { d, c };
     } else if (lasso) { if (moved > 4) { lasso.push([x, y]); state.soon(paint); } }
-    else if (moved > 4) { view.x += x - px; view.y += y - py; grid = null; tip.hidden = true; state.move(); state.soon(paint); }
+    else if (moved > 4) { view.x += x - px; view.y += y - py; unplace(); tip.hidden = true; state.move(); state.soon(paint); }
   });
   const end = (event) => {
     if (!pointers.delete(event.pointerId)) return;
@@ -210,7 +229,7 @@ export function mapView(state, chosenColumns) {
       for (const { color, label, count, level } of colors.legend) {
         const swatch = h("i"); swatch.style.background = color;
         const what = [swatch, h("span", { class: "cut", title: label }, label), h("small", {}, number(count))];
-        legend.append(level === null ? h("span", { class: "key" }, what) : h("button", { type: "button", class: "key", "aria-pressed": String(Boolean(state.brushes.get(colors.column.name)?.levels?.has(level))), onclick: () => state.toggleLevel(colors.column, level) }, what));
+        legend.append(level === null ? h("span", { class: "key" }, what) : h("button", { type: "button", class: "key", "data-level": String(level), "aria-pressed": String(Boolean(state.brushes.get(colors.column.name)?.levels?.has(level))), onclick: () => state.toggleLevel(colors.column, level) }, what));
       }
     } else {
       const { low, high, isLog } = colors.column, bar = h("i", { class: "ramp" });
@@ -220,7 +239,11 @@ export function mapView(state, chosenColumns) {
   }
 
   state.on("color theme", () => { drawLegend(); state.soon(paint); });
-  state.on("select", () => { drawLegend(); state.soon(paint); });
+  state.on("select", () => {
+    const levels = colors.column && state.brushes.get(colors.column.name)?.levels;
+    for (const key of legend.querySelectorAll("[data-level]")) key.setAttribute("aria-pressed", String(Boolean(levels?.has(Number(key.dataset.level)))));
+    state.soon(paint);
+  });
   state.on("focus", () => {
     if (state.focus >= 0 && zoo.layout[state.focus] !== map.index && zoo.maps.some((m) => m.index === zoo.layout[state.focus])) {
       takeMap(zoo.layout[state.focus]);

@@ -31,12 +31,14 @@ export function parallelView(state) {
   };
   let places = [];
   const x = (i) => (axes.length > 1 ? SIDE + (i * (size[0] - 2 * SIDE)) / (axes.length - 1) : size[0] / 2);
-  const y = (t) => TOP + (1 - t) * (size[1] - TOP - BOTTOM - 22);
+  let below = 0; // room for those without a value
+  const y = (t) => TOP + (1 - t) * (size[1] - TOP - BOTTOM - below);
 
   function prepare() {
+    below = axes.some(missing) ? 26 : 0;
     places = axes.map((c) => Float32Array.from({ length: zoo.n }, (_, m) => {
       // Lines of one level are spread a little, else thousands lie on one.
-      const t = place(c, m), spread = hasLevels(c) ? Math.min(0.035, 0.3 / levelCount(c)) : 0;
+      const t = place(c, m), spread = hasLevels(c) ? Math.min(0.06, 0.3 / levelCount(c)) : 0;
       return t + spread * (((m * 0.61803) % 1) - 0.5);
     }));
     stage.style.minWidth = `${2 * SIDE + (axes.length - 1) * LEAST}px`;
