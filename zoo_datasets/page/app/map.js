@@ -6,7 +6,7 @@ import { number, text } from "./data.js";
 
 const MOST_ROUND = 4000; // points that are drawn as disks; more are squares
 const MOST_TRAILS = 150;
-const MOST_MOVING = 5000; // points of the selection while something is dragged
+const MOST_MOVING = 2500; // points of the selection while something is dragged
 const REACH = 18; // pixels in which a pointer finds a point
 
 export function mapView(state, chosenColumns) {
@@ -62,7 +62,7 @@ export function mapView(state, chosenColumns) {
       for (const m of members) {
         const x = spots[2 * m], y = spots[2 * m + 1];
         if (!(x > -9 && y > -9 && x < width + 9 && y < height + 9)) continue;
-        if (isFew) { target.beginPath(); target.arc(x, y, radius, 0, 7); target.fill(); } else target.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
+        if (isFew && !(state.isMoving && points.length > 600)) { target.beginPath(); target.arc(x, y, radius, 0, 7); target.fill(); } else target.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
       }
     };
     if (state.isActive) {

@@ -5,7 +5,7 @@ import { ink, scale } from "./colors.js";
 import { hasLevels, levelCount, levelLabel, levelOf, number } from "./data.js";
 
 const TOP = 54, BOTTOM = 26, SIDE = 54, LEAST = 104; // pixels
-const MOST_LINES = 2500, MOST_MOVING = 500; // drawn at rest, and while something is dragged
+const MOST_LINES = 2500, MOST_MOVING = 180; // drawn at rest, and while something is dragged
 const MOST_LABELS = 12;
 const MOST_AXES = 10;
 
@@ -52,7 +52,7 @@ export function parallelView(state) {
     if (state.isActive) {
       context.strokeStyle = line; context.lineWidth = 1; context.globalAlpha = 0.35; context.beginPath();
       let drawn = 0;
-      for (let i = 0; i < zoo.n && drawn < most / 4; i++) { const m = zoo.order[i]; if (!state.selected[m]) { path(m); drawn++; } }
+      for (let i = 0; i < zoo.n && drawn < most / 3; i++) { const m = zoo.order[i]; if (!state.selected[m]) { path(m); drawn++; } }
       context.stroke();
     }
     const byColor = colors.palette.map(() => []);
