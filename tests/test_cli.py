@@ -153,7 +153,9 @@ def test_without_a_terminal_a_quiet_build_says_nothing_but_the_result(
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("weightzoo/tiny: 16 models, 48 snapshots, ")
     assert tree_hash(tmp_path / "weightzoo" / "tiny") == tree_hash(tiny_zoo)
-    lines = [line[4:] for line in ended.out.split("Load it:")[1].splitlines() if line.startswith("    ")]
+    load, look = ended.out.split("Load it:")[1].split("Look at it:")
+    assert look.strip() == "python -m zoo_datasets page weightzoo/tiny --open"
+    lines = [line[4:] for line in load.splitlines() if line.startswith("    ")]
     assert len(lines) == 3
     plain = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
     loaded = subprocess.run(

@@ -25,13 +25,14 @@ PACKAGES = ("zoo_datasets", "zoo_builder")
 RANKS = {
     "zoo_datasets": (
         "core", "networks", "sources", "format", "reading", "hub", "views", "symmetry", "baselines", "analysis",
+        "page",
     ),
     "zoo_builder": ("recipe", "engines", "planning", "training", "sealing", "verifying"),
 }  # fmt: skip
-# A folder is how something is done, and stands on no file at the top but `errors`. These stand on some: a study on
-# the reader's whole face, the plan on the recipe, verifying on recipe, plan and what trains a cohort.
+# A folder is how something is done, and stands on no file at the top but `errors`. These stand on some: a study and
+# a zoo's page on the reader's whole face, the plan on the recipe, verifying on recipe, plan and what trains a cohort.
 STANDS_ON = {"planning": {"grid"}, "sealing": {"plan"}, "verifying": {"grid", "plan", "worker"}}
-STANDS_ON_ALL = {"analysis"}
+STANDS_ON_ALL = {"analysis", "page"}
 # The builder imports core, networks, sources, format and errors of the reader, and nothing else.
 FLOOR = ("errors", "core", "networks", "sources", "format")
 HEAVY = ("torch", "ray", "sklearn")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -134,6 +135,8 @@ def _summary(paths: ZooPaths, seconds: float) -> None:
     print(f"; {counts.diverged:,} diverged" if counts.diverged else "")
     where = manifest.zoo if paths.root == Path(manifest.zoo) else str(paths.root)
     command.tell_loading(card.load_lines(where))
+    print("\nLook at it:\n")
+    command.say(f"    python -m zoo_datasets page {shlex.quote(where)} --open")
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets import errors, intervals, near_duplicates
-from zoo_datasets.core import meters, streams
+from zoo_datasets.core import meters, notebook, streams
 from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.near_duplicates import Member, Pair
@@ -46,7 +46,7 @@ class Finding:
     examples: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Audit:
     """What an audit found. `leaks` empty: nothing of what was looked for is on two sides."""
 
@@ -78,6 +78,18 @@ class Audit:
             lines.append(f"  {f.kind}: {state} — {f.text}, {f.looked_at:,} looked at")
         value = f"{self.metadata}; " if self.metadata else ""
         return "\n".join([*lines, f"  metadata alone: {value}{self.metadata_note}"])
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{f.count:,} {f.kind}" for f in self.leaks) or "no leak"
+        return (
+            f"Audit of split {self.split} of {', '.join(self.zoos)}: {found} of {len(self.findings)} kinds looked for"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(f.kind, f"{f.count:,}" if f.count else "none", f"{f.looked_at:,}", f.text) for f in self.findings]
+        value = f"{self.metadata}; " if self.metadata else ""
+        note = f"metadata alone: {value}{self.metadata_note}"
+        return notebook.table(repr(self), ("kind", "on two sides", "looked at", "what"), rows, note)
 
 
 def audit(

@@ -1,4 +1,4 @@
-"""`python -m zoo_datasets`: analyze, audit, bench, check, download, list, monitor, publish, show.
+"""`python -m zoo_datasets`: analyze, audit, bench, check, download, list, monitor, page, publish, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
 Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
@@ -219,6 +219,31 @@ def _monitor(options: argparse.Namespace) -> int:
     return 0
 
 
+# ── page ──
+
+
+def _page_arguments(verb: argparse.ArgumentParser) -> None:
+    from zoo_datasets.format.manifest_parts import PAGE
+
+    verb.add_argument("zoo", metavar="ZOO", help="a folder, or owner/name on the Hub")
+    verb.add_argument("--out", metavar="FILE", type=Path, default=Path(PAGE), help=f"the file (default: {PAGE} here)")
+    verb.add_argument("--revision", metavar="REV", help="tag, branch or commit on the Hub (default: main)")
+    verb.add_argument("--open", action="store_true", help="open it in the browser")
+
+
+def _page(options: argparse.Namespace) -> int:
+    from zoo_datasets.page import page
+    from zoo_datasets.zoo import open_zoo
+
+    size = page.write(open_zoo(options.zoo, options.revision), options.out)
+    command.say(f"{options.out}: {command.size(size)}, opens in any browser")
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(options.out.resolve().as_uri())
+    return 0
+
+
 # ── publish ──
 
 
@@ -232,9 +257,10 @@ def _publish_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _publish(options: argparse.Namespace) -> int:
     from zoo_datasets.hub import publish
+    from zoo_datasets.page import page
 
     done = publish.publish(
-        Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace
+        Path(options.path), options.id, tag=options.tag, private=options.private, replace=options.replace, page=page.of
     )
     what = f"{len(done.uploaded)} files, {command.size(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
     command.say(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
@@ -289,6 +315,7 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
     "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
     "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),
     "monitor": ("say whether a model has changed enough to be tested again", _monitor_arguments, _monitor),
+    "page": ("make one HTML file that shows a zoo: map of weights, settings, curves", _page_arguments, _page),
     "publish": ("put a sealed zoo on the Hub", _publish_arguments, _publish),
     "show": ("say what is in a zoo: counts, axes, sizes, accuracy", _show_arguments, _show),
 }

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets import sources
-from zoo_datasets.core import meters
+from zoo_datasets.core import meters, notebook
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
@@ -43,7 +43,7 @@ MORE = {"train": ("train_loss_clean", "train_accuracy_clean"), "validation": (),
 BASE = "attack_base"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Evaluation:
     """What `evaluate` found. `table` has model_id, step, loss, accuracy, correct_per_class and
     count_per_class; on its own source also train_loss_clean and train_accuracy_clean, or
@@ -76,6 +76,12 @@ class Evaluation:
             + (f"{self.n_unknown:,} more are of classes that the models do not know; " if self.n_unknown else "")
             + (f"largest difference from the stored {largest}" if largest else "nothing stored to compare with")
         )
+
+    def _repr_html_(self) -> str:
+        names = [n for n in self.table.column_names if not n.endswith("_per_class")]
+        shown = self.table.select(names).slice(0, notebook.MOST_ROWS).to_pylist()
+        rows = [[f"{v:.4g}" if isinstance(v, float) else v for v in row.values()] for row in shown]
+        return notebook.table(repr(self), names, rows, f"{len(self.table):,} snapshots")
 
 
 def evaluate(

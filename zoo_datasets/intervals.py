@@ -4,8 +4,8 @@ In:  arrays [n], and for each example the group it shares something with: `init_
 Out: an `Interval`: value, bounds, how they were made, and what they leave out.
 
 `mean` and differences take Student's t on the means of groups, `crossed_mean` where two things are
-shared at once (an initialization and a data draw), `proportion` exact binomial bounds, `score` and
-`statistic` a bootstrap-t with jackknife errors (Efron & Tibshirani 1993, ch. 12). Below five groups there
+shared at once (an initialization and a data draw), `proportion` exact binomial bounds, `score`,
+`eta_squared` and `statistic` a bootstrap-t with jackknife errors (Efron & Tibshirani 1993, ch. 12). Below five groups there
 are no bounds, and `note` says so; below twenty it warns. Percentiles of a bootstrap are not used: at a
 nominal 95 % they cover 84 % with five groups. Coverage is simulated in tests/test_interval_coverage.py.
 """
@@ -213,6 +213,38 @@ def contrast(
 
     both = bootstrap.Sums(np.hstack([a.linear, b.linear]), np.concatenate([a.quadratic, b.quadratic]), minus)
     return _resampled(of, value, both.values_and_errors, (n_units, n_groups, len(y)), level, seed, n)
+
+
+def eta_squared(
+    values: np.ndarray, levels: np.ndarray, groups: np.ndarray, *, seed: int = 0, level: float = 0.95
+) -> Interval:  # fmt: skip
+    """The share of the values' variance that lies between the means of levels, by bootstrap-t over whole groups.
+
+    Bounds are cut at 0 and 1. Without any effect the value is near (levels − 1) / (examples − 1) rather than 0.
+    """
+    values, label, n_groups = _grouped(values, groups, level)
+    place = np.unique(np.asarray(levels), return_inverse=True)[1]
+    y = values - values.mean()  # so that squares do not cancel
+    member = (place[:, None] == np.arange(place.max() + 1)).astype(np.float64)  # (n, L)
+    n_levels = member.shape[1]
+
+    def of(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
+        counts, sums, squares = linear[..., :n_levels], linear[..., n_levels:-1], linear[..., -1]
+        total = squares - sums.sum(-1) ** 2 / counts.sum(-1)
+        between = (sums**2 / np.maximum(counts, 1.0)).sum(-1) - sums.sum(-1) ** 2 / counts.sum(-1)
+        share: np.ndarray = np.where(total > 1e-12 * np.maximum(squares, 1e-300), between / total, np.nan)
+        return share
+
+    columns = np.hstack([member, member * y[:, None], (y**2)[:, None]])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(of(columns.sum(0), np.zeros(0)))
+    if n_groups < FEWEST_GROUPS or np.isnan(value):
+        note = "" if n_groups < FEWEST_GROUPS else "the values do not vary"
+        return _none("eta squared", value, level, n_groups, len(values), note)
+    unit, n_units = _dealt(label, n_groups, MOST_UNITS, seed)
+    sums = bootstrap.Sums(score_sums.per_group(columns, unit, n_units), score_sums.no_pairs(n_units), of)
+    found = _resampled("eta squared", value, sums.values_and_errors, (n_units, n_groups, len(values)), level, seed)
+    return dataclasses.replace(found, low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
 
 
 def statistic(

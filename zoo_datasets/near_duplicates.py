@@ -122,7 +122,8 @@ def _forms(zoos: Sequence[Any], members: Sequence[Member], kernels: list[slice])
     for places in by_architecture.values():
         architecture = members[places[0]].architecture
         if architecture is not None:
-            canonical[places] = symmetry.canonicalize(weights[places], architecture)
+            kinds = symmetry.known_kinds(architecture)
+            canonical[places] = symmetry.canonicalize(weights[places], architecture, kinds=kinds)
     return _plain(weights, kernels), _plain(canonical, kernels)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo_datasets import intervals
-from zoo_datasets.core import streams
+from zoo_datasets.core import notebook, streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import SourceSpec, Subset
@@ -57,7 +57,7 @@ class Pair(NamedTuple):
     init_group: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Effect:
     """Mean of (metric at the second level − at the first) over pairs, and its interval over what pairs share."""
 
@@ -83,12 +83,29 @@ class Effect:
             f"({self.level:.0%}, {', '.join(counts)}{'; ' if self.note else ''}{self.note})"
         )
 
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return Effects([self])._repr_html_()
+
 
 class Effects(tuple[Effect, ...]):
     """Effects of several levels against one; prints a line for each."""
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                f"{e.levels[0]} → {e.levels[1]}", f"{e.mean:+.4f}",
+                "none" if np.isnan(e.low) else f"[{e.low:+.4f}, {e.high:+.4f}]", f"{e.n_pairs:,}", f"{e.n_groups:,}", e.note,
+            )
+            for e in self
+        ]  # fmt: skip
+        what = f"What {self[0].axis} does to {self[0].on}" if self else "No effects"
+        level = f"{self[0].level:.0%} interval" if self else "interval"
+        return notebook.table(what, ("levels", "mean difference", level, "pairs", "init groups", "note"), rows)
 
 
 def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> list[Pair]:
@@ -100,21 +117,27 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
     compared = list(itertools.combinations(labels, 2))
     if levels is not None:
         compared = [(_label(zoo, vary, levels[0], labels), _label(zoo, vary, levels[1], labels))]
-    fixed = fixed_factors(vary, zoo.manifest.factors)
-    names = [*fixed, *KEYS, "model_id", "init_group", vary]
-    table = zoo.models.select(list(dict.fromkeys(names)))
-    twins: dict[Any, dict[str, list[tuple[str, str]]]] = {}
-    for row in table.to_pylist():
-        key = tuple(tuple(v) if isinstance(v := row[name], list) else v for name in (*fixed, *KEYS))
-        twins.setdefault(key, {}).setdefault(streams.level_label(row[vary]), []).append(
+    rows = zoo.models.select(["model_id", "init_group", vary]).to_pylist()
+    by_twin: dict[int, dict[str, list[tuple[str, str]]]] = {}
+    for row, number in zip(rows, twins(zoo, vary).tolist(), strict=True):
+        by_twin.setdefault(number, {}).setdefault(streams.level_label(row[vary]), []).append(
             (row["model_id"], row["init_group"])
         )
     return [
         Pair(a, b, (low, high), group)
-        for at_level in twins.values()
+        for at_level in by_twin.values()
         for low, high in compared
         for (a, group), (b, _) in itertools.product(at_level.get(low, ()), at_level.get(high, ()))
     ]
+
+
+def twins(zoo: Selection, vary: str) -> np.ndarray:
+    """A number for each row of `zoo.models`, int64 [n], equal where models are equal in all but a paired axis."""
+    names = list(dict.fromkeys([*fixed_factors(vary, zoo.manifest.factors), *KEYS]))
+    rows = zip(*(zoo.models[name].to_pylist() for name in names), strict=True)
+    known: dict[Any, int] = {}
+    keys = (tuple(tuple(v) if isinstance(v, list) else v for v in row) for row in rows)
+    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
 
 
 def effect(
@@ -142,8 +165,8 @@ def effect(
             f"Column {on!r} holds {values.type}, not numbers; an effect is on a metric such as test_accuracy."
         )
     value = dict(zip(last.column("model_id").to_pylist(), values.to_pylist(), strict=True))
-    twins = pairs(zoo, vary, levels)
-    complete = [p for p in twins if value[p.a] is not None and value[p.b] is not None]
+    found_pairs = pairs(zoo, vary, levels)
+    complete = [p for p in found_pairs if value[p.a] is not None and value[p.b] is not None]
     if not complete:
         raise ZooError(
             f"No two selected models of {zoo.name} differ in {vary} alone at levels {' and '.join(map(str, levels))} "
@@ -155,7 +178,7 @@ def effect(
     n_groups = len(set(ways["init groups"].tolist()))
     return Effect(
         vary, on, complete[0].levels, len(complete), n_groups, found.value, found.low, found.high, level,
-        len(twins) - len(complete), found.note,
+        len(found_pairs) - len(complete), found.note,
     )  # fmt: skip
 
 

@@ -359,3 +359,18 @@ def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny
     assert said["counts"] == "NonMatchingSplitsSizesError"
     assert done.stdout.count("refused ") == 2
     assert (done.returncode, "Revision 'v9' doesn't exist" in done.stdout) == (0, True)
+
+
+def test_the_page_goes_with_the_zoo_and_its_card_links_it(loopback: LoopbackHub, dressed: Path, tmp_path: Path) -> None:
+    from zoo_datasets.page import page
+
+    done = publish.publish(dressed, NAME, page=page.of)
+    assert "zoo.html" in done.uploaded
+    there = loopback.tree(NAME)
+    assert there["zoo.html"].decode().count(f"<title>{NAME} ") == 1
+    assert "[`zoo.html`](zoo.html)" in there["README.md"].decode()
+    assert publish.publish(dressed, NAME, page=page.of).uploaded == ()
+    folder, _ = download(NAME, tmp_path / "back")
+    assert (folder / "zoo.html").read_bytes() == there["zoo.html"]
+    report = check.check(folder)
+    assert (report.problems, report.warnings) == ([], [])

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from zoo_datasets.core import plain_text, yaml_text
 from zoo_datasets.format import licenses
 from zoo_datasets.format.manifest import CONFIGS, Levels, Manifest
-from zoo_datasets.format.manifest_parts import Counts
+from zoo_datasets.format.manifest_parts import PAGE, Counts
 
 LICENSE = "cc-by-4.0"
 # What the Hub lets one search for: predicting a network's properties from its weights.
@@ -53,11 +53,12 @@ def render(
     name: str | None = None,
     schemas: Mapping[str, pa.Schema] | None = None,
     pictures: Sequence[str] = (),
+    page: bool = False,
 ) -> str:
     """The card as Markdown with its YAML head.
 
     `name` is the id it is published under, where that is not the zoo's own; `schemas` are
-    those of the Parquet tables by config; `pictures` names the files there are.
+    those of the Parquet tables by config; `pictures` names the files there are, and `page` says that `zoo.html` is.
     """
     zoo = name or manifest.zoo
     sections = [
@@ -73,6 +74,7 @@ def render(
         _axes(manifest),
         _counts(manifest, models),
         _pictures(pictures),
+        _page() if page else "",
         "## Splits\n\nModels that share an initialization (`init_group`) are never in two splits: paired models are "
         f"near-twins, and a random split would leak. {_groups(manifest.counts)} whole groups for intervals.\n",
         _made(manifest),
@@ -234,6 +236,14 @@ def _pictures(pictures: Sequence[str]) -> str:
     return "".join(f"![{text}](pictures/{file})\n\n" for file, text in PICTURES.items() if file in pictures)
 
 
+def _page() -> str:
+    return (
+        f"## Look at it\n\n[`{PAGE}`]({PAGE}) shows all of it: a map of the weights, settings and metrics with brushes, curves, "
+        "filters, neighbors and twins of each network, and any selection as code. Download the file and open it in a browser: it needs no "
+        "server and no network.\n"
+    )
+
+
 def _made(manifest: Manifest) -> str:
     engines = "".join(
         f"* engine {plain_text.code(e.engine)} ({', '.join(plain_text.markdown(v) for v in (e.version, e.isa) if v)})\n"
@@ -272,12 +282,19 @@ def _diverged(counts: Counts) -> str:
 
 
 def _licence(manifest: Manifest, zoo: str) -> str:
-    key = re.sub(r"\W+", "-", zoo)
     return (
         f"## Licence and citation\n\n{plain_text.markdown(license_of(manifest))}; the source data keep their own terms. See `CITATION.cff`, or\n\n"
-        f"```bibtex\n@misc{{{key},\n  title        = {{{zoo}: a population of trained neural networks}},\n"
+        f"```bibtex\n{citation(manifest, zoo)}```\n"
+    )
+
+
+def citation(manifest: Manifest, zoo: str) -> str:
+    """The zoo as an entry of BibTeX."""
+    key = re.sub(r"\W+", "-", zoo)
+    return (
+        f"@misc{{{key},\n  title        = {{{zoo}: a population of trained neural networks}},\n"
         f"  author       = {{weightzoo}},\n  howpublished = {{Hugging Face dataset {zoo}}},\n"
-        f"  note         = {{content {digest(manifest, 'models')[:23]}}}\n}}\n```\n"
+        f"  note         = {{content {digest(manifest, 'models')[:23]}}}\n}}\n"
     )
 
 

@@ -20,7 +20,8 @@ from zoo_datasets.core.records import Mismatch
 from zoo_datasets.errors import IntegrityError
 
 # Outside the seal: publishing may redraw them.
-UNSEALED = ("README.md", "croissant.json", "pictures/")
+PAGE = "zoo.html"  # `zoo_datasets page` makes it
+UNSEALED = ("README.md", "croissant.json", "pictures/", PAGE)
 NEVER_SEALED = (*UNSEALED, "manifest.json", ".build/", ".cache/", ".git/")
 MOST_PATH = 1_000  # characters; a zoo's longest has 44, and each folder on the way is looked at
 VALUE_BYTES = 4  # of a float32 weight

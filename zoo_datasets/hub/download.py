@@ -15,14 +15,14 @@ from zoo_datasets.core import files, meters
 from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest_parts import UNSEALED, SealedFile
+from zoo_datasets.format.manifest_parts import PAGE, UNSEALED, SealedFile
 from zoo_datasets.hub import client, listing, lookup, remote
 from zoo_datasets.reading.location import Location
 
 # Pictures and metadata beside the seal; larger is not what we publish.
 MOST_UNSEALED_BYTES = 20_000_000
 MOST_PICTURES = 100
-BESIDE = re.compile(r"README\.md|croissant\.json|pictures/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+BESIDE = re.compile(rf"README\.md|croissant\.json|{re.escape(PAGE)}|pictures/[A-Za-z0-9][A-Za-z0-9_.-]{0, 99}")
 WAY_OUT = "Choose another folder, or make room; what came is kept, and the same call goes on from there."
 
 
@@ -130,7 +130,12 @@ def _compare(folder: Path, found: Location) -> None:
 def _beside(found: Location) -> dict[str, int]:
     """What stands beside the seal, with its size; only names that we publish, whatever is listed."""
     if not isinstance(found, remote.HubRepository):
-        names = ["README.md", "croissant.json", *(f"pictures/{p.name}" for p in (found.root / "pictures").glob("*"))]
+        names = [
+            "README.md",
+            "croissant.json",
+            PAGE,
+            *(f"pictures/{p.name}" for p in (found.root / "pictures").glob("*")),
+        ]
         listed = {name: (found.root / name).stat().st_size for name in names if (found.root / name).is_file()}
     else:
         try:

@@ -1,7 +1,7 @@
 """A sealed zoo → a dataset on the Hugging Face Hub.
 
-Publishing refuses what `check` refuses; draws card, pictures and Croissant metadata beside
-the seal; uploads what the Hub does not have yet; and tags a release. The manifest goes with
+Publishing refuses what `check` refuses; draws card, page, pictures and Croissant metadata
+beside the seal; uploads what the Hub does not have yet; and tags a release. The manifest goes with
 the last commit: a dataset without one is not a finished zoo, so an upload that was cut
 short is never read, and the same call goes on from there. Publishing the same zoo twice
 uploads nothing.
@@ -25,6 +25,7 @@ from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
+from zoo_datasets.format.manifest_parts import PAGE
 from zoo_datasets.format.tables import read_schema, read_table
 from zoo_datasets.hub import answers, client, croissant, listing, lookup
 from zoo_datasets.reading.location import Location
@@ -54,11 +55,13 @@ class Published:
 
 
 def publish(
-    root: Path, name: str, *, tag: str | None = None, private: bool | None = None, replace: bool = False
-) -> Published:
+    root: Path, name: str, *, tag: str | None = None, private: bool | None = None, replace: bool = False,
+    page: Callable[[Location, str], str] | None = None,
+) -> Published:  # fmt: skip
     """Make the Hub's dataset `name` hold this zoo; with a tag, the tag too.
 
-    `replace` allows other content where an untagged other zoo lies.
+    `replace` allows other content where an untagged other zoo lies. `page` makes the HTML file that shows the zoo
+    (`page.page.of`), which the card then links; without it one that is there is published.
     Raises IntegrityError (damaged), ZooNotFoundError (unsealed, or no Hub), ZooError (refused).
     """
     if not lookup.ZOO_ID.fullmatch(name):
@@ -75,20 +78,28 @@ def publish(
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
     with _refusals(name):
-        return _publish(location, name, tag, private, replace)
+        return _publish(location, name, tag, private, replace, page)
 
 
-def dress(location: Location, name: str) -> None:
-    """Write what stands outside the seal: card, Croissant metadata and, with matplotlib, the pictures."""
+def dress(location: Location, name: str, page: Callable[[Location, str], str] | None = None) -> None:
+    """Write what stands outside the seal: card, Croissant metadata, the page and, with matplotlib, the pictures."""
     root, manifest = location.root, location.manifest
     schemas = {c: read_schema(root, manifest, c) for c in CONFIGS}
     models = read_table(root, manifest, "models")
     drawn = _draw(root, manifest, models)
     for file, data in drawn.items():
         _keep(root, f"pictures/{file}", data)
+    if page is not None:
+        _keep(root, PAGE, page(location, name).encode())
     there = [f for f in card.PICTURES if (root / "pictures" / f).is_file()]
     _keep(root, "croissant.json", (json.dumps(croissant.describe(manifest, schemas, name), indent=1) + "\n").encode())
-    _keep(root, "README.md", card.render(manifest, models, name=name, schemas=schemas, pictures=there).encode())
+    _keep(
+        root,
+        "README.md",
+        card.render(
+            manifest, models, name=name, schemas=schemas, pictures=there, page=(root / PAGE).is_file()
+        ).encode(),
+    )
 
 
 def _draw(root: Path, manifest: Manifest, models: pa.Table) -> dict[str, bytes]:
@@ -112,7 +123,10 @@ def _keep(root: Path, relative: str, data: bytes) -> None:
         files.write_atomic(path, data)
 
 
-def _publish(location: Location, name: str, tag: str | None, private: bool | None, replace: bool) -> Published:
+def _publish(
+    location: Location, name: str, tag: str | None, private: bool | None, replace: bool,
+    page: Callable[[Location, str], str] | None,
+) -> Published:  # fmt: skip
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = client.api()
@@ -124,7 +138,7 @@ def _publish(location: Location, name: str, tag: str | None, private: bool | Non
         _written(lambda: api.create_repo(name, repo_type="dataset", private=private, exist_ok=True))
         head, tags = listing.commit_of(name, None), {}
     there = {entry.path: entry for entry in listing.tree(name, head)} if head else {}
-    dress(location, name)  # only now that the Hub has answered: a card under another name would stay behind
+    dress(location, name, page)  # only now that the Hub has answered: a card under another name would stay behind
     ours = {path: location.root / path for path in _paths(location)}
     new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
     gone = sorted(p for p in there if p.startswith(OWN_FOLDERS) and p not in ours)
@@ -186,7 +200,7 @@ def _written(call: Callable[[], Any], size: int = 0) -> Any:
 
 def _paths(location: Location) -> list[str]:
     """What is published: sealed files, what stands beside the seal, and last the manifest."""
-    unsealed = ["README.md", "croissant.json", *(f"pictures/{f}" for f in card.PICTURES)]
+    unsealed = ["README.md", "croissant.json", PAGE, *(f"pictures/{f}" for f in card.PICTURES)]
     beside = [p for p in unsealed if files.inside(location.root, p).is_file()]  # plain files: a link may lead anywhere
     return [*location.manifest.files, *beside, "manifest.json"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets.core import plain_text, streams
+from zoo_datasets.core import notebook, plain_text, streams
 from zoo_datasets.core.arrow import arrow_index, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
 from zoo_datasets.format.manifest import Manifest
@@ -337,6 +337,10 @@ class Selection:
 
     def __repr__(self) -> str:
         return _describe(self)
+
+    def _repr_html_(self) -> str:
+        title, *lines = _describe(self).split("\n")
+        return notebook.table(title, (), (line.split(maxsplit=1) for line in lines))
 
 
 def _describe(zoo: Selection) -> str:

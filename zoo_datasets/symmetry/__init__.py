@@ -32,9 +32,9 @@ channels that were flattened, unless the channels came first, whose blocks then 
 from zoo_datasets.symmetry.canonical import canonicalize
 from zoo_datasets.symmetry.matching import align, match
 from zoo_datasets.symmetry.moves import augment, invert, permute, random_permutations
-from zoo_datasets.symmetry.units import KINDS, Factor, Group, Permutations, Place, factors, groups
+from zoo_datasets.symmetry.units import KINDS, Factor, Group, Permutations, Place, factors, groups, known_kinds
 
 __all__ = [
     "KINDS", "Factor", "Group", "Permutations", "Place", "align", "augment", "canonicalize", "factors", "groups",
-    "invert", "match", "permute", "random_permutations",
+    "invert", "known_kinds", "match", "permute", "random_permutations",
 ]  # fmt: skip

@@ -219,6 +219,11 @@ def matrix_of(
     return weights, weights.reshape(math.prod(weights.shape[:-1]), layout.n_params)
 
 
+def known_kinds(architecture: Architecture | External) -> tuple[str, ...]:
+    """The symmetries that can be told of an architecture: of a layout without layers permutations alone."""
+    return KINDS if isinstance(architecture, Architecture) else ("permutation",)
+
+
 def kinds_of(kinds: Collection[str]) -> Collection[str]:
     chosen = (kinds,) if isinstance(kinds, str) else kinds
     for kind in chosen:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from zoo_datasets.core import libraries
+from zoo_datasets.core import libraries, notebook
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.layout import Entry
 from zoo_datasets.networks.operations.operation import units_of
@@ -17,7 +17,7 @@ from zoo_datasets.networks.operations.registry import operation
 from zoo_datasets.views.index import gather, range_of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Graph:
     """Networks as one graph: N units, E connections, the same wiring for every vector.
 
@@ -38,6 +38,21 @@ class Graph:
     node_source: Int64[np.ndarray, "n f"]  # where in the vector, −1 where masked
     edge_source: Int64[np.ndarray, "e k"]
     edge_skip: Bool[np.ndarray, " e"]  # of a residual add: what the unit it comes from gives is added, without a weight
+
+    def __repr__(self) -> str:
+        *batch, n, features = self.node_features.shape
+        edges, values = self.edge_features.shape[-2:]
+        of = f", {' × '.join(f'{b:,}' for b in batch)} networks" if batch else ""
+        return (
+            f"Graph: {n:,} nodes of {features} values, {edges:,} edges of {values}, {len(self.layer_names)} layers{of}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for layer, name in enumerate(self.layer_names):
+            into = int((self.node_layer[self.edge_index[1]] == layer).sum())
+            rows.append((name, f"{int((self.node_layer == layer).sum()):,}", f"{into:,}"))
+        return notebook.table(repr(self), ("layer", "nodes", "edges into it"), rows)
 
     def to_pyg(self, row: int | tuple[int, ...] = ()) -> Any:
         """A `torch_geometric.data.Data` of one vector (`row` picks it): x, edge_index, edge_attr, masks, layer, unit, skip."""

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from zoo_datasets import errors
-from zoo_datasets.core import streams
+from zoo_datasets.core import notebook, streams
 from zoo_datasets.networks.layout import Entry, Layout
 from zoo_datasets.views.index import entries_of, gather, padded, range_of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Tokens:
     """A vector cut into T tokens of D values, zero where the mask is false."""
 
@@ -24,6 +24,19 @@ class Tokens:
     positions: Int64[np.ndarray, "t 3"]  # token, layer (0, 1, …), place in the layer
     index: Int64[np.ndarray, "t d"]  # where in the vector, −1 where the mask is false
     n_params: int
+
+    def __repr__(self) -> str:
+        *batch, n, size = self.values.shape
+        layers = len(np.unique(self.positions[:, 1]))
+        of = f", {' × '.join(f'{b:,}' for b in batch)} networks" if batch else ""
+        return f"Tokens: {n:,} of up to {size:,} values, {layers} layers{of}, {self.n_params:,} values each"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for layer in np.unique(self.positions[:, 1]).tolist():
+            own = self.mask[self.positions[:, 1] == layer].sum(axis=1)
+            rows.append((layer, f"{len(own):,}", " to ".join(map(str, sorted({int(own.min()), int(own.max())})))))
+        return notebook.table(repr(self), ("layer", "tokens", "values in each"), rows)
 
 
 def tokens(
