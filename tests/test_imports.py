@@ -24,8 +24,8 @@ PACKAGES = ("zoo_datasets", "zoo_builder")
 # Folders from the ground up: each imports only folders before it. A new file needs no edit here.
 RANKS = {
     "zoo_datasets": (
-        "core", "networks", "sources", "format", "reading", "hub", "views", "symmetry", "baselines", "analysis",
-        "page",
+        "core", "networks", "sources", "format", "reading", "hub", "views", "symmetry", "exchange", "baselines",
+        "analysis", "page",
     ),
     "zoo_builder": ("recipe", "engines", "planning", "training", "sealing", "verifying"),
 }  # fmt: skip

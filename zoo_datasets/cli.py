@@ -1,4 +1,5 @@
-"""`python -m zoo_datasets`: analyze, audit, bench, check, download, list, monitor, page, publish, show.
+"""`python -m zoo_datasets`: analyze, audit, bench, check, download, export, import, list, monitor, page,
+publish, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
 Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
@@ -16,6 +17,7 @@ from pathlib import Path
 from zoo_datasets.analysis import ANALYSES
 from zoo_datasets.core import command, files, plain_text
 from zoo_datasets.errors import ZooError, ZooNotFoundError
+from zoo_datasets.exchange import FORMATS
 from zoo_datasets.format import card
 from zoo_datasets.hub import lookup
 from zoo_datasets.reading.columns import Columns
@@ -153,6 +155,42 @@ def _download(options: argparse.Namespace) -> int:
     command.say(
         f"{folder}: {command.size(moved)} fetched, every file verified" if moved else f"{folder}: already there, whole"
     )
+    return 0
+
+
+# ── export, import ──
+
+
+def _format_arguments(verb: argparse.ArgumentParser) -> None:
+    known = "; ".join(f"{name}: {what}" for name, (what, _) in FORMATS.items())
+    verb.add_argument("format", metavar="FORMAT", choices=sorted(FORMATS), help=known)
+
+
+def _export_arguments(verb: argparse.ArgumentParser) -> None:
+    _format_arguments(verb)
+    verb.add_argument("zoo", metavar="ZOO", help="a folder, or owner/name on the Hub")
+    verb.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder it becomes, new or empty")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from zoo_datasets.zoo import open_zoo
+
+    count = importlib.import_module(FORMATS[options.format][1]).write(open_zoo(options.zoo), options.out)
+    command.say(f"{options.out}: {count:,} models")
+    return 0
+
+
+def _import_arguments(verb: argparse.ArgumentParser) -> None:
+    _format_arguments(verb)
+    verb.add_argument("dir", metavar="DIR", type=Path, help="the folder in that format")
+    verb.add_argument("zoo", metavar="ZOO", type=Path, help="the folder of the zoo it becomes, new or empty")
+    verb.add_argument("--name", metavar="ID", help="owner/name of the zoo (default: the last two parts of ZOO)")
+
+
+def _import(options: argparse.Namespace) -> int:
+    manifest = importlib.import_module(FORMATS[options.format][1]).read(options.dir, options.zoo, options.name)
+    counts = manifest.counts
+    command.say(f"{options.zoo}: {counts.n_models:,} models, {counts.n_snapshots:,} snapshots, sealed")
     return 0
 
 
@@ -313,6 +351,8 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
     "bench": ("foretell what networks do from their weights: baselines, controls, a table", _bench_arguments, _bench),
     "check": ("compare every byte of a zoo with its manifest", _check_arguments, _check),
     "download": ("fetch a zoo from the Hub as a folder, verified", _download_arguments, _download),
+    "export": ("write a zoo in another's format", _export_arguments, _export),
+    "import": ("read a folder in another's format into a sealed zoo", _import_arguments, _import),
     "list": ("list the zoos under a folder, or of an owner on the Hub", _list_arguments, _list),
     "monitor": ("say whether a model has changed enough to be tested again", _monitor_arguments, _monitor),
     "page": ("make one HTML file that shows a zoo: map of weights, settings, curves", _page_arguments, _page),

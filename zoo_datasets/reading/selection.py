@@ -295,7 +295,7 @@ class Selection:
         """
         from zoo_datasets.networks import modules
 
-        network = modules.Network(self.architecture(model_id).built(), self.row(model_id)["dropout"] or 0.0)
+        network = modules.Network(self.architecture(model_id).built(), self.row(model_id).get("dropout") or 0.0)
         network.load_state_dict(self.state_dict(model_id, step))
         return network.eval()
 

@@ -12,6 +12,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from zoo_datasets import errors
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,12 @@ def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
     """What a row of `models`, or the settings of a run, say of it; null is a field's default."""
     values = {}
     for field, name, later in _places(kind):  # type: ignore[arg-type]
-        value = row.get(name) if later else row[name]
+        if name not in row and not later:
+            raise errors.ZooError(
+                f"The zoo has no column `{name}`: it does not say on what data its models were trained, which an "
+                "imported one may not know. Its weights, statistics and columns can be read all the same."
+            )
+        value = row.get(name)
         if value is not None:
             values[field] = tuple(value) if isinstance(value, list) else value
     return kind(**values)

@@ -1,0 +1,236 @@
+"""A folder in the layout of Neural Weight Space → a sealed zoo.
+
+Every model is looked at before a byte is written: its properties, the length of each of its files against
+the network that the properties name. Models that start from the same weights are one init group, which
+constant initialization makes of a whole shape. Columns have their names, and ours beside them where
+code asks for those; of losses, keys and images a folder says nothing, so these are null.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets.core import files, meters, streams
+from zoo_datasets.errors import ZooError, ZooNotFoundError
+from zoo_datasets.exchange import folders
+from zoo_datasets.exchange.nws import properties
+from zoo_datasets.exchange.nws.exporting import MOST_SNAPSHOTS, PARTS
+from zoo_datasets.exchange.nws.network import DROPOUT
+from zoo_datasets.exchange.nws.properties import Properties
+from zoo_datasets.format import splits, writer
+from zoo_datasets.format.contents import About, Models
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.schema import Column
+from zoo_datasets.hub.lookup import ZOO_ID
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.views.nws import from_nws
+
+MOST_EPOCHS = 100_000  # rows of errors; theirs have at most a thousand
+MOST_META = 100_000  # bytes
+VALUE = 8  # bytes of a float64
+ERROR_COLUMNS, STATISTICS = 5, 4
+FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+# What code for our own zoos asks for, beside the properties.
+FURTHER = (
+    Column("source", pa.string(), "the data, as `dataset`"),
+    Column("lr", pa.float64(), "learning rate, as `lrate`"),
+    Column("init_kind", pa.string(), "distribution of weights, as `initialization`"),
+    Column("dropout", pa.float64(), "rate of dropout layers that have none of their own"),
+    Column("seconds", pa.float64(), "how long training took"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A model's folder whose files have the lengths that its properties ask for."""
+
+    folder: Path
+    own: Properties
+    architecture: Architecture
+    weights: tuple[Path, ...]  # by number
+    table: np.ndarray  # (S, 5): the rows of `error.bin` that are the snapshots'
+    statistics: np.ndarray  # (4,)
+    init_group: str
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of its name and last weights: another folder is another model."""
+        last = hashlib.sha256(self.weights[-1].read_bytes()).hexdigest()
+        return streams.digest([self.folder.name, last])[:16]
+
+
+def read(folder: Path, out: Path, name: str | None = None) -> Manifest:
+    """Seal a new zoo in `out` of the models in a folder; its manifest. Raises ZooError.
+
+    It is called `name`, or by the last two parts of `out`.
+    """
+    name = name or "/".join(out.absolute().parts[-2:])
+    if not ZOO_ID.fullmatch(name):
+        raise ZooError(f"A zoo is called `owner/name`, and {name!r} is no such name. Give one with --name.")
+    if not folder.is_dir():
+        raise ZooNotFoundError(f"No folder {folder}.")
+    with folders.fresh(out) as scratch:
+        models = [_look(f) for f in _folders(folder)]
+        architectures = {m.architecture.id: m.architecture for m in models}
+        groups = dict.fromkeys(m.init_group for m in models)
+        shares = FRACTIONS if len(groups) >= len(FRACTIONS) else {"train": 1.0}
+        sides = splits.assign(groups, shares)
+        about = About(
+            zoo=name,
+            layouts={a.layout_id: a.layout for a in architectures.values()},
+            architectures={k: {**a.to_json(), "layout": a.layout_id} for k, a in architectures.items()},
+            factors=(*properties.COLUMNS, *FURTHER),
+            axes=_axes(models),
+        )
+        return writer.write(scratch, about, _rows(models, sides))
+
+
+# ── what is there ──
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The models' folders, by number. Raises ZooNotFoundError where there is none."""
+    found = [f for f in folder.iterdir() if f.is_dir() and re.fullmatch("[0-9]{1,9}", f.name)]
+    if not found:
+        raise ZooNotFoundError(f"{folder} has no model: each is a folder with a number, like 0001, and a meta.csv.")
+    return sorted(found, key=lambda f: (int(f.name), f.name))
+
+
+def _look(folder: Path) -> _Found:
+    """A model's folder, looked at. Raises ZooError, a sentence that names the file."""
+    meta = folder / "meta.csv"
+    own = properties.parsed(_bytes(meta, MOST_META).decode("utf-8", "replace"), str(meta))
+    try:
+        architecture = own.numbers.network(own.activation)
+    except ZooError as error:
+        raise ZooError(f"{meta} names no network: {error}") from None
+    weights = _weight_files(folder / "weights")
+    size = VALUE * architecture.n_params
+    for path in weights:
+        found = _size(path)
+        if found != size:
+            raise ZooError(
+                f"{path} has {found:,} bytes, and the network of {meta} has {architecture.n_params:,} values, which are "
+                f"{size:,}."
+            )
+    table = _numbers(folder / "error.bin", ERROR_COLUMNS, MOST_EPOCHS)
+    if len(table) < len(weights):
+        raise ZooError(f"{folder / 'error.bin'} has {len(table):,} rows, and there are {len(weights)} snapshots.")
+    # Evenly spaced over the epochs, as they were chosen; of as many rows as snapshots each is its own.
+    table = table[np.round(np.linspace(0, len(table) - 1, len(weights))).astype(int)]
+    statistics = _numbers(folder / "stat.bin", STATISTICS, 1)[0]
+    _check_table(folder / "error.bin", table)
+    start = _vector(weights[0], architecture)
+    group = streams.digest([architecture.layout_id, hashlib.sha256(start.tobytes()).hexdigest()])[:32]
+    return _Found(folder, own, architecture, weights, table, statistics, group)
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    numbers = sorted(int(p.stem) for p in folder.glob("*.bin") if re.fullmatch("[0-9]{3}", p.stem))
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):
+        said = "none" if not numbers else ", ".join(map(str, numbers[:20]))
+        raise ZooError(
+            f"{folder} needs 001.bin, 002.bin and so on without a gap (up to {MOST_SNAPSHOTS}); it has {said}."
+        )
+    return tuple(folder / f"{n:03d}.bin" for n in numbers)
+
+
+def _check_table(path: Path, table: np.ndarray) -> None:
+    steps, shares = table[:, 0], table[:, 1:4]
+    if not (np.isfinite(steps).all() and (steps == np.floor(steps)).all() and (steps >= 0).all() and steps[-1] < 2**53):
+        raise ZooError(f"{path}: the first column holds steps, which are whole numbers from 0; these are {steps[:5]}.")
+    if (np.diff(steps) <= 0).any():
+        at = int(np.flatnonzero(np.diff(steps) <= 0)[0])
+        raise ZooError(f"{path}: step {steps[at + 1]:.0f} follows step {steps[at]:.0f}; the steps of snapshots rise.")
+    wrong = ~(np.isnan(shares) | ((shares >= 0) & (shares <= 100)))
+    if wrong.any():
+        raise ZooError(f"{path}: an error is {shares[wrong][0]:g} %; errors lie between 0 and 100 %.")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a plain file. Raises ZooError."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read: {error.strerror}.") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ZooError(f"{path} is no regular file.")
+    return found.st_size
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    _size(path)
+    return files.read_bounded(path, most)
+
+
+def _numbers(path: Path, columns: int, most_rows: int) -> np.ndarray:
+    """A file of float64 as rows (n, columns), n at least 1. Raises ZooError."""
+    row = VALUE * columns
+    data = _bytes(path, row * most_rows)
+    if not data or len(data) % row:
+        raise ZooError(f"{path} has {len(data):,} bytes; rows of {columns} numbers, {row} bytes each, are needed.")
+    return np.frombuffer(data, "<f8").reshape(-1, columns)
+
+
+def _vector(path: Path, architecture: Architecture) -> np.ndarray:
+    """Weights in our order, float32 [P]. Raises ZooError where float32 cannot hold a value."""
+    data = _bytes(path, VALUE * architecture.n_params)
+    given = np.frombuffer(data, "<f8")
+    with np.errstate(over="ignore"):
+        vector = given.astype("<f4")
+    if not np.array_equal(vector.astype("<f8"), given, equal_nan=True):
+        raise ZooError(f"{path} holds values that no float32 is: they were not written from a float32 network.")
+    return from_nws(vector, architecture)
+
+
+# ── what becomes of it ──
+
+
+def _axes(models: list[_Found]) -> dict[str, Any]:
+    """The properties that vary, with their levels; learning rates are drawn."""
+    axes: dict[str, Any] = {}
+    for name in properties.NAMES:
+        levels = sorted({getattr(m.own, name) for m in models})
+        if len(levels) > 1:
+            axes[name] = "sample" if name == "lrate" else [streams.level_label(v) for v in levels]
+    return axes
+
+
+def _rows(models: list[_Found], sides: dict[str, str]) -> Iterator[Models]:
+    with meters.track("importing", len(models), "models") as meter:
+        for place, m in enumerate(models):
+            weights = np.stack([_vector(path, m.architecture) for path in m.weights])
+            yield Models(sides[m.init_group], _model(m, place), _snapshots(m), [weights])
+            meter.add()
+
+
+def _model(m: _Found, place: int) -> pa.Table:
+    seconds = float(m.statistics[3])
+    row = dataclasses.asdict(m.own) | {
+        "model_id": m.id, "init_group": m.init_group, "layout": m.architecture.layout_id,
+        "architecture_id": m.architecture.id, "n_snapshots": len(m.weights), "plan_index": place,
+        "source": m.own.dataset, "lr": m.own.lrate, "init_kind": m.own.initialization, "dropout": DROPOUT,
+        "seconds": seconds if np.isfinite(seconds) else None,
+    }  # fmt: skip
+    types = {c.name: c.type for c in (*properties.COLUMNS, *FURTHER)}
+    return pa.table({name: pa.array([value], types.get(name)) for name, value in row.items()})
+
+
+def _snapshots(m: _Found) -> pa.Table:
+    steps = m.table[:, 0].astype(np.int64)
+    _, updates, passes, _ = m.statistics
+    per_step = passes / updates if np.isfinite([updates, passes]).all() and updates > 0 else np.nan
+    columns = {"epoch": steps * per_step}
+    for part, percent in zip(PARTS, m.table[:, 1:4].T, strict=True):
+        columns[f"{part}_accuracy"] = 1 - percent / 100
+    columns["gap_accuracy"] = columns["train_accuracy"] - columns["test_accuracy"]
+    return pa.table({"step": steps} | {k: pa.array(v, from_pandas=True) for k, v in columns.items()})  # NaN is null
