@@ -130,12 +130,16 @@ def operations(folder: Path, models: int) -> dict[str, Callable[[], Any]]:
         "effect": opened(lambda zoo: zoo.effect("subset")),
         "generalization_gap": opened(lambda zoo: zoo.generalization_gap()),
         "loader": opened(all_batches),
-        "dataset": opened(lambda zoo: [zoo.dataset(["test_accuracy"])[i] for i in range(0, len(zoo), 10)]),
+        "dataset": opened(lambda zoo: every_tenth(zoo.dataset(["test_accuracy"]))),
         "to_hf": opened(lambda zoo: zoo.to_hf()),
         "views.statistics": opened(lambda zoo: views.statistics(zoo.weights[:], one_layout(zoo))),
         "views.trajectories": opened(lambda zoo: views.trajectories(zoo.weights, zoo.snapshots)),
         "split_files.by_group": opened(lambda zoo: split_files.by_group(zoo)),
     }  # fmt: skip
+
+
+def every_tenth(rows: Any) -> list[Any]:
+    return [rows[i] for i in range(0, len(rows), 10)]
 
 
 def one_layout(zoo: Any) -> Any:

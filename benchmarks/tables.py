@@ -108,12 +108,17 @@ def _build() -> str:
     r = _result("build")
     if r is None:
         return ""
+    some = "" if r["plain_models"] == r["models"] else f", the loop's time from {r['plain_models']} of them"
+    changes = "".join(f" --set '{c}'" for c in r["changes"])
+    plain = f" --plain {r['plain_models']}" if some else ""
     return (
-        f"**A whole build.** {r['models']} CNNs of `grids/mnist.yaml`, {r['epochs']} epoch(s), snapshots and evaluation "
-        f"included: {r['cpu_s']:.0f} CPU-s by {r['engine']['name']}, {r['plain_loop_cpu_s']:.0f} CPU-s by a plain loop (one "
-        f"model at a time, `DataLoader`, batch 32), **{r['ratio']:.1f}×**; mean test accuracy {r['test_accuracy']:.3f} and "
+        f"**A whole build.** {r['models']} CNNs of `grids/mnist.yaml` in cohorts of {r['models'] / r['cohorts']:.0f}, {r['epochs']} epochs, a "
+        f"snapshot and its evaluation after each: {r['cpu_s']:.0f} CPU-s by {r['engine']['name']}, "
+        f"{r['plain_loop_cpu_s']:.0f} CPU-s by a plain loop (one model at a time, `DataLoader`, batch 32{some}), "
+        f"**{r['ratio']:.1f}×**; with `evaluation: {r['evaluation']}` {r['cpu_thinned_s']:.0f} CPU-s, "
+        f"**{r['ratio_thinned']:.1f}×**; mean test accuracy of what both trained {r['test_accuracy']:.3f} and "
         f"{r['plain_loop_test_accuracy']:.3f} (paired difference ± {r['difference_standard_error']:.3f}). "
-        "`python benchmarks/build.py`\n"
+        f"`python benchmarks/build.py --models {r['models']} --epochs {r['epochs']}{plain}{changes}`\n"
     )
 
 

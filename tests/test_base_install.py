@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import zoo_datasets
+
+PACKAGE = Path(zoo_datasets.__file__).parent
 
 # What the extras bring.
 HIDDEN = ("torch", "jax", "torch_geometric", "ray", "sklearn", "PIL", "matplotlib", "networkx", "threadpoolctl")
@@ -89,3 +94,38 @@ def test_a_build_without_a_library_ends_in_that_sentence(
     assert done.returncode in (1, 2), done.stderr
     assert done.stderr.splitlines()[-1] == f"error: {module} is not installed: pip install {pip}."
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkout_beside_an_installed_package_says_whose_the_kernels_are(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """After `pip install .`: what is run in the checkout is the checkout's own, without what was compiled."""
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
+    shutil.copytree(PACKAGE, checkout / PACKAGE.name, ignore=shutil.ignore_patterns("_kernels*", "__pycache__"))
+    code = (
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']\n"
+        "from zoo_datasets.networks import kernels\n"
+        "print(kernels.missing())\n"
+    )
+
+    def said() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=False,
+            env=environment | {"PYTHONPATH": f"{checkout}:{site}"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    info = site / "weightzoo-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: weightzoo\nVersion: 0.1.0\n")
+    (info / "RECORD").write_text("zoo_datasets/networks/__init__.py,,\n")
+    assert said().startswith("the C++ kernels were not built (")
+    (info / "RECORD").write_text("zoo_datasets/networks/_kernels.so,,\n")
+    (site / "zoo_datasets" / "networks").mkdir(parents=True)
+    (site / "zoo_datasets" / "networks" / "_kernels.so").touch()
+    assert said() == (
+        f"this is the copy in {checkout}, and the C++ kernels are installed with another: start Python in another folder, "
+        "or `pip install -e .` here"
+    )

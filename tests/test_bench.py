@@ -146,6 +146,7 @@ def test_weights_tell_the_learning_rate_and_shuffled_ones_do_not(name, found):
     np.testing.assert_allclose(cell.predictions.sum(1), 1)
 
 
+@pytest.mark.slow
 def test_the_recipe_tells_accuracy_but_not_the_setting_that_is_asked_for(found):
     cells = {c.task.split("/")[2]: c for c in results.solve(found, "metadata", 0)}
     y = found.test.targets.values

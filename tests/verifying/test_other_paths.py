@@ -84,7 +84,7 @@ def better(name: str) -> Change:
     return change
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("change", "finding"),
     [

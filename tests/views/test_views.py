@@ -320,6 +320,7 @@ def test_permuting_units_permutes_nodes_and_edges(name: str) -> None:
     np.testing.assert_array_equal(after.edge_features, before.edge_features[order])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch_geometric's own import
 @pytest.mark.parametrize("name", sorted(LAYERS))
 def test_a_graph_becomes_data_of_torch_geometric(name: str) -> None:

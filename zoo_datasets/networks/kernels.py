@@ -9,9 +9,12 @@ and for the builder, which trains with them (their C++ lies in `zoo_datasets/net
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,9 +40,25 @@ MOST_CHANNELS = 64  # of augmentation's noise and fill, fixed arrays in random.h
 def missing() -> str | None:
     """Why the kernels cannot run here, or None."""
     if _kernels is None:
-        return f"the C++ kernels were not built ({_missing})"
+        return _elsewhere() or f"the C++ kernels were not built ({_missing})"
     if not _kernels.paths():
         return "this CPU has no fused multiply-add"
+    return None
+
+
+@functools.cache
+def _elsewhere() -> str | None:
+    """That kernels are installed, but with another copy of this package: one stands in a checkout, which Python takes first."""
+    try:
+        files = importlib.metadata.files("weightzoo") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name.startswith("_kernels.") and os.path.exists(file.locate()):
+            return (
+                f"this is the copy in {Path(__file__).resolve().parents[2]}, and "
+                "the C++ kernels are installed with another: start Python in another folder, or `pip install -e .` here"
+            )
     return None
 
 
