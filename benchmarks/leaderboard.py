@@ -71,7 +71,7 @@ def scores(rows: Sequence[dict[str, Any]]) -> Any:
     for i, zoo in enumerate(most):
         for j, metric in enumerate(SHOWN):
             ax = axes[i, j]
-            own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric]
+            own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric and np.isfinite(r["value"])]
             bars = sorted((r for r in own if r["baseline"] != ORACLE), key=lambda r: r["value"])
             for place, r in enumerate(bars):
                 color = figures.GREY if r["baseline"] in SETS["controls"] else figures.BLUE
@@ -83,7 +83,7 @@ def scores(rows: Sequence[dict[str, Any]]) -> Any:
                     ax.axvline(r["value"], color=figures.VERMILION, linestyle="--", label="ceiling")
             ax.set_yticks(range(len(bars)), [r["baseline"] for r in bars])
             ax.set_xlabel(f"{WORDS[metric]}, {zoo}")
-            ax.set_xlim(min(0.0, *(r["value"] for r in bars if np.isfinite(r["value"]))) if bars else 0.0, 1.01)
+            ax.set_xlim(max(-0.5, min((r["value"] for r in bars), default=0.0) - 0.02), 1.01)
     return figure
 
 
@@ -96,6 +96,7 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
     home = [r for r in at_home(iid) if r["metric"] == "r2"]
     best = max({r["baseline"] for r in home}, key=lambda b: np.mean([r["value"] for r in home if r["baseline"] == b]))
     figure, axes = figures.figure_of(9, 4.5, columns=2)
+    iid.sort(key=lambda r: r["n_train"])  # of several, the last is of most networks
     for j, metric in enumerate(SHOWN):
         values = np.full((len(zoos), len(zoos)), np.nan)
         for r in iid:
@@ -103,6 +104,7 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
                 asked = next(z for z in zoos if r["task"].startswith(z + "/"))
                 values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]
         ax = axes[0, j]
+        ax.grid(visible=False)
         ax.imshow(values, vmin=0, vmax=1, cmap="Blues")
         for (a, b), v in np.ndenumerate(values):
             ax.text(b, a, f"{v:.2f}", ha="center", va="center", color="white" if v > 0.6 else figures.INK)

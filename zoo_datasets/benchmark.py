@@ -140,7 +140,8 @@ class _Bench:
                 zoos.append(open_zoo(name))
         if TRANSFER in self.splits and len(zoos) < 2:
             self.failed.append("The split transfer asks the baselines of one zoo about others; name at least two zoos.")
-        pages, transfers = list(self._pairs(zoos)) if self.pairs else [], {}
+        pages = list(self._pairs(zoos)) if self.pairs else []
+        transfers: dict[str, _Solved] = {}
         for zoo in zoos if self.asked else []:
             for split in self._splits(zoo):
                 held: dict[str, _Solved] = {}
@@ -151,9 +152,9 @@ class _Bench:
                         with self._said(f"{zoo.name}, split {one}: "):
                             done = self._solved(zoo, one, networks, zoos)
                             pages.append(self._page(done))
-                            held[one] = done
+                            held.setdefault(one, done)
                             if one == "iid":
-                                transfers[zoo.name] = done
+                                transfers.setdefault(zoo.name, done)
                 if len(held) > 1:
                     pages.append(_over_levels(zoo.name, split[0], held))
         if TRANSFER in self.splits and len(transfers) > 1:
@@ -198,7 +199,10 @@ class _Bench:
         options = self.options
         asked = self.asked if self.asked != ["all"] else [t for t in targets.known(zoo) if t != "progress"]
         others = [z for z in zoos if z is not zoo] if TRANSFER in self.splits and split == "iid" else []
-        new = [fresh.build(zoo, *options.fresh, options.out)] if options.fresh and split == "iid" else []
+        new = []
+        if options.fresh and split == "iid":
+            seed, count = options.fresh
+            new = [fresh.build(zoo, seed, count, options.out)]
         found = tasks.problem(zoo, asked, split, others=others, fresh=new, limit=options.limit, networks=networks)
         self.failed += [f"{zoo.name}, {split}: {why}" for why in found.refused.values() if self.asked != ["all"]]
         report = str(audit.audit(found.split, tasks.prefix(zoo, options.limit)))

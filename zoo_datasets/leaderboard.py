@@ -76,7 +76,7 @@ class _Question:
         return "class" if self.target.classes else "number"
 
     def of(self, cell: Cell) -> np.ndarray:
-        return cell.predictions[self.keep]
+        return np.asarray(cell.predictions[self.keep])
 
     def value(self, metric: str, given: np.ndarray) -> float:
         """A score of predictions as `of` gives them; NaN where it is not defined."""
@@ -346,14 +346,11 @@ def as_table(found: Problem, tables: Iterable[tuple[Target, Sequence[Row]]], whe
                 "task": row.task, "baseline": row.baseline, "n_train": len(found.train), "seeds": row.seeds,
                 "cpu_s": row.cpu_s, "parameters": row.parameters, "separable": row.separable, "error": row.error,
             }  # fmt: skip
-            for metric, found_interval in row.scores.items() or [(None, None)]:
-                lines.append(base | _line(row, metric, found_interval))
+            lines += [base | _line(row, m, i) for m, i in row.scores.items()] or [base]
     return pa.Table.from_pylist(lines, SCHEMA)
 
 
-def _line(row: Row, metric: str | None, interval: Interval | None) -> dict[str, Any]:
-    if metric is None or interval is None:
-        return {}
+def _line(row: Row, metric: str, interval: Interval) -> dict[str, Any]:
     first = next(iter(row.scores)) == metric and row.gain is not None
     null = (row.null or {}).get(metric)
     return {

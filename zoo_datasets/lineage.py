@@ -194,19 +194,19 @@ class Monotone:
 
 def distances(a: View, b: View) -> np.ndarray:
     """(n, 1): logarithm of the distance of the two vectors."""
-    return np.log(np.linalg.norm(a.matrix - b.matrix, axis=1) + 1e-12)[:, None].astype(np.float64)
+    return np.asarray(np.log(np.linalg.norm(a.matrix - b.matrix, axis=1) + 1e-12)[:, None], np.float64)
 
 
 def aligned_distances(a: View, b: View) -> np.ndarray:
     """(n, 1): the same, after the units of `b` are permuted to match those of `a`."""
     matched = [symmetry.align(w[None], v, b.layout)[0] for v, w in zip(a.matrix, b.matrix, strict=True)]
-    return np.log(np.linalg.norm(a.matrix - np.stack(matched), axis=1) + 1e-12)[:, None].astype(np.float64)
+    return np.asarray(np.log(np.linalg.norm(a.matrix - np.stack(matched), axis=1) + 1e-12)[:, None], np.float64)
 
 
 def moves(a: View, b: View) -> np.ndarray:
     """(n, tensors · numbers): how the statistics of each tensor change from `a` to `b`."""
     first, second = (statistics(v.matrix, v.layout.layout).reshape(len(v), -1) for v in (a, b))
-    return second - first
+    return np.asarray(second - first)
 
 
 def _changes(a: View, b: View) -> np.ndarray:

@@ -339,7 +339,7 @@ def _cell(path: Path, row: Mapping[str, Any], of: Target, part: Part) -> Cell:
     wanted = (len(part), max(1, of.classes))
     if values.shape != wanted:
         raise IntegrityError(f"{path}: predictions of {row['task']} have shape {values.shape}, not {wanted}.")
-    kinds = {"baseline": str, "seed": int, "cpu_s": (int, float), "parameters": int}
+    kinds: dict[str, Any] = {"baseline": str, "seed": int, "cpu_s": (int, float), "parameters": int}
     for name, kind in kinds.items():
         if not isinstance(row[name], kind) or isinstance(row[name], bool):
             raise IntegrityError(f"{path}: {name} of {row['task']} is {row[name]!r}.")

@@ -160,7 +160,8 @@ class TokenAutoencoder:
         self._network = Autoencoder(state["scales"], *self.shape)
         self._network.load_state_dict(state)
         probe = nn.Linear(2 * self.shape[3], self._learned.heads.outputs)
-        probe.load_state_dict(self._learned.network)
+        state = self._learned.network
+        probe.load_state_dict(state)
         self._learned = dataclasses.replace(self._learned, network=probe)
 
     @property
