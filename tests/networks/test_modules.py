@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from zoo_datasets.errors import ZooError
-from zoo_datasets.networks import modules
+from zoo_datasets.networks import forward, modules
 from zoo_datasets.networks.architecture import External
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import build_architecture
@@ -231,3 +231,24 @@ def test_vectors_of_other_kinds_become_a_state() -> None:
     ):  # fmt: skip
         with pytest.raises(ZooError, match=message):
             network.load_vector(wrong)
+
+
+# ── many networks in one pass ──
+
+SKIPPED = {
+    "from the input": [{"residual": [{"conv": 2, "kernel": 3, "padding": 1}, "relu"]}, *HEAD],
+    "from the input, by a pool": [{"conv": 2, "kernel": 3, "padding": 1}, {"residual": [{"max_pool": 1}]}, *HEAD],
+    "from the first convolution": [{"conv": 3, "kernel": 3}, {"residual": [{"max_pool": 1}, "tanh"]}, {"max_pool": 2}, *HEAD],
+    "from the pool behind it": [{"conv": 3, "kernel": 3}, {"max_pool": 2}, {"residual": [{"conv": 3, "padding": 1}]}, *HEAD],
+    "of images alone, and of features": [{"residual": ["relu"]}, "flatten", {"residual": [{"linear": 72}]}, {"linear": "classes"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", SKIPPED.values(), ids=SKIPPED)
+def test_networks_with_skips_give_in_one_pass_what_each_gives_alone(layers: list[Any], images: torch.Tensor) -> None:
+    architecture = build_architecture(layers, IMAGE, 3)
+    vectors = np.stack([initialize(architecture, f"{i:032x}", "normal", bias=0.1) for i in range(3)])
+    together = forward.Forward(architecture).logits(vectors, images)
+    for vector, logits in zip(vectors, together, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, modules.Network(architecture).load_vector(vector).eval()(images))
