@@ -241,3 +241,33 @@ def test_input_that_has_no_interval_says_why() -> None:
         intervals.mean(np.zeros(3), np.arange(3), level=95)
     with pytest.raises(ValueError, match="hits are 0 or 1"):
         intervals.proportion(np.full(9, 2), np.arange(9))
+
+
+# ── eta squared ──
+
+
+def test_eta_squared_is_the_share_between_levels() -> None:
+    draw = np.random.default_rng(5)
+    levels, groups = np.repeat([0, 1, 2], 40), np.tile(np.arange(30), 4)
+    y = np.array([0.0, 1.0, 5.0])[levels] + draw.standard_normal(120)
+    means = np.array([y[levels == k].mean() for k in range(3)])[levels]
+    found = intervals.eta_squared(y, levels, groups)
+    assert found.value == pytest.approx(((means - y.mean()) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+    assert 0 <= found.low < found.value < found.high <= 1
+    assert (found.method, found.n_groups, found.of) == ("bootstrap-t", 30, "eta squared")
+    order = draw.permutation(120)
+    again = intervals.eta_squared(y[order] + 1e6, np.array(["b", "c", "a"])[levels[order]], groups[order])
+    assert (again.value, again.low, again.high) == pytest.approx((found.value, found.low, found.high), rel=1e-6)
+
+
+def test_eta_squared_of_nothing_is_near_nothing_and_few_groups_have_no_bounds() -> None:
+    draw = np.random.default_rng(6)
+    y, levels = draw.standard_normal(400), np.tile([0, 1], 200)
+    found = intervals.eta_squared(y, levels, np.arange(400) // 4)
+    assert found.low == 0
+    assert found.value < 0.02
+    few = intervals.eta_squared(y, levels, np.arange(400) % 4)
+    assert (few.method, np.isnan(few.low)) == ("none", True)
+    same = intervals.eta_squared(np.ones(400), levels, np.arange(400) // 4)
+    assert same.method == "none"
+    assert "do not vary" in same.note

@@ -125,7 +125,11 @@ def test_a_notebook_runs(name: str, beside_the_digits_zoo: Path, environment: di
     notebook = nbformat.read(DOCS / "notebooks" / f"{name}.ipynb", as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)  # committed without what a run leaves
     client = nbclient.NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(beside_the_digits_zoo)}}
+        notebook,
+        timeout=240,
+        startup_timeout=240,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(beside_the_digits_zoo)}},
     )
     with pytest.MonkeyPatch.context() as patch:
         for key, value in environment.items():

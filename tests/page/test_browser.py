@@ -19,6 +19,7 @@ from pages import external
 from zoo_datasets.page import page
 from zoo_datasets.zoo import Zoo, open_zoo
 
+pytest_plugins = ("reader_fixtures",)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 pytestmark = [
