@@ -24,7 +24,7 @@ from zoo_builder.engines import devices, gpu_memory
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
-from zoo_builder.recipe import settings
+from zoo_builder.recipe import levels, settings
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_builder.training import evaluation
@@ -143,12 +143,13 @@ def _seconds(plan: Plan, schedules: _Schedules, slots: int, on_ray: bool) -> flo
     return started + max(free) + SEAL_S + SEAL_SNAPSHOT_S * snapshots + len(plan.runs) * SEAL_MODEL_S
 
 
-Kind = tuple[str, str, int, str]
+Kind = tuple[str, str, int, str, str]
 
 
 def _kind(c: Cohort) -> Kind:
     """Equal of cohorts whose steps take equally long."""
-    return c.engine, c.architecture.id, c.batch_size, c.source_sha256
+    augmented = levels.label("augmentation", c.runs[0].settings)
+    return c.engine, c.architecture.id, c.batch_size, c.source_sha256, augmented
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ from torch import nn
 
 from zoo_builder import engines
 from zoo_builder.engines import augment
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Optimizers, Window
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Distortion, Job, Optimizers, Window
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_builder.engines.torch_loop import TorchLoop
 from zoo_datasets.core import streams
@@ -155,6 +155,13 @@ def test_gradient_of_mse_equals_autograd(engine):
         Augmentation(crop=3, fill=(0, 0)),
         Augmentation(flip=True, noise=(0.1, 0.3), fill=(0, 0)),
         Augmentation(shift=1, crop=1, flip=True, noise=(0.2, 0.1), fill=(1.0, -1.0)),
+        Augmentation(
+            flip=True,
+            fill=(0.5, -1.0),
+            distortion=Distortion(
+                rotate=30.0, zoom=0.2, contrast=(0.5, 1.5), noise=0.1, mean=(0.4, 0.5), std=(0.3, 0.2)
+            ),
+        ),
     ],
 )
 def test_training_on_augmented_images(augmentation, engine):

@@ -234,6 +234,35 @@ def test_images_are_needed_to_be_moved(planned_of: Any) -> None:
         group(planned_of("zoo: a/b\nsplits: {train: 1}\nsource: iris\naugmentation: {flip: true}\n"))
 
 
+def test_a_distortion_is_in_pixels_and_in_scaled_colors(planned_of: Any) -> None:
+    told = "translate: 3, rotate: 15, brightness: 0.2, contrast: [0.5, 1.5], noise: 0.03"
+    (run,) = planned_of(BASE + f"augmentation: {{{told}}}\n")
+    source = sources.load(run.source)
+    d = cohorts.augmentation_of(run, source).distortion
+    assert (d.translate, d.rotate, d.zoom, d.brightness, d.contrast, d.noise) == (3, 15, 0, 0.2, (0.5, 1.5), 0.03)
+    assert (d.mean, d.std, d.saturation) == (tuple(source.mean), tuple(source.std), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("hue: 0.08", r"hue and saturation needs RGB images; digits has 1 channel\. `source: \{channels: 3\}`"),
+        ("saturation: [0.3, 1.5]", "hue and saturation needs RGB images"),
+        ("contrast: [1.5, 0.5]", r"`contrast` is \[1.5, 0.5\]; two factors are needed, the smaller first"),
+        ("contrast: 0.5", r"`contrast` is \[0.5\]; two factors are needed"),
+        ("translate: 8", r"Augmentation moves by up to 8 pixels; \(1, 8, 8\) has fewer"),
+    ],
+)
+def test_a_distortion_that_does_not_fit_is_refused(planned_of: Any, told: str, said: str) -> None:
+    with pytest.raises(GridError, match=said):
+        group(planned_of(BASE + f"augmentation: {{{told}}}\n"))
+
+
+def test_numbers_cannot_be_distorted(planned_of: Any) -> None:
+    with pytest.raises(GridError, match=r"needs images; the source iris has shape \(4,\)\. `noise_std` is for numbers"):
+        group(planned_of("zoo: a/b\nsplits: {train: 1}\nsource: iris\naugmentation: {noise: 0.1}\n"))
+
+
 def test_relabelled_classes_shrink_the_head(planned_of: Any) -> None:
     (small,) = group(planned_of(BASE + "subset: {classes: [7, 1, 3], relabel: true}\n"))
     (full,) = group(planned_of(BASE + "subset: {classes: [7, 1, 3]}\n"))

@@ -158,7 +158,7 @@ def test_a_composite_level_says_everything_about_its_block(axis: str, level: Any
         ("init", {"normal": [1, 2, 3]}, r"`normal: \[1, 2, 3\]` is not an init"),
         ("init", 3, "a level of `init` is a mapping, got 3"),
         ("schedule", "cosin", r"Unknown schedule_kind 'cosin'.*Did you mean `cosine`\?"),
-        ("augmentation", {"rotate": 3}, "Unknown key of `augmentation` 'rotate' in here. Known: crop, flip, noise_std, shift"),
+        ("augmentation", {"rotat": 3}, "Unknown key of `augmentation` 'rotat' in here. Known: .* Did you mean `rotate`?"),
     ],
 )  # fmt: skip
 def test_a_composite_level_that_is_wrong_is_refused(axis: str, level: Any, message: str) -> None:

@@ -185,6 +185,32 @@ def test_early_stopping_waits_so_many_epochs_for_a_lower_loss(make_cohort: MakeC
         assert steps_of(stopped, 0)[-1] == PER_EPOCH * expected
 
 
+@pytest.mark.parametrize(("rule", "count"), [("stop_drops", 1), ("stop_below", 3)])
+def test_a_rule_about_accuracy_ends_where_the_free_run_says(make_cohort: MakeCohort, rule: str, count: int) -> None:
+    """Counted from epoch 4 on, of which the first accuracy is what the next is compared with."""
+    changes = ("training.epochs=40", "training.optimizer=sgd", "snapshots=every_epoch")
+    free = worker.train(*make_cohort({"lr": [1.5]}, *changes))
+    shares = [s.metrics["validation_accuracy"] for s in free[0]]  # of epochs 0, 1, …
+    average, drops, below, expected = shares[4], 0, 0, None
+    for e in range(5, 41):
+        drops = drops + 1 if shares[e] < shares[e - 1] else 0
+        below += shares[e] < average
+        average = 0.5 * average + 0.5 * shares[e]
+        if {"stop_drops": drops, "stop_below": below}[rule] >= count:
+            expected = e
+            break
+    assert expected is not None
+    stopped = worker.train(*make_cohort({"lr": [1.5]}, *changes, f"training.{rule}={count}", "training.min_epochs=4"))
+    assert stopped[1][0]["stop_reason"] == "early_stopping"
+    assert steps_of(stopped, 0)[-1] == PER_EPOCH * expected
+
+
+def test_a_model_that_learns_nothing_ends_by_unchanged_accuracy(make_cohort: MakeCohort) -> None:
+    changes = ("training.epochs=9", "training.min_epochs=2", "training.stop_unchanged=3")
+    trained = worker.train(*make_cohort({"lr": [0.0]}, *changes))
+    assert (trained[1][0]["stop_reason"], steps_of(trained, 0)[-1]) == ("early_stopping", 5 * PER_EPOCH)
+
+
 def test_no_rule_stops_before_min_epochs(make_cohort: MakeCohort) -> None:
     rules = ("training.target_loss=1e9", "training.epochs=6", "training.min_epochs=3")
     trained = worker.train(*make_cohort({"lr": [1e-2]}, *rules))
@@ -331,7 +357,9 @@ def test_training_cut_at_every_event_gives_the_bits_of_the_unbroken(
     make_cohort: MakeCohort, engine: str, tmp_path: Path
 ) -> None:
     axes = {**MIXED_AXES, "lr": [1e-2, 1e38]}  # half of them diverge
-    cohort, source = make_cohort(axes, *MIXED, "training.patience=1", "training.min_epochs=2", engine=engine)
+    cohort, source = make_cohort(
+        axes, *MIXED, "training.patience=1", "training.min_epochs=2", "training.stop_below=2", engine=engine
+    )
     unbroken = worker.train(cohort, source)
     assert {r["stop_reason"] for r in unbroken[1]} >= {"diverged", "epochs"}
     path, cuts = tmp_path / "checkpoint.safetensors", 0

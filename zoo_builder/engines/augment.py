@@ -1,15 +1,18 @@
 """Draws of the augmentation stream → where each pixel of a training image comes from.
 
 Shift, crop and flip are separable: a row map and a column map per sample say which pixel
-of the original is read, −1 for the fill value. Every engine applies the same maps.
+of the original is read, −1 for the fill value. What follows them is `distort.py`. Every engine applies
+the same; where the kernels are built, they do it for all, with the same bits.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from zoo_builder.engines import distort
 from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.core import streams
+from zoo_datasets.networks import kernels
 
 
 def maps(
@@ -37,6 +40,14 @@ def noise(augmentation: Augmentation, key: str, step: int, shape: tuple[int, ...
     return (z * scale).astype(np.float32)
 
 
+def augmented(images: np.ndarray, augmentation: Augmentation, key: str, step: int) -> np.ndarray:
+    """`apply`, below Python where that is possible: many times as fast, and the same bits."""
+    known = images.ndim == 4 and augmentation.channels <= kernels.MOST_CHANNELS
+    if known and augmentation.distortion.any and kernels.missing() is None:
+        return kernels.augment(images, augmentation.for_kernels(), streams.key_words(key), step)
+    return apply(images, augmentation, key, step)
+
+
 def apply(images: np.ndarray, augmentation: Augmentation, key: str, step: int) -> np.ndarray:
     """The augmented batch (B, channels, rows, columns) of one model at one step, float32.
 
@@ -50,6 +61,8 @@ def apply(images: np.ndarray, augmentation: Augmentation, key: str, step: int) -
         if augmentation.shift:  # only a shift shows what is behind the image
             moved = np.where(outside[..., None], np.asarray(augmentation.fill, np.float32), moved)
         images = np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
+    if images.ndim == 4 and augmentation.distortion.any:
+        images = distort.apply(images, augmentation.distortion, augmentation.fill, key, step)
     if augmentation.noise:
         images = images + noise(augmentation, key, step, images.shape)
     return images

@@ -42,8 +42,7 @@ class NativeBackend:
         for kind in np.unique(job.optimizers.kind):
             if kind not in (SGD, ADAM, ADAMW, RMSPROP):
                 raise ValueError(f"Unknown optimizer kind {kind}. Known: SGD 0, ADAM 1, ADAMW 2, RMSPROP 3.")
-        a = job.augmentation
-        self._kernels, self.path = kernels.make(job.architecture, job.loss, (a.shift, a.crop, a.flip), a.noise, a.fill)
+        self._kernels, self.path = kernels.make(job.architecture, job.loss, job.augmentation.for_kernels())
 
     def state(self) -> dict[str, Float32[np.ndarray, "m p"]]:
         return {"weights": self._weights.copy(), "slot1": self._slot1.copy(), "slot2": self._slot2.copy()}

@@ -92,7 +92,7 @@ def batch_images(job: Job, model: int, rows: np.ndarray, step: int) -> np.ndarra
     """One model's batch (B, *input_shape), augmented; a fresh array."""
     images = job.pool[rows]
     if job.augmentation.any:
-        images = augment.apply(images, job.augmentation, job.augment_key[model], step)
+        images = augment.augmented(images, job.augmentation, job.augment_key[model], step)
     return np.ascontiguousarray(images, np.float32)
 
 

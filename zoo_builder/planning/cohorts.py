@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from zoo_builder.engines.contract import Augmentation
+from zoo_builder.engines.contract import Augmentation, Distortion
 from zoo_builder.grid import RECIPE_VERSION
-from zoo_builder.planning.runs import Run, total_steps
+from zoo_builder.planning.runs import STOP_RULES, Run, total_steps, watched
 from zoo_builder.recipe import bounds, settings
 from zoo_builder.recipe.generated import described, layers_of
 from zoo_datasets import sources
@@ -182,9 +182,8 @@ def _check_length(run: Run, shape: _Shape) -> None:
 
 def _most_snapshots(run: Run, shape: _Shape) -> int:
     """Snapshots that are kept until the end of training; a stop rule may end it before, and thins them then."""
-    watched = run.settings["target_loss"] is not None or run.settings["patience"] is not None
     per_epoch = sources.steps_per_epoch(shape.n_train, run.settings["batch_size"])
-    return run.snapshots.most(per_epoch, total_steps(run, shape.n_train), open_end=watched)
+    return run.snapshots.most(per_epoch, total_steps(run, shape.n_train), open_end=watched(run))
 
 
 def _check_size(chunk: tuple[Run, ...], shape: _Shape, device: str) -> None:
@@ -290,8 +289,8 @@ def _check_start(run: Run, shape: _Shape) -> None:
 
 def _check_stop_rule(run: Run, shape: _Shape) -> None:
     """Raises GridError where a stop rule would have no validation image to look at."""
-    for name in ("target_loss", "patience"):
-        if run.settings[name] is not None and not shape.has_validation:
+    for name in STOP_RULES:
+        if run.settings.get(name) is not None and not shape.has_validation:
             raise GridError(f"`{name}` looks at validation images, and the source has none; ask for some.")
 
 
@@ -310,4 +309,42 @@ def augmentation_of(run: Run, source: sources.Source) -> Augmentation:
     pairs = list(zip(source.mean, source.std, strict=True))
     noise = tuple(s["augment_noise_std"] / std for _, std in pairs) if s["augment_noise_std"] else ()
     fill = tuple(-mean / std for mean, std in pairs)
-    return Augmentation(s["augment_shift"], s["augment_crop"], s["augment_flip"], noise, fill)
+    moved = s["augment_shift"], s["augment_crop"], s["augment_flip"]
+    return Augmentation(*moved, noise, fill, _distortion(s, source))
+
+
+# Settings that came after the first zoos are in no run's settings at their defaults.
+_DISTORTIONS = ("translate", "rotate", "zoom", "shear", "brightness", "hue", "noise")
+
+
+def _distortion(s: Mapping[str, Any], source: sources.Source) -> Distortion:
+    """The run's distortion. Raises GridError where it does not fit the input."""
+    reach = {name: s.get(f"augment_{name}") or 0.0 for name in _DISTORTIONS}
+    factors = {name: _factors(name, s.get(f"augment_{name}")) for name in ("contrast", "saturation")}
+    made = Distortion(**reach, **factors)
+    if not made.any:
+        return made
+    shape = source.input_shape
+    if len(shape) != 3:
+        raise GridError(
+            f"Augmentation by places, colors and `noise` needs images; the source {s['source']} has shape {shape}. "
+            "`noise_std` is for numbers too."
+        )
+    if made.translate >= min(shape[1:]):
+        raise GridError(f"Augmentation moves by up to {made.translate:g} pixels; {shape} has fewer.")
+    if made.tints and shape[0] != 3:
+        raise GridError(
+            f"Augmentation of hue and saturation needs RGB images; {s['source']} has {shape[0]} channel"
+            f"{'s' if shape[0] != 1 else ''}. `source: {{channels: 3}}` makes it RGB."
+        )
+    return dataclasses.replace(made, mean=tuple(source.mean), std=tuple(source.std))
+
+
+def _factors(name: str, given: Sequence[float] | None) -> tuple[float, float]:
+    if given is None:
+        return 1.0, 1.0
+    if len(given) != 2 or given[0] > given[1]:
+        raise GridError(
+            f"Augmentation `{name}` is {list(given)}; two factors are needed, the smaller first, like [0.5, 1.5]."
+        )
+    return float(given[0]), float(given[1])

@@ -37,6 +37,10 @@ log = logging.getLogger("zoo_builder")
 # id (birthday bound n²/2⁶⁵). Eight digits would give about 1 at that size.
 ID_DIGITS = 16
 
+# Settings of the rules that stop a model before its budget; those of accuracy came later.
+ACCURACY_RULES = ("stop_drops", "stop_below", "stop_unchanged")
+STOP_RULES = ("target_loss", "patience", *ACCURACY_RULES)
+
 # Which replicate number each stream follows. Dropout and augmentation go with the order:
 # all three are what differs between two trainings from one start on one data set.
 STREAMS = {"init": "init", "order": "order", "subset": "subset", "augment": "order", "dropout": "order"}
@@ -356,3 +360,8 @@ def total_steps(run: Run, n_train: int) -> int:
         whole, rest = divmod(min(inside * s["batch_size"], n_train) + s["examples"], n_train)
         return whole * per_epoch + steps_per_epoch(rest, s["batch_size"]) - inside
     return int(s["epochs"]) * per_epoch
+
+
+def watched(run: Run) -> bool:
+    """Whether a rule may stop it before its budget."""
+    return any(run.settings.get(name) is not None for name in STOP_RULES)

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from zoo_builder.sealing import faults, rows
 from zoo_builder.training.progress import Progress, Snapshot
+from zoo_builder.training.stop_rules import Trend
 from zoo_datasets.core import files, streams
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.format import schema, shards
@@ -243,6 +244,7 @@ class Checkpoint:
             "owner": self.owner, "step": progress.step, "active": progress.active.tolist(),
             "stop_reason": progress.stop_reason, "diverged_step": progress.diverged_step,
             "best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "snapshots": snapshots,
+            "trends": {m: dataclasses.asdict(trend) for m, trend in progress.trends.items()},
         }  # fmt: skip
         n_params = state["weights"].shape[1]
         kept = np.array([s.weights for s in progress.snapshots], np.float32).reshape(-1, n_params)
@@ -268,6 +270,7 @@ class Checkpoint:
             return None
         kept = state.pop(TENSOR)
         slots = state.pop(SLOTS, [None] * len(kept))
+        rest["trends"] = {int(m): Trend(**trend) for m, trend in rest.pop("trends", {}).items()}
         rest["active"] = np.array(rest["active"], bool)
         rows = zip(rest["snapshots"], kept, slots, strict=True)
         rest["snapshots"] = [Snapshot(**s, weights=w, slots=z) for s, w, z in rows]

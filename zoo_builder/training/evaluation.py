@@ -26,6 +26,13 @@ def validation_losses(cohort: Cohort, data: Data, backend: Backend) -> list[floa
     return [v if math.isfinite(v) else math.inf for v in values.tolist()]
 
 
+def validation_accuracies(cohort: Cohort, data: Data, backend: Backend) -> list[float]:
+    """The share of validation images that every model classifies right."""
+    loss, labels = cohort.runs[0].settings["loss"], data.validation.labels
+    rows = scoring.part_metrics("validation", _logits(cohort, data.validation, backend), labels[None], loss)
+    return [row["validation_accuracy"] for row in rows]
+
+
 def metrics(
     cohort: Cohort, data: Data, backend: Backend, models: list[int], thin: Collection[int] = ()
 ) -> dict[int, dict[str, Any]]:

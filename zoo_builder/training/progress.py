@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from zoo_builder.training.stop_rules import Trend
+
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
@@ -48,6 +50,7 @@ class Progress:
     best_loss: list[float]
     best_epoch: list[int]
     snapshots: list[Snapshot]
+    trends: dict[int, Trend] = dataclasses.field(default_factory=dict)  # of models with rules about accuracy
 
 
 class Checkpoints(Protocol):

@@ -20,11 +20,12 @@ import numpy as np
 from zoo_builder.engines.contract import Backend, Window
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
-from zoo_builder.planning.runs import Run
+from zoo_builder.planning.runs import ACCURACY_RULES, Run, watched
 from zoo_builder.training import evaluation
 from zoo_builder.training.inputs import Data, initial_weights
 from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
 from zoo_builder.training.schedules import BiasCorrections, learning_rates
+from zoo_builder.training.stop_rules import Trend
 from zoo_datasets import sources
 from zoo_datasets.core import meters
 
@@ -46,7 +47,8 @@ class Trainer:
         self.per_epoch = cohort.steps_per_epoch
         self.total = cohort.steps
         self.runs = cohort.runs
-        self.watched = [r.settings["target_loss"] is not None or r.settings["patience"] is not None for r in self.runs]
+        self.watched = [watched(r) for r in self.runs]
+        self.trending = [any(r.settings.get(n) is not None for n in ACCURACY_RULES) for r in self.runs]
         self.bias_corrections = BiasCorrections()
         self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
 
@@ -166,8 +168,12 @@ class Trainer:
         ends = {m: self._budget_name(m) for m in active if step >= self.total[m]}
         if check:
             losses = evaluation.validation_losses(self.cohort, self.data, self.backend)
+            follow = any(self.trending[m] for m in check)
+            shares = evaluation.validation_accuracies(self.cohort, self.data, self.backend) if follow else []
             for m in check:
-                reason = self._stop_rule(progress, m, epoch, losses[m])
+                reason = self._stop_rule(progress, m, epoch, losses[m]) or (
+                    self._trend_rule(progress, m, epoch, shares[m]) if self.trending[m] else None
+                )
                 if reason:
                     ends[m] = reason
         wanted = [m for m in active if step in self.due[m] or m in ends]
@@ -192,6 +198,13 @@ class Trainer:
         if s["patience"] is not None and epoch - progress.best_epoch[m] >= s["patience"]:
             return "early_stopping"
         return None
+
+    def _trend_rule(self, progress: Progress, m: int, epoch: int, accuracy: float) -> str | None:
+        s = self.runs[m].settings
+        if epoch < s["min_epochs"]:
+            return None
+        progress.trends[m] = progress.trends.get(m, Trend()).after(accuracy)
+        return "early_stopping" if progress.trends[m].ends(s) else None
 
     def _snapshot(self, progress: Progress, wanted: list[int], last: Collection[int]) -> None:
         """Publish the models wanted; those for which it is known to be the last time are scored in full."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zoo_builder.planning.cohorts import Cohort
-from zoo_builder.planning.runs import Run
+from zoo_builder.planning.runs import ACCURACY_RULES, watched
 from zoo_builder.verifying.sealed import Row, Sealed
 from zoo_datasets.core.report import Report
 from zoo_datasets.format import contents, schema
@@ -20,7 +20,6 @@ from zoo_datasets.networks import scoring
 from zoo_datasets.sources.rows import first_of
 
 ROWS = 20_000  # in memory at a time
-RULES = ("target_loss", "patience")  # settings of the rules that stop a model before its budget
 
 
 def compare_snapshots(zoo: Sealed, cohorts: Sequence[Cohort], report: Report) -> None:
@@ -54,7 +53,7 @@ def _end(row: Row, cohort: Cohort, place: int, steps: list[int]) -> Iterator[str
     reasons = [budget, "diverged"]
     if run.settings["target_loss"] is not None:
         reasons.append("target_loss")
-    if run.settings["patience"] is not None:
+    if any(run.settings.get(name) is not None for name in ("patience", *ACCURACY_RULES)):
         reasons.append("early_stopping")
     reason, step = row["stop_reason"], row["diverged_step"]
     if reason not in reasons:
@@ -134,8 +133,3 @@ def _published(row: Row, snapshot: Mapping[str, Any]) -> Iterator[str]:
         if row[name] != snapshot[name]:
             yield f"model {row['model_id']}: `{name}` is {row[name]!r}, and {snapshot[name]!r} at its last snapshot"
             return
-
-
-def watched(run: Run) -> bool:
-    """Whether a rule may stop the run before its budget."""
-    return any(run.settings[name] is not None for name in RULES)

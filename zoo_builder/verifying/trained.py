@@ -22,13 +22,13 @@ from zoo_builder.engines import devices
 from zoo_builder.planning import cohorts, lineage
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
+from zoo_builder.planning.runs import watched
 from zoo_builder.sealing import rows, seal
 from zoo_builder.training import evaluation, fingerprint
 from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.progress import Snapshot
 from zoo_builder.verifying.planned import parent_folder
 from zoo_builder.verifying.sealed import Row, Sealed
-from zoo_builder.verifying.tables import watched
 from zoo_datasets import sources
 from zoo_datasets.core import meters, records
 from zoo_datasets.core.report import MOST_LISTED, Report

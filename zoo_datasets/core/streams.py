@@ -25,6 +25,9 @@ Definitions that another implementation must match (golden values: tests/core/te
   bits of w₀ and w₁, crop from the top 24 and the next 24 bits of w₂, flip where the top bit
   of w₃ is set; a 24-bit field k gives the whole number (k · (2r + 1) >> 24) − r in [−r, r].
   Noise: normals of `hi = (step, 1, AUGMENT)`, a word a value, sample by sample.
+* distortion at (step, sample): `hi = (step, 2, AUGMENT)`, two blocks a sample; of the first five words the top 24 and
+  the next 24 bits k are ten uniforms k·2⁻²⁴, in the order of `engines/distort.py`. Its noise: normals of
+  `hi = (step, 3, AUGMENT)`, a word a value, sample by sample.
 """
 
 from __future__ import annotations

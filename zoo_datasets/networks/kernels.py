@@ -15,10 +15,10 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Integer, Shaped
+from jaxtyping import Float32, Float64, Int64, Integer, Shaped, UInt64
 
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.activations import LEAKY_RELU_SLOPE
@@ -124,13 +124,37 @@ def build() -> str:
     return os.environ.get(PATH_VARIABLE) or str(_kernels.paths()[0])
 
 
+class Augmentation(NamedTuple):
+    """An augmentation as the kernels take it; what it does says `zoo_builder/engines/contract.py`."""
+
+    moves: tuple[int, int, bool] = (0, 0, False)  # shift, crop, flip
+    noise: tuple[float, ...] = ()  # per channel
+    fill: tuple[float, ...] = ()
+    distortion: tuple[float, ...] = ()  # the numbers of a distortion in the order of random.h, or none
+    mean: tuple[float, ...] = ()  # per channel, of its colors
+    std: tuple[float, ...] = ()
+
+
+UNCHANGED = Augmentation()
+
+
+def augment(
+    images: Float32[np.ndarray, "b c h w"], augmentation: Augmentation, key: UInt64[np.ndarray, " 2"], step: int
+) -> Float32[np.ndarray, "b c h w"]:
+    """The augmented batch of one model at one step."""
+    assert _kernels is not None
+    out = np.empty(images.shape, np.float32)
+    numbers = (list(values) for values in augmentation[1:])
+    _kernels.augment(np.ascontiguousarray(images), out, int(key[0]), int(key[1]), step, augmentation.moves, *numbers)
+    return out
+
+
 def make(
-    architecture: Architecture, loss: str = "cross_entropy", moves: tuple[int, int, bool] = (0, 0, False),
-    noise: tuple[float, ...] = (), fill: tuple[float, ...] = (),
-) -> tuple[Any, str]:  # fmt: skip
+    architecture: Architecture, loss: str = "cross_entropy", augmentation: Augmentation = UNCHANGED
+) -> tuple[Any, str]:
     """Kernels for such networks, and the build they are of: $WEIGHTZOO_NATIVE_PATH, or this CPU's best.
 
-    `moves` are shift, crop and flip of an augmentation. An object serves one thread at a time.
+    An object serves one thread at a time.
     """
     assert _kernels is not None
     layers, rates = [], []
@@ -148,8 +172,9 @@ def make(
     path = build()
     flat = len(architecture.input_shape) == 1
     made = _kernels.Kernels(
-        path, layers, rates, flat, architecture.n_params, LOSSES.index(loss), constants, moves, list(noise), list(fill)
-    )
+        path, layers, rates, flat, architecture.n_params, LOSSES.index(loss), constants, augmentation.moves,
+        *(list(values) for values in augmentation[1:]),
+    )  # fmt: skip
     return made, path
 
 

@@ -54,6 +54,58 @@ struct Signals {
   }
 };
 
+using Moves = std::tuple<int, int, bool>;  // shift, crop, flip
+
+// A distortion is 11 numbers in the order of its struct, or none; mean and std are of its channels.
+wz::Augmentation augmentation(const Moves& moves, const std::vector<double>& noise, const std::vector<double>& fill,
+                              const std::vector<double>& distortion, const std::vector<double>& mean,
+                              const std::vector<double>& std, int channels) {
+  for (const std::vector<double>* values : {&noise, &fill, &mean, &std})
+    if (values->size() > 64) throw std::invalid_argument("augmentation knows up to 64 channels");
+  wz::Augmentation a;
+  a.shift = std::get<0>(moves), a.crop = std::get<1>(moves), a.flip = std::get<2>(moves);
+  a.n_noise = (int)noise.size(), a.n_fill = (int)fill.size();
+  for (size_t i = 0; i < noise.size(); ++i) a.noise[i] = noise[i];
+  a.fill[0] = 0;
+  for (size_t i = 0; i < fill.size(); ++i) a.fill[i] = (float)fill[i];
+  if (distortion.empty()) return a;
+  if (distortion.size() != 11) throw std::invalid_argument("a distortion has 11 numbers");
+  wz::Distortion& d = a.distortion;
+  double* to[11] = {&d.translate, &d.rotate, &d.zoom, &d.shear, &d.brightness, &d.contrast[0], &d.contrast[1], &d.hue,
+                    &d.saturation[0], &d.saturation[1], &d.noise};
+  for (size_t i = 0; i < 11; ++i) {
+    if (!(distortion[i] >= 0) || distortion[i] > 1e6) throw std::invalid_argument("no such distortion");
+    *to[i] = distortion[i];
+  }
+  if (d.rotate > 180 || d.shear >= 90 || d.zoom >= 1 || d.hue > 0.5) throw std::invalid_argument("no such distortion");
+  d.n_scale = (int)mean.size();
+  for (size_t i = 0; i < mean.size() && i < std.size(); ++i) d.mean[i] = (float)mean[i], d.std[i] = (float)std[i];
+  const auto fits = [&](size_t n) { return n == 1 || n == (size_t)channels; };
+  if (d.colors() && !(fits(mean.size()) && mean.size() == std.size()))
+    throw std::invalid_argument("a distortion needs mean and std of every channel");
+  if (d.tints() && channels != 3) throw std::invalid_argument("hue and saturation need three channels");
+  if (a.n_fill > 1 && a.n_fill != channels) throw std::invalid_argument("fill is of other channels");
+  return a;
+}
+
+// Augmented images (B, channels, rows, columns) of one model at one step.
+void augment(In<float> images, InOut<float> out, uint64_t k0, uint64_t k1, uint64_t step, const Moves& moves,
+             const std::vector<double>& noise, const std::vector<double>& fill, const std::vector<double>& distortion,
+             const std::vector<double>& mean, const std::vector<double>& std) {
+  if (images.ndim() != 4) throw std::invalid_argument("images have four dimensions");
+  const size_t B = images.shape(0), C = images.shape(1), H = images.shape(2), W = images.shape(3);
+  const wz::Augmentation a = augmentation(moves, noise, fill, distortion, mean, std, (int)C);
+  if (a.n_noise > 1 && (size_t)a.n_noise != C) throw std::invalid_argument("noise is of other channels");
+  if (a.shift < 0 || a.crop < 0 || (a.crop > 0 && (size_t)a.crop >= std::min(H, W)))
+    throw std::invalid_argument("no such augmentation");
+  const float* from = images.data();
+  float* to = const_cast<float*>(checked(out, {B, C, H, W}, "out"));
+  const size_t units = C * H * W;
+  nb::gil_scoped_release unlocked;
+  for (size_t i = 0; i < B; ++i)
+    wz::augment(a, wz::Key{{k0, k1}}, step, (int64_t)i, (int)C, (int)H, (int)W, false, from + i * units, to + i * units);
+}
+
 // One layer: op, in (c, h, w), out (c, h, w), kernel, stride, pad, number, weight.
 using LayerRow = std::vector<int64_t>;
 
@@ -61,9 +113,9 @@ class Kernels {
  public:
   Kernels(const std::string& path, const std::vector<LayerRow>& layers, const std::vector<double>& rates, bool flat,
           int64_t n_params, int loss, std::tuple<double, double, double> constants,
-          std::tuple<int, int, bool> moves, const std::vector<double>& noise, const std::vector<double>& fill) {
+          const Moves& moves, const std::vector<double>& noise, const std::vector<double>& fill,
+          const std::vector<double>& distortion, const std::vector<double>& mean, const std::vector<double>& std) {
     if (layers.empty() || layers.size() != rates.size()) throw std::invalid_argument("a plan needs layers and their rates");
-    if (noise.size() > 64 || fill.size() > 64) throw std::invalid_argument("augmentation knows up to 64 channels");
     for (size_t i = 0; i < layers.size(); ++i) {
       const LayerRow& r = layers[i];
       if (r.size() != 12) throw std::invalid_argument("a layer has 12 numbers");
@@ -76,12 +128,7 @@ class Kernels {
     plan_.flat = flat, plan_.n_params = n_params, plan_.loss = (wz::Loss)loss;
     plan_.norm_eps = (float)std::get<0>(constants), plan_.norm_momentum = (float)std::get<1>(constants);
     plan_.leaky_slope = (float)std::get<2>(constants);
-    wz::Augmentation& a = plan_.augmentation;
-    a.shift = std::get<0>(moves), a.crop = std::get<1>(moves), a.flip = std::get<2>(moves);
-    a.n_noise = (int)noise.size(), a.n_fill = (int)fill.size();
-    for (size_t i = 0; i < noise.size(); ++i) a.noise[i] = noise[i];
-    a.fill[0] = 0;
-    for (size_t i = 0; i < fill.size(); ++i) a.fill[i] = (float)fill[i];
+    plan_.augmentation = augmentation(moves, noise, fill, distortion, mean, std, plan_.input.c);
     wz::check(plan_);
     wz::Make make = wz::factory(path);
     if (!make) throw std::invalid_argument("this CPU has no path '" + path + "'");
@@ -205,11 +252,16 @@ NB_MODULE(_kernels, m) {
     std::vector<uint16_t> fields(bits.shape(0) + 16);
     wz::dropout_bits(wz::Key{{k0, k1}}, threshold, step, layer, first, (int64_t)bits.shape(0), fields.data(), bits.data());
   }, "Fills one byte per unit: bit k is set where the unit of sample first + k stays.");
+  m.def("augment", &augment, "Fills augmented images of one model at one step.");
   m.def("score", &score, "Fills sums of losses (sets, models) and right answers (sets, models, classes) of logits.");
   nb::class_<Kernels>(m, "Kernels")
       .def(nb::init<const std::string&, const std::vector<LayerRow>&, const std::vector<double>&, bool, int64_t, int,
-                    std::tuple<double, double, double>, std::tuple<int, int, bool>, const std::vector<double>&,
-                    const std::vector<double>&>())
+                    std::tuple<double, double, double>, const Moves&, const std::vector<double>&,
+                    const std::vector<double>&, const std::vector<double>&, const std::vector<double>&,
+                    const std::vector<double>&>(),
+           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg("distortion") = std::vector<double>(), nb::arg("mean") = std::vector<double>(),
+           nb::arg("std") = std::vector<double>())
       .def("advance", &Kernels::advance)
       .def("evaluate", &Kernels::evaluate, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 }
