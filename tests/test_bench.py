@@ -214,6 +214,21 @@ def test_every_baseline_solves_every_task(name, found):
         assert cell.predictions.shape == ((len(found.test), 2) if "/lr@" in cell.task else (len(found.test),))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", known.BASELINES)
+def test_every_baseline_comes_back_from_its_file(name, found, tmp_path):
+    solver = known.baseline(name)
+    if hasattr(solver, "training"):
+        solver.training = dataclasses.replace(solver.training, epochs=2)
+    solver.fit((found.train.view, found.train.targets), (found.validation.view, found.validation.targets), 0)
+    saved.save(solver, tmp_path / "x")
+    again = saved.load(tmp_path / "x")
+    before, after = (s.predict(found.test.view) for s in (solver, again))
+    assert set(before) == set(after) == {t.name for t in found.test.targets.of}
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+    assert again.parameters == solver.parameters
+
+
 def test_mixed_layouts_are_a_sentence(found):
     other = build_architecture(["flatten", {"linear": 3}, "activation", {"linear": "classes"}], (1, 8, 8), 10)
     view = dataclasses.replace(found.train.view, architectures=(*found.train.view.architectures, other))
