@@ -21,6 +21,7 @@ import numpy as np
 from zoo_datasets import intervals
 from zoo_datasets.core import notebook, streams
 from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.networks import generated
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import SourceSpec, Subset
 from zoo_datasets.sources.fields import columns_of
@@ -41,7 +42,12 @@ SETS = {
     "init_kind": ("init_low", "init_high", "init_mean", "init_std", "init_value"),
     "init_first_kind": ("init_first_",),
     "init_last_kind": ("init_last_",),
-    "architecture": ("init_bias", "init"),  # a preset brings its own bias
+    # A preset brings its own bias, and one that is generated its parameters.
+    "architecture": (
+        "init_bias",
+        "init",
+        *(p.setting_of(g.name) for g in generated.GENERATED.values() for p in g.parameters),
+    ),
 }
 BLOCKS = ("subset", "init", "schedule", "augmentation")  # axes whose column is the label of their block
 # With no baseline named, an effect is against the level that changes nothing.

@@ -145,7 +145,9 @@ def two_runs(load: Load, setting: Setting) -> tuple[Run, Run]:
 def group(*members: Run) -> list[Cohort]:
     """Cohorts on a source that is the same arrays whatever is asked for: only settings can part them."""
     tinted = any(r.settings.get(name) for r in members for name in ("augment_hue", "augment_saturation"))
-    spec = sources.SourceSpec("digits", train=24, validation=12, test=12, channels=3 if tinted else None)
+    # Three convolutions of stride 2 need more than the digits' 8 pixels.
+    side = 16 if members[0].settings["architecture"] == "unterthiner" else None
+    spec = sources.SourceSpec("digits", train=24, validation=12, test=12, resize=side, channels=3 if tinted else None)
     return cohorts.group(list(members), 16, lambda _: sources.load(spec), lambda *_: "torch_loop", "cpu")
 
 
