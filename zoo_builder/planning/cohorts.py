@@ -319,8 +319,8 @@ _DISTORTIONS = ("translate", "rotate", "zoom", "shear", "brightness", "hue", "no
 
 def _distortion(s: Mapping[str, Any], source: sources.Source) -> Distortion:
     """The run's distortion. Raises GridError where it does not fit the input."""
-    reach = {name: s.get(f"augment_{name}") or 0.0 for name in _DISTORTIONS}
-    factors = {name: _factors(name, s.get(f"augment_{name}")) for name in ("contrast", "saturation")}
+    reach: dict[str, Any] = {name: s.get(f"augment_{name}") or 0.0 for name in _DISTORTIONS}
+    factors: dict[str, Any] = {name: _factors(name, s.get(f"augment_{name}")) for name in ("contrast", "saturation")}
     made = Distortion(**reach, **factors)
     if not made.any:
         return made
