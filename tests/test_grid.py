@@ -391,7 +391,7 @@ def test_a_setting_that_an_axis_overrides_is_refused(load: Load) -> None:
             "`trigger_target` needs a `trigger_frac` above 0 in the same level",
         ),
         ("subset: {trigger_size: 2}\n", "`trigger_size` is given, but no `trigger_frac` above 0"),
-        ("training: {min_epochs: 2}\n", "`min_epochs` needs `patience` or `target_loss`"),
+        ("training: {min_epochs: 2}\n", "`min_epochs` needs one of `target_loss`, `patience`"),
         ("axes: {init: [{kind: normal, low: 3}]}\n", "`init_low` is for `init_kind` uniform; this level has normal"),
     ],
 )

@@ -219,3 +219,10 @@ def test_torch_is_imported_on_top_only_where_networks_run() -> None:
         "zoo_datasets.loaders",
         "zoo_builder.engines",
     }
+
+
+def test_no_two_modules_of_tests_share_a_name() -> None:
+    # pytest imports a test by its file's name alone, and the scripts of benchmarks/ by theirs: a second one is the first.
+    names = [p.stem for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+    packages = {p.stem for p in (ROOT / "tests" / "fuzz").rglob("*.py")}  # imported as `tests.fuzz.…`
+    assert not {n for n in names if names.count(n) > 1} - packages - {"conftest", "__init__", "__main__"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import external
+from made_pages import external
 
 from zoo_datasets.page import page
 from zoo_datasets.zoo import Zoo, open_zoo

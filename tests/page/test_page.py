@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pages import external, packed_in
+from made_pages import external, packed_in
 
 from zoo_datasets import cli
 from zoo_datasets.errors import ZooError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import external, made
+from made_pages import external, made
 
 from zoo_datasets import symmetry, variation
 from zoo_datasets.networks.architecture import Architecture

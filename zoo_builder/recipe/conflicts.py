@@ -154,7 +154,7 @@ def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) ->
     rules = [n for n in settings.feeding(settings.Feeds.STOP) if n != "min_epochs"]
     if "min_epochs" in given and not any(fixed[n] is not None or n in names for n in rules):
         raise GridError(
-            f"{document.where(*given['min_epochs'])}: `min_epochs` needs {' or '.join(f'`{n}`' for n in rules)}."
+            f"{document.where(*given['min_epochs'])}: `min_epochs` needs one of {', '.join(f'`{n}`' for n in rules)}."
         )
     _unused_layers(document, fixed, axes, given)
 

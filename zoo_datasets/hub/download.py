@@ -22,7 +22,7 @@ from zoo_datasets.reading.location import Location
 # Pictures and metadata beside the seal; larger is not what we publish.
 MOST_UNSEALED_BYTES = 20_000_000
 MOST_PICTURES = 100
-BESIDE = re.compile(rf"README\.md|croissant\.json|{re.escape(PAGE)}|pictures/[A-Za-z0-9][A-Za-z0-9_.-]{0, 99}")
+BESIDE = re.compile(rf"README\.md|croissant\.json|{re.escape(PAGE)}|pictures/[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}")
 WAY_OUT = "Choose another folder, or make room; what came is kept, and the same call goes on from there."
 
 
