@@ -260,7 +260,7 @@ _TABLE = (
             "stop at this validation loss (epoch ends)"),
     Setting("patience", "training.patience", Feeds.STOP, "int", None,
             "stop after so many epochs without a lower validation loss", low=1),
-    Setting("min_epochs", "training.min_epochs", Feeds.STOP, "int", 0, "none of these rules stops before", low=0),
+    Setting("min_epochs", "training.min_epochs", Feeds.STOP, "int", 0, "neither of these stops before", low=0),
     Setting("stop_drops", "training.stop_drops", Feeds.STOP, "int", None,
             "stop after so many epochs, one after another, in each of which validation accuracy fell; this and the next "
             "two count from `min_epochs` on", low=1, later=True),
