@@ -85,8 +85,9 @@ def _foretold(results: dict[str, Any]) -> Iterator[str]:
     for when, words in (("start", "start can reach"), ("end", "end can reach")):
         t = tests[when]
         yield (
-            f"**Fates and how training ends**, by what the {words}: of {t['n']} populations {t['below']} have p < {t['level']} where chance "
-            f"gives {t['by_chance']:.1f}; {t['findings']} after correction (least q {t['least_q']:.3f})."
+            f"**Fates and how training ends**, by what the {words}: of {t['n']} populations with more than one fate {t['below']} have p < {t['level']} "
+            f"where chance gives {t['by_chance']:.1f} (so many or more with probability {stats.binom.sf(t['below'] - 1, t['n'], t['level']):.4f}); "
+            f"{t['findings']} can be named after correction (least q {t['least_q']:.3f})."
         )
     fates = [max(f["value"] for f in r["fates"].values()) for r in rows]
     all_weights = [r["all_weights"]["value"] for r in rows]
@@ -94,7 +95,7 @@ def _foretold(results: dict[str, Any]) -> Iterator[str]:
         f"**From the start alone**, on held-out networks: of {tests['foretell']['n']} recipes fates foretell the better half in "
         f"{tests['foretell']['findings']} after correction (best AUC {max(fates):.2f}); a linear model of the same two coordinates in "
         f"{tests['same_weights']['findings']}, of all weights in {tests['all_weights']['findings']} (AUC {min(all_weights):.2f} to "
-        f"{max(all_weights):.2f}), all held to the same shuffles and the same correction."
+        f"{max(all_weights):.2f}), all held to the same shuffles and the same correction. These are counts of findings, no test of one against another."
     )
 
 
@@ -250,7 +251,7 @@ def corrected(results: dict[str, Any]) -> str:
 
 def times(results: dict[str, Any]) -> str:
     lines = [
-        "| 2^15 boxes, 100 networks | fit, s | predict at all corners, s | graph, sets, order, regions, s | all, s |",
+        "| 2^15 boxes, 100 synthetic points | fit, s | predict at all corners, s | graph, sets, order, regions, s | all, s |",
         "|---|---|---|---|---|",
     ]
     for t in results["timing"]:

@@ -88,17 +88,17 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     across, final = paths["kendall_step_loss_across_models"], paths["kendall_length_final_test_accuracy"]
     yield (
         f"**Steps and loss.** Along one training, where time can make it, τ is {_interval(paths['kendall_step_loss_along_training'], 2)}. "
-        f"Across networks at equal epoch, where it cannot, {_interval(across, 2)}: {_sign(across)}. "
-        f"The length of the whole path and the final test accuracy: τ {_interval(final, 2)}, {_sign(final)}."
+        f"Across networks at equal epoch, where it cannot, {_interval(across, 2)}: {_sign(across, 'longer steps go with', 'loss')}. "
+        f"The length of the whole path and the final test accuracy: τ {_interval(final, 2)}, {_sign(final, 'longer paths go with', 'accuracy')}."
     )
     for found in numbers.get("detection", ()):
         yield from _changed(found)
 
 
-def _sign(found: Mapping[str, Any]) -> str:
+def _sign(found: Mapping[str, Any], longer: str, what: str) -> str:
     if found["low"] is None or found["low"] <= 0 <= found["high"]:
         return "no relation can be claimed"
-    return "longer goes with more" if found["low"] > 0 else "longer goes with less"
+    return f"{longer} {'more' if found['low'] > 0 else 'less'} {what}"
 
 
 def _whose(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -132,13 +132,23 @@ def _when(numbers: Mapping[str, Any]) -> Iterator[str]:
         return
     late = [w for w in others if w["first_epoch"] == max(v["first_epoch"] for v in others)]
     lost = [w for w in late if w["order"]["path"]["value"] < 0.5]
+    mixed = [w for w in others if w["first_epoch"] == first["first_epoch"] and w["purity"] < 0.5]
     wrong = [w for w in late if w["order"]["path"]["value"] >= 0.5 and w["direction"]["weights grow"]["value"] < 0.9]
+    back = [
+        w for w in others
+        if w["first_epoch"] == first["first_epoch"] and w["direction"]["weights grow"]["high"] < 0.5
+        and w["level"] in [v["level"] for v in wrong]
+    ]  # fmt: skip
     yield (
-        f"**It depends on how networks are trained.** Of {len(late)} other recipes (optimizer, rate, labels), over their last epochs "
-        f"({late[0]['first_epoch']:g} to {late[0]['last_epoch']:g}) the order is lost (|τ| below one half) in {len(lost)}"
+        f"**It depends on how networks are trained.** Of {len(late)} other recipes (optimizer, rate, labels), runs cannot be told apart "
+        f"(purity below one half over all epochs) in {len(mixed)}"
+        + (f": {'; '.join(_level(w['level']) for w in mixed)}" if mixed else "")
+        + f". Over their last epochs ({late[0]['first_epoch']:g} to {late[0]['last_epoch']:g}), inside true runs, the order is lost "
+        f"(|τ| below one half) in {len(lost)}"
         + (f": {'; '.join(_level(w['level']) for w in lost)}" if lost else "")
         + f". Where it is not, the growth of weights fails to give the direction (right in fewer than nine of ten networks) in {len(wrong)}"
         + (f": {'; '.join(_level(w['level']) for w in wrong)}" if wrong else "")
+        + f", and in {len(back)} of them over all epochs it gives the other direction (upper bound below one half)"
         + ". The table has every stretch."
     )
 
