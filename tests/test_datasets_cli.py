@@ -155,7 +155,7 @@ def test_publish_list_show_and_download_over_the_hub(
 ) -> None:
     assert cli.main(["publish", str(dressed), NAME, "--tag", "v1", "--quiet"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("weightzoo/tiny: 18 files, ")
+    assert out.startswith("weightzoo/tiny: 19 files, ")
     assert 'load_dataset("weightzoo/tiny", split="train")' in out
     assert cli.main(["publish", str(dressed), NAME, "--tag", "v1", "--quiet"]) == 0
     assert "nothing to upload" in capsys.readouterr().out
