@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_pages import external, made, retabled
+from made_pages import external, made, retabled, unpacked
 
 from zoo_datasets import symmetry, variation
 from zoo_datasets.networks.architecture import Architecture
@@ -399,3 +399,9 @@ def test_filters_without_room_are_never_held() -> None:
     assert geometry._room_for((512, 3, 32, 32), 20_000, geometry.MOST_FILTER_BYTES) == 0
     assert geometry._room_for((512, 1, 8, 8), 100, geometry.MOST_FILTER_BYTES) == 32
     assert geometry._room_for((512, 3, 64, 64), 1, geometry.MOST_FILTER_BYTES) == 0
+
+
+def test_the_revision_that_was_opened_is_in_what_the_code_is_made_of(tmp_path: Path) -> None:
+    zoo = external(tmp_path / "z", {"lr": [0.1, 0.2]})
+    assert unpacked(payload.make(zoo, zoo.name, "v1"))[0]["revision"] == "v1"
+    assert made(zoo)[0]["revision"] is None

@@ -46,8 +46,8 @@ CURVES = (
 )  # fmt: skip
 
 
-def make(zoo: Selection, name: str) -> bytes:
-    """The page's data; `name` is the id under which the zoo is opened in the code to copy."""
+def make(zoo: Selection, name: str, revision: str | None = None) -> bytes:
+    """The page's data; `name` is the id under which the zoo is opened in the code to copy, at `revision`."""
     whole = zoo.whole
     rows, missing = _sample(whole)
     shown = _snapshots(whole, rows, missing)
@@ -86,6 +86,7 @@ def make(zoo: Selection, name: str) -> bytes:
     ids = np.array(whole.models["model_id"].to_pylist(), object)[rows].tolist()
     header = {
         **_about(whole, name, missing),
+        "revision": revision,
         "shown": {"models": len(rows), "snapshots": len(shown)},
         "columns": [c.to_json() for c in table.varying],
         "settings": jsonable(table.shared),
