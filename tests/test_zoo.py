@@ -24,8 +24,11 @@ from resealed import write_manifest
 
 import zoo_datasets
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
+from zoo_datasets.format import contents, writer
+from zoo_datasets.format.schema import Column
 from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks import modules
+from zoo_datasets.networks.layout import Layout
 from zoo_datasets.reading.columns import unknown_level
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -312,6 +315,24 @@ def test_final_is_the_last_selected_snapshot_of_each_model(zoo: Zoo) -> None:
 def test_a_condition_that_cannot_be_met_by_any_zoo_is_refused(wanted: dict[str, Any], message: str, zoo: Zoo) -> None:
     with pytest.raises(ZooError, match=message):
         zoo.select(**wanted)
+
+
+def test_an_expression_finds_columns_whose_name_is_no_single_word(tmp_path: Path) -> None:
+    n = 3
+    factors = [Column("my col", pa.float64(), ""), Column("x-y", pa.string(), ""), Column("a.b", pa.int64(), "")]
+    layout = Layout.of([("a.weight", (2, 2), "parameter", ("units", ""))])
+    models = pa.table({
+        "model_id": ["m0", "m1", "m2"], "init_group": ["g0", "g1", "g2"], "layout": ["of4"] * n, "n_snapshots": [1] * n,
+        "my col": [1.0, 2.0, 3.0], "x-y": ["a", "b", "b"], "a.b": [1, 1, 2],
+    })  # fmt: skip
+    about = contents.About("someone/theirs", {"of4": layout}, factors=factors, axes={c.name: "sample" for c in factors})
+    vectors = [np.full((1, 4), k, np.float32) for k in range(n)]
+    writer.write(tmp_path / "z", about, [contents.Models("train", models, pa.table({"step": [0] * n}), vectors)])
+    found = open_zoo(tmp_path / "z")
+    assert found.select(pc.field("my col") > 1).column("model_id").to_pylist() == ["m1", "m2"]
+    assert found.select((pc.field("x-y") == "b") & (pc.field("a.b") < 2)).column("model_id").to_pylist() == ["m1"]
+    with pytest.raises(ZooError, match="Unknown level of x-y 'c'"):
+        found.select(pc.field("x-y") == "c")
 
 
 def test_a_bad_expression_is_refused(zoo: Zoo) -> None:

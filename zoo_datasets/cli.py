@@ -273,7 +273,7 @@ def _page(options: argparse.Namespace) -> int:
     from zoo_datasets.page import page
     from zoo_datasets.zoo import open_zoo
 
-    size = page.write(open_zoo(options.zoo, options.revision), options.out)
+    size = page.write(open_zoo(options.zoo, options.revision), options.out, options.revision)
     command.say(f"{options.out}: {command.size(size)}, opens in any browser")
     if options.open:
         import webbrowser

@@ -235,8 +235,8 @@ def eta_squared(
         share: np.ndarray = np.where(total > 1e-12 * np.maximum(squares, 1e-300), between / total, np.nan)
         return share
 
-    columns = np.hstack([member, member * y[:, None], (y**2)[:, None]])
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # squares beyond doubles: NaN
+        columns = np.hstack([member, member * y[:, None], (y**2)[:, None]])
         value = float(of(columns.sum(0), np.zeros(0)))
     if n_groups < FEWEST_GROUPS or np.isnan(value):
         note = "" if n_groups < FEWEST_GROUPS else "the values do not vary"

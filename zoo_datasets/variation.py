@@ -20,7 +20,7 @@ import numpy as np
 
 from zoo_datasets import intervals
 from zoo_datasets.core import notebook, streams
-from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.errors import IntegrityError, ZooError, unknown
 from zoo_datasets.networks import generated
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import SourceSpec, Subset
@@ -138,8 +138,16 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
 
 
 def twins(zoo: Selection, vary: str) -> np.ndarray:
-    """A number for each row of `zoo.models`, int64 [n], equal where models are equal in all but a paired axis."""
+    """A number for each row of `zoo.models`, int64 [n], equal where models are equal in all but a paired axis.
+
+    Raises IntegrityError where `models` lacks a factor of the manifest, or a key."""
     names = list(dict.fromkeys([*fixed_factors(vary, zoo.manifest.factors), *KEYS]))
+    lacking = [name for name in names if name not in zoo.models.column_names]
+    if lacking:
+        raise IntegrityError(
+            f"models of {zoo.name} has no column {lacking[0]!r}, by which twins are known: the zoo is damaged. "
+            "Fetch or build it again."
+        )
     rows = zip(*(zoo.models[name].to_pylist() for name in names), strict=True)
     known: dict[Any, int] = {}
     keys = (tuple(tuple(v) if isinstance(v, list) else v for v in row) for row in rows)

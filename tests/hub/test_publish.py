@@ -361,6 +361,33 @@ def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny
     assert (done.returncode, "Revision 'v9' doesn't exist" in done.stdout) == (0, True)
 
 
+def test_a_release_whose_card_and_page_a_later_version_writes_otherwise_stays(
+    loopback: LoopbackHub, dressed: Path
+) -> None:
+    done = publish.publish(dressed, NAME, tag="v1", page=lambda *_: "<p>as 1.0 draws it")
+    there = loopback.tree(NAME)
+    again = publish.publish(dressed, NAME, tag="v1", page=lambda *_: "<p>as 1.1 draws it")
+    assert (again.commit, again.uploaded, again.deleted, again.tag) == (done.commit, (), (), "v1")
+    assert loopback.tree(NAME) == loopback.tree(NAME, "v1") == there
+
+
+def test_a_page_that_nobody_could_download_is_not_published_and_an_older_one_goes(
+    loopback: LoopbackHub, dressed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish.publish(dressed, NAME, page=lambda *_: "<p>small")
+    assert "zoo.html" in loopback.tree(NAME)
+    done = publish.publish(dressed, NAME, page=lambda *_: "x" * 20_000_001)
+    assert done.deleted == ("zoo.html",)
+    there = loopback.tree(NAME)
+    assert "zoo.html" not in there
+    assert "(zoo.html)" not in there["README.md"].decode()
+    assert "it is published without one" in caplog.text
+    folder, _ = download(NAME, tmp_path / "back")
+    assert not (folder / "zoo.html").exists()
+    (dressed / "zoo.html").write_bytes(b"x" * 20_000_001)  # by hand
+    assert publish.publish(dressed, NAME).uploaded == ()
+
+
 def test_the_page_goes_with_the_zoo_and_its_card_links_it(loopback: LoopbackHub, dressed: Path, tmp_path: Path) -> None:
     from zoo_datasets.page import page
 

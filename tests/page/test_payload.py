@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from made_pages import external, made
+from made_pages import external, made, retabled, unpacked
 
 from zoo_datasets import symmetry, variation
 from zoo_datasets.networks.architecture import Architecture
@@ -299,3 +300,108 @@ def test_columns_beyond_the_room_are_named(zoo: Zoo, monkeypatch: pytest.MonkeyP
 def test_whole_numbers_beyond_doubles_are_left_out(tmp_path: Path) -> None:
     header, _ = made(external(tmp_path / "z", {"key": [2**60, 2**60 + 1, 5], "lr": [0.1, 0.2, 0.3]}))
     assert any("key is not shown: it holds whole numbers beyond 2^53" in m for m in header["missing"])
+
+
+# ── networks that diverged, and numbers at the ends of what doubles hold ──
+
+
+def test_a_network_that_diverged_is_alone_on_the_map_and_far_from_all(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((420, 450), np.float32)
+    vectors[3] *= np.float32(1e20)
+    lr = {"lr": [0.1, 0.2] * 210}
+    header, arrays = made(external(tmp_path / "z", lr, widths=[450] * 420, weights=vectors))
+    assert header["maps"][0]["explained"][0] == pytest.approx(1)
+    xy = arrays["xy"].reshape(-1, 2)
+    assert np.isfinite(xy).all()
+    assert np.abs(xy[3]).max() > 1e20
+    assert arrays["distances"].reshape(420, -1)[3] == pytest.approx(1)
+
+
+def test_near_copies_have_their_own_distance(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(1).standard_normal((8, 600), np.float32)
+    vectors[5] = vectors[2]
+    vectors[5, :300] *= np.float32(1 + 1e-4)
+    header, arrays = made(external(tmp_path / "z", {"lr": [0.1, 0.2] * 4}, widths=[600] * 8, weights=vectors))
+    a, b = vectors[2].astype(np.float64), vectors[5].astype(np.float64)
+    wanted = np.linalg.norm(a - b) / np.sqrt(a @ a + b @ b)
+    assert arrays["neighbors"].reshape(8, -1)[5, 0] == 2
+    assert arrays["distances"].reshape(8, -1)[5, 0] == pytest.approx(wanted, rel=1e-3)
+    assert header["maps"][0]["n_models"] == 8
+
+
+def test_a_metric_whose_variance_is_beyond_doubles_has_no_effects_and_says_so(tmp_path: Path) -> None:
+    metrics = {"test_accuracy": [1e200 * k for k in range(6)]}
+    header, _ = made(external(tmp_path / "z", {"lr": [0.1, 0.2] * 3}, metrics=metrics))
+    assert header["effects"] == []
+    assert "No effect of lr is shown: the variance of test_accuracy is no number" in header["missing"]
+
+
+def test_a_factor_of_too_many_levels_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    names = [f"run {i}" for i in range(60)]
+    header, _ = made(
+        external(
+            tmp_path / "z", {"name": names}, metrics={"test_accuracy": [i / 60 for i in range(60)]}, widths=[2] * 60
+        )
+    )
+    assert any("No effect of name is shown: its 60 levels tell" in m for m in header["missing"])
+
+
+# ── tables of strangers ──
+
+
+def test_models_without_init_groups_are_groups_of_their_own(tmp_path: Path) -> None:
+    zoo = external(tmp_path / "z", {"lr": [0.1, 0.2, 0.3]}, metrics={"test_accuracy": [0.1, 0.2, 0.4]})
+    header, arrays = made(retabled(zoo, "models", lambda t: t.drop_columns(["init_group", "architecture_id"])))
+    assert sorted(arrays["group"].tolist()) == [0, 1, 2]
+    assert any("no column init_group" in m for m in header["missing"])
+    assert header["target"] == "test_accuracy"
+    assert np.isfinite(arrays["xy"]).all()
+
+
+def test_snapshots_without_epochs_have_curves_by_step(tmp_path: Path) -> None:
+    metrics = {"test_accuracy": [0.1, 0.2, 0.4]}
+    zoo = external(tmp_path / "z", {"lr": [0.1, 0.2, 0.3]}, metrics=metrics, steps=2)
+    for config in ("snapshots", "models"):
+        zoo = retabled(zoo, config, lambda t: t.drop_columns(["epoch"]))
+    header, arrays = made(zoo)
+    assert any(m.startswith("Epochs are not shown: ") for m in header["missing"])
+    assert np.isnan(arrays["epoch"]).all()
+    assert (header["curves"], arrays["step"].tolist()) == (["test_accuracy"], [0, 10] * 3)
+
+
+def test_a_list_with_nan_is_left_out_and_said(tmp_path: Path) -> None:
+    zoo = external(tmp_path / "z", {"lr": [0.1, 0.2, 0.3]})
+    lists = pa.array([[1.0], [math.nan], [2.0]], pa.list_(pa.float64()))
+    header, _ = made(retabled(zoo, "models", lambda t: t.append_column("rates", lists)))
+    assert any(m.startswith("rates is not shown: it holds list<") for m in header["missing"])
+    assert [c["name"] for c in header["columns"] if c["role"] == "axis"] == ["lr"]
+
+
+def test_twins_by_a_factor_that_is_not_there_are_left_out_and_said(tiny_copy: Path) -> None:
+    header, arrays = made(retabled(open_zoo(tiny_copy), "models", lambda t: t.drop_columns(["activation"])))
+    assert header["twins"] == []
+    assert any("Twins along subset are not shown: " in m and "'activation'" in m for m in header["missing"])
+    assert np.isfinite(arrays["xy"]).all()
+
+
+# ── memory ──
+
+
+def test_every_layout_has_a_map_of_more_than_one_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "MOST_FINAL_BYTES", 4 * 4 * 40)
+    header, _ = made(external(tmp_path / "z", {"lr": [0.1, 0.2] * 4}, widths=[40] * 4 + [38] * 4))
+    assert [m["note"] for m in header["maps"]] == ["", ""]
+    assert all(m["explained"][1] > 0 for m in header["maps"])
+
+
+def test_filters_without_room_are_never_held() -> None:
+    """Of 20,000 networks of 32 × 3,072 first weights nothing is held before it is known that none has room."""
+    assert geometry._room_for((512, 3, 32, 32), 20_000, geometry.MOST_FILTER_BYTES) == 0
+    assert geometry._room_for((512, 1, 8, 8), 100, geometry.MOST_FILTER_BYTES) == 32
+    assert geometry._room_for((512, 3, 64, 64), 1, geometry.MOST_FILTER_BYTES) == 0
+
+
+def test_the_revision_that_was_opened_is_in_what_the_code_is_made_of(tmp_path: Path) -> None:
+    zoo = external(tmp_path / "z", {"lr": [0.1, 0.2]})
+    assert unpacked(payload.make(zoo, zoo.name, "v1"))[0]["revision"] == "v1"
+    assert made(zoo)[0]["revision"] is None

@@ -22,6 +22,7 @@ from zoo_datasets.errors import IntegrityError
 # Outside the seal: publishing may redraw them.
 PAGE = "zoo.html"  # `zoo_datasets page` makes it
 UNSEALED = ("README.md", "croissant.json", "pictures/", PAGE)
+MOST_UNSEALED_BYTES = 20_000_000  # of one of them: publishing leaves a larger one out, and downloading does not read it
 NEVER_SEALED = (*UNSEALED, "manifest.json", ".build/", ".cache/", ".git/")
 MOST_PATH = 1_000  # characters; a zoo's longest has 44, and each folder on the way is looked at
 VALUE_BYTES = 4  # of a float32 weight

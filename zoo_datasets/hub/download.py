@@ -15,13 +15,11 @@ from zoo_datasets.core import files, meters
 from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
-from zoo_datasets.format.manifest_parts import PAGE, UNSEALED, SealedFile
+from zoo_datasets.format.manifest_parts import MOST_UNSEALED_BYTES, PAGE, UNSEALED, SealedFile
 from zoo_datasets.hub import client, listing, lookup, remote
 from zoo_datasets.reading.location import Location
 
-# Pictures and metadata beside the seal; larger is not what we publish.
-MOST_UNSEALED_BYTES = 20_000_000
-MOST_PICTURES = 100
+MOST_PICTURES = 100  # files beside the seal; more is not what we publish
 BESIDE = re.compile(rf"README\.md|croissant\.json|{re.escape(PAGE)}|pictures/[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}")
 WAY_OUT = "Choose another folder, or make room; what came is kept, and the same call goes on from there."
 
@@ -145,7 +143,8 @@ def _beside(found: Location) -> dict[str, int]:
                 f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
                 "call goes on from there."
             ) from error
-    kept = [path for path in sorted(listed) if BESIDE.fullmatch(path)]
+    pictures_last = sorted(listed, key=lambda path: (path.startswith("pictures/"), path))
+    kept = [path for path in pictures_last if BESIDE.fullmatch(path)]
     return {path: listed[path] for path in kept[:MOST_PICTURES]}
 
 

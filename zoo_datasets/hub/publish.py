@@ -25,7 +25,7 @@ from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
-from zoo_datasets.format.manifest_parts import PAGE
+from zoo_datasets.format.manifest_parts import MOST_UNSEALED_BYTES, PAGE
 from zoo_datasets.format.tables import read_schema, read_table
 from zoo_datasets.hub import answers, client, croissant, listing, lookup
 from zoo_datasets.reading.location import Location
@@ -90,16 +90,33 @@ def dress(location: Location, name: str, page: Callable[[Location, str], str] | 
     for file, data in drawn.items():
         _keep(root, f"pictures/{file}", data)
     if page is not None:
-        _keep(root, PAGE, page(location, name).encode())
+        _keep_page(root, page(location, name).encode())
     there = [f for f in card.PICTURES if (root / "pictures" / f).is_file()]
     _keep(root, "croissant.json", (json.dumps(croissant.describe(manifest, schemas, name), indent=1) + "\n").encode())
     _keep(
         root,
         "README.md",
-        card.render(
-            manifest, models, name=name, schemas=schemas, pictures=there, page=(root / PAGE).is_file()
-        ).encode(),
+        card.render(manifest, models, name=name, schemas=schemas, pictures=there, page=_has_page(root)).encode(),
     )
+
+
+def _keep_page(root: Path, data: bytes) -> None:
+    """Write the page, or where nobody could download it take away the one that is there, and say so."""
+    if len(data) <= MOST_UNSEALED_BYTES:
+        _keep(root, PAGE, data)
+        return
+    log.warning(
+        "The page has %s, and %s is the most that is downloaded with a zoo: it is published without one. "
+        "`python -m zoo_datasets page` makes it as a file of its own.",
+        in_words(len(data)),
+        in_words(MOST_UNSEALED_BYTES),
+    )
+    files.inside(root, PAGE).unlink(missing_ok=True)
+
+
+def _has_page(root: Path) -> bool:
+    path = files.inside(root, PAGE)
+    return path.is_file() and path.stat().st_size <= MOST_UNSEALED_BYTES
 
 
 def _draw(root: Path, manifest: Manifest, models: pa.Table) -> dict[str, bytes]:
@@ -141,7 +158,10 @@ def _publish(
     dress(location, name, page)  # only now that the Hub has answered: a card under another name would stay behind
     ours = {path: location.root / path for path in _paths(location)}
     new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
-    gone = sorted(p for p in there if p.startswith(OWN_FOLDERS) and p not in ours)
+    gone = sorted(p for p in there if (p.startswith(OWN_FOLDERS) or (p == PAGE and page is not None)) and p not in ours)
+    if tag in tags and tags[tag] == head and not {*location.manifest.files, "manifest.json"}.intersection(new):
+        # The same zoo, released: a later version draws its card and page in other words, and a release does not change.
+        return Published(str(head), (), (), 0, tag)
     if tag in tags and (new or gone or tags[tag] != head):
         raise ZooError(
             f"{name} has a release {tag!r} already, of other content (commit {tags[tag][:12]}). Releases do not change: "
@@ -201,7 +221,9 @@ def _written(call: Callable[[], Any], size: int = 0) -> Any:
 def _paths(location: Location) -> list[str]:
     """What is published: sealed files, what stands beside the seal, and last the manifest."""
     unsealed = ["README.md", "croissant.json", PAGE, *(f"pictures/{f}" for f in card.PICTURES)]
-    beside = [p for p in unsealed if files.inside(location.root, p).is_file()]  # plain files: a link may lead anywhere
+    beside = [
+        p for p in unsealed if (_has_page(location.root) if p == PAGE else files.inside(location.root, p).is_file())
+    ]  # plain files: a link may lead anywhere
     return [*location.manifest.files, *beside, "manifest.json"]
 
 

@@ -128,7 +128,10 @@ def _column(name: str, role: str, values: pa.ChunkedArray) -> Column | str:
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_dictionary(kind) or pa.types.is_list(kind):
         found = values.to_pylist()
         word = "boolean" if pa.types.is_boolean(kind) else "list" if pa.types.is_list(kind) else "text"
-        known = {streams.canonical_json(v): v for v in found if v is not None}
+        try:
+            known = {streams.canonical_json(v): v for v in found if v is not None}
+        except (TypeError, ValueError):  # NaN in a list
+            return f"{shorter(name)} is not shown: it holds {kind}, with values that JSON has no words for"
         if (length := sum(map(len, known))) > MOST_TEXT:
             return f"{shorter(name)} is not shown: its {len(known):,} levels have {length:,} characters"
         order = sorted(known, key=lambda key: (len(key) if word == "list" else 0, key))

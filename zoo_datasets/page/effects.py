@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from zoo_datasets import intervals
 from zoo_datasets.core import streams
-from zoo_datasets.page.columns import Column
+from zoo_datasets.page.columns import Column, shorter
 
 BINS = 8  # of a number with more values than MOST_VALUES
 MOST_VALUES = 12
@@ -53,13 +54,22 @@ def shares(metric: Column, columns: Sequence[Column], groups: np.ndarray) -> tup
     for column in factors[:MOST_FACTORS]:
         levels, binned = _levels(column, finite)
         n_levels = len(np.unique(levels))
-        if n_levels < 2 or n_levels > MOST_LEVELS:
+        if n_levels < 2:
+            continue
+        if n_levels > MOST_LEVELS:
+            missing.append(
+                f"No effect of {shorter(column.name)} is shown: its {n_levels:,} levels tell networks apart rather than settings"
+            )
             continue
         same = _partition(levels)
         if same in found:
             found[same] = dataclasses.replace(found[same], with_it=(*found[same].with_it, column.name))
             continue
-        found[same] = Share(column.name, intervals.eta_squared(y, levels, group), n_levels, binned)
+        share = intervals.eta_squared(y, levels, group)
+        if not math.isfinite(share.value):  # the squares of what doubles hold may be beyond them
+            missing.append(f"No effect of {shorter(column.name)} is shown: the variance of {metric.name} is no number")
+            continue
+        found[same] = Share(column.name, share, n_levels, binned)
     return sorted(found.values(), key=lambda s: -s.interval.value), missing
 
 

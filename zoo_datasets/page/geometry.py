@@ -34,6 +34,7 @@ NEIGHBORS = 6
 # Multiplications of all pairs: 10 s on one core. Beyond, distances are measured in leading components.
 MOST_EXACT = 1e11
 LEADING = 64
+MOST_SINGLE = 1e15  # weights beyond it: sums of their products leave float32
 MOST_FILTER_BYTES = 900_000  # of all models together
 MOST_FILTERS = 32  # of one model
 MOST_PIXELS = 4_096  # of one filter
@@ -102,8 +103,9 @@ def read(shown: Selection) -> Geometry:
                 out.missing.append(f"Layout {layout} is not written down in the manifest: its models have no map")
                 continue
             kinds = _architectures(shown, {i: ids[i] for i in members.tolist()}, known)
-            # With more models than memory, every so many a weight stands for all.
-            stride = max(1, math.ceil(len(members) * known.n_params * 4 / max(1, room)))
+            # With more models than memory, every so many a weight stands for all. However much larger layouts keep,
+            # each gets a map: of a quarter, which is freed again.
+            stride = max(1, math.ceil(len(members) * known.n_params * 4 / max(1, room, MOST_FINAL_BYTES // 4)))
             keep = np.flatnonzero(~known.buffer_mask())[::stride]
             if stride > 1:
                 out.missing.append(
@@ -111,13 +113,13 @@ def read(shown: Selection) -> Geometry:
                     f"take {in_words(len(members) * known.n_params * 4)}"
                 )
             held = _Held(layout, known, members, keep)
-            _read_last(held, weights, kinds, whole=stride == 1)
-            room -= held.plain.nbytes
+            _read_last(held, weights, kinds, budget, whole=stride == 1)
             _map(out, held, at_last[members], passing, others)
             _neighbors(out, held, kinds)
-            budget -= _pack(out, packed, held, budget)
+            budget -= _pack(out, packed, held)
             if held.whole is not None:
                 out.last[layout] = (members, held.whole)
+                room -= held.whole.nbytes
         if packed:
             order = np.concatenate([np.repeat(m, b.shape[1]) for m, b in packed])
             flat = np.concatenate([b.reshape(-1) for _, b in packed])
@@ -129,6 +131,10 @@ def read(shown: Selection) -> Geometry:
             )
         elif left := sum(m.n_models for m in out.maps if m.note):
             out.missing.append(f"{left:,} models are on no map: there are too few of their layout")
+    except np.linalg.LinAlgError as error:
+        out.missing.append(
+            f"Maps and neighbors could not be computed: {error}. Tables and curves are shown without them"
+        )
     except (ZooError, OSError) as error:  # of a zoo on the Hub, which may go away
         out.missing.append(f"Weights could not be read: {error} Tables and curves are shown without them")
     return out
@@ -151,7 +157,9 @@ class _Held:
     refused: str = ""  # why there is no canonical form
 
 
-def _read_last(held: _Held, weights: Any, kinds: dict[int, Architecture | External], *, whole: bool) -> None:
+def _read_last(
+    held: _Held, weights: Any, kinds: dict[int, Architecture | External], budget: int, *, whole: bool
+) -> None:  # fmt: skip
     """Read each last snapshot once, and keep what maps, neighbors and filters are made of."""
     n, width = len(held.members), held.known.n_params
     held.plain = np.empty((n, len(held.keep)), np.float32)
@@ -161,8 +169,8 @@ def _read_last(held: _Held, weights: Any, kinds: dict[int, Architecture | Extern
     first = next((k for k in map(kinds.get, held.members.tolist()) if isinstance(k, Architecture)), None)
     held.picture = None if first is None else picture(first)
     if held.picture is not None:
-        _, (units, *sides) = held.picture
-        held.first = np.empty((n, min(units, MOST_FILTERS) * math.prod(sides)), np.float32)
+        count = _room_for(held.picture[1], n, budget)
+        held.first = np.empty((n, count * math.prod(held.picture[1][1:])), np.float32) if count else None
     for start, stop in meters.over(list(_chunks(n, width)), "reading last weights", "chunks"):
         block = np.asarray(weights[start:stop], np.float32)
         held.plain[start:stop] = block[:, held.keep]
@@ -221,11 +229,12 @@ def _map(out: Geometry, held: _Held, places: np.ndarray, passing: dict[str, Any]
 
 def _architectures(shown: Selection, named: dict[int, str], layout: Layout) -> dict[int, Architecture | External]:
     """Model → its architecture; where its layers cannot be built here, or nobody wrote them down, the layout alone."""
-    rows = shown._opened.models.column("architecture_id")
+    models = shown._opened.models
+    rows = models.column("architecture_id").to_pylist() if "architecture_id" in models else [None] * len(models)
     made: dict[Any, Architecture | External] = {}
     found: dict[int, Architecture | External] = {}
     for i, model in named.items():
-        key = rows[shown._opened.row_of_id[model]].as_py()
+        key = rows[shown._opened.row_of_id[model]]
         if key not in made:
             made[key] = External(layout)
             with contextlib.suppress(ZooError):
@@ -259,7 +268,12 @@ def _neighbors(out: Geometry, held: _Held, kinds: dict[int, Architecture | Exter
 
 
 def _nearest(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the nearest others, int [n, k], and their distances, nearest first; ties by row."""
+    """Rows of the nearest others, int [n, k], and their distances, nearest first; ties by row.
+
+    The nearest are found by products, which are quick and lose what near copies differ by; their distances are measured anew.
+    """
+    if np.abs(x).max(initial=0.0) > MOST_SINGLE:
+        x = x.astype(np.float64)
     n = len(x)
     k = min(NEIGHBORS, n - 1)
     squares = (x.astype(np.float64) ** 2).sum(axis=1)
@@ -271,7 +285,10 @@ def _nearest(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         far = np.maximum(both - 2.0 * (x[start:stop] @ x.T), 0.0) / np.where(both > 0, both, 1.0)
         far[np.arange(stop - start), np.arange(start, stop)] = np.inf
         near = np.sort(np.argpartition(far, k - 1, axis=1)[:, :k], axis=1)
-        value = np.take_along_axis(far, near, 1)
+        value = np.empty(near.shape)
+        for row, others in enumerate(near):
+            apart = ((x[others].astype(np.float64) - x[start + row]) ** 2).sum(axis=1)
+            value[row] = apart / np.where(both[row, others] > 0, both[row, others], 1.0)
         order = np.argsort(value, axis=1, kind="stable")
         nearest[start:stop] = np.take_along_axis(near, order, 1)
         distance[start:stop] = np.sqrt(np.take_along_axis(value, order, 1))
@@ -281,25 +298,31 @@ def _nearest(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # ── filters ──
 
 
-def _pack(out: Geometry, packed: list[tuple[np.ndarray, np.ndarray]], held: _Held, budget: int) -> int:
+def _room_for(sides: tuple[int, int, int, int], n: int, budget: int) -> int:
+    """How many first filters of each of n models have room on the page."""
+    pixels = math.prod(sides[1:])
+    return 0 if pixels > MOST_PIXELS else max(0, min(sides[0], MOST_FILTERS, budget // max(1, pixels * n)))
+
+
+def _pack(out: Geometry, packed: list[tuple[np.ndarray, np.ndarray]], held: _Held) -> int:
     """Pack the first filters of a layout's models, and how many bytes that took."""
-    if held.picture is None or held.first is None:
+    if held.picture is None:
         return 0
     entry, (units, channels, rows, columns) = held.picture
     pixels, n = channels * rows * columns, len(held.members)
-    count = min(units, MOST_FILTERS, budget // max(1, pixels * n))
-    if pixels > MOST_PIXELS or count < 1:
+    if held.first is None:
         out.missing.append(
             f"First-layer filters of layout {held.layout} are left out: {units:,} of {channels} × {rows} × {columns} for "
             f"{n:,} models have no room on this page"
         )
         return 0
-    values = np.where(held.finite[:, None], held.first[:, : count * pixels], 0.0)
+    count = held.first.shape[1] // pixels
+    values = np.where(held.finite[:, None], held.first, 0.0)
     top = np.abs(values).max(axis=1)
     out.filter_scales[held.members] = np.where(held.finite, top, np.nan)
     packed.append((held.members, np.rint(values / np.where(top > 0, top, 1.0)[:, None] * 127).astype(np.int8)))
-    out.filters.append(Filters(held.layout, entry.name, int(count), units, channels, rows, columns))
-    return int(count * pixels * n)
+    out.filters.append(Filters(held.layout, entry.name, count, units, channels, rows, columns))
+    return count * pixels * n
 
 
 def picture(architecture: Architecture) -> tuple[Any, tuple[int, int, int, int]] | None:

@@ -27,10 +27,13 @@ from zoo_datasets.zoo import open_zoo
 MOST_TITLE = 120  # characters of a name on a browser's tab
 
 
-def render(zoo: Selection, name: str | None = None) -> str:
-    """The page of a zoo; `name` is the id it is published under, where that is not its own."""
+def render(zoo: Selection, name: str | None = None, revision: str | None = None) -> str:
+    """The page of a zoo; `name` is the id it is published under, where that is not its own.
+
+    `revision` is the one of the Hub that it was opened at, which its code then names.
+    """
     name = name or zoo.name
-    data = base64.b64encode(payload.make(zoo, name)).decode("ascii")
+    data = base64.b64encode(payload.make(zoo, name, revision)).decode("ascii")
     script, style = bundle("page.js"), bundle("page.css")
     policy = (
         f"default-src 'none'; script-src '{_source(script)}'; style-src '{_source(style)}'; img-src data: blob:; "
@@ -54,7 +57,7 @@ def of(location: Location, name: str) -> str:
     return render(open_zoo(location.root), name)
 
 
-def write(zoo: Selection, out: Path) -> int:
+def write(zoo: Selection, out: Path, revision: str | None = None) -> int:
     """Write the page of a zoo, and say how many bytes it has. Raises ZooError where it would take a sealed file's place."""
     inside = zoo.location.is_local and out.resolve().is_relative_to(zoo.root)
     if inside and out.resolve() != zoo.root / PAGE:
@@ -63,7 +66,7 @@ def write(zoo: Selection, out: Path) -> int:
         )
     if out.is_dir():
         raise ZooError(f"--out {out} is a folder; name the file, like {out / PAGE}.")
-    text = render(zoo).encode()
+    text = render(zoo, revision=revision).encode()
     with files.writing(out, "Name another place with --out."):
         files.write_atomic(out, text)
     return len(text)

@@ -46,8 +46,8 @@ CURVES = (
 )  # fmt: skip
 
 
-def make(zoo: Selection, name: str) -> bytes:
-    """The page's data; `name` is the id under which the zoo is opened in the code to copy."""
+def make(zoo: Selection, name: str, revision: str | None = None) -> bytes:
+    """The page's data; `name` is the id under which the zoo is opened in the code to copy, at `revision`."""
     whole = zoo.whole
     rows, missing = _sample(whole)
     shown = _snapshots(whole, rows, missing)
@@ -59,7 +59,7 @@ def make(zoo: Selection, name: str) -> bytes:
     final = shown.final()
     last, n = _places(final.column("model_id"), whole, rows), len(rows)  # a damaged zoo has models without snapshots
     arrays |= {
-        "owner": owner, "xy": found.xy, "step": _numbers(shown, "step"), "epoch": _numbers(shown, "epoch"),
+        "owner": owner, "xy": found.xy, "step": _numbers(shown, "step"), "epoch": _epochs(shown, missing),
         "neighbors": _by_model(_renamed(found.neighbors, last), last, -1, n),
         "distances": _by_model(found.distances, last, np.nan, n),
         "filter_scales": _by_model(found.filter_scales, last, np.nan, n),
@@ -68,7 +68,7 @@ def make(zoo: Selection, name: str) -> bytes:
         "layout": _layouts(found, final, last, n),
     }  # fmt: skip
     target = next((c for n in TARGETS if (c := table.named(n)) is not None), None)
-    groups = effects.groups_of(np.array(whole.models["init_group"].to_pylist(), object)[rows].tolist())
+    groups = effects.groups_of(_init_groups(whole, missing)[rows].tolist())
     shares: list[effects.Share] = []
     if target is not None:
         with meters.track("bootstrapping effects"):
@@ -78,11 +78,15 @@ def make(zoo: Selection, name: str) -> bytes:
     twins = {}
     for axis in whole.paired:
         if table.named(axis) is not None:
-            twins[axis] = variation.twins(whole, axis)[rows].astype(np.int32)
+            try:
+                twins[axis] = variation.twins(whole, axis)[rows].astype(np.int32)
+            except ZooError as error:
+                missing.append(f"Twins along {columns.shorter(axis)} are not shown: {error}")
     arrays |= {f"twins:{i}": v for i, v in enumerate(twins.values())}
     ids = np.array(whole.models["model_id"].to_pylist(), object)[rows].tolist()
     header = {
         **_about(whole, name, missing),
+        "revision": revision,
         "shown": {"models": len(rows), "snapshots": len(shown)},
         "columns": [c.to_json() for c in table.varying],
         "settings": jsonable(table.shared),
@@ -159,7 +163,25 @@ def _places(ids: pa.ChunkedArray, zoo: Selection, rows: np.ndarray) -> np.ndarra
 def _numbers(zoo: Selection, name: str) -> np.ndarray:
     column = zoo.column(name)
     parts = [numbers_of(c.cast(pa.float64()), missing=np.nan) for c in column.chunks]
-    return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite: no point of a curve
+        return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+
+
+def _epochs(shown: Selection, missing: list[str]) -> np.ndarray:
+    """Epochs of the snapshots; NaN, and a line, where nobody counted them: curves are by step then."""
+    try:
+        return _numbers(shown, "epoch")
+    except ZooError as error:
+        missing.append(f"Epochs are not shown: {error}")
+        return np.full(len(shown), np.nan, np.float32)
+
+
+def _init_groups(zoo: Selection, missing: list[str]) -> np.ndarray:
+    """The init group of each model, object [n]; None, and a line, where the table has none."""
+    if "init_group" in zoo.models.column_names:
+        return np.array([None, *zoo.models["init_group"].to_pylist()], object)[1:]
+    missing.append("The models have no column init_group: each counts as a group of its own")
+    return np.full(len(zoo.models), None, object)
 
 
 def _curves(

@@ -208,10 +208,12 @@ class Selection:
                 f"select() takes a pyarrow.compute expression or column=value, not {expression!r}. "
                 'Write select(pc.field("lr") > 1e-3) or select(lr=[1e-3, 3e-3]).'
             )
-        # An expression does not tell its fields; names found in its text include them all.
-        words = set(re.findall(r"\w+", str(expression)))
+        # An expression does not tell its fields; names found in its text include them all. Of names that are no
+        # single word (`my col`, `a.b`) any part of the text may be one.
+        text = str(expression)
+        words = set(re.findall(r"\w+", text))
         known = dict.fromkeys([*self._opened.snapshots.names, *self._opened.models.names])
-        named = [name for name in known if name in words]
+        named = [name for name in known if name and (name in words if re.fullmatch(r"\w+", name) else name in text)]
         plain = [
             n for n in named if self._has_levels(n) and not pa.types.is_list(self._table_of(n).schema.field(n).type)
         ]

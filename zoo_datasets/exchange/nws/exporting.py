@@ -1,11 +1,14 @@
 """Models of a zoo → a new folder in the layout of Neural Weight Space, with all their snapshots.
 
 There is one row of errors for each snapshot, where theirs have one for each epoch; what was not measured is
-NaN. The files that list the models of a split have the columns that their loader asks for.
+NaN. Where a model's first selected snapshot is not its initialization, its first file is not either: readers that
+tell twins by it take all such models for strangers, and a line of the log says so. The files that list the
+models of a split have the columns that their loader asks for.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.views.nws import to_nws
+
+log = logging.getLogger("zoo_datasets")
 
 MOST_SNAPSHOTS = 999  # of one model: files are numbered with three digits
 KEPT = 0.5  # of the smoothed error so far; the rest is the new one's
@@ -39,6 +44,12 @@ def write(zoo: Selection, out: Path) -> int:
     if most > MOST_SNAPSHOTS:
         raise ZooError(
             f"A model of {zoo.name} has {most:,} snapshots, and three digits number {MOST_SNAPSHOTS}. Select some of them."
+        )
+    if late := sum(int(columns["step"][rows[0]]) > 0 for rows in places.values()):
+        log.warning(
+            "%d of %d models are exported without their initialization (step 0): readers cannot tell which share one.",
+            late,
+            len(places),
         )
     listed: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     with folders.fresh(out) as scratch, meters.track("exporting", len(known), "models") as meter:

@@ -2,7 +2,7 @@
 
 import { canvas, h, select, shorten, ticks } from "./dom.js";
 import { ink, scale } from "./colors.js";
-import { hasLevels, levelCount, levelLabel, levelOf, number } from "./data.js";
+import { hasLevels, levelCount, levelLabel, levelOf, number, share } from "./data.js";
 
 const BINS = 28, MOST_ROWS = 9;
 const MOST_CURVES = 160; // single lines; the mean is of all
@@ -19,8 +19,8 @@ export function histogramView(state) {
   const { element, paint } = canvas({ class: "chart tall", role: "img", "aria-label": "Histogram" }, draw);
 
   function counted() {
-    const edges = BINS, low = metric.low, span = metric.high - metric.low || 1;
-    const bin = (v) => Math.min(edges - 1, Math.floor(((v - low) / span) * edges));
+    const edges = BINS;
+    const bin = (v) => Math.min(edges - 1, Math.floor(share(v, metric.low, metric.high) * edges));
     const levels = factor ? [...Array(levelCount(factor)).keys(), -1] : [0];
     const rows = levels.map((level) => ({ level, all: new Float64Array(edges), chosen: new Float64Array(edges), n: 0, sum: 0 }));
     const place = new Map(levels.map((l, i) => [l, i]));
@@ -55,7 +55,7 @@ export function histogramView(state) {
       context.strokeStyle = line; context.beginPath(); context.moveTo(left, base + 0.5); context.lineTo(width - 58, base + 0.5); context.stroke();
     });
     context.fillStyle = soft; context.textAlign = "center";
-    for (const v of ticks(metric.low, metric.high, 5)) context.fillText(number(v), left + ((v - metric.low) / (metric.high - metric.low || 1)) * (width - left - 58), height - 10);
+    for (const v of ticks(metric.low, metric.high, 5)) context.fillText(number(v), left + share(v, metric.low, metric.high) * (width - left - 58), height - 10);
     context.textAlign = "left"; context.fillText("mean", width - 50, height - 10);
     note.textContent = rows.length > shown.length ? `${shown.length} of ${rows.length} levels are drawn.` : "";
     const told = `Histogram of ${metric.name}${factor ? ` by ${factor.name}` : ""}. ` + shown.map((r) => `${factor ? `${levelLabel(factor, r.level)}: ` : ""}${number(r.n)} networks${r.n ? `, mean ${number(r.sum / r.n)}` : ""}`).join("; ");
@@ -93,7 +93,7 @@ export function curvesView(state, first, models = null) {
     if (!(low <= high)) { context.fillStyle = soft; context.textAlign = "center"; context.fillText(members.length ? "nothing was measured" : "nothing is selected", width / 2, height / 2); element.setAttribute("aria-label", `${name}: nothing to draw`); return; }
     if (low === high) { low -= 0.5; high += 0.5; }
     const left = 46, right = 10, top = 10, bottom = 24;
-    const x = (t) => left + ((t - begin) / (end - begin || 1)) * (width - left - right), y = (v) => top + (1 - (v - low) / (high - low)) * (height - top - bottom);
+    const x = (t) => left + share(t, begin, end) * (width - left - right), y = (v) => top + (1 - share(v, low, high)) * (height - top - bottom);
     context.strokeStyle = line; context.fillStyle = soft; context.lineWidth = 1; context.textAlign = "right";
     for (const v of ticks(low, high, models ? 3 : 4)) { context.beginPath(); context.moveTo(left, y(v)); context.lineTo(width - right, y(v)); context.stroke(); context.fillText(number(v), left - 6, y(v)); }
     context.textAlign = "center";

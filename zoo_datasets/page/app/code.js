@@ -48,6 +48,8 @@ function ids(state) {
   return found;
 }
 
+const revision = (zoo) => (zoo.header.revision ? `, revision=${literal(zoo.header.revision)}` : "");
+
 const wrapped = (items, indent) => items.length > 3 ? `[\n${items.map((i) => `${indent}    ${i},\n`).join("")}${indent}]` : `[${items.join(", ")}]`;
 
 /** `zoo.select(…)`: a row for each network, its last snapshot. */
@@ -68,7 +70,7 @@ export function selectCode(state) {
   if (state.lasso) arguments_.push(`model_id=${wrapped(ids(state), "    ")}`);
   if (expressions.length) lines.push("import pyarrow.compute as pc");
   if (lists.length) lines.push("import numpy as np");
-  lines.push("from zoo_datasets import open_zoo", "", `zoo = open_zoo(${literal(zoo.header.name)})`);
+  lines.push("from zoo_datasets import open_zoo", "", `zoo = open_zoo(${literal(zoo.header.name)}${revision(zoo)})`);
   const given = [...(expressions.length ? [expressions.join(" & ")] : []), ...arguments_];
   if (!given.length) lines.push("chosen = zoo.final()  # the last snapshot of every network");
   else if (given.join(", ").length < 70) lines.push(`chosen = zoo.final().select(${given.join(", ")})`);
@@ -92,7 +94,7 @@ export function filterCode(state) {
     } else tests.push(`${row} is not None and ${numeral(column, range.low)} <= ${row} <= ${numeral(column, range.high)}`);
   }
   const lines = ["from datasets import load_dataset", ""];
-  lines.push(`models = load_dataset(${literal(zoo.header.name)}, split=${literal(Object.keys(zoo.header.splits).join("+"))})`);
+  lines.push(`models = load_dataset(${literal(zoo.header.name)}${revision(zoo)}, split=${literal(Object.keys(zoo.header.splits).join("+"))})`);
   if (state.lasso) { lines.push(`wanted = {`, ...ids(state).map((i) => `    ${i},`), "}"); tests.push('row["model_id"] in wanted'); }
   if (!tests.length) lines.push("chosen = models");
   else if (tests.join(" and ").length < 70) lines.push(`chosen = models.filter(lambda row: ${tests.join(" and ")})`);

@@ -1,6 +1,6 @@
 // A column → the color of each model, and its legend. Safe for color-blind eyes; 3 : 1 against the page.
 
-import { hasLevels, levelCount, levelOf, levelLabel } from "./data.js";
+import { hasLevels, levelCount, levelOf, levelLabel, share } from "./data.js";
 
 const LIGHT = ["#1f6fb4", "#d9730d", "#0a8a5f", "#8e4ec6", "#3a8fd0", "#b3261e", "#857400"];
 const DARK = ["#6aa9e9", "#f0a04b", "#4cc79a", "#c79bf0", "#9ad4ff", "#ef7d75", "#d2c04f"];
@@ -63,10 +63,10 @@ function makeScale(column) {
   const palette = Array.from({ length: STEPS }, (_, i) => sequential(i / (STEPS - 1)));
   palette.push(soft);
   const to = column.isLog ? Math.log : (v) => v;
-  const low = to(column.low), span = to(column.high) - low || 1;
+  const low = to(column.low), high = to(column.high);
   const of = (m) => {
     const v = column.values[m];
-    return Number.isFinite(v) ? Math.min(STEPS - 1, Math.floor(((to(v) - low) / span) * STEPS)) : STEPS;
+    return Number.isFinite(v) ? Math.min(STEPS - 1, Math.floor(share(to(v), low, high) * STEPS)) : STEPS;
   };
   return { palette, of, legend: null, column };
 }

@@ -41,7 +41,7 @@ export class Zoo {
 
   /** The last snapshot of a model, where it lies on its map. */
   last(model) { return this.first[model + 1] - 1; }
-  isOnMap(model) { const s = this.last(model); return s >= this.first[model] && !Number.isNaN(this.xy[2 * s]); }
+  isOnMap(model) { const s = this.last(model); return s >= this.first[model] && Number.isFinite(this.xy[2 * s]) && Number.isFinite(this.xy[2 * s + 1]); }
 }
 
 function column(told, values) {
@@ -69,6 +69,13 @@ function column(told, values) {
   }
   made.isLog = !made.steps && low > 0 && high / low > 50;
   return made;
+}
+
+/** Where a number lies between two, from 0 to 1; their difference may be more than a double holds. */
+export function share(v, low, high) {
+  const span = high - low;
+  if (!(span > 0)) return 0;
+  return Number.isFinite(span) ? (v - low) / span : (v / 2 - low / 2) / (high / 2 - low / 2);
 }
 
 export const label = (value) => (typeof value === "string" ? value : JSON.stringify(value));

@@ -63,10 +63,11 @@ export async function copy(text, button) {
   setTimeout(() => { button.textContent = before; }, 1200);
 }
 
-/** Round marks between two numbers. */
+/** Round marks between two numbers; one where doubles leave no room for marks between them. */
 export function ticks(low, high, most) {
   const span = high - low;
-  if (!(span > 0)) return [low];
+  // Nearer than that, k · step does not move with k, and the marks never end.
+  if (!(span > 1e-12 * Math.max(Math.abs(low), Math.abs(high)) && Number.isFinite(span))) return [low];
   const rough = span / Math.max(1, most), power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((k) => k * power).find((k) => span / k <= most) ?? 10 * power;
   const found = [];

@@ -2,7 +2,7 @@
 
 import { announce, canvas, h, shorten, svg, ticks } from "./dom.js";
 import { ink, scale } from "./colors.js";
-import { hasLevels, levelCount, levelLabel, levelOf, number } from "./data.js";
+import { hasLevels, levelCount, levelLabel, levelOf, number, share } from "./data.js";
 
 const TOP = 54, BOTTOM = 26, SIDE = 54, LEAST = 104; // pixels
 const MOST_LINES = 2500, MOST_MOVING = 180; // drawn at rest, and while something is dragged
@@ -27,7 +27,7 @@ export function parallelView(state) {
     const v = c.values[m];
     if (!Number.isFinite(v)) return -0.09;
     const to = c.isLog ? Math.log : (x) => x;
-    return c.high > c.low ? (to(v) - to(c.low)) / (to(c.high) - to(c.low)) : 0.5;
+    return c.high > c.low ? share(to(v), to(c.low), to(c.high)) : 0.5;
   };
   let places = [];
   const x = (i) => (axes.length > 1 ? SIDE + (i * (size[0] - 2 * SIDE)) / (axes.length - 1) : size[0] / 2);
@@ -83,7 +83,7 @@ export function parallelView(state) {
         const low = Math.log10(c.low), span = Math.log10(c.high) - low || 1;
         const whole = ticks(low, low + span, 5).filter(Number.isInteger);
         for (const t of whole.length ? whole : [low, low + span]) mark((t - low) / span, number(10 ** t));
-      } else for (const v of ticks(c.low, c.high, 5)) mark(c.high > c.low ? (v - c.low) / (c.high - c.low) : 0.5, number(v));
+      } else for (const v of ticks(c.low, c.high, 5)) mark(c.high > c.low ? share(v, c.low, c.high) : 0.5, number(v));
       if (missing(c)) mark(-0.09, "none");
       const range = svg("rect", { x: x(i) - 9, width: 18, y: 0, height: 0, rx: 3, class: "brush", "data-brush": c.name });
       const grip = svg("rect", { x: x(i) - 20, width: 40, y: TOP - 10, height: Math.max(1, size[1] - TOP - 6), class: "grip", "data-axis": c.name });
@@ -103,7 +103,7 @@ export function parallelView(state) {
   function showBrushes() {
     axes.forEach((c, i) => {
       const range = state.brushes.get(c.name), box = over.querySelectorAll("[data-brush]")[i];
-      if (!range) { box.setAttribute("height", 0); return; }
+      if (!range || (range.levels ? !range.levels.size : range.low > range.high)) { box.setAttribute("height", 0); return; }
       let [low, high] = [0, 1];
       if (range.levels) {
         const n = levelCount(c), at = [...range.levels].map((k) => (k < 0 ? -0.09 : n > 1 ? k / (n - 1) : 0.5));
@@ -111,15 +111,16 @@ export function parallelView(state) {
         low = Math.min(...at) - half; high = Math.max(...at) + half;
         box.classList.toggle("gaps", Math.round((high - low) * Math.max(1, n - 1)) > range.levels.size);
       } else {
-        const to = c.isLog ? Math.log : (v) => v, span = to(c.high) - to(c.low) || 1;
-        low = (to(range.low) - to(c.low)) / span; high = (to(range.high) - to(c.low)) / span;
+        // A bound that was typed may lie beyond the axis.
+        const to = c.isLog ? Math.log : (v) => v, on = (v) => share(to(Math.max(c.low, Math.min(c.high, v))), to(c.low), to(c.high));
+        low = on(range.low); high = on(range.high);
       }
       box.setAttribute("y", y(high) - 2); box.setAttribute("height", Math.max(4, y(low) - y(high) + 4));
     });
     for (const [i, head] of [...heads.children].entries()) head.classList.toggle("on", state.brushes.has(axes[i].name));
   }
 
-  /** Drag along an axis: what lies between is selected. A click on a level toggles it, elsewhere it clears. */
+  /** Drag along an axis: what lies between is selected, be it nothing. A click on a level toggles it, elsewhere it clears. */
   function drag(grip, c) {
     let from = null;
     const at = (event) => { const box = over.getBoundingClientRect(), [t, b] = [y(1), y(0)]; return 1 - ((event.clientY - box.top) * (size[1] / box.height) - t) / (b - t); };
@@ -129,12 +130,12 @@ export function parallelView(state) {
         const n = levelCount(c), found = new Set();
         for (let k = 0; k < n; k++) { const t = n > 1 ? k / (n - 1) : 0.5; if (t >= low - 1e-9 && t <= high + 1e-9) found.add(k); }
         if (low < -0.06) found.add(-1);
-        return found.size ? { levels: found } : null;
+        return { levels: found };
       }
       // Bounds are values that there are, so that code says what is selected to the last digit.
       let least = Infinity, most = -Infinity;
       for (let m = 0; m < zoo.n; m++) { const t = place(c, m); if (t >= low && t <= high && t >= 0) { const v = c.values[m]; if (v < least) least = v; if (v > most) most = v; } }
-      return least <= most ? { low: least, high: most } : null;
+      return { low: least, high: most }; // where there are none, from ∞ to −∞: a range that holds nothing
     };
     grip.addEventListener("pointerdown", (event) => { grip.setPointerCapture(event.pointerId); from = at(event); event.preventDefault(); });
     grip.addEventListener("pointermove", (event) => {
@@ -175,16 +176,18 @@ export function parallelView(state) {
       list();
       if (n > 12) body.push(search);
       body.push(box);
-      apply = () => (chosen.size ? { levels: chosen } : null);
+      apply = () => ({ levels: chosen });
     } else {
-      const bound = (value) => h("input", { type: "number", step: "any", value: String(value) });
+      // An empty field is no bound.
+      const bound = (value) => h("input", { type: "number", step: "any", value: Number.isFinite(value) ? String(value) : "" });
       const low = bound(range?.low ?? c.low), high = bound(range?.high ?? c.high);
       body.push(h("label", {}, "from ", low), h("label", {}, "to ", high), h("p", { class: "note" }, `${number(c.low)} to ${number(c.high)}${c.missing ? `, ${number(c.missing)} without a value` : ""}`));
       apply = () => {
-        const [a, b] = [Number(low.value), Number(high.value)];
+        if (low.value === "" && high.value === "") return null;
+        const [a, b] = [low.value === "" ? -Infinity : Number(low.value), high.value === "" ? Infinity : Number(high.value)];
         let least = Infinity, most = -Infinity;
         for (const v of c.values) if (v >= Math.min(a, b) && v <= Math.max(a, b)) { if (v < least) least = v; if (v > most) most = v; }
-        return least <= most ? { low: least, high: most } : null;
+        return least <= most ? { low: least, high: most } : { low: Math.min(a, b), high: Math.max(a, b) };
       };
     }
     dialog.append(h("form", { onsubmit: (event) => { event.preventDefault(); state.brush(c.name, apply()); close(); } },
