@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         pq.write_table(whole, out, compression="zstd")
         files.write_atomic(options.out / "leaderboard.parquet", out.getvalue())
     command.say(text)
-    for sentence in bench.failed:
+    for sentence in dict.fromkeys(bench.failed):
         log.error("%s", sentence)
     return 1 if bench.failed else 0
 
@@ -169,7 +169,7 @@ class _Bench:
                     found = protocols.published(Path(name), networks=networks)
                     frozen = results.choose(found, [], self.options.out)
                     self._run(found, self.names, frozen, known.CONTROLS)
-                    cells = results.read(found, self.options.out)
+                    cells = results.read(found, self.options.out, self.failed)
                     self.failed += sorted({f"{c.task}, {c.baseline}: {c.error}" for c in cells if c.error})
                     both = found.split.rule["row_0_on"]
                     said = f"Split as published; row 0 stands twice, on {' and '.join(both)}." if both else ""
@@ -215,7 +215,7 @@ class _Bench:
             if narrow.train.targets.of:
                 self._foretell(narrow, dear, frozen)
                 self._run(narrow, dear, frozen, controls=())
-        cells = results.read(found, options.out)
+        cells = results.read(found, options.out, self.failed)
         first = found.only([found.train.targets.of[0].name])
         for some, shuffles in ((cheap, options.shuffles), (dear, options.dear_shuffles)):
             if split == "iid" and shuffles:
