@@ -146,11 +146,15 @@ class _Bench:
             for split in self._splits(zoo):
                 held: dict[str, _Solved] = {}
                 for one in split[1]:
+                    counts: list[int | None] = []
                     for networks in sorted(
                         self.options.networks, key=lambda n: -(n or MOST)
                     ):  # choices are made with most
                         with self._said(f"{zoo.name}, split {one}: "):
                             done = self._solved(zoo, one, networks, zoos)
+                            if done.found.networks in counts:
+                                continue  # more than there are is all, which stands here already
+                            counts.append(done.found.networks)
                             pages.append(self._page(done))
                             held.setdefault(one, done)
                             if one == "iid":
@@ -162,7 +166,10 @@ class _Bench:
         return "\n".join(pages)
 
     def _protocol(self) -> Iterator[str]:
-        """Tables of published populations, split as published."""
+        """Tables of published populations, split as published. Raises ZooError for options that mean nothing there."""
+        given = ("limit", "shuffles", "dear_shuffles", "tune", "fresh")
+        if idle := [f"--{n.replace('_', '-')}" for n in given if getattr(self.options, n)]:
+            raise ZooError(f"A published protocol fixes its networks and settings: leave out {' and '.join(idle)}.")
         for name in self.options.zoos:
             for networks in self.options.networks:
                 with self._said(f"{name}: "):
@@ -184,7 +191,9 @@ class _Bench:
             )
         for parents, children in related:
             with self._said(""):
-                yield lineage.report(parents, children, self.pairs, self.options.out, self.options.shuffles)
+                yield lineage.report(
+                    parents, children, self.pairs, self.options.out, self.options.shuffles, self.options.limit
+                )
 
     def _splits(self, zoo: Zoo) -> Iterator[tuple[str, list[str]]]:
         """A split as it was named, and what it means in a zoo."""
