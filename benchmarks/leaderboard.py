@@ -103,7 +103,8 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
             if r["baseline"] == best and r["metric"] == metric:
                 # None: networks that were built since, or levels of another zoo; no column is theirs.
                 asked = next(
-                    (z for z in zoos if re.match(rf"{re.escape(z)}/[^/]+(/from=[^/]+/[^/]+)?@", r["task"])), None
+                    (z for z in zoos if re.match(rf"{re.escape(z)}/[^/]+(/from={re.escape(r['zoo'])})?@", r["task"])),
+                    None,
                 )
                 if asked is not None:
                     values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]

@@ -711,3 +711,26 @@ def test_seeds_and_bounds_are_of_the_same_mean(found):
     given = asked.y + np.where(asked.groups == "a", 0.0, 1.0)
     assert asked.value("mae", given) == pytest.approx(0.5)
     assert asked.interval("mae", given).value == pytest.approx(0.5)
+
+
+def test_a_zoo_that_was_built_to_be_asked_is_asked_whole_and_by_what_it_alone_varies(bench_zoo, tmp_path):
+    """Its networks start as those of the first zoo do, whose training side is left out."""
+    text = (
+        RECIPE.replace("weightzoo/bench", "weightzoo/asked")
+        .replace("16", "4")
+        .replace("lr:", "batch_size: [16, 32]\n  lr:")
+    )
+    (tmp_path / "asked.yaml").write_text(text.replace(", batch_size: 32", "") + "splits: {test: 1.0}\n")
+    build(plan.plan(grid.load(tmp_path / "asked.yaml")), tmp_path / "weightzoo" / "asked", workers=0)
+    asked = open_zoo(tmp_path / "weightzoo" / "asked")
+    found = tasks.problem(bench_zoo, ["test_accuracy"], others=[asked])
+    part = found.elsewhere["weightzoo/asked"]
+    learned = {*found.train.groups.tolist(), *found.validation.groups.tolist()}
+    assert not set(part.groups.tolist()) & learned
+    assert len(part) > 0.4 * len(asked.models)
+    levels = [found.elsewhere[f"weightzoo/asked/batch_size={n}"] for n in (16, 32)]
+    assert sorted(i for p in levels for i in p.ids) == sorted(part.ids)
+    assert (
+        found.name_of("test_accuracy", "weightzoo/asked/batch_size=16")
+        == "weightzoo/asked/test_accuracy/from=weightzoo/bench/batch_size=16@1"
+    )

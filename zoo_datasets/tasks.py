@@ -108,8 +108,9 @@ class Problem:
         split = "" if self.split_name == "iid" else f"/{self.split_name}"
         if not where:
             return f"{self.zoo}/{target}{split}@{VERSION}"
-        if where == self.elsewhere[where].zoo:
-            return f"{where}/{target}/from={self.zoo}{split}@{VERSION}"
+        asked = self.elsewhere[where].zoo
+        if where == asked or where.startswith(f"{asked}/"):  # the zoo, or a level that it has alone
+            return f"{asked}/{target}/from={self.zoo}{split}{where.removeprefix(asked)}@{VERSION}"
         return f"{self.zoo}/{target}{split}/{where}@{VERSION}"
 
     @property
@@ -178,10 +179,12 @@ def problem(
         everywhere = rows["test"]
         for level in sorted(set(level_of[everywhere].tolist()) - {own}):
             elsewhere[f"{axis}={level}"] = side_of(everywhere[level_of[everywhere] == level])
+    of_other = functools.partial(_of_other, kept, population.zoo, told, every)
     for other in others:
-        elsewhere[other.name] = _of_other(prefix(other, limit), kept, population.zoo, told, every)
+        other = prefix(other, limit)
+        elsewhere |= of_other(other, _unlearned(other, zoo, chosen))
     for other in fresh:
-        elsewhere[other.name] = _of_other(other, kept, population.zoo, told, every, whole=True)
+        elsewhere |= of_other(other, set(other.models["model_id"].to_pylist()))
     classes = {a.target.name: a.levels for a in kept if a.target.classes}
     return Problem(
         zoo.name, split_files.zoo_digest(zoo), chosen, split, classes, side_of(train), side_of(rows["validation"]),
@@ -301,19 +304,41 @@ def _asked(
     return found, refused
 
 
+def _unlearned(zoo: Zoo, home: Zoo, split: Split) -> set[str]:
+    """The models of another zoo that are asked about: its test side.
+
+    Of a zoo that was built to be asked alone (all of its own split is test), that is whatever shares no group with what is
+    learned from.
+    """
+    if set(zoo.models["split"].to_pylist()) == {"test"}:
+        keys = split_files.group_keys(home, zoo)
+        learned = {keys[i] for i, side in split.assignment.items() if side in ("train", "validation")}
+        return {i for i in zoo.models["model_id"].to_pylist() if keys[i] not in learned}
+    own = split_files.by_group(zoo, fractions=SHARES, name="iid")
+    return {i for i, side in own.assignment.items() if side == "test"}
+
+
 def _of_other(
-    zoo: Zoo, kept: Sequence[Asked], home: Zoo, told: Mapping[str, tuple[str, ...]], every: bool, whole: bool = False
-) -> Part:
-    """The test side of another zoo, or all of it; a target that it lacks is unknown of every network."""
+    kept: Sequence[Asked], home: Zoo, told: Mapping[str, tuple[str, ...]], every: bool, zoo: Zoo, models: set[str]
+) -> dict[str, Part]:
+    """Those models of another zoo, and each level of what it alone varies; a target that it lacks is unknown of all."""
     population = _Population(zoo, every)
     found, _ = _asked(population.zoo, [a.target.name for a in kept], {a.target.name: a for a in kept})
     by_name = {a.target.name: a for a in found}
     nothing = np.full(len(population.zoo), np.nan)
     same = [by_name.get(a.target.name, dataclasses.replace(a, values=nothing)) for a in kept]
-    rows = np.arange(len(population.zoo))
-    if not whole:
-        rows = population.sides(split_files.by_group(zoo, fractions=SHARES, name="iid"))["test"]
-    return population.part(same, home.axes, told, rows)
+    rows = np.flatnonzero([i in models for i in population.ids])
+    part = population.part(same, home.axes, told, rows)
+    parts = {zoo.name: part}
+    for axis in (a for a in zoo.axes if a not in home.axes and _has(zoo, a)):
+        labels = np.array([_label(v) for v in population.zoo.take(rows).column(axis).to_pylist()], object)
+        several = sorted(set(labels.tolist()))
+        if 1 < len(several) <= MOST_LEVELS:  # not what was drawn for each network
+            parts |= {f"{zoo.name}/{axis}={level}": part.take(np.flatnonzero(labels == level)) for level in several}
+    return parts
+
+
+MOST_LEVELS = 12
 
 
 # ── labelled inputs ───────────────────────────────────────────────────────────────────
