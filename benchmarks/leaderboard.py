@@ -101,8 +101,13 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
         values = np.full((len(zoos), len(zoos)), np.nan)
         for r in iid:
             if r["baseline"] == best and r["metric"] == metric:
-                asked = next(z for z in zoos if r["task"].startswith(z + "/"))
-                values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]
+                # None: networks that were built since, or levels of another zoo; no column is theirs.
+                asked = next(
+                    (z for z in zoos if re.match(rf"{re.escape(z)}/[^/]+(/from={re.escape(r['zoo'])})?@", r["task"])),
+                    None,
+                )
+                if asked is not None:
+                    values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]
         ax = axes[0, j]
         ax.grid(visible=False)
         ax.imshow(values, vmin=0, vmax=1, cmap="Blues")

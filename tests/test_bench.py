@@ -567,3 +567,170 @@ def test_images_of_the_source_are_shown_that_no_network_learned_from(bench_zoo, 
     (cell, *_) = results.solve(found, "images", 0)
     y = found.test.targets.values[:, 0]
     assert np.corrcoef(cell.predictions, y)[0, 1] > 0.9
+
+
+# ── what a control may not be told, files of strangers ──
+
+
+def test_a_control_is_not_told_a_setting_by_what_is_null_beside_it(bench_zoo):
+    """`std` means something beside `normal` alone; `label` beside a share above 0; `free` beside anything."""
+
+    class Recipe:
+        axes = dict.fromkeys(["kind", "std", "share", "label", "free", "subset", "lr"], ())
+        columns = pa.table(
+            {
+                "kind": ["normal", "normal", "orthogonal", "orthogonal"] * 2,
+                "std": [0.1, None, None, None, 0.2, 0.3, None, None],
+                "share": [0.0, 0.1, 0.2, 0.0, 0.3, 0.0, 0.0, 0.4],
+                "label": [None, 1, 2, None, 3, None, None, 4],
+                "free": [None, 1, 2, None, None, 5, None, 6],
+                "subset": ["a", "b"] * 4,
+                "lr": [0.1 * i for i in range(1, 9)],
+            }
+        )
+        snapshots = models = columns
+
+        def column(self, name):
+            return self.columns[name]
+
+    told = {name: targets.telling(Recipe(), name) for name in ("kind", "share", "lr", "subset", "learned_class_3")}
+    assert told == {"kind": ("std",), "share": ("label",), "lr": (), "subset": (), "learned_class_3": ("subset",)}
+    view = View((), np.zeros(8, np.int64), [np.zeros(1)] * 8, Recipe.columns, telling=told).take(np.arange(3))
+    assert view.recipe_without(Target("kind", 2)).column_names == ["share", "label", "free", "subset", "lr"]
+    assert "subset" not in view.recipe_without(Target("learned_class_3", 2)).column_names
+
+
+def test_a_limit_that_cuts_nothing_is_none(bench_zoo, found):
+    n = len(found.train)
+    same = tasks.problem(bench_zoo, ["test_accuracy", "lr", "generalization_gap"], limit=64, networks=n)
+    assert (same.limit, same.networks, same.digest) == (None, None, found.digest)
+    less = tasks.problem(bench_zoo, ["test_accuracy"], limit=63, networks=3)
+    assert (less.limit, less.networks) == (63, 3)
+    level = tasks.problem(bench_zoo, ["test_accuracy"], "from:activation=relu", networks=7)
+    assert len(level.train) == 7  # of that level, not of all
+
+
+def test_a_bad_file_is_a_sentence_and_the_others_are_read(found, tmp_path):
+    list(results.run(found, [], 1, tmp_path))
+    whole = len(results.read(found, tmp_path))
+    path = results.path_of(found, "metadata", 0, tmp_path)
+    text = path.read_text()
+    (tmp_path / "0000.json").write_text(text)  # a stranger's, who calls it as ours
+    (tmp_path / "zzz.json").write_text("{")
+    path.write_text(text[:-9])
+    wrong: list[str] = []
+    cells = results.read(found, tmp_path, wrong)
+    assert len(cells) == whole - 3
+    assert len(wrong) == 3
+    assert any("calls a result 'metadata'" in s for s in wrong)
+    assert not [c for c in cells if c.baseline == "metadata"]
+    assert ("metadata", 0, False) in list(results.run(found, [], 1, tmp_path))  # ours is made again
+    assert len(results.read(found, tmp_path, [])) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("parameters", 1e30), ("parameters", 10**30), ("parameters", True), ("error", 5), ("error", "a\nb"), ("baseline", "\ud800"),
+        ("baseline", "a|b"), ("cpu_s", float("nan")), ("cpu_s", 10**400), ("predict_cpu_s", "1"), ("seed", -1), ("chosen", [1]),
+    ],
+)  # fmt: skip
+def test_a_strangers_cell_is_checked(found, tmp_path, name, value):
+    list(results.run(found, [], 1, tmp_path))
+    path = results.path_of(found, "mean", 0, tmp_path)
+    kept = json.loads(path.read_text())
+    kept["cells"][0][name] = value
+    path.write_text(json.dumps(kept))
+    with pytest.raises(errors.IntegrityError, match=f"{name} of weightzoo/bench/"):
+        results.read(found, tmp_path)
+
+
+def test_tasks_and_predictions_of_strangers_are_no_traceback(found, tmp_path):
+    list(results.run(found, [], 1, tmp_path))
+    path = results.path_of(found, "mean", 0, tmp_path)
+    kept = json.loads(path.read_text())
+    kept["cells"][1]["task"] = ["lr"]
+    kept["cells"][0]["predictions"][0] = 1e308
+    path.write_text(json.dumps(kept))
+    cells = [c for c in results.read(found, tmp_path) if c.baseline == "mean"]
+    assert [c.error for c in cells] == [f"1 of {len(found.test)} predictions are beyond ±1e+30", None]
+    kept["cells"][0]["predictions"][0] = 10**400
+    path.write_text(json.dumps(kept))
+    with pytest.raises(errors.IntegrityError, match="are no numbers"):
+        results.read(found, tmp_path)
+
+
+def test_a_result_counts_where_its_settings_are_those_that_were_chosen():
+    cell = results.Cell("t", "b", 0, np.zeros(1), 0.0, 1, {"width": 3, "shape": [1]})
+    assert results._with(cell, {"width": 3, "shape": (1,)})
+    assert not results._with(cell, {"width": 4})
+    assert not results._with(dataclasses.replace(cell, chosen=None), {"width": 3})
+
+
+def test_a_shuffle_that_fails_keeps_its_place(found, tmp_path, monkeypatch):
+    tried: list[int] = []
+
+    class Odd(Tabular):
+        def fit(self, train, validation, seed):
+            tried.append(seed)
+            if seed % 2:
+                raise FloatingPointError("diverged")
+            super().fit(train, validation, seed)
+
+    first = found.only(["test_accuracy"])
+    monkeypatch.setitem(known.BASELINES, "odd", lambda: Odd("odd", "statistics", "ridge"))
+    list(results.run(first, ["odd"], 1, tmp_path, controls=()))
+    cells = results.read(first, tmp_path)
+    tried.clear()
+    for count in (3, 5):
+        list(nulls.run(first, ["odd"], count, tmp_path, cells))
+    assert tried == [0, 1, 2, 3, 4]
+    read = nulls.read(first, ["odd"], tmp_path)
+    values = read["odd"]["weightzoo/bench/test_accuracy@1"]["r2"]
+    assert np.isfinite(values).tolist() == [True, False, True, False, True]
+    (row,) = leaderboard.rows(first, cells, first.test.targets.of[0], nulls=read)
+    assert row.null["r2"][2] == 3
+    assert np.isfinite(row.null["r2"][:2]).all()
+
+
+def test_a_baseline_whose_estimate_raises_costs_nothing_yet(found, monkeypatch):
+    class Raises(Tabular):
+        def estimate(self, *_: object) -> float:
+            raise IndexError("of its own")
+
+    monkeypatch.setitem(known.BASELINES, "raises", lambda: Raises("raises", "none", "mean"))
+    assert results.estimate(found, "raises") == 0
+
+
+def test_seeds_and_bounds_are_of_the_same_mean(found):
+    """Of two groups of unlike size, each counts once."""
+    target = found.test.targets.of[0]
+    n = len(found.test)
+    part = dataclasses.replace(found.test, groups=np.array(["a"] * (n - 2) + ["b"] * 2))
+    asked = leaderboard.question(found, part, target)
+    given = asked.y + np.where(asked.groups == "a", 0.0, 1.0)
+    assert asked.value("mae", given) == pytest.approx(0.5)
+    assert asked.interval("mae", given).value == pytest.approx(0.5)
+
+
+def test_a_zoo_that_was_built_to_be_asked_is_asked_whole_and_by_what_it_alone_varies(bench_zoo, tmp_path):
+    """Its networks start as those of the first zoo do, whose training side is left out."""
+    text = (
+        RECIPE.replace("weightzoo/bench", "weightzoo/asked")
+        .replace("16", "4")
+        .replace("lr:", "batch_size: [16, 32]\n  lr:")
+    )
+    (tmp_path / "asked.yaml").write_text(text.replace(", batch_size: 32", "") + "splits: {test: 1.0}\n")
+    build(plan.plan(grid.load(tmp_path / "asked.yaml")), tmp_path / "weightzoo" / "asked", workers=0)
+    asked = open_zoo(tmp_path / "weightzoo" / "asked")
+    found = tasks.problem(bench_zoo, ["test_accuracy"], others=[asked])
+    part = found.elsewhere["weightzoo/asked"]
+    learned = {*found.train.groups.tolist(), *found.validation.groups.tolist()}
+    assert not set(part.groups.tolist()) & learned
+    assert len(part) > 0.4 * len(asked.models)
+    levels = [found.elsewhere[f"weightzoo/asked/batch_size={n}"] for n in (16, 32)]
+    assert sorted(i for p in levels for i in p.ids) == sorted(part.ids)
+    assert (
+        found.name_of("test_accuracy", "weightzoo/asked/batch_size=16")
+        == "weightzoo/asked/test_accuracy/from=weightzoo/bench/batch_size=16@1"
+    )

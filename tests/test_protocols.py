@@ -92,6 +92,8 @@ def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -
     assert "### small-cnn-zoo/mnist/test_accuracy/nfn@1" in out
     assert "Split as published; row 0 stands twice" in out or "Split as published" not in out
     assert "| statistics-ridge" in out
+    assert cli.main([*call, "--limit", "5", "--tune"]) == 1
+    assert "leave out --limit and --tune" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

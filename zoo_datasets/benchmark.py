@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         pq.write_table(whole, out, compression="zstd")
         files.write_atomic(options.out / "leaderboard.parquet", out.getvalue())
     command.say(text)
-    for sentence in bench.failed:
+    for sentence in dict.fromkeys(bench.failed):
         log.error("%s", sentence)
     return 1 if bench.failed else 0
 
@@ -146,11 +146,15 @@ class _Bench:
             for split in self._splits(zoo):
                 held: dict[str, _Solved] = {}
                 for one in split[1]:
+                    counts: list[int | None] = []
                     for networks in sorted(
                         self.options.networks, key=lambda n: -(n or MOST)
                     ):  # choices are made with most
                         with self._said(f"{zoo.name}, split {one}: "):
                             done = self._solved(zoo, one, networks, zoos)
+                            if done.found.networks in counts:
+                                continue  # more than there are is all, which stands here already
+                            counts.append(done.found.networks)
                             pages.append(self._page(done))
                             held.setdefault(one, done)
                             if one == "iid":
@@ -162,14 +166,17 @@ class _Bench:
         return "\n".join(pages)
 
     def _protocol(self) -> Iterator[str]:
-        """Tables of published populations, split as published."""
+        """Tables of published populations, split as published. Raises ZooError for options that mean nothing there."""
+        given = ("limit", "shuffles", "dear_shuffles", "tune", "fresh")
+        if idle := [f"--{n.replace('_', '-')}" for n in given if getattr(self.options, n)]:
+            raise ZooError(f"A published protocol fixes its networks and settings: leave out {' and '.join(idle)}.")
         for name in self.options.zoos:
             for networks in self.options.networks:
                 with self._said(f"{name}: "):
                     found = protocols.published(Path(name), networks=networks)
                     frozen = results.choose(found, [], self.options.out)
                     self._run(found, self.names, frozen, known.CONTROLS)
-                    cells = results.read(found, self.options.out)
+                    cells = results.read(found, self.options.out, self.failed)
                     self.failed += sorted({f"{c.task}, {c.baseline}: {c.error}" for c in cells if c.error})
                     both = found.split.rule["row_0_on"]
                     said = f"Split as published; row 0 stands twice, on {' and '.join(both)}." if both else ""
@@ -184,7 +191,9 @@ class _Bench:
             )
         for parents, children in related:
             with self._said(""):
-                yield lineage.report(parents, children, self.pairs, self.options.out, self.options.shuffles)
+                yield lineage.report(
+                    parents, children, self.pairs, self.options.out, self.options.shuffles, self.options.limit
+                )
 
     def _splits(self, zoo: Zoo) -> Iterator[tuple[str, list[str]]]:
         """A split as it was named, and what it means in a zoo."""
@@ -215,7 +224,7 @@ class _Bench:
             if narrow.train.targets.of:
                 self._foretell(narrow, dear, frozen)
                 self._run(narrow, dear, frozen, controls=())
-        cells = results.read(found, options.out)
+        cells = results.read(found, options.out, self.failed)
         first = found.only([found.train.targets.of[0].name])
         for some, shuffles in ((cheap, options.shuffles), (dear, options.dear_shuffles)):
             if split == "iid" and shuffles:

@@ -32,6 +32,7 @@ WORDS = {
     "r2": "R²", "kendall": "τ", "mae": "MAE", "kendall_trained": "τ, trained alone", "kendall_within": "τ, equal recipe",
     "spearman": "ρ", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "auc": "AUC",
 }  # fmt: skip
+MEANS = ("mae", "accuracy")  # over groups, of which their intervals are, not over examples
 CONTROL = "metadata"  # what the weights must add to
 ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
@@ -91,6 +92,8 @@ class _Question:
             return float(inside.mean()) if len(inside) else math.nan
         if metric == "auc" and self.target.classes != 2:
             return math.nan
+        if metric in MEANS:
+            return intervals.score(metric, self.y, given, self.groups).value
         return metrics.SCORES[metric](self.y, given, **self._options(metric))
 
     def interval(self, metric: str, given: np.ndarray) -> Interval:
@@ -181,7 +184,8 @@ def _row(
     scores = {m: asked.interval(m, given[at]) for m in shown}
     spread = {m: (min(v), max(v)) for m, v in values.items()}
     null = nulls.get(name, {}).get(task)
-    bounds = {m: (*np.quantile(v, [0.025, 0.975]).tolist(), len(v)) for m, v in null.items()} if null else None
+    known = {m: [x for x in v if math.isfinite(x)] for m, v in (null or {}).items()}  # a shuffle that failed is NaN
+    bounds = {m: (*np.quantile(v, [0.025, 0.975]).tolist(), len(v)) for m, v in known.items() if v} or None
     cost = float(np.mean([c.cpu_s for c in several]))
     return Row(task, name, scores, spread, len(several), cost, several[0].parameters, None, None, bounds), given[at]
 
@@ -278,6 +282,8 @@ def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequen
 
 def _unit(found: Problem, where: str) -> str:
     """What a reader would want an interval over, where it is not the networks of this population."""
+    if where and found.elsewhere[where].zoo.startswith(f"{found.zoo}-fresh-"):
+        return ""  # the same recipe, and networks like those of the test side
     if where and where == found.elsewhere[where].zoo:
         return "source"
     return "level" if where or found.split_name != "iid" else ""

@@ -29,6 +29,7 @@ from zoo_datasets.format import splits
 from zoo_datasets.intervals import Interval
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.targets import TaskError
+from zoo_datasets.tasks import prefix
 from zoo_datasets.views.per_tensor import statistics
 from zoo_datasets.zoo import Zoo
 
@@ -256,13 +257,20 @@ def _given(make: Callable[[], PairBaseline], train: Pairs, y: np.ndarray, test: 
     return solver.predict(test.a, test.b)
 
 
-def report(parents: Zoo, children: Zoo, tasks: Sequence[str], out: Path, shuffles: int = 0) -> str:
-    """The tables of the tasks, from a file in `out` where it is there."""
+def report(
+    parents: Zoo, children: Zoo, tasks: Sequence[str], out: Path, shuffles: int = 0, limit: int | None = None
+) -> str:
+    """The tables of the tasks, from a file in `out` where it is there; `limit` takes the first children by plan order."""
     pages = []
+    limit = limit if limit is not None and limit < children.manifest.counts.n_models else None
+    children = prefix(children, limit)
     for task in tasks:
         of = pairs(parents, children, task)
         digests = [split_files.zoo_digest(z) for z in (parents, children)]
-        path = out / f"pairs-{streams.digest([*digests, task, VERSION, shuffles])[:16]}.json"
+        path = (
+            out
+            / f"pairs-{streams.digest([*digests, task, VERSION, shuffles, *([] if limit is None else [limit])])[:16]}.json"
+        )
         if not path.exists():
             rows = [dataclasses.asdict(a) for a in solve(of, shuffles)]
             about = {"task": task, "version": VERSION, "zoos": [parents.name, children.name], "digests": digests}

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets import leaderboard, results, tasks
-from zoo_datasets.baselines.known import baseline
 from zoo_datasets.core import files, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.results import Cell
 from zoo_datasets.tasks import Part, Problem
+
+log = logging.getLogger(__name__)
 
 SAVED_EVERY = 10  # shuffles: what a stop may cost
 SHARED = 0.5  # of networks: with more in groups of two and more, shuffling stays inside groups
@@ -38,21 +41,26 @@ def run(
     work = [n for n in names if any(c.baseline == n and not c.failed for c in cells)]
     for name in meters.over(work, f"{found.zoo}, shuffled targets", "baselines"):
         path = out / f"null-{results.key_of(found, name, 0)}.json"
-        done = _scores(path) if path.exists() else {}
+        settings = {**_chosen(name, found, cells), **((frozen or {}).get(name) or {})}
+        said = json.loads(json.dumps(jsonable(settings)))
+        done = _known(path, said)
         start = min((len(v) for of in done.values() for v in of.values()), default=0)
-        solver = baseline(name, {**_chosen(name, found, cells), **((frozen or {}).get(name) or {})})
+        done = {task: {m: v[:start] for m, v in of.items()} for task, of in done.items()}
         began = time.process_time()
         for k in range(start, shuffles):
             rng = streams.generator("null", k)
             train, validation = (shuffled(p, rng) for p in (found.train, found.validation))
-            solver.fit((train.view, train.targets), (validation.view, validation.targets), k)
-            for cell in results.answers(found, "", solver, name, k, 0.0):
-                if cell.error:
-                    continue
+            # The place of a value is its shuffle, so that going on repeats none: of one that failed it is NaN.
+            for cell in results.solve(
+                dataclasses.replace(found, train=train, validation=validation, elsewhere={}), name, k, settings
+            ):
                 for metric, value in _values(found, cell).items():
                     done.setdefault(cell.task, {}).setdefault(metric, []).append(value)
             if k + 1 == shuffles or (k + 1 - start) % SAVED_EVERY == 0:
-                head = {"kind": "null", "about": tasks.describe(found), "baseline": name, "within": within(found.train)}
+                head = {
+                    "kind": "null", "about": tasks.describe(found), "baseline": name, "within": within(found.train),
+                    "settings": said,
+                }  # fmt: skip
                 spent = {"cpu_s": time.process_time() - began, "shuffles": k + 1}
                 files.write_atomic(path, json.dumps(jsonable({**head, **spent, "scores": done})) + "\n")
         yield name
@@ -86,13 +94,31 @@ def _chosen(name: str, found: Problem, cells: Sequence[Cell]) -> dict[str, Any]:
     """The settings that the true targets chose, of a baseline that chooses for each target."""
     own = {found.name_of(t.name): t.name for t in found.train.targets.of}
     chosen = {own[c.task]: c.chosen for c in cells if c.baseline == name and c.task in own}
-    return {t: dict(c["chosen"]) for t, c in chosen.items() if isinstance(c, Mapping) and c.get("chosen")}
+    return {
+        t: dict(c["chosen"])
+        for t, c in chosen.items()
+        if isinstance(c, Mapping) and isinstance(c.get("chosen"), Mapping)
+    }
 
 
 def _values(found: Problem, cell: Cell) -> dict[str, float]:
     target = next(t for t in found.test.targets.of if found.name_of(t.name) == cell.task)
     asked = leaderboard.question(found, found.test, target)
-    return {m: asked.value(m, asked.of(cell)) for m in leaderboard.SHOWN[asked.kind][:2]}
+    return {m: math.nan if cell.error else asked.value(m, asked.of(cell)) for m in leaderboard.SHOWN[asked.kind][:2]}
+
+
+def _known(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """The scores of shuffles that were made before with those settings; none of a file that cannot be read."""
+    if not path.exists():
+        return {}
+    try:
+        done = _scores(path)
+    except IntegrityError as error:
+        log.warning("%s", error)
+        return {}
+    kept = json.loads(files.read_bounded(path, results.MOST_BYTES)).get("settings")
+    # Files of before settings were written have those that every fit chose for itself.
+    return done if kept is None or kept == settings else {}
 
 
 def _scores(path: Path) -> dict[str, dict[str, list[float]]]:

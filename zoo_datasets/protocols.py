@@ -73,6 +73,8 @@ def published(folder: Path, split: Path | None = None, networks: int | None = No
     table = _table(folder)
     steps = np.asarray(table["step"].to_numpy(zero_copy_only=False), np.int64)
     found = sides(permutation(split), steps)
+    if networks is not None and networks >= len(found["train"]):
+        networks = None  # no limit: the results are the same, and so are their names
     found["train"] = found["train"][:networks]
     try:
         weights = np.load(folder / "weights.npy", mmap_mode="r", allow_pickle=False)
@@ -171,7 +173,8 @@ def _order(folder: Path) -> np.ndarray:
 def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, rows: Sequence[int]) -> Part:
     own = table.take(pa.array(rows, pa.int64()))
     columns = {c.removeprefix("config."): c for c in table.column_names}
-    recipe = pa.table({c: own[columns[c]] for c in RECIPE if c in columns})
+    varied = {c: own[columns[c]] for c in RECIPE if c in columns}
+    recipe = pa.table(varied or {"": pa.nulls(len(rows))})  # a table of no columns has no rows either
     activation = own[columns["activation"]].to_pylist() if "activation" in columns else ["relu"] * len(rows)
     names = sorted(set(map(str, activation)))
     vectors = [np.asarray(weights[r], np.float32)[order] for r in rows]
@@ -189,7 +192,6 @@ def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, ro
         np.full(len(rows), IMAGES, np.int64),
         y > 0.1 + 3 * np.sqrt(0.1 * 0.9 / IMAGES),
         np.array([streams.canonical_json(r) for r in recipe.to_pylist()]),
-        int((~good).sum()),
     )  # fmt: skip
     return part.take(np.flatnonzero(good))
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,17 @@ import numpy as np
 from zoo_datasets import tasks
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import Baseline, Target, Targets
-from zoo_datasets.baselines.known import CONTROLS, NO_DRAWS, baseline
+from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, baseline
 from zoo_datasets.core import files, meters, streams
 from zoo_datasets.core.jsonable import jsonable
-from zoo_datasets.errors import IntegrityError, ZooError
+from zoo_datasets.errors import IntegrityError, ZooError, shown
 from zoo_datasets.tasks import Part, Problem
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 MOST_BYTES = 256 << 20  # of a result file
+MOST_PREDICTION = 1e30  # in size: sums of its square, over any number of networks, are numbers yet
 DIGITS = 7  # of a prediction: fewer would tie networks that a baseline tells apart
 
 
@@ -96,7 +98,8 @@ def estimate(found: Problem, name: str, settings: Mapping[str, Any] | None = Non
         return float(
             solver.estimate((found.train.view, found.train.targets), (found.validation.view, found.validation.targets))
         )
-    except ZooError:
+    except Exception as error:  # a baseline is anybody's code; its own cells will say so
+        log.debug("%s cannot be estimated", name, exc_info=error)
         return 0.0
 
 
@@ -131,8 +134,15 @@ def _checked(target: Target, predictions: Mapping[str, np.ndarray], n: int) -> t
     values = np.asarray(predictions[target.name], np.float64)
     if values.shape != wanted:
         return np.full(wanted, np.nan), f"its predictions have shape {values.shape}, not {wanted}"
-    wrong = int((~np.isfinite(values)).sum())
-    return values, f"{wrong} of {values.size} predictions are not finite" if wrong else None
+    return values, _not_numbers(values)
+
+
+def _not_numbers(values: np.ndarray) -> str | None:
+    """What is wrong with predictions that no score can be made of."""
+    if wrong := int((~np.isfinite(values)).sum()):
+        return f"{wrong} of {values.size} predictions are not finite"
+    wrong = int((np.abs(values) > MOST_PREDICTION).sum())
+    return f"{wrong} of {values.size} predictions are beyond ±{MOST_PREDICTION:g}" if wrong else None
 
 
 def _failure(found: Problem, where: str, name: str, seed: int, error: Exception) -> list[Cell]:
@@ -142,10 +152,16 @@ def _failure(found: Problem, where: str, name: str, seed: int, error: Exception)
     return [
         Cell(
             found.name_of(t.name, where), name, seed, np.full((len(part), t.classes) if t.classes else len(part), np.nan),
-            0.0, 0, None, " ".join(said.split()), part.digest,
+            0.0, 0, None, _line(said), part.digest,
         )
         for t in part.targets.of
     ]  # fmt: skip
+
+
+def _line(said: str) -> str:
+    """What a baseline said, as a line of a table and a result file may hold it."""
+    text = " ".join(said.replace("|", "/").split())[:MOST_TEXT] or "it failed without a word"
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────
@@ -173,13 +189,12 @@ def _one(
     """Whether all was there."""
     path = path_of(found, name, seed, out)
     kept = trained(found, name, seed, out)
-    old = _cells_of(path, found) if path.exists() else []
-    good = [c for c in old if not c.failed]
+    good = [c for c in _there(found, path) if not c.failed and _with(c, settings)]
     missing = [w for w in found.tests if not any(c.asked == found.tests[w].digest for c in good)]
     if not missing:
         return True
-    if kept.exists() and good:
-        solver = saved.load(kept)
+    solver = _loaded(kept) if good else None
+    if solver is not None:
         new = [c for w in missing for c in answers(found, w, solver, name, seed, good[0].cpu_s)]
     else:
         made, new = _solved(found, name, seed, settings)
@@ -191,6 +206,40 @@ def _one(
                 log.debug("%s is not kept: %s", name, error)
     files.write_atomic(path, _to_json(found, [*good, *new], commit))
     return False
+
+
+def _there(found: Problem, path: Path) -> Sequence[Cell]:
+    """The cells of a file of ours; none where it is damaged or about something else, so that it is made again."""
+    if not path.exists():
+        return []
+    try:
+        value = _file(path)
+        if value is None or _differs(value["about"], tasks.describe(found)):
+            return []
+        return _cells_of(path, found, value)
+    except IntegrityError as error:
+        log.warning("%s It is made again.", error)
+        return []
+
+
+def _loaded(path: Path) -> Baseline | None:
+    """The saved baseline; None where there is none, or it is damaged and has to be fitted again."""
+    if not path.exists():
+        return None
+    try:
+        return saved.load(path)
+    except IntegrityError as error:
+        log.warning("%s It is fitted again.", error)
+        return None
+
+
+def _with(cell: Cell, settings: Mapping[str, Any] | None) -> bool:
+    """Whether a cell was made with those settings, where some were chosen."""
+    if not settings:
+        return True
+    return isinstance(cell.chosen, Mapping) and all(
+        jsonable(cell.chosen.get(k)) == jsonable(v) for k, v in settings.items()
+    )
 
 
 def choose(found: Problem, names: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
@@ -270,28 +319,57 @@ def rounded(values: np.ndarray) -> list[Any]:
 # ── reading ───────────────────────────────────────────────────────────────────────────
 
 
-def read(found: Problem, folder: Path) -> list[Cell]:
+def read(found: Problem, folder: Path, wrong: list[str] | None = None) -> list[Cell]:
     """The cells of the problem among a folder's result files, ours or others', one for each task, baseline and seed.
 
-    Of several, those that were learned with the same targets come first. Raises IntegrityError where a file was made from
-    other bytes than the zoo's, or does not hold a prediction for each test network.
+    Of several, those that were learned with the same targets come first. A file that was made from other bytes than the
+    zoo's, or does not hold a prediction for each test network, is a sentence in `wrong`, and the others are read; without
+    `wrong` it raises IntegrityError.
     """
     cells: dict[tuple[str, str, int], Cell] = {}
     own = tasks.describe(found)
-    every = [(p, value) for p in sorted(folder.glob("*.json")) if (value := _file(p)) is not None]
-    every.sort(key=lambda pair: pair[1]["about"].get("targets") != own["targets"])
-    for path, value in every:
-        about = value["about"]
-        if any(about.get(k) != own[k] for k in ("zoo", "split", "limit", "networks")):
-            continue
-        if any(about.get(k) != own[k] for k in ("zoo_digest", "split_digest", "version")):
-            raise IntegrityError(
-                f"{path} was made from other bytes than {found.zoo}'s, another split, or an older version of the tasks. Take it out "
-                "of the folder, or open the zoo that it names."
-            )
-        for cell in _cells_of(path, found, value):
-            cells.setdefault((cell.task, cell.baseline, cell.seed), cell)
+    asked_first: list[Sequence[Cell]] = []
+    others: list[Sequence[Cell]] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            value = _file(path)
+            if value is None or _differs(value["about"], own):
+                continue
+            same = value["about"].get("targets") == own["targets"]
+            (asked_first if same else others).append(_ours(path, found, value))
+        except IntegrityError as error:
+            if wrong is None:
+                raise
+            wrong.append(str(error))
+    for cell in itertools.chain(*asked_first, *others):
+        cells.setdefault((cell.task, cell.baseline, cell.seed), cell)
     return list(cells.values())
+
+
+def _differs(about: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether a file is about another problem."""
+    return any(about.get(k) != own[k] for k in ("zoo", "split", "limit", "networks"))
+
+
+def _ours(path: Path, found: Problem, value: Mapping[str, Any]) -> Sequence[Cell]:
+    """The cells of a file, whose name says which fit it is where a baseline of ours is named. Raises IntegrityError."""
+    about, own = value["about"], tasks.describe(found)
+    if any(about.get(k) != own[k] for k in ("zoo_digest", "split_digest", "version")):
+        raise IntegrityError(
+            f"{path} was made from other bytes than {found.zoo}'s, another split, or an older version of the tasks. Take it out "
+            "of the folder, or open the zoo that it names."
+        )
+    cells = _cells_of(path, found, value)
+    learned = about.get("targets")
+    learned = learned if isinstance(learned, list) and all(isinstance(t, str) for t in learned) else []
+    for cell in cells:
+        name = f"{streams.digest([found.digest_of(learned), cell.baseline, cell.seed])[:16]}.json"
+        if cell.baseline in BASELINES and path.name != name:
+            raise IntegrityError(
+                f"{path} calls a result {cell.baseline!r}, which is a baseline of this package, whose own would be in {name}. "
+                "Give it a name of its own."
+            )
+    return cells
 
 
 def _file(path: Path) -> dict[str, Any] | None:
@@ -311,13 +389,12 @@ def _file(path: Path) -> dict[str, Any] | None:
 OTHER_KINDS = ("null", "chosen", "pairs")
 
 
-def _cells_of(path: Path, found: Problem, value: Mapping[str, Any] | None = None) -> Iterator[Cell] | list[Cell]:
+def _cells_of(path: Path, found: Problem, value: Mapping[str, Any]) -> list[Cell]:
     """The cells of a file that answer a task of the problem. Raises IntegrityError."""
-    value = _file(path) if value is None else value
     wanted = {found.name_of(t.name, w): (t, part) for w, part in found.tests.items() for t in part.targets.of}
     cells = []
-    for row in (value or {}).get("cells", []):
-        if not isinstance(row, dict) or row.get("task") not in wanted:
+    for row in value["cells"]:
+        if not isinstance(row, dict) or not isinstance(row.get("task"), str) or row["task"] not in wanted:
             continue
         cells.append(_cell(path, row, *wanted[row["task"]]))
     return cells
@@ -334,16 +411,37 @@ def _cell(path: Path, row: Mapping[str, Any], of: Target, part: Part) -> Cell:
         )
     try:
         values = np.array([[np.nan if x is None else x for x in np.atleast_1d(p)] for p in row["predictions"]], float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise IntegrityError(f"{path}: predictions of {row['task']} are no numbers.") from None
     wanted = (len(part), max(1, of.classes))
     if values.shape != wanted:
         raise IntegrityError(f"{path}: predictions of {row['task']} have shape {values.shape}, not {wanted}.")
-    kinds: dict[str, Any] = {"baseline": str, "seed": int, "cpu_s": (int, float), "parameters": int}
-    for name, kind in kinds.items():
-        if not isinstance(row[name], kind) or isinstance(row[name], bool):
-            raise IntegrityError(f"{path}: {name} of {row['task']} is {row[name]!r}.")
-    wrong = int((~np.isfinite(values)).sum())
-    error = row["error"] or (f"{wrong} of {values.size} predictions are not finite" if wrong else None)
+    for name, good in LEGAL.items():
+        if not good(row[name]):
+            raise IntegrityError(f"{path}: {name} of {row['task']} is {shown(row[name])}.")
+    error = row["error"] or _not_numbers(values)
     known = {f.name: row[f.name] for f in dataclasses.fields(Cell)}
     return Cell(**known | {"predictions": values if of.classes else values[:, 0], "error": error})
+
+
+MOST_NUMBER = (1 << 63) - 1
+MOST_TEXT = 1000  # characters of a name or an error, which stand in a line of a table
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_NUMBER
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_NUMBER
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MOST_TEXT and value.isprintable() and "|" not in value
+
+
+LEGAL: Mapping[str, Callable[[Any], bool]] = {
+    "baseline": _text, "seed": _whole, "cpu_s": _seconds, "predict_cpu_s": _seconds, "parameters": _whole,
+    "error": lambda value: value is None or _text(value),
+    "chosen": lambda value: value is None or isinstance(value, dict),
+}  # fmt: skip

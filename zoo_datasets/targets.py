@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
@@ -111,11 +112,39 @@ def _of_class(zoo: Zoo, place: int) -> np.ndarray:
 
 def _learned(zoo: Zoo, label: int) -> np.ndarray:
     """Whether a class of the source was among those that each network learned."""
-    n = max(len(s.class_names) for s in zoo.manifest.sources)
+    n = max((len(s.class_names) for s in zoo.manifest.sources), default=0)
     if label >= n:
         raise TaskError(f"{zoo.name}: there is no class {label}; its source has {n}.")
     play = zoo.column("subset_classes").to_pylist() if has(zoo, "subset_classes") else [None] * len(zoo)
     return np.array([1.0 if classes is None or label in classes else 0.0 for classes in play])
+
+
+def telling(zoo: Zoo, name: str) -> tuple[str, ...]:
+    """Axes that give a target away: of a class learned, the subsets; of a setting, what is null wherever it has some level.
+
+    A setting that means something only beside levels of another (`init_std` beside `init_kind: normal`, a trigger's label
+    beside a share above 0) says by being null which level that was.
+    """
+    if name.startswith("learned_class_"):
+        return tuple(a for a in zoo.axes if a == "subset" or a.startswith("subset_"))
+    if name not in zoo.axes or not has(zoo, name):
+        return ()
+    values = zoo.column(name).to_pylist()
+    # What needs a number needs one above 0, whichever.
+    levels = [
+        bool(v) if isinstance(v, int | float) else v if isinstance(v, str) else streams.canonical_json(v)
+        for v in values
+    ]
+    of = pa.array(["" if v is None else str(v) for v in levels])
+    found = []
+    for axis in zoo.axes:
+        if axis == name or not has(zoo, axis):
+            continue
+        null = pc.is_null(zoo.column(axis))
+        always = pa.table({"of": of, "null": null}).group_by("of").aggregate([("null", "all")])["null_all"].to_pylist()
+        if any(always) and not all(always):
+            found.append(axis)
+    return tuple(found)
 
 
 def check(zoo: Zoo, of: Asked, train: np.ndarray, test: np.ndarray) -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from zoo_datasets import split_files, targets
 from zoo_datasets.baselines.interface import Labelled, Targets, View
 from zoo_datasets.core import streams
-from zoo_datasets.errors import unknown
+from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.sources.measured import measured
@@ -50,7 +50,6 @@ class Part:
     images: np.ndarray  # (n,) int64 test images behind an accuracy; 0 where unknown
     trained: np.ndarray  # (n,) bool: whether it learned anything (not diverged, above chance)
     points: np.ndarray  # (n,) str: equal where the recipe is, but for the replicate
-    left_out: int = 0  # networks of this side whose weights are not finite
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -63,7 +62,7 @@ class Part:
     def take(self, rows: np.ndarray) -> Part:
         return Part(
             self.zoo, self.view.take(rows), self.targets.take(rows), tuple(self.ids[int(i)] for i in rows),
-            self.groups[rows], self.images[rows], self.trained[rows], self.points[rows], self.left_out,
+            self.groups[rows], self.images[rows], self.trained[rows], self.points[rows],
         )  # fmt: skip
 
 
@@ -109,15 +108,19 @@ class Problem:
         split = "" if self.split_name == "iid" else f"/{self.split_name}"
         if not where:
             return f"{self.zoo}/{target}{split}@{VERSION}"
-        if where == self.elsewhere[where].zoo:
-            return f"{where}/{target}/from={self.zoo}{split}@{VERSION}"
+        asked = self.elsewhere[where].zoo
+        if where == asked or where.startswith(f"{asked}/"):  # the zoo, or a level that it has alone
+            return f"{asked}/{target}/from={self.zoo}{split}{where.removeprefix(asked)}@{VERSION}"
         return f"{self.zoo}/{target}{split}/{where}@{VERSION}"
 
     @property
     def digest(self) -> str:
         """Of everything that is learned from: population, split, targets, version."""
-        names = sorted(t.name for t in self.train.targets.of)
-        return streams.digest([self.zoo_digest, self.split.digest, VERSION, names, self.train.digest])
+        return self.digest_of([t.name for t in self.train.targets.of])
+
+    def digest_of(self, names: Sequence[str]) -> str:
+        """The same, were those targets learned."""
+        return streams.digest([self.zoo_digest, self.split.digest, VERSION, sorted(names), self.train.digest])
 
 
 def problem(
@@ -141,19 +144,22 @@ def problem(
     if "progress" in names and len(names) > 1:
         raise TaskError("`progress` asks about every snapshot, and the others about the last one: ask for it alone.")
     every = "progress" in names
+    own_limit = limit if limit is not None and limit < zoo.manifest.counts.n_models else None
     zoo = prefix(zoo, limit)
     axis, chosen = _split(zoo, split)
     population = _Population(zoo, every)
     found, refused = _asked(population.zoo, names)
     rows = population.sides(chosen)
     train, test = rows["train"], rows["test"]
-    if networks is not None:
-        train = train[:networks]
     level_of = None
     if axis is not None:
         level_of = np.array([_label(v) for v in population.zoo.column(axis).to_pylist()], object)
         own = split.partition("=")[2]
         train, rows["validation"], test = (r[level_of[r] == own] for r in (train, rows["validation"], test))
+    # As many as there are, or more, is no limit: the results are the same, and so are their names.
+    if networks is not None and networks >= len(train):
+        networks = None
+    train = train[:networks]
     for name, some in zip(SPLITS, (train, rows["validation"], test), strict=True):
         if not len(some):
             raise TaskError(f"{zoo.name}: no network is left for {name} under the split {split!r}. Build more of them.")
@@ -166,20 +172,23 @@ def problem(
             refused[of.target.name] = str(error)
     if not kept:
         raise TaskError(" ".join(refused.values()))
-    side_of = functools.partial(population.part, kept, population.zoo.axes)
+    told = {a.target.name: targets.telling(population.zoo, a.target.name) for a in kept}
+    side_of = functools.partial(population.part, kept, population.zoo.axes, told)
     elsewhere = {}
     if axis is not None and level_of is not None:
         everywhere = rows["test"]
         for level in sorted(set(level_of[everywhere].tolist()) - {own}):
             elsewhere[f"{axis}={level}"] = side_of(everywhere[level_of[everywhere] == level])
+    of_other = functools.partial(_of_other, kept, population.zoo, told, every)
     for other in others:
-        elsewhere[other.name] = _of_other(prefix(other, limit), kept, population.zoo, every)
+        other = prefix(other, limit)
+        elsewhere |= of_other(other, _unlearned(other, zoo, chosen))
     for other in fresh:
-        elsewhere[other.name] = _of_other(other, kept, population.zoo, every, whole=True)
+        elsewhere |= of_other(other, set(other.models["model_id"].to_pylist()))
     classes = {a.target.name: a.levels for a in kept if a.target.classes}
     return Problem(
         zoo.name, split_files.zoo_digest(zoo), chosen, split, classes, side_of(train), side_of(rows["validation"]),
-        side_of(test), elsewhere, refused, limit, networks,
+        side_of(test), elsewhere, refused, own_limit, networks,
     )  # fmt: skip
 
 
@@ -223,45 +232,53 @@ class _Population:
         self.zoo = chosen.take(order)
         self.ids: list[str] = self.zoo.column("model_id").to_pylist()
         self.keys = split_files.group_keys(zoo)
-        self.diverged: list[str] = chosen.take(np.flatnonzero(~finite)).column("model_id").to_pylist()
 
     def sides(self, split: Split) -> dict[str, np.ndarray]:
         """Side → rows."""
         side = np.array([split.assignment.get(i, "") for i in self.ids], object)
         return {s: np.flatnonzero(side == s) for s in SPLITS}
 
-    def part(self, found: Sequence[Asked], axes: Mapping[str, Any], rows: np.ndarray, left_out: int = 0) -> Part:
+    def part(
+        self, found: Sequence[Asked], axes: Mapping[str, Any], told: Mapping[str, tuple[str, ...]], rows: np.ndarray
+    ) -> Part:
+        """Those rows; `axes` are what the recipe varied where it is learned, `told` those that give a target away there."""
         part = self.zoo.take(rows)
         names = list(dict.fromkeys(part.column("architecture_id").to_pylist()))
         built = tuple(self.zoo.manifest.architecture(str(n), "a network of the task").built() for n in names)
         numbers = np.array([names.index(i) for i in part.column("architecture_id").to_pylist()], np.int64)
         counts = part.column("test_count_per_class").to_pylist() if _has(part, "test_count_per_class") else []
         images = np.array([sum(c) if c else 0 for c in counts] or [0] * len(part), np.int64)
-        recipe = pa.table({a: part.column(a) if _has(part, a) else pa.nulls(len(part)) for a in axes})
+        varied = {a: part.column(a) if _has(part, a) else pa.nulls(len(part)) for a in axes}
+        recipe = pa.table(varied or {"": pa.nulls(len(part))})  # a table of no columns has no rows either
         seen = [c for c in TRAINING if _has(part, c)]
         training = pa.table({c: part.column(c) for c in seen}) if seen else None
         points = np.array([streams.canonical_json(r) for r in recipe.to_pylist()] or [""] * len(part), object)
         return Part(
             self.zoo.name,
-            View(built, numbers, _vectors(part), recipe, functools.partial(shown, self.zoo), training),
+            View(built, numbers, _vectors(part), recipe, functools.partial(shown, self.zoo), training, told),
             Targets(tuple(a.target for a in found), np.stack([a.take(rows) for a in found], axis=1)),
             tuple(self.ids[int(i)] for i in rows),
             np.array([self.keys[self.ids[int(i)]] for i in rows], object).astype(str),
             images,
             _trained(part, [built[i] for i in numbers], images),
             points.astype(str),
-            left_out,
         )
 
 
 def _trained(part: Zoo, architectures: Sequence[Architecture], images: np.ndarray) -> np.ndarray:
-    """(n,) bool: accuracy above chance by more than its error; where no accuracy is stored nothing is left out."""
+    """(n,) bool: did not diverge, and accuracy above chance by more than its error where one is stored.
+
+    A network that diverged is here by its last snapshot that was finite, whose accuracy may be any.
+    """
+    stayed = np.ones(len(part), bool)
+    if _has(part, "diverged_step"):
+        stayed = np.array([s is None for s in part.column("diverged_step").to_pylist()], bool)
     if not _has(part, "test_accuracy"):
-        return np.ones(len(part), bool)
+        return stayed
     accuracy = np.asarray(part.column("test_accuracy").cast(pa.float64()).to_numpy(), np.float64)
     chance = np.array([1.0 / max(2, a.n_outputs) for a in architectures])
     error = np.sqrt(chance * (1 - chance) / np.maximum(images, 1))
-    return np.asarray(~(accuracy <= chance + ERRORS_ABOVE_CHANCE * np.where(images > 0, error, 0.0)))
+    return np.asarray(stayed & ~(accuracy <= chance + ERRORS_ABOVE_CHANCE * np.where(images > 0, error, 0.0)))
 
 
 def _vectors(zoo: Zoo, at_once: int = 1024) -> list[np.ndarray]:
@@ -282,22 +299,46 @@ def _asked(
     for name in names:
         try:
             found.append(targets.asked(zoo, name, (like or {}).get(name)))
-        except TaskError as error:
+        except ZooError as error:  # what a gap is made of may be missing too
             refused[name] = str(error)
     return found, refused
 
 
-def _of_other(zoo: Zoo, kept: Sequence[Asked], home: Zoo, every: bool, whole: bool = False) -> Part:
-    """The test side of another zoo, or all of it; a target that it lacks is unknown of every network."""
+def _unlearned(zoo: Zoo, home: Zoo, split: Split) -> set[str]:
+    """The models of another zoo that are asked about: its test side.
+
+    Of a zoo that was built to be asked alone (all of its own split is test), that is whatever shares no group with what is
+    learned from.
+    """
+    if set(zoo.models["split"].to_pylist()) == {"test"}:
+        keys = split_files.group_keys(home, zoo)
+        learned = {keys[i] for i, side in split.assignment.items() if side in ("train", "validation")}
+        return {i for i in zoo.models["model_id"].to_pylist() if keys[i] not in learned}
+    own = split_files.by_group(zoo, fractions=SHARES, name="iid")
+    return {i for i, side in own.assignment.items() if side == "test"}
+
+
+def _of_other(
+    kept: Sequence[Asked], home: Zoo, told: Mapping[str, tuple[str, ...]], every: bool, zoo: Zoo, models: set[str]
+) -> dict[str, Part]:
+    """Those models of another zoo, and each level of what it alone varies; a target that it lacks is unknown of all."""
     population = _Population(zoo, every)
     found, _ = _asked(population.zoo, [a.target.name for a in kept], {a.target.name: a for a in kept})
     by_name = {a.target.name: a for a in found}
     nothing = np.full(len(population.zoo), np.nan)
     same = [by_name.get(a.target.name, dataclasses.replace(a, values=nothing)) for a in kept]
-    rows = np.arange(len(population.zoo))
-    if not whole:
-        rows = population.sides(split_files.by_group(zoo, fractions=SHARES, name="iid"))["test"]
-    return population.part(same, home.axes, rows)
+    rows = np.flatnonzero([i in models for i in population.ids])
+    part = population.part(same, home.axes, told, rows)
+    parts = {zoo.name: part}
+    for axis in (a for a in zoo.axes if a not in home.axes and _has(zoo, a)):
+        labels = np.array([_label(v) for v in population.zoo.take(rows).column(axis).to_pylist()], object)
+        several = sorted(set(labels.tolist()))
+        if 1 < len(several) <= MOST_LEVELS:  # not what was drawn for each network
+            parts |= {f"{zoo.name}/{axis}={level}": part.take(np.flatnonzero(labels == level)) for level in several}
+    return parts
+
+
+MOST_LEVELS = 12
 
 
 # ── labelled inputs ───────────────────────────────────────────────────────────────────

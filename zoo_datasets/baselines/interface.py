@@ -38,6 +38,8 @@ class View:
     shown: Callable[[], Labelled] | None = None
     # n rows: loss and accuracy on training images, for the one control that is told them.
     training: pa.Table | None = None
+    # Target → columns of the recipe that give it away beside its own, found once for the whole population.
+    telling: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -65,8 +67,9 @@ class View:
         )
 
     def recipe_without(self, target: Target) -> pa.Table:
-        """The recipe as one may know it who is asked for `target`: where that is a setting, it is left out."""
-        return self.recipe.drop_columns([n for n in self.recipe.column_names if n == target.name])
+        """The recipe as one may know it who is asked for `target`: what is it, or gives it away, is left out."""
+        hidden = (target.name, *self.telling.get(target.name, ()))
+        return self.recipe.drop_columns([n for n in self.recipe.column_names if n in hidden])
 
     def take(self, rows: np.ndarray) -> View:
         """Those networks, in that order."""
@@ -77,6 +80,7 @@ class View:
             self.recipe.take(pa.array(rows)),
             self.shown,
             None if self.training is None else self.training.take(pa.array(rows)),
+            self.telling,
         )
 
 
