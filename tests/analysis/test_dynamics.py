@@ -113,6 +113,8 @@ def test_ends_of_other_networks_are_not_foretold(population: pop.Population) -> 
     turned = np.random.default_rng(0).permutation(len(y))
     assert surrogate.held_out_r2(x, y, groups) > 0.6
     assert surrogate.held_out_r2(x, y[turned], groups) < 0.1
+    assert surrogate.unmoved_r2(y, y) == 1
+    assert surrogate.unmoved_r2(np.broadcast_to(y.mean(0), y.shape), y) == 0
 
 
 def test_missing_snapshots_and_short_populations_are_refused(iris: Zoo) -> None:
@@ -395,6 +397,23 @@ def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population
     assert abs(noise["fates"]["published"]["null_mean"] - 0.5) < 0.1
     assert noise["all_weights"]["p"] > 0.02
     assert "undefined" in guidance.foretell(planted, np.ones(60), "spread", ["published"], settings)
+
+
+def test_one_fate_for_all_ranks_nobody(population: pop.Population) -> None:
+    """All starts lead to one set: whatever the folds' rates round to, the score is one, and its area a half."""
+    places, _ = coordinates.kernels(population.architecture.layout)
+    start, end = population.start.astype(np.float64), population.end.astype(np.float64)
+    rng = np.random.default_rng(0)
+    start[:, places[:2]] = rng.uniform(-1, 1, (60, 2))
+    end[:, places] = 0.01 * rng.normal(size=(60, 12))
+    found = guidance.foretell(
+        dataclasses.replace(population, start=start, end=end), rng.random(60), "spread", ["published"], readings.Settings(9),
+        n=99,
+    )  # fmt: skip
+    fates = found["fates"]["published"]
+    assert list(fates["n_of_fate"]) == ["0"]
+    assert not fates["tells"]
+    assert (fates["value"], fates["null_mean"], found["p"]) == (0.5, 0.5, 1.0)
 
 
 def test_held_out_scores_know_nothing_of_the_networks_they_judge(population: pop.Population) -> None:

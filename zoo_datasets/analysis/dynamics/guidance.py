@@ -27,6 +27,7 @@ from zoo_datasets.core import meters, streams
 
 FEWEST_OF_A_FATE = 5  # networks of a fate; rarer fates are put together
 REST = "rare"
+DIGITS = 12  # of a fate's excess over the overall share: a fate that all share exceeds it by rounding alone
 FOLDS = 5
 # A population takes the first; one whose p is below `testing.PROMISING` takes all, so that the least of 120
 # populations could survive the correction: at least 20 · 120 / 0.05.
@@ -192,6 +193,7 @@ def foretell(
             fate[part.test] = part.names[part.held_fates]
 
         record["fates"][name] = one | {
+            "tells": bool(np.ptp(score) > 0),  # not where all training networks share one fate
             "n_of_fate": {str(k): int(v) for k, v in zip(*np.unique(pooled(fate), return_counts=True), strict=True)},
         }  # fmt: skip
     joint = testing.joint(seen[: len(folds)], null[:, : len(folds)])
@@ -233,7 +235,8 @@ def _rates(folds: Sequence[_Fold], y: np.ndarray) -> np.ndarray:
     """Per network the share of good ones among training networks of its fate, drawn to the overall share by one of them.
 
     Less the overall share: held-out folds have the opposite excess, so that a fate that all
-    share would score below chance. `y` [n, B] holds B divisions into good and bad; so does what comes back.
+    share would score below chance. Rounded, so that it ranks nobody. `y` [n, B] holds B divisions into
+    good and bad; so does what comes back.
     """
     score = np.empty(y.shape)
     for part in folds:
@@ -241,7 +244,7 @@ def _rates(folds: Sequence[_Fold], y: np.ndarray) -> np.ndarray:
         size = 1 + max(part.fates.max(), part.held_fates.max())
         of_fate = np.eye(size)[part.fates].T  # (K, train)
         rate = (of_fate @ y[part.train] + overall) / (of_fate.sum(1)[:, None] + 1)
-        score[part.test] = rate[part.held_fates] - overall
+        score[part.test] = np.round(rate[part.held_fates] - overall, DIGITS)
     return score
 
 

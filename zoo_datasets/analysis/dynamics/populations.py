@@ -177,8 +177,7 @@ def steps(population: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray, f
     snapshots = zoo.select(model_id=list(population.ids))
     epoch = snapshots.column("epoch").to_numpy()
     network = np.array([row_of[m] for m in snapshots.column("model_id").to_pylist()])
-    last = epoch.max()
-    step = float(last - np.unique(epoch)[-2])
+    last, step = epoch.max(), _step(epoch)
     turn = (last - epoch) / step
     on = np.flatnonzero(np.abs(turn - np.round(turn)) < 1e-6)
     order = on[np.lexsort((epoch[on], network[on]))]
@@ -191,6 +190,16 @@ def steps(population: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray, f
             "`snapshots: every_epoch`, or take the map from start to end (`--map whole`)."
         )
     return np.array(snapshots.weights[before]), np.array(snapshots.weights[after]), network[before], step
+
+
+def step_epochs(population: Population) -> float:
+    """Epochs between the last two snapshots: how long a step of `steps` is."""
+    return _step(population.zoo.select(model_id=population.ids[0]).column("epoch").to_numpy())
+
+
+def _step(epoch: np.ndarray) -> float:
+    before, last = np.unique(epoch)[-2:]
+    return float(last - before)
 
 
 # ── what the networks say ─────────────────────────────────────────────────────────────

@@ -140,7 +140,8 @@ def study(
     numbers: dict[str, Any] = {
         "name": population.name, "level": dict(population.level), "population": population.number,
         "n": len(population), "n_diverged": population.n_diverged, "n_test": len(predicted.labels),
-        "pairs": len(x), "coordinates": list(chosen.labels), "spread": spread,
+        "pairs": len(x), "networks_of_pairs": len(np.unique(rows)), "step_epochs": _step_epochs(population, options),
+        "coordinates": list(chosen.labels), "spread": spread,
         "balanced_accuracy": predicted.balanced.mean(), "balanced_accuracy_published": predicted.balanced_swapped.mean(),
         "entropy_median": np.median(predicted.entropy()),
         "readings": {n: r.numbers() | _indices(r) for n, r in read.items()},
@@ -163,6 +164,10 @@ def study(
     )  # fmt: skip
 
 
+def _step_epochs(population: Population, options: argparse.Namespace) -> float | None:
+    return populations.step_epochs(population) if options.map == "step" else None
+
+
 def _indices(reading: readings.Reading) -> dict[str, Any]:
     """The Conley indices of the Morse sets, where CMGDB is installed."""
     return {"conley": conley.indices(reading.graph)} if conley.available() else {}
@@ -181,6 +186,7 @@ def _coordinate_kinds(population: Population, options: argparse.Namespace) -> li
             "r2": surrogate.fit(x, y, recipe).r2(x, y), "r2_held_out": surrogate.held_out_r2(x, y, groups, recipe),
             "r2_shuffled": surrogate.fit(x, y[order], recipe).r2(x, y[order]),
             "r2_shuffled_held_out": surrogate.held_out_r2(x, y[order], groups, recipe),
+            "r2_unmoved": surrogate.unmoved_r2(x, y),
         })  # fmt: skip
     return records
 

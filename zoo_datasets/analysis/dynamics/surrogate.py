@@ -154,3 +154,8 @@ def held_out_r2(x: np.ndarray, y: np.ndarray, groups: np.ndarray, recipe: Recipe
     for train, test in GroupKFold(min(folds, len(np.unique(groups)))).split(x, groups=groups):
         predicted[test] = fit(x[train], y[train], recipe).mean(x[test])
     return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
+
+
+def unmoved_r2(x: np.ndarray, y: np.ndarray) -> float:
+    """R² of "nothing moves", x itself for its image: what a map must exceed where start and end lie close."""
+    return float(1 - ((y - x) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
