@@ -95,7 +95,8 @@ def one_step(zoo: Path, reports: Path) -> list[dict[str, Any]]:
         raise SystemExit(f"The map of one step of {zoo} could not be analyzed.")
     numbers = json.loads((out / "numbers.json").read_text())
     return [
-        {"population": p["population"], "pairs": p["pairs"], "n": p["n"], "readings": _structures(p),
+        {"population": p["population"], "pairs": p["pairs"], "n": p["n"], "step_epochs": p["step_epochs"],
+         "networks_of_pairs": p["networks_of_pairs"], "readings": _structures(p),
          "coordinate_kinds": p.get("coordinate_kinds"), "resamples": p.get("resamples"), "resolutions": p.get("resolutions")}
         for p in numbers["populations"]
     ]  # fmt: skip

@@ -171,17 +171,16 @@ def section(result: Mapping[str, Any]) -> str:
     said = (
         f"{result['networks']} networks (196-16-10, test accuracy {result['test_accuracy_of_parents']:.3f}), {result['n_history']} steps of "
         f"history, one new one. **False alarms**, each with 95 % bounds of its own: {nulls}. **Fashion-MNIST**: more *retest* than for MNIST images never seen "
-        f"{_from(told, doses)}; less accuracy on MNIST than after those {_from(harmed, doses)}."
+        f"{_from(told, doses)}; less accuracy on MNIST than after those {_from(harmed, doses)}.{_missed(rows)}"
     )  # fmt: skip
     lines = [
-        f"| the next thousand images | retest at level {low} | at level {high} | test accuracy, change | length, in steps before | cosine with it |",
-        "|---|---|---|---|---|---|",
+        f"| the next thousand images | retest at level {low} | at level {high} | test accuracy, change | less that of images never seen | length, in steps before | cosine with it |",
+        "|---|---|---|---|---|---|---|",
     ]
     for what, r in rows.items():
-        change = r["accuracy_change"]
+        added = _change(r["accuracy_added"]) if what != name(0) else "–"
         lines.append(
-            f"| {what} | {_share(r['retest'][low])} | {_share(r['retest'][high])} | {change['value']:+.4f} [{change['low']:+.4f}, "
-            f"{change['high']:+.4f}] | {r['median_length']:.2f} | {r['median_direction']:+.2f} |"
+            f"| {what} | {_share(r['retest'][low])} | {_share(r['retest'][high])} | {_change(r['accuracy_change'])} | {added} | {r['median_length']:.2f} | {r['median_direction']:+.2f} |"
         )
     return (
         f"{said}\n\n![Retest by dose of another domain]({PICTURE})\n\n"
@@ -189,6 +188,21 @@ def section(result: Mapping[str, Any]) -> str:
         + "\n\nShares of networks with exact bounds; change of accuracy, mean with t interval, all to hold at once with 95 % (Bonferroni)."
         " Medians of length and cosine. Each condition is one thousand images, the same for all networks: bounds are over networks, not over images.\n"
     )
+
+
+def _change(found: Mapping[str, Any]) -> str:
+    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+
+
+def _missed(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Conditions that cost accuracy, and ring no more often than what costs none."""
+    missed = [
+        (what, r) for what, r in rows.items() if r["accuracy_added"]["high"] < 0 and r["retest_added"]["low"] <= 0
+    ]
+    if not missed:
+        return ""
+    said = "; ".join(f"{what}: accuracy {_change(r['accuracy_added'])} beside {name(0)}" for what, r in missed)
+    return f" **What it misses**, harm without more *retest*: {said}. Weights say that training goes on as it did, and not that this is good."
 
 
 def _from(which: list[float], doses: list[float]) -> str:

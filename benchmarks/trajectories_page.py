@@ -16,6 +16,7 @@ import yaml
 
 from zoo_datasets.analysis.trajectories.detection import REORDERED
 from zoo_datasets.analysis.trajectories.pictures import label
+from zoo_datasets.analysis.trajectories.run import MOST_SNAPSHOTS
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 GRIDS = Path(__file__).parents[1] / "grids" / "trajectories"
@@ -25,6 +26,7 @@ SHAPES = {
     "first_step": "first step", "last_step": "last step", "shrinking": "share of steps shorter than the one before",
     "kendall_step_loss_along_training": "τ of step length and train loss along one training",
     "kendall_step_loss_across_models": "the same across models at equal epoch",
+    "kendall_length_final_train_loss": "τ of path length and final training loss, across models",
     "kendall_length_final_test_accuracy": "τ of path length and final test accuracy, across models",
 }  # fmt: skip
 RUNGS_SHOWN = 3  # of the ladder: first, last, and evenly between; all are in the results and in the picture
@@ -55,13 +57,14 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"### {name}\n"
         yield (
             f"{of['n_models']} networks{_less(name, of['n_models'])}, {of['n_snapshots']:,} snapshots of {of['n_params']:,} weights, from epoch "
-            f"{made['first_epoch']:g} on. Intervals: 95 %, over {of['n_groups']} init groups. "
+            f"{made['first_epoch']:g} on{_chosen(made)}. Intervals: 95 %, over {of['n_groups']} init groups. "
             "Versions: " + ", ".join(f"{k} {v}" for k, v in numbers["versions"].items() if k in ("numpy", "scipy", "scikit-learn")) + ".\n"
         )  # fmt: skip
         yield from (f"* {sentence}" for sentence in findings(numbers))
         yield ""
         yield from _pictures(short(name))
     yield "### Tables\n"
+    yield "“(all)” beside a value: it is that of every network, so that nothing scattered and there is no interval.\n"
     of_zoo = {short(name): numbers for name, numbers in sorted(results.items())}
     yield from _clusters(of_zoo)
     windows = {w["zoo"]: [] for n in of_zoo.values() for w in n["windows"]}
@@ -80,25 +83,49 @@ def _less(name: str, n: int) -> str:
     return "" if n == asked else f" of the recipe's {asked} (`--limit {n}`)"
 
 
+def _chosen(made: Mapping[str, Any]) -> str:
+    """The options of the analysis that are not its defaults, as one types them."""
+    said = [f"--dims {' '.join(map(str, made['dims']))}"] if made["dims"] else []
+    said += [f"--most-snapshots {made['most_snapshots']}"] if made["most_snapshots"] != MOST_SNAPSHOTS else []
+    return f" (`{' '.join(said)}`)" if said else ""
+
+
 def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     """What the numbers say, one sentence or two each; words follow from comparisons made here."""
     yield _whose(numbers["ladder"])
     yield from _when(numbers)
     paths = numbers["paths"]
-    across, final = paths["kendall_step_loss_across_models"], paths["kendall_length_final_test_accuracy"]
+    across = paths["kendall_step_loss_across_models"]
+    loss, final = (paths[f"kendall_length_final_{name}"] for name in ("train_loss", "test_accuracy"))
     yield (
         f"**Steps and loss.** Along one training, where time can make it, τ is {_interval(paths['kendall_step_loss_along_training'], 2)}. "
         f"Across networks at equal epoch, where it cannot, {_interval(across, 2)}: {_sign(across, 'longer steps go with', 'loss')}. "
-        f"The length of the whole path and the final test accuracy: τ {_interval(final, 2)}, {_sign(final, 'longer paths go with', 'accuracy')}."
+        f"The length of the whole path and the final training loss: τ {_interval(loss, 2)}, {_sign(loss, 'longer paths go with', 'loss')}; "
+        f"and the final test accuracy: {_interval(final, 2)}, {_sign(final, 'longer paths go with', 'accuracy')}."
     )
+    for found in numbers.get("siblings", ()):
+        yield _siblings(found)
     for found in numbers.get("detection", ()):
-        yield from _changed(found)
+        yield from _changed(found, numbers["population"]["n_models"])
 
 
 def _sign(found: Mapping[str, Any], longer: str, what: str) -> str:
     if found["low"] is None or found["low"] <= 0 <= found["high"]:
         return "no relation can be claimed"
     return f"{longer} {'more' if found['low'] > 0 else 'less'} {what}"
+
+
+def _siblings(found: Mapping[str, Any]) -> str:
+    """Whether runs that start from one and the same snapshot are told apart."""
+    said = [
+        f"over updates {r['first_step']:,} to {r['last_step']:,} the purity inside a family is {_interval(r['purity'], 2)} "
+        f"({r['null']:.2f} by labels dealt at random), whole families are told apart in {_interval(r['whole'], 2)}"
+        for r in found["rows"]
+    ]
+    return (
+        f"**Runs from one start, `{short(found['zoo'])}`**, {found['n_families']} families of {' or '.join(map(str, found['siblings']))}: "
+        f"{'; '.join(said)}."
+    )
 
 
 def _whose(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -157,7 +184,7 @@ def _level(level: Mapping[str, str]) -> str:
     return ", ".join(label(v) if k == "subset" and v != "full" else f"{k} {v}" for k, v in level.items() if v != "full")
 
 
-def _changed(found: Mapping[str, Any]) -> Iterator[str]:
+def _changed(found: Mapping[str, Any], n_parents: int) -> Iterator[str]:
     name = short(found["zoo"])
     by = _curves(found)
     changed = [c for c in by if c != REORDERED]
@@ -169,9 +196,9 @@ def _changed(found: Mapping[str, Any]) -> Iterator[str]:
                 _name(c, found)
             )
         yield (
-            f"**Changed data, `{name}`**, {by[changed[0]]['all'][-1]['n_lineages']} lineages. The test loss is given the parent's loss as the weights are given "
+            f"**Changed data, `{name}`**, {_of(by[changed[0]]['all'][-1]['n_lineages'], n_parents)}. The test loss is given the parent's loss as the weights are given "
             f"the parent's last step. A lower bound above one half comes first in the weights for {len(sooner)} of {len(changed)} conditions, "
-            f"first in the loss for {len(later)}, at the same snapshot for {len(same)}. At the last snapshot the weights have AUC "
+            f"first in the loss for {len(later)}, at the same snapshot for {len(same)}: counts of bounds, no test of one against the other. At the last snapshot the weights have AUC "
             f"{min(by[c]['all'][-1]['auc'] for c in changed):.2f} to {max(by[c]['all'][-1]['auc'] for c in changed):.2f}, the loss "
             f"{min(by[c]['loss_change'][-1]['auc'] for c in changed):.2f} to {max(by[c]['loss_change'][-1]['auc'] for c in changed):.2f}."
         )  # fmt: skip
@@ -192,6 +219,10 @@ def _changed(found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _of(lineages: int, parents: int) -> str:
+    return f"{lineages} lineages" + (f" of the {parents} networks" if lineages < parents else "")
+
+
 def _curves(found: Mapping[str, Any]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
     """condition → detector → rows by snapshot."""
     by: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
@@ -206,6 +237,13 @@ def _first_seen(rows: Sequence[Mapping[str, Any]]) -> int | None:
     for row in rows:
         seen = (seen or row["steps"]) if row["low"] is not None and row["low"] > 0.5 else None
     return seen
+
+
+def _seen(rows: Sequence[Mapping[str, Any]]) -> str:
+    """From which update on; "not to the end" where a bound stood above one half for a while alone."""
+    if (seen := _first_seen(rows)) is not None:
+        return f"{seen:,}"
+    return "not to the end" if any(r["low"] is not None and r["low"] > 0.5 for r in rows) else "never"
 
 
 def _name(condition: str, found: Mapping[str, Any]) -> str:
@@ -324,9 +362,8 @@ def _detection(studies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             cells = []
             for detector in ("all", "loss_change"):
                 rows = of[detector]
-                seen = _first_seen(rows)
                 ends = [_interval({"value": r["auc"], **r}, 2) for r in (rows[0], rows[-1])]
-                cells += [ends[0], "never" if seen is None else f"{seen:,}", ends[1]]
+                cells += [ends[0], _seen(rows), ends[1]]
             attack = found["backdoors"].get(condition)
             success = f"{_interval(attack['success'], 2)}; {attack['base']['value']:.2f} without" if attack else "–"
             metadata = f"{of['metadata'][0]['auc']:.2f}" if "metadata" in of else "–"
@@ -355,4 +392,6 @@ def _interval(found: Mapping[str, Any], digits: int) -> str:
         return "–"
     if found["low"] is None:
         return f"{found['value']:.{digits}f}"
+    if found["low"] == found["high"]:  # no bounds: nothing scattered
+        return f"{found['value']:.{digits}f} (all)"
     return f"{found['value']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"

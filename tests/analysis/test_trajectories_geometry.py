@@ -12,7 +12,8 @@ from scipy import stats
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
-from zoo_datasets.analysis.trajectories import clusters, ladder, order, paths
+from zoo_datasets.analysis.trajectories import clusters, ladder, order, paths, siblings
+from zoo_datasets.analysis.trajectories.snapshots import Bag
 
 
 def circle(radius: float, turns: int, dimensions: int = 5) -> np.ndarray:
@@ -401,3 +402,39 @@ def test_coordinates_are_those_of_the_singular_value_decomposition(shape: tuple[
     few = ladder.decompose(weights, 3)
     np.testing.assert_allclose(few.coordinates, found.coordinates[:, :3], atol=1e-5)
     np.testing.assert_allclose(few.energy, found.energy[:3])
+
+
+# ── runs from one start ───────────────────────────────────────────────────────────────
+
+
+def fans(angle: float, families: int = 6, snapshots: int = 12) -> tuple[Bag, list[str]]:
+    """Families of two runs from one start, along directions that are `angle` apart; steps of one, and a little noise."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(families):
+        start = 100 * rng.normal(size=10)
+        for turn in (-angle / 2, angle / 2):
+            along = np.arange(1, snapshots + 1)[:, None] * np.r_[np.cos(turn), np.sin(turn), np.zeros(8)]
+            rows.append(start + along + 1e-3 * rng.normal(size=along.shape))
+    models = 2 * families
+    whose, at = np.divmod(np.arange(models * snapshots), snapshots)
+    columns = {"step": at + 1.0}
+    names = tuple(f"m{i}" for i in range(models))
+    bag = Bag(np.concatenate(rows).astype(np.float32), whose, at, columns, names, np.repeat(np.arange(families), 2), 0)
+    return bag, [f"p{i // 2}" for i in range(models)]
+
+
+def test_runs_from_one_start_are_told_apart_where_they_part_and_not_where_they_go_side_by_side() -> None:
+    apart, together = (siblings.of_families(*fans(angle), seed=0) for angle in (np.pi / 2, 0.02))
+    assert apart is not None
+    assert together is not None
+    assert (apart["n_families"], apart["siblings"]) == (6, [2])
+    whole, later = apart["rows"]
+    assert (whole["first_step"], later["first_step"], later["last_step"]) == (1, 7, 12)
+    assert later["purity"]["value"] == later["whole"]["value"] == 1.0
+    assert later["null"] < 0.8
+    for row in together["rows"]:
+        assert row["purity"]["value"] < 0.7
+        assert row["whole"]["value"] == 0.0
+    bag, _ = fans(1.0)
+    assert siblings.of_families(bag, bag.model_ids, seed=0) is None

@@ -24,7 +24,17 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.analysis.results import Results
-from zoo_datasets.analysis.trajectories import clusters, detection, ladder, order, paths, pictures, snapshots, windows
+from zoo_datasets.analysis.trajectories import (
+    clusters,
+    detection,
+    ladder,
+    order,
+    paths,
+    pictures,
+    siblings,
+    snapshots,
+    windows,
+)
 from zoo_datasets.analysis.trajectories.snapshots import Bag
 from zoo_datasets.core import meters, streams
 from zoo_datasets.errors import ZooError
@@ -110,6 +120,9 @@ def run(options: argparse.Namespace) -> Results:
     if children:
         with _timed("detection"):
             results.numbers["detection"] = [detect(zoo, child, options) for child in children]
+        with _timed("runs from one start"):
+            found = [siblings.told_apart(child, options.seed) for child in children]
+        results.numbers["siblings"] = [record for record in found if record]
         rows_of = {d["zoo"]: d["rows"] for d in results.numbers["detection"]}
         results.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
     if not options.no_pictures:

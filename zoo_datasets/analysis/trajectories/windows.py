@@ -70,10 +70,18 @@ def stretch(bag: Bag, chosen: np.ndarray, seed: int) -> dict[str, Any]:
     return record
 
 
+def clustered(points: np.ndarray, whose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As many clusters as there are trajectories, by single linkage: the label of each point, and which row that point is.
+
+    Points come in the order of their content, so that ties cannot break toward the truth.
+    """
+    mixed = np.argsort(order.content(points), kind="stable")
+    near = clusters.distances(points[mixed], "euclidean", whose[mixed])
+    return clusters.cut(clusters.single(near), len(np.unique(whose))), mixed
+
+
 def _purity(points: np.ndarray, whose: np.ndarray) -> float | None:
     if len(np.unique(whose)) < 2:
         return None
-    mixed = np.argsort(order.content(points), kind="stable")
-    near = clusters.distances(points[mixed], "euclidean", whose[mixed])
-    label = clusters.cut(clusters.single(near), len(np.unique(whose)))
+    label, mixed = clustered(points, whose)
     return clusters.purity(label, whose[mixed])

@@ -1,0 +1,69 @@
+"""A zoo that goes on from another's snapshots → can runs that start from one and the same weights be told apart?
+
+In:  children, two or more of each parent, with snapshots after their common start.
+Out: by stretch of their training, the purity of single linkage inside each family of siblings, beside labels dealt at random.
+
+Runs from different starts lie far apart before they have learned anything. Siblings share every weight at first, so what
+tells them apart is their training alone. The start itself, which is every sibling's, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets.analysis.trajectories import clusters, paths, snapshots, windows
+from zoo_datasets.analysis.trajectories.snapshots import Bag
+from zoo_datasets.core import meters, streams
+from zoo_datasets.zoo import Zoo
+
+LEFT_OUT = (0.0, 0.5)  # the share of snapshots that a stretch leaves out at the start
+RELABELINGS = 20
+
+
+def told_apart(children: Zoo, seed: int) -> dict[str, Any] | None:
+    """A record of all families with at least two siblings; None where there is none. Raises ZooError as `snapshots.bag`.
+
+    Purity is a mean over families, with t bounds over init groups; `whole` the share of families of purity 1, with exact ones.
+    """
+    bag = snapshots.bag(children.take(children.column("step").to_numpy() > 0))
+    parent_of = {row["model_id"]: row["parent_id"] for row in children.models.to_pylist()}
+    record = of_families(bag, [parent_of[name] for name in bag.model_ids], seed)
+    return record and {"zoo": children.name, **record}
+
+
+def of_families(bag: Bag, parents: Sequence[str], seed: int) -> dict[str, Any] | None:
+    """The record of a bag whose trajectories start where these parents ended, one of each [M]."""
+    families: dict[str, list[int]] = {}
+    for model, parent in enumerate(parents):
+        families.setdefault(parent, []).append(model)
+    families = {parent: models for parent, models in families.items() if len(models) > 1}
+    if not families:
+        return None
+    groups = np.array([bag.groups[models[0]] for models in families.values()])
+    longest, rows = int(bag.at.max()) + 1, []
+    for share in LEFT_OUT:
+        first = round(share * longest)
+        if longest - first < paths.FEWEST_SNAPSHOTS:
+            continue
+        named = meters.over(families.items(), "runs from one start", "families")
+        purity, null = np.array([_family(bag, models, first, f"{seed} {parent}") for parent, models in named]).T
+        rows.append({
+            "first_step": int(bag.columns["step"][bag.at == first].min()), "last_step": int(bag.columns["step"].max()),
+            "purity": paths.mean(purity, groups), "whole": paths.share((purity == 1).astype(float), groups),
+            "null": float(null.mean()),
+        })  # fmt: skip
+    sizes = sorted({len(models) for models in families.values()})
+    return {"n_families": len(families), "siblings": sizes, "relabelings": RELABELINGS, "rows": rows}
+
+
+def _family(bag: Bag, models: list[int], first: int, key: str) -> tuple[float, float]:
+    """Purity of one family's snapshots from place `first` on, and its mean under labels dealt at random."""
+    chosen = np.isin(bag.whose, models) & (bag.at >= first)
+    points, whose = bag.weights[chosen], np.unique(bag.whose[chosen], return_inverse=True)[1]
+    label, row_of = windows.clustered(points, whose)
+    random = streams.generator("siblings", key)
+    null = [clusters.purity(label, random.permutation(whose)) for _ in range(RELABELINGS)]
+    return clusters.purity(label, whose[row_of]), float(np.mean(null))
