@@ -13,6 +13,7 @@ import torch
 from zoo_datasets.baselines.graphs import GraphNetwork, Messages, NeuralGraph
 from zoo_datasets.baselines.interface import View
 from zoo_datasets.baselines.learning import Training
+from zoo_datasets.baselines.scalegmn import ScaleNetwork
 from zoo_datasets.baselines.wiring import Sizes, Wired, wire
 from zoo_datasets.errors import ZooError
 from zoo_datasets.symmetry import augment
@@ -20,6 +21,12 @@ from zoo_datasets.symmetry import augment
 RELU, FLAT = population.architecture(), population.architecture(population.FLAT, "tanh")
 NORMED = population.architecture([{"conv": 4, "kernel": 2}, "batch_norm", "relu", "flatten", {"linear": "classes"}])
 GRU = population.architecture(["rows", {"gru": 3}, "last_step", {"linear": "classes"}])
+
+
+SKIP = population.architecture([
+    {"conv": 3, "kernel": 3, "padding": 1}, "relu", {"residual": [{"conv": 3, "kernel": 3, "padding": 1}, "relu"]},
+    {"residual": [{"conv": 3, "kernel": 1}]}, "global_avg_pool", {"linear": "classes"},
+])  # fmt: skip
 
 
 def moved(view: View, kinds: list[str]) -> View:
@@ -48,6 +55,46 @@ def test_kernels_lie_in_the_middle_of_the_largest() -> None:
     assert (first.index[..., 4] >= 0).all()
     assert (last.index[..., 4] >= 0).all()
     assert (np.delete(first.index, 4, 2) < 0).all()
+
+
+def test_an_add_links_each_unit_to_its_own_by_a_one_in_the_middle() -> None:
+    view = population.view(1, SKIP)
+    sizes = Sizes.of(view)
+    (batch,) = Wired(sizes)(view, np.arange(1))
+    adds = [
+        (link, values) for link, values in zip(batch.wiring.links, batch.links, strict=True) if link.units is not None
+    ]
+    names = batch.wiring.names
+    assert [(names[a.source], names[a.target]) for a, _ in adds] == [("conv1", "conv2"), ("conv2", "conv3")]
+    for add, values in adds:
+        assert add.units is not None
+        assert add.units.tolist() == [[0], [1], [2]]
+        states = torch.arange(6.0).reshape(1, 3, 2)
+        assert add.senders(states).tolist() == states[:, :, None].tolist()
+        expected = torch.zeros(1, 3, 1, 9)
+        expected[..., 4] = 1
+        assert torch.equal(values, expected)
+    weights = [link.index for link in batch.wiring.links if link.units is None]
+    places = np.concatenate([u.ravel() for u in (*batch.wiring.units, *weights)])
+    assert sorted(places[places >= 0]) == list(range(SKIP.n_params))
+
+
+def test_an_add_is_seen() -> None:
+    """The same weights with and without it are two networks, and no order of units changes what is said of them."""
+    plain = population.architecture([
+        {"conv": 3, "kernel": 3, "padding": 1}, "relu", {"conv": 3, "kernel": 3, "padding": 1}, "relu",
+        {"conv": 3, "kernel": 1}, "global_avg_pool", {"linear": "classes"},
+    ])  # fmt: skip
+    view = population.view(4, SKIP, plain)
+    same = dataclasses.replace(view, vectors=[view.vectors[0]] * 4)
+    torch.manual_seed(0)
+    for network in (GraphNetwork(view, 2, 8, 3, 8, activation=False), ScaleNetwork(view, 2, 8, 3)):
+        found = population.outputs(network, same)
+        assert np.abs(found[0] - found[1]).max() > 1e-4
+        kinds = ["permutation"] if isinstance(network, GraphNetwork) else ["permutation", "scale"]
+        other, first = moved(view, kinds), population.outputs(network, view)
+        assert all((a != b).any() for a, b in zip(other.vectors, view.vectors, strict=True))
+        np.testing.assert_allclose(population.outputs(network, other), first, atol=1e-5)
 
 
 def test_a_round_of_messages_worked_out_by_hand() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import population
 import pytest
 import torch
-from test_graphs import moved
+from test_graphs import SKIP, moved
 
 from zoo_datasets.baselines.learning import Training
 from zoo_datasets.baselines.scalegmn import Equivariant, Invariant, Round, ScaleGMN, ScaleNetwork, symmetries
@@ -25,6 +25,7 @@ def test_the_symmetries_each_layer() -> None:
     assert [symmetries(a) for a in ALL] == [
         {"conv1": "scale", "linear1": "scale"}, {"conv1": "sign", "conv2": "sign"}, {}, {"linear1": "sign"}, {}, {},
     ]  # fmt: skip
+    assert symmetries(SKIP) == {"conv1": "scale", "conv2": "scale", "conv3": "scale"}
 
 
 @pytest.mark.parametrize("symmetry", ["scale", "sign"])

@@ -65,7 +65,7 @@ class Messages(nn.Module):
         gathered: list[list[torch.Tensor]] = [[] for _ in units]
         for link, e in zip(batch.wiring.links, links, strict=True):
             scale, shift = self.film(e).chunk(2, -1)
-            pair = self.of_target(units[link.target])[:, :, None] + self.of_source(units[link.source])[:, None]
+            pair = self.of_target(units[link.target])[:, :, None] + link.senders(self.of_source(units[link.source]))
             gathered[link.target].append(torch.addcmul(shift, scale, pair))  # (m, to, from, d)
         states = []
         for x, messages in zip(units, gathered, strict=True):
@@ -75,7 +75,7 @@ class Messages(nn.Module):
             return states, []
         return states, [
             self.edge_out(nn.functional.silu(
-                self.edge(e) + self.edge_source(units[link.source])[:, None] + self.edge_target(units[link.target])[:, :, None]
+                self.edge(e) + link.senders(self.edge_source(units[link.source])) + self.edge_target(units[link.target])[:, :, None]
             ))
             for link, e in zip(batch.wiring.links, links, strict=True)
         ]  # fmt: skip

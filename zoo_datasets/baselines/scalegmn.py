@@ -39,9 +39,10 @@ def symmetries(architecture: Architecture) -> dict[str, str]:
     plain = {n.name for n in architecture.nodes if operation(n.op).units}
     recurrent = {name for name, tensors in architecture.tensors.items() if any(t.recurrent for t in tensors)}
     return {
-        f.source: "scale" if f.scale else "sign"
+        source: "scale" if f.scale else "sign"
         for f in factors(architecture)
-        if len(f.sources) == len(f.sinks) == 1 and f.source in plain - recurrent and f.sink in plain
+        if set(f.sources) <= plain - recurrent and set(f.sinks) <= plain
+        for source in f.sources  # several where their outputs are added: one factor for all
     }
 
 
@@ -129,7 +130,7 @@ class Round(nn.Module):
         final = len(units) - 1
         sums = [torch.zeros_like(x) for x in units]
         for link, e in zip(batch.wiring.links, links, strict=True):
-            product = self.of_unit(units[link.source])[:, None] * self.of_link(e)  # (m, to, from, d)
+            product = link.senders(self.of_unit(units[link.source])) * self.of_link(e)  # (m, to, from, d)
             message = self.message_out if link.target == final else self.message
             sums[link.target] = sums[link.target] + message(symmetry[link.target], product).sum(2)
         states = [
@@ -146,7 +147,7 @@ class Round(nn.Module):
                 units[link.target] if link.target == final else self.ends[1](units[link.target], symmetry[link.target])
             )
             shape = (*e.shape[:3], -1)
-            seen = torch.cat([source[:, None].expand(shape), target[:, :, None].expand(shape)], -1)
+            seen = torch.cat([link.senders(source).expand(shape), target[:, :, None].expand(shape)], -1)
             changed.append(self.link(e) * self.link_gate(seen))
         return states, changed
 

@@ -4,7 +4,8 @@ In:  matrices (m, P) of networks of one architecture. Out: for each layer its un
      between two layers the kernels (m, to, from, K); all networks of a batch share what they learn, not the shapes.
 
 The graph is that of `views/graphs.py`; every unit of a layer is linked to every one of the layer before, so that a link is
-a block and nothing is gathered by an index. Kernels of several sizes lie in the middle of the largest.
+a block and nothing is gathered by an index. Kernels of several sizes lie in the middle of the largest. A residual add links
+each unit to the one that it is added to, by the kernel that leaves things as they are: 1 in the middle.
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ ACTIVATIONS = ("none", *sorted(name for name, o in OPERATIONS.items() if o.activ
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """Every unit of a layer to every unit of another; of a recurrent layer to its own."""
+    """Every unit of a layer to every unit of another; of a recurrent layer to its own; of an add, some units alone."""
 
     source: int
     target: int
-    index: np.ndarray  # int64 (to, from, K): where in the vector, −1 where there is nothing
+    index: np.ndarray  # int64 (to, from, K): where in the vector, −1 where there is nothing, P where there is a one
+    units: np.ndarray | None = None  # int64 (to, from): which units of the source these are; None: all, in order
+
+    def senders(self, states: torch.Tensor) -> torch.Tensor:
+        """States (m, n, d) of the source's units → of those that each unit of the target hears, (m, 1 or to, from, d)."""
+        return states[:, None] if self.units is None else states[:, self.units]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,18 +106,34 @@ def wire(architecture: Architecture, sizes: Sizes) -> Wiring:
     counts = np.bincount(g.node_layer)
     units = np.split(g.node_source, np.cumsum(counts)[:-1])
     links, start = [], 0
-    # Links lie one after another, those into a unit together. Adds come last and hold no weight: they are no links.
+    # Links lie one after another, those into a unit together; adds come last.
     while start < np.count_nonzero(~g.edge_skip):
         source, target = (int(g.node_layer[g.edge_index[end, start]]) for end in (0, 1))
         size = int(counts[source] * counts[target])
         block = g.edge_source[start : start + size].reshape(counts[target], counts[source], -1)
         links.append(Link(source, target, _widened(block, nodes[g.layer_names[target]], sizes)))
         start += size
+    links += _adds(g, counts, architecture.n_params, sizes)
     return Wiring(
         g.layer_names,
         tuple(np.pad(u, ((0, 0), (0, sizes.features - u.shape[1])), constant_values=-1) for u in units),
         tuple(links), tuple(_activations(architecture, g.layer_names)),
     )  # fmt: skip
+
+
+def _adds(g: Graph, counts: np.ndarray, one: int, sizes: Sizes) -> Iterator[Link]:
+    """A link for each residual add."""
+    first = np.concatenate([[0], np.cumsum(counts)])
+    from_, to = g.edge_index[:, g.edge_skip]
+    start = 0
+    while start < len(to):
+        source, target = int(g.node_layer[from_[start]]), int(g.node_layer[to[start]])
+        size = int(max(counts[source], counts[target]))  # of the fewer units each stands for a block of the others
+        units = (from_[start : start + size] - first[source]).reshape(counts[target], -1)
+        index = np.full((*units.shape, sizes.positions), -1, np.int64)
+        index[..., sizes.kernel**2 // 2] = one
+        yield Link(source, target, index, units)
+        start += size
 
 
 def _graph(architecture: Architecture) -> Graph:
@@ -171,8 +193,9 @@ class Wired:
             wiring = self._made.get(architecture.id)
             if wiring is None:
                 wiring = self._made[architecture.id] = wire(architecture, self.sizes)
-            # One column more, of zeros: that is where −1 points.
-            padded = torch.from_numpy(np.pad(weights, ((0, 0), (0, 1))))
+            # Two columns more: the one of an add, and zeros, which is where −1 points.
+            ends = np.broadcast_to(np.array([1, 0], weights.dtype), (len(weights), 2))
+            padded = torch.from_numpy(np.concatenate([weights, ends], 1))
             yield Batch(
                 architecture, wiring, torch.from_numpy(places), [padded[:, u] for u in wiring.units],
                 [padded[:, link.index] for link in wiring.links],
@@ -184,7 +207,11 @@ def mean_log_degree(view: View, sizes: Sizes) -> float:
     counts = np.bincount(view.architecture, minlength=len(view.architectures))
     total, number = 0.0, 0
     for architecture, count in zip(view.architectures, counts, strict=True):
-        for link in wire(architecture, sizes).links:
-            n, m = link.index.shape[:2]
-            total, number = total + int(count) * n * math.log(m + 1), number + int(count) * n
+        wiring = wire(architecture, sizes)
+        heard = [0] * len(wiring.units)
+        for link in wiring.links:
+            heard[link.target] += link.index.shape[1]
+        for units, m in zip(wiring.units, heard, strict=True):
+            if m:
+                total, number = total + int(count) * len(units) * math.log(m + 1), number + int(count) * len(units)
     return total / number if number else 1.0
