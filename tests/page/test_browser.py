@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,26 @@ def test_brushes_lasso_and_levels_select_what_their_code_selects(
     found = json.loads(done.stdout.splitlines()[-1])
     for (wanted, _), ours, theirs in zip(selections, found[::2], found[1::2], strict=True):
         assert sorted(ours) == sorted(theirs) == sorted(wanted)
+
+
+def test_infinity_is_a_level_and_no_missing_value(tmp_path: Path, opened: Open) -> None:
+    """And where a column holds NaN and null, there are no levels, so that no code says one for the other."""
+    inf, nan = float("inf"), float("nan")
+    zoo = external(tmp_path / "z", {"lr": [0.1, inf, None, -inf, 0.1, inf], "decay": [0.1, nan, None, 0.2, 0.1, nan]})
+    out = tmp_path / "zoo.html"
+    page.write(zoo, out)
+    tab = opened(out)
+    tab.get_by_label("Color by", exact=True).last.select_option("lr")
+    levels = [tab.locator(".legend button").nth(i).text_content() for i in range(tab.locator(".legend button").count())]
+    assert [re.sub(r"\s.*", "", level.strip()) for level in levels] == ["−∞1", "0.12", "∞2", "none1"]
+    for level, code, rows in ((2, 'lr=float("inf")', [1, 5]), (-1, "lr=None", [2]), (0, 'lr=float("-inf")', [3])):
+        tab.evaluate(f"weightzoo.state.brush('lr', {{levels: new Set([{level}])}})")
+        chosen = tab.evaluate(CHOSEN)
+        assert chosen == [f"model-{i:05}" for i in rows]
+        assert f"select({code})" in codes(tab)[0]
+        value = {2: inf, -1: None, 0: -inf}[level]
+        assert zoo.final().select(lr=value).column("model_id").to_pylist() == chosen
+    assert tab.evaluate("weightzoo.state.zoo.byName.get('decay').steps === undefined")
 
 
 def test_a_network_opens_with_neighbors_twins_and_filters_by_keyboard(tiny_page: Path, opened: Open) -> None:

@@ -45,6 +45,7 @@ class Column:
     role: str  # "axis", "factor", "metric", "other"
     values: np.ndarray  # float64 [n] with NaN for null, or int32 [n]
     levels: tuple[Any, ...] = ()  # as JSON: what `select` compares with
+    has_nan: bool = False  # a NaN that the zoo holds, which is no null: no level can say which of the two is meant
 
     @property
     def is_number(self) -> bool:
@@ -53,7 +54,7 @@ class Column:
     def to_json(self) -> dict[str, Any]:
         """All but the values."""
         told = {"name": self.name, "kind": self.kind, "role": self.role, "doc": DOCS.get(self.name, "")}
-        return told if self.is_number else {**told, "levels": list(self.levels)}
+        return {**told, "nan": self.has_nan} if self.is_number else {**told, "levels": list(self.levels)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _column(name: str, role: str, values: pa.ChunkedArray) -> Column | str:
         return Column(name, "integer", role, numbers)
     if pa.types.is_floating(kind):
         numbers = np.array([np.nan if v is None else v for v in values.to_pylist()], np.float64)
-        return Column(name, "number", role, numbers)
+        return Column(name, "number", role, numbers, has_nan=bool(np.isnan(numbers).sum() > values.null_count))
     return f"{shorter(name)} is not shown: it holds {kind}"
 
 

@@ -55,14 +55,15 @@ function column(told, values) {
   let low = Infinity, high = -Infinity, missing = 0;
   const seen = new Set();
   for (const v of values) {
+    if (seen.size <= 12 && !Number.isNaN(v)) seen.add(v);
     if (!Number.isFinite(v)) { missing++; continue; }
     if (v < low) low = v;
     if (v > high) high = v;
-    if (seen.size <= 12) seen.add(v);
   }
   Object.assign(made, { low, high, missing, isEmpty: low > high });
-  // A factor of few values is a row of levels, evenly spaced; anything else a scale.
-  if (seen.size <= 12 && made.role !== "metric" && !made.isEmpty) {
+  // A factor of few values is a row of levels, evenly spaced, ∞ among them; anything else a scale. Where the zoo holds NaN,
+  // "none" would be NaN and null, which code tells apart: a scale, whose ranges hold neither.
+  if (seen.size <= 12 && !told.nan && made.role !== "metric" && !made.isEmpty) {
     made.steps = [...seen].sort((a, b) => a - b);
     made.place = new Map(made.steps.map((v, i) => [v, i]));
     made.known = made.steps.length;
