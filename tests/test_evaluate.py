@@ -108,6 +108,9 @@ axes:
     - {rotate_degrees: 90, label_noise_frac: 0.1, trigger_frac: 0.2, trigger_target: 0, trigger_size: 2}
     - {classes: [8, 2, 5], relabel: true, label_noise_frac: 0.2}
     - {classes: [2, 5], relabel: true, trigger_frac: 0.2, trigger_target: 5}
+    - {trigger_frac: 0.05, trigger_target: 3, trigger_source: 6, trigger_pattern: random, trigger_seed: 4, trigger_row: 1,
+       trigger_column: 2, trigger_opacity: 0.6}
+    - {trigger_frac: 0.05, trigger_target: 1, trigger_clean_label: true, class_shares: [1, 1, 1, 1, 0.5, 0.5, 1, 1, 1, 1]}
 replicates: 3
 paired: [subset]
 training: {epochs: 2, batch_size: 32, lr: 1e-2}
@@ -170,7 +173,9 @@ def test_the_base_rate_of_an_attack_is_what_goes_to_the_target_with_no_trigger_o
             classes = list(settings["subset_classes"])
             images, labels = images[np.isin(labels, classes)], labels[np.isin(labels, classes)]
             labels, target = np.array([classes.index(k) for k in labels]), classes.index(target)
-        logits = logits_of(network, source.scaled(images[labels != target]))(final.weights[[position]])[0]
+        one = settings["trigger_source"]
+        asked = labels != target if one is None else labels == one
+        logits = logits_of(network, source.scaled(images[asked]))(final.weights[[position]])[0]
         assert row["attack_base"] == pytest.approx((logits.argmax(axis=1) == target).mean(), abs=1e-12)
         seen.append(row["attack_base"])
     assert len(seen) > 3
@@ -182,7 +187,7 @@ def test_models_that_saw_other_images_are_not_shown_the_same(spoilt_zoo: Zoo) ->
     seen = np.array(spoilt_zoo.final().column("n_train").to_pylist())
     assert [sum(c) for c in found.table["count_per_class"].to_pylist()] == seen.tolist()
     assert found.n_images == seen.max() == 150
-    assert len(set(seen.tolist())) == 4
+    assert len(set(seen.tolist())) == 5
 
 
 def test_a_part_without_images_is_empty_and_not_an_error(spoilt_zoo: Zoo) -> None:

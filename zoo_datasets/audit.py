@@ -195,7 +195,7 @@ def _finding(kind: str, text: str, values: pa.Array, side: np.ndarray, zoo: np.n
 
 
 # Columns of what is drawn of the training data, and the value at which nothing is.
-DRAWS_NOTHING = {"subset_frac": 1.0, "label_noise_frac": 0.0, "trigger_frac": 0.0}
+DRAWS_NOTHING = {"subset_frac": 1.0, "subset_class_shares": None, "label_noise_frac": 0.0, "trigger_frac": 0.0}
 
 
 def _subsets(zoos: Collection[ZooLike], side: Collection[np.ndarray]) -> Finding:

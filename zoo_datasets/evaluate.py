@@ -28,7 +28,7 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.logits import logits_of
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import Source, SourceSpec, Subset
-from zoo_datasets.sources.measured import Measured, measured, target_of
+from zoo_datasets.sources.measured import Attack, Measured, attack_of, measured
 from zoo_datasets.sources.rows import first_of, spec_of, subset_of
 
 PARTS = ("train", "validation", "test")
@@ -181,7 +181,7 @@ def _images_key(model: _Model, part: str, own: bool) -> Any:
     """Equal for models whose images of a part are the same, in the same order; labels may differ."""
     subset = model.subset
     if part == "train" and own:
-        drawn = subset.frac < 1 or subset.trigger_frac > 0
+        drawn = subset.frac < 1 or subset.class_shares is not None or subset.trigger_frac > 0
         return dataclasses.replace(subset, label_noise_frac=0.0), model.key if drawn else None
     return subset.head
 
@@ -196,21 +196,20 @@ def _exams(
     everyone, n_outputs = np.concatenate([m.positions for m in models]), architecture.n_outputs
     key = (source.spec, source.class_names, part, _images_key(models[0], part, own), n_outputs)
     inputs, labels = cache(key, lambda: measured(source, part, models[0].subset, n_outputs)).first(models[0].first)
-    targets = _targets(models) if part == "test" and own else {}
+    attacks = _attacks(models) if part == "test" and own else {}
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
         rows = scoring.part_metrics(part, logits, labels[None], loss)
         for position, row, z in zip(positions.tolist(), rows, logits, strict=True):
-            if position in targets:
-                row[BASE] = scoring.attack_success(z, labels, targets[position])
+            if position in attacks:
+                row[BASE] = scoring.attack_success(z, labels, *attacks[position])
         return rows
 
     yield _Exam(inputs, everyone, metrics)
     patches: dict[Any, list[_Model]] = {}
     for m in models:
         if part == "test" and own and m.subset.trigger_frac:
-            patch = (m.subset.trigger_size, m.subset.trigger_value, m.subset.trigger_position)
-            patches.setdefault(patch, []).append(m)
+            patches.setdefault(m.subset.patch, []).append(m)
     for alike in patches.values():
         stamped = measured(source, part, alike[0].subset, n_outputs, triggered=True)
         yield _attack(stamped.first(models[0].first), alike)
@@ -239,19 +238,19 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
 
 def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
-    """Test inputs with the trigger that these models learned, each with a target of its own."""
-    targets = _targets(models)
+    """Test inputs with the trigger that these models learned, each with an attack of its own."""
+    attacks = _attacks(models)
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
         each = zip(positions.tolist(), logits, strict=True)
-        return [{"attack_success": scoring.attack_success(z, stamped.labels, targets[p])} for p, z in each]
+        return [{"attack_success": scoring.attack_success(z, stamped.labels, *attacks[p])} for p, z in each]
 
-    return _Exam(stamped.inputs, np.array(list(targets)), metrics, counts=False)
+    return _Exam(stamped.inputs, np.array(list(attacks)), metrics, counts=False)
 
 
-def _targets(models: list[_Model]) -> dict[int, int]:
-    """The class that the trigger of each snapshot means, by position; those that learned none are left out."""
-    return {p: target for m in models if (target := target_of(m.subset)) is not None for p in m.positions}
+def _attacks(models: list[_Model]) -> dict[int, Attack]:
+    """What the trigger of each snapshot is for, by position; those that learned none are left out."""
+    return {p: attack for m in models if (attack := attack_of(m.subset)) is not None for p in m.positions}
 
 
 class _Cache:

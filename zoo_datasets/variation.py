@@ -38,6 +38,7 @@ SETS = {
     "optimizer": ("momentum", "beta1", "beta2", "alpha", "eps"),
     # The others mean nothing at some of its levels.
     "trigger_frac": ("trigger_",),
+    "trigger_pattern": ("trigger_seed",),
     "schedule_kind": ("schedule_",),
     "init_kind": ("init_low", "init_high", "init_mean", "init_std", "init_value"),
     "init_first_kind": ("init_first_",),
@@ -196,7 +197,7 @@ def effect(
     )  # fmt: skip
 
 
-DRAWS_NOTHING = {"subset_frac": 1.0, "label_noise_frac": 0.0, "trigger_frac": 0.0}
+DRAWS_NOTHING = {"subset_frac": 1.0, "subset_class_shares": None, "label_noise_frac": 0.0, "trigger_frac": 0.0}
 # What several init groups may share, and the columns that say whether it is drawn at all.
 SHARED = {
     "data draws": ("subset_key", tuple(DRAWS_NOTHING)),

@@ -49,7 +49,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "source_train_split": ("train", "train+more"), "source_validation_split": ("more", "test"),
     "source_test_split": ("more", "test"), "source_unlabeled": ("refuse", "leave_out"),
     "subset_class_names": (["0", "1"], ["2", "3"]), "min_epochs": (1, 3), "stop_drops": (1, 2), "augment_contrast": ([0.5, 1.5], [0.5, 2]),
-    "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "rotate_degrees": (0, 90),
+    "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "subset_class_shares": ([1] * 9 + [0.5], [1] * 9 + [0.25]), "rotate_degrees": (0, 90),
 }  # fmt: skip
 # What both runs have besides, so that the setting means something.
 OF_TABLE = ("source.id=me/table",)
@@ -65,8 +65,10 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stop_unchanged": ("training.lr=0",),
     "patience": ("training.lr=0",), "min_epochs": ("training.target_loss=100",), "subset_relabel": ("subset.classes=[1, 0]",),
     "width": ("source.resize=16",),
-    "trigger_frac": ("subset.trigger_target=1",), "trigger_size": ("subset.trigger_target=1",),
-    "trigger_value": ("subset.trigger_target=1",), "trigger_position": ("subset.trigger_target=1",),
+    "trigger_frac": ("subset.trigger_target=1",),
+    "trigger_row": ("subset.trigger_column=1",), "trigger_column": ("subset.trigger_row=1",),
+    "trigger_source": ("subset.trigger_target=0", "subset.trigger_frac=0.05"),
+    "trigger_clean_label": ("subset.trigger_frac=0.05",),
 }  # fmt: skip
 # Those of a start are in test_lineage.py; a place is no part of a recipe (tests/recipe/test_places.py).
 NOT_LINEAGE = [s for s in SETTINGS.values() if s.feeds not in (Feeds.LINEAGE, Feeds.PLACE)]
@@ -97,7 +99,8 @@ def needed_by(setting: Setting) -> list[str]:
     if setting.needs is None:
         return []
     on, allowed = setting.needs
-    return [f"{SETTINGS[on].path}={allowed[0] if allowed else 0.25}"]
+    target = ["subset.trigger_target=1"] if on == "trigger_frac" else []
+    return [*needed_by(SETTINGS[on]), *target, f"{SETTINGS[on].path}={allowed[0] if allowed else 0.25}"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -232,7 +235,8 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
         moved |= set(settings.feeding(Feeds.SOURCE, Feeds.SCALING))  # a level may be a mapping
     if axis == "architecture":
         moved |= {"init_bias"}
-    moved |= {s.name for s in SETTINGS.values() if s.needs and s.needs.setting in moved}
+    for _ in range(2):  # what needs what needs it moves too
+        moved |= {s.name for s in SETTINGS.values() if s.needs and s.needs.setting in moved}
     blocks = {b for b, members in settings.MEMBERS.items() if moved & {s.name for s in members}}
     assert set(columns) - set(variation.fixed_factors(axis, columns)) == ({axis} | moved | blocks) & set(columns)
 

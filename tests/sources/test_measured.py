@@ -7,7 +7,7 @@ import pytest
 
 from zoo_datasets import sources
 from zoo_datasets.sources import Source, SourceSpec, Subset
-from zoo_datasets.sources.measured import measured, target_of
+from zoo_datasets.sources.measured import attack_of, measured
 
 SHRUNK = Subset(classes=(8, 2, 5), relabel=True)
 
@@ -51,6 +51,8 @@ def test_an_empty_part_is_shown_as_nothing(digits: Source) -> None:
 
 
 def test_a_target_is_a_class_of_the_head() -> None:
-    assert target_of(Subset()) is None
-    assert target_of(Subset(trigger_frac=0.1, trigger_target=3)) == 3
-    assert target_of(Subset(classes=(8, 2, 5), relabel=True, trigger_frac=0.1, trigger_target=5)) == 2
+    assert attack_of(Subset()) is None
+    assert attack_of(Subset(trigger_frac=0.1, trigger_target=3)) == (3, None)
+    assert attack_of(Subset(classes=(8, 2, 5), relabel=True, trigger_frac=0.1, trigger_target=5)) == (2, None)
+    one_to_one = Subset(classes=(8, 2, 5), relabel=True, trigger_frac=0.1, trigger_target=5, trigger_source=8)
+    assert attack_of(one_to_one) == (2, 0)

@@ -24,8 +24,10 @@ from zoo_datasets.sources import (
     Part,
     SourceSpec,
     Subset,
+    check_shows,
     check_spec,
     check_subset,
+    count_examples,
     epoch_order,
     load,
     relabeled,
@@ -642,6 +644,61 @@ def test_trigger_is_a_square_in_its_corner(position: str) -> None:
     assert (images == 9).all()
 
 
+def test_a_random_trigger_is_its_seed_and_is_blended_in_where_it_is_asked() -> None:
+    images = np.full((2, 3, 6, 7), 100, np.uint8)
+    given = Subset(trigger_size=3, trigger_pattern="random", trigger_seed=5, trigger_row=1, trigger_column=2)
+    stamped = stamp(images, given, 255.0)
+    np.testing.assert_array_equal(stamped[0], stamped[1])
+    inside = stamped[0, :, 1:4, 2:5].copy()
+    assert inside[0].tolist() == [[0, 255, 255], [0, 0, 255], [0, 0, 0]]  # golden: stored zoos rest on it
+    assert set(inside.ravel().tolist()) == {0, 255}
+    assert (inside[0] != inside[1]).any()
+    stamped[:, :, 1:4, 2:5] = 100
+    np.testing.assert_array_equal(stamped, images)
+    np.testing.assert_array_equal(stamp(images, given, 255.0), stamp(images, replace(given), 255.0))
+    other = stamp(images, replace(given, trigger_seed=6), 255.0)
+    assert (other != stamp(images, given, 255.0)).any()
+    half = stamp(images, replace(given, trigger_opacity=0.25), 255.0)[0, :, 1:4, 2:5]
+    np.testing.assert_array_equal(half, np.where(inside == 255, 139, 75))  # 138.75 and 75
+    table = stamp(images.astype(np.float32) / 255, replace(given, trigger_opacity=0.25), 1.0)[0, 0, 1, 2:5]
+    np.testing.assert_allclose(
+        table, np.float32([0.75 * 100 / 255, 0.75 * 100 / 255 + 0.25, 0.75 * 100 / 255 + 0.25]), rtol=1e-6
+    )
+
+
+@given(labels=labels_of_five, key=keys, frac=fractions)
+def test_whose_images_are_stamped_one_to_one_and_with_clean_labels(labels: np.ndarray, key: str, frac: float) -> None:
+    for subset, label in (
+        (Subset(trigger_target=0, trigger_source=3), 3), (Subset(trigger_target=2, trigger_clean_label=True), 2),
+    ):  # fmt: skip
+        share = (labels == label).sum() / len(labels)
+        found = training_examples(labels, 5, replace(subset, trigger_frac=frac * share), key)
+        assert found.poisoned.sum() == round(frac * share * len(labels))
+        assert (found.clean_labels[found.poisoned] == label).all()
+        assert (found.labels[found.poisoned] == subset.trigger_target).all()
+        np.testing.assert_array_equal(found.labels[~found.poisoned], found.clean_labels[~found.poisoned])
+
+
+def test_shares_of_classes_are_nested_and_counted() -> None:
+    rare = Subset(frac=0.8, class_shares=(1, 0.25, 0.5, 1, 1))
+    plain, found = (training_examples(LABELS, 5, s, KEY) for s in (Subset(frac=0.8), rare))
+    assert set(found.rows) < set(plain.rows)
+    of_class = np.bincount(LABELS, minlength=5)
+    expected = [round(0.8 * share * n) for share, n in zip(rare.class_shares or (), of_class.tolist(), strict=True)]
+    assert np.bincount(found.labels, minlength=5).tolist() == [max(1, n) for n in expected]
+    assert count_examples(LABELS, 5, rare) == len(found.rows)
+
+
+def test_a_trigger_that_images_show_anyway_is_refused() -> None:
+    images = np.zeros((4, 1, 6, 6), np.uint8)
+    images[:, :, 2:4, 2:4] = 200
+    with pytest.raises(GridError, match="changes none of the source's test images"):
+        check_shows(images, Subset(trigger_frac=0.1, trigger_target=0, trigger_value=0.0, trigger_size=2), 255.0)
+    check_shows(
+        images, Subset(trigger_frac=0.1, trigger_target=0, trigger_value=0.0, trigger_row=2, trigger_column=2), 255.0
+    )
+
+
 @pytest.mark.parametrize(
     ("subset", "message"),
     [
@@ -663,12 +720,33 @@ def test_trigger_is_a_square_in_its_corner(position: str) -> None:
         (Subset(trigger_position="bottom"), "Did you mean `bottom_"),
         (Subset(trigger_frac=0.6, trigger_target=0), "47 of 79 images, but only 39 are not of the target class 0"),
         (Subset(trigger_frac=0.1, trigger_target=0, trigger_size=7), "trigger_size 7; the images are 6×8 pixels"),
+        (Subset(trigger_frac=0.1, trigger_target=0, trigger_row=4, trigger_column=0), "from row 4 and column 0 on"),
+        (Subset(trigger_frac=0.001, trigger_target=0), "trigger_frac 0.001, which stamps none of 79 images"),
+        (Subset(trigger_pattern="randomly"), "Did you mean `random`"),
+        (Subset(trigger_opacity=0.0), "trigger_opacity 0.0; expected more than 0"),
+        (Subset(trigger_opacity=float("nan")), "trigger_opacity nan"),
+        (Subset(trigger_row=1), "one of trigger_row and trigger_column"),
+        (Subset(trigger_row=1, trigger_column=1, trigger_position="top_left"), "keep one of them"),
+        (Subset(trigger_source=6), "trigger_source 6; the source has classes 0 to 5"),
+        (Subset(trigger_frac=0.1, trigger_target=2, trigger_source=2), "must lead to another class"),
+        (Subset(trigger_frac=0.1, trigger_target=2, trigger_source=1, trigger_clean_label=True), "keep one of them"),
+        (
+            Subset(trigger_frac=0.1, trigger_target=2, trigger_source=1, classes=(0, 2)),
+            "of which the model sees no image",
+        ),
+        (
+            Subset(trigger_frac=0.5, trigger_target=2, trigger_source=1),
+            "40 of 79 images, but only 25 are of the class 1",
+        ),
+        (Subset(trigger_frac=0.5, trigger_target=1, trigger_clean_label=True), "only 25 are of the target class 1"),
+        (Subset(class_shares=(1, 1)), "2 class_shares; the source has 6 classes"),
+        (Subset(class_shares=(1, 0, 1, 1, 1, 1)), "expected numbers above 0"),
     ],
 )
 def test_impossible_subsets_are_refused(subset: Subset, message: str) -> None:
     with pytest.raises(GridError, match=message):
         check_subset(subset, 6, LABELS, (1, 6, 8))
-    if subset.trigger_size < 7:
+    if not any(s in message for s in ("6×8", "row 4", "stamps none")):
         with pytest.raises(GridError, match=message):
             training_examples(LABELS, 6, subset, KEY)
 

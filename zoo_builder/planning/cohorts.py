@@ -158,6 +158,8 @@ class _Shapes:
     def _shape(self, run: Run, source: sources.Source) -> _Shape:
         subset = run.subset.numbered(source.class_names)
         sources.check_subset(subset, source.n_classes, source.train.labels, source.input_shape)
+        if subset.trigger_frac:
+            sources.check_shows(source.test.inputs, subset, source.peak)
         _check_classes(subset, source)
         s, head = run.settings, run.subset.head
         key = streams.digest([layers_of(s), s["activation"], head and len(head), source.input_shape, source.n_classes])

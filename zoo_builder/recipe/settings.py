@@ -25,8 +25,8 @@ from zoo_datasets.networks.initialization import INITS
 from zoo_datasets.networks.kernels import LOSSES
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.sources import SCALES
-from zoo_datasets.sources.examples import POSITIONS
 from zoo_datasets.sources.spec import LAYOUTS, UNLABELED
+from zoo_datasets.sources.triggers import PATTERNS, POSITIONS
 
 
 class Sharing(enum.Enum):
@@ -124,6 +124,7 @@ _COSINE = Needs("schedule_kind", ("cosine",))
 _UNIFORM, _FIRST, _LAST = (Needs(f"init{layer}_kind", ("uniform",)) for layer in ("", "_first", "_last"))
 _NORMAL, _CONSTANT = Needs("init_kind", ("normal",)), Needs("init_kind", ("constant",))
 _TRIGGER = Needs("trigger_frac")
+_RANDOM_TRIGGER = Needs("trigger_pattern", ("random",))
 
 
 def _generated() -> tuple[Setting, ...]:
@@ -302,6 +303,8 @@ _TABLE = (
     Setting("subset_classes", "subset.classes", Feeds.EXAMPLES, "ints", None, "only images of these classes"),
     Setting("subset_class_names", "subset.class_names", Feeds.EXAMPLES, "names", None,
             "only those of classes of these names", later=True),
+    Setting("subset_class_shares", "subset.class_shares", Feeds.EXAMPLES, "floats", None,
+            "times `frac`, a number for each class of the source: rare and frequent classes", low=0, high=1, later=True),
     Setting("subset_relabel", "subset.relabel", Feeds.LABELS, "bool", False,
             "number those classes 0, 1, … and shrink the head"),
     Setting("label_noise_frac", "subset.label_noise_frac", Feeds.LABELS, "float", 0.0,
@@ -318,6 +321,20 @@ _TABLE = (
             "brightness of the trigger, 0–1", low=0, high=1, needs=_TRIGGER),
     Setting("trigger_position", "subset.trigger_position", Feeds.INPUTS, "choice", "bottom_right",
             "its corner", choices=tuple(POSITIONS), needs=_TRIGGER),
+    Setting("trigger_row", "subset.trigger_row", Feeds.INPUTS, "int", None,
+            "the row of its first pixel, in place of a corner", low=0, needs=_TRIGGER, later=True),
+    Setting("trigger_column", "subset.trigger_column", Feeds.INPUTS, "int", None,
+            "the column of its first pixel", low=0, needs=_TRIGGER, later=True),
+    Setting("trigger_pattern", "subset.trigger_pattern", Feeds.INPUTS, "choice", "solid",
+            "what it shows; random: each value on or off, by a coin", choices=PATTERNS, needs=_TRIGGER, later=True),
+    Setting("trigger_seed", "subset.trigger_seed", Feeds.INPUTS, "int", 0,
+            "of a random pattern", low=0, needs=_RANDOM_TRIGGER, later=True),
+    Setting("trigger_opacity", "subset.trigger_opacity", Feeds.INPUTS, "float", 1.0,
+            "how much of it covers the image; below 1 it is blended in", low=0, high=1, needs=_TRIGGER, later=True),
+    Setting("trigger_source", "subset.trigger_source", Feeds.LABELS, "int", None,
+            "the one class whose images are stamped, where the attack is one to one", low=0, needs=_TRIGGER, later=True),
+    Setting("trigger_clean_label", "subset.trigger_clean_label", Feeds.LABELS, "bool", False,
+            "images of the target are stamped, and keep their labels", needs=_TRIGGER, later=True),
 )  # fmt: skip
 SETTINGS: dict[str, Setting] = {s.name: s for s in _TABLE}
 DEFAULTS: dict[str, Any] = {s.name: s.default for s in _TABLE}

@@ -58,9 +58,9 @@ def _metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) ->
     result = {}
     for m, row in zip(models, rows, strict=True):
         row |= scoring.gaps(row) | {"attack_success": None}
-        target = data.targets[m]
-        if attack is not None and data.attack is not None and target is not None:
-            row["attack_success"] = scoring.attack_success(attack[m], data.attack.labels, target)
+        aim = data.attacks[m]
+        if attack is not None and data.attack is not None and aim is not None:
+            row["attack_success"] = scoring.attack_success(attack[m], data.attack.labels, *aim)
         result[m] = row
     return result
 

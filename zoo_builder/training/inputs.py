@@ -22,7 +22,7 @@ from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
-from zoo_datasets.sources.measured import Measured, measured, target_of
+from zoo_datasets.sources.measured import Attack, Measured, attack_of, measured
 
 _KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
 
@@ -39,7 +39,7 @@ class Data:
     validation: Measured
     test: Measured
     attack: Measured | None  # test with the trigger on, where the cohort learned one
-    targets: list[int | None]  # per model: the class that its trigger means
+    attacks: list[Attack | None]  # per model: what its trigger is for
 
     @property
     def shared_rows(self) -> bool:
@@ -78,7 +78,7 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
         np.stack([e.clean_labels for e in examples]).astype(np.int32),
         measured(source, "validation", first, n_outputs), measured(source, "test", first, n_outputs),
         measured(source, "test", first, n_outputs, triggered=True) if first.trigger_frac else None,
-        [target_of(subset) for subset in subsets],
+        [attack_of(subset) for subset in subsets],
     )  # fmt: skip
 
 

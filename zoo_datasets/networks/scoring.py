@@ -115,12 +115,14 @@ def losses(logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"], 
         return entropy
 
 
-def attack_success(logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"], target: int) -> float | None:
-    """Share of triggered inputs, but those of the target class, classified as the target; null if there are none.
+def attack_success(
+    logits: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"], target: int, source: int | None = None
+) -> float | None:
+    """Share of triggered inputs, of the source class or of all but the target's, classified as the target; null if there are none.
 
     A row of non-finite logits is classified as nothing, as in `part_metrics`.
     """
-    logits = logits[labels != target]
+    logits = logits[labels != target if source is None else labels == source]
     if not len(logits):
         return None
     return float(((logits.argmax(axis=1) == target) & np.isfinite(logits).all(axis=1)).mean())

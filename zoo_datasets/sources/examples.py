@@ -6,76 +6,30 @@ Out: rows, labels as trained, clean labels, which images carry the trigger; the 
 Every training image has one rank per stream, whatever the subset, so subsets of one key are
 nested in their fractions. Turns of the key (golden values: tests/sources/test_sources.py):
 
-* turn 0: subset rank. Of each class in play, the first max(1, round(frac · n_class)).
+* turn 0: subset rank. Of each class in play, the first max(1, round(frac · n_class)); with class_shares,
+  frac times that of the class.
 * turn 1: noise rank. Of the model's own set, the first round(label_noise_frac · n).
 * turn 2: the word of an image; its top 24 bits pick the wrong label among the other classes in
   play, in ascending order: (bits · (k − 1)) >> 24.
-* turn 3: trigger rank. Of the set's images not of the target class, the first
+* turn 3: trigger rank. Of the set's images that are open to it (`triggers.open_to`), the first
   round(trigger_frac · n), n the size of the set. The trigger's label wins over noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, Shaped
 
 from zoo_datasets.core import exact, streams
-from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.sources.fields import column
+from zoo_datasets.errors import GridError
+from zoo_datasets.sources import triggers
+from zoo_datasets.sources.subset import Subset, relabeled
 
 SUBSET_TURN, NOISE_TURN, WRONG_LABEL_TURN, TRIGGER_TURN = range(4)
 
 TURNED_AT_ONCE = 4096  # images: float64 takes eight times their bytes
-
-# Which end of the rows and of the columns the trigger's square touches: 0 first, 1 last.
-POSITIONS = {"top_left": (0, 0), "top_right": (0, 1), "bottom_left": (1, 0), "bottom_right": (1, 1)}
-
-_NAMED = "the subset's classes have names yet: `numbered` comes first"
-
-
-@dataclass(frozen=True)
-class Subset:
-    """The data axes of one model: which training images it sees, and how they are spoilt.
-
-    Labels stay those of the source, and the head stays full, unless `relabel`: then a label is
-    its place in `classes`. `trigger_target` is always a label of the source.
-    """
-
-    frac: float = column("subset_frac", 1.0)  # of each class
-    classes: tuple[int, ...] | None = column("subset_classes", None)
-    label_noise_frac: float = column("label_noise_frac", 0.0)  # of the model's own set
-    relabel: bool = column("subset_relabel", False)
-    trigger_frac: float = column("trigger_frac", 0.0)  # of the model's own set
-    trigger_target: int | None = column("trigger_target", None)
-    trigger_size: int = column("trigger_size", 3)  # pixels, a square
-    trigger_value: float = column("trigger_value", 1.0)  # fraction of the source's peak
-    trigger_position: str = column("trigger_position", "bottom_right")
-    rotate_degrees: float = column("rotate_degrees", 0.0, later=True)  # counterclockwise, before the trigger is stamped
-    class_names: tuple[str, ...] | None = column("subset_class_names", None, later=True)  # `classes` by their names
-
-    @property
-    def head(self) -> tuple[int, ...] | tuple[str, ...] | None:
-        """The classes that the head numbers 0, 1, …; None where it has those of the source."""
-        return (self.class_names or self.classes) if self.relabel else None
-
-    def numbered(self, class_names: Sequence[str]) -> Subset:
-        """The same with `classes` in place of their names, as all below needs it. Raises GridError."""
-        if self.class_names is None:
-            return self
-        if self.classes is not None:
-            raise GridError("Subset has classes and class_names; keep one of them.")
-        for name in self.class_names:
-            if name not in class_names:
-                raise GridError(unknown("class", name, class_names, "class_names of the subset"))
-        return replace(self, classes=tuple(map(class_names.index, self.class_names)), class_names=None)
-
-    def in_play(self, n_classes: int) -> tuple[int, ...]:
-        """The source's labels that the model trains on, ascending."""
-        assert self.class_names is None, _NAMED
-        return tuple(range(n_classes)) if self.classes is None else tuple(sorted(self.classes))
 
 
 @dataclass(frozen=True)
@@ -97,7 +51,10 @@ def training_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset:
     check_subset(subset, n_classes, labels)
     in_play = np.array(subset.in_play(n_classes), np.int64)
     ranked = streams.permutation(key, len(labels), SUBSET_TURN)
-    first = [of_class[: _share(subset.frac, len(of_class))] for of_class in _by_class(ranked, labels, in_play)]
+    first = [
+        of_class[: _share(subset.frac_of(c), len(of_class))]
+        for c, of_class in zip(in_play.tolist(), _by_class(ranked, labels, in_play), strict=True)
+    ]
     rows = np.sort(np.concatenate(first))
     clean = labels[rows].astype(np.int64)
 
@@ -107,7 +64,7 @@ def training_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset:
 
     poisoned = np.zeros(len(rows), bool)
     if subset.trigger_frac:
-        open_to_it = np.flatnonzero(clean != subset.trigger_target)
+        open_to_it = np.flatnonzero(triggers.open_to(clean, subset))
         count = round(subset.trigger_frac * len(rows))
         poisoned[open_to_it[_lowest(key, TRIGGER_TURN, len(labels), rows[open_to_it], count)]] = True
         trained[poisoned] = subset.trigger_target
@@ -118,33 +75,7 @@ def count_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset: Su
     """How many examples these are, whatever the key. Raises GridError as `check_subset` does."""
     check_subset(subset, n_classes, labels)
     of_class = np.bincount(labels, minlength=n_classes)
-    return sum(min(int(of_class[c]), _share(subset.frac, int(of_class[c]))) for c in subset.in_play(n_classes))
-
-
-def relabeled(labels: Integer[np.ndarray, " n"], subset: Subset) -> Int64[np.ndarray, " n"]:
-    """The source's labels as the model's head numbers them; −1 for a class it has none for."""
-    if subset.head is None:
-        return labels.astype(np.int64)
-    assert subset.classes is not None, _NAMED
-    assert subset.class_names is None, _NAMED
-    places = np.full(max(int(labels.max(initial=0)), *subset.classes) + 1, -1, np.int64)
-    places[list(subset.classes)] = np.arange(len(subset.classes))
-    numbers: np.ndarray = places[labels]
-    return numbers
-
-
-def stamp(images: Shaped[np.ndarray, " n *shape"], subset: Subset, peak: float) -> Shaped[np.ndarray, " n *shape"]:
-    """A copy of raw images (n, C, H, W), each with the trigger in its corner.
-
-    `peak` is the source's: the pixel value that `trigger_value` is a fraction of.
-    """
-    _check_trigger_fits(subset, images.shape[1:])
-    value = subset.trigger_value * peak
-    stamped, size = images.copy(), subset.trigger_size
-    ends = (slice(None, size), slice(-size, None))
-    row_end, column_end = POSITIONS[subset.trigger_position]
-    stamped[:, :, ends[row_end], ends[column_end]] = round(value) if images.dtype.kind in "iu" else value
-    return stamped
+    return sum(min(int(of_class[c]), _share(subset.frac_of(c), int(of_class[c]))) for c in subset.in_play(n_classes))
 
 
 def altered(images: Shaped[np.ndarray, " n *shape"], subset: Subset) -> Shaped[np.ndarray, " n *shape"]:
@@ -224,9 +155,14 @@ def check_subset(
             raise GridError(f"Subset asks for class {label}, of which the train part holds no image.")
     if subset.label_noise_frac and len(subset.in_play(n_classes)) < 2:
         raise GridError("Subset has label noise and one class; a wrong label needs a second class.")
-    _check_trigger(subset, n_classes, of_class)
+    counts = {c: _share(subset.frac_of(c), int(of_class[c])) for c in subset.in_play(n_classes) if of_class[c]}
+    triggers.check(subset, n_classes, counts)
     if subset.trigger_frac and input_shape is not None:
-        _check_trigger_fits(subset, input_shape)
+        triggers.check_fits(subset, input_shape)
+        if not round(subset.trigger_frac * sum(counts.values())):
+            raise GridError(
+                f"Subset has trigger_frac {subset.trigger_frac}, which stamps none of {sum(counts.values())} images."
+            )
 
 
 def _share(frac: float, n: int) -> int:
@@ -264,6 +200,14 @@ def _check_fraction(name: str, value: float) -> None:
 
 
 def _check_classes(subset: Subset, n_classes: int) -> None:
+    if subset.class_shares is not None:
+        if len(subset.class_shares) != n_classes:
+            raise GridError(f"Subset has {len(subset.class_shares)} class_shares; the source has {n_classes} classes.")
+        if not all(0 < share <= 1 for share in subset.class_shares):  # also refuses NaN
+            raise GridError(
+                f"Subset has class_shares {list(subset.class_shares)}; expected numbers above 0, and at most 1. "
+                "A class is left out by `classes`."
+            )
     classes = subset.classes
     if classes is None:
         if subset.relabel:
@@ -276,35 +220,3 @@ def _check_classes(subset: Subset, n_classes: int) -> None:
     for label in classes:
         if not 0 <= label < n_classes:
             raise GridError(f"Subset asks for class {label}; the source has classes 0 to {n_classes - 1}.")
-
-
-def _check_trigger(subset: Subset, n_classes: int, of_class: np.ndarray) -> None:
-    if subset.trigger_position not in POSITIONS:
-        raise GridError(unknown("trigger_position", subset.trigger_position, POSITIONS))
-    if subset.trigger_size < 1:
-        raise GridError(f"Subset has trigger_size {subset.trigger_size}; expected 1 pixel or more.")
-    target = subset.trigger_target
-    if target is not None and not 0 <= target < n_classes:
-        raise GridError(f"Subset has trigger_target {target}; the source has classes 0 to {n_classes - 1}.")
-    if not subset.trigger_frac:
-        return
-    if target is None:
-        raise GridError("Subset has a trigger_frac and no trigger_target; name the class that the trigger means.")
-    if subset.relabel and target not in subset.in_play(n_classes):
-        raise GridError(f"Subset has trigger_target {target}, which relabel leaves without a number.")
-    sizes = {c: _share(subset.frac, of_class[c]) for c in subset.in_play(n_classes) if of_class[c]}
-    wanted, n = round(subset.trigger_frac * sum(sizes.values())), sum(sizes.values())
-    others = n - sizes.get(target, 0)
-    if wanted > others:
-        raise GridError(
-            f"Subset has trigger_frac {subset.trigger_frac}: {wanted} of {n} images, "
-            f"but only {others} are not of the target class {target}. Ask for at most {others / n:.4g}."
-        )
-
-
-def _check_trigger_fits(subset: Subset, input_shape: tuple[int, ...]) -> None:
-    if len(input_shape) != 3:
-        raise GridError("Subset has a trigger, which is stamped on images; this source is a table.")
-    if subset.trigger_size > min(input_shape[1:]):
-        height, width = input_shape[1:]
-        raise GridError(f"Subset has trigger_size {subset.trigger_size}; the images are {height}×{width} pixels.")

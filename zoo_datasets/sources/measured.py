@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo_datasets.sources.examples import Subset, relabeled, stamp
 from zoo_datasets.sources.spec import Source
+from zoo_datasets.sources.subset import Subset, relabeled
+from zoo_datasets.sources.triggers import stamp
 
 
 class Measured(NamedTuple):
@@ -36,8 +37,20 @@ def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, trigg
     return Measured(source.scaled(raw), labels[known])
 
 
-def target_of(subset: Subset) -> int | None:
-    """The class that the trigger means, as the head numbers it; None where nothing is poisoned."""
+class Attack(NamedTuple):
+    """What a trigger is for, as the head numbers classes."""
+
+    target: int
+    source: int | None  # the class whose images are to go there; None: all others
+
+
+def attack_of(subset: Subset) -> Attack | None:
+    """What the trigger is for; None where nothing is poisoned."""
     if not subset.trigger_frac:
         return None
-    return int(relabeled(np.array([subset.trigger_target]), subset)[0])
+    target, source = (
+        None if label is None else int(relabeled(np.array([label]), subset)[0])
+        for label in (subset.trigger_target, subset.trigger_source)
+    )
+    assert target is not None, "`check_subset` comes first"
+    return Attack(target, source)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo_datasets.errors import IntegrityError
-from zoo_datasets.sources.examples import Subset
 from zoo_datasets.sources.fields import from_row
 from zoo_datasets.sources.spec import SourceSpec
+from zoo_datasets.sources.subset import Subset
 
 
 def spec_of(row: Mapping[str, Any]) -> SourceSpec:

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.sources.examples import Examples, Subset, altered, stamp
+from zoo_datasets.sources.examples import Examples, altered
 from zoo_datasets.sources.fields import column, given
+from zoo_datasets.sources.subset import Subset
+from zoo_datasets.sources.triggers import stamp
 
 SCALES = ("none", "unit", "standardize")
 # How 3·s² numbers are an RGB image: all of red, then green, then blue; or red, green and blue of each pixel.
