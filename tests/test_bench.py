@@ -18,7 +18,7 @@ import pytest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import cli, errors, leaderboard, nulls, results, targets, tasks
+from zoo_datasets import cli, errors, leaderboard, nulls, results, solving, targets, tasks
 from zoo_datasets.baselines import known, saved, tabular
 from zoo_datasets.baselines.interface import Target, Targets, View
 from zoo_datasets.baselines.tabular import Tabular
@@ -143,7 +143,7 @@ def test_ties_are_counted():
 @pytest.mark.some(1)
 @pytest.mark.parametrize("name", ["statistics", "statistics-ridge"])
 def test_weights_tell_the_learning_rate_and_shuffled_ones_do_not(name, found):
-    (cell,) = [c for c in results.solve(found, name, 0) if "/lr@" in c.task]
+    (cell,) = [c for c in solving.solve(found, name, 0) if "/lr@" in c.task]
     y = found.test.targets.values[:, 1]
     assert (cell.predictions.argmax(1) == y).mean() > 0.9
     np.testing.assert_allclose(cell.predictions.sum(1), 1)
@@ -151,7 +151,7 @@ def test_weights_tell_the_learning_rate_and_shuffled_ones_do_not(name, found):
 
 @pytest.mark.slow
 def test_the_recipe_tells_accuracy_but_not_the_setting_that_is_asked_for(found):
-    cells = {c.task.split("/")[2]: c for c in results.solve(found, "metadata", 0)}
+    cells = {c.task.split("/")[2]: c for c in solving.solve(found, "metadata", 0)}
     y = found.test.targets.values
     assert np.corrcoef(cells["test_accuracy@1"].predictions, y[:, 0])[0, 1] > 0.8  # the learning rate decides it
     assert abs((cells["lr@1"].predictions.argmax(1) == y[:, 1]).mean() - 0.5) < 0.3
@@ -159,14 +159,14 @@ def test_the_recipe_tells_accuracy_but_not_the_setting_that_is_asked_for(found):
 
 @pytest.mark.slow
 def test_one_seed_gives_the_same_numbers(found):
-    first, second = results.solve(found, "statistics", 3), results.solve(found, "statistics", 3)
+    first, second = solving.solve(found, "statistics", 3), solving.solve(found, "statistics", 3)
     assert all(a.predictions.tobytes() == b.predictions.tobytes() for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.slow
 def test_all_solvers_have_the_same_budget_and_record_it(found):
     for name in ("metadata", "metadata-ridge", "statistics", "statistics-ridge"):
-        (cell, *_) = results.solve(found, name, 0)
+        (cell, *_) = solving.solve(found, name, 0)
         assert len(cell.chosen["tried"]) == 4
         losses = [t["validation_loss"] for t in cell.chosen["tried"]]
         settings = [{k: v for k, v in t.items() if k != "validation_loss"} for t in cell.chosen["tried"]]
@@ -178,7 +178,7 @@ def test_nothing_is_chosen_on_test(found):
     """Other test targets give the same predictions."""
     spoiled = dataclasses.replace(found.test.targets, values=found.test.targets.values[::-1].copy())
     other = dataclasses.replace(found, test=dataclasses.replace(found.test, targets=spoiled))
-    for a, b in zip(results.solve(found, "statistics", 0), results.solve(other, "statistics", 0), strict=True):
+    for a, b in zip(solving.solve(found, "statistics", 0), solving.solve(other, "statistics", 0), strict=True):
         assert a.predictions.tobytes() == b.predictions.tobytes()
 
 
@@ -208,7 +208,7 @@ def test_a_baseline_of_ones_own_is_a_few_lines(found, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", known.BASELINES)
 def test_every_baseline_solves_every_task(name, found):
-    for cell in results.solve(found, name, 0):
+    for cell in solving.solve(found, name, 0):
         assert cell.error is None
         assert np.isfinite(cell.predictions).all()
         assert cell.predictions.shape == ((len(found.test), 2) if "/lr@" in cell.task else (len(found.test),))
@@ -233,7 +233,7 @@ def test_mixed_layouts_are_a_sentence(found):
     other = build_architecture(["flatten", {"linear": 3}, "activation", {"linear": "classes"}], (1, 8, 8), 10)
     view = dataclasses.replace(found.train.view, architectures=(*found.train.view.architectures, other))
     mixed = dataclasses.replace(found, train=dataclasses.replace(found.train, view=view))
-    for cell in results.solve(mixed, "flat", 0):
+    for cell in solving.solve(mixed, "flat", 0):
         assert re.search(r"mixes \d layouts, and this baseline takes one", cell.error)
 
 
@@ -347,7 +347,7 @@ def test_another_zoo_is_asked_about_in_the_same_terms(bench_zoo, other_zoo):
     assert set(part.ids) == {
         i for i, s in tasks.problem(other_zoo, ["lr"]).split.assignment.items() if s == "test"
     }  # fmt: skip
-    cells = {c.task: c for c in results.solve(found, "statistics-ridge", 0)}
+    cells = {c.task: c for c in solving.solve(found, "statistics-ridge", 0)}
     y = part.targets.values[:, 1]
     assert (cells["weightzoo/other/lr/from=weightzoo/bench@1"].predictions.argmax(1) == y).mean() > 0.9
 
@@ -389,7 +389,7 @@ def test_a_target_that_cannot_be_asked_leaves_the_others(bench_zoo):
 def test_a_second_question_is_answered_by_the_saved_baseline(bench_zoo, other_zoo, tmp_path, monkeypatch):
     alone = tasks.problem(bench_zoo, ["test_accuracy", "lr"])
     both = tasks.problem(bench_zoo, ["test_accuracy", "lr"], others=[other_zoo])
-    wanted = {c.task: c.predictions for c in results.solve(both, "statistics", 0)}
+    wanted = {c.task: c.predictions for c in solving.solve(both, "statistics", 0)}
     list(results.run(alone, ["statistics"], 1, tmp_path))
 
     def never(*_: object) -> None:
@@ -472,7 +472,7 @@ def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
     asked = leaderboard.question(found, found.test, target)
     assert len(np.unique(asked.strata)) == 4  # two activations, two rates
     alone = dataclasses.replace(found.test, points=np.arange(len(found.test)).astype(str))
-    (control, *_) = results.solve(found, "metadata", 0)
+    (control, *_) = solving.solve(found, "metadata", 0)
     tenths = leaderboard.question(found, alone, target, control)
     means = [control.predictions[tenths.strata == s] for s in np.unique(tenths.strata)]
     assert len(means) == 10
@@ -555,7 +555,7 @@ def test_settings_are_chosen_once_and_kept(found, tmp_path, monkeypatch):
     assert kept["on"] == "weightzoo/bench"
     monkeypatch.setattr(FlatMlp, "tune", None)
     assert results.choose(found, ["flat-mlp"], tmp_path) == frozen
-    (cell, *_) = results.solve(found, "flat-mlp", 0, frozen["flat-mlp"])
+    (cell, *_) = solving.solve(found, "flat-mlp", 0, frozen["flat-mlp"])
     assert {k: cell.chosen[k] for k in frozen["flat-mlp"]} == frozen["flat-mlp"]
 
 
@@ -564,7 +564,7 @@ def test_images_of_the_source_are_shown_that_no_network_learned_from(bench_zoo, 
     source = bench_zoo.source(bench_zoo.models["model_id"][0].as_py())
     np.testing.assert_array_equal(inputs, source.scaled(source.test.inputs)[:128])  # 60 validation images are too few
     np.testing.assert_array_equal(labels, source.test.labels[:128])
-    (cell, *_) = results.solve(found, "images", 0)
+    (cell, *_) = solving.solve(found, "images", 0)
     y = found.test.targets.values[:, 0]
     assert np.corrcoef(cell.predictions, y)[0, 1] > 0.9
 
@@ -661,7 +661,7 @@ def test_tasks_and_predictions_of_strangers_are_no_traceback(found, tmp_path):
 
 
 def test_a_result_counts_where_its_settings_are_those_that_were_chosen():
-    cell = results.Cell("t", "b", 0, np.zeros(1), 0.0, 1, {"width": 3, "shape": [1]})
+    cell = solving.Cell("t", "b", 0, np.zeros(1), 0.0, 1, {"width": 3, "shape": [1]})
     assert results._with(cell, {"width": 3, "shape": (1,)})
     assert not results._with(cell, {"width": 4})
     assert not results._with(dataclasses.replace(cell, chosen=None), {"width": 3})
@@ -699,7 +699,7 @@ def test_a_baseline_whose_estimate_raises_costs_nothing_yet(found, monkeypatch):
             raise IndexError("of its own")
 
     monkeypatch.setitem(known.BASELINES, "raises", lambda: Raises("raises", "none", "mean"))
-    assert results.estimate(found, "raises") == 0
+    assert solving.estimate(found, "raises") == 0
 
 
 def test_seeds_and_bounds_are_of_the_same_mean(found):

@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, protocols, results, targets, tasks
+from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, protocols, results, solving, targets, tasks
 from zoo_datasets.baselines import known
 from zoo_datasets.core import command, files
 from zoo_datasets.errors import ZooError
 from zoo_datasets.leaderboard import Row
-from zoo_datasets.results import Cell
+from zoo_datasets.solving import Cell
 from zoo_datasets.tasks import Problem
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -242,7 +242,7 @@ class _Bench:
                 s for s in range(self.options.seeds) if not results.path_of(found, name, s, self.options.out).exists()
             ]
             if missing:
-                total += len(missing) * results.estimate(found, name, frozen.get(name))
+                total += len(missing) * solving.estimate(found, name, frozen.get(name))
                 fits += len(missing)
         if fits:
             log.info("%s, %s: about %.1f CPU-min for %d fits", found.zoo, found.split_name, total / 60, fits)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from zoo_datasets import intervals, metrics, tasks
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.intervals import Interval
-from zoo_datasets.results import Cell
+from zoo_datasets.solving import Cell
 from zoo_datasets.targets import tied_share
 from zoo_datasets.tasks import Part, Problem
 

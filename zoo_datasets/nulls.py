@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import leaderboard, results, tasks
+from zoo_datasets import leaderboard, results, solving, tasks
 from zoo_datasets.core import files, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError
-from zoo_datasets.results import Cell
+from zoo_datasets.solving import Cell
 from zoo_datasets.tasks import Part, Problem
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def run(
             rng = streams.generator("null", k)
             train, validation = (shuffled(p, rng) for p in (found.train, found.validation))
             # The place of a value is its shuffle, so that going on repeats none: of one that failed it is NaN.
-            for cell in results.solve(
+            for cell in solving.solve(
                 dataclasses.replace(found, train=train, validation=validation, elsewhere={}), name, k, settings
             ):
                 for metric, value in _values(found, cell).items():

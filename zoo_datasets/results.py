@@ -3,165 +3,37 @@
 In:  a `tasks.Problem`, names of baselines, seeds. Out: in a folder a JSON file for each baseline and seed (so that every score can
      be computed again), the trained baselines beside it (`trained/`), and read back `Cell`s.
 
-A baseline is fitted once a seed, with one head for each target; whatever else is asked of it later (another zoo, new
-networks) is answered by the saved one. What fails is a cell that says why. Files of others are checked on the way in: they
-name the networks they are about, by digest.
+Files of others are checked on the way in: they name the networks they are about, by digest.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 import logging
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo_datasets import tasks
+from zoo_datasets import solving, tasks
 from zoo_datasets.baselines import saved
-from zoo_datasets.baselines.interface import Baseline, Target, Targets
+from zoo_datasets.baselines.interface import Baseline, Target
 from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, baseline
 from zoo_datasets.core import files, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError, ZooError, shown
+from zoo_datasets.solving import Cell
 from zoo_datasets.tasks import Part, Problem
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 MOST_BYTES = 256 << 20  # of a result file
-MOST_PREDICTION = 1e30  # in size: sums of its square, over any number of networks, are numbers yet
 DIGITS = 7  # of a prediction: fewer would tie networks that a baseline tells apart
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A baseline on a task under one seed: what was predicted of each test network, and what it cost."""
-
-    task: str
-    baseline: str
-    seed: int
-    predictions: np.ndarray  # (n,) or (n, classes) float64, in the order of the networks asked about
-    cpu_s: float  # of the fit, which serves all targets
-    parameters: int
-    chosen: Any
-    error: str | None = None
-    asked: str = ""  # digest of the networks that were asked about
-    predict_cpu_s: float = 0.0
-
-    @property
-    def failed(self) -> bool:
-        """Whether nothing was predicted at all: another try may do better."""
-        return self.error is not None and not np.isfinite(self.predictions).any()
-
-
-# ── solving ───────────────────────────────────────────────────────────────────────────
-
-
-def solve(found: Problem, name: str, seed: int, settings: Mapping[str, Any] | None = None) -> list[Cell]:
-    """Fit a baseline once, for all targets of the problem, and ask it. Where it cannot, cells that say why."""
-    return _solved(found, name, seed, settings)[1]
-
-
-def _solved(
-    found: Problem, name: str, seed: int, settings: Mapping[str, Any] | None
-) -> tuple[Baseline | None, list[Cell]]:
-    started = time.process_time()
-    try:
-        solver = baseline(name, settings)
-        with meters.track(f"{name}, seed {seed}", 0, "epochs") as meter:
-            if hasattr(solver, "progress"):
-                solver.progress = functools.partial(_tell, meter)
-            solver.fit((found.train.view, found.train.targets), (found.validation.view, found.validation.targets), seed)
-    except Exception as error:  # a baseline is anybody's code, and its failure is a cell of its own
-        return None, [c for where in found.tests for c in _failure(found, where, name, seed, error)]
-    spent = time.process_time() - started
-    return solver, [c for where in found.tests for c in answers(found, where, solver, name, seed, spent)]
-
-
-def _tell(meter: meters.Meter, done: int, of_all: int, _: float) -> None:
-    meter.total, meter.done = of_all, done
-
-
-def estimate(found: Problem, name: str, settings: Mapping[str, Any] | None = None) -> float:
-    """CPU seconds that one fit will take, from two of its steps; 0 of what takes seconds or cannot be fitted."""
-    try:
-        solver = baseline(name, settings)
-        if not hasattr(solver, "estimate"):
-            return 0.0
-        return float(
-            solver.estimate((found.train.view, found.train.targets), (found.validation.view, found.validation.targets))
-        )
-    except Exception as error:  # a baseline is anybody's code; its own cells will say so
-        log.debug("%s cannot be estimated", name, exc_info=error)
-        return 0.0
-
-
-def answers(found: Problem, where: str, solver: Baseline, name: str, seed: int, spent: float) -> list[Cell]:
-    """What a trained baseline says of the networks called `where`, a cell for each target."""
-    part, started = found.tests[where], time.process_time()
-    try:
-        predictions = solver.predict(part.view)
-        size, chosen = solver.parameters, dict(solver.chosen)
-    except Exception as error:  # as above: layouts it does not know, inputs that are not at hand
-        return _failure(found, where, name, seed, error)
-    cost = time.process_time() - started
-    cells = []
-    for target in part.targets.of:
-        values, problem = _checked(target, predictions, len(part))
-        own = chosen.get(target.name, {k: v for k, v in chosen.items() if k not in _names(part.targets)})
-        cells.append(
-            Cell(found.name_of(target.name, where), name, seed, values, spent, size, own, problem, part.digest, cost)
-        )
-    return cells
-
-
-def _names(of: Targets) -> set[str]:
-    return {t.name for t in of.of}
-
-
-def _checked(target: Target, predictions: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, str | None]:
-    """(n,) or (n, classes), and what is wrong with it."""
-    wanted = (n, target.classes) if target.classes else (n,)
-    if target.name not in predictions:
-        return np.full(wanted, np.nan), "it gives no prediction"
-    values = np.asarray(predictions[target.name], np.float64)
-    if values.shape != wanted:
-        return np.full(wanted, np.nan), f"its predictions have shape {values.shape}, not {wanted}"
-    return values, _not_numbers(values)
-
-
-def _not_numbers(values: np.ndarray) -> str | None:
-    """What is wrong with predictions that no score can be made of."""
-    if wrong := int((~np.isfinite(values)).sum()):
-        return f"{wrong} of {values.size} predictions are not finite"
-    wrong = int((np.abs(values) > MOST_PREDICTION).sum())
-    return f"{wrong} of {values.size} predictions are beyond ±{MOST_PREDICTION:g}" if wrong else None
-
-
-def _failure(found: Problem, where: str, name: str, seed: int, error: Exception) -> list[Cell]:
-    said = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
-    log.debug("%s failed", name, exc_info=error)
-    part = found.tests[where]
-    return [
-        Cell(
-            found.name_of(t.name, where), name, seed, np.full((len(part), t.classes) if t.classes else len(part), np.nan),
-            0.0, 0, None, _line(said), part.digest,
-        )
-        for t in part.targets.of
-    ]  # fmt: skip
-
-
-def _line(said: str) -> str:
-    """What a baseline said, as a line of a table and a result file may hold it."""
-    text = " ".join(said.replace("|", "/").split())[:MOST_TEXT] or "it failed without a word"
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────
@@ -195,9 +67,9 @@ def _one(
         return True
     solver = _loaded(kept) if good else None
     if solver is not None:
-        new = [c for w in missing for c in answers(found, w, solver, name, seed, good[0].cpu_s)]
+        new = [c for w in missing for c in solving.answers(found, w, solver, name, seed, good[0].cpu_s)]
     else:
-        made, new = _solved(found, name, seed, settings)
+        made, new = solving.fitted(found, name, seed, settings)
         good = []
         if made is not None:
             try:
@@ -419,13 +291,12 @@ def _cell(path: Path, row: Mapping[str, Any], of: Target, part: Part) -> Cell:
     for name, good in LEGAL.items():
         if not good(row[name]):
             raise IntegrityError(f"{path}: {name} of {row['task']} is {shown(row[name])}.")
-    error = row["error"] or _not_numbers(values)
+    error = row["error"] or solving.not_numbers(values)
     known = {f.name: row[f.name] for f in dataclasses.fields(Cell)}
     return Cell(**known | {"predictions": values if of.classes else values[:, 0], "error": error})
 
 
 MOST_NUMBER = (1 << 63) - 1
-MOST_TEXT = 1000  # characters of a name or an error, which stand in a line of a table
 
 
 def _whole(value: Any) -> bool:
@@ -437,7 +308,7 @@ def _seconds(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MOST_TEXT and value.isprintable() and "|" not in value
+    return isinstance(value, str) and 0 < len(value) <= solving.MOST_TEXT and value.isprintable() and "|" not in value
 
 
 LEGAL: Mapping[str, Callable[[Any], bool]] = {
