@@ -34,12 +34,17 @@ def main() -> None:
     parser.add_argument("--continued", nargs="+", default=[], metavar="ZOO")
     parser.add_argument("--regimes", nargs="+", default=[], metavar="ZOO")
     parser.add_argument(
-        "--numbers", type=Path, metavar="JSON", help="of an analysis that has been run, instead of running it"
+        "--numbers",
+        type=Path,
+        metavar="JSON",
+        help="of an analysis that has been run, instead of running it; its pictures lie beside it",
     )
     parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--workers", type=int, default=0, help="of a build (default: 0, in this process)")
     options = parser.parse_args()
     numbers = json.loads(options.numbers.read_text()) if options.numbers else analyzed(options)
+    if options.numbers and options.pictures:
+        keep_pictures(options.numbers.parent, numbers)
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     results[numbers["zoos"][0]["name"]] = numbers
     RESULT.parent.mkdir(exist_ok=True)
