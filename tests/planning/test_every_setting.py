@@ -50,6 +50,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "source_test_split": ("more", "test"), "source_unlabeled": ("refuse", "leave_out"),
     "subset_class_names": (["0", "1"], ["2", "3"]), "min_epochs": (1, 3), "stop_drops": (1, 2), "augment_contrast": ([0.5, 1.5], [0.5, 2]),
     "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "rotate_degrees": (0, 90),
+    "filter_size": (3, 5), "width_fc": (4, 8),
 }  # fmt: skip
 # What both runs have besides, so that the setting means something.
 OF_TABLE = ("source.id=me/table",)
@@ -65,6 +66,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stop_unchanged": ("training.lr=0",),
     "patience": ("training.lr=0",), "min_epochs": ("training.target_loss=100",), "subset_relabel": ("subset.classes=[1, 0]",),
     "width": ("source.resize=16",),
+    **dict.fromkeys(("filter_size", "depth_conv", "depth_fc", "width_conv", "width_fc", "batch_norm"), ("source.resize=32",)),
     "trigger_frac": ("subset.trigger_target=1",), "trigger_size": ("subset.trigger_target=1",),
     "trigger_value": ("subset.trigger_target=1",), "trigger_position": ("subset.trigger_target=1",),
 }  # fmt: skip
@@ -145,8 +147,9 @@ def two_runs(load: Load, setting: Setting) -> tuple[Run, Run]:
 def group(*members: Run) -> list[Cohort]:
     """Cohorts on a source that is the same arrays whatever is asked for: only settings can part them."""
     tinted = any(r.settings.get(name) for r in members for name in ("augment_hue", "augment_saturation"))
-    # Three convolutions of stride 2 need more than the digits' 8 pixels.
-    side = 16 if members[0].settings["architecture"] == "unterthiner" else None
+    # Three convolutions of stride 2, or three pools, need more than the digits' 8 pixels.
+    architecture = members[0].settings["architecture"]
+    side = {"unterthiner": 16, "nws": 32}.get(architecture) if isinstance(architecture, str) else None
     spec = sources.SourceSpec("digits", train=24, validation=12, test=12, resize=side, channels=3 if tinted else None)
     return cohorts.group(list(members), 16, lambda _: sources.load(spec), lambda *_: "torch_loop", "cpu")
 

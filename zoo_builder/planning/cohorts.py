@@ -22,7 +22,7 @@ from zoo_builder.engines.contract import Augmentation, Distortion
 from zoo_builder.grid import RECIPE_VERSION
 from zoo_builder.planning.runs import STOP_RULES, Run, total_steps, watched
 from zoo_builder.recipe import bounds, settings
-from zoo_builder.recipe.generated import described, layers_of
+from zoo_builder.recipe.generated import check_generated, described, layers_of
 from zoo_datasets import sources
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError
@@ -37,7 +37,7 @@ class Cohort:
     id: str  # SHA-256 of everything below
     runs: tuple[Run, ...]
     architecture: Architecture
-    n_train: int  # training images of each model
+    n_train: int  # training images of each model in an epoch: all it has, or a balanced part of them
     engine: str
     device: str  # "cpu" or "cuda": which numbers come out, never how many devices there are
     source_sha256: str
@@ -225,7 +225,9 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
 def build(run: Run, input_shape: tuple[int, ...], n_classes: int) -> Architecture:
     """The run's architecture on inputs of that shape. Raises GridError."""
     try:
-        return build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"])
+        made = build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"])
+        check_generated(run.settings, made)
+        return made
     except GridError as error:
         if name := described(run.settings):  # whoever wrote a name knows of no layer 3
             raise GridError(f"Architecture {name} does not fit {input_shape}: {error}") from None
@@ -233,8 +235,9 @@ def build(run: Run, input_shape: tuple[int, ...], n_classes: int) -> Architectur
 
 
 def n_train(run: Run, source: sources.Source) -> int:
-    """Training images of the run. Raises GridError where its data axes do not fit the source."""
-    return sources.count_examples(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
+    """Training images that the run is shown in an epoch. Raises GridError where its data axes do not fit the source."""
+    count = sources.count_balanced if run.settings.get("balance_classes") else sources.count_examples
+    return count(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
 
 
 def _check_classes(subset: sources.Subset, source: sources.Source) -> None:

@@ -248,6 +248,8 @@ _TABLE = (
             "end of `cosine`, as part of lr", low=0, high=1, needs=_COSINE),
     Setting("batch_size", "training.batch_size", Feeds.BATCHES, "int", 32,
             "images per update; the last batch may be short", low=1),
+    Setting("balance_classes", "training.balance_classes", Feeds.BATCHES, "bool", False,
+            "an epoch shows as many images of each class as there are of the rarest, drawn anew each time", later=True),
     Setting("epochs", "training.epochs", Feeds.BUDGET, "int", None,
             "budget in epochs (5 where no budget is given)", low=0),
     Setting("steps", "training.steps", Feeds.BUDGET, "int", None, "budget in updates", low=0),

@@ -82,6 +82,13 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
     )  # fmt: skip
 
 
+def epoch_order(run: Run, epoch: int, source: sources.Source, examples: sources.Examples) -> np.ndarray:
+    """The places among a model's examples that an epoch shows, in their order."""
+    rows, labels = examples.rows, source.train.labels
+    classes = labels[rows] if run.settings.get("balance_classes") else None
+    return sources.epoch_order(run.keys["order"], epoch, len(labels), rows, classes)
+
+
 def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: StartState | None = None) -> Job:
     """The cohort as an engine sees it, with initial weights from the models' keys or from their parents."""
     s = [r.settings for r in cohort.runs]

@@ -22,7 +22,7 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import ACCURACY_RULES, Run, watched
 from zoo_builder.training import evaluation
-from zoo_builder.training.inputs import Data, initial_weights
+from zoo_builder.training.inputs import Data, epoch_order, initial_weights
 from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
 from zoo_builder.training.schedules import BiasCorrections, learning_rates
 from zoo_builder.training.stop_rules import Trend
@@ -149,8 +149,7 @@ class Trainer:
         )  # fmt: skip
 
     def _order(self, model: int, epoch: int) -> np.ndarray:
-        run, n_source = self.runs[model], len(self.source.train.labels)
-        return sources.epoch_order(run.keys["order"], epoch, n_source, self.data.examples[model].rows)
+        return epoch_order(self.runs[model], epoch, self.source, self.data.examples[model])
 
     def _diverged(self, progress: Progress, model: int, step: int) -> None:
         progress.active[model] = False

@@ -10,6 +10,7 @@ from zoo_datasets.sources.examples import (
     Subset,
     altered,
     check_subset,
+    count_balanced,
     count_examples,
     epoch_order,
     relabeled,
@@ -23,5 +24,5 @@ from zoo_datasets.sources.spec import SCALES, Part, Source, SourceSpec, check_sp
 
 __all__ = [
     "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "altered", "check_spec", "check_subset",
-    "count_examples", "epoch_order", "load", "relabeled", "stamp", "steps_per_epoch", "training_examples", "training_images", "turned",
+    "count_balanced", "count_examples", "epoch_order", "load", "relabeled", "stamp", "steps_per_epoch", "training_examples", "training_images", "turned",
 ]  # fmt: skip
