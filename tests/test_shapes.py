@@ -43,7 +43,6 @@ WRONG: dict[str, Callable[[], object]] = {
     "images in float64": lambda: job(pool=np.zeros((4, 1, 2, 2))),
     "weights as one vector": lambda: job(initial=WEIGHTS[0]),
     "labels of other examples": lambda: scoring.scored(LOGITS, np.zeros((1, 1, 4), np.int64), "mse"),
-    "labels that are numbers with a point": lambda: scoring.mean_losses(LOGITS, np.zeros(5), "mse"),
     "a part with labels for more inputs": lambda: Part(
         np.zeros((3, 1, 2, 2), np.uint8), np.zeros(4, int), np.arange(3)
     ),

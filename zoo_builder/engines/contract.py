@@ -202,12 +202,13 @@ class Backend(Protocol):
         ...
 
     def logits(
-        self, images: Float32[np.ndarray, " n *input"], rows: Int32[np.ndarray, "m k"] | None = None
-    ) -> Float32[np.ndarray, "m shown c"]:
-        """Outputs in evaluation mode (no dropout, no augmentation, running statistics).
+        self, images: Float32[np.ndarray, " n *input"], rows: Int32[np.ndarray, "m k"] | None = None,
+        models: Sequence[int] | None = None,
+    ) -> Float32[np.ndarray, "m shown c"]:  # fmt: skip
+        """Outputs in evaluation mode (no dropout, no augmentation, running statistics) of some models, or all.
 
-        `images` are shown to every model; with `rows` model m sees `images[rows[m]]`, so that
-        k are shown and not n.
+        `images` are shown to every model; with `rows` the m-th of them sees `images[rows[m]]`, so that
+        k are shown and not n. A model's bits do not depend on which others are asked for.
         """
         ...
 

@@ -19,18 +19,15 @@ from zoo_datasets.networks import scoring
 from zoo_datasets.sources.measured import Measured
 
 
-def validation_losses(cohort: Cohort, data: Data, backend: Backend) -> list[float]:
-    """The validation loss of every model; inf where it has none."""
+def validation(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> dict[int, tuple[float, float]]:
+    """Validation loss, inf where it is none, and share of images classified right of some models, by place in the cohort."""
     loss, labels = cohort.runs[0].settings["loss"], data.validation.labels
-    values = scoring.mean_losses(_logits(cohort, data.validation, backend), labels, loss)
-    return [v if math.isfinite(v) else math.inf for v in values.tolist()]
-
-
-def validation_accuracies(cohort: Cohort, data: Data, backend: Backend) -> list[float]:
-    """The share of validation images that every model classifies right."""
-    loss, labels = cohort.runs[0].settings["loss"], data.validation.labels
-    rows = scoring.part_metrics("validation", _logits(cohort, data.validation, backend), labels[None], loss)
-    return [row["validation_accuracy"] for row in rows]
+    rows = scoring.part_metrics("validation", _logits(cohort, data.validation, backend, models), labels[None], loss)
+    found = {}
+    for m, row in zip(models, rows, strict=True):
+        value = row["validation_loss"]
+        found[m] = (math.inf if value is None else value), row["validation_accuracy"]
+    return found
 
 
 def metrics(
@@ -49,33 +46,33 @@ def metrics(
 def _metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> dict[int, dict[str, Any]]:
     loss = cohort.runs[0].settings["loss"]
     rows = scoring.part_metrics(
-        "train", _train_logits(cohort, data, backend)[models], data.labels[models], loss, data.clean[models]
+        "train", _train_logits(cohort, data, backend, models), data.labels[models], loss, data.clean[models]
     )
     for part, shown in (("validation", data.validation), ("test", data.test)):
-        found = scoring.part_metrics(part, _logits(cohort, shown, backend)[models], shown.labels[None], loss)
+        found = scoring.part_metrics(part, _logits(cohort, shown, backend, models), shown.labels[None], loss)
         rows = [row | more for row, more in zip(rows, found, strict=True)]
-    attack = _logits(cohort, data.attack, backend) if data.attack else None
+    attack = _logits(cohort, data.attack, backend, models) if data.attack else None
     result = {}
-    for m, row in zip(models, rows, strict=True):
+    for place, (m, row) in enumerate(zip(models, rows, strict=True)):
         row |= scoring.gaps(row) | {"attack_success": None}
         target = data.targets[m]
         if attack is not None and data.attack is not None and target is not None:
-            row["attack_success"] = scoring.attack_success(attack[m], data.attack.labels, target)
+            row["attack_success"] = scoring.attack_success(attack[place], data.attack.labels, target)
         result[m] = row
     return result
 
 
-def _train_logits(cohort: Cohort, data: Data, backend: Backend) -> np.ndarray:
+def _train_logits(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> np.ndarray:
     if not data.rows.shape[1]:
-        return np.zeros((*data.rows.shape, cohort.architecture.n_outputs), np.float32)
+        return np.zeros((len(models), 0, cohort.architecture.n_outputs), np.float32)
     if not data.shared_rows:
-        return backend.logits(data.pool, data.rows)
+        return backend.logits(data.pool, data.rows[models], models)
     whole = np.array_equal(data.rows[0], np.arange(len(data.pool)))
-    return backend.logits(data.pool if whole else data.pool[data.rows[0]])
+    return backend.logits(data.pool if whole else data.pool[data.rows[0]], models=models)
 
 
-def _logits(cohort: Cohort, shown: Measured, backend: Backend) -> np.ndarray:
-    """Logits (M, n, C); engines take no empty input."""
+def _logits(cohort: Cohort, shown: Measured, backend: Backend, models: list[int]) -> np.ndarray:
+    """Logits (len(models), n, C); engines take no empty input."""
     if len(shown.labels):
-        return backend.logits(shown.inputs)
-    return np.zeros((len(cohort.runs), 0, cohort.architecture.n_outputs), np.float32)
+        return backend.logits(shown.inputs, models=models)
+    return np.zeros((len(models), 0, cohort.architecture.n_outputs), np.float32)
