@@ -244,7 +244,9 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [s for s in SETTINGS.values() if s.later and s.feeds is not Feeds.PLACE], ids=lambda s: s.name
+    "setting",
+    [s for s in SETTINGS.values() if s.later and not s.kept and s.feeds is not Feeds.PLACE],
+    ids=lambda s: s.name,
 )
 def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load) -> None:
     needed = needed_by(setting)
@@ -260,6 +262,23 @@ def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load)
         setting.path.split(".", 1)[1] in label for label in runs.factors(said).values() if isinstance(label, str)
     )
     assert group(said)[0].id == group(without)[0].id
+
+
+def test_a_kept_setting_is_named_wherever_it_means_something(load: Load) -> None:
+    (run,) = runs.of(load("architecture=nws", "source.resize=32"))
+    kept = {s.name: s.default for s in SETTINGS.values() if s.kept}
+    assert {n: run.settings[n] for n in kept} == kept
+    assert {n: runs.factors(run)[n] for n in kept} == kept
+    assert set(kept) <= {c.name for c in runs.factor_columns([run])}
+    (other,) = runs.of(load())
+    assert not set(kept) & {*other.settings, *(c.name for c in runs.factor_columns([other]))}
+    row = runs.factors(run) | {
+        "model_id": run.id,
+        "split": "",
+        "snapshot_schedule": json.dumps(run.snapshots.to_json()),
+    }
+    row |= {f"replicate_{n}": v for n, v in run.replicate.items()} | {f"{n}_key": v for n, v in run.keys.items()}
+    assert runs.from_row(row, {}).settings == run.settings
 
 
 def test_labels_are_text_or_canonical_json() -> None:

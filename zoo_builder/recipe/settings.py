@@ -98,11 +98,16 @@ class Setting:
     axis: bool = True
     # Came after the first zoos: at its default it is in no id and no table, so that theirs stay as they are.
     later: bool = False
+    kept: bool = False  # came later, and is in ids and tables wherever it means something, at its default too
 
     @property
     def type(self) -> pa.DataType:
         """The type of its column."""
         return COLUMN_TYPES[self.kind]
+
+    def silent(self, value: Any) -> bool:
+        """Whether a value of it is said nowhere: it came later, and this one is what there was before."""
+        return self.later and (value is None or (value == self.default and not self.kept))
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether it means anything beside the other settings."""
@@ -131,7 +136,7 @@ def _generated() -> tuple[Setting, ...]:
     return tuple(
         Setting(p.setting_of(g.name), f"architecture.{g.name}.{p.name}", Feeds.ARCHITECTURE, p.kind, p.default,
                 f"of `{g.name}`: {p.doc}", low=p.low, high=p.high, choices=p.choices,
-                needs=Needs("architecture", (g.name,)), later=True)
+                needs=Needs("architecture", (g.name,)), later=True, kept=p.kept)
         for g in GENERATED.values()
         for p in g.parameters
     )  # fmt: skip

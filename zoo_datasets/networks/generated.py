@@ -34,6 +34,7 @@ class Parameter:
     high: float = math.inf
     choices: tuple[str, ...] = ()
     setting: str = ""  # its axis and column; by default the architecture's name before its own
+    kept: bool = False  # at its default too it is in ids and tables
 
     def setting_of(self, generator: str) -> str:
         return self.setting or f"{generator}_{self.name}"
@@ -166,12 +167,12 @@ GENERATED: dict[str, Generator] = {
         Generator(
             "nws",
             (
-                Parameter("filter_size", "int", 5, "side of all filters, odd, padded by half of it", low=1, high=31, setting="filter_size"),
-                Parameter("depth_conv", "int", 3, "convolutions, in three blocks", low=3, high=100, setting="depth_conv"),
-                Parameter("depth_fc", "int", 2, "fully connected layers, besides the last", low=1, high=100, setting="depth_fc"),
-                Parameter("width_conv", "int", 8, "channels of the first block; each further one has twice as many", low=1, high=4096, setting="width_conv"),
-                Parameter("width_fc", "int", 128, "units of the first fully connected layer; each further one has half", low=1, high=65536, setting="width_fc"),
-                Parameter("batch_norm", "bool", True, "batch norm in every layer but the last", setting="batch_norm"),
+                Parameter("filter_size", "int", 5, "side of all filters, odd, padded by half of it", low=1, high=31, setting="filter_size", kept=True),
+                Parameter("depth_conv", "int", 3, "convolutions, in three blocks", low=3, high=100, setting="depth_conv", kept=True),
+                Parameter("depth_fc", "int", 2, "fully connected layers, besides the last", low=1, high=100, setting="depth_fc", kept=True),
+                Parameter("width_conv", "int", 8, "channels of the first block; each further one has twice as many", low=1, high=4096, setting="width_conv", kept=True),
+                Parameter("width_fc", "int", 128, "units of the first fully connected layer; each further one has half", low=1, high=65536, setting="width_fc", kept=True),
+                Parameter("batch_norm", "bool", True, "batch norm in every layer but the last", setting="batch_norm", kept=True),
             ),
             nws_layers,
             _filters_fit,
