@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import SHAPED
 
-from zoo_builder.engines.contract import Augmentation, Job, Optimizers
+from zoo_builder.engines.contract import Job, Optimizers
 from zoo_datasets import symmetry, views
 from zoo_datasets.core import streams
 from zoo_datasets.networks import scoring
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.sources.examples import Subset, training_examples

@@ -16,12 +16,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers
-from zoo_builder.planning.cohorts import Cohort, augmentation_of
+from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
+from zoo_datasets.sources.augmentation import augmentation_of
 from zoo_datasets.sources.measured import Measured, measured, target_of
 
 _KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
@@ -116,7 +117,7 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: Star
         dropout_rate=vector("dropout"),
         dropout_key=tuple(r.keys["dropout"] for r in cohort.runs),
         augment_key=tuple(r.keys["augment"] for r in cohort.runs),
-        augmentation=augmentation_of(cohort.runs[0], source),
+        augmentation=augmentation_of(cohort.runs[0].settings, source),
         batch_size=min(cohort.batch_size, cohort.n_train),
     )
 

@@ -36,6 +36,7 @@ from zoo_datasets.errors import ZooError
 from zoo_datasets.format import contents, schema
 from zoo_datasets.networks import kernels
 from zoo_datasets.sources import Source
+from zoo_datasets.sources.augmentation import augmentation_of
 
 SNAPSHOT_COLUMNS = ("step", "epoch", "examples_seen", *(c.name for c in schema.METRICS), "weights_sha256")
 ENDED = ("stop_reason", "diverged_step", "n_snapshots", "n_train")
@@ -144,7 +145,7 @@ class _Comparison:
                 f"not {cohort.n_train:,} and {cohort.architecture.id}"
             )
             return False
-        loss, augmentation = run.settings["loss"], cohorts.augmentation_of(run, self.source)
+        loss, augmentation = run.settings["loss"], augmentation_of(run.settings, self.source)
         devices.check_supported(self.here.engine, architecture, loss, augmentation, self.here.device)
         snapshots, results, engine = worker.train(self.here, self.source, parents=self.parents)
         row = self.zoo.by_id[run.id]

@@ -28,7 +28,7 @@ Definitions that another implementation must match (golden values: tests/core/te
 * balance at an epoch: `hi = (epoch, 0, BALANCE)` of the key that orders batches, a word for each image of the source's
   train part, whose stable argsort ranks them; of each class the lowest are taken.
 * distortion at (step, sample): `hi = (step, 2, AUGMENT)`, two blocks a sample; of the first five words the top 24 and
-  the next 24 bits k are ten uniforms k·2⁻²⁴, in the order of `engines/distort.py`. Its noise: normals of
+  the next 24 bits k are ten uniforms k·2⁻²⁴, in the order of `networks/distort.py`. Its noise: normals of
   `hi = (step, 3, AUGMENT)`, a word a value, sample by sample.
 """
 

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from zoo_builder.engines.contract import Distortion
 from zoo_datasets.core import exact, streams
+from zoo_datasets.networks.augmentation import Distortion
 
 # What the fields of a sample's eight words are, in their order.
 ROW, COLUMN, ROTATE, ZOOM, SHEAR, BRIGHTNESS, CONTRAST, HUE, SATURATION, NOISE = range(10)
