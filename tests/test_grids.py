@@ -41,7 +41,7 @@ DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10
 WILD = "wild/cifar10"  # of many architectures
 WIDE = "smallcnn/wide"  # the networks of another in several widths
 # Of random architectures, and of one: each property drawn by itself.
-NWS = ("nws/main", "nws/fixed")
+NWS = ("nws/main", "nws/fixed", "nws/as-published")
 CONTINUED = {  # recipe → its parent, and levels of `subset`
     "trajectories/digits-continued": ("trajectories/digits", 4),
     "trajectories/digits-doses": ("trajectories/digits", 9),
@@ -169,13 +169,21 @@ def test_every_property_of_a_weight_space_has_its_published_levels(name: str) ->
 
 
 def test_weight_spaces_take_one_distribution_of_all_but_the_architecture() -> None:
-    main, fixed = (load(name) for name in NWS)
+    main, fixed, published = (load(name) for name in NWS)
     assert {d.name: d for d in main.draws if d.name not in ARCHITECTURE} == {d.name: d for d in fixed.draws}
-    own = {*ARCHITECTURE, "source_train", "source_validation"}
-    assert {k: v for k, v in main.fixed.items() if k not in own} == {
-        k: v for k, v in fixed.fixed.items() if k not in own
-    }
-    assert (main.snapshots, main.splits) == (fixed.snapshots, fixed.splits)
+    assert [d for d in main.draws if d.name != "source"] == [d for d in published.draws if d.name != "source"]
+    sizes = {"source_train", "source_validation", "source_test"}
+    switches = {"evaluate_batch_statistics", "evaluate_augmented"}
+    for other, own in ((fixed, {*ARCHITECTURE, *sizes}), (published, sizes | switches)):
+        assert {k: v for k, v in main.fixed.items() if k not in own} == {
+            k: v for k, v in other.fixed.items() if k not in own
+        }
+        assert (main.snapshots.kind, main.snapshots.count, main.splits) == (
+            other.snapshots.kind,
+            other.snapshots.count,
+            other.splits,
+        )
+    assert all(published.fixed[s] and not main.fixed[s] and not fixed.fixed[s] for s in switches)
 
 
 @pytest.mark.some(3)

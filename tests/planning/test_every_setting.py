@@ -66,6 +66,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stop_unchanged": ("training.lr=0",),
     "patience": ("training.lr=0",), "min_epochs": ("training.target_loss=100",), "subset_relabel": ("subset.classes=[1, 0]",),
     "width": ("source.resize=16",),
+    "evaluate_batch_statistics": ("architecture=[flatten, {linear: 4}, batch_norm, activation, dropout, {linear: classes}]",),
+    "evaluate_augmented": ("augmentation={noise_std: 0.1}",),
     **dict.fromkeys(("filter_size", "depth_conv", "depth_fc", "width_conv", "width_fc", "batch_norm"), ("source.resize=32",)),
     "trigger_frac": ("subset.trigger_target=1",), "trigger_size": ("subset.trigger_target=1",),
     "trigger_value": ("subset.trigger_target=1",), "trigger_position": ("subset.trigger_target=1",),

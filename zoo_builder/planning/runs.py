@@ -198,8 +198,8 @@ def id_of(run: Run) -> str:
 
 # ── runs that start from another zoo's snapshots ──────────────────────────────────────
 
-# What may differ between a model and its continuation: how long, not how. Where its weights come from does.
-_FREE = settings.feeding(Feeds.BUDGET, Feeds.STOP, Feeds.INIT, Feeds.LINEAGE)
+# What may differ between a model and its continuation: how long and how measured, not how. Where its weights come from does.
+_FREE = settings.feeding(Feeds.BUDGET, Feeds.STOP, Feeds.EVALUATION, Feeds.INIT, Feeds.LINEAGE)
 
 
 def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], parents: Parents) -> Run | None:

@@ -57,6 +57,7 @@ class Feeds(enum.Enum):
     LOSS = "loss", Sharing.ALIKE
     BUDGET = "budget", Sharing.OWN
     STOP = "stop rule", Sharing.OWN
+    EVALUATION = "evaluation", Sharing.ALIKE  # what metrics and stop rules are measured on, beside the inputs
 
     def __init__(self, text: str, sharing: Sharing) -> None:
         self.text, self.sharing = text, sharing
@@ -276,6 +277,11 @@ _TABLE = (
             "epoch is half", low=1, later=True),
     Setting("stop_unchanged", "training.stop_unchanged", Feeds.STOP, "int", None,
             "stop after so many epochs, one after another, that leave validation accuracy as it was", low=1, later=True),
+    Setting("evaluate_batch_statistics", "evaluation.batch_statistics", Feeds.EVALUATION, "bool", False,
+            "metrics, and rules about validation, are of batches normalized by their own statistics, not the running ones",
+            later=True),
+    Setting("evaluate_augmented", "evaluation.augmented", Feeds.EVALUATION, "bool", False,
+            "metrics, and rules about validation, are of augmented images, drawn anew at each step", later=True),
     Setting("augment_shift", "augmentation.shift", Feeds.AUGMENTATION, "int", 0,
             "move by up to so many pixels, black behind", low=0),
     Setting("augment_crop", "augmentation.crop", Feeds.AUGMENTATION, "int", 0,

@@ -23,6 +23,7 @@ from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
 from zoo_datasets.sources.augmentation import augmentation_of
+from zoo_datasets.sources.conditions import Conditions, conditions_of
 from zoo_datasets.sources.measured import Measured, measured, target_of
 
 _KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
@@ -41,6 +42,7 @@ class Data:
     test: Measured
     attack: Measured | None  # test with the trigger on, where the cohort learned one
     targets: list[int | None]  # per model: the class that its trigger means
+    conditions: Conditions | None = None  # under which metrics are measured, where they are not the usual ones
 
     @property
     def shared_rows(self) -> bool:
@@ -79,7 +81,7 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
         np.stack([e.clean_labels for e in examples]).astype(np.int32),
         measured(source, "validation", first, n_outputs), measured(source, "test", first, n_outputs),
         measured(source, "test", first, n_outputs, triggered=True) if first.trigger_frac else None,
-        [target_of(subset) for subset in subsets],
+        [target_of(subset) for subset in subsets], conditions_of(cohort.runs[0].settings, source),
     )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ class Trainer:
         check = [m for m in active if self.watched[m] and not inside and epoch >= 1]
         ends = {m: self._budget_name(m) for m in active if step >= self.total[m]}
         if check:
-            for m, (loss, share) in evaluation.validation(self.cohort, self.data, self.backend, check).items():
+            for m, (loss, share) in self._validation(check, step).items():
                 reason = self._stop_rule(progress, m, epoch, loss) or (
                     self._trend_rule(progress, m, epoch, share) if self.trending[m] else None
                 )
@@ -212,7 +212,7 @@ class Trainer:
         if finite:
             # Of an even schedule with an open end most are thinned out; which, shows at the end.
             now = [m for m in finite if m in last or not self.thinned[m]]
-            metrics = self._metrics(now, thin=set(now) - set(last))
+            metrics = self._metrics(dict.fromkeys(now, progress.step), thin=set(now) - set(last))
             state = self.backend.state() if any(map(self._keeps_slots, finite)) else {}
             for m in finite:
                 progress.snapshots.append(self._make(m, progress.step, metrics.get(m), weights[m], state))
@@ -236,12 +236,15 @@ class Trainer:
             shown[name][m] = values[0]
         start = shown["weights"][m].copy()
         self.backend.load_state(shown)
-        metrics = self._metrics([m])[m]
+        metrics = self._metrics({m: 0})[m]
         self.backend.load_state(state)
         progress.snapshots.append(self._make(m, 0, metrics, start, shown))
 
-    def _metrics(self, wanted: list[int], thin: Collection[int] = ()) -> dict[int, dict[str, Any]]:
-        return evaluation.metrics(self.cohort, self.data, self.backend, wanted, thin)
+    def _metrics(self, steps: Mapping[int, int], thin: Collection[int] = ()) -> dict[int, dict[str, Any]]:
+        return evaluation.metrics(self.cohort, self.data, self.backend, steps, thin)
+
+    def _validation(self, models: list[int], step: int) -> dict[int, tuple[float, float]]:
+        return evaluation.validation(self.cohort, self.data, self.backend, models, step)
 
     def _score_late(self, progress: Progress) -> None:
         """Score what could not be in time: what an even schedule keeps, and in full the last of models that diverged."""
@@ -254,7 +257,8 @@ class Trainer:
             for m, (i, _) in at.items():
                 state["weights"][m] = progress.snapshots[i].weights
             self.backend.load_state(state)
-            for m, metrics in self._metrics(list(at), thin=[m for m, (_, thin) in at.items() if thin]).items():
+            steps = {m: progress.snapshots[i].step for m, (i, _) in at.items()}
+            for m, metrics in self._metrics(steps, thin=[m for m, (_, thin) in at.items() if thin]).items():
                 i = at[m][0]
                 progress.snapshots[i] = dataclasses.replace(progress.snapshots[i], metrics=metrics)
 

@@ -248,7 +248,8 @@ class _Comparison:
             backend.load_state({"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)})
             have = [m for m, of in enumerate(self.stored.values()) if number < len(of)]
             thin = [m for m, of in enumerate(self.stored.values()) if number < len(of) - 1]
-            for m, found in evaluation.metrics(cohort, data, backend, have, thin).items():
+            steps = {m: shown[m]["step"] for m in have}
+            for m, found in evaluation.metrics(cohort, data, backend, steps, thin).items():
                 if text := _other_metrics(shown[m], found):
                     yield f"model {cohort.runs[m].id}, step {shown[m]['step']}: {text}, measured on its weights"
 
