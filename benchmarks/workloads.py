@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 
-from zoo_builder.engines.contract import ADAM, Augmentation, Job, Optimizers, Window
+from zoo_builder.engines.contract import ADAM, Job, Optimizers, Window
 from zoo_datasets.core import streams
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import PRESETS, build_architecture
 

@@ -40,6 +40,8 @@ WANTED = {
 DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10": {4970}}
 WILD = "wild/cifar10"  # of many architectures
 WIDE = "smallcnn/wide"  # the networks of another in several widths
+# Of random architectures, and of one: each property drawn by itself.
+NWS = ("nws/main", "nws/fixed", "nws/as-published")
 CONTINUED = {  # recipe → its parent, and levels of `subset`
     "trajectories/digits-continued": ("trajectories/digits", 4),
     "trajectories/digits-doses": ("trajectories/digits", 9),
@@ -75,11 +77,11 @@ def architecture(run: runs.Run) -> Architecture:
 
 def test_the_table_above_names_every_recipe() -> None:
     found = {p.relative_to(GRIDS).with_suffix("").as_posix() for p in GRIDS.rglob("*.yaml")}
-    assert found == {WILD, WIDE, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
+    assert found == {WILD, WIDE, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
 
 
 def test_no_two_recipes_write_one_zoo() -> None:
-    zoos = [load(name).zoo for name in (WILD, WIDE, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
+    zoos = [load(name).zoo for name in (WILD, WIDE, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
     assert len(set(zoos)) == len(zoos)
 
 
@@ -126,6 +128,62 @@ def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
     )
     assert {a.n_params for a in ours.values()} == {1338, 4970, 19146, 75146}
     assert set(theirs) < set(ours)  # what learned from those of 16 reads these as they are
+
+
+# The published levels (Eilertsen et al. 2020); batch norm is always on.
+PUBLISHED = {
+    "source": {"ylecun/mnist", "zalando-datasets/fashion_mnist", "uoft-cs/cifar10", "ufldl-stanford/svhn", "tanganke/stl10"},
+    "batch_size": {32, 64, 128, 256}, "optimizer": {"adam", "rmsprop", "momentum"},
+    "activation": {"relu", "elu", "sigmoid", "tanh"},
+    "init": {"constant(value=0.1)", "normal(mean=0.0,std=1.0)", "glorot_uniform", "glorot_normal"},
+    "filter_size": {3, 5, 7}, "depth_conv": {3, 4, 5}, "depth_fc": {2, 3, 4}, "width_conv": {4, 8, 12},
+    "width_fc": {64, 128, 192},
+}  # fmt: skip
+ARCHITECTURE = {"filter_size": 5, "depth_conv": 3, "depth_fc": 2, "width_conv": 8, "width_fc": 128}
+
+
+@pytest.mark.parametrize("name", NWS)
+def test_every_property_of_a_weight_space_has_its_published_levels(name: str) -> None:
+    planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=400))
+    rows = [runs.factors(r) for r in planned]
+    levels = PUBLISHED | ({k: {v} for k, v in ARCHITECTURE.items()} if name == "nws/fixed" else {})
+    for column, wanted in levels.items():
+        counts = {v: sum(r[column] == v for r in rows) for v in wanted}
+        assert {r[column] for r in rows} == wanted
+        assert min(counts.values()) > 0.7 * 400 / len(wanted), (column, counts)  # each as often as the others
+    assert 0.0002 <= min(r["lr"] for r in rows) < 0.0004
+    assert 0.0048 < max(r["lr"] for r in rows) <= 0.005
+    assert {r["augmentation"] for r in rows} == {"none", (
+        "translate=3.0,rotate=15.0,zoom=0.099,shear=3.0,brightness=0.2,contrast=0.5+1.5,hue=0.08,saturation=0.3+1.5,noise=0.03"
+    )}  # fmt: skip
+    assert {(r["momentum"], r["alpha"]) for r in rows} == {(None, None), (0.95, None), (None, 0.9)}
+    same = {"resize": 32, "channels": 3, "scale": "unit", "batch_norm": True, "balance_classes": True, "epochs": 1000,
+            "schedule": "exponential(gamma=0.96)", "init_bias": 0.0, "min_epochs": 20, "stop_drops": 5, "stop_below": 30,
+            "stop_unchanged": 30}  # fmt: skip
+    assert all(r[k] == v for r in rows for k, v in same.items())
+    made = [build_architecture(layers_of(r.settings), (3, 32, 32), 10, r.settings["activation"]) for r in planned]
+    assert {m.n_outputs for m in made} == {20}
+    sizes = {m.n_params for m in made}
+    assert sizes == {92_868} if name == "nws/fixed" else len(sizes) > 150
+    assert grid.load(GRIDS / f"{name}.yaml").sample_points == (3000 if name == "nws/fixed" else 13000)
+
+
+def test_weight_spaces_take_one_distribution_of_all_but_the_architecture() -> None:
+    main, fixed, published = (load(name) for name in NWS)
+    assert {d.name: d for d in main.draws if d.name not in ARCHITECTURE} == {d.name: d for d in fixed.draws}
+    assert [d for d in main.draws if d.name != "source"] == [d for d in published.draws if d.name != "source"]
+    sizes = {"source_train", "source_validation", "source_test"}
+    switches = {"evaluate_batch_statistics", "evaluate_augmented"}
+    for other, own in ((fixed, {*ARCHITECTURE, *sizes}), (published, sizes | switches)):
+        assert {k: v for k, v in main.fixed.items() if k not in own} == {
+            k: v for k, v in other.fixed.items() if k not in own
+        }
+        assert (main.snapshots.kind, main.snapshots.count, main.splits) == (
+            other.snapshots.kind,
+            other.snapshots.count,
+            other.splits,
+        )
+    assert all(published.fixed[s] and not main.fixed[s] and not fixed.fixed[s] for s in switches)
 
 
 @pytest.mark.some(3)

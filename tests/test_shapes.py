@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import SHAPED
 
-from zoo_builder.engines.contract import Augmentation, Job, Optimizers
+from zoo_builder.engines.contract import Job, Optimizers
 from zoo_datasets import symmetry, views
 from zoo_datasets.core import streams
 from zoo_datasets.networks import scoring
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.sources.examples import Subset, training_examples
@@ -43,7 +44,6 @@ WRONG: dict[str, Callable[[], object]] = {
     "images in float64": lambda: job(pool=np.zeros((4, 1, 2, 2))),
     "weights as one vector": lambda: job(initial=WEIGHTS[0]),
     "labels of other examples": lambda: scoring.scored(LOGITS, np.zeros((1, 1, 4), np.int64), "mse"),
-    "labels that are numbers with a point": lambda: scoring.mean_losses(LOGITS, np.zeros(5), "mse"),
     "a part with labels for more inputs": lambda: Part(
         np.zeros((3, 1, 2, 2), np.uint8), np.zeros(4, int), np.arange(3)
     ),

@@ -161,7 +161,7 @@ def _fixed(document: Document) -> dict[str, Any]:
     source = document.values.get("source")
     if isinstance(source, str):
         source = {"id": source}
-    blocks = {"source": source, "training": document.mapping("training")}
+    blocks = {"source": source} | {name: document.mapping(name) for name in ("training", "evaluation")}
     for name, block in blocks.items():
         if block is not None:
             if not isinstance(block, dict):

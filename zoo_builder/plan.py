@@ -14,7 +14,6 @@ from typing import Any
 
 from zoo_builder import engines
 from zoo_builder.engines import devices, gpu_memory
-from zoo_builder.engines.contract import Augmentation
 from zoo_builder.grid import RECIPE_VERSION, Grid
 from zoo_builder.planning import cohorts, lineage, runs
 from zoo_builder.planning.cohorts import Cohort
@@ -23,6 +22,7 @@ from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_datasets import sources
 from zoo_datasets.errors import MOST_ALTERNATIVES
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.augmentation import Augmentation
 
 log = logging.getLogger("zoo_builder")
 

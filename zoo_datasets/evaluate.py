@@ -28,6 +28,7 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.logits import logits_of
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import Source, SourceSpec, Subset
+from zoo_datasets.sources.conditions import Conditions, conditions_of
 from zoo_datasets.sources.measured import Attack, Measured, attack_of, measured
 from zoo_datasets.sources.rows import first_of, spec_of, subset_of
 
@@ -130,15 +131,29 @@ def evaluate(
         models = [m._replace(subset=m.subset.numbered(learned.class_names)) for m in models]
         for exam in _exams(learned, part, architecture, models, row["loss"], own, cache):
             n_images = max(n_images, len(exam.inputs) if exam.counts else 0)
-            logits = logits_of(architecture, exam.inputs, device)
+            logits = _logits(chosen, exam, part, architecture, conditions_of(row, learned) if own else None, device)
             at_once = max(1, LOGITS_AT_ONCE // max(1, len(exam.inputs) * architecture.n_outputs))
             for start in range(0, len(exam.positions), at_once):
                 some = exam.positions[start : start + at_once]
-                for position, found in zip(
-                    some.tolist(), exam.metrics(some, logits(chosen.weights[some])), strict=True
-                ):
+                for position, found in zip(some.tolist(), exam.metrics(some, logits(some)), strict=True):
                     rows[position] |= found
     return Evaluation(_table(chosen, rows, part, own), part, n_images, n_unknown)
+
+
+def _logits(
+    chosen: Selection, exam: _Exam, part: str, architecture: Architecture, conditions: Conditions | None, device: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Positions of snapshots → their logits (m, n, C) on an exam's inputs, under the conditions of their recipe if it has any."""
+    if conditions is None:
+        logits = logits_of(architecture, exam.inputs, device)
+        return lambda some: logits(chosen.weights[some])
+    key_of = dict(zip(*(chosen.models[name].to_pylist() for name in ("model_id", "augment_key")), strict=True))
+    ids, steps = chosen.column("model_id").to_pylist(), chosen.column("step").to_pylist()
+    shown = part if exam.counts else "attack"
+    return lambda some: conditions.logits(
+        architecture, chosen.weights[some], exam.inputs, None, [key_of[ids[i]] for i in some], shown,
+        [steps[i] for i in some],
+    )  # fmt: skip
 
 
 class _Model(NamedTuple):
@@ -172,9 +187,17 @@ def _groups(zoo: Selection, part: str, own: bool) -> list[tuple[list[_Model], di
     for (model, first), at in positions.items():
         row = rows[model]
         one = _Model(at, subset_of(row), row["subset_key"], first)
-        same = (row["architecture_id"], row["loss"], spec_of(row), _images_key(one, part, own), first)
+        same = (row["architecture_id"], row["loss"], spec_of(row), _images_key(one, part, own), first, _alike(row))
         groups.setdefault(same, ([], row))[0].append(one)
     return list(groups.values())
+
+
+def _alike(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Equal for models that are measured under the same conditions."""
+    if not (row.get("evaluate_batch_statistics") or row.get("evaluate_augmented")):
+        return ()
+    names = sorted(n for n in row if n.startswith(("evaluate_", "augment_")) and n != "augment_key")
+    return (row["batch_size"], *(str(row[n]) for n in names))
 
 
 def _images_key(model: _Model, part: str, own: bool) -> Any:

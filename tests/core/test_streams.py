@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from zoo_builder.engines import augment
-from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.core import streams
+from zoo_datasets.networks import augment
+from zoo_datasets.networks.augmentation import Augmentation
 
 KEY = "000102030405060708090a0b0c0d0e0f"
 GOLDEN_INTEGERS = [0, 1, 2, 666, 296232699]

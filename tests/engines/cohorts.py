@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Optimizers, Window
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers, Window
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import build_architecture
 

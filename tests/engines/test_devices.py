@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from zoo_builder.engines import devices
-from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.errors import GridError, MissingLibraryError
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.layers import build_architecture
 
 ARCHITECTURE = build_architecture("mlp", (1, 4, 4), 3)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from zoo_builder.engines import augment, distort
-from zoo_builder.engines.contract import Augmentation, Distortion
-from zoo_datasets.networks import kernels
+from zoo_datasets.networks import augment, distort, kernels
+from zoo_datasets.networks.augmentation import Augmentation, Distortion
 
 KEY = f"{7:032x}"
 MEAN, STD = (0.5, 0.4, 0.45), (0.25, 0.2, 0.3)

@@ -31,12 +31,13 @@ from cohorts import (
 from torch import nn
 
 from zoo_builder import engines
-from zoo_builder.engines import augment
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Distortion, Job, Optimizers, Window
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers, Window
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_builder.engines.torch_loop import TorchLoop
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
+from zoo_datasets.networks import augment
+from zoo_datasets.networks.augmentation import Augmentation, Distortion
 from zoo_datasets.networks.modules import Network
 from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
 

@@ -13,10 +13,11 @@ import torch
 from cohorts import BASE_LR, LAYERS, RICH, RULES, cut, equal, make_job, make_optimizers, make_window, rich_job
 
 from zoo_builder.engines import gpu_memory
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation, Job, Optimizers
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_builder.engines.torch_loop import TorchLoop
 from zoo_datasets.errors import BuildError
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
 STEPS = 30

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo_builder.engines.contract import SGD, Augmentation, Job, Optimizers, Window
+from zoo_builder.engines.contract import SGD, Job, Optimizers, Window
 from zoo_datasets.core import streams
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.initialization import initialize
 from zoo_datasets.networks.layers import build_architecture
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from zoo_builder.engines import native
-from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Augmentation
+from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD
 from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.layers import PRESETS, build_architecture
 from zoo_datasets.networks.operations.operation import Node
 from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from zoo_builder import build, engines, grid, plan
-from zoo_builder.engines.contract import Augmentation
 from zoo_datasets import symmetry, views
 from zoo_datasets.errors import GridError
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.networks.operations import values
 from zoo_datasets.networks.operations.operation import Layer, Node, Operation, Shape, Tensor, Tensors, misfit

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo_builder import grid
-from zoo_builder.engines.contract import Augmentation
 from zoo_builder.planning import cohorts, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.errors import GridError
+from zoo_datasets.networks.augmentation import Augmentation
+from zoo_datasets.sources.augmentation import augmentation_of
 
 BASE = "zoo: a/b\nsplits: {train: 1}\nsource: {id: digits, train: 100, validation: 50, test: 50}\n"
 MIXED = (
@@ -238,7 +239,7 @@ def test_a_distortion_is_in_pixels_and_in_scaled_colors(planned_of: Any) -> None
     told = "translate: 3, rotate: 15, brightness: 0.2, contrast: [0.5, 1.5], noise: 0.03"
     (run,) = planned_of(BASE + f"augmentation: {{{told}}}\n")
     source = sources.load(run.source)
-    d = cohorts.augmentation_of(run, source).distortion
+    d = augmentation_of(run.settings, source).distortion
     assert (d.translate, d.rotate, d.zoom, d.brightness, d.contrast, d.noise) == (3, 15, 0, 0.2, (0.5, 1.5), 0.03)
     assert (d.mean, d.std, d.saturation) == (tuple(source.mean), tuple(source.std), (1.0, 1.0))
 
@@ -272,13 +273,13 @@ def test_relabelled_classes_shrink_the_head(planned_of: Any) -> None:
 def test_augmentation_is_in_scaled_units(planned_of: Any) -> None:
     (run,) = planned_of(BASE + "augmentation: {shift: 2, crop: 1, flip: true, noise_std: 0.5}\n")
     source = sources.load(run.source)
-    found = cohorts.augmentation_of(run, source)
+    found = augmentation_of(run.settings, source)
     assert (found.shift, found.crop, found.flip) == (2, 1, True)
     assert found.noise == pytest.approx([0.5 / s for s in source.std])
     black = source.scaled(source.train.inputs[:1] * 0)[0, :, 0, 0]
     assert found.fill == pytest.approx(black.tolist())
     (plain,) = planned_of(BASE)
-    assert not cohorts.augmentation_of(plain, source).any
+    assert not augmentation_of(plain.settings, source).any
     assert isinstance(found, Augmentation)
 
 

@@ -50,6 +50,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "source_test_split": ("more", "test"), "source_unlabeled": ("refuse", "leave_out"),
     "subset_class_names": (["0", "1"], ["2", "3"]), "min_epochs": (1, 3), "stop_drops": (1, 2), "augment_contrast": ([0.5, 1.5], [0.5, 2]),
     "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "subset_class_shares": ([1] * 9 + [0.5], [1] * 9 + [0.25]), "rotate_degrees": (0, 90),
+    "filter_size": (3, 5), "width_fc": (4, 8),
 }  # fmt: skip
 # What both runs have besides, so that the setting means something.
 OF_TABLE = ("source.id=me/table",)
@@ -69,6 +70,9 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "trigger_row": ("subset.trigger_column=1",), "trigger_column": ("subset.trigger_row=1",),
     "trigger_source": ("subset.trigger_target=0", "subset.trigger_frac=0.05"),
     "trigger_clean_label": ("subset.trigger_frac=0.05",),
+    "evaluate_batch_statistics": ("architecture=[flatten, {linear: 4}, batch_norm, activation, dropout, {linear: classes}]",),
+    "evaluate_augmented": ("augmentation={noise_std: 0.1}",),
+    **dict.fromkeys(("filter_size", "depth_conv", "depth_fc", "width_conv", "width_fc", "batch_norm"), ("source.resize=32",)),
 }  # fmt: skip
 # Those of a start are in test_lineage.py; a place is no part of a recipe (tests/recipe/test_places.py).
 NOT_LINEAGE = [s for s in SETTINGS.values() if s.feeds not in (Feeds.LINEAGE, Feeds.PLACE)]
@@ -148,8 +152,9 @@ def two_runs(load: Load, setting: Setting) -> tuple[Run, Run]:
 def group(*members: Run) -> list[Cohort]:
     """Cohorts on a source that is the same arrays whatever is asked for: only settings can part them."""
     tinted = any(r.settings.get(name) for r in members for name in ("augment_hue", "augment_saturation"))
-    # Three convolutions of stride 2 need more than the digits' 8 pixels.
-    side = 16 if members[0].settings["architecture"] == "unterthiner" else None
+    # Three convolutions of stride 2, or three pools, need more than the digits' 8 pixels.
+    architecture = members[0].settings["architecture"]
+    side = {"unterthiner": 16, "nws": 32}.get(architecture) if isinstance(architecture, str) else None
     spec = sources.SourceSpec("digits", train=24, validation=12, test=12, resize=side, channels=3 if tinted else None)
     return cohorts.group(list(members), 16, lambda _: sources.load(spec), lambda *_: "torch_loop", "cpu")
 
@@ -245,7 +250,9 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [s for s in SETTINGS.values() if s.later and s.feeds is not Feeds.PLACE], ids=lambda s: s.name
+    "setting",
+    [s for s in SETTINGS.values() if s.later and not s.kept and s.feeds is not Feeds.PLACE],
+    ids=lambda s: s.name,
 )
 def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load) -> None:
     needed = needed_by(setting)
@@ -261,6 +268,23 @@ def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load)
         setting.path.split(".", 1)[1] in label for label in runs.factors(said).values() if isinstance(label, str)
     )
     assert group(said)[0].id == group(without)[0].id
+
+
+def test_a_kept_setting_is_named_wherever_it_means_something(load: Load) -> None:
+    (run,) = runs.of(load("architecture=nws", "source.resize=32"))
+    kept = {s.name: s.default for s in SETTINGS.values() if s.kept}
+    assert {n: run.settings[n] for n in kept} == kept
+    assert {n: runs.factors(run)[n] for n in kept} == kept
+    assert set(kept) <= {c.name for c in runs.factor_columns([run])}
+    (other,) = runs.of(load())
+    assert not set(kept) & {*other.settings, *(c.name for c in runs.factor_columns([other]))}
+    row = runs.factors(run) | {
+        "model_id": run.id,
+        "split": "",
+        "snapshot_schedule": json.dumps(run.snapshots.to_json()),
+    }
+    row |= {f"replicate_{n}": v for n, v in run.replicate.items()} | {f"{n}_key": v for n, v in run.keys.items()}
+    assert runs.from_row(row, {}).settings == run.settings
 
 
 def test_labels_are_text_or_canonical_json() -> None:

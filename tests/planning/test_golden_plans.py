@@ -94,13 +94,21 @@ def source_of(spec: sources.SourceSpec) -> sources.Source:
     """The source, or gray images in the place of one that is not embedded."""
     if spec.id in ("digits", "iris"):
         return sources.load(spec)
-    side = spec.resize or 28
+    side, channels = spec.resize or 28, spec.channels or 1
 
     def part(n: int) -> sources.Part:
-        return sources.Part(np.zeros((n, 1, side, side), np.uint8), np.arange(n) % 10, np.arange(n))
+        return sources.Part(np.zeros((n, channels, side, side), np.uint8), np.arange(n) % 10, np.arange(n))
 
     return sources.Source(
-        spec, tuple("0123456789"), part(spec.train or 600), part(60), part(60), (0.0,), (1.0,), 255.0, "f" * 64
+        spec,
+        tuple("0123456789"),
+        part(spec.train or 600),
+        part(60),
+        part(60),
+        (0.0,) * channels,
+        (1.0,) * channels,
+        255.0,
+        "f" * 64,
     )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 
-from zoo_builder.engines.contract import Augmentation, Backend, Job
+from zoo_builder.engines.contract import Backend, Job
 from zoo_datasets import errors
 from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.operations import registry
 
 ENGINES = ("native", "torch_batched", "torch_loop")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from zoo_builder import engines
 from zoo_builder.engines import gpu_memory
-from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.core import libraries
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.augmentation import Augmentation
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 

@@ -70,11 +70,13 @@ class NativeBackend:
         return losses
 
     def logits(
-        self, images: Float[np.ndarray, " n *input"], rows: Int[np.ndarray, "m k"] | None = None
-    ) -> Float32[np.ndarray, "m shown c"]:
+        self, images: Float[np.ndarray, " n *input"], rows: Int[np.ndarray, "m k"] | None = None,
+        models: Sequence[int] | None = None,
+    ) -> Float32[np.ndarray, "m shown c"]:  # fmt: skip
+        weights = self._weights if models is None else self._weights[list(models)]
         count = len(images) if rows is None else rows.shape[1]
-        out = np.empty((self._job.n_models, count, self._job.architecture.n_outputs), np.float32)
-        self._kernels.evaluate(self._weights, flat(images), None if rows is None else _as(rows, np.int32), out)
+        out = np.empty((len(weights), count, self._job.architecture.n_outputs), np.float32)
+        self._kernels.evaluate(weights, flat(images), None if rows is None else _as(rows, np.int32), out)
         return out
 
 

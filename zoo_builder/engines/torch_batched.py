@@ -89,7 +89,16 @@ class TorchBatched:
 
     @gpu_memory.said()
     @torch.inference_mode()
-    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, images: np.ndarray, rows: np.ndarray | None = None, models: Sequence[int] | None = None
+    ) -> np.ndarray:
+        if models is not None:
+            # All are run whichever are asked for: how many are side by side may decide the last bits.
+            if rows is not None:
+                places = np.zeros(self._job.n_models, np.int64)
+                places[list(models)] = np.arange(len(models))
+                rows = rows[places]
+            return self.logits(images, rows)[list(models)]
         job, columns, cpu = self._job, self._columns, self._device.type == "cpu"
         count = len(images) if rows is None else rows.shape[1]
         # A GPU is sent all images once, and gathers there.
@@ -98,20 +107,20 @@ class TorchBatched:
         width = min(self._network.width, job.n_models)
         batch = self._network.evaluation_batch(width)
         for first in range(0, job.n_models, width):
-            models = slice(first, first + width)
-            weights = self._state.weights[models]
+            abreast = slice(first, first + width)
+            weights = self._state.weights[abreast]
             tensors = columns.views(weights[:, columns.parameters], "parameter")
             tensors |= columns.views(weights[:, columns.buffers], "buffer")
             tensors = {name: t.contiguous() for name, t in tensors.items()}
             for start in range(0, count, batch):
                 part = slice(start, start + batch)
-                own = None if rows is None else rows[models, part]
+                own = None if rows is None else rows[abreast, part]
                 if there is None:
                     # A copy: torch has no read-only tensors and warns of read-only arrays.
                     shown = torch.from_numpy(np.array(images[None, part] if own is None else images[own], np.float32))
                 else:
                     shown = there[None, part] if own is None else there[torch.from_numpy(own).to(self._device)]
-                out[models, part] = self._network(tensors, shown).cpu().numpy()
+                out[abreast, part] = self._network(tensors, shown).cpu().numpy()
         return out
 
     def _parts(self, active: np.ndarray) -> list[_Slice]:

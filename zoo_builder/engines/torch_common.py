@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo_builder.engines import augment
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Window
 from zoo_datasets.core import libraries, streams
+from zoo_datasets.networks import augment
 from zoo_datasets.networks.architecture import Architecture
 
 with libraries.needed():

@@ -97,19 +97,22 @@ class TorchLoop:
         self._store(model, slot1, slot2)
         return losses.cpu().numpy()
 
-    def logits(self, images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, images: np.ndarray, rows: np.ndarray | None = None, models: Sequence[int] | None = None
+    ) -> np.ndarray:
         job, network = self._job, self._network
+        chosen = range(job.n_models) if models is None else models
         count = len(images) if rows is None else rows.shape[1]
-        out = np.empty((job.n_models, count, job.architecture.n_outputs), np.float32)
+        out = np.empty((len(chosen), count, job.architecture.n_outputs), np.float32)
         network.eval()
-        for model in range(job.n_models):
+        for place, model in enumerate(chosen):
             self._load(model)
             with torch.inference_mode():
                 for start in range(0, count, EVALUATION_BATCH):
                     part = slice(start, start + EVALUATION_BATCH)
                     # A copy: torch has no read-only tensors and warns of read-only arrays.
-                    shown = np.array(images[part] if rows is None else images[rows[model, part]], np.float32)
-                    out[model, part] = network(torch.from_numpy(shown).to(self._device)).cpu().numpy()
+                    shown = np.array(images[part] if rows is None else images[rows[place, part]], np.float32)
+                    out[place, part] = network(torch.from_numpy(shown).to(self._device)).cpu().numpy()
         return out
 
     def _load(self, model: int) -> None:

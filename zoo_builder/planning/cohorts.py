@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from zoo_builder.engines.contract import Augmentation, Distortion
 from zoo_builder.grid import RECIPE_VERSION
 from zoo_builder.planning.runs import STOP_RULES, Run, total_steps, watched
 from zoo_builder.recipe import bounds, settings
-from zoo_builder.recipe.generated import described, layers_of
+from zoo_builder.recipe.generated import check_generated, described, layers_of
 from zoo_datasets import sources
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError, GridError
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.sources.augmentation import augmentation_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Cohort:
     id: str  # SHA-256 of everything below
     runs: tuple[Run, ...]
     architecture: Architecture
-    n_train: int  # training images of each model
+    n_train: int  # training images of each model in an epoch: all it has, or a balanced part of them
     engine: str
     device: str  # "cpu" or "cuda": which numbers come out, never how many devices there are
     source_sha256: str
@@ -122,7 +123,7 @@ def group(
     for chunk in chunks(runs, size, lambda run: shape_of(run).together):
         shape = shape_of(chunk[0])
         _check_size(chunk, shape, device)
-        loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0], source_of(chunk[0].source))
+        loss, augmentation = chunk[0].settings["loss"], augmentation_of(chunk[0].settings, source_of(chunk[0].source))
         engine = choose(shape.architecture, loss, augmentation)
         made.append(make(chunk, shape.architecture, shape.n_train, engine, device, shape.source_sha256))
     return made
@@ -227,7 +228,9 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
 def build(run: Run, input_shape: tuple[int, ...], n_classes: int) -> Architecture:
     """The run's architecture on inputs of that shape. Raises GridError."""
     try:
-        return build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"])
+        made = build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"])
+        check_generated(run.settings, made)
+        return made
     except GridError as error:
         if name := described(run.settings):  # whoever wrote a name knows of no layer 3
             raise GridError(f"Architecture {name} does not fit {input_shape}: {error}") from None
@@ -235,8 +238,9 @@ def build(run: Run, input_shape: tuple[int, ...], n_classes: int) -> Architectur
 
 
 def n_train(run: Run, source: sources.Source) -> int:
-    """Training images of the run. Raises GridError where its data axes do not fit the source."""
-    return sources.count_examples(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
+    """Training images that the run is shown in an epoch. Raises GridError where its data axes do not fit the source."""
+    count = sources.count_balanced if run.settings.get("balance_classes") else sources.count_examples
+    return count(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
 
 
 def _check_classes(subset: sources.Subset, source: sources.Source) -> None:
@@ -294,59 +298,3 @@ def _check_stop_rule(run: Run, shape: _Shape) -> None:
     for name in STOP_RULES:
         if run.settings.get(name) is not None and not shape.has_validation:
             raise GridError(f"`{name}` looks at validation images, and the source has none; ask for some.")
-
-
-def augmentation_of(run: Run, source: sources.Source) -> Augmentation:
-    """The run's augmentation in scaled units. Raises GridError where it does not fit the input."""
-    s = run.settings
-    shape = source.input_shape
-    moves = s["augment_shift"] or s["augment_crop"] or s["augment_flip"]
-    if moves and len(shape) != 3:
-        raise GridError(f"Augmentation shift, crop and flip need images; the source {s['source']} has shape {shape}.")
-    if moves and max(s["augment_shift"], s["augment_crop"]) >= min(shape[1:]):
-        raise GridError(
-            f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer."
-        )
-    # scaled = (raw / peak − mean) / std: black is −mean/std, and noise on 0–1 grows by 1/std.
-    pairs = list(zip(source.mean, source.std, strict=True))
-    noise = tuple(s["augment_noise_std"] / std for _, std in pairs) if s["augment_noise_std"] else ()
-    fill = tuple(-mean / std for mean, std in pairs)
-    moved = s["augment_shift"], s["augment_crop"], s["augment_flip"]
-    return Augmentation(*moved, noise, fill, _distortion(s, source))
-
-
-# Settings that came after the first zoos are in no run's settings at their defaults.
-_DISTORTIONS = ("translate", "rotate", "zoom", "shear", "brightness", "hue", "noise")
-
-
-def _distortion(s: Mapping[str, Any], source: sources.Source) -> Distortion:
-    """The run's distortion. Raises GridError where it does not fit the input."""
-    reach: dict[str, Any] = {name: s.get(f"augment_{name}") or 0.0 for name in _DISTORTIONS}
-    factors: dict[str, Any] = {name: _factors(name, s.get(f"augment_{name}")) for name in ("contrast", "saturation")}
-    made = Distortion(**reach, **factors)
-    if not made.any:
-        return made
-    shape = source.input_shape
-    if len(shape) != 3:
-        raise GridError(
-            f"Augmentation by places, colors and `noise` needs images; the source {s['source']} has shape {shape}. "
-            "`noise_std` is for numbers too."
-        )
-    if made.translate >= min(shape[1:]):
-        raise GridError(f"Augmentation moves by up to {made.translate:g} pixels; {shape} has fewer.")
-    if made.tints and shape[0] != 3:
-        raise GridError(
-            f"Augmentation of hue and saturation needs RGB images; {s['source']} has {shape[0]} channel"
-            f"{'s' if shape[0] != 1 else ''}. `source: {{channels: 3}}` makes it RGB."
-        )
-    return dataclasses.replace(made, mean=tuple(source.mean), std=tuple(source.std))
-
-
-def _factors(name: str, given: Sequence[float] | None) -> tuple[float, float]:
-    if given is None:
-        return 1.0, 1.0
-    if len(given) != 2 or given[0] > given[1]:
-        raise GridError(
-            f"Augmentation `{name}` is {list(given)}; two factors are needed, the smaller first, like [0.5, 1.5]."
-        )
-    return float(given[0]), float(given[1])

@@ -198,8 +198,8 @@ def id_of(run: Run) -> str:
 
 # ── runs that start from another zoo's snapshots ──────────────────────────────────────
 
-# What may differ between a model and its continuation: how long, not how. Where its weights come from does.
-_FREE = settings.feeding(Feeds.BUDGET, Feeds.STOP, Feeds.INIT, Feeds.LINEAGE)
+# What may differ between a model and its continuation: how long and how measured, not how. Where its weights come from does.
+_FREE = settings.feeding(Feeds.BUDGET, Feeds.STOP, Feeds.EVALUATION, Feeds.INIT, Feeds.LINEAGE)
 
 
 def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], parents: Parents) -> Run | None:
@@ -279,7 +279,7 @@ def normalize(values: Mapping[str, Any]) -> dict[str, Any]:
     elif values["init_bias"] is None:
         result["init_bias"] = levels.bias_of(values["architecture"])
     for s in _LATER:
-        if result[s.name] in (None, s.default):
+        if s.silent(result[s.name]):
             del result[s.name]
     return result
 
@@ -313,7 +313,7 @@ def from_row(row: Mapping[str, Any], layer_lists: Mapping[str, Any], axes: Itera
     values: dict[str, Any] = {}
     for name, setting in settings.SETTINGS.items():
         value = row.get(name) if setting.later else row[name]
-        if setting.later and value in (None, setting.default):
+        if setting.silent(value):
             continue
         values[name] = tuple(value) if isinstance(value, list) else value
     values["architecture"] = layer_lists.get(row["architecture"], row["architecture"])

@@ -12,6 +12,7 @@ from typing import Any
 from zoo_builder.recipe.settings import SETTINGS
 from zoo_builder.recipe.values import coerce
 from zoo_datasets.errors import GridError, unknown
+from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.generated import GENERATED
 
 
@@ -21,6 +22,13 @@ def layers_of(values: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in GENERATED:
         return name
     return GENERATED[name](parameters_of(values))
+
+
+def check_generated(values: Mapping[str, Any], architecture: Architecture) -> None:
+    """Raises GridError where what was built of a generated architecture is none that its name stands for."""
+    name = values["architecture"]
+    if isinstance(name, str) and name in GENERATED:
+        GENERATED[name].check(architecture)
 
 
 def parameters_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Feeds(enum.Enum):
     LOSS = "loss", Sharing.ALIKE
     BUDGET = "budget", Sharing.OWN
     STOP = "stop rule", Sharing.OWN
+    EVALUATION = "evaluation", Sharing.ALIKE  # what metrics and stop rules are measured on, beside the inputs
 
     def __init__(self, text: str, sharing: Sharing) -> None:
         self.text, self.sharing = text, sharing
@@ -98,11 +99,16 @@ class Setting:
     axis: bool = True
     # Came after the first zoos: at its default it is in no id and no table, so that theirs stay as they are.
     later: bool = False
+    kept: bool = False  # came later, and is in ids and tables wherever it means something, at its default too
 
     @property
     def type(self) -> pa.DataType:
         """The type of its column."""
         return COLUMN_TYPES[self.kind]
+
+    def silent(self, value: Any) -> bool:
+        """Whether a value of it is said nowhere: it came later, and this one is what there was before."""
+        return self.later and (value is None or (value == self.default and not self.kept))
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether it means anything beside the other settings."""
@@ -132,7 +138,7 @@ def _generated() -> tuple[Setting, ...]:
     return tuple(
         Setting(p.setting_of(g.name), f"architecture.{g.name}.{p.name}", Feeds.ARCHITECTURE, p.kind, p.default,
                 f"of `{g.name}`: {p.doc}", low=p.low, high=p.high, choices=p.choices,
-                needs=Needs("architecture", (g.name,)), later=True)
+                needs=Needs("architecture", (g.name,)), later=True, kept=p.kept)
         for g in GENERATED.values()
         for p in g.parameters
     )  # fmt: skip
@@ -249,6 +255,8 @@ _TABLE = (
             "end of `cosine`, as part of lr", low=0, high=1, needs=_COSINE),
     Setting("batch_size", "training.batch_size", Feeds.BATCHES, "int", 32,
             "images per update; the last batch may be short", low=1),
+    Setting("balance_classes", "training.balance_classes", Feeds.BATCHES, "bool", False,
+            "an epoch shows as many images of each class as there are of the rarest, drawn anew each time", later=True),
     Setting("epochs", "training.epochs", Feeds.BUDGET, "int", None,
             "budget in epochs (5 where no budget is given)", low=0),
     Setting("steps", "training.steps", Feeds.BUDGET, "int", None, "budget in updates", low=0),
@@ -270,6 +278,11 @@ _TABLE = (
             "epoch is half", low=1, later=True),
     Setting("stop_unchanged", "training.stop_unchanged", Feeds.STOP, "int", None,
             "stop after so many epochs, one after another, that leave validation accuracy as it was", low=1, later=True),
+    Setting("evaluate_batch_statistics", "evaluation.batch_statistics", Feeds.EVALUATION, "bool", False,
+            "metrics, and rules about validation, are of batches normalized by their own statistics, not the running ones",
+            later=True),
+    Setting("evaluate_augmented", "evaluation.augmented", Feeds.EVALUATION, "bool", False,
+            "metrics, and rules about validation, are of augmented images, drawn anew at each step", later=True),
     Setting("augment_shift", "augmentation.shift", Feeds.AUGMENTATION, "int", 0,
             "move by up to so many pixels, black behind", low=0),
     Setting("augment_crop", "augmentation.crop", Feeds.AUGMENTATION, "int", 0,

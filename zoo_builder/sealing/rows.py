@@ -59,6 +59,7 @@ def _lineage(run: Run, cohort: Cohort) -> dict[str, Any]:
 
 def of_snapshot(model_id: str, s: Snapshot) -> dict[str, Any]:
     """The columns of `snapshots` that training knows."""
+    assert s.metrics is not None, "what is published has been scored"
     return {
         "model_id": model_id, "step": s.step, "epoch": s.epoch, "examples_seen": s.examples_seen, **s.metrics,
         "weights_sha256": s.sha256, "optimizer_sha256": s.optimizer_sha256,

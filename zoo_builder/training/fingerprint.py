@@ -20,7 +20,7 @@ import pyarrow as pa
 from zoo_builder import engines
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
-from zoo_builder.training.inputs import data_of, job_of
+from zoo_builder.training.inputs import data_of, epoch_order, job_of
 from zoo_builder.training.trainer import Trainer
 from zoo_datasets import sources
 
@@ -63,9 +63,7 @@ def one(cohort: Cohort, source: sources.Source, parents: Path | None) -> dict[st
     steps = min(STEPS, *cohort.steps)
     weights = trainer.weights_after(steps)[0]
     seen = data.examples[0]
-    order = sources.epoch_order(
-        run.keys["order"], trainer.first // trainer.per_epoch, len(source.train.labels), seen.rows
-    )
+    order = epoch_order(run, trainer.first // trainer.per_epoch, source, seen)
     return {
         "model_id": run.id,
         "init_sha256": _hash(job.initial[0]),

@@ -16,12 +16,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimizers
-from zoo_builder.planning.cohorts import Cohort, augmentation_of
+from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import Run
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
+from zoo_datasets.sources.augmentation import augmentation_of
+from zoo_datasets.sources.conditions import Conditions, conditions_of
 from zoo_datasets.sources.measured import Attack, Measured, attack_of, measured
 
 _KINDS = {"sgd": SGD, "momentum": SGD, "nesterov": SGD, "adam": ADAM, "adamw": ADAMW, "rmsprop": RMSPROP}
@@ -40,6 +42,7 @@ class Data:
     test: Measured
     attack: Measured | None  # test with the trigger on, where the cohort learned one
     attacks: list[Attack | None]  # per model: what its trigger is for
+    conditions: Conditions | None = None  # under which metrics are measured, where they are not the usual ones
 
     @property
     def shared_rows(self) -> bool:
@@ -78,8 +81,15 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
         np.stack([e.clean_labels for e in examples]).astype(np.int32),
         measured(source, "validation", first, n_outputs), measured(source, "test", first, n_outputs),
         measured(source, "test", first, n_outputs, triggered=True) if first.trigger_frac else None,
-        [attack_of(subset) for subset in subsets],
+        [attack_of(subset) for subset in subsets], conditions_of(cohort.runs[0].settings, source),
     )  # fmt: skip
+
+
+def epoch_order(run: Run, epoch: int, source: sources.Source, examples: sources.Examples) -> np.ndarray:
+    """The places among a model's examples that an epoch shows, in their order."""
+    rows, labels = examples.rows, source.train.labels
+    classes = labels[rows] if run.settings.get("balance_classes") else None
+    return sources.epoch_order(run.keys["order"], epoch, len(labels), rows, classes)
 
 
 def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: StartState | None = None) -> Job:
@@ -109,7 +119,7 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: Star
         dropout_rate=vector("dropout"),
         dropout_key=tuple(r.keys["dropout"] for r in cohort.runs),
         augment_key=tuple(r.keys["augment"] for r in cohort.runs),
-        augmentation=augmentation_of(cohort.runs[0], source),
+        augmentation=augmentation_of(cohort.runs[0].settings, source),
         batch_size=min(cohort.batch_size, cohort.n_train),
     )
 

@@ -24,7 +24,7 @@ class Snapshot:
     step: int
     epoch: float
     examples_seen: int
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None  # None only inside the loop: scored where it shows that it is published
     weights: np.ndarray  # (P,) float32
     slots: np.ndarray | None = None  # (2, P) float32: the optimizer's, where the recipe keeps them
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import ACCURACY_RULES, Run, watched
 from zoo_builder.training import evaluation
-from zoo_builder.training.inputs import Data, initial_weights
+from zoo_builder.training.inputs import Data, epoch_order, initial_weights
 from zoo_builder.training.progress import Checkpoints, Progress, Snapshot
 from zoo_builder.training.schedules import BiasCorrections, learning_rates
 from zoo_builder.training.stop_rules import Trend
@@ -49,6 +49,7 @@ class Trainer:
         self.runs = cohort.runs
         self.watched = [watched(r) for r in self.runs]
         self.trending = [any(r.settings.get(n) is not None for n in ACCURACY_RULES) for r in self.runs]
+        self.thinned = [w and r.snapshots.kind == "evenly" for r, w in zip(self.runs, self.watched, strict=True)]
         self.bias_corrections = BiasCorrections()
         self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
 
@@ -64,10 +65,10 @@ class Trainer:
             self._tell(progress)
             if checkpoints is not None and progress.active.any() and checkpoints.due():
                 checkpoints.save(self.backend.state(), progress)
-        self._score_last(progress)
+        self._score_late(progress)
         ends = zip(progress.stop_reason, progress.diverged_step, strict=True)
         return (
-            [snapshot for m in range(len(self.runs)) for snapshot in self._published(progress, m)],
+            [progress.snapshots[i] for m in range(len(self.runs)) for i in self._published(progress, m)],
             [{"stop_reason": reason, "diverged_step": step} for reason, step in ends],
         )
 
@@ -149,8 +150,7 @@ class Trainer:
         )  # fmt: skip
 
     def _order(self, model: int, epoch: int) -> np.ndarray:
-        run, n_source = self.runs[model], len(self.source.train.labels)
-        return sources.epoch_order(run.keys["order"], epoch, n_source, self.data.examples[model].rows)
+        return epoch_order(self.runs[model], epoch, self.source, self.data.examples[model])
 
     def _diverged(self, progress: Progress, model: int, step: int) -> None:
         progress.active[model] = False
@@ -167,12 +167,9 @@ class Trainer:
         check = [m for m in active if self.watched[m] and not inside and epoch >= 1]
         ends = {m: self._budget_name(m) for m in active if step >= self.total[m]}
         if check:
-            losses = evaluation.validation_losses(self.cohort, self.data, self.backend)
-            follow = any(self.trending[m] for m in check)
-            shares = evaluation.validation_accuracies(self.cohort, self.data, self.backend) if follow else []
-            for m in check:
-                reason = self._stop_rule(progress, m, epoch, losses[m]) or (
-                    self._trend_rule(progress, m, epoch, shares[m]) if self.trending[m] else None
+            for m, (loss, share) in self._validation(check, step).items():
+                reason = self._stop_rule(progress, m, epoch, loss) or (
+                    self._trend_rule(progress, m, epoch, share) if self.trending[m] else None
                 )
                 if reason:
                     ends[m] = reason
@@ -213,16 +210,18 @@ class Trainer:
         for m in set(wanted) - set(finite):
             self._diverged(progress, m, progress.step)
         if finite:
-            metrics = self._metrics(finite, thin=set(finite) - set(last))
+            # Of an even schedule with an open end most are thinned out; which, shows at the end.
+            now = [m for m in finite if m in last or not self.thinned[m]]
+            metrics = self._metrics(dict.fromkeys(now, progress.step), thin=set(now) - set(last))
             state = self.backend.state() if any(map(self._keeps_slots, finite)) else {}
             for m in finite:
-                progress.snapshots.append(self._make(m, progress.step, metrics[m], weights[m], state))
+                progress.snapshots.append(self._make(m, progress.step, metrics.get(m), weights[m], state))
 
     def _keeps_slots(self, m: int) -> bool:
         return self.runs[m].snapshots.keep_optimizer
 
     def _make(
-        self, m: int, step: int, metrics: Mapping[str, Any], weights: np.ndarray, state: Mapping[str, np.ndarray]
+        self, m: int, step: int, metrics: Mapping[str, Any] | None, weights: np.ndarray, state: Mapping[str, np.ndarray]
     ) -> Snapshot:
         """A snapshot; of `state` only the optimizer's slots are looked at, where they are kept."""
         seen = self.cohort.seen(self.first + step) - self.cohort.seen(self.first)
@@ -237,29 +236,43 @@ class Trainer:
             shown[name][m] = values[0]
         start = shown["weights"][m].copy()
         self.backend.load_state(shown)
-        metrics = self._metrics([m])[m]
+        metrics = self._metrics({m: 0})[m]
         self.backend.load_state(state)
         progress.snapshots.append(self._make(m, 0, metrics, start, shown))
 
-    def _metrics(self, wanted: list[int], thin: Collection[int] = ()) -> dict[int, dict[str, Any]]:
-        return evaluation.metrics(self.cohort, self.data, self.backend, wanted, thin)
+    def _metrics(self, steps: Mapping[int, int], thin: Collection[int] = ()) -> dict[int, dict[str, Any]]:
+        return evaluation.metrics(self.cohort, self.data, self.backend, steps, thin)
 
-    def _score_last(self, progress: Progress) -> None:
-        """Score in full the last snapshots of models that diverged: which one it was shows only now."""
-        late = {
-            m: max((i for i, s in enumerate(progress.snapshots) if s.model == m), key=lambda i: progress.snapshots[i].step)
-            for m, run in enumerate(self.runs) if run.snapshots.evaluation and progress.stop_reason[m] == "diverged"
-        }  # fmt: skip
-        if not late:
+    def _validation(self, models: list[int], step: int) -> dict[int, tuple[float, float]]:
+        return evaluation.validation(self.cohort, self.data, self.backend, models, step)
+
+    def _score_late(self, progress: Progress) -> None:
+        """Score what could not be in time: what an even schedule keeps, and in full the last of models that diverged."""
+        late = [list(self._unscored(progress, m)) for m in range(len(self.runs))]
+        if not any(late):
             return
         state = self.backend.state()
-        for m, i in late.items():
-            state["weights"][m] = progress.snapshots[i].weights
-        self.backend.load_state(state)
-        for m, metrics in self._metrics(list(late)).items():
-            progress.snapshots[late[m]] = dataclasses.replace(progress.snapshots[late[m]], metrics=metrics)
+        for place in range(max(map(len, late))):
+            at = {m: some[place] for m, some in enumerate(late) if place < len(some)}
+            for m, (i, _) in at.items():
+                state["weights"][m] = progress.snapshots[i].weights
+            self.backend.load_state(state)
+            steps = {m: progress.snapshots[i].step for m, (i, _) in at.items()}
+            for m, metrics in self._metrics(steps, thin=[m for m, (_, thin) in at.items() if thin]).items():
+                i = at[m][0]
+                progress.snapshots[i] = dataclasses.replace(progress.snapshots[i], metrics=metrics)
 
-    def _published(self, progress: Progress, m: int) -> list[Snapshot]:
-        """The model's snapshots by step; an `evenly` schedule of a watched run is thinned here."""
-        taken = sorted((s for s in progress.snapshots if s.model == m), key=lambda s: s.step)
+    def _unscored(self, progress: Progress, m: int) -> Iterator[tuple[int, bool]]:
+        """The published snapshots of a model that have no metrics yet, or too few; and whether few are enough."""
+        published = self._published(progress, m)
+        diverged = progress.stop_reason[m] == "diverged" and bool(self.runs[m].snapshots.evaluation)
+        for i in published:
+            last = i == published[-1]
+            if progress.snapshots[i].metrics is None or (last and diverged):
+                yield i, not last
+
+    def _published(self, progress: Progress, m: int) -> list[int]:
+        """Where the model's snapshots are, by step; an `evenly` schedule of a watched run is thinned here."""
+        of_model = (i for i, s in enumerate(progress.snapshots) if s.model == m)
+        taken = sorted(of_model, key=lambda i: progress.snapshots[i].step)
         return [taken[i] for i in self.runs[m].snapshots.thinned(len(taken))] if self.watched[m] else taken

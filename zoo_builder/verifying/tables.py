@@ -94,11 +94,12 @@ def _snapshot(
             return
     if not snapshot["shard"].startswith(f"weights/{row['split']}-"):
         yield f"{where}: it lies in {snapshot['shard']}, which is of another split"
-    if text := _metrics(snapshot, row, cohort.architecture.n_outputs):
+    balanced = bool(cohort.runs[0].settings.get("balance_classes"))
+    if text := _metrics(snapshot, row, cohort.architecture.n_outputs, balanced):
         yield f"{where}: {text}"
 
 
-def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
+def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int, balanced: bool) -> str | None:
     """Where metrics contradict each other, how."""
     for part in ("train", "validation", "test"):
         correct, count = (snapshot[f"{part}_{what}_per_class"] for what in ("correct", "count"))
@@ -114,7 +115,10 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
         stored = row[f"{part}_count_per_class"]
         if not isinstance(stored, list) or None in stored:
             return f"the counts per class of {part} of its model are none"
-        whole = row["n_train"] if part == "train" else sum(stored)
+        # Of a balanced model an epoch shows a part of its training images, and all of them are scored.
+        whole = row["n_train"] if part == "train" and not balanced else sum(stored)
+        if part == "train" and whole < row["n_train"]:
+            return f"{whole:,} train images are counted, and an epoch of its model shows {row['n_train']:,}"
         wanted, counted = whole if most is None else min(most, whole), sum(snapshot[f"{part}_count_per_class"])
         if counted != wanted:
             return f"{counted:,} {part} images are counted, and {wanted:,} is what its model says"

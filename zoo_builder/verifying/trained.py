@@ -36,6 +36,7 @@ from zoo_datasets.errors import ZooError
 from zoo_datasets.format import contents, schema
 from zoo_datasets.networks import kernels
 from zoo_datasets.sources import Source
+from zoo_datasets.sources.augmentation import augmentation_of
 
 SNAPSHOT_COLUMNS = ("step", "epoch", "examples_seen", *(c.name for c in schema.METRICS), "weights_sha256")
 ENDED = ("stop_reason", "diverged_step", "n_snapshots", "n_train")
@@ -144,7 +145,7 @@ class _Comparison:
                 f"not {cohort.n_train:,} and {cohort.architecture.id}"
             )
             return False
-        loss, augmentation = run.settings["loss"], cohorts.augmentation_of(run, self.source)
+        loss, augmentation = run.settings["loss"], augmentation_of(run.settings, self.source)
         devices.check_supported(self.here.engine, architecture, loss, augmentation, self.here.device)
         snapshots, results, engine = worker.train(self.here, self.source, parents=self.parents)
         row = self.zoo.by_id[run.id]
@@ -247,7 +248,8 @@ class _Comparison:
             backend.load_state({"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)})
             have = [m for m, of in enumerate(self.stored.values()) if number < len(of)]
             thin = [m for m, of in enumerate(self.stored.values()) if number < len(of) - 1]
-            for m, found in evaluation.metrics(cohort, data, backend, have, thin).items():
+            steps = {m: shown[m]["step"] for m in have}
+            for m, found in evaluation.metrics(cohort, data, backend, steps, thin).items():
                 if text := _other_metrics(shown[m], found):
                     yield f"model {cohort.runs[m].id}, step {shown[m]['step']}: {text}, measured on its weights"
 

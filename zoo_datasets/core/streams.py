@@ -25,8 +25,10 @@ Definitions that another implementation must match (golden values: tests/core/te
   bits of w₀ and w₁, crop from the top 24 and the next 24 bits of w₂, flip where the top bit
   of w₃ is set; a 24-bit field k gives the whole number (k · (2r + 1) >> 24) − r in [−r, r].
   Noise: normals of `hi = (step, 1, AUGMENT)`, a word a value, sample by sample.
+* balance at an epoch: `hi = (epoch, 0, BALANCE)` of the key that orders batches, a word for each image of the source's
+  train part, whose stable argsort ranks them; of each class the lowest are taken.
 * distortion at (step, sample): `hi = (step, 2, AUGMENT)`, two blocks a sample; of the first five words the top 24 and
-  the next 24 bits k are ten uniforms k·2⁻²⁴, in the order of `engines/distort.py`. Its noise: normals of
+  the next 24 bits k are ten uniforms k·2⁻²⁴, in the order of `networks/distort.py`. Its noise: normals of
   `hi = (step, 3, AUGMENT)`, a word a value, sample by sample.
 """
 
@@ -43,7 +45,7 @@ from jaxtyping import Bool, Float64, Int64, Integer, UInt64
 from zoo_datasets.core import exact
 
 # The last counter word tells apart what one key is used for.
-SEQUENCE, DROPOUT, AUGMENT = 0, 1, 2
+SEQUENCE, DROPOUT, AUGMENT, BALANCE = range(4)
 UNIFORMS_AT_ONCE = 1024  # drawn ahead: microseconds
 FIELDS_PER_BLOCK = 16  # 4 words of 64 bits as fields of 16
 

@@ -213,9 +213,10 @@ def _fits_networks(manifest: Manifest, source: SourceRecord, models: pa.Table, w
         if isinstance(network, Architecture) and network.input_shape != source.input_shape:
             yield f"{where} has inputs {list(source.input_shape)}, architecture {name} takes {list(network.input_shape)}"
     for column in ("train_count_per_class", "test_count_per_class"):
-        lengths = {len(v) for v in models[column].to_pylist() if v is not None}
-        if any(n > len(source.class_names) for n in lengths):
-            yield f"{where} has {len(source.class_names)} classes, models count {max(lengths)}"
+        # A head may have more outputs than there are classes; nothing is of those.
+        last = max((i for v in models[column].to_pylist() for i, n in enumerate(v or ()) if n), default=-1)
+        if last >= len(source.class_names):
+            yield f"{where} has {len(source.class_names)} classes, models count {last + 1}"
 
 
 def _axes(manifest: Manifest, tables: Tables) -> Iterator[str]:

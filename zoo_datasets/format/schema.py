@@ -86,7 +86,7 @@ MODEL_TAIL = (
     Column("architecture_id", _S, "key of `architectures` in the manifest"),
     Column("layout", _S, "key of `layouts` in the manifest: where each tensor lies in the vector"),
     Column("n_params", _I, "length of the weight vector, buffers included"),
-    Column("n_train", _I, "training images of this model"),
+    Column("n_train", _I, "training images of this model in an epoch: all it has, or a balanced part of them"),
     Column("snapshot_schedule", _S, "when snapshots were taken, as canonical JSON"),
     Column("engine", _S, "what trained it: torch_loop, torch_batched or native"),
     Column("device", _S, "cpu or cuda"),

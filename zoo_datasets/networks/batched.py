@@ -9,7 +9,9 @@ batched form goes through `torch.func.vmap`. `operations/values.py` says how val
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from zoo_datasets.core import libraries
 from zoo_datasets.networks.architecture import Architecture
@@ -63,6 +65,20 @@ class Batched:
                 own[SKIP] = values[node.inputs[1]]
             values[node.name] = layer(own, values[node.inputs[0]], training)
         return values
+
+
+def in_training(architecture: Architecture) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The function vector [P], batch (b, …) → logits (b, C), normalized by the batch's own statistics; nothing is dropped."""
+    network = Batched(architecture, torch.device("cpu"))
+
+    @torch.inference_mode()
+    def shown(vector: np.ndarray, images: np.ndarray) -> np.ndarray:
+        named = architecture.layout.unflatten(np.array(vector[None], np.float32))
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in named.items()}
+        logits: np.ndarray = network(tensors, {"input": torch.from_numpy(images)[None]}, {})[0].numpy()
+        return logits
+
+    return shown
 
 
 def _layer(node: Node, shape: Shape, device: torch.device) -> Layer:

@@ -13,6 +13,7 @@ import functools
 import importlib.metadata
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,11 +151,12 @@ def augment(
 
 
 def make(
-    architecture: Architecture, loss: str = "cross_entropy", augmentation: Augmentation = UNCHANGED
-) -> tuple[Any, str]:
+    architecture: Architecture, loss: str = "cross_entropy", augmentation: Augmentation = UNCHANGED, *,
+    momentum: float = BATCH_NORM_MOMENTUM, dropping: bool = True,
+) -> tuple[Any, str]:  # fmt: skip
     """Kernels for such networks, and the build they are of: $WEIGHTZOO_NATIVE_PATH, or this CPU's best.
 
-    An object serves one thread at a time.
+    An object serves one thread at a time. `momentum` is the new batch's part of running statistics.
     """
     assert _kernels is not None
     layers, rates = [], []
@@ -167,8 +169,8 @@ def make(
             node.attrs.get("stride", 1), node.attrs.get("padding", 0), number, entries[0].offset if entries else 0,
         ])  # fmt: skip
         rate = node.attrs.get("rate")
-        rates.append(-1.0 if rate is None else float(rate))
-    constants = (BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, LEAKY_RELU_SLOPE)
+        rates.append(-1.0 if rate is None else float(rate) if dropping else 0.0)
+    constants = (BATCH_NORM_EPS, momentum, LEAKY_RELU_SLOPE)
     path = build()
     flat = len(architecture.input_shape) == 1
     made = _kernels.Kernels(
@@ -176,6 +178,28 @@ def make(
         *(list(values) for values in augmentation[1:]),
     )  # fmt: skip
     return made, path
+
+
+def statistics(architecture: Architecture) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The function vector [P], batch (b, …) → the vector with the batch's own mean and unbiased variance in its buffers.
+
+    A training step at rate 0 gives them; what it makes of the parameters is nobody's.
+    """
+    made, _ = make(architecture, momentum=1.0, dropping=False)
+    one, key = np.ones((1, 1)), np.zeros((1, 2), np.uint64)
+
+    def measured(vector: np.ndarray, images: np.ndarray) -> np.ndarray:
+        weights, n = np.array(vector[None], np.float32), len(images)
+        made.advance(
+            weights, np.zeros_like(weights), np.zeros_like(weights), flat(images), 0, np.array([n], np.int64),
+            np.arange(n, dtype=np.int32)[None], np.zeros((1, n), np.int32), [0 * one, one, one], np.ones(1, np.uint8),
+            np.zeros(1, np.int32), np.zeros(1, np.uint8), [np.zeros(1)] * 6 + [np.full(1, np.inf)], np.zeros(1), key, key,
+            np.empty((1, 1), np.float32),
+        )  # fmt: skip
+        found: np.ndarray = weights[0]
+        return found
+
+    return measured
 
 
 def logits(

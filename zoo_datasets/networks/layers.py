@@ -54,12 +54,17 @@ def build_architecture(
         raise errors.GridError(
             f"The architecture has {building.total:,} weights; at most {MOST_VALUES:,}. Take smaller layers."
         )
-    if shape != (n_classes,):
+    if shape != (n_classes,) and not (_is_wide(layers[-1]) and len(shape) == 1):
         raise errors.GridError(
             f"The last layer gives shape {shape}; the source has {n_classes} classes, so it must give ({n_classes},). "
             "End the list with `{linear: classes}`."
         )
     return Architecture(tuple(input_shape), tuple(building.nodes))
+
+
+def _is_wide(head: Any) -> bool:
+    """Whether the last layer says itself that it has more outputs than there are classes."""
+    return isinstance(head, Mapping) and head.get("linear") == "classes" and "outputs" in head
 
 
 class _Building:

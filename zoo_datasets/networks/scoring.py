@@ -63,16 +63,6 @@ def gaps(row: Mapping[str, Any]) -> dict[str, float | None]:
     return {f"gap_{k}": None if train is None or test is None else train - test for k, (train, test) in pairs.items()}
 
 
-def mean_losses(
-    logits: Float32[np.ndarray, "m n c"], labels: Integer[np.ndarray, " n"], loss: str
-) -> Float64[np.ndarray, " m"]:
-    """The mean loss of each model; not finite where it has none."""
-    if not len(labels):
-        return np.full(len(logits), np.nan)
-    means: np.ndarray = scored(logits, labels[None, None], loss).loss[0] / len(labels)
-    return means
-
-
 def scored(logits: Float32[np.ndarray, "m n c"], labels: Integer[np.ndarray, "k one_or_m n"], loss: str) -> Sums:
     """Sums over the examples; labels are (K, 1, n) where all models have the same."""
     if kernels.missing() is not None:

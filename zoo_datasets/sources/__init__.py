@@ -9,6 +9,7 @@ from zoo_datasets.sources.examples import (
     Examples,
     altered,
     check_subset,
+    count_balanced,
     count_examples,
     epoch_order,
     steps_per_epoch,
@@ -22,5 +23,6 @@ from zoo_datasets.sources.triggers import check_shows, stamp
 
 __all__ = [
     "EMBEDDED", "SCALES", "Examples", "Part", "Source", "SourceSpec", "Subset", "altered", "check_shows", "check_spec", "check_subset",
-    "count_examples", "epoch_order", "load", "relabeled", "stamp", "steps_per_epoch", "training_examples", "training_images", "turned",
+    "count_balanced", "count_examples", "epoch_order", "load", "relabeled", "stamp", "steps_per_epoch", "training_examples", "training_images",
+    "turned",
 ]  # fmt: skip

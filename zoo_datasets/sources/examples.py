@@ -13,6 +13,8 @@ nested in their fractions. Turns of the key (golden values: tests/sources/test_s
   play, in ascending order: (bits · (k − 1)) >> 24.
 * turn 3: trigger rank. Of the set's images that are open to it (`triggers.open_to`), the first
   round(trigger_frac · n), n the size of the set. The trigger's label wins over noise.
+
+Classes are balanced by what the source says an image shows: noise and triggers change labels, not what there is.
 """
 
 from __future__ import annotations
@@ -127,13 +129,38 @@ def steps_per_epoch(n_train: int, batch_size: int) -> int:
     return -(-n_train // batch_size)
 
 
-def epoch_order(key: str, epoch: int, n_train: int, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Positions into `rows` for one epoch: the full train part's order, filtered."""
+def epoch_order(
+    key: str, epoch: int, n_train: int, rows: Int64[np.ndarray, " n"], classes: Integer[np.ndarray, " n"] | None = None
+) -> Int64[np.ndarray, " k"]:
+    """Positions into `rows` for one epoch: the full train part's order, filtered.
+
+    With `classes`, those of the rows, the epoch has as many of each class as there are of the rarest: others each time.
+    """
     position = np.full(n_train, -1, np.int64)
-    position[rows] = np.arange(len(rows))
+    shown = np.arange(len(rows)) if classes is None else _balanced(key, epoch, n_train, rows, classes)
+    position[rows[shown]] = shown
     order = position[streams.permutation(key, n_train, epoch)]
     kept: np.ndarray = order[order >= 0]
     return kept
+
+
+def count_balanced(labels: Integer[np.ndarray, " n"], n_classes: int, subset: Subset) -> int:
+    """How many examples an epoch with as many of each class shows. Raises GridError as `check_subset` does."""
+    check_subset(subset, n_classes, labels)
+    of_class = np.bincount(labels, minlength=n_classes).tolist()
+    sizes: list[int] = [
+        min(of_class[c], _share(subset.frac_of(c), of_class[c])) for c in subset.in_play(n_classes) if of_class[c]
+    ]
+    return len(sizes) * min(sizes)
+
+
+def _balanced(key: str, epoch: int, n_train: int, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Positions into `rows`, of which each class that there is has equally many."""
+    words = streams.words(key, n_train, (epoch, 0, streams.BALANCE))[rows]
+    ranked = np.argsort(words, kind="stable")
+    kinds, counts = np.unique(classes, return_counts=True)
+    of_class = classes[ranked]
+    return np.concatenate([ranked[of_class == kind][: counts.min()] for kind in kinds])
 
 
 def check_subset(

@@ -24,7 +24,6 @@ from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.exchange import folders
 from zoo_datasets.exchange.nws import properties
 from zoo_datasets.exchange.nws.exporting import MOST_SNAPSHOTS, PARTS
-from zoo_datasets.exchange.nws.network import DROPOUT
 from zoo_datasets.exchange.nws.properties import Properties
 from zoo_datasets.format import splits, writer
 from zoo_datasets.format.contents import About, Models
@@ -32,6 +31,7 @@ from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.schema import Column
 from zoo_datasets.hub.lookup import ZOO_ID
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.generated import NWS_DROPOUT
 from zoo_datasets.views.nws import from_nws
 
 MOST_EPOCHS = 100_000  # rows of errors; theirs have at most a thousand
@@ -218,7 +218,7 @@ def _model(m: _Found, place: int) -> pa.Table:
     row = dataclasses.asdict(m.own) | {
         "model_id": m.id, "init_group": m.init_group, "layout": m.architecture.layout_id,
         "architecture_id": m.architecture.id, "n_snapshots": len(m.weights), "plan_index": place,
-        "source": m.own.dataset, "lr": m.own.lrate, "init_kind": m.own.initialization, "dropout": DROPOUT,
+        "source": m.own.dataset, "lr": m.own.lrate, "init_kind": m.own.initialization, "dropout": NWS_DROPOUT,
         "seconds": seconds if np.isfinite(seconds) else None,
     }  # fmt: skip
     types = {c.name: c.type for c in (*properties.COLUMNS, *FURTHER)}

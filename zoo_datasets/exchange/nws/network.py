@@ -3,10 +3,7 @@
 In:  filter size, depth and width of the convolutions, depth and width of the fully connected layers,
      activation. Out: the `Architecture`; or the numbers, read off an architecture.
 
-Three blocks of convolutions, each ending in a 2×2 maximum; block c has `width_conv`·2ᶜ channels, and where
-there are more than three layers, the last blocks have them. Fully connected layer c has `width_fc`·2⁻ᶜ
-units. Batch norm stands before the activation of a convolution and behind that of a unit; dropout of one half
-follows it. Twenty logits, whatever the classes.
+The layers are those of the generated architecture `nws`, which `networks/generated.py` alone knows.
 """
 
 from __future__ import annotations
@@ -16,14 +13,11 @@ from typing import Any
 
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture, External
+from zoo_datasets.networks.generated import NWS_OUTPUTS, nws_layers
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
 INPUT = (3, 32, 32)
-OUTPUTS = 20
-BLOCKS = 3
-DROPOUT = 0.5
-MOST_LAYERS = 100  # of a kind: theirs have at most five
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,40 +33,11 @@ class Numbers:
 
     def layers(self) -> list[Any]:
         """The list of layers. Raises ZooError where no network has such numbers."""
-        self._check()
-        norm = ["batch_norm"] if self.batch_norm else []
-        made: list[Any] = []
-        for block in range(BLOCKS):
-            conv = {"conv": self.width_conv << block, "kernel": self.filter_size, "padding": self.filter_size // 2}
-            for _ in range((self.depth_conv + block) // BLOCKS):
-                made += [conv, *norm, "activation"]
-            made.append({"max_pool": 2})
-        made.append("flatten")
-        for layer in range(self.depth_fc):
-            made += [{"linear": self.width_fc >> layer}, "activation", *norm, {"dropout": DROPOUT}]
-        return [*made, {"linear": "classes"}]
-
-    def _check(self) -> None:
-        for name in ("filter_size", "depth_conv", "depth_fc", "width_conv", "width_fc"):
-            if getattr(self, name) < 1:
-                raise ZooError(f"`{name}` is {getattr(self, name)}; a network has at least 1.")
-        if self.filter_size % 2 == 0 or self.filter_size > INPUT[1]:
-            raise ZooError(
-                f"`filter_size` is {self.filter_size}; it is odd and at most the {INPUT[1]} pixels of an image's side."
-            )
-        if not BLOCKS <= self.depth_conv <= MOST_LAYERS or self.depth_fc > MOST_LAYERS:
-            raise ZooError(
-                f"There are {self.depth_conv} convolutions and {self.depth_fc} fully connected layers; {BLOCKS} to "
-                f"{MOST_LAYERS} and 1 to {MOST_LAYERS} can be."
-            )
-        if self.width_fc % (1 << self.depth_fc - 1):
-            raise ZooError(
-                f"`width_fc` {self.width_fc} cannot be halved {self.depth_fc - 1} times, once for each further layer."
-            )
+        return nws_layers(**dataclasses.asdict(self))
 
     def network(self, activation: str) -> Architecture:
         """The architecture. Raises ZooError where no network has such numbers."""
-        return build_architecture(self.layers(), INPUT, OUTPUTS, activation)
+        return build_architecture(self.layers(), INPUT, NWS_OUTPUTS, activation)
 
 
 def read_off(architecture: Architecture | External) -> tuple[Numbers, str] | None:

@@ -1,9 +1,11 @@
-"""Linear layers: `{linear: 20}` or `{linear: classes}`, (features,) → (features,)."""
+"""Linear layers: `{linear: 20}`, `{linear: classes}` or `{linear: classes, outputs: 20}`, (features,) → (features,)."""
 
 from __future__ import annotations
 
+from zoo_datasets import errors
 from zoo_datasets.networks.operations.operation import (
     Attributes,
+    Given,
     Layer,
     Node,
     Operation,
@@ -14,6 +16,24 @@ from zoo_datasets.networks.operations.operation import (
     Value,
     misfit,
 )
+
+
+def _parse(given: Given) -> Attributes:
+    """`outputs` beside `classes` makes a head of so many, of which the source's classes are the first."""
+    if "outputs" not in given.options:
+        return {"features": given.features()}
+    outputs = given.whole("outputs", 1)
+    if given.value != "classes":
+        raise errors.GridError(
+            f"Layer {given.position} (linear): `outputs` stands beside `classes` alone, in the last layer; this one has "
+            f"{given.value!r}."
+        )
+    if outputs < given.n_classes:
+        raise errors.GridError(
+            f"Layer {given.position} (linear): `outputs` is {outputs}, and the source has {given.n_classes} classes; each "
+            "needs one."
+        )
+    return {"features": outputs}
 
 
 def _output_shape(attrs: Attributes, shape: Shape, where: str) -> Shape:
@@ -44,7 +64,7 @@ def _batched(t: Torch, node: Node) -> Layer:
 
 OPERATIONS = (
     Operation(
-        name="linear", parse=lambda given: {"features": given.features()}, output_shape=_output_shape,
+        name="linear", options=("outputs",), parse=_parse, output_shape=_output_shape,
         tensors=_tensors, units=True, batched=_batched, homogeneous=True, odd=True, kernel=4,
         module=lambda t, node, shape, dropout: t.nn.Linear(shape[0], node.attrs["features"]),
     ),

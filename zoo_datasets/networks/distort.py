@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from zoo_builder.engines.contract import Distortion
 from zoo_datasets.core import exact, streams
+from zoo_datasets.networks.augmentation import Distortion
 
 # What the fields of a sample's eight words are, in their order.
 ROW, COLUMN, ROTATE, ZOOM, SHEAR, BRIGHTNESS, CONTRAST, HUE, SATURATION, NOISE = range(10)
@@ -64,7 +64,7 @@ def _maps(d: Distortion, u: np.ndarray, rows: int, columns: int) -> np.ndarray:
         x = (columns - 1) * 0.5 - float(_either_way(one[COLUMN], d.translate))
         y = (rows - 1) * 0.5 - float(_either_way(one[ROW], d.translate))
         maps.append([c * 0.5, (s - c * tangent) * 0.5, -s * 0.5, (c + s * tangent) * 0.5, x, y])
-    return np.rint(np.array(maps) * UNIT).astype(np.int64)
+    return np.asarray(np.rint(np.array(maps) * UNIT).astype(np.int64))
 
 
 def _warped(images: np.ndarray, d: Distortion, fill: np.ndarray, u: np.ndarray) -> np.ndarray:

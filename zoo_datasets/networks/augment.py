@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo_builder.engines import distort
-from zoo_builder.engines.contract import Augmentation
 from zoo_datasets.core import streams
-from zoo_datasets.networks import kernels
+from zoo_datasets.networks import distort, kernels
+from zoo_datasets.networks.augmentation import Augmentation
 
 
 def maps(
