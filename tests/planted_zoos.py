@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ STEPS = [0, 10, 20, 30]
 SIDES = ("train", "train", "train", "validation", "test", "test")
 
 
-def planted(root: Path, n: int = 60, seed: int = 0, **changes: Any) -> Zoo:
+def planted(root: Path, n: int = 60, seed: int = 0, sides: Sequence[str] = SIDES, **changes: Any) -> Zoo:
     """Readable at the start: `width` (the layout) and `init_kind` (the spread). Readable later: `optimizer` (the mean drifts)
     and `lr` (the spread grows with it). Never: `batch_size`. Accuracy tells nothing."""
     draw = np.random.default_rng(seed)
@@ -34,7 +35,7 @@ def planted(root: Path, n: int = 60, seed: int = 0, **changes: Any) -> Zoo:
         w: build_architecture(["flatten", {"linear": w}, "activation", {"linear": "classes"}], (1, 4, 4), 3, "relu")
         for w in (4, 6)
     }
-    sides: dict[str, tuple[list[dict[str, Any]], list[np.ndarray]]] = {s: ([], []) for s in dict.fromkeys(SIDES)}
+    of_side: dict[str, tuple[list[dict[str, Any]], list[np.ndarray]]] = {s: ([], []) for s in dict.fromkeys(sides)}
     for i in range(n):
         width, kind = (4, 6)[draw.integers(2)], ("constant", "normal")[draw.integers(2)]
         optimizer, lr = ("adam", "momentum")[draw.integers(2)], float(10 ** draw.uniform(-3, -1))
@@ -50,7 +51,7 @@ def planted(root: Path, n: int = 60, seed: int = 0, **changes: Any) -> Zoo:
             "momentum": 0.9 if optimizer == "momentum" else None, "note": "same",
             "test_accuracy": float(draw.uniform(0.2, 0.9)), "step": STEPS[-1],
         } | changes  # fmt: skip
-        rows, vectors = sides[SIDES[i % len(SIDES)]]
+        rows, vectors = of_side[sides[i % len(sides)]]
         rows.append(row)
         vectors.append(weights)
     about = contents.About(
@@ -59,7 +60,7 @@ def planted(root: Path, n: int = 60, seed: int = 0, **changes: Any) -> Zoo:
         {name: levels for name, levels in AXES.items() if name not in changes},
     )  # fmt: skip
     parts = []
-    for side, (rows, vectors) in sides.items():
+    for side, (rows, vectors) in of_side.items():
         if rows:
             accuracies = np.repeat([r["test_accuracy"] for r in rows], len(STEPS))
             snapshots = {"step": np.tile(STEPS, len(rows)), "test_accuracy": accuracies}

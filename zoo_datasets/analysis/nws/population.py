@@ -21,6 +21,7 @@ from zoo_datasets.analysis.nws import properties
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.baselines.interface import View
 from zoo_datasets.errors import GridError, NoNetworkError, ZooError
+from zoo_datasets.format import splits
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.zoo import Zoo
@@ -28,6 +29,7 @@ from zoo_datasets.zoo import Zoo
 FEWEST_GROUPS = 10  # of networks that share something: two in each of five folds
 BESIDE = ("accuracy", "vector_length")  # what is known of a network beside its settings
 UPDATES = "updates"
+STARTS = ("init", "init_kind", "initialization")  # settings that say how weights start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Population:
     vectors: tuple[np.ndarray, ...]  # (N,) of (P,) float32
     snapshots: tuple[np.ndarray, ...]  # (M,) of the places in `vectors`, by step
     starts: np.ndarray  # (M,) bool: whether its first snapshot is from before the first step
+    constant: np.ndarray  # (M,) bool: whether all its weights start from one value
     published_order: bool  # whether all values are read in the order of Neural Weight Space
 
     def __len__(self) -> int:
@@ -118,17 +121,17 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     ids = [i for z in zoos for i in z.models["model_id"].to_pylist()]
     if len(set(ids)) < len(ids):
         raise ZooError(f"{', '.join(z.name for z in zoos)} have networks in common; name each zoo once.")
-    keys = split_files.group_keys(*zoos)
-    groups = np.array([keys[i] for i in ids], object).astype(str)
-    if len(set(keys.values())) < FEWEST_GROUPS:
+    constant = constant_starts(zoos)
+    groups = _groups(zoos, ids, constant)
+    if (n_groups := len(np.unique(groups))) < FEWEST_GROUPS:
         raise ZooError(
-            f"{', '.join(z.name for z in zoos)} has {len(ids):,} networks of {len(set(keys.values()))} initializations; "
+            f"{', '.join(z.name for z in zoos)} has {len(ids):,} networks of {n_groups} initializations; "
             f"what is read from weights is tested on networks never seen, and at least {FEWEST_GROUPS} are needed."
         )
     known, architecture = _architectures(zoos)
     layouts = np.array([a.layout_id for a in known], object)[architecture]
     found, refused, recipe = properties.found(zoos, layouts, names)
-    return _assembled(zoos, groups, _sides(zoos, ids), found, refused, recipe, known, architecture)
+    return _assembled(zoos, groups, _sides(zoos, ids, groups, constant), found, refused, recipe, known, architecture)
 
 
 def of_children(zoo: Zoo, parents: Population) -> Population:
@@ -158,7 +161,7 @@ def _assembled(
     ids = tuple(i for z in zoos for i in z.models["model_id"].to_pylist())
     return Population(
         tuple(zoos), ids, groups, side, tuple(found), refused, recipe, _accuracy(zoos), np.array(updates, np.float64),
-        tuple(architectures), architecture, tuple(vectors), tuple(snapshots), np.array(starts, bool),
+        tuple(architectures), architecture, tuple(vectors), tuple(snapshots), np.array(starts, bool), constant_starts(zoos),
         all(_published(a) for a in architectures),
     )  # fmt: skip
 
@@ -176,15 +179,42 @@ def _architectures(zoos: Sequence[Zoo]) -> tuple[list[Architecture | External], 
     return list(known.values()), np.array([place[n] for n in names], np.int64)
 
 
-def _sides(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
-    """The split that the zoos were sealed with; where one of its sides is empty, or zoos disagree, one by groups."""
+def constant_starts(zoos: Sequence[Zoo]) -> np.ndarray:
+    """(M,) bool: networks all of whose weights start from one value."""
+    found = []
+    for z in zoos:
+        own = np.zeros(len(z.models), bool)
+        for name in (n for n in STARTS if n in z.models.column_names):
+            own |= np.array([str(v).startswith("constant") for v in z.models[name].to_pylist()], bool)
+        found.append(own)
+    return np.concatenate(found)
+
+
+def _groups(zoos: Sequence[Zoo], ids: Sequence[str], constant: np.ndarray) -> np.ndarray:
+    """What networks share. A constant start is everybody's and says nothing of one: of these, who saw the images in one order."""
+    keys = split_files.group_keys(*zoos)
+    orders = [
+        f"order {k}" if k is not None else None
+        for z in zoos
+        for k in (z.models["order_key"].to_pylist() if "order_key" in z.models.column_names else [None] * len(z.models))
+    ]
+    own = [(o or i) if c else keys[i] for i, o, c in zip(ids, orders, constant.tolist(), strict=True)]
+    return np.array(own, object).astype(str)
+
+
+def _sides(zoos: Sequence[Zoo], ids: Sequence[str], groups: np.ndarray, constant: np.ndarray) -> np.ndarray:
+    """The split that the zoos were sealed with; where one of its sides is empty, or zoos disagree, one by groups.
+
+    Networks of a constant start are one init group there: they are dealt to the sides by groups of their own.
+    """
     try:
         split = split_files.stored(*zoos)
-        if set(split.counts) != set(SPLITS):
-            split = split_files.by_group(*zoos)
+        stored = dict(split.assignment) if set(split.counts) == set(SPLITS) else {}
     except GridError:
-        split = split_files.by_group(*zoos)
-    return np.array([split.assignment[i] for i in ids], object).astype(str)
+        stored = {}
+    dealt = [splits.by_hash(g, split_files.STANDARD) for g in groups.tolist()]
+    own = [d if c else stored.get(i, d) for i, d, c in zip(ids, dealt, constant.tolist(), strict=True)]
+    return np.array(own, object).astype(str)
 
 
 def _snapshots(zoo: Zoo) -> tuple[list[np.ndarray], np.ndarray]:

@@ -25,6 +25,9 @@ from zoo_datasets.zoo import Zoo
 
 MOST_LEVELS = 16  # of a class; a number with more is asked for as a number
 ARCHITECTURE, INITIALIZATION, TRAINING = KINDS = ("architecture", "initialization", "training")
+# Networks beyond the first of their layout: with fewer, a setting that the layout determines is no finding.
+FEWEST_SHARED = 10
+SHAPES = ("width", "depth", "filter", "kernel", "channels", "layers", "units", "architecture")
 GRAYS = ("mnist", "fashion")  # sources that differ in their images alone: both gray, of one size
 
 
@@ -138,11 +141,17 @@ def _grays(asked: Sequence[Property]) -> list[Property]:
 
 
 def _kind(name: str, labels: np.ndarray, layouts: np.ndarray) -> str:
-    """Whether the layout of the weights determines it, whether it is how they start, or neither."""
+    """Whether the layout of the weights determines it, whether it is how they start, or neither.
+
+    Where hardly two networks share a layout, every setting would follow from it: then the name has to tell.
+    """
+    if name.startswith("init"):
+        return INITIALIZATION
+    kinds = np.unique(layouts.astype(str))
     pairs = set(zip(layouts.tolist(), labels.tolist(), strict=True))
-    if len(pairs) == len({layout for layout, _ in pairs}):
-        return ARCHITECTURE
-    return INITIALIZATION if name.startswith("init") else TRAINING
+    if len(layouts) - len(kinds) < FEWEST_SHARED:
+        return ARCHITECTURE if any(word in name for word in SHAPES) else TRAINING
+    return ARCHITECTURE if len(kinds) > 1 and len(pairs) == len(kinds) else TRAINING
 
 
 def _says(of: Property, other: np.ndarray, labels: np.ndarray, name: str, zoos: Sequence[Zoo]) -> bool:

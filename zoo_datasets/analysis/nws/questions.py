@@ -82,7 +82,7 @@ def by_accuracy(of: Study) -> Rows:
         inside = {"method": method, "bin": "inside", "accuracy_of_networks": float(own[known].mean())}
         chance = float(np.average([p.chance for p in some], weights=sizes))
         rows.append(judged.among(known).record(**inside) | {"chance": chance})
-        constant = of.constant[judged.networks]
+        constant = of.of.constant[judged.networks]
         if constant.any() and not constant.all():
             at = {"method": method, "bin": "no constant start", "accuracy_of_networks": float(own[~constant].mean())}
             rows.append(judged.among(~constant).record(**at))
@@ -99,8 +99,8 @@ def gain(of: Study, deep_folds: bool = False) -> Rows:
     is asked in folds only where that is wanted: it is learned anew in each.
     """
     arms = [("all", np.ones(len(of.of), bool))]
-    if of.constant.any() and not of.constant.all():
-        arms.append(("no constant start", ~of.constant))
+    if of.of.constant.any() and not of.of.constant.all():
+        arms.append(("no constant start", ~of.of.constant))
     rows = []
     for arm, kept in arms:
         if len(np.unique(of.of.groups[kept])) < divisions.FOLDS:

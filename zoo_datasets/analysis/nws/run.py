@@ -228,7 +228,7 @@ def describe(study: Study) -> dict[str, Any]:
         "sides": sides, "groups": {n: len(np.unique(of.groups[getattr(study.at, n)])) for n in sides},
         "with_start": int(of.starts.sum()), "published_order": of.published_order,
         "updates": _quartiles(of.updates), "accuracy": _quartiles(of.accuracy[np.isfinite(of.accuracy)]),
-        "constant_start": int(study.constant.sum()),
+        "constant_start": int(of.constant.sum()),
     }  # fmt: skip
     if "batch_size" in of.recipe.column_names:
         sizes = np.array(of.recipe["batch_size"].to_pylist(), object)

@@ -15,7 +15,7 @@ import numpy as np
 from zoo_datasets.analysis.nws import features, scoring
 from zoo_datasets.analysis.nws.divisions import Division
 from zoo_datasets.analysis.nws.population import Population
-from zoo_datasets.analysis.nws.properties import INITIALIZATION, Property
+from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import BOOSTING, SVM, Answer, solve
 from zoo_datasets.baselines.design import Design
@@ -94,17 +94,6 @@ class Study:
         train = of.values[at.train]
         center = float(np.median(train[np.isfinite(train)]))
         return scoring.judge(of, predictions, at.test, self.of.groups, center)
-
-    @property
-    def constant(self) -> np.ndarray:
-        """(M,) bool: networks whose weights start from one value."""
-        found = np.zeros(len(self.of), bool)
-        for p in self.of.properties:
-            if p.kind == INITIALIZATION:
-                for number, level in enumerate(p.levels):
-                    if level.startswith("constant"):
-                        found |= p.values == number
-        return found
 
 
 def askable(of: Property, at: Division) -> bool:

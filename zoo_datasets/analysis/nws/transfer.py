@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import split_files, symmetry
+from zoo_datasets import symmetry
 from zoo_datasets.analysis.nws import divisions, population, scoring
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
@@ -127,12 +127,10 @@ def _with(of: Population, vectors: Mapping[int, np.ndarray]) -> Population:
 def children(of: Study, zoos: Sequence[Zoo]) -> Rows:
     """Networks that went on from the population's under another recipe: is their parent's set-up read, or their own?
 
-    Only children of groups that nothing was learned from. Properties in which a child differs from its parent are asked
+    Only children of test networks. Properties in which a child differs from its parent are asked
     twice, of the others the answer is one. By place in the child's own training. Raises ZooError for a zoo of no children.
     """
     rows: Rows = []
-    keys = split_files.group_keys(*of.of.zoos, *zoos)
-    side = {keys[i]: s for i, s in zip(of.of.ids, of.of.side.tolist(), strict=True)}
     place_of = {i: n for n, i in enumerate(of.of.ids)}
     for zoo in zoos:
         table = zoo.models
@@ -143,9 +141,7 @@ def children(of: Study, zoos: Sequence[Zoo]) -> Rows:
                 "`init: {zoo: …}` of one of these."
             )
         young = population.of_children(zoo, of.of)
-        asked = np.array(
-            [p in place_of and side[keys[i]] == "test" for p, i in zip(parents, young.ids, strict=True)], bool
-        )
+        asked = np.array([p in place_of and of.of.side[place_of[p]] == "test" for p in parents], bool)
         if not asked.any():
             raise ZooError(
                 f"All networks of {zoo.name} went on from networks that are learned from; none is left to ask about."
