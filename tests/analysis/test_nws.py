@@ -32,7 +32,7 @@ def of(zoo: Zoo) -> Population:
 
 @pytest.fixture(scope="module")
 def study(of: Population) -> Study:
-    return Study(of, divisions.sealed(of), 40, 1, 4, 0, 200, None)
+    return Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
 
 
 def rows_of(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
@@ -160,13 +160,21 @@ def test_a_leak_at_the_first_snapshot_is_marked(study: Study) -> None:
 
 
 def test_the_gain_over_metadata_is_large_for_a_planted_setting_and_none_for_the_length(study: Study) -> None:
-    rows = [r for r in questions.gain(study) if r["arm"] == "all" and r["over"] == METADATA]
-    (optimizer,) = rows_of(rows, property="optimizer", method="svm")
-    assert (optimizer["n"], optimizer["folds"], optimizer["verdict"]) == (60, 5, "readable")
+    folds = divisions.folds(study.of, 0)
+    found = {
+        p.name: questions._gains(study, p, folds, ("svm",), "an arm")[0]
+        for p in study.of.properties if p.name in ("optimizer", "width", "batch_size")
+    }  # fmt: skip
+    optimizer, width = found["optimizer"], found["width"]
+    assert (optimizer["n"], optimizer["folds"], optimizer["over"], optimizer["verdict"]) == (
+        60,
+        5,
+        METADATA,
+        "readable",
+    )
     assert optimizer["value"] == pytest.approx(optimizer["with_weights"] - optimizer["known"])
-    (width,) = rows_of(rows, property="width", method="boosting")
     assert (width["known"], width["verdict"]) == (1.0, "less than 0.05")
-    assert rows_of(rows, property="batch_size", method="svm")[0]["verdict"] != "readable"
+    assert found["batch_size"]["verdict"] != "readable"
 
 
 def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: Study) -> None:
@@ -176,7 +184,9 @@ def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: S
     assert before["value"] == after["value"] == 1.0
 
 
-def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(study: Study) -> None:
+def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) -> None:
+    of = population.read([zoo], ["optimizer", "width"])
+    study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
     rows = transfer.held_out(study, ["width"])
     assert {r["level"] for r in rows} == {"4", "6"}
     assert "width" not in {r["property"] for r in rows}
@@ -190,7 +200,7 @@ def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(study: Study
 
 def test_the_command_writes_numbers_tables_and_pictures(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
     call = ["analyze", "nws", str(zoo.root), "--no-deep", "--permutations", "50", "--out", str(tmp_path), "--quiet",
-            "--questions", "accuracy", "features", "by-accuracy", "where", "how-much", "--window", "40", "--sizes", "20", "40"]  # fmt: skip
+            "--questions", "accuracy", "features", "by-accuracy", "where", "how-much", "--window", "40", "--sizes", "20", "40", "--properties", "optimizer", "width"]  # fmt: skip
     assert cli.main(call) == 0
     written = {Path(line).name for line in capsys.readouterr().out.split()}
     assert {"numbers.json", "accuracy.parquet", "accuracy.png", "features.svg", "layers.png", "how-much.png"} <= written

@@ -25,6 +25,7 @@ from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.study import Study
 from zoo_datasets.analysis.results import Results
+from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import open_zoo
 
@@ -155,6 +156,7 @@ def run(options: argparse.Namespace) -> Results:
     if not options.no_pictures:
         for name, figure in pictures.figures(results.numbers):
             results.figure(name, figure)
+    results.numbers = jsonable(results.numbers)
     results.close()
     return results
 
