@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from planted_zoos import planted
 
-from zoo_datasets import cli
+from zoo_datasets import cli, views
 from zoo_datasets.analysis.nws import divisions, features, population, questions, transfer
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.study import METADATA, POSITIONS, Study
 from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.zoo import Zoo
 
 Said = pytest.CaptureFixture[str]
@@ -113,6 +114,22 @@ def test_statistics_are_the_published_eight() -> None:
     assert features.statistics(np.ones((1, 5)))[0].tolist() == [1, 0, 0, 1, 1, 1, 1, 1]
 
 
+def test_what_comes_before_the_fully_connected_layers_has_its_buffers_with_it() -> None:
+    layers = [
+        {"conv": 2, "kernel": 1},
+        "batch_norm",
+        "relu",
+        "flatten",
+        {"linear": 3},
+        "batch_norm",
+        {"linear": "classes"},
+    ]
+    made = build_architecture(layers, (1, 2, 2), 2)
+    before = features.before_layers(made)
+    assert before.sum() == 2 + 2 + 4 * 2
+    assert before[views.nws_order(made)].tolist() == [True] * 12 + [False] * (made.n_params - 12)
+
+
 def test_positions_count_the_values_of_each_tensor_and_see_none(of: Population) -> None:
     found = features.positions(of, of.last, 40, 0)
     assert (found.sum(2) == 40).all()
@@ -193,6 +210,20 @@ def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) ->
     assert all(0 <= r["within"] <= 1 for r in rows if r["property"] == "optimizer")
     with pytest.raises(ZooError, match=r"Unknown property with levels 'lr'.*optimizer"):
         transfer.held_out(study, ["lr"])
+
+
+def test_a_child_is_read_as_its_parent_first_and_as_itself_in_the_end(zoo: Zoo, tmp_path: Path) -> None:
+    of = population.read([zoo], ["optimizer"])
+    study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
+    young = planted(tmp_path / "weightzoo" / "young", 60, seed=1, parents=zoo)
+    rows = rows_of(transfer.children(study, [young]), method="svm")
+    first, last = (rows_of(rows, place=place) for place in (0, 3))
+    assert {r["whose"]: r["value"] for r in first} == {"both": 1.0, "parent's": 1.0, "child's own": 0.0}
+    assert sum(r["n"] for r in first if r["whose"] != "child's own") == len(
+        study.at.test
+    )  # of the others nothing is asked
+    by_whose = {r["whose"]: r["value"] for r in last}
+    assert by_whose["child's own"] == pytest.approx(1 - by_whose["parent's"])
 
 
 # ── the command ──

@@ -77,6 +77,17 @@ def tensor_of(architecture: Architecture | External, width: int) -> np.ndarray:
     return found
 
 
+def before_layers(architecture: Architecture | External) -> np.ndarray:
+    """Of each value whether it is of a layer before the first fully connected one, (P,) bool; a batch norm's buffers too."""
+    entries = list(architecture.layout)
+    first = next((i for i, e in enumerate(entries) if e.role == "parameter" and len(e.shape) == 2), len(entries))
+    nodes = {e.name.rpartition(".")[0] for e in entries[:first]}
+    found = np.zeros(architecture.layout.n_params, bool)
+    for e in entries:
+        found[e.offset : e.end] = e.name.rpartition(".")[0] in nodes
+    return found
+
+
 def statistics(rows: np.ndarray) -> np.ndarray:
     """(W, k) → (W, 8)."""
     values = rows.astype(np.float64)

@@ -225,16 +225,15 @@ def where(of: Study) -> dict[str, Rows]:
 
 
 def _of_convolutions(of: Study, snapshots: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The share of each window's values that lies before the first fully connected layer, (n, W)."""
+    """The share of each window's values that are of layers before the first fully connected one, (n, W)."""
     found = np.empty(starts.shape)
+    counts: dict[int, np.ndarray] = {}
     for out, i, own in zip(found, snapshots.tolist(), starts, strict=True):
-        architecture = of.of.architectures[of.of.architecture[of.of.owner[i]]]
-        entries = list(architecture.layout)
-        first = next(
-            (e.offset for e in entries if e.role == "parameter" and len(e.shape) == 2), architecture.layout.n_params
-        )
-        # The order of reading moves values inside a layer alone.
-        out[:] = np.clip((first - own) / of.window, 0.0, 1.0)
+        number = int(of.of.architecture[of.of.owner[i]])
+        if number not in counts:
+            before = features.before_layers(of.of.architectures[number])[of.of.orders[i]]
+            counts[number] = np.concatenate([[0], np.cumsum(before)])
+        out[:] = (counts[number][own + of.window] - counts[number][own]) / of.window
     return found
 
 

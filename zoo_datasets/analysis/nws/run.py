@@ -119,6 +119,8 @@ def run(options: argparse.Namespace) -> Results:
             stages(k)  # a window that is too short is said before anything is learned
         deep = Deep(of, options.epochs, options.batch, results.folder / "trained")
     study = Study(of, at, window, options.seeds, options.windows, options.seed, options.permutations, deep)
+    for child in younger:  # a mistake in the call is told before the long part
+        transfer.grown(of, child)
     single, held_out = _named(of, options.single), _held_out(of, options.held_out)
     results.numbers["population"] = describe(study)
     results.numbers["properties"] = [_property(p, of) for p in of.properties]

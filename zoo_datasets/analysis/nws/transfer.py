@@ -131,25 +131,31 @@ def children(of: Study, zoos: Sequence[Zoo]) -> Rows:
     twice, of the others the answer is one. By place in the child's own training. Raises ZooError for a zoo of no children.
     """
     rows: Rows = []
-    place_of = {i: n for n, i in enumerate(of.of.ids)}
     for zoo in zoos:
-        table = zoo.models
-        parents = table["parent_id"].to_pylist() if "parent_id" in table.column_names else []
-        if not any(p in place_of for p in parents):
-            raise ZooError(
-                f"No network of {zoo.name} went on from one of {of.of.names}. Name a zoo whose recipe says "
-                "`init: {zoo: …}` of one of these."
-            )
-        young = population.of_children(zoo, of.of)
-        asked = np.array([p in place_of and of.of.side[place_of[p]] == "test" for p in parents], bool)
-        if not asked.any():
-            raise ZooError(
-                f"All networks of {zoo.name} went on from networks that are learned from; none is left to ask about."
-            )
-        networks = np.flatnonzero(asked)
-        parent = np.array([place_of[parents[n]] for n in networks.tolist()], np.int64)
+        young, networks, parent = grown(of.of, zoo)
         rows += _of_children(of, zoo.name, young, networks, parent)
     return rows
+
+
+def grown(of: Population, zoo: Zoo) -> tuple[Population, np.ndarray, np.ndarray]:
+    """The children, which of them went on from test networks, and from which. Raises ZooError where none did."""
+    place_of = {i: n for n, i in enumerate(of.ids)}
+    table = zoo.models
+    parents = table["parent_id"].to_pylist() if "parent_id" in table.column_names else []
+    if not any(p in place_of for p in parents):
+        raise ZooError(
+            f"No network of {zoo.name} went on from one of {of.names}. Name a zoo whose recipe says "
+            "`init: {zoo: …}` of one of these."
+        )
+    networks = np.array(
+        [n for n, p in enumerate(parents) if p in place_of and of.side[place_of[p]] == "test"], np.int64
+    )
+    if not len(networks):
+        raise ZooError(
+            f"All networks of {zoo.name} went on from networks that are learned from; none is left to ask about."
+        )
+    parent = np.array([place_of[parents[n]] for n in networks.tolist()], np.int64)
+    return population.of_children(zoo, of), networks, parent
 
 
 def _of_children(of: Study, name: str, young: Population, networks: np.ndarray, parent: np.ndarray) -> Rows:
