@@ -282,6 +282,20 @@ def test_one_network_and_a_zoo_in_which_nothing_varies_are_one_sentence(tmp_path
 
 
 @pytest.mark.slow
+def test_a_meta_classifier_reads_a_planted_setting_from_windows_of_networks_never_seen(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    from zoo_datasets.analysis.nws.deep import Deep
+
+    of = population.read([zoo], ["optimizer"])
+    study = Study(of, divisions.sealed(of), 64, 1, 8, 0, 200, Deep(of, 30, 8, tmp_path))
+    (optimizer,) = of.properties
+    said = questions._last(study, 0, study.at.test, 8)["optimizer"].mean(1)
+    row = study.judge(optimizer, study.at, [said]).record()
+    assert row["value"] > row["chance"] + 0.2
+
+
+@pytest.mark.slow
 def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
     call = ["analyze", "nws", str(zoo.root), "--out", str(tmp_path), "--epochs", "1", "--seeds", "2", "--windows", "4", "--window",
             "40", "--sizes", "20", "--permutations", "20", "--single", "lr", "--published-epoch", "--quiet"]  # fmt: skip
