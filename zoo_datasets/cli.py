@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from zoo_datasets.analysis import ANALYSES
+from zoo_datasets.analysis import ANALYSES, POOLED
 from zoo_datasets.core import command, files, plain_text
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.exchange import FORMATS
@@ -69,7 +69,8 @@ def _analyze_arguments(verb: argparse.ArgumentParser) -> None:
     names = verb.add_subparsers(dest="analysis", required=True, metavar="{" + ",".join(ANALYSES) + "}")
     for name, help in ANALYSES.items():
         own = names.add_parser(name, help=help, description=help[0].upper() + help[1:])
-        own.add_argument("path", metavar="ZOO", help="a folder, or owner/name on the Hub")
+        several: dict[str, str] = {"nargs": "+"} if name in POOLED else {}
+        own.add_argument("path", metavar="ZOO", help="a folder, or owner/name on the Hub", **several)  # type: ignore[arg-type]
         own.add_argument(
             "--out", metavar="DIR", type=Path, help="where results go (default: analysis/<zoo>/<analysis>/ here)"
         )

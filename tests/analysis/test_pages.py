@@ -1,4 +1,4 @@
-"""The two pages of studies: what stands between their markers is what the result files say, and no measured number stands elsewhere."""
+"""The pages of studies: what stands between their markers is what the result files say, and no measured number stands elsewhere."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {
     "trajectories": ("trajectories_page", "trajectories"), "monitor": ("monitor", "trajectories"),
     "dynamics": ("dynamics_page", "dynamics"), "guidance": ("guidance", "dynamics"),
+    "nws": ("nws_page", "nws"),
 }  # fmt: skip
-PAGES = ("trajectories", "dynamics")
+PAGES = ("trajectories", "dynamics", "nws")
 
 
 def benchmark(name: str) -> ModuleType:
@@ -63,7 +64,7 @@ def measured(text: str) -> list[str]:
 
 
 # Numbers that are settings or arithmetic, and not results.
-SETTINGS = {"trajectories": {".025", "0.91"}, "dynamics": {"95 %", "0.05"}}
+SETTINGS = {"trajectories": {".025", "0.91"}, "dynamics": {"95 %", "0.05"}, "nws": {"0.05", "0.95"}}
 
 
 @pytest.mark.parametrize("name", SECTIONS)

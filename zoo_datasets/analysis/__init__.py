@@ -10,5 +10,8 @@ from __future__ import annotations
 # Name on the command line, which is the folder's → what it answers.
 ANALYSES = {
     "dynamics": "Morse graphs of training: where do weights go, from where? (Eslami et al. 2021)",
+    "nws": "settings read from a few consecutive weights: meta-classifiers, baselines, controls (Eilertsen et al. 2020)",
     "trajectories": "paths of training in weight space (Schürholt & Borth 2020)",
 }
+# Those that take several zoos, as one population.
+POOLED = ("nws",)

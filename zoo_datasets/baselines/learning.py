@@ -52,16 +52,21 @@ class Training:
     decay: float = 0.0  # decoupled weight decay
     clip: float = 10.0  # norm of the gradient; 0 clips nothing
     warmup: int = 0  # steps until the rate is reached, linearly
-    schedule: str = "constant"  # after that; or "cosine", to 0 over all steps
+    schedule: str = "constant"  # after that; "cosine", to 0 over all steps; "staircase", times 0.95 fifty times
     bounded: str = "bce"  # loss of a number between 0 and 1, which a sigmoid ends: "bce" or "mse"
+    numbers: str = "mse"  # loss of any other number: "mse" or "mae"
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"The schedule of the rate is {self.schedule!r}; it is 'constant' or 'cosine'.")
+        if self.schedule not in ("constant", "cosine", "staircase"):
+            raise ValueError(
+                f"The schedule of the rate is {self.schedule!r}; it is 'constant', 'cosine' or 'staircase'."
+            )
 
     def rate_at(self, step: int, steps: int) -> float:
         """The rate of a step, counted from 1."""
         rate = self.rate * min(1.0, step / max(1, self.warmup))
+        if self.schedule == "staircase":
+            return rate * 0.95 ** (50 * (step - 1) // steps)
         return rate * 0.5 * (1.0 + math.cos(math.pi * (step - 1) / steps)) if self.schedule == "cosine" else rate
 
 
@@ -109,10 +114,12 @@ class Heads:
     Raises ZooError for a target without a value in training.
     """
 
-    def __init__(self, training: Targets, bounded: str = "bce") -> None:
+    def __init__(self, training: Targets, bounded: str = "bce", numbers: str = "mse") -> None:
         if bounded not in ("bce", "mse"):
             raise ValueError(f"The loss of bounded numbers is {bounded!r}; it is 'bce' or 'mse'.")
-        self.of, self.bounded = training.of, bounded
+        if numbers not in ("mse", "mae"):
+            raise ValueError(f"The loss of numbers is {numbers!r}; it is 'mse' or 'mae'.")
+        self.of, self.bounded, self.numbers = training.of, bounded, numbers
         self.slices: list[slice] = []
         self.centers: list[np.ndarray] = []  # training mean (1,), or frequencies (classes,)
         self.spreads: list[float] = []
@@ -164,7 +171,8 @@ class Heads:
             elif target.bounded:
                 total = total + ((torch.sigmoid(out[:, 0]) - y) / self.spreads[k]).square().mean()
             else:
-                total = total + (out[:, 0] - (y - float(self.centers[k][0])) / self.spreads[k]).square().mean()
+                error = out[:, 0] - (y - float(self.centers[k][0])) / self.spreads[k]
+                total = total + (error.square() if self.numbers == "mse" else error.abs()).mean()
         return total
 
     def predictions(self, outputs: torch.Tensor) -> dict[str, np.ndarray]:
@@ -306,7 +314,7 @@ def _train(
     make: Make, train: tuple[Inputs, Targets], validation: tuple[Inputs, Targets], training: Training, seed: int,
     tell: Callable[[int, float], None],
 ) -> tuple[Learned, dict[str, Any]]:  # fmt: skip
-    heads = Heads(train[1], training.bounded)
+    heads = Heads(train[1], training.bounded, training.numbers)
     values = torch.tensor(train[1].values, dtype=torch.float32)  # (n, K)
     start, n = heads.start(), len(values)
     rng = streams.generator("baseline", seed)

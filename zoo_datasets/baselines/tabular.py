@@ -9,7 +9,7 @@ Eilertsen et al., "Classifying the classifier" (2020) as a variant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,24 +97,13 @@ class Tabular:
         return self._chosen
 
     def _statistics(self, view: View) -> np.ndarray:
-        """(n, tensors · numbers), or (n, 0) where they are not asked for.
-
-        Tensors of networks with fewer than the most in training stand at the two ends, half of them at each, and zeros
-        between: first and last layers meet their like. Of networks with more, those in the middle are not read.
-        """
+        """(n, tensors · numbers), or (n, 0) where they are not asked for."""
         if "statistics" not in self.features:
             return np.zeros((len(view), 0))
         for known, numbers in self._kept:
             if known is view:
                 return numbers
-        found = np.zeros((len(view), self._tensors, len(self.quantiles) + 2))
-        for architecture, places, weights in groups(view, np.arange(len(view))):
-            numbers = statistics(finite(weights), architecture.layout, self.quantiles)  # (m, T, numbers)
-            tensors = numbers.shape[1]
-            tail = min(tensors, self._tensors) // 2
-            head = min(tensors, self._tensors) - tail
-            found[places, :head] = numbers[:, :head]
-            found[places, self._tensors - tail :] = numbers[:, tensors - tail :]
+        found = aligned(view, self._tensors, self.quantiles)
         self._kept = [*self._kept, (view, found.reshape(len(view), -1))][-MOST_KEPT:]
         return found.reshape(len(view), -1)
 
@@ -138,6 +127,23 @@ class Tabular:
         if self.solver == "ridge":
             return [({"penalty": p}, Ridge(target, p)) for p in PENALTIES]
         return [({"rate": r, "leaves": n}, Boosting(target, r, n, seed)) for r, n in LEAVES]
+
+
+def aligned(view: View, tensors: int, quantiles: Sequence[float], *, skewness: bool = False) -> np.ndarray:
+    """Statistics of each tensor of n networks, (n, tensors, numbers).
+
+    Tensors of networks with fewer stand at the two ends, half of them at each, and zeros between: first and last
+    layers meet their like. Of networks with more, those in the middle are not read.
+    """
+    found = np.zeros((len(view), tensors, len(quantiles) + 2 + skewness))
+    for architecture, places, weights in groups(view, np.arange(len(view))):
+        numbers = statistics(finite(weights), architecture.layout, quantiles, skewness=skewness)  # (m, T, numbers)
+        count = numbers.shape[1]
+        tail = min(count, tensors) // 2
+        head = min(count, tensors) - tail
+        found[places, :head] = numbers[:, :head]
+        found[places, tensors - tail :] = numbers[:, count - tail :]
+    return found
 
 
 def _loss(target: Target, prediction: np.ndarray, y: np.ndarray) -> float:
@@ -187,10 +193,10 @@ class Ridge:
 
 
 class Boosting:
-    """Histogram gradient boosting (scikit-learn), 300 trees; what it learned is kept as plain arrays."""
+    """Histogram gradient boosting (scikit-learn), by default 300 trees; what it learned is kept as plain arrays."""
 
-    def __init__(self, target: Target, rate: float, leaves: int, seed: int) -> None:
-        self.target, self.settings, self.size = target, (rate, leaves, seed), 0
+    def __init__(self, target: Target, rate: float, leaves: int, seed: int, trees: int = TREES) -> None:
+        self.target, self.settings, self.size, self.trees = target, (rate, leaves, seed), 0, trees
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> None:
         with libraries.needed():
@@ -198,7 +204,7 @@ class Boosting:
             from threadpoolctl import threadpool_limits
         rate, leaves, seed = self.settings
         model = (HistGradientBoostingClassifier if self.target.classes else HistGradientBoostingRegressor)(
-            learning_rate=rate, max_leaf_nodes=leaves, max_iter=TREES, min_samples_leaf=10, l2_regularization=1.0,
+            learning_rate=rate, max_leaf_nodes=leaves, max_iter=self.trees, min_samples_leaf=10, l2_regularization=1.0,
             early_stopping=False, random_state=seed,
         )  # fmt: skip
         # A second thread of OpenMP spins: on a busy machine a fit of seconds took minutes.

@@ -1,0 +1,262 @@
+"""benchmarks/results/nws.json → what stands between the markers of docs/nws.md.
+
+In:  the record of each zoo, as `benchmarks/nws.py` keeps it.
+Out: sentences, whose words follow from comparisons made here, and tables. No number is typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pages
+
+DOCS = Path(__file__).parents[1] / "docs"
+# Question → what its figure shows.
+PICTURES = {
+    "accuracy": "accuracy by property", "features": "local and global features", "by-accuracy": "by accuracy of the networks",
+    "gain": "gain over metadata", "when": "along training", "where": "along the vector", "layers": "by layer",
+    "how-much": "by size of the window", "null": "nulls",
+}  # fmt: skip
+DEEP, ONE = "meta-classifier", "meta-classifier, one window"
+SHOWN = ("metadata", "metadata and updates", "positions", "svm", "boosting", DEEP, ONE)
+FEWEST = 0.05  # as the analysis calls a gain too small to matter
+
+
+def short(name: str) -> str:
+    return name.split("/")[-1]
+
+
+def section(results: Mapping[str, Any]) -> Iterator[str]:
+    """The page's Markdown for every zoo analyzed so far."""
+    if not results:
+        yield "No zoo has been analyzed with this version yet.\n"
+    for name, numbers in sorted(results.items()):
+        yield from _zoo(name, numbers)
+
+
+def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
+    of, made = numbers["population"], numbers["settings"]
+    yield f"### {name}\n"
+    yield (
+        f"{of['n_models']:,} networks of {of['n_architectures']:,} architectures, {of['n_snapshots']:,} snapshots of "
+        f"{_range(of['lengths'])} weights; {_sides(of)}. Windows of {made['window']:,} weights"
+        + (
+            ""
+            if made["no_deep"]
+            else f", {made['seeds']} seeds of {made['epochs']} epochs, {made['windows']} windows a network"
+        )
+        + f". Median test accuracy {of['accuracy'][2]:.2f}, median of {of['updates'][2]:,.0f} updates"
+        + (f"; {of['constant_start']:,} networks start from a constant" if of["constant_start"] else "")
+        + ". Intervals: 95 %, over groups.\n"
+    )
+    yield from (f"* {sentence}" for sentence in findings(numbers))
+    yield ""
+    for stem, what in PICTURES.items():
+        path = f"pictures/{short(name)}-{stem}.png"
+        if (DOCS / path).exists():
+            yield f"![{short(name)}: {what}]({path})\n"
+    yield from tables(numbers)
+
+
+def _range(ends: Sequence[int]) -> str:
+    return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
+
+
+def _sides(of: Mapping[str, Any]) -> str:
+    return ", ".join(f"{side} {n:,} networks of {of['groups'][side]:,} groups" for side, n in of["sides"].items())
+
+
+# ── sentences ─────────────────────────────────────────────────────────────────────────
+
+
+def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers say; words follow from comparisons made here."""
+    if rows := numbers.get("accuracy"):
+        for method in (DEEP, "svm"):
+            own = [r for r in rows if r["method"] == method]
+            if own:
+                above = [
+                    r["property"] for r in own if r.get("q") is not None and r["q"] < 0.05 and _low(r) > r["chance"]
+                ]
+                yield (
+                    f"**What.** The {method} reads {len(above)} of {len(own)} properties above chance"
+                    f"{': ' + ', '.join(f'`{n}`' for n in above) if above else ''}. Corrected over {numbers['tests']['n']} tests."
+                )
+    if rows := numbers.get("gain"):
+        own = [r for r in rows if r["over"] == "metadata" and r["arm"] == "all"]
+        readable = _names(r for r in own if r["verdict"] == "readable")
+        open_ = {r["property"] for r in own if r["verdict"] == "undecided"} - set(readable)
+        small = [n for n in _names(own) if n not in readable and n not in open_]
+        yield f"**Beyond metadata and vector length.** Readable: {_list(readable)}. Not readable at this n (a gain below {FEWEST:g}): {_list(small)}. Undecided: {_list(sorted(open_))}."
+    if rows := numbers.get("when"):
+        yield from _early(rows)
+    if found := numbers.get("null"):
+        every = [*found["shuffled"], *found["step_0"]]
+        leaks = [f"`{r['property']}` by {r['method']}" for r in every if r["leak"]]
+        yield (
+            f"**Nulls.** Of {len(every)} readings of shuffled labels and of the first snapshot, {len(leaks)} lie above chance "
+            f"where nothing can be read{': ' + ', '.join(leaks) if leaks else ''}."
+        )
+    if rows := [r for r in (numbers.get("transfer") or {}).get("symmetry", ()) if r["method"] == DEEP]:
+        before, after = ({r["property"]: r["value"] for r in rows if r["move"] == m} for m in ("as they are", "both"))
+        lost = [n for n in before if before[n] - after[n] > FEWEST]
+        yield f"**Other coordinates.** Of networks that compute the same with permuted units and other scales, the meta-classifier reads {len(lost)} of {len(before)} properties worse by more than {FEWEST:g}: {_list(lost)}."
+
+
+def _early(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    method = DEEP if any(r["method"] == DEEP for r in rows) else "svm"
+    first: dict[str, int] = {}
+    for r in sorted((r for r in rows if r["method"] == method), key=lambda r: r["place"]):
+        if _low(r) > r["chance"]:
+            first.setdefault(r["property"], r["place"])
+    if first:
+        said = ", ".join(f"`{name}` {place}" for name, place in sorted(first.items(), key=lambda item: item[1]))
+        yield f"**When.** The first snapshot (of 0 to {rows[0]['of'] - 1}) at which the {method} reads a property above chance: {said}."
+
+
+def _names(rows: Any) -> list[str]:
+    return list(dict.fromkeys(r["property"] for r in rows))
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f"`{n}`" for n in names) or "none"
+
+
+def _low(row: Mapping[str, Any]) -> float:
+    return float("-inf") if row["low"] is None else float(row["low"])
+
+
+# ── tables ────────────────────────────────────────────────────────────────────────────
+
+
+def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """One for each question that was answered."""
+    if rows := numbers.get("accuracy"):
+        methods = [m for m in SHOWN if any(r["method"] == m for r in rows)]
+        yield "**Accuracy on networks never seen** (of a number, 1 − error / error of the median):\n"
+        yield from pages.table(
+            ("property", "kind", "n", "chance", *methods),
+            [
+                (
+                    f"`{name}`",
+                    own[0]["kind"],
+                    str(own[0]["n"]),
+                    f"{own[0]['chance']:.2f}",
+                    *(_cell(own, m) for m in methods),
+                )
+                for name in _names(rows)
+                for own in ([r for r in rows if r["property"] == name],)
+            ],
+        )
+        arms = [m for m in dict.fromkeys(r["method"] for r in rows) if m.startswith(DEEP) and m not in (DEEP, ONE)]
+        if arms:
+            yield "**Other ways to learn and to ask the meta-classifier:**\n"
+            yield from pages.table(
+                ("property", DEEP, *arms),
+                [
+                    (f"`{n}`", *(_cell([r for r in rows if r["property"] == n], m) for m in (DEEP, *arms)))
+                    for n in _names(rows)
+                ],
+            )
+    if rows := numbers.get("gain"):
+        yield "**What weights add to metadata**, by five folds over all networks (the meta-classifier on the test networks alone, unless it says so):\n"
+        yield from pages.table(
+            ("property", "beside", "networks", "method", "n", "metadata", "with weights", "gain", "q"),
+            [
+                (
+                    f"`{r['property']}`", r["over"], r["arm"], r["method"], str(r["n"]), f"{r['known']:.2f}",
+                    f"{r['with_weights']:.2f}", f"{r['value']:+.3f} {_bounds(r)}: {r['verdict']}", f"{r['q']:.3g}",
+                )
+                for r in rows
+            ],
+        )  # fmt: skip
+    if rows := [r for r in numbers.get("by_accuracy") or () if r["bin"] in ("inside", "no constant start")]:
+        yield "**Inside thirds of final accuracy, and without networks of a constant start:**\n"
+        yield from pages.table(
+            ("property", "networks", "method", "n", "chance", "accuracy"),
+            [
+                (f"`{r['property']}`", "inside thirds" if r["bin"] == "inside" else r["bin"], r["method"], str(r["n"]), f"{r['chance']:.2f}", _value(r))
+                for r in rows if r["method"] in ("metadata", "boosting", DEEP)
+            ],
+        )  # fmt: skip
+    yield from _where(numbers.get("where") or {})
+    if rows := numbers.get("how_much"):
+        sizes = sorted({r["size"] for r in rows})
+        yield "**How much:** accuracy by size of the window, one seed:\n"
+        yield from pages.table(
+            ("property", "method", *(f"{s:,}" for s in sizes)),
+            [
+                (f"`{name}`", method, *(_of(rows, property=name, method=method, size=s) for s in sizes))
+                for name in _names(rows)
+                for method in dict.fromkeys(r["method"] for r in rows)
+            ],
+        )
+    yield from _transfer(numbers.get("transfer") or {})
+
+
+def _where(found: Mapping[str, Any]) -> Iterator[str]:
+    for key, column, what in (
+        ("parts", "part", "**Where:** the meta-classifier on windows that lie in one part of the network:"),
+        ("layers", "layer", "**Where:** the support vector machine on statistics of one layer alone:"),
+    ):
+        if rows := found.get(key):
+            columns = list(dict.fromkeys(r[column] for r in rows))
+            yield f"{what}\n"
+            yield from pages.table(
+                ("property", "chance", *columns),
+                [
+                    (f"`{n}`", f"{next(r['chance'] for r in rows if r['property'] == n):.2f}", *(_of(rows, **{"property": n, column: c}) for c in columns))
+                    for n in _names(rows)
+                ],
+            )  # fmt: skip
+
+
+def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
+    if rows := found.get("held_out"):
+        yield "**A level that was never seen:** how the other properties of its networks are read, and how within:\n"
+        yield from pages.table(
+            ("held out", "property", "method", "n", "chance", "never seen", "within"),
+            [
+                (f"`{r['axis']}` {r['level']}", f"`{r['property']}`", r["method"], str(r["n"]), f"{r['chance']:.2f}", _value(r),
+                 f"{r['within']:.2f}" if r.get("within") is not None else "")
+                for r in rows
+            ],
+        )  # fmt: skip
+    if rows := found.get("symmetry"):
+        moves = list(dict.fromkeys(r["move"] for r in rows))
+        yield "**The same networks in other coordinates:**\n"
+        yield from pages.table(
+            ("property", "method", *moves),
+            [
+                (f"`{n}`", m, *(_of(rows, property=n, method=m, move=move) for move in moves))
+                for n in _names(rows)
+                for m in dict.fromkeys(r["method"] for r in rows)
+            ],
+        )
+    if rows := found.get("children"):
+        yield "**Children that went on under another recipe:** read as what their parent was trained with, and as what they are:\n"
+        yield from pages.table(
+            ("zoo", "property", "method", "snapshot", "compared with", "n", "chance", "accuracy"),
+            [
+                (short(r["zoo"]), f"`{r['property']}`", r["method"], f"{r['place']} of {r['of'] - 1}", r["whose"], str(r["n"]), f"{r['chance']:.2f}", _value(r))
+                for r in rows
+            ],
+        )  # fmt: skip
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], method: str) -> str:
+    return next((_value(r) for r in rows if r["method"] == method), "")
+
+
+def _of(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> str:
+    return next((_value(r) for r in rows if all(r[k] == v for k, v in wanted.items())), "")
+
+
+def _value(row: Mapping[str, Any]) -> str:
+    return f"{row['value']:.2f} {_bounds(row)}"
+
+
+def _bounds(row: Mapping[str, Any]) -> str:
+    return "[–]" if row["low"] is None else f"[{row['low']:.2f}, {row['high']:.2f}]"

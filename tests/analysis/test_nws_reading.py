@@ -1,0 +1,314 @@
+"""Settings read from weights: planted ones are found, others are not, and nothing is asked of networks that were seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_zoos import planted
+
+from zoo_datasets import cli, views
+from zoo_datasets.analysis.nws import divisions, features, population, questions, transfer
+from zoo_datasets.analysis.nws.population import Population
+from zoo_datasets.analysis.nws.study import METADATA, POSITIONS, Study
+from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.zoo import Zoo
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return planted(tmp_path_factory.mktemp("planted") / "weightzoo" / "planted")
+
+
+@pytest.fixture(scope="module")
+def of(zoo: Zoo) -> Population:
+    return population.read([zoo])
+
+
+@pytest.fixture(scope="module")
+def study(of: Population) -> Study:
+    return Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
+
+
+def rows_of(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+
+
+# ── the population ──
+
+
+def test_what_varies_is_a_property_of_a_kind_and_aliases_are_none(of: Population) -> None:
+    kinds = {p.name: (p.kind, p.target.classes) for p in of.properties}
+    assert kinds == {
+        "batch_size": ("training", 3), "init_kind": ("initialization", 2), "lr": ("training", 0),
+        "optimizer": ("training", 2), "width": ("architecture", 2),
+    }  # fmt: skip
+    assert of.refused == {"momentum": "`optimizer` says it too"}
+    assert next(p for p in of.properties if p.name == "batch_size").levels == ("8", "16", "32")
+    lr = next(p for p in of.properties if p.name == "lr")
+    assert lr.logarithm
+    assert np.allclose(10**lr.values, of.zoos[0].models["lr"].to_numpy())
+
+
+def test_vectors_are_where_the_zoo_mapped_them(of: Population, zoo: Zoo) -> None:
+    assert not any(v.flags.owndata or v.flags.writeable for v in of.vectors)
+    for network in (0, 7, 59):
+        rows = of.snapshots[network]
+        assert [len(of.vectors[i]) for i in rows] == [of.lengths[network]] * 4
+        assert (of.vectors[rows[-1]] == zoo.vector(of.ids[network])).all()
+        assert (of.vectors[rows[0]] == zoo.vector(of.ids[network], 0)).all()
+    assert of.starts.all()
+    assert (of.updates == 30).all()
+
+
+def test_networks_of_a_constant_start_are_groups_of_their_own(tmp_path: Path) -> None:
+    """They share an init group, which says nothing of one of them; all of them on one side would be a level never seen."""
+    shared = planted(tmp_path / "weightzoo" / "shared", 48, sides=("train",), init_kind="constant", init_group="all")
+    found = population.read([shared])
+    assert found.constant.all()
+    assert set(found.groups.tolist()) == set(found.ids)
+    assert set(found.side.tolist()) == {"train", "validation", "test"}
+
+
+def test_sides_and_folds_part_no_group_and_ask_everybody_once(of: Population) -> None:
+    for at in (divisions.sealed(of), *divisions.folds(of, 0)):
+        sides = [set(of.groups[s].tolist()) for s in (at.train, at.validation, at.test)]
+        assert all(sides)
+        assert not (sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2])
+    asked = np.concatenate([at.test for at in divisions.folds(of, 0)])
+    assert np.sort(asked).tolist() == list(range(60))
+
+
+def test_a_level_held_out_is_asked_and_never_learned(of: Population) -> None:
+    axis = next(p for p in of.properties if p.name == "optimizer")
+    found = dict(divisions.held_out(of, axis, 0))
+    assert set(found) == {"adam", "momentum"}
+    for number, at in enumerate(found.values()):
+        assert set(axis.values[at.test].tolist()) == {number}
+        assert number not in axis.values[np.concatenate([at.train, at.validation])]
+
+
+def test_metadata_knows_neither_the_property_nor_what_gives_it_away(of: Population) -> None:
+    optimizer = next(p for p in of.properties if p.name == "optimizer")
+    names = of.metadata(optimizer).column_names
+    assert names == ["batch_size", "init_kind", "lr", "width", "final accuracy", "final vector_length"]
+    assert of.metadata(optimizer, updates=True).column_names == [*names, "updates"]
+
+
+# ── features ──
+
+
+def test_statistics_are_the_published_eight() -> None:
+    row = np.arange(101.0) ** 2
+    found = features.statistics(row[None])[0]
+    assert found[0] == pytest.approx(row.mean())
+    assert found[1] == pytest.approx(row.var())
+    assert found[2] == pytest.approx(((row - row.mean()) ** 3).mean() / row.std() ** 3)
+    assert found[3:].tolist() == pytest.approx([1.0, 625.0, 2500.0, 5625.0, 99.0**2])
+    assert features.statistics(np.ones((1, 5)))[0].tolist() == [1, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_what_comes_before_the_fully_connected_layers_has_its_buffers_with_it() -> None:
+    layers = [
+        {"conv": 2, "kernel": 1},
+        "batch_norm",
+        "relu",
+        "flatten",
+        {"linear": 3},
+        "batch_norm",
+        {"linear": "classes"},
+    ]
+    made = build_architecture(layers, (1, 2, 2), 2)
+    before = features.before_layers(made)
+    assert before.sum() == 2 + 2 + 4 * 2
+    assert before[views.nws_order(made)].tolist() == [True] * 12 + [False] * (made.n_params - 12)
+
+
+def test_positions_count_the_values_of_each_tensor_and_see_none(of: Population) -> None:
+    found = features.positions(of, of.last, 40, 0)
+    assert (found.sum(2) == 40).all()
+    assert (found == features.positions(of, of.at(0), 40, 0)).all()
+
+
+# ── answers ──
+
+
+def test_planted_settings_are_read_and_one_that_weights_do_not_say_is_not(study: Study) -> None:
+    rows = questions.accuracy(study)
+    (optimizer,) = rows_of(rows, property="optimizer", method="svm")
+    assert optimizer["low"] > optimizer["chance"]
+    assert optimizer["p"] < 0.01
+    (lr,) = rows_of(rows, property="lr", method="svm, whole vector")
+    assert lr["value"] > 0.2
+    for method in ("svm", "boosting", "svm, windows", METADATA):
+        (batch,) = rows_of(rows, property="batch_size", method=method)
+        assert batch["p"] > 0.01
+        assert batch["value"] < batch["chance"] + 0.2
+    # The length of the vector gives the width away, and so does which tensors a window covers.
+    for method in (METADATA, POSITIONS):
+        assert rows_of(rows, property="width", method=method)[0]["value"] == 1.0
+    inside = [r for r in questions.by_accuracy(study) if r["method"] == "svm" and r["property"] == "optimizer"]
+    assert [r["bin"] for r in inside] == [0, 1, 2, "inside", "no constant start"]
+    assert sum(r["n"] for r in inside[:3]) == inside[3]["n"] == len(study.at.test)
+
+
+def test_nothing_of_training_is_readable_at_the_first_snapshot(study: Study) -> None:
+    rows = questions.when(study)
+    first, last = (rows_of(rows, property="optimizer", place=place)[0] for place in (0, 3))
+    assert first["step_0"]
+    assert not last["step_0"]
+    assert first["low"] <= first["chance"]
+    assert last["value"] == 1.0
+    found = questions.null(study)
+    assert not [r for r in found["shuffled"] + found["step_0"] if r["leak"]]
+
+
+def test_a_leak_at_the_first_snapshot_is_marked(study: Study) -> None:
+    row = {"low": 0.6, "chance": 0.5}
+    assert questions._marked(row, True)["leak"]
+    assert not questions._marked(row, False)["leak"]
+    assert not questions._marked(row | {"low": 0.4}, True)["leak"]
+
+
+def test_the_gain_over_metadata_is_large_for_a_planted_setting_and_none_for_the_length(study: Study) -> None:
+    folds = divisions.folds(study.of, 0)
+    found = {
+        p.name: questions._gains(study, p, folds, ("svm",), "an arm")[0]
+        for p in study.of.properties if p.name in ("optimizer", "width", "batch_size")
+    }  # fmt: skip
+    optimizer, width = found["optimizer"], found["width"]
+    assert (optimizer["n"], optimizer["folds"], optimizer["over"], optimizer["verdict"]) == (
+        60,
+        5,
+        METADATA,
+        "readable",
+    )
+    assert optimizer["value"] == pytest.approx(optimizer["with_weights"] - optimizer["known"])
+    assert (width["known"], width["verdict"]) == (1.0, "less than 0.05")
+    assert found["batch_size"]["verdict"] != "readable"
+
+
+def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: Study) -> None:
+    rows = transfer.symmetries(study)
+    before, after = (rows_of(rows, property="optimizer", method="svm", move=m)[0] for m in ("as they are", "permuted"))
+    assert (before["n_moved"], after["n_moved"]) == (0, len(study.at.test))
+    assert before["value"] == after["value"] == 1.0
+
+
+def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) -> None:
+    of = population.read([zoo], ["optimizer", "width"])
+    study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
+    rows = transfer.held_out(study, ["width"])
+    assert {r["level"] for r in rows} == {"4", "6"}
+    assert "width" not in {r["property"] for r in rows}
+    assert all(0 <= r["within"] <= 1 for r in rows if r["property"] == "optimizer")
+    with pytest.raises(ZooError, match=r"Unknown property with levels 'lr'.*optimizer"):
+        transfer.held_out(study, ["lr"])
+
+
+def test_a_child_is_read_as_its_parent_first_and_as_itself_in_the_end(zoo: Zoo, tmp_path: Path) -> None:
+    of = population.read([zoo], ["optimizer"])
+    study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
+    young = planted(tmp_path / "weightzoo" / "young", 60, seed=1, parents=zoo)
+    rows = rows_of(transfer.children(study, [young]), method="svm")
+    first, last = (rows_of(rows, place=place) for place in (0, 3))
+    assert {r["whose"]: r["value"] for r in first} == {"both": 1.0, "parent's": 1.0, "child's own": 0.0}
+    assert sum(r["n"] for r in first if r["whose"] != "child's own") == len(
+        study.at.test
+    )  # of the others nothing is asked
+    by_whose = {r["whose"]: r["value"] for r in last}
+    assert by_whose["child's own"] == pytest.approx(1 - by_whose["parent's"])
+
+
+# ── the command ──
+
+
+def test_the_command_writes_numbers_tables_and_pictures(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
+    call = ["analyze", "nws", str(zoo.root), "--no-deep", "--permutations", "50", "--out", str(tmp_path), "--quiet",
+            "--questions", "accuracy", "features", "by-accuracy", "where", "how-much", "--window", "40", "--sizes", "20", "40", "--properties", "optimizer", "width"]  # fmt: skip
+    assert cli.main(call) == 0
+    written = {Path(line).name for line in capsys.readouterr().out.split()}
+    assert {"numbers.json", "accuracy.parquet", "accuracy.png", "features.svg", "layers.png", "how-much.png"} <= written
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["population"]["lengths"] == [83, 123]
+    assert all("q" in r for r in numbers["accuracy"])
+    assert numbers["tests"]["n"] == len(numbers["accuracy"])
+    assert {r["size"] for r in numbers["how_much"]} == {20, 40}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--window", "84"], "longer than the shortest vector of weightzoo/planted, 83. Take at most --window 83."),
+        (["--window", "0"], "A window of 0 weights is none"),
+        (["--properties", "optimiser"], "Did you mean `optimizer`?"),
+        (["--properties", "note"], "`note`: it is \"same\" for every network"),
+        (["--seeds", "0"], "--seeds 0 is none; the least is 1."),
+        (["--single", "lr"], "--single asks for a meta-classifier, and --no-deep leaves it out"),
+        (["--held-out", "depth"], "Unknown property 'depth'"),
+        (["--children", "{zoo}"], "No network of weightzoo/planted went on from one of weightzoo/planted."),
+        (["{zoo}"], "have networks in common; name each zoo once"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(zoo: Zoo, tmp_path: Path, capsys: Said, options: list[str], said: str) -> None:
+    named = [o.format(zoo=zoo.root) for o in options]
+    questions_asked = ["--questions", "transfer"] if "--children" in named else ["--questions", "features"]
+    call = ["analyze", "nws", str(zoo.root), *named, "--no-deep", "--out", str(tmp_path / "out"), *questions_asked]
+    assert cli.main(call) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out" / "numbers.json").exists()
+
+
+def test_one_network_and_a_zoo_in_which_nothing_varies_are_one_sentence(tmp_path: Path, capsys: Said) -> None:
+    alone = planted(tmp_path / "weightzoo" / "alone", 1)
+    assert cli.main(["analyze", "nws", str(alone.root), "--no-deep"]) == 1
+    assert "1 networks of 1 initializations" in capsys.readouterr().err
+    same = planted(
+        tmp_path / "weightzoo" / "same", 24, optimizer="adam", lr=0.1, batch_size=8, init_kind="normal", momentum=None
+    )
+    assert cli.main(["analyze", "nws", str(same.root), "--no-deep", "--properties", "optimizer"]) == 1
+    assert (
+        'weightzoo/same that could be read from weights. `optimizer`: it is "adam" for every network.'
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.slow
+def test_a_meta_classifier_reads_a_planted_setting_from_windows_of_networks_never_seen(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    from zoo_datasets.analysis.nws.deep import Deep
+
+    of = population.read([zoo], ["optimizer"])
+    study = Study(of, divisions.sealed(of), 64, 1, 8, 0, 200, Deep(of, 30, 8, tmp_path))
+    (optimizer,) = of.properties
+    said = questions._last(study, 0, study.at.test, 8)["optimizer"].mean(1)
+    row = study.judge(optimizer, study.at, [said]).record()
+    assert row["value"] > row["chance"] + 0.2
+
+
+@pytest.mark.slow
+def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
+    call = ["analyze", "nws", str(zoo.root), "--out", str(tmp_path), "--epochs", "1", "--seeds", "2", "--windows", "4", "--window",
+            "40", "--sizes", "20", "--permutations", "20", "--single", "lr", "--published-epoch", "--quiet"]  # fmt: skip
+    assert cli.main(call) == 0
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    methods = {r["method"] for r in numbers["accuracy"]}
+    assert {"meta-classifier", "meta-classifier, one window", "meta-classifier of lr alone", "meta-classifier, published epochs",
+            "meta-classifier, batch statistics of a network", "meta-classifier, batch statistics of many"} <= methods  # fmt: skip
+    assert {len(r["by_seed"]) for r in numbers["accuracy"] if r["method"] == "meta-classifier"} == {2}
+    assert len(numbers["where"]["positions"][0]["values"]) == 100
+    assert {r["method"] for r in numbers["gain"]} == {"svm", "boosting", "boosting of both", "meta-classifier"}
+    first = (tmp_path / "numbers.json").read_bytes()
+    trained = {p: p.stat().st_mtime_ns for p in (tmp_path / "trained").iterdir()}
+    assert cli.main(call) == 0  # again: nothing is learned, and the numbers are the same
+    assert (tmp_path / "numbers.json").read_bytes() == first
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "trained").iterdir()} == trained

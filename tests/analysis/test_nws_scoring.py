@@ -1,0 +1,131 @@
+"""Readers of settings: chance, intervals, gains, permutations; what is a property, and who is asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoo_datasets.analysis.nws import scoring
+from zoo_datasets.analysis.nws.properties import TRAINING, Property
+from zoo_datasets.analysis.nws.scoring import Judged
+from zoo_datasets.baselines.interface import Target
+
+
+def class_of(values: np.ndarray) -> Property:
+    levels = tuple("abc"[: int(np.nanmax(values)) + 1])
+    return Property(Target("kind", len(levels)), TRAINING, levels, False, values, "kind", ())
+
+
+def number_of(values: np.ndarray) -> Property:
+    return Property(Target("lr"), TRAINING, (), False, values, "lr", ())
+
+
+def one_hot(said: list[int], classes: int) -> np.ndarray:
+    return np.eye(classes)[said]
+
+
+def judged(
+    of: Property, predictions: list[np.ndarray], groups: np.ndarray | None = None, center: float = 0.0
+) -> Judged:
+    n = len(of.values)
+    return scoring.judge(of, predictions, np.arange(n), np.arange(n) if groups is None else groups, center)
+
+
+def test_chance_is_the_share_of_the_most_frequent_level_among_those_asked() -> None:
+    found = judged(class_of(np.array([0, 0, 0, 1.0])), [one_hot([0, 0, 1, 0], 2)])
+    assert found.chance == 0.75
+    assert found.record()["value"] == 0.5
+
+
+def test_chance_counts_a_group_once_as_the_accuracy_does() -> None:
+    groups = np.array([0, 0, 0, 1, 2])
+    always = judged(class_of(np.array([0, 0, 0, 1, 1.0])), [one_hot([1] * 5, 2)], groups)
+    assert always.chance == pytest.approx(2 / 3)
+    assert always.record()["value"] == pytest.approx(always.chance)  # a constant answer never beats it
+
+
+def test_who_has_no_value_is_not_asked() -> None:
+    found = judged(class_of(np.array([0, np.nan, 1])), [one_hot([0, 0, 1], 2)])
+    assert (found.networks.tolist(), found.record()["n"], found.record()["value"]) == ([0, 2], 2, 1.0)
+
+
+def test_seeds_are_a_mean_of_each_network_and_are_shown() -> None:
+    found = judged(class_of(np.array([0, 1.0] * 5)), [one_hot([0, 1] * 5, 2), one_hot([0, 0] * 5, 2)])
+    row = found.record(method="m")
+    assert (row["value"], row["by_seed"], row["n"], row["method"]) == (0.75, [1.0, 0.5], 10, "m")
+
+
+def test_a_number_is_right_by_its_error_against_that_of_the_median() -> None:
+    of = number_of(np.array([1.0, 3.0]))
+    assert judged(of, [np.array([2.0, 2.0])], center=2.0).record()["value"] == 0.0
+    assert judged(of, [np.array([1.5, 2.5])], center=2.0).record()["value"] == 0.5
+    assert judged(of, [np.array([1.0, 3.0])], center=2.0).record()["value"] == 1.0
+
+
+# ── gains ──
+
+
+def test_weights_that_say_more_are_readable_and_those_that_say_nothing_are_bounded() -> None:
+    of = class_of(np.tile([0, 1.0], 100))
+    known = judged(of, [one_hot([0] * 200, 2)])
+    all_right = judged(of, [one_hot([0, 1] * 100, 2)])
+    found = scoring.gain(known, all_right, 500, 0)
+    assert (found["value"], found["verdict"], found["known"], found["with_weights"]) == (0.5, "readable", 0.5, 1.0)
+    assert found["p"] == pytest.approx(1 / 501)
+    nothing = scoring.gain(known, known, 500, 0)
+    assert (nothing["verdict"], nothing["p"], nothing["high"]) == ("less than 0.05", 1.0, 0.0)
+
+
+def test_few_networks_leave_it_undecided() -> None:
+    of = class_of(np.tile([0, 1.0], 10))
+    right = one_hot([0, 1] * 10, 2)
+    one_worse, one_better = right.copy(), right.copy()
+    one_worse[0], one_better[2] = [0, 1], [0, 1]
+    assert scoring.gain(judged(of, [one_worse]), judged(of, [one_better]), 100, 0)["verdict"] == "undecided"
+
+
+def test_weights_are_left_aside_where_they_mislead_on_validation() -> None:
+    of, values = class_of(np.array([0, 1.0] * 20)), np.array([0, 1.0] * 20)
+    prior = np.array([0.5, 0.5])
+    known = np.array([[0.7, 0.3], [0.3, 0.7]] * 20)
+    right, wrong = np.array([[0.9, 0.1], [0.1, 0.9]] * 20), np.array([[0.1, 0.9], [0.9, 0.1]] * 20)
+    assert scoring.share_of(of, known, right, values, prior) == 1.0
+    assert scoring.share_of(of, known, wrong, values, prior) == 0.0
+    assert np.allclose(scoring.mixed(of, known, wrong, 0.0, prior), known)
+    both = scoring.mixed(of, known[:1], right[:1], 1.0, prior)  # 0.7·0.9 against 0.3·0.1
+    assert both[0] == pytest.approx([0.63 / 0.66, 0.03 / 0.66])
+
+
+# ── permutations ──
+
+
+def test_p_of_right_answers_is_the_least_and_of_a_constant_answer_one() -> None:
+    of = class_of(np.array([0, 1.0] * 20))
+    assert scoring.p_value(judged(of, [one_hot([0, 1] * 20, 2)]), 999, 0) == pytest.approx(1 / 1000)
+    assert scoring.p_value(judged(of, [one_hot([0] * 40, 2)]), 999, 0) == 1.0
+
+
+def test_p_is_uniform_where_answers_know_nothing() -> None:
+    draw = np.random.default_rng(0)
+    of = class_of(draw.integers(0, 3, 60).astype(float))
+    found = [scoring.p_value(judged(of, [np.eye(3)[draw.integers(0, 3, 60)]]), 199, s) for s in range(60)]
+    assert 0.35 < np.mean(found) < 0.75  # ties make it larger than one half
+    assert np.mean(np.array(found) <= 0.05) < 0.15
+
+
+def test_permutations_move_inside_groups_and_groups_of_one_size_among_each_other() -> None:
+    groups = np.array([0, 0, 1, 1, 2])
+    found = scoring.permutations(groups, 400, np.random.default_rng(0))
+    assert (np.sort(found, 1) == np.arange(5)).all()
+    assert (found[:, 4] == 4).all()  # nobody else is alone
+    assert {tuple(sorted(pair)) for pair in found[:, :2].tolist()} == {(0, 1), (2, 3)}
+    assert len({tuple(row) for row in found.tolist()}) == 8
+
+
+def test_twins_that_share_a_level_are_no_independent_evidence() -> None:
+    """Four groups of ten twins: forty right answers are four, which chance gives one time in six."""
+    groups = np.repeat(np.arange(4), 10)
+    of = class_of(np.repeat([0, 0, 1, 1.0], 10))
+    found = scoring.p_value(judged(of, [one_hot(of.values.astype(int).tolist(), 2)], groups), 2000, 0)
+    assert found is not None
+    assert 0.1 < found < 0.25

@@ -1,0 +1,190 @@
+"""The numbers of the analysis → figures, one a question. Titles say what was found, and are made from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo_datasets.core.figures import (
+    BLUE,
+    COLORS,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    SKY,
+    VERMILION,
+    caption,
+    figure_of,
+    headline,
+    legend,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]
+METHOD_COLORS = {
+    "meta-classifier": BLUE, "svm": ORANGE, "boosting": GREEN, "metadata": GREY, "metadata and updates": INK,
+    "svm, windows": PINK, "svm, whole vector": SKY, "meta-classifier, one window": SKY, "positions": VERMILION,
+    "boosting of both": PINK,
+}  # fmt: skip
+SHOWN = ("metadata", "svm", "boosting", "meta-classifier")
+LOCAL = ("svm, windows", "svm, whole vector", "svm", "meta-classifier, one window", "meta-classifier")
+COLUMNS = 4  # panels side by side, where each property has one
+
+
+def figures(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of every question that was answered."""
+    if rows := numbers.get("accuracy"):
+        yield "accuracy", _bars(rows, SHOWN, _above(rows))
+    if rows := numbers.get("features"):
+        yield "features", _bars(rows, LOCAL, "Local and global features: windows, layers, the whole vector")
+    if rows := [r for r in numbers.get("by_accuracy") or () if isinstance(r["bin"], int)]:
+        yield "by-accuracy", _lines(rows, "accuracy_of_networks", "mean test accuracy of the networks asked about", SHOWN,
+                                    "Read by how accurate the networks are, in thirds")  # fmt: skip
+    if rows := numbers.get("gain"):
+        yield "gain", _gains([r for r in rows if r["arm"] != "no constant start" and r["over"] == "metadata"])
+    if rows := numbers.get("when"):
+        yield "when", _lines([r | {"at": r["place"] / max(1, r["of"] - 1)} for r in rows], "at", "share of training",
+                             SHOWN, "When each property becomes readable")  # fmt: skip
+    if (found := numbers.get("where")) and found["positions"]:
+        yield "where", _positions(found["positions"])
+    if found and found["layers"]:
+        yield "layers", _layers(found["layers"])
+    if rows := numbers.get("how_much"):
+        yield "how-much", _lines(rows, "size", "consecutive weights", LOCAL, "How many weights it takes", log=True)
+    if found := numbers.get("null"):
+        rows = [*(r | {"method": f"{r['method']}, shuffled"} for r in found["shuffled"]),
+                *(r | {"method": f"{r['method']}, step 0"} for r in found["step_0"])]  # fmt: skip
+        leaks = sum(r["leak"] for r in rows)
+        yield "null", _bars(rows, tuple(dict.fromkeys(r["method"] for r in rows)),
+                            f"Nulls: {leaks} of {len(rows)} are above chance where nothing can be read")  # fmt: skip
+
+
+def _above(rows: Rows) -> str:
+    methods = [m for m in ("meta-classifier", "boosting") if any(r["method"] == m for r in rows)]
+    own = [r for r in rows if r["method"] == methods[0]] if methods else []
+    above = sum(r["low"] > r["chance"] for r in own)
+    return (
+        f"{above} of {len(own)} properties are read above chance by the {methods[0]}" if own else "Accuracy by property"
+    )
+
+
+def _bars(rows: Rows, methods: Sequence[str], title: str) -> Figure:
+    """Per property a row of points with their intervals, one for each method; chance as a tick."""
+    names = list(dict.fromkeys(r["property"] for r in rows))
+    shown = [m for m in methods if any(r["method"] == m for r in rows)]
+    figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(shown) + 1))
+    ax = axes[0, 0]
+    for j, method in enumerate(shown):
+        color = METHOD_COLORS.get(method, COLORS[j % len(COLORS)])
+        for r in (r for r in rows if r["method"] == method):
+            y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(shown) - 0.4
+            ax.plot(r["value"], y, "o", color=color, markersize=4, label=method)
+            if np.isfinite(_number(r["low"])):
+                ax.plot([r["low"], r["high"]], [y, y], color=color, linewidth=1.2)
+            ax.plot([r["chance"]] * 2, [y - 0.4 / len(shown), y + 0.4 / len(shown)], color=INK, linewidth=1)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    caption(ax, "with 95 % intervals; the tick is chance", "accuracy; of a number 1 − error / error of the median", "")
+    _once(ax)
+    headline(figure, title)
+    return figure
+
+
+def _lines(rows: Rows, x: str, label: str, methods: Sequence[str], title: str, log: bool = False) -> Figure:
+    """A panel for each property, a line for each method, chance in grey."""
+    names = list(dict.fromkeys(r["property"] for r in rows))
+    figure, axes = _panels(names)
+    for name, ax in zip(names, axes, strict=False):
+        own = [r for r in rows if r["property"] == name]
+        for method in methods:
+            mine = sorted((r for r in own if r["method"] == method), key=lambda r: float(r[x]))
+            if mine:
+                at = [float(r[x]) for r in mine]
+                ax.plot(at, [r["value"] for r in mine], color=METHOD_COLORS[method], marker=".", label=method)
+                bounds = [[_number(r[k]) for r in mine] for k in ("low", "high")]
+                ax.fill_between(at, *bounds, color=METHOD_COLORS[method], alpha=0.15, linewidth=0)
+        best = sorted((float(r[x]), r["chance"]) for r in own)
+        ax.plot(*zip(*best, strict=True), color=GREY, linestyle=":", label="chance")
+        if log:
+            ax.set_xscale("log")
+        caption(ax, name, label, "accuracy")
+    _once(axes[0])
+    headline(figure, title)
+    return figure
+
+
+def _positions(rows: Rows) -> Figure:
+    names = [r["property"] for r in rows]
+    figure, axes = _panels(names)
+    for r, ax in zip(rows, axes, strict=False):
+        ax.plot(np.linspace(0, 1, len(r["values"])), r["values"], color=BLUE, label="meta-classifier, one window")
+        ax.axhline(r["chance"], color=GREY, linestyle=":", label="chance")
+        caption(ax, r["property"], "place of the window in the vector", "accuracy")
+    _once(axes[0])
+    headline(figure, f"Where: {len(rows[0]['values'])} evenly spaced windows, first layer to last")
+    return figure
+
+
+def _layers(rows: Rows) -> Figure:
+    names = list(dict.fromkeys(r["property"] for r in rows))
+    layers = list(dict.fromkeys(r["layer"] for r in rows))
+    figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(layers) + 1))
+    ax = axes[0, 0]
+    for j, layer in enumerate(layers):
+        for r in (r for r in rows if r["layer"] == layer):
+            y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(layers) - 0.4
+            ax.plot(r["value"], y, "o", color=COLORS[j], markersize=4, label=layer)
+            ax.plot([_number(r["low"]), _number(r["high"])], [y, y], color=COLORS[j], linewidth=1.2)
+            ax.plot([r["chance"]] * 2, [y - 0.4 / len(layers), y + 0.4 / len(layers)], color=INK, linewidth=1)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    caption(ax, "with 95 % intervals; the tick is chance", "accuracy", "")
+    _once(ax)
+    headline(figure, "Where: statistics of one layer alone, read by a support vector machine")
+    return figure
+
+
+def _gains(rows: Rows) -> Figure:
+    names = list(dict.fromkeys(r["property"] for r in rows))
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(methods) + 1))
+    ax = axes[0, 0]
+    for j, method in enumerate(methods):
+        for r in (r for r in rows if r["method"] == method):
+            y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(methods) - 0.4
+            ax.plot(r["value"], y, "o", color=METHOD_COLORS[method], markersize=4, label=method)
+            ax.plot([_number(r["low"]), _number(r["high"])], [y, y], color=METHOD_COLORS[method], linewidth=1.2)
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    caption(ax, "with 95 % intervals over groups", "accuracy with weights − accuracy of metadata and vector length", "")
+    _once(ax)
+    readable = {r["property"] for r in rows if r["verdict"] == "readable"}
+    headline(figure, f"Weights say more than metadata of {len(readable)} of {len(names)} properties")
+    return figure
+
+
+def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    columns = min(COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = figure_of(2.8 * columns + 0.6, 2.3 * rows + 0.5, columns, rows)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    return figure, list(axes.flat)
+
+
+def _once(ax: Axes) -> None:
+    """A legend in which each label stands once."""
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    legend(ax, handles=list(handles.values()), labels=list(handles))
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,283 @@
+"""Zoos → what can be read from a few consecutive weights, and what settings and accuracy give away without any.
+
+In:  zoos whose networks differ in their settings, pooled. Out: a `Results`: for each setting the accuracy of meta-classifiers,
+     of statistics and of metadata beside chance; when in training, where in the vector, from how many weights,
+     of how accurate networks; what weights add to metadata; nulls; transfer.
+
+After Eilertsen et al., "Classifying the classifier: dissecting the weight space of neural networks" (ECAI 2020), with the
+controls that it has not. All snapshots of a network, and all networks that share an initialization, are on one side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets.analysis.dynamics import testing
+from zoo_datasets.analysis.nws import divisions, pictures, population, questions, transfer
+from zoo_datasets.analysis.nws.population import Population
+from zoo_datasets.analysis.nws.properties import Property
+from zoo_datasets.analysis.nws.questions import Rows
+from zoo_datasets.analysis.nws.study import Study
+from zoo_datasets.analysis.results import Results
+from zoo_datasets.core.jsonable import jsonable
+from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.zoo import open_zoo
+
+log = logging.getLogger("zoo_datasets")
+
+WINDOW = 5000  # consecutive weights, as published
+SIZES = (500, 1500, 5000, 15_000)
+BATCH = 16  # of some hundred networks, 64 windows a step are too few steps for ten million parameters
+QUESTIONS = {
+    "accuracy": "each property, by every method, beside chance",
+    "by-accuracy": "by how accurate the networks are",
+    "gain": "what weights add to settings, accuracy and length",
+    "when": "by snapshot, from initialization to the end",
+    "where": "by place in the vector and by layer",
+    "how-much": "by size of the window",
+    "features": "local against global: windows, layers, the whole vector",
+    "null": "labels shuffled, and the first snapshot",
+    "transfer": "levels never seen, other coordinates, children",
+}
+# Beside the accuracy, which they are made of.
+FROM_ACCURACY = ("by-accuracy", "features")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), metavar="Q",
+        help="; ".join(f"{name}: {what}" for name, what in QUESTIONS.items()) + " (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--properties", nargs="+", metavar="P", help="settings to be read (default: all that vary)")
+    parser.add_argument(
+        "--window", type=int, metavar="K",
+        help=f"consecutive weights (default: {WINDOW}, or the shortest vector where that is shorter)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", metavar="K",
+        help="windows of `how-much` (default: 500, 1500, 5000, 15000 as far as they fit, and the shortest vector)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each meta-classifier (default: 3)")
+    parser.add_argument("--epochs", type=int, default=50, metavar="N", help="of each meta-classifier (default: 50)")
+    parser.add_argument(
+        "--batch", type=int, default=BATCH, metavar="N",
+        help=f"windows of a step (default: {BATCH}; published with 64, of 30 times as many networks)",
+    )  # fmt: skip
+    parser.add_argument("--windows", type=int, default=64, metavar="N", help="that are averaged (default: 64)")
+    parser.add_argument("--no-deep", action="store_true", help="statistics and metadata alone, no meta-classifier")
+    parser.add_argument("--deep-folds", action="store_true", help="the meta-classifier in all five folds of `gain`")
+    parser.add_argument(
+        "--single",
+        nargs="+",
+        default=[],
+        metavar="P",
+        help="properties that get a meta-classifier of their own, one seed",
+    )
+    parser.add_argument(
+        "--published-epoch",
+        action="store_true",
+        help="once more with epochs of all snapshots of the second half, one seed",
+    )
+    parser.add_argument(
+        "--held-out", nargs="+", default=None, metavar="P",
+        help="properties of `transfer` whose levels are left out in turn (default: source, optimizer and widths that vary)",
+    )  # fmt: skip
+    parser.add_argument("--deep-transfer", action="store_true", help="a meta-classifier for each level left out")
+    parser.add_argument(
+        "--children", nargs="+", default=[], metavar="ZOO", help="zoos that went on from these networks"
+    )
+    parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help="of each test (default: 20000)")
+    parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
+
+
+def run(options: argparse.Namespace) -> Results:
+    """The whole analysis. Raises ZooError where the zoos hold nothing that could be read."""
+    zoos = [open_zoo(path) for path in options.path]
+    younger = [open_zoo(path) for path in options.children]
+    _check(options)
+    of = population.read(zoos, options.properties)
+    window = _window(of, options.window)
+    sizes = [_window(of, k) for k in options.sizes] if options.sizes else _sizes(of)
+    names = (
+        "seed", "seeds", "epochs", "batch", "windows", "questions", "single", "published_epoch", "deep_folds", "no_deep", "permutations",
+    )  # fmt: skip
+    settings = {name: getattr(options, name) for name in names} | {"window": window, "sizes": sizes}
+    results = Results("nws", [*zoos, *younger], settings, options.out)
+    at = divisions.sealed(of)
+    deep = None
+    if not options.no_deep:
+        from zoo_datasets.analysis.nws.deep import Deep
+        from zoo_datasets.baselines.meta_classifier import stages
+
+        for k in {window, *(sizes if "how-much" in options.questions else ())}:
+            stages(k)  # a window that is too short is said before anything is learned
+        deep = Deep(of, options.epochs, options.batch, results.folder / "trained")
+    study = Study(of, at, window, options.seeds, options.windows, options.seed, options.permutations, deep)
+    for child in younger:  # a mistake in the call is told before the long part
+        transfer.grown(of, child)
+    single, held_out = _named(of, options.single), _held_out(of, options.held_out)
+    results.numbers["population"] = describe(study)
+    results.numbers["properties"] = [_property(p, of) for p in of.properties]
+    results.numbers["refused"] = of.refused
+    asked = set(options.questions)
+    if asked & {"accuracy", *FROM_ACCURACY}:
+        log.info("%d networks, %d properties, windows of %s weights", len(of), len(of.properties), f"{window:,}")
+        more: list[tuple[str, Sequence[Property], bool]] = [
+            (f"meta-classifier of {p.name} alone", [p], False) for p in single
+        ]
+        if options.published_epoch:
+            more.append(("meta-classifier, published epochs", [p for p in of.properties if p in _asked(study)], True))
+        _keep(results, "accuracy", questions.accuracy(study, more))
+        results.numbers["tests"] = _corrected(results.numbers["accuracy"], "p")
+    if "by-accuracy" in asked:
+        _keep(results, "by_accuracy", questions.by_accuracy(study))
+    if "gain" in asked:
+        _keep(results, "gain", questions.gain(study, options.deep_folds))
+        results.numbers["gain_tests"] = _corrected(results.numbers["gain"], "p")
+    if "when" in asked:
+        _keep(results, "when", questions.when(study))
+    if "where" in asked:
+        results.numbers["where"] = questions.where(study)
+    if "how-much" in asked:
+        _keep(results, "how_much", questions.how_much(study, sizes))
+    if "features" in asked:
+        results.numbers["features"] = _features(results.numbers)
+    if "null" in asked:
+        results.numbers["null"] = questions.null(study)
+    if "transfer" in asked:
+        results.numbers["transfer"] = {
+            "held_out": transfer.held_out(study, held_out, options.deep_transfer),
+            "symmetry": transfer.symmetries(study), "children": transfer.children(study, younger),
+        }  # fmt: skip
+    if not options.no_pictures:
+        for name, figure in pictures.figures(results.numbers):
+            results.figure(name, figure)
+    results.numbers = jsonable(results.numbers)
+    results.close()
+    return results
+
+
+# ── what was asked ────────────────────────────────────────────────────────────────────
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises ZooError for counts that are none."""
+    for name in ("seeds", "epochs", "batch", "windows", "permutations"):
+        if getattr(options, name) < 1:
+            raise ZooError(f"--{name} {getattr(options, name)} is none; the least is 1.")
+    for name in ("single", "published_epoch", "deep_folds", "deep_transfer"):
+        if options.no_deep and getattr(options, name):
+            raise ZooError(
+                f"--{name.replace('_', '-')} asks for a meta-classifier, and --no-deep leaves it out. Drop one of them."
+            )
+
+
+def _window(of: Population, asked: int | None) -> int:
+    """The size of windows. Raises ZooError where it fits no window into the shortest vector."""
+    shortest = int(of.lengths.min())
+    if asked is not None and asked > shortest:
+        raise ZooError(
+            f"A window of {asked:,} weights is longer than the shortest vector of {of.names}, {shortest:,}. "
+            f"Take at most --window {shortest}."
+        )
+    if asked is not None and asked < 1:
+        raise ZooError(f"A window of {asked} weights is none; the least is 1.")
+    return min(WINDOW, shortest) if asked is None else asked
+
+
+def _sizes(of: Population) -> list[int]:
+    shortest = int(of.lengths.min())
+    return [*(k for k in SIZES if k < shortest), shortest]
+
+
+def _named(of: Population, names: Sequence[str]) -> list[Property]:
+    known = {p.name: p for p in of.properties}
+    for name in names:
+        if name not in known:
+            raise ZooError(unknown("property", name, known, of.names))
+    return [known[name] for name in names]
+
+
+def _held_out(of: Population, names: Sequence[str] | None) -> list[str]:
+    if names is not None:
+        return [p.name for p in _named(of, names)]
+    likely = ("source", "dataset", "optimizer")
+    return [
+        p.name
+        for p in of.properties
+        if p.target.classes and p.name == p.column and (p.name in likely or "width" in p.name)
+    ]
+
+
+def _asked(study: Study) -> list[Property]:
+    return [p for p in study.of.properties if questions.askable(p, study.at)]
+
+
+# ── what was found ────────────────────────────────────────────────────────────────────
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """The population in numbers, with the updates of each batch size, which tell undertrained networks from others."""
+    of = study.of
+    sides = {name: len(getattr(study.at, name)) for name in ("train", "validation", "test")}
+    found = {
+        "n_models": len(of), "n_groups": len(np.unique(of.groups)), "n_snapshots": len(of.vectors), "n_places": of.n_places,
+        "n_architectures": len(of.architectures), "lengths": [int(of.lengths.min()), int(of.lengths.max())],
+        "sides": sides, "groups": {n: len(np.unique(of.groups[getattr(study.at, n)])) for n in sides},
+        "with_start": int(of.starts.sum()), "published_order": of.published_order,
+        "updates": _quartiles(of.updates), "accuracy": _quartiles(of.accuracy[np.isfinite(of.accuracy)]),
+        "constant_start": int(of.constant.sum()),
+    }  # fmt: skip
+    if "batch_size" in of.recipe.column_names:
+        sizes = np.array(of.recipe["batch_size"].to_pylist(), object)
+        found["updates_by_batch_size"] = {
+            str(size): _quartiles(of.updates[sizes == size]) for size in sorted({s for s in sizes if s is not None})
+        }
+    return found
+
+
+def _quartiles(values: np.ndarray) -> list[float]:
+    """Least, quartiles, most."""
+    return [float(v) for v in np.quantile(values, [0, 0.25, 0.5, 0.75, 1])] if len(values) else []
+
+
+def _property(p: Property, of: Population) -> dict[str, Any]:
+    values = p.values[np.isfinite(p.values)]
+    counts = {level: int((values == i).sum()) for i, level in enumerate(p.levels)}
+    row: dict[str, Any] = {"name": p.name, "kind": p.kind, "n": len(values)}
+    if p.target.classes:
+        return row | {"levels": counts}
+    return row | {"logarithm": p.logarithm, "range": _quartiles(values)}
+
+
+def _features(numbers: Mapping[str, Any]) -> Rows:
+    """Rows of local and global readers beside each other."""
+    of = {
+        "svm, windows": "local", questions.ONE: "local", "svm, whole vector": "global", "svm": "by layer",
+        questions.DEEP: "many local",
+    }  # fmt: skip
+    found = [row | {"reads": of[row["method"]]} for row in numbers["accuracy"] if row["method"] in of]
+    whole = [
+        row | {"reads": "global"}
+        for row in numbers.get("how_much", ())
+        if row["all"] and row["method"] == questions.DEEP
+    ]
+    return found + whole
+
+
+def _corrected(rows: Rows, key: str) -> dict[str, Any]:
+    """q beside each p, over properties × methods, in place; the summary."""
+    tested = [row for row in rows if row.get(key) is not None]
+    return testing.correct([(f"{row['property']}, {row['method']}, {row.get('over', '')}", row) for row in tested])
+
+
+def _keep(results: Results, name: str, rows: Rows) -> None:
+    results.numbers[name] = rows
+    if rows:
+        results.table(name, pa.Table.from_pylist([r | {k: str(r[k]) for k in ("bin",) if k in r} for r in rows]))

@@ -1,0 +1,196 @@
+"""Predictions of networks never seen → how often they are right, beside chance, and what they add to what is known anyway.
+
+In:  a `Property`, predictions, groups. Out: records with intervals over groups, and p-values of permutations.
+
+Right is 1 or 0 of a class. Of a number it is 1 − error / error of the training median, in the mean 0 for who knows no
+weights and 1 for who is exact. Chance is the share of the most frequent level among those asked about, so that a
+constant answer never beats it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import intervals
+from zoo_datasets.analysis.nws.properties import Property
+from zoo_datasets.core import streams
+from zoo_datasets.intervals import Interval
+
+WORTH = 0.05  # of accuracy: what is surely less is called not readable
+SHARES = (0.0, 0.25, 0.5, 1.0)  # of what weights say, beside what is known anyway; chosen on validation
+AT_ONCE = 2_000_000  # labels of permutations that are made together
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What one method said of n networks about one property, judged."""
+
+    of: Property
+    networks: np.ndarray  # (n,) int64
+    groups: np.ndarray  # (n,)
+    rights: np.ndarray  # (seeds, n) float64: in [0, 1] of a class; at most 1 of a number
+    said: np.ndarray  # (seeds, n): the class, or the number; (0, n) of windows that were judged one by one
+    error: float  # of the training median, mean over the networks; of a class 1
+
+    @property
+    def right(self) -> np.ndarray:
+        """(n,): the mean over seeds."""
+        return np.asarray(self.rights.mean(0))
+
+    def among(self, kept: np.ndarray) -> Judged:
+        """Those of the networks, (n,) bool."""
+        return dataclasses.replace(
+            self,
+            networks=self.networks[kept],
+            groups=self.groups[kept],
+            rights=self.rights[:, kept],
+            said=self.said[:, kept],
+        )
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.asarray(self.of.values[self.networks])
+
+    @property
+    def chance(self) -> float:
+        """The share of the most frequent level, each group counting once; 0 of a number."""
+        if not self.of.target.classes or not len(self.networks):
+            return 0.0
+        label = np.unique(self.groups, return_inverse=True)[1]
+        share = 1.0 / np.bincount(label)[label]
+        counts = np.bincount(self.values.astype(np.int64), share)
+        return float(counts.max() / share.sum())
+
+    def interval(self) -> Interval:
+        return _interval(self.of, self.right, self.groups)
+
+    def record(self, **more: Any) -> dict[str, Any]:
+        """`value` with bounds over groups, `chance`, `n`, and of several seeds each one's value."""
+        found = self.interval()
+        by_seed = [float(r.mean()) for r in self.rights]
+        return {
+            "property": self.of.name, **more, "n": len(self.networks), "n_groups": found.n_groups, "chance": self.chance,
+            "value": found.value, "low": found.low, "high": found.high, "note": found.note, "by_seed": by_seed,
+        }  # fmt: skip
+
+
+def judge(
+    of: Property, predictions: Sequence[np.ndarray], networks: np.ndarray, groups: np.ndarray, center: float
+) -> Judged:
+    """Predictions (n, …) of each seed about these networks; those without a value of the property are left out.
+
+    `groups` are those of all networks of the population, `center` is the training median.
+    """
+    known = np.isfinite(of.values[networks])
+    asked = networks[known]
+    said = np.stack([(p.argmax(1) if of.target.classes else p)[known].astype(np.float64) for p in predictions])
+    values = of.values[asked]
+    error = 1.0 if of.target.classes else float(np.abs(values - center).mean()) or 1.0
+    return Judged(of, asked, groups[asked], _right(of, said, values, error), said, error)
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """Of folds, all networks."""
+    error = float(np.average([p.error for p in parts], weights=[max(1, len(p.networks)) for p in parts]))
+    return Judged(
+        parts[0].of, np.concatenate([p.networks for p in parts]), np.concatenate([p.groups for p in parts]),
+        np.concatenate([p.rights for p in parts], 1), np.concatenate([p.said for p in parts], 1), error,
+    )  # fmt: skip
+
+
+def _right(of: Property, said: np.ndarray, values: np.ndarray, error: float) -> np.ndarray:
+    return np.asarray((said == values).astype(np.float64) if of.target.classes else 1.0 - np.abs(said - values) / error)
+
+
+def _interval(of: Property, right: np.ndarray, groups: np.ndarray) -> Interval:
+    if not len(right):
+        return Interval("share", float("nan"), float("nan"), float("nan"), 0.95, "none", 0, 0, "no network")
+    return intervals.proportion(right, groups) if of.target.classes else intervals.mean(right, groups)
+
+
+# ── gains ─────────────────────────────────────────────────────────────────────────────
+
+
+def gain(known: Judged, more: Judged, n_permutations: int, seed: int, **about: Any) -> dict[str, Any]:
+    """How much more often `more` is right than `known` about the same networks, paired; and what that lets one say."""
+    assert (known.networks == more.networks).all()
+    found = intervals.difference(known.right, more.right, known.groups)
+    verdict = "readable" if found.low > 0 else f"less than {WORTH:g}" if found.high < WORTH else "undecided"
+    return {
+        "property": known.of.name, **about, "n": len(known.networks), "n_groups": found.n_groups,
+        "known": float(known.interval().value), "with_weights": float(more.interval().value), "value": found.value,
+        "low": found.low, "high": found.high, "note": found.note, "verdict": verdict,
+        "p": _turned(more.right - known.right, known.groups, n_permutations, seed), "n_permutations": n_permutations,
+    }  # fmt: skip
+
+
+def mixed(of: Property, known: np.ndarray, weights: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
+    """What is known and what weights say, as one prediction: of a class p_known · (p_weights / prior)^share."""
+    if not of.target.classes:
+        return np.asarray(known + share * (weights - known))
+    odds = np.log(np.maximum(known, 1e-6)) + share * np.log(np.maximum(weights, 1e-6) / np.maximum(prior, 1e-6))
+    odds = np.exp(odds - odds.max(1, keepdims=True))
+    return np.asarray(odds / odds.sum(1, keepdims=True))
+
+
+def share_of(of: Property, known: np.ndarray, weights: np.ndarray, values: np.ndarray, prior: np.ndarray) -> float:
+    """The share of weights that suits networks best which nothing was learned from: by log loss, or absolute error."""
+    losses = []
+    for share in SHARES:
+        said = mixed(of, known, weights, share, prior)
+        if of.target.classes:
+            losses.append(-np.log(said[np.arange(len(values)), values.astype(np.int64)]).mean())
+        else:
+            losses.append(np.abs(said - values).mean())
+    return SHARES[int(np.argmin(losses))] if len(values) else 0.0
+
+
+# ── permutations ──────────────────────────────────────────────────────────────────────
+
+
+def p_value(judged: Judged, n_permutations: int, seed: int) -> float | None:
+    """The share of permutations of the labels under which the same predictions are as often right.
+
+    Labels change places within groups, and whole groups with others of their size: nothing of what networks of a group
+    share is taken for independent. None of windows that were judged one by one, whose mean is another method's.
+    """
+    if not judged.said.size:
+        return None
+    rng = streams.generator("nws labels", seed)
+    values, seen, reached = judged.values, float(judged.right.mean()), 0
+    at_once = max(1, AT_ONCE // (len(values) * len(judged.said)))
+    for start in range(0, n_permutations, at_once):
+        count = min(at_once, n_permutations - start)
+        mixed_values = values[permutations(judged.groups, count, rng)]  # (count, n)
+        right = _right(judged.of, judged.said[:, None], mixed_values[None], judged.error).mean((0, 2))
+        reached += int((right >= seen - 1e-12).sum())
+    return (1 + reached) / (1 + n_permutations)
+
+
+def permutations(groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Places (count, n): inside groups at random, groups of one size among each other."""
+    _, label, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    found = np.empty((count, len(groups)), np.int64)
+    for size in np.unique(sizes):
+        blocks = np.stack([np.flatnonzero(label == g) for g in np.flatnonzero(sizes == size)])  # (groups, size)
+        drawn = np.broadcast_to(blocks, (count, *blocks.shape))
+        drawn = rng.permuted(drawn, axis=2)
+        order = rng.random((count, len(blocks))).argsort(1)
+        found[:, blocks.ravel()] = np.take_along_axis(drawn, order[:, :, None], 1).reshape(count, -1)
+    return found
+
+
+def _turned(difference: np.ndarray, groups: np.ndarray, n_permutations: int, seed: int) -> float:
+    """One-sided p of the mean over groups being above 0: the share of sign changes of groups that reach it."""
+    label = np.unique(groups, return_inverse=True)[1]
+    means = np.bincount(label, difference) / np.bincount(label)
+    rng, reached = streams.generator("nws signs", seed), 0
+    at_once = max(1, AT_ONCE // len(means))
+    for start in range(0, n_permutations, at_once):
+        signs = rng.integers(0, 2, (min(at_once, n_permutations - start), len(means))) * 2 - 1
+        reached += int(((signs * means).mean(1) >= means.mean() - 1e-12).sum())
+    return (1 + reached) / (1 + n_permutations)

@@ -1,0 +1,102 @@
+"""A population and how it is asked → answers of every method, each learned once.
+
+In:  a `Population`, a `Division`, the size of windows, seeds. Out: a `Study`: the numbers of snapshots that solvers read,
+     and `Judged` answers about test networks, by method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo_datasets.analysis.nws import features, scoring
+from zoo_datasets.analysis.nws.divisions import Division
+from zoo_datasets.analysis.nws.population import Population
+from zoo_datasets.analysis.nws.properties import Property
+from zoo_datasets.analysis.nws.scoring import Judged
+from zoo_datasets.analysis.nws.solvers import BOOSTING, SVM, Answer, solve
+from zoo_datasets.baselines.design import Design
+
+if TYPE_CHECKING:
+    from zoo_datasets.analysis.nws.deep import Deep
+
+# Method → what it reads and how it answers. The first two read no weights, the last one none of their values.
+METADATA, UPDATES = "metadata", "metadata and updates"
+POSITIONS = "positions"
+METHODS: Mapping[str, tuple[str, str]] = {
+    METADATA: ("metadata", BOOSTING),
+    UPDATES: ("updates", BOOSTING),
+    "svm": ("layers", SVM),
+    "boosting": ("layers", BOOSTING),
+    "svm, whole vector": ("vector", SVM),
+    "svm, windows": ("window", SVM),
+    POSITIONS: (POSITIONS, SVM),
+}
+DEEP, ONE = "meta-classifier", "meta-classifier, one window"
+OF_NETWORK, OF_MIXED = "meta-classifier, batch statistics of a network", "meta-classifier, batch statistics of many"
+ASKED = 8  # windows of a network, where many snapshots or places are asked about
+
+
+@dataclasses.dataclass
+class Study:
+    """How a population is asked; what was computed once is kept."""
+
+    of: Population
+    at: Division
+    window: int
+    seeds: int
+    windows: int  # of each network, whose predictions are averaged
+    seed: int
+    permutations: int
+    deep: Deep | None
+    numbers_of: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
+    judged: dict[tuple[str, str], Judged] = dataclasses.field(default_factory=dict)
+
+    def numbers(self, kind: str, place: int | None = None, window: int | None = None) -> np.ndarray:
+        """(M, W, F) of the snapshots at a place of training, the last one by default."""
+        place, window = self.of.n_places - 1 if place is None else place, window or self.window
+        key = (f"{kind} {window}", place)
+        if key not in self.numbers_of:
+            self.numbers_of[key] = self.of_snapshots(kind, self.of.at(place), window)
+        return self.numbers_of[key]
+
+    def of_snapshots(self, kind: str, snapshots: np.ndarray, window: int | None = None) -> np.ndarray:
+        """(n, W, F) of any snapshots."""
+        made: Mapping[str, Callable[[], np.ndarray]] = {
+            "layers": lambda: features.layers(self.of, snapshots),
+            "vector": lambda: features.vector(self.of, snapshots),
+            "window": lambda: features.window(self.of, snapshots, window or self.window, self.seed),
+            POSITIONS: lambda: features.positions(self.of, snapshots, window or self.window, self.seed),
+        }
+        return made[kind]()
+
+    def known(self, of: Property, at: Division, updates: bool = False) -> np.ndarray:
+        """(M, 1, F): the settings but this one and those that give it away, final accuracy, vector length, updates."""
+        table = self.of.metadata(of, updates)
+        return Design(table.take(at.train))(table)[:, None]
+
+    def answer(
+        self, method: str, of: Property, at: Division, place: int | None = None, labels: np.ndarray | None = None
+    ) -> Answer:  # fmt: skip
+        """What a solver says of a division's networks."""
+        kind, solver = METHODS[method]
+        if kind in ("metadata", "updates"):
+            numbers = self.known(of, at, kind == "updates")
+        else:
+            numbers = self.numbers(kind, place)
+        return solve(solver, numbers, of, at, self.seed, labels)
+
+    def judge(self, of: Property, at: Division, predictions: Sequence[np.ndarray]) -> Judged:
+        """Predictions of each seed about the division's test networks."""
+        train = of.values[at.train]
+        center = float(np.median(train[np.isfinite(train)]))
+        return scoring.judge(of, predictions, at.test, self.of.groups, center)
+
+
+def askable(of: Property, at: Division) -> bool:
+    """Whether two levels are there to learn, and one of those that were learned to be asked about."""
+    train, test = (of.values[side][np.isfinite(of.values[side])] for side in (at.train, at.test))
+    return len(np.unique(train)) > 1 and len(test) > 0

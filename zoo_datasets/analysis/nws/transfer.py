@@ -1,0 +1,207 @@
+"""A `Study` → what its readers make of networks that are unlike those they learned from.
+
+Three questions, one table each: networks of a level that was never seen; the same networks in other coordinates
+(units permuted, scales shifted from layer to layer), which compute the same; children that went on from the networks under another
+recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import symmetry
+from zoo_datasets.analysis.nws import divisions, population, scoring
+from zoo_datasets.analysis.nws.population import Population
+from zoo_datasets.analysis.nws.properties import Property
+from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced
+from zoo_datasets.analysis.nws.solvers import SVM, solve
+from zoo_datasets.analysis.nws.study import DEEP, Study, askable
+from zoo_datasets.baselines.groups import finite
+from zoo_datasets.core import meters
+from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.zoo import Zoo
+
+SOLVERS = ("svm", "boosting")
+# What is done to a network that leaves its function as it is → the kinds of symmetry.
+MOVES: Mapping[str, tuple[str, ...]] = {
+    "as they are": (),
+    "permuted": ("permutation",),
+    "rescaled": ("scale", "sign"),
+    "both": symmetry.KINDS,
+}
+FEWEST = 5  # networks of a level, to be asked about
+
+
+# ── a level that was never seen ───────────────────────────────────────────────────────
+
+
+def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
+    """Each level of these properties left out while learning: how the other properties of its networks are read.
+
+    `within` is what five folds over all networks say of the same networks. Raises ZooError for an axis that is no class.
+    """
+    known = {p.name: p for p in of.of.properties if p.target.classes}
+    for axis in axes:
+        if axis not in known:
+            raise ZooError(unknown("property with levels", axis, known, of.of.names))
+    rows: Rows = []
+    folds = divisions.folds(of.of, of.seed)
+    inside = {
+        (m, p.name): scoring.joined([of.judge(p, at, [of.answer(m, p, at).test]) for at in folds])
+        for p in _asked(of, *folds) for m in SOLVERS
+    } if axes else {}  # fmt: skip
+    for axis in axes:
+        for level, at in divisions.held_out(of.of, known[axis], of.seed):
+            if len(at.test) < FEWEST:
+                continue
+            said = {}
+            if deep and of.deep:
+                said = {name: v.mean(1) for name, v in _last(of, 0, at.test, of.windows, "", at).items()}
+            for p in of.of.properties:
+                if p.column == known[axis].column or not askable(p, at):
+                    continue
+                for method in (*SOLVERS, *([DEEP] if p.name in said else [])):
+                    answer = said[p.name] if method == DEEP else of.answer(method, p, at).test
+                    row = of.judge(p, at, [answer]).record(method=method, axis=axis, level=level, kind=p.kind)
+                    if (method, p.name) in inside:
+                        same = inside[method, p.name]
+                        row["within"] = float(same.among(np.isin(same.networks, at.test)).interval().value)
+                    rows.append(row)
+    return rows
+
+
+# ── other coordinates ─────────────────────────────────────────────────────────────────
+
+
+def symmetries(of: Study) -> Rows:
+    """Test networks in other coordinates, read by what learned from networks as they are."""
+    rows: Rows = []
+    own = of.of.last[of.at.test]
+    for name, kinds in meters.over(list(MOVES.items()), "networks in other coordinates", "moves"):
+        vectors, n_moved = _moved(of.of, own, kinds, of.seed)
+        at = _with(of.of, vectors)
+        for method, kind in (("svm", "layers"), ("svm, windows", "window")):
+            there = Study(at, of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None).of_snapshots(
+                kind, own
+            )
+            for p in _asked(of, of.at):
+                answer = solve(SVM, of.numbers(kind), p, of.at, of.seed, more=(there,)).more[0]
+                rows.append(of.judge(p, of.at, [answer]).record(method=method, move=name, n_moved=n_moved, kind=p.kind))
+        if of.deep:
+            from zoo_datasets.analysis.nws.deep import moved
+
+            learned = [of.deep.learned(_asked(of, of.at), of.at, of.window, seed) for seed in range(of.seeds)]
+            elsewhere = moved(of.deep.rows, vectors)
+            said = [of.deep.said(net, own, _spaced(of, own, of.windows), of.window, rows=elsewhere) for net in learned]
+            for p in _asked(of, of.at):
+                judged = of.judge(p, of.at, [s[p.name].mean(1) for s in said])
+                rows.append(judged.record(method=DEEP, move=name, n_moved=n_moved, kind=p.kind))
+    return rows
+
+
+def _moved(of: Population, snapshots: np.ndarray, kinds: Sequence[str], seed: int) -> tuple[dict[int, np.ndarray], int]:
+    """Snapshot → its vector after a random move, and how many differ from before."""
+    vectors: dict[int, np.ndarray] = {}
+    n_moved = 0
+    for i in snapshots.tolist():
+        before = finite(np.asarray(of.vectors[i]))
+        architecture = of.architectures[of.architecture[of.owner[i]]]
+        own = [k for k in kinds if k in symmetry.known_kinds(architecture)]
+        vectors[i] = symmetry.augment(before, architecture, [seed, of.ids[of.owner[i]]], kinds=own) if own else before
+        n_moved += int((vectors[i] != before).any())
+    return vectors, n_moved
+
+
+def _with(of: Population, vectors: Mapping[int, np.ndarray]) -> Population:
+    """The population with other vectors of some snapshots."""
+    return dataclasses.replace(of, vectors=tuple(vectors.get(i, v) for i, v in enumerate(of.vectors)))
+
+
+# ── children ──────────────────────────────────────────────────────────────────────────
+
+
+def children(of: Study, zoos: Sequence[Zoo]) -> Rows:
+    """Networks that went on from the population's under another recipe: is their parent's set-up read, or their own?
+
+    Only children of test networks. Properties in which a child differs from its parent are asked
+    twice, of the others the answer is one. By place in the child's own training. Raises ZooError for a zoo of no children.
+    """
+    rows: Rows = []
+    for zoo in zoos:
+        young, networks, parent = grown(of.of, zoo)
+        rows += _of_children(of, zoo.name, young, networks, parent)
+    return rows
+
+
+def grown(of: Population, zoo: Zoo) -> tuple[Population, np.ndarray, np.ndarray]:
+    """The children, which of them went on from test networks, and from which. Raises ZooError where none did."""
+    place_of = {i: n for n, i in enumerate(of.ids)}
+    table = zoo.models
+    parents = table["parent_id"].to_pylist() if "parent_id" in table.column_names else []
+    if not any(p in place_of for p in parents):
+        raise ZooError(
+            f"No network of {zoo.name} went on from one of {of.names}. Name a zoo whose recipe says "
+            "`init: {zoo: …}` of one of these."
+        )
+    networks = np.array(
+        [n for n, p in enumerate(parents) if p in place_of and of.side[place_of[p]] == "test"], np.int64
+    )
+    if not len(networks):
+        raise ZooError(
+            f"All networks of {zoo.name} went on from networks that are learned from; none is left to ask about."
+        )
+    parent = np.array([place_of[parents[n]] for n in networks.tolist()], np.int64)
+    return population.of_children(zoo, of), networks, parent
+
+
+def _of_children(of: Study, name: str, young: Population, networks: np.ndarray, parent: np.ndarray) -> Rows:
+    rows: Rows = []
+    groups = of.of.groups[parent]
+    theirs = Study(young, of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None)
+    own_values = {p.name: p.values for p in young.properties}
+    for place in sorted({0, young.n_places // 2, young.n_places - 1}):
+        snapshots = young.at(place)[networks]
+        answers: dict[str, dict[str, list[np.ndarray]]] = {m: {} for m in ("svm", DEEP)}
+        there = theirs.of_snapshots("layers", snapshots)
+        if there.shape[2] == of.numbers("layers").shape[2]:
+            for p in _asked(of, of.at):
+                found = solve(SVM, of.numbers("layers"), p, of.at, of.seed, more=(there,)).more[0]
+                answers["svm"][p.name] = [found]
+        if of.deep:
+            from zoo_datasets.baselines.meta_classifier import Rows as Windows
+
+            windows = Windows(young.vectors, young.orders)
+            starts = windows.spaced(snapshots, of.window, of.windows)
+            for seed in range(of.seeds):
+                net = of.deep.learned(_asked(of, of.at), of.at, of.window, seed)
+                for key, value in of.deep.said(net, snapshots, starts, of.window, rows=windows).items():
+                    answers[DEEP].setdefault(key, []).append(value.mean(1))
+        for method, by_property in answers.items():
+            for p in _asked(of, of.at):
+                if p.name in by_property:
+                    rows += _two_ways(of, p, by_property[p.name], groups, parent, own_values.get(p.name), networks,
+                                      {"zoo": name, "method": method, "place": place, "of": young.n_places})  # fmt: skip
+    return rows
+
+
+def _two_ways(
+    of: Study, p: Property, said: Sequence[np.ndarray], groups: np.ndarray, parent: np.ndarray,
+    own: np.ndarray | None, networks: np.ndarray, about: dict[str, Any],
+) -> Rows:  # fmt: skip
+    """Rows against the parent's value, and where the child's own differs against both."""
+    train = p.values[of.at.train]
+    center = float(np.median(train[np.isfinite(train)]))
+    before = p.values[parent]
+    now = before if own is None else own[networks]
+    same = (before == now) | np.isnan(now)
+    rows: Rows = []
+    for whose, values, kept in (("both", before, same), ("parent's", before, ~same), ("child's own", now, ~same)):
+        if kept.any():
+            asked = dataclasses.replace(p, values=values)
+            judged = scoring.judge(asked, said, np.arange(len(values)), groups, center)
+            rows.append(judged.among(np.isin(judged.networks, np.flatnonzero(kept))).record(whose=whose, **about))
+    return rows
