@@ -13,7 +13,8 @@ from typing import Any
 
 from scipy import stats
 
-from zoo_datasets.analysis.dynamics import guidance, readings, testing
+from zoo_datasets.analysis import testing
+from zoo_datasets.analysis.dynamics import guidance, readings
 
 # Mean balanced accuracy of 100 networks, one population each, from the figure legends of the
 # released notebooks (github.com/netrias/DOODL3 at e3d316b), with the arguments of the metric swapped.

@@ -19,6 +19,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli, metrics
+from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.dynamics import (
     conley,
     coordinates,
@@ -26,7 +27,6 @@ from zoo_datasets.analysis.dynamics import (
     readings,
     robustness,
     surrogate,
-    testing,
 )
 from zoo_datasets.analysis.dynamics import populations as pop
 from zoo_datasets.analysis.dynamics.cubes import Cubes

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets import intervals, metrics
-from zoo_datasets.analysis.dynamics import coordinates, readings, testing
+from zoo_datasets.analysis import testing
+from zoo_datasets.analysis.dynamics import coordinates, readings
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions, pairs
 from zoo_datasets.core import meters, streams

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets.analysis.dynamics import testing
+from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.nws import divisions, pictures, population, questions, transfer
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows
-from zoo_datasets.analysis.nws.study import Study
+from zoo_datasets.analysis.nws.study import DEEP, ONE, Study, askable
 from zoo_datasets.analysis.results import Results
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
@@ -216,7 +216,7 @@ def _held_out(of: Population, names: Sequence[str] | None) -> list[str]:
 
 
 def _asked(study: Study) -> list[Property]:
-    return [p for p in study.of.properties if questions.askable(p, study.at)]
+    return [p for p in study.of.properties if askable(p, study.at)]
 
 
 # ── what was found ────────────────────────────────────────────────────────────────────
@@ -259,15 +259,11 @@ def _property(p: Property, of: Population) -> dict[str, Any]:
 def _features(numbers: Mapping[str, Any]) -> Rows:
     """Rows of local and global readers beside each other."""
     of = {
-        "svm, windows": "local", questions.ONE: "local", "svm, whole vector": "global", "svm": "by layer",
-        questions.DEEP: "many local",
+        "svm, windows": "local", ONE: "local", "svm, whole vector": "global", "svm": "by layer",
+        DEEP: "many local",
     }  # fmt: skip
     found = [row | {"reads": of[row["method"]]} for row in numbers["accuracy"] if row["method"] in of]
-    whole = [
-        row | {"reads": "global"}
-        for row in numbers.get("how_much", ())
-        if row["all"] and row["method"] == questions.DEEP
-    ]
+    whole = [row | {"reads": "global"} for row in numbers.get("how_much", ()) if row["all"] and row["method"] == DEEP]
     return found + whole
 
 
