@@ -37,6 +37,7 @@ SETS = {
     "source": columns_of(SourceSpec),
     "optimizer": ("momentum", "beta1", "beta2", "alpha", "eps"),
     # The others mean nothing at some of its levels.
+    "machine": ("automaton_", "automaton"),
     "trigger_frac": ("trigger_",),
     "schedule_kind": ("schedule_",),
     "init_kind": ("init_low", "init_high", "init_mean", "init_std", "init_value"),

@@ -48,9 +48,8 @@ def metrics(
 
 def _metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) -> dict[int, dict[str, Any]]:
     loss = cohort.runs[0].settings["loss"]
-    rows = scoring.part_metrics(
-        "train", _train_logits(cohort, data, backend)[models], data.labels[models], loss, data.clean[models]
-    )
+    labels, clean = data.right(models)
+    rows = scoring.part_metrics("train", _train_logits(cohort, data, backend)[models], labels, loss, clean)
     for part, shown in (("validation", data.validation), ("test", data.test)):
         found = scoring.part_metrics(part, _logits(cohort, shown, backend)[models], shown.labels[None], loss)
         rows = [row | more for row, more in zip(rows, found, strict=True)]
@@ -67,7 +66,7 @@ def _metrics(cohort: Cohort, data: Data, backend: Backend, models: list[int]) ->
 
 def _train_logits(cohort: Cohort, data: Data, backend: Backend) -> np.ndarray:
     if not data.rows.shape[1]:
-        return np.zeros((*data.rows.shape, cohort.architecture.n_outputs), np.float32)
+        return np.zeros((*data.rows.shape, cohort.architecture.n_logits), np.float32)
     if not data.shared_rows:
         return backend.logits(data.pool, data.rows)
     whole = np.array_equal(data.rows[0], np.arange(len(data.pool)))
@@ -78,4 +77,4 @@ def _logits(cohort: Cohort, shown: Measured, backend: Backend) -> np.ndarray:
     """Logits (M, n, C); engines take no empty input."""
     if len(shown.labels):
         return backend.logits(shown.inputs)
-    return np.zeros((len(cohort.runs), 0, cohort.architecture.n_outputs), np.float32)
+    return np.zeros((len(cohort.runs), 0, cohort.architecture.n_logits), np.float32)

@@ -48,6 +48,9 @@ class Trainer:
         self.total = cohort.steps
         self.runs = cohort.runs
         self.watched = [watched(r) for r in self.runs]
+        # The loss that is worth a snapshot, of models that have one.
+        targets = ((m, r.snapshots.target_loss) for m, r in enumerate(self.runs))
+        self.awaiting = {m: target for m, target in targets if target is not None}
         self.trending = [any(r.settings.get(n) is not None for n in ACCURACY_RULES) for r in self.runs]
         self.bias_corrections = BiasCorrections()
         self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
@@ -164,25 +167,32 @@ class Trainer:
         step = progress.step
         epoch, inside = divmod(step, self.per_epoch)
         active = [int(m) for m in np.flatnonzero(progress.active)]
-        check = [m for m in active if self.watched[m] and not inside and epoch >= 1]
+        check = [m for m in active if self._looks(progress, m)] if epoch >= 1 and not inside else []
+        hit: set[int] = set()
         ends = {m: self._budget_name(m) for m in active if step >= self.total[m]}
         if check:
             losses = evaluation.validation_losses(self.cohort, self.data, self.backend)
             follow = any(self.trending[m] for m in check)
             shares = evaluation.validation_accuracies(self.cohort, self.data, self.backend) if follow else []
-            for m in check:
+            hit = {m for m in check if m not in progress.reached and losses[m] <= self.awaiting.get(m, -math.inf)}
+            progress.reached |= hit
+            for m in (m for m in check if self.watched[m]):
                 reason = self._stop_rule(progress, m, epoch, losses[m]) or (
                     self._trend_rule(progress, m, epoch, shares[m]) if self.trending[m] else None
                 )
                 if reason:
                     ends[m] = reason
-        wanted = [m for m in active if step in self.due[m] or m in ends]
+        wanted = [m for m in active if step in self.due[m] or m in ends or m in hit]
         if wanted:
             self._snapshot(progress, wanted, ends)
         for m, reason in ends.items():
             if progress.active[m]:
                 progress.active[m] = False
                 progress.stop_reason[m] = reason
+
+    def _looks(self, progress: Progress, m: int) -> bool:
+        """Whether a model's validation loss is of use after an epoch."""
+        return self.watched[m] or (m in self.awaiting and m not in progress.reached)
 
     def _budget_name(self, model: int) -> str:
         return next(k for k in ("steps", "examples", "epochs") if self.runs[model].settings[k] is not None)
