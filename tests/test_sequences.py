@@ -9,7 +9,7 @@ import torch
 
 from zoo_builder import grid, plan, verify
 from zoo_builder.build import build
-from zoo_datasets import sources
+from zoo_datasets import sources, tasks
 from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError
 from zoo_datasets.evaluate import evaluate
 from zoo_datasets.sources import SourceSpec
@@ -92,34 +92,41 @@ def test_twins_start_alike_and_learn_other_outputs(zoo: Zoo) -> None:
         assert twin["source_sha256"] != one["source_sha256"]
 
 
+def by_network(zoo: Zoo, column: str) -> dict[str, dict[int, float]]:
+    """Network, by what it learned and where it started → step → that column of its snapshots."""
+    names = {
+        r["model_id"]: repr([r[n] for n in ("machine", "machine_modified", "source_draw", "init_key")])
+        for r in zoo.models.to_pylist()
+    }
+    found: dict[str, dict[int, float]] = {}
+    for r in zoo.snapshots.to_pylist():
+        found.setdefault(names[r["model_id"]], {})[r["step"]] = r[column]
+    return found
+
+
 def test_a_snapshot_is_taken_at_the_first_epoch_that_comes_to_the_target(zoo: Zoo, tmp_path: Path) -> None:
     every = built(tmp_path, MACHINES.replace("epochs: [0], target_loss: 0.12", "every_epoch: true"))
-    losses: dict[str, dict[int, float]] = {}
-    steps: dict[str, list[int]] = {}
-    for one in (every, zoo):
-        names = {
-            r["model_id"]: (r["machine"], r["machine_modified"], r["source_draw"], r["init_key"])
-            for r in one.models.to_pylist()
-        }
-        for r in one.snapshots.to_pylist():
-            key = repr(names[r["model_id"]])
-            if one is every:
-                losses.setdefault(key, {})[r["step"]] = r["validation_loss"]
-            else:
-                steps.setdefault(key, []).append(r["step"])
+    losses, steps = by_network(every, "validation_loss"), by_network(zoo, "step")
     assert steps.keys() == losses.keys()
     reached = 0
     for key, taken in steps.items():
         first = next((s for s, loss in sorted(losses[key].items()) if s and loss <= 0.12), None)
-        assert taken == sorted({0, 12, *([] if first is None else [first])})
+        assert list(taken) == sorted({0, 12, *([] if first is None else [first])})
         reached += first is not None and first < 12
     assert 0 < reached
+    # One that a stop rule looks at after every epoch takes it once, too.
+    build(planned(tmp_path, MACHINES, "training.patience=50"), tmp_path / "watched", workers=0)
+    assert by_network(open_zoo(tmp_path / "watched"), "step") == steps
 
 
 def test_a_language_is_learned_symbol_by_symbol(tmp_path: Path) -> None:
     zoo = built(tmp_path, LANGUAGE)
     for part in ("train", "validation", "test"):
         assert zoo.evaluate(part=part, steps="all").largest("loss") < 1e-5
+    with pytest.raises(
+        ZooError, match=r"learned what is right at each step of a sequence, so that inputs have no labels"
+    ):
+        tasks.shown(zoo)
     row = zoo.models.to_pylist()[0]
     assert sum(row["test_count_per_class"]) == 9 * 7
     first = zoo.snapshots.to_pylist()[0]

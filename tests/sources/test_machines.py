@@ -52,7 +52,7 @@ COMMANDS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(COMMANDS, st.sampled_from(tuple(machines.MACHINES)))
 def test_a_machine_puts_out_what_its_simulator_does(words: list[list[tuple[int, int]]], machine: str) -> None:
-    commands = np.array([[[s, *(s * (d >> i & 1) for i in range(8))] for s, d in one] for one in words], np.uint8)
+    commands = np.array([[[s, *(d >> i & 1 for i in range(8))] for s, d in one] for one in words], np.uint8)
     found = machines.MACHINES[machine](commands)
     np.testing.assert_array_equal(found, [simulated(machine, one) for one in commands])
 
@@ -161,6 +161,27 @@ def test_an_automaton_is_a_good_one_and_runs_as_its_table_says(number: int, stat
             state = made.next[state, symbol.argmax()]
             np.testing.assert_array_equal(wanted, made.bits[state])
     assert (machines.automaton(number + 1, states, bits).next != made.next).any()
+
+
+def test_states_that_only_long_words_tell_apart_are_told_apart() -> None:
+    """A chain to the one state with another bit: each round of the refinement tells one state more."""
+    arrows = np.repeat(np.arange(7)[:, None], machines.SYMBOLS, axis=1)
+    arrows[:, 0] = np.minimum(np.arange(7) + 1, 6)
+    made = machines.Automaton(arrows, (np.arange(7) == 6).astype(np.uint8)[:, None])
+    assert machines.minimal(made)
+    arrows = arrows.copy()
+    arrows[0, 0] = 2  # now the first two do the same
+    assert not machines.minimal(machines.Automaton(arrows, made.bits))
+    assert not machines.connected(made)  # nothing leads back
+
+
+def test_draws_that_are_not_good_are_drawn_again() -> None:
+    """Half of all draws of two states and one bit have one kind of state alone."""
+    for number in range(40):
+        made = machines.automaton(number, 2, 1)
+        assert told_apart(made, 0, 1)
+        assert reaches_all(made, 0)
+        assert reaches_all(made, 1)
 
 
 # ── languages ──

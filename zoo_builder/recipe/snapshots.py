@@ -47,7 +47,7 @@ class SnapshotSchedule:
         keep = bool(value.get("optimizer", False))
         counts = value.get("evaluation") or {}
         evaluation = tuple((part, counts[part]) for part in SPLITS if part in counts)
-        more = {"keep_optimizer": keep, "evaluation": evaluation, "target_loss": value.get("target_loss")}
+        more: dict[str, Any] = {"keep_optimizer": keep, "evaluation": evaluation, "target_loss": value.get("target_loss")}
         if kind in LISTS:
             return cls(kind, at=tuple(numbers), **more)
         return cls(kind, count=numbers if kind in COUNTS else 0, **more)
@@ -103,7 +103,9 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
     """The schedule that a recipe's value means. Raises GridError."""
     if isinstance(value, str):
         value = {value: True}
-    keep, evaluation, target = False, None, None
+    keep: Any = False
+    evaluation: Any = None
+    target: Any = None
     if isinstance(value, dict):
         keep, evaluation, target = (value.get(k, d) for k, d in zip(BESIDE, (False, None, None), strict=True))
         value = {k: v for k, v in value.items() if k not in BESIDE}
