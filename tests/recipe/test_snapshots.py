@@ -133,7 +133,7 @@ def test_one_more_snapshot_where_the_loss_comes_to_a_target() -> None:
     assert "target_loss" not in parse({"epochs": [0, 2]}, "here").to_json()
 
 
-@pytest.mark.parametrize("value", [-1, "low", True, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [-1, "low", True, float("inf"), float("nan"), 10**400])
 def test_a_target_loss_is_a_number(value: object) -> None:
     with pytest.raises(GridError, match=r"here: `target_loss` is .*; a validation loss ≥ 0 is needed"):
         parse({"epochs": [0], "target_loss": value}, "here")

@@ -9,7 +9,6 @@ among them. Its JSON is part of every run's id and a column of `models`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from zoo_datasets.format.paths import SPLITS
 
 LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
 SCHEDULE_KINDS = (*LISTS, *COUNTS, "every_epoch")
+MOST_LOSS = 1e30  # far above any, and a float64 whatever number it was written as
 BESIDE = ("optimizer", "evaluation", "target_loss")  # keys that are no schedule
 
 
@@ -113,7 +113,7 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
             raise GridError(f"{where}: `optimizer` is {keep!r}; `true` keeps the optimizer's state at each snapshot.")
         _check_evaluation(evaluation, where)
         number = isinstance(target, (int, float)) and not isinstance(target, bool)
-        if target is not None and not (number and 0 <= target < math.inf):
+        if target is not None and not (number and 0 <= target <= MOST_LOSS):
             raise GridError(f"{where}: `target_loss` is {target!r}; a validation loss ≥ 0 is needed, like 1e-4.")
     if not isinstance(value, dict) or len(value) != 1:
         raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULE_KINDS)} is needed.")
