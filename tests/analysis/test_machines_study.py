@@ -256,3 +256,14 @@ def test_mistakes_in_the_call_are_said(zoo: Zoo, capsys: pytest.CaptureFixture[s
     assert "Unknown solver 'forrest'" in capsys.readouterr().err
     assert main(["analyze", "machines", str(zoo.root), "--label", "colour", "--quiet"]) != 0
     assert "has no column 'colour' to ask for" in capsys.readouterr().err
+
+
+def test_speeds_in_the_documentation_are_those_measured() -> None:
+    root = Path(__file__).resolve().parents[2]
+    measured = json.loads((root / "benchmarks/results/recurrent.json").read_text())
+    text = (root / "docs/machines.md").read_text()
+    for net in measured["nets"]:
+        ms, ratio = net["ms"], net["native_over_eager"]
+        row = f"| {net['net']} | {ms['eager']:.1f} | {ms['native']:.1f} | {ratio['median']:.1f} | {ratio['least']:.1f} … {ratio['most']:.1f} |"
+        assert row in text
+    assert f"medians of {measured['nets'][0]['rounds']} interleaved rounds" in " ".join(text.split())
