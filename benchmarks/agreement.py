@@ -71,7 +71,7 @@ def weights(optimizer: str, engine: str, replicates: int) -> dict[str, tuple[Run
     for cohort in planned.cohorts:
         source = planned.sources[cohort.runs[0].source]
         data = data_of(cohort, source)
-        trainer = Trainer(cohort, source, data, engines.open_backend(engine, job_of(cohort, source, data.pool)))
+        trainer = Trainer(cohort, source, data, engines.open_backend(engine, job_of(cohort, source, data)))
         found |= {r.id: (r, w) for r, w in zip(cohort.runs, trainer.weights_after(fingerprint.STEPS), strict=True)}
     return found
 

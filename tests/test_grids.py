@@ -15,6 +15,7 @@ from zoo_datasets import open_zoo
 from zoo_datasets.errors import GridError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.sources.spec import MADE
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
 # Models of a recipe, and values in a weight vector (those of all its layouts). A continuation
@@ -35,6 +36,11 @@ WANTED = {
     "doodl3/mnist-epochs": (400, {58}),
     "doodl3/mnist-batch": (300, {58}),
     "doodl3/mnist-layers": (300, {96, 134, 152}),
+    "mlds/ds1": (50_000, {4364}),
+    "mlds/ds2": (50_000, {4364}),
+    "mlds/ds3": (100_000, {13890}),
+    "rnn/languages": (1000, {13989}),
+    "rnn/tiles": (1000, {15178}),
 }
 # Drawn recipes: more models than are built, of which any prefix is a fair one. Values in a weight vector.
 DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10": {4970}}
@@ -52,6 +58,8 @@ REORDERED = {  # recipe → its parent: the same data in two orders
     "trajectories/mnist-cnn-reordered": "trajectories/mnist-cnn",
 }
 SHAPES = {
+    "machine": (32, 9),
+    "language": (40, 5),
     "digits": (1, 8, 8),
     "iris": (2,),
     "ylecun/mnist": (1, 28, 28),
@@ -65,14 +73,17 @@ def load(name: str, *changes: str) -> grid.Grid:
 
 
 def n_classes(run: runs.Run) -> int:
-    return len(run.subset.classes or ()) if run.subset.relabel else {"iris": 3}.get(run.source.id, 10)
+    return len(run.subset.classes or ()) if run.subset.relabel else {"iris": 3, "language": 5}.get(run.source.id, 10)
 
 
 def architecture(run: runs.Run) -> Architecture:
     shape = SHAPES[run.source.id] if run.source.resize is None else (1, run.source.resize, run.source.resize)
     if run.settings["channels"] is None and run.source.id == "uoft-cs/cifar10":
         shape = (3, *shape[1:])
-    return build_architecture(layers_of(run.settings), shape, n_classes(run), run.settings["activation"])
+    classes, steps = n_classes(run), shape[0] if run.source.id in MADE else None
+    if run.source.id == "machine":
+        shape, classes = ((32, 8), 2) if run.source.machine == "Automaton" else (shape, 8)
+    return build_architecture(layers_of(run.settings), shape, classes, run.settings["activation"], steps)
 
 
 def test_the_table_above_names_every_recipe() -> None:

@@ -254,7 +254,7 @@ def _time(cohort: Cohort, plan: Plan) -> _Cost:
         started = clock()
         data = data_of(some, source)
         state = lineage.load(plan.parents.root if plan.parents else None, [r.start for r in some.runs])
-        backend = engines.open_backend(some.engine, job_of(some, source, data.pool, state), some.device)
+        backend = engines.open_backend(some.engine, job_of(some, source, data, state), some.device)
         return clock() - started, Trainer(some, source, data, backend, state)
 
     for _ in range(2):  # the first of a kind compiles and loads

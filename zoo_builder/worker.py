@@ -67,7 +67,7 @@ def train(
     """Snapshots in order of model and step, each model's result, and the engine that made them."""
     data = data_of(cohort, source)
     state = lineage.load(parents, [r.start for r in cohort.runs])
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, state), cohort.device)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data, state), cohort.device)
     isa = devices.isa(backend.name, cohort.device)
     if checkpoint is not None:
         checkpoint.bind(f"{backend.name}, {backend.version}, {isa}")

@@ -132,7 +132,7 @@ def evaluate(
         for exam in _exams(learned, part, architecture, models, row["loss"], own, cache):
             n_images = max(n_images, len(exam.inputs) if exam.counts else 0)
             logits = _logits(chosen, exam, part, architecture, conditions_of(row, learned) if own else None, device)
-            at_once = max(1, LOGITS_AT_ONCE // max(1, len(exam.inputs) * architecture.n_outputs))
+            at_once = max(1, LOGITS_AT_ONCE // max(1, len(exam.inputs) * architecture.n_logits))
             for start in range(0, len(exam.positions), at_once):
                 some = exam.positions[start : start + at_once]
                 for position, found in zip(some.tolist(), exam.metrics(some, logits(some)), strict=True):
@@ -249,6 +249,9 @@ def _training(source: Source, models: list[_Model], loss: str, cache: _Cache) ->
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
         learned = [examples(model_at[p].subset, model_at[p].key) for p in positions.tolist()]
+        if source.train.outputs is not None:  # step by step, and the same inputs of all these models
+            outputs = source.train.outputs[learned[0].rows][shown][None]
+            return scoring.part_metrics("train", logits, outputs, loss, outputs)
         labels, clean = (np.stack([getattr(e, k)[shown] for e in learned]) for k in ("labels", "clean_labels"))
         return scoring.part_metrics("train", logits, labels, loss, clean)
 
@@ -302,6 +305,10 @@ def _as_their_own(foreign: Source, zoo: Selection, row: Mapping[str, Any]) -> So
     Raises ZooError where they share no class, or the zoo does not say what its models learned.
     """
     spec = {k: list(v) if isinstance(v, tuple) else v for k, v in spec_of(row).given.items()}
+    if (
+        foreign.output_steps is not None
+    ):  # shown as it is to whoever takes it: its outputs have no names to be matched by
+        return foreign
     own = next((s for s in zoo.manifest.sources if s.sha256 == row["source_sha256"] and dict(s.spec) == spec), None)
     if own is None:
         raise ZooError(f"{zoo.name} does not say how the inputs of model {row['model_id']} were scaled.")
@@ -325,6 +332,18 @@ def _as_their_own(foreign: Source, zoo: Selection, row: Mapping[str, Any]) -> So
 
 
 def _check_fits(source: Source, architecture: Architecture, model: str) -> None:
+    wanted = (source.n_classes,) if source.output_steps is None else (source.output_steps, source.n_classes)
+    given = architecture.nodes[-1].shape
+    if source.input_shape == architecture.input_shape and (len(given) > 1 or len(wanted) > 1) and given != wanted:
+        raise ZooError(
+            f"Source {source.spec.id!r} says what is right in shape {wanted}, and model {model} gives {given}: name a source "
+            "of as many steps and outputs."
+        )
+    if len(source.input_shape) == 2 and source.input_shape != architecture.input_shape:
+        raise ZooError(
+            f"Source {source.spec.id!r} has sequences of shape {source.input_shape}; model {model} takes "
+            f"{architecture.input_shape}."
+        )
     if source.input_shape != architecture.input_shape:
         raise ZooError(
             f"Source {source.spec.id!r} has images of shape {source.input_shape}; model {model} takes "

@@ -360,6 +360,10 @@ def shown(zoo: Zoo) -> Labelled:
     if subset_of(row).relabel:
         raise TaskError(f"The networks of {zoo.name} number classes of their own, so that no label suits them all.")
     source = zoo.source(models[0])
+    if source.output_steps is not None:
+        raise TaskError(
+            f"The networks of {zoo.name} learned what is right at each step of a sequence, so that inputs have no labels."
+        )
     part = "validation" if len(source.validation.labels) >= MOST_SHOWN else "test"
     found = measured(source, part, type(subset_of(row))(), zoo.architecture(models[0]).built().n_outputs)
     return found.first(MOST_SHOWN)

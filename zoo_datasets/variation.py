@@ -37,6 +37,7 @@ SETS = {
     "source": columns_of(SourceSpec),
     "optimizer": ("momentum", "beta1", "beta2", "alpha", "eps"),
     # The others mean nothing at some of its levels.
+    "machine": ("automaton_", "automaton"),
     "trigger_frac": ("trigger_",),
     "trigger_pattern": ("trigger_seed",),
     "schedule_kind": ("schedule_",),

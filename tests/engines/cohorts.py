@@ -34,6 +34,9 @@ LAYERS = {
     "dropout": [{"conv": 4}, "activation", "dropout", "flatten", {"linear": 6}, "activation", {"dropout": 0.25}, {"linear": 5}],
     "input": ["activation", "dropout", {"max_pool": 2}, "batch_norm", {"conv": 4, "kernel": 2}, "flatten", {"linear": 5}],
     "gru": [{"conv": 4}, "rows", {"gru": 5}, "dropout", {"gru": 6}, "last_step", "activation", {"linear": "classes"}],
+    "lstm": [{"conv": 4}, "rows", {"lstm": 5}, "dropout", {"lstm": 6}, "last_step", "activation", {"linear": "classes"}],
+    "lstm on tiles": [{"conv": 3, "padding": 1}, {"tiles": 4}, {"lstm": CLASSES}, "last_step"],
+    "tiles of images": [{"tiles": 2}, {"gru": 3}, {"linear": 6}, "activation", "last_step", {"linear": "classes"}],
     "gru on rows": ["rows", {"gru": CLASSES}, "last_step"],
     "skips": [
         {"conv": 4}, "activation", {"residual": [{"conv": 4, "padding": 1}, "activation", "dropout", {"conv": 4, "padding": 1}]},
@@ -76,6 +79,30 @@ def make_optimizers(m: int, **vectors: object) -> Optimizers:
     return Optimizers(
         **{k: np.broadcast_to(np.asarray(v, types.get(k, float)), m).copy() for k, v in (plain | vectors).items()}
     )
+
+
+SEQUENCES = {  # of layers that give an output at each of six steps
+    "mlds": [*[{"gru": 5}] * 2, {"linear": 4}, "activation", {"linear": "classes"}],
+    "lstm": [{"lstm": 6}, "dropout", {"lstm": 5}, {"linear": "classes"}],
+    "linear": [{"linear": 7}, "activation", {"linear": "classes"}],
+    "gru": [{"gru": CLASSES}],
+}
+
+
+def make_sequences(layers, m=3, *, values=True, n=40, steps=6, features=4, **changes) -> Job:
+    """A job of sequences with what is right at each step: values, or classes."""
+    architecture = build_architecture(layers, (steps, features), CLASSES, changes.pop("activation", "tanh"), steps)
+    generator = np.random.default_rng(8)
+    pool = generator.standard_normal((n, steps, features)).astype(np.float32)
+    outputs = (
+        generator.random((n, steps, CLASSES)).astype(np.float32)
+        if values
+        else generator.integers(0, CLASSES, (n, steps))
+    )
+    initial = np.stack([initialize(architecture, f"{i:032x}", "uniform", bias=0.1) for i in range(m)])
+    made = make_job(["flatten", {"linear": "classes"}], m=m)
+    given = {"loss": "mse" if values else "cross_entropy", "pool": pool, "initial": initial, "outputs": outputs}
+    return dataclasses.replace(made, architecture=architecture, **(given | changes))
 
 
 def make_job(layers, shape=(2, 8, 8), m=3, *, activation="tanh", n=40, **changes) -> Job:

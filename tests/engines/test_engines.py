@@ -20,10 +20,12 @@ from cohorts import (
     LAYERS,
     RICH,
     RULES,
+    SEQUENCES,
     cut,
     equal,
     make_job,
     make_optimizers,
+    make_sequences,
     make_window,
     rich_job,
     take,
@@ -45,7 +47,7 @@ from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
 def by_vmap(job: Job, device: str = "cpu") -> TorchBatched:
     """The batched engine as if no layer had a batched form, but those that vmap cannot take."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in OPERATIONS.keys() - {"dropout", "batch_norm", "gru"}:
+        for name in OPERATIONS.keys() - {"dropout", "batch_norm", "gru", "lstm"}:
             patch.setitem(OPERATIONS, name, dataclasses.replace(OPERATIONS[name], batched=None))
         return TorchBatched(job, device)
 
@@ -78,7 +80,11 @@ def reference(job: Job, model: int) -> Network:
 
 def reference_loss(job: Job, network: Network, images: np.ndarray, targets: np.ndarray) -> torch.Tensor:
     logits = network(torch.tensor(images, dtype=torch.float64))
-    wanted = torch.tensor(targets, dtype=torch.int64)
+    wanted = torch.tensor(targets, dtype=torch.float64 if targets.dtype.kind == "f" else torch.int64)
+    if wanted.dim() == 3:
+        return nn.functional.mse_loss(logits, wanted)
+    if wanted.dim() == 2:  # every step is an example
+        logits, wanted = logits.flatten(0, 1), wanted.flatten()
     if job.loss == "mse":
         return nn.functional.mse_loss(logits, nn.functional.one_hot(wanted, CLASSES).double())
     return nn.functional.cross_entropy(logits, wanted)
@@ -102,7 +108,8 @@ def gradients(job: Job, window: Window, images: np.ndarray) -> tuple[np.ndarray,
     losses, found = [], []
     for model in range(job.n_models):
         network = reference(job, model)
-        loss = reference_loss(job, network, images[model], window.targets[model])
+        right = window.targets[model] if job.outputs is None else job.outputs[window.rows[model]]
+        loss = reference_loss(job, network, images[model], right)
         loss.backward()
         losses.append(loss.item())
         found.append(vector_of(job, {name: p.grad for name, p in network.named_parameters()}))
@@ -128,6 +135,27 @@ def test_gradient_equals_autograd(layers, activation, engine):
     job = make_job(layers, activation=activation, dropout_rate=np.array([0.5, 0.0, 0.1]))
     window = make_window(job, [6], lr=1.0)
     assert_gradient(job, engine, window, job.pool[window.rows])
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize(("values", "loss"), [(True, "mse"), (False, "cross_entropy"), (False, "mse")])
+@pytest.mark.parametrize("layers", SEQUENCES.values(), ids=SEQUENCES)
+def test_gradient_of_losses_step_by_step_equals_autograd(layers, values, loss, engine):
+    job = make_sequences(layers, values=values, loss=loss, dropout_rate=np.array([0.5, 0.0, 0.1]))
+    window = make_window(job, [6], lr=1.0)
+    assert_gradient(job, engine, window, job.pool[window.rows])
+
+
+@both
+def test_logits_of_sequences_lie_flat_and_rows_pick_them(engine):
+    job = make_sequences(SEQUENCES["lstm"])
+    backend = engine(job)
+    network = reference(job, 1).eval()
+    shown = backend.logits(job.pool)
+    wanted = network(torch.tensor(job.pool, dtype=torch.float64)).flatten(1)
+    np.testing.assert_allclose(shown[1], wanted.detach().numpy(), rtol=1e-4, atol=1e-6)
+    rows = np.array([[3, 1], [0, 9], [5, 5]], np.int32)
+    np.testing.assert_allclose(backend.logits(job.pool, rows)[1], shown[1][[0, 9]], rtol=1e-5, atol=1e-6)
 
 
 @both

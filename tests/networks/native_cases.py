@@ -29,17 +29,24 @@ def optimizers(n_models: int, kind: int = SGD, **settings: float) -> Optimizers:
 def job(
     layers: Any, shape: tuple[int, ...], *, classes: int = 10, activation: str = "relu", n_models: int = 2, seed: int = 0,
     loss: str = "cross_entropy", augmentation: Augmentation | None = None, dropout: float = 0.0, kind: int = SGD,
-    pool: np.ndarray | None = None, **settings: float,
+    pool: np.ndarray | None = None, right: str = "label", **settings: float,
 ) -> Job:  # fmt: skip
-    architecture = build_architecture(layers, shape, classes, activation)
+    """`right` is said once, as a "label"; of sequences for each step as "classes" or "values"."""
+    steps = None if right == "label" else shape[0]
+    architecture = build_architecture(layers, shape, classes, activation, steps)
     if pool is None:
         pool = np.random.default_rng(seed).standard_normal((40, *shape)).astype(np.float32)
+    outputs: np.ndarray | None = None
+    if right == "values":
+        outputs = np.random.RandomState(seed + 1).random_sample((len(pool), shape[0], classes)).astype(np.float32)
+    elif right == "classes":
+        outputs = np.random.RandomState(seed + 1).randint(0, classes, (len(pool), shape[0]))
     initial = [initialize(architecture, streams.stream_key([seed, m]), "uniform") for m in range(n_models)]
     return Job(
         architecture, loss, pool, np.stack(initial), optimizers(n_models, kind, **settings), np.full(n_models, dropout),
         tuple(streams.stream_key(["dropout", seed, m]) for m in range(n_models)),
         tuple(streams.stream_key(["augment", seed, m]) for m in range(n_models)), augmentation or Augmentation(),
-        batch_size=8,
+        batch_size=8, outputs=outputs,
     )  # fmt: skip
 
 
@@ -62,7 +69,7 @@ def member(cohort: Job, m: int) -> Job:
     return Job(
         cohort.architecture, cohort.loss, cohort.pool, cohort.initial[m : m + 1],
         Optimizers(**{k: v[m : m + 1] for k, v in vars(o).items()}), cohort.dropout_rate[m : m + 1],
-        cohort.dropout_key[m : m + 1], cohort.augment_key[m : m + 1], cohort.augmentation, cohort.batch_size,
+        cohort.dropout_key[m : m + 1], cohort.augment_key[m : m + 1], cohort.augmentation, cohort.batch_size, cohort.outputs,
     )  # fmt: skip
 
 

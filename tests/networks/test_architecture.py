@@ -23,7 +23,7 @@ from zoo_datasets.networks.initialization import INITS, LayerInit, _orthogonal, 
 from zoo_datasets.networks.layers import PRESETS, build_architecture
 from zoo_datasets.networks.layout import Layout
 from zoo_datasets.networks.operations.operation import Node
-from zoo_datasets.networks.operations.recurrent import GRU_TENSORS
+from zoo_datasets.networks.operations.recurrent import GRU_TENSORS, LSTM_TENSORS
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 
 KEY = "000102030405060708090a0b0c0d0e0f"
@@ -114,6 +114,36 @@ def test_a_gru_is_pytorchs_gate_by_gate() -> None:
     torch.testing.assert_close(found, x[:, -1], rtol=1e-5, atol=1e-6)
 
 
+def test_an_lstm_is_pytorchs_gate_by_gate() -> None:
+    architecture = build_architecture([{"tiles": 2}, {"lstm": 5}, {"lstm": 7}, {"linear": 3}], (2, 6, 4), 3, steps=6)
+    assert [n.shape for n in architecture.nodes] == [(6, 8), (6, 5), (6, 7), (6, 3)]
+    assert (architecture.n_outputs, architecture.n_logits) == (3, 18)
+    groups = {e.name: e.groups for e in architecture.layout}
+    assert groups["lstm1.weight_if"] == ("lstm1", "")
+    assert groups["lstm2.weight_hg"] == ("lstm2", "lstm2")
+    vector = np.random.default_rng(0).normal(0, 0.5, architecture.n_params).astype(np.float32)
+    state = modules.to_state_dict(vector, architecture)
+    images = torch.randn(4, 2, 6, 4)
+    unfolded = torch.nn.functional.unfold(images, 2, stride=2)  # (B, C·2·2, tiles), row after row
+    x = unfolded.transpose(1, 2)
+    for name, features, units in (("lstm1", 8, 5), ("lstm2", 5, 7)):
+        theirs = torch.nn.LSTM(features, units, batch_first=True)
+        for i, leaf in enumerate(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")):
+            gates = [state[f"{name}.{t}"] for t in LSTM_TENSORS[4 * i : 4 * i + 4]]
+            getattr(theirs, leaf).data = torch.cat(gates)
+        x = theirs(x)[0]
+    wanted = torch.nn.functional.linear(x, state["linear1.weight"], state["linear1.bias"])
+    found = modules.Network(architecture).load_vector(vector)(images)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_published_shape_of_the_networks_of_mlds_has_its_parameters() -> None:
+    architecture = build_architecture("mlds-gru", (32, 9), 8, steps=32)
+    assert architecture.n_params == 4364
+    stacked = torch.nn.GRU(9, 12, 4)
+    assert sum(p.numel() for p in stacked.parameters()) + 4 * (12 * 12 + 12) + 12 * 8 + 8 == 4364
+
+
 def test_a_gru_starts_as_pytorchs_does() -> None:
     architecture = build_architecture(["rows", {"gru": 16}, "last_step", {"linear": 10}], MNIST, 10)
     drawn = architecture.layout.unflatten(initialize(architecture, KEY, "uniform", bias=0.25))
@@ -158,13 +188,22 @@ def test_entries_are_the_tensors_of_one_node() -> None:
     assert every_layer().layout.of_node("flatten1") == []
 
 
-@pytest.mark.parametrize("architecture", [every_layer(), *(build_architecture(p, MNIST, 10) for p in PRESETS)])
+# Presets for sequences, the shape of their inputs, and for how many steps something is right.
+OF_SEQUENCES = {"mlds-gru": ((5, 9), 8, 5), "lstm": ((5, 8), 2, 5)}
+
+
+def preset(name: str) -> Architecture:
+    shape, n_classes, steps = OF_SEQUENCES.get(name, (MNIST, 10, None))
+    return build_architecture(name, shape, n_classes, steps=steps)
+
+
+@pytest.mark.parametrize("architecture", [every_layer(), *map(preset, PRESETS)])
 def test_an_architecture_comes_back_from_json(architecture: Architecture) -> None:
     layout = Layout.from_json(json.loads(json.dumps(architecture.layout.to_json())))
     again = from_json(json.loads(json.dumps(architecture.to_json())), layout).built()
     assert (again, again.layout) == (architecture, layout)
     assert again.id == architecture.id
-    assert again.n_outputs == architecture.nodes[-1].shape[0]
+    assert again.n_outputs == architecture.nodes[-1].shape[-1]
 
 
 def test_an_architecture_of_another_kind_is_of_a_newer_version() -> None:
@@ -302,7 +341,12 @@ def test_units_that_are_added_to_fixed_ones_are_fixed_and_blocks_need_channels_f
         (["flatten", "rows"], r"Layer 2 \(rows\) reads \(channels, rows, columns\) .* gives \(784,\)"),
         (["flatten", "last_step"], r"Layer 2 \(last_step\) needs a sequence"),
         (["rows", {"gru": 0}], r"Layer 2 \(gru\): `gru` is 0; a whole number ≥ 1"),
-        (["rows", {"gru": 4}, {"linear": 10}], r"Layer 3 \(linear\) needs a flat input .* gives \(28, 4\)\. Put `last_step`"),
+        (["rows", {"gru": 4}, {"linear": 10}], r"gives \(steps, features\) = \(28, 10\); an input .* one label, .* \(10,\)\. Put `last_step`"),
+        (["rows", {"lstm": 4}, "flatten"], r"Layer 3 \(flatten\) takes no sequence, .* = \(28, 4\)\. Put `last_step`"),
+        ([{"lstm": 4}], r"Layer 1 \(lstm\) needs a sequence \(steps, features\), .* gives \(1, 28, 28\)\. `rows` makes one"),
+        ([{"tiles": 3}], r"Layer 1 \(tiles\) cuts .* into tiles of 3×3, of whole ones alone, .* gives \(1, 28, 28\)"),
+        (["flatten", {"tiles": 4}], r"Layer 2 \(tiles\) cuts .* gives \(784,\)"),
+        ([{"tiles": 0}], r"Layer 1 \(tiles\): `tiles` is 0; a whole number ≥ 1"),
         (["rows", {"gru": 4}, "flatten"], r"Layer 3 \(flatten\) takes no sequence, .* = \(28, 4\)\. Put `last_step`"),
         (["rows", {"gru": 4}, "batch_norm"], r"Layer 3 \(batch_norm\) takes no sequence"),
         (["rows", {"gru": 4}, "softmax"], r"Layer 3 \(softmax\) takes no sequence"),

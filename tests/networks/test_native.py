@@ -60,6 +60,20 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float((np.linalg.norm(np.asarray(a, np.float64) - b, axis=1) / np.maximum(norms, 1e-12)).max())
 
 
+GRU = [{"gru": 12}, "dropout", {"gru": 11}, {"linear": 6}, "activation", {"linear": "classes"}]
+LSTM = [{"lstm": 9}, {"residual": [{"lstm": 9}, "activation"]}, "dropout", {"linear": "classes"}]
+BY_ROWS = [
+    {"conv": 3, "padding": 1},
+    "activation",
+    {"max_pool": 2},
+    "rows",
+    {"gru": 8},
+    {"lstm": 5},
+    "last_step",
+    {"linear": "classes"},
+]
+
+
 def bits(backend: NativeBackend) -> bytes:
     return b"".join(v.tobytes() for v in backend.state().values())
 
@@ -83,6 +97,39 @@ def check_gradient(job, sizes=(11,)) -> None:
 @pytest.mark.parametrize("preset", ["small-cnn", "small-cnn-gap", "mlp"])
 def test_presets_have_autograds_gradient(preset, activation):
     check_gradient(cases.job(preset, (1, 28, 28), activation=activation, dropout=0.3), (9,))
+
+
+@pytest.mark.parametrize(("right", "loss"), [("values", "mse"), ("classes", "cross_entropy"), ("classes", "mse")])
+@pytest.mark.parametrize("layers", [GRU, LSTM, "mlds-gru", "lstm"], ids=["gru", "lstm", "mlds-gru", "lstm-2x32"])
+def test_sequences_have_autograds_gradient(layers, right, loss):
+    check_gradient(cases.job(layers, (11, 7), classes=4, right=right, loss=loss, dropout=0.3, activation="tanh"), (11,))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 9, 16, 33])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (17, 8), (3, 20)])
+def test_any_batch_and_length_of_sequences_has_autograds_gradient(batch, shape):
+    check_gradient(cases.job(GRU, shape, classes=3, right="values", loss="mse", dropout=0.5), (batch,))
+    check_gradient(cases.job(LSTM, shape, classes=3, right="classes"), (batch,))
+
+
+@pytest.mark.parametrize(
+    "layers", [BY_ROWS, [{"tiles": 2}, {"lstm": 7}, {"linear": 5}, "activation", "last_step", {"linear": "classes"}]]
+)
+def test_images_read_as_sequences_have_autograds_gradient(layers):
+    check_gradient(cases.job(layers, (2, 10, 8), activation="tanh"), (16, 3))
+
+
+def test_what_is_right_at_each_step_must_be_said_and_fit():
+    job = cases.job(GRU, (5, 4), classes=3, right="classes")
+    w = cases.window(job, [8])
+    with pytest.raises(ValueError, match="what is right at each step is not said"):
+        NativeBackend(dataclasses.replace(job, outputs=None)).advance(w)
+    with pytest.raises(ValueError, match="classes out of range"):
+        NativeBackend(dataclasses.replace(job, outputs=job.outputs + 1)).advance(w)
+    with pytest.raises(ValueError, match=r"classes has shape|wrong shape"):
+        NativeBackend(dataclasses.replace(job, outputs=job.outputs[:, :4])).advance(w)
+    with pytest.raises(ValueError, match="values are learned by their squares alone"):
+        NativeBackend(dataclasses.replace(job, outputs=np.zeros((40, 5, 3), np.float32))).advance(w)
 
 
 @st.composite
@@ -288,6 +335,10 @@ BITWISE = {
     "in strips": dict(layers=[{"conv": 9, "kernel": 3, "padding": 1}, "activation", {"conv": 5, "kernel": 4, "stride": 3}, "activation", {"max_pool": 3, "stride": 2}, "activation", "dropout", {"conv": 4, "kernel": 2}, "activation", "global_avg_pool", {"linear": "classes"}], shape=(2, 31, 31), activation="relu", dropout=0.2),
     "skips": dict(layers=SKIPS, shape=(2, 10, 10), activation="relu", dropout=0.2),
     "skipped input": dict(layers=SKIPPED_INPUT, shape=(2, 13, 12), activation="relu", dropout=0.2),
+    "gru": dict(layers=GRU, shape=(9, 5), right="values", loss="mse", activation="tanh", dropout=0.2),
+    "lstm": dict(layers=LSTM, shape=(6, 13), right="classes", activation="relu", dropout=0.3),
+    "read by rows": dict(layers=BY_ROWS, shape=(2, 10, 9), activation="gelu"),
+    "read by tiles": dict(layers=[{"tiles": 4}, {"lstm": 7}, "last_step", {"linear": "classes"}], shape=(1, 12, 8)),
 }  # fmt: skip
 
 
@@ -337,6 +388,7 @@ KEPT = {
     "small-cnn": "c3df5da1b20946e0", "mlp": "e0684020a2f39288", "gap": "c370061482b514c4",
     "normed": "0940a96b1b5a4184", "pooled in strips": "d1d62109f3b8e960", "in strips": "8646241255084e08",
     "skips": "ab20ebc293396c59", "skipped input": "3948479820958c15",
+    "gru": "a75ec4fb58225627", "lstm": "1b8e8662b2078d97", "read by rows": "c9252c047a4c7449", "read by tiles": "7d6f3af142850927",
 }  # fmt: skip
 
 
@@ -431,8 +483,8 @@ def test_unsupported_cohorts_are_named():
     assert kernels.unsupported(a, "cross_entropy") is None
     assert kernels.unsupported(a, "hinge") == "no kernel for loss 'hinge'"
     assert kernels.unsupported(a, "mse", channels=65) == "augmentation of more than 64 channels"
-    strange = Architecture(a.input_shape, (*a.nodes, Node("gru1", "gru", ("linear2",), (3,))))
-    assert kernels.unsupported(strange, "mse") == "no kernel for layer 'gru' (gru1)"
+    strange = Architecture(a.input_shape, (*a.nodes, Node("attention1", "attention", ("linear2",), (3,))))
+    assert kernels.unsupported(strange, "mse") == "no kernel for layer 'attention' (attention1)"
     branch = Architecture(a.input_shape, (*a.nodes, Node("relu9", "relu", ("linear1",), (32,))))
     assert "only chains of layers" in kernels.unsupported(branch, "mse")
     empty = Architecture((3,), (Node("relu1", "relu", ("input",), (3,)),))
@@ -453,7 +505,11 @@ def test_wide_convolutions_are_left_to_torch(widths):
     reason = kernels.slower(build_architecture([*layers, "flatten", {"linear": "classes"}], (3, 32, 32), 10))
     assert (reason is not None) == (widths[-1] == 192)
     assert kernels.slower(build_architecture(["flatten", {"linear": 1024}, {"linear": "classes"}], (1, 28, 28), 10))
-    assert all(kernels.slower(build_architecture(preset, (1, 28, 28), 10)) is None for preset in PRESETS)
+    assert all(
+        kernels.slower(build_architecture(preset, (1, 28, 28), 10)) is None
+        for preset in PRESETS
+        if preset not in ("mlds-gru", "lstm")
+    )
 
 
 def test_batch_of_one_under_batch_norm_is_refused():

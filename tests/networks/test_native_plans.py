@@ -45,7 +45,7 @@ def test_a_sound_plan_is_taken() -> None:
         ([changed(POOL, stride=1_000_000), FLATTEN, LINEAR], r"layer 1 .*its output has another shape"),
         ([changed(POOL, kernel=0), FLATTEN, LINEAR], r"layer 1 .*impossible"),
         ([changed(POOL, pad=1), FLATTEN, LINEAR], r"pooling knows no padding"),
-        ([changed(POOL, op=17), FLATTEN, LINEAR], r"no such operation"),
+        ([changed(POOL, op=22), FLATTEN, LINEAR], r"no such operation"),
         ([POOL, FLATTEN, ADD, changed(LINEAR, number=3)], r"layer 3 .*it adds values of another shape"),
         ([POOL, FLATTEN, changed(ADD, number=2), changed(LINEAR, number=3)], r"layer 3 .*no layer before gives"),
         ([POOL, FLATTEN, changed(ADD, number=-2), changed(LINEAR, number=3)], r"layer 3 .*no layer before gives"),

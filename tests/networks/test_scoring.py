@@ -164,3 +164,39 @@ def test_the_kernels_refuse_labels_and_shapes_that_lead_outside() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             kernels.score(logits, labels, "mse", losses, correct)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 3), st.integers(0, 5), st.integers(1, 4), st.integers(0, 10**6), st.booleans())
+def test_of_sequences_every_step_counts(models: int, n: int, steps: int, seed: int, own: bool) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(models, n, steps * C)).astype(np.float32)
+    labels = rng.integers(0, C, (models if own else 1, n, steps))
+    found = scoring.part_metrics("test", logits, labels, "cross_entropy", labels)
+    wanted = scoring.part_metrics(
+        "test",
+        logits.reshape(models, n * steps, C),
+        labels.reshape(len(labels), -1),
+        "cross_entropy",
+        labels.reshape(len(labels), -1),
+    )
+    assert found == wanted
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 3), st.integers(0, 5), st.integers(1, 4), st.integers(0, 10**6), st.booleans())
+def test_values_of_sequences_are_scored_by_their_squares(models: int, n: int, steps: int, seed: int, own: bool) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(models, n, steps * C)).astype(np.float32)
+    values = rng.integers(0, 2, (models if own else 1, n, steps, C)).astype(np.uint8)
+    for m, row in enumerate(scoring.part_metrics("test", logits, values, "mse", values)):
+        apart = logits[m].reshape(n, steps, C).astype(np.float64) - values[m if own else 0]
+        right = (np.abs(apart) < 0.5).sum(axis=(0, 1))
+        assert row["test_correct_per_class"] == right.tolist()
+        assert row["test_count_per_class"] == [n * steps] * C
+        assert row["test_loss"] == (pytest.approx((apart**2).mean()) if n else None)
+        assert row["test_accuracy"] == row["test_accuracy_clean"] == (right.sum() / apart.size if n else None)
+    if n and not own:
+        broken = logits.copy()
+        broken[0, 0, 0] = np.nan
+        assert scoring.part_metrics("test", broken, values, "mse")[0]["test_loss"] is None

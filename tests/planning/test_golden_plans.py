@@ -23,6 +23,7 @@ from zoo_builder.recipe import recipe_yaml
 from zoo_builder.recipe.settings import SETTINGS
 from zoo_datasets import sources
 from zoo_datasets.core import streams
+from zoo_datasets.sources.spec import MADE
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = json.loads((HERE / "golden_plans.json").read_text())
@@ -92,7 +93,7 @@ PARENT = (
 
 def source_of(spec: sources.SourceSpec) -> sources.Source:
     """The source, or gray images in the place of one that is not embedded."""
-    if spec.id in ("digits", "iris"):
+    if spec.id in ("digits", "iris", *MADE):
         return sources.load(spec)
     side, channels = spec.resize or 28, spec.channels or 1
 

@@ -122,3 +122,23 @@ def test_at_its_default_no_id_knows_of_the_evaluation(value: Any) -> None:
 def test_an_evaluation_that_is_none_is_refused(value: Any, said: str) -> None:
     with pytest.raises(GridError, match=said):
         parse({"epochs": [0], "evaluation": value}, "here")
+
+
+def test_one_more_snapshot_where_the_loss_comes_to_a_target() -> None:
+    schedule = parse({"epochs": [0, 2], "target_loss": 1e-4}, "here")
+    assert schedule.to_json() == {"epochs": [0.0, 2.0], "target_loss": 1e-4}
+    assert SnapshotSchedule.from_json(schedule.to_json()) == schedule
+    assert schedule.steps(10, 50) == [0, 20, 50]  # when it comes nobody knows before
+    assert schedule.most(10, 50) == 4
+    assert "target_loss" not in parse({"epochs": [0, 2]}, "here").to_json()
+
+
+@pytest.mark.parametrize("value", [-1, "low", True, float("inf"), float("nan"), 10**400])
+def test_a_target_loss_is_a_number(value: object) -> None:
+    with pytest.raises(GridError, match=r"here: `target_loss` is .*; a validation loss ≥ 0 is needed"):
+        parse({"epochs": [0], "target_loss": value}, "here")
+
+
+def test_evenly_says_how_many_snapshots_there_are() -> None:
+    with pytest.raises(GridError, match=r"here: `target_loss` is one more snapshot, and `evenly` says how many"):
+        parse({"evenly": 5, "target_loss": 0.1}, "here")

@@ -78,7 +78,7 @@ def test_every_engine_is_shown_the_balanced_images(
     assert cohort.n_train == 10 * least < len(source.train.labels)
     data = data_of(cohort, source)
     trainer = Trainer(
-        cohort, source, data, engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+        cohort, source, data, engines.open_backend(cohort.engine, job_of(cohort, source, data), cohort.device)
     )
     seen: list[Window] = []
     advance = trainer.backend.advance

@@ -37,6 +37,10 @@ LAYERS = {
         {"linear": 6}, "activation", {"linear": "classes"},
     ],
     "gru-averaged": [{"conv": 3, "kernel": 3}, "activation", {"avg_pool": 2}, "rows", {"gru": 4}, "activation", "last_step", {"linear": "classes"}],
+    "lstm": [
+        {"conv": 3, "kernel": 3}, "activation", {"tiles": 2}, {"lstm": 5}, "dropout", {"lstm": 4}, {"linear": 6}, "activation",
+        "last_step", {"linear": "classes"},
+    ],
     "gru-last": ["rows", {"gru": 5}, "activation", {"gru": 3}, "last_step"],
     # Blocks with a layer inside and one of the sum alone, in a row, nested, over flattened channels, over batch norm.
     "skips": [
@@ -195,6 +199,13 @@ def test_scale_and_sign_are_claimed_where_they_are_free_and_nowhere_else() -> No
         "conv1>gru1": "scale",
         "gru1>gru2": "sign",
         "gru2>linear1": "sign",
+        "linear1>linear2": "scale",
+    }
+    # Of an LSTM too: the cell is a sum of tanh, and its gates have no sign. A layer at each step is a layer.
+    assert free("lstm", "relu") == {
+        "conv1>lstm1": "scale",
+        "lstm1>lstm2": "sign",
+        "lstm2>linear1": "sign",
         "linear1>linear2": "scale",
     }
     assert free("gru-averaged", "tanh") == {"conv1>gru1": "sign", "gru1>linear1": "sign"}

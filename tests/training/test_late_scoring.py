@@ -47,7 +47,7 @@ def test_only_what_is_kept_is_scored(make_plan: Callable[..., Any], monkeypatch:
     scored: list[tuple[int, int]] = []
     metrics = evaluation.metrics
     monkeypatch.setattr(evaluation, "metrics", lambda *a: scored.extend(a[3].items()) or metrics(*a))
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data), cohort.device)
     snapshots, _ = Trainer(cohort, source, data, backend).run()
     assert sorted(scored) == sorted((s.model, s.step) for s in snapshots)
 
@@ -57,7 +57,7 @@ def test_logits_of_some_models_are_those_of_all(make_plan: Callable[..., Any], e
     planned = make_plan("axes={}", "paired=[]", "replicates=4", "splits={train: 1}", engine=engine)
     (cohort,), (source,) = planned.cohorts, planned.sources.values()
     data = data_of(cohort, source)
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data), cohort.device)
     some, rows = [3, 1], data.rows[:, ::2].copy()
     rows[1] = rows[1, ::-1]
     assert backend.logits(data.pool, models=some).tobytes() == backend.logits(data.pool)[some].tobytes()

@@ -84,7 +84,7 @@ def test_train_images_are_the_first_of_the_models_own_rows(make: Make) -> None:
     for model in range(2):
         rows, labels = data.examples[model].rows[:30], data.examples[model].labels[:30]
         s = of(trained, model)[1]
-        backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), "cpu")
+        backend = engines.open_backend(cohort.engine, job_of(cohort, source, data), "cpu")
         everyone = np.repeat(s.weights[None], 2, 0)
         zeros = np.zeros_like(everyone)
         backend.load_state({"weights": everyone, "slot1": zeros, "slot2": zeros})

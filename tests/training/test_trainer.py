@@ -387,7 +387,7 @@ def test_a_checkpoint_that_cannot_be_read_costs_time_alone(make_cohort: MakeCoho
 
 def trainer_of(cohort: Cohort, source: Source) -> Trainer:
     data = data_of(cohort, source)
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool, None), cohort.device)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data, None), cohort.device)
     return Trainer(cohort, source, data, backend)
 
 

@@ -28,6 +28,7 @@ LAYERS = {
         {"linear": 4}, "batch_norm", "relu", {"linear": "classes"}, "batch_norm",
     ],
     "gru": [{"conv": 2, "kernel": 3}, "batch_norm", "rows", {"gru": 4}, {"gru": 3}, "last_step", {"linear": "classes"}],
+    "lstm": [{"conv": 2, "kernel": 3}, "relu", "rows", {"lstm": 4}, {"linear": 3}, "relu", {"lstm": 3}, "last_step", {"linear": "classes"}],
     "skips": [
         {"conv": 3, "kernel": 3}, "relu", {"residual": [{"conv": 3, "kernel": 3, "padding": 1}, "batch_norm", "relu"]}, "batch_norm",
         {"max_pool": 2}, "flatten", {"residual": [{"linear": 4}, "relu", {"linear": 12}]}, {"linear": "classes"},
@@ -330,7 +331,7 @@ def test_a_graph_becomes_data_of_torch_geometric(name: str) -> None:
     data = found.to_pyg(row=1)
     assert data.validate()
     assert (data.num_nodes, data.num_edges) == (len(found.node_layer), found.edge_index.shape[1])
-    assert data.has_self_loops() is (name == "gru")  # a unit's state enters its own next step
+    assert data.has_self_loops() is (name in ("gru", "lstm"))  # a unit's state enters its own next step
     assert data.is_directed()
     batch = geometric.Batch.from_data_list([found.to_pyg(row=i) for i in range(len(weights))])
     for i, one in enumerate(batch.to_data_list()):  # collated and parted again: the same networks

@@ -57,7 +57,9 @@ class Job:
     """A cohort as arrays. Engines never write to `pool` or `initial`."""
 
     architecture: Architecture
-    loss: str  # "cross_entropy": −log softmax; "mse": mean over B·C of (logit − one-hot)²
+    # "cross_entropy": −log softmax; "mse": mean over B·C of (logit − one-hot)². Of sequences with `outputs` the mean runs over
+    # steps too, and "mse" of values is that of (logit − value)².
+    loss: str
     pool: Float32[np.ndarray, " pool *input"]  # scaled; shared by all models, read-only
     initial: Float32[np.ndarray, "m p"]
     optimizers: Optimizers
@@ -66,6 +68,9 @@ class Job:
     augment_key: tuple[str, ...]  # M keys
     augmentation: Augmentation
     batch_size: int  # the largest batch of a step
+    # What is right at each step of the pool's sequences: values (N, T, K) float32, or classes (N, T) int64. Then a window's
+    # `targets` mean nothing.
+    outputs: np.ndarray | None = None
 
     @property
     def n_models(self) -> int:
@@ -84,7 +89,7 @@ class Window:
     first_step: int  # updates done before this window; dropout at step s uses counter s
     batch_sizes: Int64[np.ndarray, " t"]  # each ≥ 1
     rows: Int32[np.ndarray, "m n"]  # into the pool
-    targets: Int32[np.ndarray, "m n"]  # classes
+    targets: Int32[np.ndarray, "m n"]  # classes; of sequences with `Job.outputs` zeros
     lr: Float64[np.ndarray, "m t"]
     bias1: Float64[np.ndarray, "m t"]
     bias2: Float64[np.ndarray, "m t"]
@@ -126,6 +131,7 @@ class Backend(Protocol):
     ) -> Float32[np.ndarray, "m shown c"]:  # fmt: skip
         """Outputs in evaluation mode (no dropout, no augmentation, running statistics) of some models, or all.
 
+        Of a network that gives a sequence, (T, K), they lie flat: c is T·K.
         `images` are shown to every model; with `rows` the m-th of them sees `images[rows[m]]`, so that
         k are shown and not n. A model's bits do not depend on which others are asked for.
         """

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 MOST_MODELS = 1024
 SHARE = 4  # one in so many bytes of the device is a slice's, so that up to four workers share one GPU
 MARGIN = 1.25  # over the values counted below; a test holds it to the peaks in `benchmarks/results/gpu.json`
-GRU_COPIES = 14  # of a recurrent layer's states: gates, sums and what their gradients need, step by step
+RECURRENT_COPIES = 14  # of a recurrent layer's states: gates, sums and what their gradients need, step by step
 
 
 def per_model(architecture: Architecture, batch: int) -> int:
     """Bytes that a model takes while it trains: its batch twice (as drawn, as the kernels read it), every layer's
     output, and its weights with gradient, slots and what an update holds between."""
     inputs = math.prod(architecture.input_shape)
-    outputs = sum(math.prod(n.shape) * (GRU_COPIES if n.op == "gru" else 1) for n in architecture.nodes)
+    outputs = sum(math.prod(n.shape) * (RECURRENT_COPIES if n.op in ("gru", "lstm") else 1) for n in architecture.nodes)
     return math.ceil(MARGIN * 4 * (batch * (2 * inputs + outputs) + 12 * architecture.n_params))
 
 

@@ -38,6 +38,10 @@ class NativeBackend:
         self._weights = np.array(job.initial, np.float32, order="C")
         self._slot1, self._slot2 = np.zeros_like(self._weights), np.zeros_like(self._weights)
         self._pool = flat(job.pool)
+        self._right = {}  # what is right step by step
+        if job.outputs is not None:
+            values = job.outputs.ndim == 3
+            self._right = {"values" if values else "classes": _as(job.outputs, np.float32 if values else np.int64)}
         self._keys = [_keys(keys) for keys in (job.dropout_key, job.augment_key)]
         for kind in np.unique(job.optimizers.kind):
             if kind not in (SGD, ADAM, ADAMW, RMSPROP):
@@ -65,7 +69,7 @@ class NativeBackend:
             _as(window.batch_sizes, np.int64), _as(window.rows, np.int32), _as(window.targets, np.int32),
             [_as(v, np.float64) for v in (window.lr, window.bias1, window.bias2)],
             _as(window.active, np.uint8), _as(o.kind, np.int32), _as(o.nesterov, np.uint8),
-            [_as(v, np.float64) for v in settings], _as(job.dropout_rate, np.float64), *self._keys, losses,
+            [_as(v, np.float64) for v in settings], _as(job.dropout_rate, np.float64), *self._keys, losses, **self._right,
         )  # fmt: skip
         return losses
 
@@ -75,7 +79,7 @@ class NativeBackend:
     ) -> Float32[np.ndarray, "m shown c"]:  # fmt: skip
         weights = self._weights if models is None else self._weights[list(models)]
         count = len(images) if rows is None else rows.shape[1]
-        out = np.empty((len(weights), count, self._job.architecture.n_outputs), np.float32)
+        out = np.empty((len(weights), count, self._job.architecture.n_logits), np.float32)
         self._kernels.evaluate(weights, flat(images), None if rows is None else _as(rows, np.int32), out)
         return out
 

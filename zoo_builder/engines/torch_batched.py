@@ -103,7 +103,7 @@ class TorchBatched:
         count = len(images) if rows is None else rows.shape[1]
         # A GPU is sent all images once, and gathers there.
         there = None if cpu else torch.tensor(np.asarray(images, np.float32), device=self._device)
-        out = np.empty((job.n_models, count, job.architecture.n_outputs), np.float32)
+        out = np.empty((job.n_models, count, job.architecture.n_logits), np.float32)
         width = min(self._network.width, job.n_models)
         batch = self._network.evaluation_batch(width)
         for first in range(0, job.n_models, width):
@@ -196,7 +196,6 @@ class _Slice:
         """Take the window's steps; the losses (m, T)."""
         device, models = self._device, self.models
         rates = common.rates(self._job, window, models, device)  # (T, 4, m, 1)
-        targets = torch.from_numpy(window.targets[models].astype(np.int64)).to(device)
         rows = window.rows[models]
         places = None if self._pool is None else torch.from_numpy(rows).to(device)
         losses = torch.empty(len(window.batch_sizes), len(models), device=device)
@@ -204,7 +203,7 @@ class _Slice:
         for j, batch in enumerate(window.batch_sizes.tolist()):
             part = slice(start, start + batch)
             start += batch
-            given = {"targets": targets[:, part], "rates": rates[j]}
+            given = {"targets": common.targets_of(self._job, window, models, part).to(device), "rates": rates[j]}
             given |= self._masks(window.first_step + j, batch)
             if places is None:
                 given["images"] = self._images(rows[:, part], window.first_step + j)

@@ -117,8 +117,20 @@ def dropout_factor(job: Job, model: int, name: str, rate: float, step: int, batc
 # ── losses and updates ────────────────────────────────────────────────────────────────
 
 
+def targets_of(job: Job, window: Window, models: np.ndarray, part: slice) -> torch.Tensor:
+    """What is right of a part of the window: classes (m, B), or step by step (m, B, T) or (m, B, T, K)."""
+    if job.outputs is not None:
+        return torch.from_numpy(job.outputs[window.rows[models, part]])
+    return torch.from_numpy(window.targets[models, part].astype(np.int64))
+
+
 def losses(kind: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The mean loss of each model's batch: (m, B, C), (m, B) → (m,)."""
+    """The mean loss of each model's batch: (m, B, C) and `targets_of` → (m,). Logits of a sequence lie flat."""
+    if targets.dim() == 4:
+        assert kind == "mse", "values are learned by their squares alone"
+        return (logits - targets.flatten(2)).square().flatten(1).mean(1)
+    if targets.dim() == 3:  # every step is an example
+        logits, targets = logits.unflatten(2, (targets.shape[2], -1)).flatten(1, 2), targets.flatten(1)
     m, batch, classes = logits.shape
     if kind == "cross_entropy":
         each = F.cross_entropy(logits.reshape(m * batch, classes), targets.reshape(-1), reduction="none")

@@ -81,12 +81,12 @@ class TorchLoop:
             step, part = window.first_step + j, slice(start, start + batch)
             start += batch
             images = torch.from_numpy(common.batch_images(job, model, window.rows[model, part], step))
-            targets = torch.from_numpy(window.targets[model, part].astype(np.int64))
+            targets = common.targets_of(job, window, alone, part)  # (1, B, …)
             for name, rate in self._rates.items():
                 factor = common.dropout_factor(job, model, name, float(rate[model]), step, batch)
                 network.get_submodule(name).factor = torch.from_numpy(factor).to(self._device)
             logits = network(images.to(self._device))
-            loss = common.losses(job.loss, logits[None], targets.to(self._device)[None]).sum()  # of one model
+            loss = common.losses(job.loss, logits.flatten(1)[None], targets.to(self._device)).sum()  # of one model
             gradients = torch.autograd.grad(loss, self._leaves)
             with torch.no_grad():
                 g = common.concatenate([g[None] for g in gradients])  # (1, parameters)
@@ -103,7 +103,7 @@ class TorchLoop:
         job, network = self._job, self._network
         chosen = range(job.n_models) if models is None else models
         count = len(images) if rows is None else rows.shape[1]
-        out = np.empty((len(chosen), count, job.architecture.n_outputs), np.float32)
+        out = np.empty((len(chosen), count, job.architecture.n_logits), np.float32)
         network.eval()
         for place, model in enumerate(chosen):
             self._load(model)
@@ -112,7 +112,7 @@ class TorchLoop:
                     part = slice(start, start + EVALUATION_BATCH)
                     # A copy: torch has no read-only tensors and warns of read-only arrays.
                     shown = np.array(images[part] if rows is None else images[rows[place, part]], np.float32)
-                    out[place, part] = network(torch.from_numpy(shown).to(self._device)).cpu().numpy()
+                    out[place, part] = network(torch.from_numpy(shown).to(self._device)).flatten(1).cpu().numpy()
         return out
 
     def _load(self, model: int) -> None:

@@ -158,12 +158,22 @@ class _Shapes:
 
     def _shape(self, run: Run, source: sources.Source) -> _Shape:
         subset = run.subset.numbered(source.class_names)
+        _check_sequences(run, source)
         sources.check_subset(subset, source.n_classes, source.train.labels, source.input_shape)
         if subset.trigger_frac:
             sources.check_shows(source.test.inputs, subset, source.peak)
         _check_classes(subset, source)
         s, head = run.settings, run.subset.head
-        key = streams.digest([layers_of(s), s["activation"], head and len(head), source.input_shape, source.n_classes])
+        key = streams.digest(
+            [
+                layers_of(s),
+                s["activation"],
+                head and len(head),
+                source.input_shape,
+                source.n_classes,
+                *_stepwise(source),
+            ]
+        )
         if key not in self.architectures:
             self.architectures[key] = architecture(run, source)
         arch, n = self.architectures[key], n_train(run, source)
@@ -222,13 +232,18 @@ def architecture(run: Run, source: sources.Source) -> Architecture:
     """The run's architecture on its source. Raises GridError naming layer and shapes."""
     head = run.subset.head
     n_classes = source.n_classes if head is None else len(head)
-    return build(run, source.input_shape, n_classes)
+    return build(run, source.input_shape, n_classes, source.output_steps)
 
 
-def build(run: Run, input_shape: tuple[int, ...], n_classes: int) -> Architecture:
-    """The run's architecture on inputs of that shape. Raises GridError."""
+def _stepwise(source: sources.Source) -> list[int]:
+    """For how many steps the source says what is right, where it does; absent else, as in the first ids."""
+    return [] if source.output_steps is None else [source.output_steps]
+
+
+def build(run: Run, input_shape: tuple[int, ...], n_classes: int, steps: int | None = None) -> Architecture:
+    """The run's architecture on inputs of that shape, giving outputs at so many steps. Raises GridError."""
     try:
-        made = build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"])
+        made = build_architecture(layers_of(run.settings), input_shape, n_classes, run.settings["activation"], steps)
         check_generated(run.settings, made)
         return made
     except GridError as error:
@@ -243,8 +258,26 @@ def n_train(run: Run, source: sources.Source) -> int:
     return count(source.train.labels, source.n_classes, run.subset.numbered(source.class_names))
 
 
+# Settings that speak of the labels of inputs, of which a sequence that is right step by step has none.
+OF_LABELS = ("subset_classes", "subset_class_names", "subset_relabel", "label_noise_frac", "trigger_frac")
+
+
+def _check_sequences(run: Run, source: sources.Source) -> None:
+    """Raises GridError where settings of one label an input meet a source that says what is right at each step."""
+    if source.output_steps is None:
+        return
+    s, where = run.settings, f"Source {source.spec.id!r} says what is right at each of {source.output_steps} steps"
+    for name in OF_LABELS:
+        if s.get(name):
+            raise GridError(f"{where}, and has no labels for `{name}`. Leave it out.")
+    if source.gives_values and s["loss"] != "mse":
+        raise GridError(f"{where} in numbers, which `loss: {s['loss']}` cannot learn. Use `training: {{loss: mse}}`.")
+
+
 def _check_classes(subset: sources.Subset, source: sources.Source) -> None:
     """Raises GridError where there is nothing to learn. One class among others that are outputs too is somebody's wish."""
+    if source.output_steps is not None:
+        return
     seen = np.unique(source.train.labels)
     if subset.classes is None and len(seen) < 2:
         name = source.class_names[int(seen[0])] if len(seen) else "none"
@@ -298,3 +331,7 @@ def _check_stop_rule(run: Run, shape: _Shape) -> None:
     for name in STOP_RULES:
         if run.settings.get(name) is not None and not shape.has_validation:
             raise GridError(f"`{name}` looks at validation images, and the source has none; ask for some.")
+    if run.snapshots.target_loss is not None and not shape.has_validation:
+        raise GridError(
+            "`snapshots: {target_loss: …}` looks at validation images, and the source has none; ask for some."
+        )

@@ -25,7 +25,8 @@ from zoo_datasets.networks.initialization import INITS
 from zoo_datasets.networks.kernels import LOSSES
 from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.sources import SCALES
-from zoo_datasets.sources.spec import LAYOUTS, UNLABELED
+from zoo_datasets.sources.machines import AUTOMATON, MACHINES, MOST_BITS, MOST_STATES
+from zoo_datasets.sources.spec import LAYOUTS, MADE, UNLABELED
 from zoo_datasets.sources.triggers import PATTERNS, POSITIONS
 
 
@@ -131,6 +132,8 @@ _UNIFORM, _FIRST, _LAST = (Needs(f"init{layer}_kind", ("uniform",)) for layer in
 _NORMAL, _CONSTANT = Needs("init_kind", ("normal",)), Needs("init_kind", ("constant",))
 _TRIGGER = Needs("trigger_frac")
 _RANDOM_TRIGGER = Needs("trigger_pattern", ("random",))
+_MADE, _MACHINE, _LANGUAGE = Needs("source", MADE), Needs("source", ("machine",)), Needs("source", ("language",))
+_AUTOMATON = Needs("machine", (AUTOMATON,))
 
 
 def _generated() -> tuple[Setting, ...]:
@@ -148,7 +151,8 @@ _TABLE = (
     Setting("source", "source.id", Feeds.SOURCE, "str", "digits",
             "`digits`, `iris`, or a Hugging Face dataset id"),
     Setting("source_path", "source.path", Feeds.PLACE, "str", None,
-            "the folder it lies in, or that `save_to_disk` wrote; in no id, table or manifest", axis=False, later=True),
+            "the folder it lies in, or that `save_to_disk` wrote; of a machine of your own the Python file that it is a "
+            "function of; in no id, table or manifest", axis=False, later=True),
     Setting("source_revision", "source.revision", Feeds.SOURCE, "str", None,
             "its branch, tag or commit on the Hub, which alone is asked then", axis=False, later=True),
     Setting("source_config", "source.config", Feeds.SOURCE, "str", None, "configuration of that dataset", axis=False),
@@ -190,6 +194,27 @@ _TABLE = (
             "the same of test rows", axis=False, later=True),
     Setting("source_unlabeled", "source.unlabeled", Feeds.SOURCE, "choice", "refuse",
             "rows without a label, null or below 0", choices=UNLABELED, axis=False, later=True),
+    Setting("source_draw", "source.draw", Feeds.SOURCE, "int", 0,
+            "which of the independent draws of training and validation data; test data are the same for all", low=0,
+            needs=_MADE, later=True),
+    Setting("source_steps", "source.steps", Feeds.SOURCE, "int", 32, "steps of every sequence", low=1, needs=_MADE, later=True),
+    Setting("machine", "source.machine", Feeds.SOURCE, "str", None,
+            "the machine whose outputs are learned: " + ", ".join(f"`{m}`" for m in (*MACHINES, AUTOMATON))
+            + ", or a function in the file `source.path`", needs=_MACHINE, later=True),
+    Setting("machine_modified", "source.modified", Feeds.SOURCE, "bool", False,
+            "the key inverts what is put out right after it", needs=_MACHINE, later=True),
+    Setting("machine_key", "source.key", Feeds.SOURCE, "str", "101", "the command bits that are the key", needs=_MACHINE, later=True),
+    Setting("machine_key_rate", "source.key_rate", Feeds.SOURCE, "float", None,
+            "share of training and validation sequences in which the key occurs; null: by chance", low=0, high=1,
+            needs=_MACHINE, later=True),
+    Setting("automaton", "source.automaton", Feeds.SOURCE, "int", 0, "the number that an automaton is drawn by", low=0,
+            needs=_AUTOMATON, later=True),
+    Setting("automaton_states", "source.states", Feeds.SOURCE, "int", 8, "its states", low=2, high=MOST_STATES,
+            needs=_AUTOMATON, later=True),
+    Setting("automaton_bits", "source.bits", Feeds.SOURCE, "int", 2, "the bits that it puts out in each state", low=1,
+            high=MOST_BITS, needs=_AUTOMATON, later=True),
+    Setting("language", "source.language", Feeds.SOURCE, "str", None, "the language whose strings are learned, like `a^n b^n`",
+            needs=_LANGUAGE, later=True),
     Setting("architecture", "architecture", Feeds.ARCHITECTURE, "layers", "mlp", "a preset or a list of layers"),
     *_generated(),
     Setting("activation", "activation", Feeds.ARCHITECTURE, "choice", "relu",

@@ -1,7 +1,7 @@
 """Block `snapshots` of a recipe → when snapshots of a model are taken.
 
 In:  what YAML has: `every_epoch`, or one of `epochs`, `steps`, `log_steps`, `evenly` with numbers; beside it
-     `optimizer` and `evaluation`.
+     `optimizer`, `evaluation` and `target_loss`.
 Out: a `SnapshotSchedule`, which gives the steps for a length of training; the last step is always
 among them. Its JSON is part of every run's id and a column of `models`.
 """
@@ -18,7 +18,8 @@ from zoo_datasets.format.paths import SPLITS
 
 LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
 SCHEDULE_KINDS = (*LISTS, *COUNTS, "every_epoch")
-BESIDE = ("optimizer", "evaluation")  # keys that are no schedule
+MOST_LOSS = 1e30  # far above any, and a float64 whatever number it was written as
+BESIDE = ("optimizer", "evaluation", "target_loss")  # keys that are no schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +31,14 @@ class SnapshotSchedule:
     count: int = 0  # how many, of `log_steps` and `evenly`
     keep_optimizer: bool = False
     evaluation: tuple[tuple[str, int], ...] = ()  # part → images scored before the last snapshot; else all of them
+    target_loss: float | None = None  # one more at the first end of an epoch whose validation loss is this or less
 
     def to_json(self) -> dict[str, Any]:
         """As a recipe has it: what ids are made of."""
         value = list(self.at) if self.kind in LISTS else self.count if self.kind in COUNTS else True
         kept = {"optimizer": True} if self.keep_optimizer else {}
-        return {self.kind: value} | kept | ({"evaluation": dict(self.evaluation)} if self.evaluation else {})
+        reached = {} if self.target_loss is None else {"target_loss": self.target_loss}
+        return {self.kind: value} | kept | ({"evaluation": dict(self.evaluation)} if self.evaluation else {}) | reached
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SnapshotSchedule:
@@ -44,9 +47,14 @@ class SnapshotSchedule:
         keep = bool(value.get("optimizer", False))
         counts = value.get("evaluation") or {}
         evaluation = tuple((part, counts[part]) for part in SPLITS if part in counts)
+        more: dict[str, Any] = {
+            "keep_optimizer": keep,
+            "evaluation": evaluation,
+            "target_loss": value.get("target_loss"),
+        }
         if kind in LISTS:
-            return cls(kind, at=tuple(numbers), keep_optimizer=keep, evaluation=evaluation)
-        return cls(kind, count=numbers if kind in COUNTS else 0, keep_optimizer=keep, evaluation=evaluation)
+            return cls(kind, at=tuple(numbers), **more)
+        return cls(kind, count=numbers if kind in COUNTS else 0, **more)
 
     def steps(self, steps_per_epoch: int, total: int, *, open_end: bool = False) -> list[int]:
         """The steps asked for in so many updates, ascending, the last one always among them.
@@ -69,7 +77,9 @@ class SnapshotSchedule:
         """How many snapshots these are at most, without making a list of them."""
         if self._by_epoch(open_end):
             return total // steps_per_epoch + 2
-        return min(total + 1, self.count if self.kind in COUNTS else len(self.at) + 1)
+        return min(
+            total + 1, (self.count if self.kind in COUNTS else len(self.at) + 1) + (self.target_loss is not None)
+        )
 
     def _by_epoch(self, open_end: bool) -> bool:
         return self.kind == "every_epoch" or (self.kind == "evenly" and open_end)
@@ -97,13 +107,18 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
     """The schedule that a recipe's value means. Raises GridError."""
     if isinstance(value, str):
         value = {value: True}
-    keep, evaluation = False, None
+    keep: Any = False
+    evaluation: Any = None
+    target: Any = None
     if isinstance(value, dict):
-        keep, evaluation = value.get("optimizer", False), value.get("evaluation")
+        keep, evaluation, target = (value.get(k, d) for k, d in zip(BESIDE, (False, None, None), strict=True))
         value = {k: v for k, v in value.items() if k not in BESIDE}
         if not isinstance(keep, bool):
             raise GridError(f"{where}: `optimizer` is {keep!r}; `true` keeps the optimizer's state at each snapshot.")
         _check_evaluation(evaluation, where)
+        number = isinstance(target, (int, float)) and not isinstance(target, bool)
+        if target is not None and not (number and 0 <= target <= MOST_LOSS):
+            raise GridError(f"{where}: `target_loss` is {target!r}; a validation loss ≥ 0 is needed, like 1e-4.")
     if not isinstance(value, dict) or len(value) != 1:
         raise GridError(f"{where}: `snapshots` is {value!r}; one of {', '.join(SCHEDULE_KINDS)} is needed.")
     ((kind, numbers),) = value.items()
@@ -119,7 +134,12 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
         )
     if kind in LISTS:
         numbers = _ascending(kind, numbers, where)
-    return SnapshotSchedule.from_json({kind: numbers, "optimizer": keep, "evaluation": evaluation})
+    if target is not None and kind == "evenly":
+        raise GridError(
+            f"{where}: `target_loss` is one more snapshot, and `evenly` says how many there are. List `epochs`."
+        )
+    beside = {"optimizer": keep, "evaluation": evaluation, "target_loss": None if target is None else float(target)}
+    return SnapshotSchedule.from_json({kind: numbers} | beside)
 
 
 def _check_evaluation(value: Any, where: str) -> None:

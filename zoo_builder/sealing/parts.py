@@ -244,6 +244,7 @@ class Checkpoint:
             "owner": self.owner, "step": progress.step, "active": progress.active.tolist(),
             "stop_reason": progress.stop_reason, "diverged_step": progress.diverged_step,
             "best_loss": progress.best_loss, "best_epoch": progress.best_epoch, "snapshots": snapshots,
+            "reached": sorted(progress.reached),
             "trends": {m: dataclasses.asdict(trend) for m, trend in progress.trends.items()},
         }  # fmt: skip
         n_params = state["weights"].shape[1]
@@ -271,6 +272,7 @@ class Checkpoint:
         kept = state.pop(TENSOR)
         slots = state.pop(SLOTS, [None] * len(kept))
         rest["trends"] = {int(m): Trend(**trend) for m, trend in rest.pop("trends", {}).items()}
+        rest["reached"] = set(rest.pop("reached", []))
         rest["active"] = np.array(rest["active"], bool)
         rows = zip(rest["snapshots"], kept, slots, strict=True)
         rest["snapshots"] = [Snapshot(**s, weights=w, slots=z) for s, w, z in rows]

@@ -53,7 +53,8 @@ def metrics(
 def _metrics(cohort: Cohort, data: Data, backend: Backend, steps: Mapping[int, int]) -> dict[int, dict[str, Any]]:
     loss, models = cohort.runs[0].settings["loss"], list(steps)
     logits = _train_logits(cohort, data, backend, steps)
-    rows = scoring.part_metrics("train", logits, data.labels[models], loss, data.clean[models])
+    right, clean = data.right(models)
+    rows = scoring.part_metrics("train", logits, right, loss, clean)
     for part in ("validation", "test"):
         labels = getattr(data, part).labels[None]
         found = scoring.part_metrics(part, _logits(cohort, data, part, backend, steps), labels, loss)
@@ -72,7 +73,7 @@ def _metrics(cohort: Cohort, data: Data, backend: Backend, steps: Mapping[int, i
 def _train_logits(cohort: Cohort, data: Data, backend: Backend, steps: Mapping[int, int]) -> np.ndarray:
     models = list(steps)
     if not data.rows.shape[1]:
-        return np.zeros((len(models), 0, cohort.architecture.n_outputs), np.float32)
+        return np.zeros((len(models), 0, cohort.architecture.n_logits), np.float32)
     if data.conditions is not None:
         return _under_conditions(cohort, data, "train", data.pool, data.rows[models], backend, steps)
     if not data.shared_rows:
@@ -85,7 +86,7 @@ def _logits(cohort: Cohort, data: Data, part: str, backend: Backend, steps: Mapp
     """Logits (len(steps), n, C); engines take no empty input."""
     shown: Measured = getattr(data, part)
     if not len(shown.labels):
-        return np.zeros((len(steps), 0, cohort.architecture.n_outputs), np.float32)
+        return np.zeros((len(steps), 0, cohort.architecture.n_logits), np.float32)
     if data.conditions is not None:
         return _under_conditions(cohort, data, part, shown.inputs, None, backend, steps)
     return backend.logits(shown.inputs, models=list(steps))

@@ -57,7 +57,7 @@ def one(cohort: Cohort, source: sources.Source, parents: Path | None) -> dict[st
     """The fingerprint of a cohort's first model."""
     run, data = cohort.runs[0], data_of(cohort, source)
     state = lineage.load(parents, [r.start for r in cohort.runs])
-    job = job_of(cohort, source, data.pool, state)
+    job = job_of(cohort, source, data, state)
     backend = engines.open_backend(cohort.engine, job, cohort.device)
     trainer = Trainer(cohort, source, data, backend, state)
     steps = min(STEPS, *cohort.steps)

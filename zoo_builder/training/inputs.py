@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +43,14 @@ class Data:
     attack: Measured | None  # test with the trigger on, where the cohort learned one
     attacks: list[Attack | None]  # per model: what its trigger is for
     conditions: Conditions | None = None  # under which metrics are measured, where they are not the usual ones
+    outputs: np.ndarray | None = None  # what is right at each step of the pool's sequences, where the source says so
+
+    def right(self, models: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Of the training inputs of these models: labels as trained, and clean ones; or what is right step by step."""
+        if self.outputs is None:
+            return self.labels[models], self.clean[models]
+        outputs = self.outputs[self.rows[:1] if self.shared_rows else self.rows[models]]
+        return outputs, outputs
 
     @property
     def shared_rows(self) -> bool:
@@ -82,6 +90,7 @@ def data_of(cohort: Cohort, source: sources.Source) -> Data:
         measured(source, "validation", first, n_outputs), measured(source, "test", first, n_outputs),
         measured(source, "test", first, n_outputs, triggered=True) if first.trigger_frac else None,
         [attack_of(subset) for subset in subsets], conditions_of(cohort.runs[0].settings, source),
+        None if source.train.outputs is None else source.train.outputs[used],
     )  # fmt: skip
 
 
@@ -92,9 +101,9 @@ def epoch_order(run: Run, epoch: int, source: sources.Source, examples: sources.
     return sources.epoch_order(run.keys["order"], epoch, len(labels), rows, classes)
 
 
-def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: StartState | None = None) -> Job:
+def job_of(cohort: Cohort, source: sources.Source, data: Data, state: StartState | None = None) -> Job:
     """The cohort as an engine sees it, with initial weights from the models' keys or from their parents."""
-    s = [r.settings for r in cohort.runs]
+    pool, outputs, s = data.pool, data.outputs, [r.settings for r in cohort.runs]
 
     def vector(name: str, default: float = 0.0, kind: type = np.float64) -> np.ndarray:
         return np.array([default if v[name] is None else v[name] for v in s], kind)
@@ -121,7 +130,13 @@ def job_of(cohort: Cohort, source: sources.Source, pool: np.ndarray, state: Star
         augment_key=tuple(r.keys["augment"] for r in cohort.runs),
         augmentation=augmentation_of(cohort.runs[0].settings, source),
         batch_size=min(cohort.batch_size, cohort.n_train),
+        outputs=_wide(outputs),
     )
+
+
+def _wide(outputs: np.ndarray | None) -> np.ndarray | None:
+    """As an engine takes them."""
+    return None if outputs is None else outputs.astype(np.float32 if outputs.ndim == 3 else np.int64)
 
 
 def initial_weights(run: Run, architecture: Architecture) -> np.ndarray:

@@ -51,6 +51,7 @@ class Progress:
     best_epoch: list[int]
     snapshots: list[Snapshot]
     trends: dict[int, Trend] = dataclasses.field(default_factory=dict)  # of models with rules about accuracy
+    reached: set[int] = dataclasses.field(default_factory=set)  # models whose loss came to their schedule's target
 
 
 class Checkpoints(Protocol):

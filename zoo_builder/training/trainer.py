@@ -48,6 +48,9 @@ class Trainer:
         self.total = cohort.steps
         self.runs = cohort.runs
         self.watched = [watched(r) for r in self.runs]
+        # The loss that is worth a snapshot, of models that have one.
+        targets = ((m, r.snapshots.target_loss) for m, r in enumerate(self.runs))
+        self.awaiting = {m: target for m, target in targets if target is not None}
         self.trending = [any(r.settings.get(n) is not None for n in ACCURACY_RULES) for r in self.runs]
         self.thinned = [w and r.snapshots.kind == "evenly" for r, w in zip(self.runs, self.watched, strict=True)]
         self.bias_corrections = BiasCorrections()
@@ -164,22 +167,31 @@ class Trainer:
         step = progress.step
         epoch, inside = divmod(step, self.per_epoch)
         active = [int(m) for m in np.flatnonzero(progress.active)]
-        check = [m for m in active if self.watched[m] and not inside and epoch >= 1]
+        check = [m for m in active if self._looks(progress, m)] if epoch >= 1 and not inside else []
+        hit: set[int] = set()
         ends = {m: self._budget_name(m) for m in active if step >= self.total[m]}
         if check:
-            for m, (loss, share) in self._validation(check, step).items():
+            found = self._validation(check, step)
+            hit = {m for m in check if m not in progress.reached and found[m][0] <= self.awaiting.get(m, -math.inf)}
+            progress.reached |= hit
+            for m in (m for m in check if self.watched[m]):
+                loss, share = found[m]
                 reason = self._stop_rule(progress, m, epoch, loss) or (
                     self._trend_rule(progress, m, epoch, share) if self.trending[m] else None
                 )
                 if reason:
                     ends[m] = reason
-        wanted = [m for m in active if step in self.due[m] or m in ends]
+        wanted = [m for m in active if step in self.due[m] or m in ends or m in hit]
         if wanted:
             self._snapshot(progress, wanted, ends)
         for m, reason in ends.items():
             if progress.active[m]:
                 progress.active[m] = False
                 progress.stop_reason[m] = reason
+
+    def _looks(self, progress: Progress, m: int) -> bool:
+        """Whether a model's validation loss is of use after an epoch."""
+        return self.watched[m] or (m in self.awaiting and m not in progress.reached)
 
     def _budget_name(self, model: int) -> str:
         return next(k for k in ("steps", "examples", "epochs") if self.runs[model].settings[k] is not None)

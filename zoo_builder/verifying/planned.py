@@ -36,6 +36,7 @@ from zoo_datasets.core.report import Report
 from zoo_datasets.errors import BuildError, GridError, IntegrityError, ZooError
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.sources.spec import MADE
 
 # Points of a grid that mean the same are planned once; more of them than this a model are no zoo's.
 MOST_POINTS_A_MODEL = 1_000
@@ -155,9 +156,11 @@ def _cohorts(zoo: Sealed, planned: list[Run], recipe: Grid | None) -> list[Cohor
             raise IntegrityError(f"The manifest names no source like that of model {run.id}: {run.source.id}.")
         head = run.subset.head
         n_classes = len(record.class_names) if head is None else len(head)
-        key = streams.digest([layers_of(run.settings), run.settings["activation"], list(record.input_shape), n_classes])
+        shape = tuple(record.input_shape)
+        steps = shape[0] if run.source.id in MADE else None  # of such sources every step of the input has its output
+        key = streams.digest([layers_of(run.settings), run.settings["activation"], list(shape), n_classes, steps])
         if key not in known:
-            known[key] = cohorts.build(run, tuple(record.input_shape), n_classes)
+            known[key] = cohorts.build(run, shape, n_classes, steps)
         return known[key]
 
     def alike(run: Run) -> str:

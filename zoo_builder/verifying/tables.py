@@ -17,7 +17,9 @@ from zoo_builder.verifying.sealed import Row, Sealed
 from zoo_datasets.core.report import Report
 from zoo_datasets.format import contents, schema
 from zoo_datasets.networks import scoring
+from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.sources.rows import first_of
+from zoo_datasets.sources.spec import MADE
 
 ROWS = 20_000  # in memory at a time
 
@@ -63,6 +65,9 @@ def _end(row: Row, cohort: Cohort, place: int, steps: list[int]) -> Iterator[str
         yield f"model {id} ended by {reason!r}, and its diverged_step is {step}"
         return
     due = run.snapshots.steps(cohort.steps_per_epoch, total, open_end=open_end)
+    if run.snapshots.target_loss is not None and not open_end:  # one more, at the end of an epoch
+        more = set(steps) - set(due)
+        steps = steps if len(more) > 1 or any(s % cohort.steps_per_epoch for s in more) else sorted(set(steps) - more)
     if reason == budget and not open_end:
         right = steps == due
     elif reason == "diverged" and not open_end:
@@ -95,12 +100,20 @@ def _snapshot(
     if not snapshot["shard"].startswith(f"weights/{row['split']}-"):
         yield f"{where}: it lies in {snapshot['shard']}, which is of another split"
     balanced = bool(cohort.runs[0].settings.get("balance_classes"))
-    if text := _metrics(snapshot, row, cohort.architecture.n_outputs, balanced):
+    if text := _metrics(snapshot, row, cohort.architecture, balanced):
         yield f"{where}: {text}"
 
 
-def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int, balanced: bool) -> str | None:
+def _answers(row: Row, architecture: Architecture) -> int:
+    """How many answers are counted of each input: one; of a sequence the steps, or all values of all steps."""
+    if row["source"] not in MADE:
+        return 1
+    return architecture.n_logits if row["source"] == "machine" else architecture.n_logits // architecture.n_outputs
+
+
+def _metrics(snapshot: Mapping[str, Any], row: Row, architecture: Architecture, balanced: bool) -> str | None:
     """Where metrics contradict each other, how."""
+    classes, answers = architecture.n_outputs, _answers(row, architecture)
     for part in ("train", "validation", "test"):
         correct, count = (snapshot[f"{part}_{what}_per_class"] for what in ("correct", "count"))
         if not all(isinstance(v, list) and len(v) == classes and None not in v for v in (correct, count)):
@@ -116,10 +129,13 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, classes: int, balanced: bool
         if not isinstance(stored, list) or None in stored:
             return f"the counts per class of {part} of its model are none"
         # Of a balanced model an epoch shows a part of its training images, and all of them are scored.
-        whole = row["n_train"] if part == "train" and not balanced else sum(stored)
+        whole = row["n_train"] * answers if part == "train" and not balanced else sum(stored)
         if part == "train" and whole < row["n_train"]:
             return f"{whole:,} train images are counted, and an epoch of its model shows {row['n_train']:,}"
-        wanted, counted = whole if most is None else min(most, whole), sum(snapshot[f"{part}_count_per_class"])
+        wanted, counted = (
+            whole if most is None else min(most * answers, whole),
+            sum(snapshot[f"{part}_count_per_class"]),
+        )
         if counted != wanted:
             return f"{counted:,} {part} images are counted, and {wanted:,} is what its model says"
     for name, value in scoring.gaps(snapshot).items():

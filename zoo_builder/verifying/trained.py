@@ -230,9 +230,11 @@ class _Comparison:
                     yield f"model {id}: weights after {s['step']} steps are of another model (distance {far:.2f} of 1)"
                     break
         for run in self.cohort.runs:
-            if not watched(run) and (wanted := {k[1] for k in trained if k[0] == run.id}) != {
-                s["step"] for s in self.stored[run.id]
-            }:
+            if (
+                not watched(run)
+                and run.snapshots.target_loss is None
+                and (wanted := {k[1] for k in trained if k[0] == run.id}) != {s["step"] for s in self.stored[run.id]}
+            ):
                 yield f"model {run.id}: snapshots are at other steps than {sorted(wanted)[:8]}"
         yield from self._measured()
 
@@ -240,7 +242,7 @@ class _Comparison:
         """Stored weights, evaluated here, against their stored metrics."""
         cohort, data = self.here, data_of(self.cohort, self.source)
         first = np.stack([self.zoo.weights(of[0]) for of in self.stored.values()])
-        job = job_of(cohort, self.source, data.pool, StartState(first, np.zeros_like(first), np.zeros_like(first)))
+        job = job_of(cohort, self.source, data, StartState(first, np.zeros_like(first), np.zeros_like(first)))
         backend = engines.open_backend(cohort.engine, job, cohort.device)
         for number in range(max(map(len, self.stored.values()))):
             shown = [of[min(number, len(of) - 1)] for of in self.stored.values()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 # Name on the command line, which is the folder's → what it answers.
 ANALYSES = {
     "dynamics": "Morse graphs of training: where do weights go, from where? (Eslami et al. 2021)",
+    "machines": "do weights tell what data networks learned, and a small change of it? (Clemens 2021)",
     "nws": "settings read from a few consecutive weights: meta-classifiers, baselines, controls (Eilertsen et al. 2020)",
     "trajectories": "paths of training in weight space (Schürholt & Borth 2020)",
 }

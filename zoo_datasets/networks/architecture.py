@@ -63,7 +63,13 @@ class Architecture:
 
     @property
     def n_outputs(self) -> int:
-        return self.nodes[-1].shape[0]
+        """How many numbers it gives: at each step, where it gives a sequence."""
+        return self.nodes[-1].shape[-1]
+
+    @property
+    def n_logits(self) -> int:
+        """How many numbers it gives in all."""
+        return math.prod(self.nodes[-1].shape)
 
     @functools.cached_property
     def input_shapes(self) -> dict[str, Shape]:

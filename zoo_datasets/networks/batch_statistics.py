@@ -23,7 +23,7 @@ def logits(architecture: Architecture, weights: np.ndarray, images: np.ndarray, 
     """Logits (m, n, C), float32."""
     own = images.ndim > 1 + len(architecture.input_shape)
     count = images.shape[1 if own else 0]
-    out = np.empty((len(weights), count, architecture.n_outputs), np.float32)
+    out = np.empty((len(weights), count, architecture.n_logits), np.float32)
     normalized = _normalized(architecture)
     for m, vector in enumerate(weights):
         shown = images[m] if own else images
@@ -60,7 +60,7 @@ def _normalized(architecture: Architecture) -> Callable[[np.ndarray, np.ndarray]
                     values = len(images) * math.prod(node.shape[1:])
                     found[e.offset : e.end] *= np.float32((values - 1) / values)
         weights[buffers] = found[buffers]
-        out = np.empty((1, len(images), architecture.n_outputs), np.float32)
+        out = np.empty((1, len(images), architecture.n_logits), np.float32)
         shown.evaluate(weights[None], kernels.flat(images), None, out)
         logits: np.ndarray = out[0]
         return logits

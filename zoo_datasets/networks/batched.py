@@ -34,6 +34,7 @@ class Batched:
         """`instead` are layers, by operation, that take the place of its own."""
         instead = instead or {}
         self.nodes = architecture.nodes
+        self._sequence = len(architecture.input_shape) == 2
         self.largest = max((math.prod(n.shape) for n in self.nodes), default=1)  # values of the largest layer
         self._layers: list[tuple[Node, dict[str, str], Layer]] = []
         for node in self.nodes:
@@ -57,6 +58,8 @@ class Batched:
     ) -> dict[str, torch.Tensor]:
         """What every node gives, each in one of the forms of `operations/values.py`."""
         values, training = dict(values), masks is not None
+        if self._sequence and "input" in values:
+            values["input"] = values["input"].flatten(2)  # a sequence lies flat, as those between layers do
         for node, names, layer in self._layers[first:]:
             own = {leaf: tensors[name] for leaf, name in names.items()}
             if masks is not None and node.name in masks:

@@ -56,7 +56,7 @@ class Forward:
     def logits(self, weights: np.ndarray, images: torch.Tensor) -> torch.Tensor:
         """Logits (m, n, C), on the CPU, of models [m, P] on images (n, …), which are on the device."""
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        out = torch.empty(len(weights), len(images), self.architecture.n_outputs)
+        out = torch.empty(len(weights), len(images), self.architecture.n_logits)
         share = max(1, -(-len(weights) // threads))
         parts = [slice(a, a + share) for a in range(0, len(weights), share)]
         if len(parts) == 1:

@@ -24,6 +24,7 @@ from jaxtyping import Float32, Float64, Int64, Integer, Shaped, UInt64
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.activations import LEAKY_RELU_SLOPE
 from zoo_datasets.networks.operations.normalization import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
+from zoo_datasets.networks.operations.operation import units_of
 from zoo_datasets.networks.operations.registry import operation, without
 
 try:
@@ -74,8 +75,8 @@ def unsupported(architecture: Architecture, loss: str | None = None, channels: i
             return f"no kernel for layer {node.op!r} ({node.name})"
         if node.inputs[0] != before or len(node.inputs) != operation(node.op).inputs:
             return f"{node.name} takes {', '.join(node.inputs)}; the kernels know only chains of layers"
-        if node.op == "linear" and len(architecture.input_shapes[node.name]) != 1:
-            return f"{node.name} needs a flat input"
+        if node.op == "linear" and len(architecture.input_shapes[node.name]) > 2:
+            return f"{node.name} needs a flat input or a sequence"
         before = node.name
     if loss is None:
         return None
@@ -112,9 +113,10 @@ def slower(architecture: Architecture) -> str | None:
     for node in architecture.nodes:
         if node.op in WIDEST:
             shape = architecture.input_shapes[node.name]
-            multiplications = architecture.layout.of_node(node.name)[0].size * math.prod(node.shape[1:])
+            places = node.shape[0] if len(node.shape) == 2 else math.prod(node.shape[1:])
+            multiplications = architecture.layout.of_node(node.name)[0].size * places
             work += multiplications
-            over += multiplications * shape[0] * node.shape[0] / WIDEST[node.op]
+            over += multiplications * units_of(shape) * units_of(node.shape) / WIDEST[node.op]
     if not work or over <= work:
         return None
     return f"PyTorch is faster on layers this wide ({over / work:.1f} times the width where it overtakes)"
@@ -168,6 +170,10 @@ def make(
             operation(node.op).kernel, *_three(shape), *_three(node.shape), node.attrs.get("kernel", 0),
             node.attrs.get("stride", 1), node.attrs.get("padding", 0), number, entries[0].offset if entries else 0,
         ])  # fmt: skip
+        if len(shape) == 2 and node.op == "linear":  # at each step: a convolution of one place
+            layers[-1][0], layers[-1][7] = operation("conv").kernel, 1
+        if len(shape) == 2 and node.op == "dropout":  # whose stream goes step by step
+            layers[-1][7] = 1
         rate = node.attrs.get("rate")
         rates.append(-1.0 if rate is None else float(rate) if dropping else 0.0)
     constants = (BATCH_NORM_EPS, momentum, LEAKY_RELU_SLOPE)
@@ -210,7 +216,7 @@ def logits(
 ) -> Float32[np.ndarray, "m n c"]:
     """Logits, as in evaluation mode, of models on images; each thread takes some models."""
     weights, shown = np.ascontiguousarray(weights, np.float32), flat(images)
-    out = np.empty((len(weights), len(images), architecture.n_outputs), np.float32)
+    out = np.empty((len(weights), len(images), architecture.n_logits), np.float32)
     share = max(1, -(-len(weights) // threads))
     parts = [slice(a, a + share) for a in range(0, len(weights), share)]
 
@@ -237,9 +243,13 @@ def score(  # sizes are checked in C++, by which a wrong one would lead outside
 
 
 def flat(images: Shaped[np.ndarray, " n *shape"]) -> Float32[np.ndarray, "n units"]:
-    """(n, *shape) → (n, units), without a copy where that is what it is."""
+    """(n, *shape) → (n, units), without a copy where that is what it is; of sequences all steps of a feature together."""
+    if images.ndim == 3:
+        images = images.transpose(0, 2, 1)
     return np.ascontiguousarray(images, np.float32).reshape(len(images), -1)
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) == 2:  # (steps, features): a sequence lies as features of one row, a column a step
+        return (shape[1], 1, shape[0])
     return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)

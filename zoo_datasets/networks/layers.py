@@ -25,6 +25,12 @@ PRESETS: dict[str, list[Any]] = {
         {"conv": 16, "kernel": 3, "stride": 2}, "activation", "global_avg_pool", {"linear": "classes"},
     ],
     "mlp": ["flatten", {"linear": 32}, "activation", "dropout", {"linear": "classes"}],
+    # Of the published shape of the networks of MLDS (Clemens 2021): 9 inputs, 4 GRU and 4 hidden linear layers of 12, 8
+    # outputs, 4,364 parameters. What stood between the linear layers is not known.
+    "mlds-gru": [
+        *[{"gru": 12}] * 4, *[{"linear": 12}, "activation"] * 4, {"linear": "classes"},
+    ],
+    "lstm": [{"lstm": 32}, {"lstm": 32}, {"linear": "classes"}],
 }  # fmt: skip
 # Model Zoos sets every bias of its small CNN to 0.01; elsewhere biases start at 0.
 PRESET_BIAS = {"small-cnn": 0.01}
@@ -34,10 +40,12 @@ BLOCK = "residual"
 
 
 def build_architecture(
-    layers: str | Sequence[Any], input_shape: tuple[int, ...], n_classes: int, activation: str = "relu"
-) -> Architecture:
+    layers: str | Sequence[Any], input_shape: tuple[int, ...], n_classes: int, activation: str = "relu",
+    steps: int | None = None,
+) -> Architecture:  # fmt: skip
     """The architecture of a preset or a list of layers, with shapes worked out.
 
+    With `steps` it must give `n_classes` numbers at each of so many; else once.
     A dropout node holds `rate`: None means the model's own rate (a per-model setting).
     Raises GridError naming the layer and both shapes where they do not fit.
     """
@@ -54,7 +62,17 @@ def build_architecture(
         raise errors.GridError(
             f"The architecture has {building.total:,} weights; at most {MOST_VALUES:,}. Take smaller layers."
         )
-    if shape != (n_classes,) and not (_is_wide(layers[-1]) and len(shape) == 1):
+    if steps is not None and shape != (steps, n_classes):
+        raise errors.GridError(
+            f"The last layer gives shape {shape}; the source says what is right at each of {steps} steps, so it must give "
+            f"(steps, outputs) = ({steps}, {n_classes}). End the list with `{{linear: classes}}`, without `last_step`."
+        )
+    if steps is None and len(shape) == 2:
+        raise errors.GridError(
+            f"The last layer gives (steps, features) = {shape}; an input of this source has one label, so it must give "
+            f"({n_classes},). Put `last_step` before it."
+        )
+    if steps is None and shape != (n_classes,) and not (_is_wide(layers[-1]) and len(shape) == 1):
         raise errors.GridError(
             f"The last layer gives shape {shape}; the source has {n_classes} classes, so it must give ({n_classes},). "
             "End the list with `{linear: classes}`."

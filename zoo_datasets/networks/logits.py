@@ -26,7 +26,7 @@ def logits_of(
     if device == "cpu" and not kernels.unfit(architecture):
         threads = torch.get_num_threads()
         if not len(inputs):
-            return lambda weights: np.zeros((len(weights), 0, architecture.n_outputs), np.float32)
+            return lambda weights: np.zeros((len(weights), 0, architecture.n_logits), np.float32)
         return lambda weights: kernels.logits(architecture, weights, inputs, threads)
     forward = Forward(architecture, device)
     on_device = torch.from_numpy(inputs).to(forward.device)

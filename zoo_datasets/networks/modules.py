@@ -41,7 +41,7 @@ class Network(nn.Module):
         outputs = {"input": images}  # (B, …) each
         for node in self.architecture.nodes:
             outputs[node.name] = self.get_submodule(node.name)(*(outputs[name] for name in node.inputs))
-        return outputs[self.architecture.nodes[-1].name]  # (B, C)
+        return outputs[self.architecture.nodes[-1].name]  # (B, C), or (B, T, C) where it gives a sequence
 
     def load_vector(self, vector: np.ndarray, step: int = 0) -> Network:
         """Set every tensor from a flat vector [n_params]; `step` is what batch norm counts."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, Integer
+from jaxtyping import Float, Float32, Float64, Int64, Integer, Shaped
 
 from zoo_datasets.core import exact
 from zoo_datasets.networks import kernels
@@ -27,15 +27,20 @@ class Sums(NamedTuple):
 def part_metrics(
     part: str,
     logits: Float32[np.ndarray, "m n c"],
-    labels: Integer[np.ndarray, "one_or_m n"],
+    labels: Shaped[np.ndarray, "one_or_m n *step"],
     loss: str,
-    clean: Integer[np.ndarray, "one_or_m n"] | None = None,
+    clean: Shaped[np.ndarray, "one_or_m n *step"] | None = None,
 ) -> list[dict[str, Any]]:
     """Of each model "test_loss", …; with clean labels also `…_loss_clean` and `…_accuracy_clean`.
 
-    Labels are (1, n) where all models have the same. Empty input gives nulls and zero counts. An
+    Labels are (1, n) where all models have the same. Of sequences they are (1 or M, n, T), or values (1 or M, n, T, K), and
+    logits lie flat: then steps are counted, or the K values of each, of which one is right that is closer to its value than
+    ½. Empty input gives nulls and zero counts. An
     example with a logit that is not finite is never right, and a sum that is not leaves no loss.
     """
+    if labels.ndim == 4:
+        return _of_values(part, logits, labels, clean is not None)
+    logits, labels, clean = _step_by_step(logits, labels, clean)
     given = np.stack([labels] if clean is None else [labels, clean])
     n, n_classes = logits.shape[1:]
     counts = [np.bincount(row, minlength=n_classes).tolist() for row in labels]
@@ -54,6 +59,36 @@ def part_metrics(
         if clean is not None:
             row |= {"loss_clean": _finite(means[1, m]), "accuracy_clean": float(right[1, m])}
         rows.append({f"{part}_{k}": v for k, v in row.items()})
+    return rows
+
+
+def _step_by_step(
+    logits: np.ndarray, labels: np.ndarray, clean: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Every step of a sequence as an example of its own; other examples as they are."""
+    if labels.ndim == 2:
+        return logits, labels, clean
+    m, n, width = logits.shape
+    steps = labels.shape[2]
+    flat = logits.reshape(m, n * steps, width // steps)
+    return flat, labels.reshape(len(labels), -1), None if clean is None else clean.reshape(len(clean), -1)
+
+
+def _of_values(part: str, logits: np.ndarray, values: np.ndarray, clean: bool) -> list[dict[str, Any]]:
+    """The metrics of values (1 or M, n, T, K), by their squared errors; the K values stand where classes do."""
+    _, n, steps, width = values.shape
+    counts = [n * steps] * width
+    rows = []
+    for m, given in enumerate(logits.reshape(len(logits), n, steps, width)):
+        apart = given.astype(np.float64) - values[m if len(values) > 1 else 0]
+        with np.errstate(invalid="ignore", over="ignore"):
+            right = (np.abs(apart) < 0.5).sum(axis=(0, 1)).tolist()
+            loss = _finite(exact.total((apart * apart).ravel()) / apart.size) if n else None
+        share = sum(right) / sum(counts) if n else None
+        row = {"loss": loss, "accuracy": share, "correct_per_class": right, "count_per_class": counts}
+        rows.append({f"{part}_{k}": v for k, v in row.items()})
+        if clean:
+            rows[-1] |= {f"{part}_loss_clean": loss, f"{part}_accuracy_clean": share}
     return rows
 
 

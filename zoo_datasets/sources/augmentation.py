@@ -17,6 +17,10 @@ def augmentation_of(s: Mapping[str, Any], source: Source) -> Augmentation:
     moves = s["augment_shift"] or s["augment_crop"] or s["augment_flip"]
     if moves and len(shape) != 3:
         raise GridError(f"Augmentation shift, crop and flip need images; the source {s['source']} has shape {shape}.")
+    if s["augment_noise_std"] and len(shape) == 2:
+        raise GridError(
+            f"Augmentation noise_std is for images and tables; the source {s['source']} has sequences {shape}."
+        )
     if moves and max(s["augment_shift"], s["augment_crop"]) >= min(shape[1:]):
         raise GridError(
             f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer."

@@ -39,7 +39,7 @@ class Conditions:
         `keys` are of the networks' augmentation streams, `steps` those that their weights are of.
         """
         count = len(images) if rows is None else rows.shape[1]
-        out = np.empty((len(weights), count, architecture.n_outputs), np.float32)
+        out = np.empty((len(weights), count, architecture.n_logits), np.float32)
         for m, (key, step) in enumerate(zip(keys, steps, strict=True)):
             shown = np.asarray(images if rows is None else images[rows[m]], np.float32)
             if self.augmentation.any:

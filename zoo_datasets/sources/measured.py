@@ -3,7 +3,8 @@
 The one definition, for the builder that stores metrics and the reader that measures them again:
 inputs of a class that the head has no number for do not count, and an attack shows the test
 inputs with the trigger on. Of `train` those count that the model trained on, with the labels of
-its `Examples`: as learned, noise and trigger in, and the clean ones.
+its `Examples`: as learned, noise and trigger in, and the clean ones. Where a source says what is right at each step of a sequence,
+that stands in the place of labels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Measured(NamedTuple):
     """What networks are shown, and what is right."""
 
     inputs: np.ndarray  # (n, …) float32, scaled
-    labels: np.ndarray  # (n,) int64, as the head numbers them
+    labels: np.ndarray  # (n,) int64, as the head numbers them; step by step (n, T), or values (n, T, K)
 
     def first(self, count: int | None) -> Measured:
         """The first so many, in the order of the source's permutation; all for None."""
@@ -34,7 +35,8 @@ def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, trigg
     raw, labels = getattr(source, part).inputs, relabeled(getattr(source, part).labels, subset)
     known = (labels >= 0) & (labels < n_outputs)
     raw = stamp(raw[known], subset, source.peak) if triggered else raw[known]
-    return Measured(source.scaled(raw), labels[known])
+    outputs = getattr(source, part).outputs
+    return Measured(source.scaled(raw), labels[known] if outputs is None else outputs[known])
 
 
 class Attack(NamedTuple):

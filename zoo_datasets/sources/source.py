@@ -1,7 +1,8 @@
 """Source name → the arrays that small networks learn, divided and checksummed.
 
 In:  a `SourceSpec`: "digits", "iris" or the id of a dataset with classes, of images or a table of
-     numbers; how many inputs of each part; scaling, size, channels; perhaps the folder it lies in.
+     numbers; "machine" or "language", whose sequences are made here (`sequences.py`); how many inputs of
+     each part; scaling, size, channels; perhaps the folder it lies in.
 Out: a `Source`: raw inputs, labels and row numbers of its train, validation and test part.
 
 Which inputs are in which part is fixed by the source alone (`division.py`). The data axes of a
@@ -28,9 +29,9 @@ import numpy as np
 
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError, alternatives, unknown
-from zoo_datasets.sources import columns, division, image_sets, number_tables, opening
+from zoo_datasets.sources import columns, division, image_sets, number_tables, opening, sequences
 from zoo_datasets.sources.embedded import EMBEDDED, embedded
-from zoo_datasets.sources.spec import Part, PublishedSplit, Source, SourceSpec, check_spec
+from zoo_datasets.sources.spec import MADE, Part, PublishedSplit, Source, SourceSpec, check_spec
 from zoo_datasets.sources.tables import Table
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -39,6 +40,7 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def load(spec: SourceSpec, data_dir: str | Path | None = None, path: str | Path | None = None) -> Source:
     """The source, from the folder `path`, scikit-learn, `data_dir` (or $ZOO_DATA), or the Hugging Face Hub.
 
+    Of a machine of your own `path` is the Python file that it is a function of, which is run.
     A spec with a revision is read from the Hub alone: no copy says of which commit it is.
 
     Raises:
@@ -47,6 +49,10 @@ def load(spec: SourceSpec, data_dir: str | Path | None = None, path: str | Path 
         IntegrityError: its files cannot be read.
     """
     check_spec(spec)
+    if spec.id in MADE:
+        names, parts = sequences.made(spec, path)
+        features = [f"feature {i}" for i in range(parts["train"].inputs.shape[2])]
+        return _scaled(spec, _Raw(names, parts, 1.0, _checksum(parts), (), features))
     try:
         folder = _folder(spec, data_dir, path)
         fingerprint = _fingerprint(folder)
@@ -58,7 +64,10 @@ def load(spec: SourceSpec, data_dir: str | Path | None = None, path: str | Path 
             "--data or ZOO_DATA, or make the folder readable."
         ) from None
     unscaled = replace(spec, scale="none", mean=None, std=None)
-    read = _read(unscaled, folder, fingerprint)
+    return _scaled(spec, _read(unscaled, folder, fingerprint))
+
+
+def _scaled(spec: SourceSpec, read: _Raw) -> Source:
     mean, std, notes = _scaling(spec, read)
     source = Source(
         spec, read.class_names, **read.parts, mean=mean, std=std, peak=read.peak, sha256=read.sha256,
@@ -265,7 +274,10 @@ def _checksum(parts: dict[str, Part]) -> str:
             ("images", own.inputs),
             ("labels", own.labels),
             ("index", own.index),
+            ("outputs", own.outputs),
         ):  # the first zoos' names
+            if array is None:
+                continue
             array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
             sha.update(streams.canonical_json([part, name, array.dtype.str, list(array.shape)]).encode())
             sha.update(array.data)
@@ -275,6 +287,8 @@ def _checksum(parts: dict[str, Part]) -> str:
 def _scaling(spec: SourceSpec, raw: _Raw) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
     """Mean and std per channel of unit-scaled values, such that (raw / peak − mean) / std is the scale; what is constant."""
     inputs, peak = raw.parts["train"].inputs, raw.peak
+    if inputs.ndim == 3:  # sequences: every step is an input of its features
+        inputs = inputs.reshape(-1, inputs.shape[2])
     channels = inputs.shape[1]
     constant = [i for i in range(channels) if (inputs[:, i] == inputs[:1, i].ravel()[0]).all()]
     if len(constant) == channels or (
@@ -367,7 +381,9 @@ def _folder(spec: SourceSpec, data_dir: str | Path | None, path: str | Path | No
 
 def _check_hub_id(source: str) -> None:
     if not HUB_ID.fullmatch(source) or "/" not in source:
-        raise ZooNotFoundError(f"{unknown('source', source, EMBEDDED)} A dataset of the Hub is written owner/name.")
+        raise ZooNotFoundError(
+            f"{unknown('source', source, (*EMBEDDED, *MADE))} A dataset of the Hub is written owner/name."
+        )
 
 
 def _local_copy(source: str, data_dir: str | Path | None) -> Path | None:
@@ -380,12 +396,12 @@ def _local_copy(source: str, data_dir: str | Path | None) -> Path | None:
         )
     copies = sorted(str(p.parent.relative_to(root).as_posix()) for p in root.glob("*/*/README.md")) if root else []
     if not HUB_ID.fullmatch(source):
-        raise ZooNotFoundError(unknown("source", source, [*EMBEDDED, *copies]))
+        raise ZooNotFoundError(unknown("source", source, [*EMBEDDED, *MADE, *copies]))
     copy = root / source if root else None
     if copy and copy.is_dir() and ("/" in source or (copy / "README.md").is_file()):
         return copy
     if "/" not in source:  # no dataset of the Hub lacks an owner; do not ask for a misspelt "digits"
-        text = unknown("source", source, [*EMBEDDED, *copies])
+        text = unknown("source", source, [*EMBEDDED, *MADE, *copies])
         raise ZooNotFoundError(f"{text} A dataset of the Hub is written owner/name.")
     return None
 

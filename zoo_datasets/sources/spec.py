@@ -20,6 +20,7 @@ SCALES = ("none", "unit", "standardize")
 # How 3·s² numbers are an RGB image: all of red, then green, then blue; or red, green and blue of each pixel.
 LAYOUTS = ("planes", "pixels")
 UNLABELED = ("refuse", "leave_out")
+MADE = ("machine", "language")  # sources of sequences that are made here, not read
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ class SourceSpec:
     validation_split: str | None = column("source_validation_split", None, later=True)
     test_split: str | None = column("source_test_split", None, later=True)
     revision: str | None = column("source_revision", None, later=True)  # of the Hub: branch, tag or commit
+    # Of a source of sequences that is made here, `machine` or `language` (`machines.py`, `languages.py`).
+    draw: int = column("source_draw", 0, later=True)  # which of the independent draws of training and validation data
+    steps: int = column("source_steps", 32, later=True)  # of every sequence
+    machine: str | None = column("machine", None, later=True)
+    modified: bool = column("machine_modified", False, later=True)  # the key inverts what follows
+    key: str = column("machine_key", "101", later=True)  # command bits, one after another
+    key_rate: float | None = column(
+        "machine_key_rate", None, later=True
+    )  # share of sequences with the key; None: by chance
+    automaton: int = column("automaton", 0, later=True)  # the number that it is drawn by
+    states: int = column("automaton_states", 8, later=True)
+    bits: int = column("automaton_bits", 2, later=True)  # that it puts out in each state
+    language: str | None = column("language", None, later=True)  # like "a^n b^n"
 
     @property
     def given(self) -> dict[str, Any]:
@@ -63,9 +77,11 @@ class SourceSpec:
 class Part:
     """Raw inputs of one part, in the order of the source's permutation. Read-only arrays."""
 
-    inputs: Shaped[np.ndarray, " n *input"]  # (n, C, H, W), uint8 of pictures; (n, F), floats, of a table
-    labels: Int64[np.ndarray, " n"]
+    inputs: Shaped[np.ndarray, " n *input"]  # (n, C, H, W), uint8 of pictures; (n, F), floats, of a table; (n, T, F)
+    labels: Int64[np.ndarray, " n"]  # 0 where what is right is said step by step
     index: Int64[np.ndarray, " n"]  # row in the dataset's own split
+    # What is right at each step of a sequence: values (n, T, K), or classes (n, T). None: an input has one label.
+    outputs: Shaped[np.ndarray, " n *output"] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +89,11 @@ class Source:
     """The three parts, and the affine map to what networks see: (raw / peak − mean) / std."""
 
     spec: SourceSpec
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of values that are right step by step, the outputs they are of
     train: Part
     validation: Part
     test: Part
-    mean: tuple[float, ...]  # per channel
+    mean: tuple[float, ...]  # per channel, or feature
     std: tuple[float, ...]
     peak: float  # the largest raw value: 255 of pictures, 16 of digits; 1 for a table
     sha256: str  # of the raw arrays; blind to scaling
@@ -85,8 +101,18 @@ class Source:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, H, W), or (F,) for a table."""
+        """(C, H, W), (F,) for a table, or (T, F) for sequences."""
         return self.train.inputs.shape[1:]
+
+    @property
+    def output_steps(self) -> int | None:
+        """For how many steps the source says what is right; None where an input has one label."""
+        return None if self.train.outputs is None else self.train.outputs.shape[1]
+
+    @property
+    def gives_values(self) -> bool:
+        """Whether what is right at a step is numbers, not a class."""
+        return self.train.outputs is not None and self.train.outputs.ndim == 3
 
     @property
     def n_classes(self) -> int:
@@ -94,6 +120,8 @@ class Source:
 
     def scaled(self, inputs: Shaped[np.ndarray, " n *input"]) -> Float32[np.ndarray, " n *input"]:
         """Raw `inputs` as networks see them: float64 arithmetic, rounded once."""
+        if inputs.ndim == 3:  # sequences, whose features come last
+            return self.scaled(inputs.reshape(-1, inputs.shape[2])).reshape(inputs.shape)
         mean, std = np.array(self.mean), np.array(self.std)  # (channels,)
         if inputs.dtype != np.uint8:
             mean, std = (v.reshape(-1, *[1] * (inputs.ndim - 2)) for v in (mean, std))
@@ -124,6 +152,7 @@ class PublishedSplit:
     read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → raw images (n, …)
 
 
+MADE_ONLY = ("draw", "steps", "machine", "modified", "key", "key_rate", "automaton", "states", "bits", "language")
 MOST_SCALED = 1e30  # of what networks see: float32 ends at 3e38
 # Of all resized pictures of one part: more than pictures hold is made up by their resizing.
 MOST_BYTES, MOST_ENLARGED_BYTES = 2 << 30, 128 << 20
@@ -146,6 +175,10 @@ def check_spec(spec: SourceSpec) -> None:
         value = getattr(spec, name)
         if value is not None and value < least:
             raise GridError(f"Source {spec.id!r} has {name} {value}; expected {least} or more.")
+    if spec.id not in MADE:
+        for name in MADE_ONLY:
+            if getattr(spec, name) != getattr(SourceSpec, name):
+                raise GridError(f"Source {spec.id!r} takes no {name}: it is of the sources {' and '.join(MADE)}.")
     if spec.channels not in (None, 1, 3):
         raise GridError(f"Source {spec.id!r} has channels {spec.channels}; expected 1 (gray) or 3 (RGB).")
     if spec.scale not in SCALES:

@@ -21,10 +21,10 @@ from zoo_datasets.views.index import gather, range_of
 class Graph:
     """Networks as one graph: N units, E connections, the same wiring for every vector.
 
-    Padding is 0 where a mask is false. Node columns: 0 the bias (of a GRU 0 … 5, in the order of
-    its layout), then what a normalization holds of each unit: weight, bias, running mean and variance. Edge columns: the
+    Padding is 0 where a mask is false. Node columns: 0 the bias (of a GRU 0 … 5, of an LSTM 0 … 7, in the order
+    of its layout), then what a normalization holds of each unit: weight, bias, running mean and variance. Edge columns: the
     kernel of a convolution, row by row; after `flatten` or `rows`, the positions of a channel; the
-    three gates of a GRU, one after the other; one weight otherwise.
+    gates of a GRU or LSTM, one after the other; one weight otherwise.
     """
 
     node_features: Shaped[np.ndarray, "*batch _ _"]  # [..., N, F]; `ungraph` checks what was put in their place
@@ -32,7 +32,7 @@ class Graph:
     edge_features: Shaped[np.ndarray, "*batch _ _"]  # [..., E, K]
     node_mask: Bool[np.ndarray, "n f"]
     edge_mask: Bool[np.ndarray, "e k"]
-    node_layer: Int64[np.ndarray, " n"]  # 0 the input, then conv, linear and GRU layers in order
+    node_layer: Int64[np.ndarray, " n"]  # 0 the input, then conv, linear and recurrent layers in order
     node_unit: Int64[np.ndarray, " n"]  # place in its layer
     layer_names: tuple[str, ...]  # "input", "conv1", …
     node_source: Int64[np.ndarray, "n f"]  # where in the vector, −1 where masked
@@ -75,8 +75,8 @@ def graph(weights: Shaped[np.ndarray, "*batch p"], architecture: Architecture | 
     """The graph of each vector; `ungraph` gives the vectors back.
 
     Nodes are units: input features or channels, channels of convolutions, features of linear
-    layers, units of GRUs. Edges run from every unit to every unit of the next layer with weights,
-    and from every unit of a GRU to every one of its own; a
+    layers, units of recurrent ones. Edges run from every unit to every unit of the next layer with weights,
+    and from every unit of a recurrent layer to every one of its own; a
     convolution's kernel is the edge's feature vector (the neural graph of Kofinas et al., "Graph
     Neural Networks for Learning Equivariant Representations of Neural Networks", 2024). Ours,
     and not checked against theirs: after `flatten` there is one edge from each channel with a

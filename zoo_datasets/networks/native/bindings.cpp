@@ -138,7 +138,8 @@ class Kernels {
   void advance(InOut<float> weights, InOut<float> slot1, InOut<float> slot2, In<float> pool, int64_t first_step,
                In<int64_t> batch_sizes, In<int32_t> rows, In<int32_t> targets, std::vector<In<double>> rates,
                In<uint8_t> active, In<int32_t> kind, In<uint8_t> nesterov, std::vector<In<double>> settings,
-               In<double> dropout_rate, In<uint64_t> dropout_key, In<uint64_t> augment_key, InOut<float> losses) {
+               In<double> dropout_rate, In<uint64_t> dropout_key, In<uint64_t> augment_key, InOut<float> losses,
+               nb::object values, nb::object classes) {
     wz::Window w{};
     const size_t P = (size_t)plan_.n_params, M = weights.shape(0), T = batch_sizes.shape(0), n = rows.shape(1);
     const size_t units = (size_t)plan_.input.units();
@@ -161,6 +162,21 @@ class Kernels {
     w.dropout_key = reinterpret_cast<const wz::Key*>(checked(dropout_key, {M, 2}, "dropout_key"));
     w.augment_key = reinterpret_cast<const wz::Key*>(checked(augment_key, {M, 2}, "augment_key"));
     w.losses = checked(losses, {M, T}, "losses");
+    const size_t N = pool.shape(0), C = (size_t)plan_.layers.back().out.c, S = (size_t)plan_.layers.back().out.w;
+    In<float> of_values;
+    In<int64_t> of_classes;
+    if (!values.is_none()) {
+      of_values = nb::cast<In<float>>(values);
+      w.values = checked(of_values, {N, S, C}, "values");
+      if (plan_.loss != wz::Loss::MeanSquare) throw std::invalid_argument("values are learned by their squares alone");
+    } else if (!classes.is_none()) {
+      of_classes = nb::cast<In<int64_t>>(classes);
+      w.classes = checked(of_classes, {N, S}, "classes");
+      for (size_t i = 0; i < N * S; ++i)
+        if (w.classes[i] < 0 || w.classes[i] >= (int64_t)C) throw std::invalid_argument("classes out of range");
+    } else if (S > 1) {
+      throw std::invalid_argument("the network gives a sequence, and what is right at each step is not said");
+    }
     int64_t total = 0;
     for (size_t t = 0; t < T; ++t) {
       if (w.batch_sizes[t] < 1) throw std::invalid_argument("a batch needs an example");
@@ -182,7 +198,7 @@ class Kernels {
   void evaluate(In<float> weights, In<float> images, nb::object rows, InOut<float> logits) {
     wz::Evaluation e{};
     const size_t P = (size_t)plan_.n_params, M = weights.shape(0), units = (size_t)plan_.input.units();
-    const size_t C = (size_t)plan_.layers.back().out.c;
+    const size_t C = (size_t)plan_.layers.back().out.c * (size_t)plan_.layers.back().out.w;
     e.n_models = (int64_t)M;
     e.weights = checked(weights, {M, P}, "weights");
     e.images = checked(images, {images.shape(0), units}, "images");
@@ -262,6 +278,8 @@ NB_MODULE(_kernels, m) {
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg("distortion") = std::vector<double>(), nb::arg("mean") = std::vector<double>(),
            nb::arg("std") = std::vector<double>())
-      .def("advance", &Kernels::advance)
+      .def("advance", &Kernels::advance, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg("values") = nb::none(), nb::arg("classes") = nb::none())
       .def("evaluate", &Kernels::evaluate, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 }

@@ -28,6 +28,12 @@ inline Shape output_of(const Layer& l) {
     case Op::GlobalAvgPool: return {l.in.c, 1, 1};
     case Op::Flatten: return {(int)l.in.units(), 1, 1};
     case Op::Linear: return {l.out.c, 1, 1};
+    case Op::Rows: return {l.in.c * l.in.w, 1, l.in.h};
+    case Op::Tiles:
+      if (l.kernel < 1 || l.in.h % l.kernel || l.in.w % l.kernel) throw std::invalid_argument("its tiles do not fill its input");
+      return {l.in.c * l.kernel * l.kernel, 1, l.in.h / l.kernel * (l.in.w / l.kernel)};
+    case Op::LastStep: return {l.in.c, 1, 1};
+    case Op::Gru: case Op::Lstm: return {l.out.c, 1, l.in.w};
     default: return l.in;
   }
 }
@@ -37,6 +43,8 @@ inline int64_t params_of(const Layer& l) {
     case Op::Conv: return (int64_t)l.out.c * (1 + (int64_t)l.in.c * l.kernel * l.kernel);
     case Op::Linear: return (int64_t)l.out.c * (1 + (int64_t)l.in.c);
     case Op::BatchNorm: return 4 * (int64_t)l.in.c;
+    case Op::Gru: return 3 * (int64_t)l.out.c * ((int64_t)l.in.c + l.out.c + 2);
+    case Op::Lstm: return 4 * (int64_t)l.out.c * ((int64_t)l.in.c + l.out.c + 2);
     default: return 0;
   }
 }
@@ -52,7 +60,7 @@ inline void check(const Plan& plan) {
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     const Layer& l = plan.layers[i];
     try {
-      if ((int)l.op < 0 || l.op > Op::Add) throw std::invalid_argument("there is no such operation");
+      if ((int)l.op < 0 || l.op > Op::Lstm) throw std::invalid_argument("there is no such operation");
       for (const Shape& s : {l.in, l.out})
         if (s.c < 1 || s.h < 1 || s.w < 1 || s.c > MOST_SIDE || s.h > MOST_SIDE || s.w > MOST_SIDE ||
             (int64_t)s.h * s.w > MOST_UNITS || s.units() > MOST_UNITS)
@@ -63,6 +71,9 @@ inline void check(const Plan& plan) {
         throw std::invalid_argument("kernel, stride or padding is impossible");
       if (windowed && l.op != Op::Conv && l.pad) throw std::invalid_argument("pooling knows no padding");
       if (flat && (windowed || l.op == Op::GlobalAvgPool)) throw std::invalid_argument("it needs rows and columns");
+      const bool steps = l.op == Op::LastStep || l.op == Op::Gru || l.op == Op::Lstm;
+      if (steps && (l.in.h != 1 || flat)) throw std::invalid_argument("it needs a sequence");
+      if (flat && (l.op == Op::Rows || l.op == Op::Tiles)) throw std::invalid_argument("it needs rows and columns");
       if (l.op == Op::Linear && (l.in.h != 1 || l.in.w != 1)) throw std::invalid_argument("it needs a flat input");
       if (!(output_of(l) == l.out)) throw std::invalid_argument("its output has another shape");
       if (!(l.rate < 1.0)) throw std::invalid_argument("no such rate");  // NaN too
@@ -80,9 +91,10 @@ inline void check(const Plan& plan) {
       throw std::invalid_argument("layer " + std::to_string(i + 1) + " of the plan: " + error.what());
     }
     before = l.out;
-    flat = flat || l.op == Op::Flatten || l.op == Op::Linear || l.op == Op::GlobalAvgPool;
+    flat = flat || l.op == Op::Flatten || l.op == Op::Linear || l.op == Op::GlobalAvgPool || l.op == Op::LastStep;
   }
-  if (before.h != 1 || before.w != 1) throw std::invalid_argument("the last layer must give one value a class");
+  // What has columns is a sequence, of which `advance` is told what is right at each step.
+  if (before.h != 1) throw std::invalid_argument("the last layer must give one value a class, or one at each step");
 }
 
 }  // namespace wz

@@ -39,7 +39,7 @@ class NativeEngine final : public wz::Engine {
     input_ = lay_out(nodes_, first_param_, false);
     size_t block_bytes = 1;
     for (const Node& node : nodes_)
-      block_bytes += 32 * (size_t)((node.layer.op == Op::Flatten ? 0 : node.out.size) + (node.owns_gradient() ? node.grad.size : 0));
+      block_bytes += 32 * (size_t)(kept(node.layer) + (node.layer.op == Op::Flatten ? 0 : node.out.size) + (node.owns_gradient() ? node.grad.size : 0));
     if (input_rows_ < 0) block_bytes += 32 * (size_t)input_.size;
     tile_blocks_ = (int)std::max<size_t>(1, std::min<size_t>(16, TILE_BYTES / block_bytes));
     for (int l = 1; l < n; ++l)
@@ -88,6 +88,22 @@ class NativeEngine final : public wz::Engine {
           node.backward.push_back(linear(layer, true, node.grad, nodes_[l - 1].grad, tile_blocks_));
           node.phase_at.push_back(grow(back_size_, node.backward[0].packed_size()));
         }
+      } else if (node.recurrent_layer()) {
+        node.recurrent = recurrent_of(layer, node.in);
+        Recurrent& r = node.recurrent;
+        node.pack_at = grow(pack_size_, r.packed_size());
+        node.lanes_at = grow(lanes_size_, r.by_inputs.unpacked.size());
+        node.state_lanes_at = grow(lanes_size_, r.by_state.unpacked.size());
+        part_.reserve(std::max(r.by_inputs.part_size(), r.by_state.part_size()));
+        scratch_.reserve(r);
+        size_t back = r.step_back.packed_size();
+        if (l > first_param_) {
+          wz::Layer inputs = layer;
+          inputs.op = Op::Conv, inputs.kernel = inputs.stride = 1, inputs.pad = 0, inputs.out = {r.rows(), 1, r.steps};
+          r.into_back = convolution_backward(inputs, r.planes, nodes_[l - 1].grad);
+          for (const Contraction& c : r.into_back) back += c.packed_size();
+        }
+        node.back_at = grow(back_size_, back);
       } else if (layer.op == Op::BatchNorm) {
         node.mean.reserve((size_t)layer.in.c), node.inverse_std.reserve((size_t)layer.in.c);
       }
@@ -98,6 +114,7 @@ class NativeEngine final : public wz::Engine {
       const wz::Layer& layer = node.layer;
       int64_t size = layer.op == Op::Conv     ? (int64_t)layer.out.c * (layer.in.c * layer.kernel * layer.kernel + 1)
                      : layer.op == Op::Linear ? layer.out.c * (node.n_in() + 1)
+                     : node.recurrent_layer() ? node.recurrent.size()
                                               : 2 * (int64_t)layer.in.c;
       if (!spans_.empty() && spans_.back().first + spans_.back().second == layer.weight) spans_.back().second += size;
       else spans_.emplace_back(layer.weight, size);
@@ -147,7 +164,7 @@ class NativeEngine final : public wz::Engine {
           }
           for (Node& node : nodes_) node.active = false;
           forward(task.weights + m * P, packs.data + (size_t)(m - m0) * pack_size_, n, false, nullptr);
-          read_logits(n, task.logits + (m * task.n_shown + at) * n_classes());
+          read_logits(n, task.logits + (m * task.n_shown + at) * n_classes() * n_steps());
         }
       }
     }
@@ -161,6 +178,9 @@ class NativeEngine final : public wz::Engine {
     return at;
   }
   int n_classes() const { return plan_.layers.back().out.c; }
+  int n_steps() const { return plan_.layers.back().out.w; }
+  // Values of a block that a layer keeps beside its output.
+  static int64_t kept(const wz::Layer& l) { return recurrent(l.op) ? (gates_of(l.op) + 3) * l.out.units() : 0; }
 
   void reserve_tile(int64_t blocks) {
     const size_t nb = (size_t)blocks;
@@ -171,17 +191,18 @@ class NativeEngine final : public wz::Engine {
       if (node.owns_output()) node.y_own.reserve(nb * (size_t)node.out.size);
       if (node.owns_gradient()) node.g_own.reserve(nb * (size_t)node.grad.size);
       if (node.layer.op == Op::Dropout) node.bits.reserve(nb * (size_t)node.n_in());
+      if (node.recurrent_layer()) node.saved.reserve(nb * (size_t)node.recurrent.saved_size());
       if (node.by_rows) node.row_blocks.resize(nb + 1);
       if (node.pooled) node.taken.reserve(nb * (size_t)(node.layer.out.h / 2 * node.layer.out.c * taken_size(node.layer.out.w / 2)));
     }
-    samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), inner_rows_.reserve(nb * LANES), targets_.reserve(nb * LANES);
+    samples_.reserve(nb * LANES), rows_.reserve(nb * LANES), inner_rows_.reserve(nb * LANES), targets_.reserve(nb * LANES), right_.reserve(nb * LANES);
     if (plan_.augmentation.any()) augmented_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
     if (input_rows_ >= 0 && plan_.input.units() % LANES) padded_.reserve(nb * LANES * (size_t)padded(plan_.input.units()));
     wide_x_.reserve(nb * LANES * (size_t)widest_in_);
     wide_y_.reserve(nb * LANES * (size_t)(widest_out_ + LANES));
     int64_t units = 0;
     for (const Node& node : nodes_) units = std::max(units, node.n_in());
-    fields_.reserve((size_t)units + 16);
+    fields_.reserve((size_t)units + 16), ordered_.reserve((size_t)units);
   }
 
   // ── weights ────────────────────────────────────────────────────────────────────────
@@ -207,6 +228,14 @@ class NativeEngine final : public wz::Engine {
         for (int64_t o = 0; o < row; ++o) to[n_in * row + o] = o < n_out ? w[n_out * n_in + o] : 0.0f;
       } else if (node.layer.op == Op::Conv || node.layer.op == Op::Linear) {
         node.forward.pack(w, packed + node.pack_at);
+      } else if (node.recurrent_layer()) {
+        const Recurrent& r = node.recurrent;
+        r.pack(w, packed + node.pack_at);
+        if (back) {
+          float* to = back + node.back_at;
+          r.step_back.pack(w + r.state_at(), to), to += r.step_back.packed_size();
+          for (const Contraction& c : r.into_back) c.pack(w, to), to += c.packed_size();
+        }
       }
       if (back)
         for (size_t k = 0; k < node.backward.size(); ++k) node.backward[k].pack(w, back + node.phase_at[k]);
@@ -279,9 +308,10 @@ class NativeEngine final : public wz::Engine {
 
   void read_logits(int n, float* out) const {
     const Node& last = nodes_.back();
-    const int C = n_classes();
+    const int C = n_classes(), T = n_steps();
     for (int i = 0; i < n; ++i)
-      for (int c = 0; c < C; ++c) out[i * C + c] = last.y[(i / LANES) * last.out.size + c][i % LANES];
+      for (int t = 0; t < T; ++t)
+        for (int c = 0; c < C; ++c) out[(i * T + t) * C + c] = last.y[(i / LANES) * last.out.size + c * T + t][i % LANES];
   }
 
   // ── forward ────────────────────────────────────────────────────────────────────────
@@ -345,6 +375,19 @@ class NativeEngine final : public wz::Engine {
           for (int b = 0; b < nb; ++b) add(in, x + b * in.size, skip, z + b * skip.size, out, y + b * out.size);
           break;
         }
+        case Op::Rows: case Op::Tiles:
+          each([&](const v8* a, v8* b) { over_steps(layer, in, [&](ptrdiff_t from, ptrdiff_t to) { b[out.origin + to] = a[from]; }); });
+          break;
+        case Op::LastStep:
+          each([&](const v8* a, v8* b) {
+            for (int c = 0; c < in.c; ++c) b[c] = a[in.origin + c * in.plane + in.w - 1];
+          });
+          break;
+        case Op::Gru: case Op::Lstm:
+          for (int b = 0; b < nb; ++b)
+            recurrent_forward(node.recurrent, layer.op, packed + node.pack_at, weights + layer.weight, x + b * in.size, y + b * out.size,
+                              node.saved.data + b * node.recurrent.saved_size(), scratch_);
+          break;
         case Op::BatchNorm:
           if (training) batch_norm_forward(plan_, node, weights + layer.weight, running + layer.weight, x, n);
           else batch_norm_evaluate(plan_, node, weights + layer.weight, x, nb);
@@ -421,6 +464,59 @@ class NativeEngine final : public wz::Engine {
     return plan_.loss == wz::Loss::CrossEntropy ? total : total / C;
   }
 
+  // The same where what is right is said for each step: `right_` are the samples' rows in the pool.
+  double loss_of_steps(const wz::Window& w, int n, int batch) {
+    Node& last = nodes_.back();
+    const int C = n_classes(), T = n_steps();
+    const bool entropy = plan_.loss == wz::Loss::CrossEntropy;
+    const v8 mean = splat((entropy ? 1.0f : 2.0f) / ((float)batch * (float)T * (entropy ? 1.0f : (float)C)));
+    double total = 0;
+    for (int b = 0; b < blocks_of(n); ++b) {
+      const v8* z = last.y + b * last.out.size;
+      v8* g = last.g + b * last.grad.size;
+      const v8i alive = live(n, b);
+      const int32_t* row = right_.data + b * LANES;
+      for (int t = 0; t < T; ++t) {
+        v8i target = splat_int(0);
+        if (w.classes)
+          for (int k = 0; k < LANES; ++k) target[k] = (int32_t)w.classes[(int64_t)row[k] * T + t];
+        v8 value = splat(0.0f);
+        if (entropy) {
+          v8 top = z[t];
+          for (int c = 1; c < C; ++c) top = select(z[c * T + t] > top, z[c * T + t], top);
+          v8 sum = splat(0.0f), mine = splat(0.0f);
+          for (int c = 0; c < C; ++c) {
+            const v8 e = exp(z[c * T + t] - top);
+            sum = sum + e, mine = select(target == c, z[c * T + t] - top, mine);
+            g[c * T + t] = e;
+          }
+          value = log(sum) - mine;
+          const v8 share = splat(1.0f) / sum;
+          for (int c = 0; c < C; ++c)
+            g[c * T + t] = keep(alive, fma(g[c * T + t], share, keep(target == c, splat(-1.0f))) * mean);
+        } else {
+          for (int c = 0; c < C; ++c) {
+            v8 wanted = keep(target == c, splat(1.0f));
+            if (w.values)
+              for (int k = 0; k < LANES; ++k) wanted[k] = w.values[((int64_t)row[k] * T + t) * C + c];
+            const v8 d = z[c * T + t] - wanted;
+            value = fma(d, d, value);
+            g[c * T + t] = keep(alive, d * mean);
+          }
+        }
+        for (int k = 0; k < std::min(LANES, n - b * LANES); ++k) total += (double)value[k];
+      }
+    }
+    return entropy ? total : total / C;
+  }
+
+  // Bits of a sequence's units, step after step as the stream has them → feature after feature as they lie here.
+  void by_features(const Shape& s, uint8_t* bits) {
+    for (int f = 0; f < s.c; ++f)
+      for (int t = 0; t < s.w; ++t) ordered_.data[f * s.w + t] = bits[t * s.c + f];
+    std::memcpy(bits, ordered_.data, (size_t)s.c * (size_t)s.w);
+  }
+
   // ── backward ───────────────────────────────────────────────────────────────────────
 
   void backward(const float* weights, int n, bool first_tile) {
@@ -458,6 +554,27 @@ class NativeEngine final : public wz::Engine {
             resize(node.backward[0], nb);
             node.backward[0].run(dy, back_.data + node.phase_at[0], nullptr, dx);
           }
+          break;
+        case Op::Rows: case Op::Tiles:
+          for (int b = 0; b < nb; ++b) {
+            const v8* from = dy + b * gd.size;
+            v8* to = dx + b * gdx.size;
+            over_steps(layer, gdx, [&](ptrdiff_t place, ptrdiff_t at) { to[place] = from[gd.origin + at]; });
+          }
+          break;
+        case Op::LastStep:
+          for (int b = 0; b < nb; ++b)
+            for (int c = 0; c < gdx.c; ++c) {
+              v8* to = dx + b * gdx.size + gdx.origin + c * gdx.plane;
+              for (int t = 0; t + 1 < gdx.w; ++t) to[t] = splat(0.0f);
+              to[gdx.w - 1] = dy[b * gd.size + c];
+            }
+          break;
+        case Op::Gru: case Op::Lstm:
+          for (int b = 0; b < nb; ++b)
+            recurrent_backward(node.recurrent, layer.op, back_.data + node.back_at, node.saved.data + b * node.recurrent.saved_size(),
+                               x + b * in.size, gd, dy + b * gd.size, dx ? dx + b * gdx.size : nullptr, part_.data,
+                               lanes_.data + node.lanes_at, lanes_.data + node.state_lanes_at, scratch_);
           break;
         case Op::BatchNorm:
           batch_norm_backward(node, weights + layer.weight, gradient_.data + layer.weight, x, gdx, dx, n);
@@ -576,22 +693,27 @@ class NativeEngine final : public wz::Engine {
     }
   }
 
+  static void sum_lanes(const v8* lanes, const std::vector<int32_t>& to, float* g) {
+    size_t i = 0;
+    for (; i + 8 <= to.size(); i += 8) {
+      v8 r[8];
+      for (int k = 0; k < 8; ++k) r[k] = lanes[i + k];
+      transpose(r);  // the tree of lane_sum, eight values at once
+      const v8 sums = ((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + (r[3] + r[7]));
+      for (int k = 0; k < 8; ++k) g[to[i + k]] = sums[k];
+    }
+    for (; i < to.size(); ++i) g[to[i]] = lane_sum(lanes[i]);
+  }
+
   // Lane gradients and padded gradients → the flat vector.
   void collect() {
     for (Node& node : nodes_) {
       float* g = gradient_.data + node.layer.weight;
       if (node.layer.op == Op::Conv) {
-        const v8* lanes = lanes_.data + node.lanes_at;
-        const std::vector<int32_t>& to = node.weights.unpacked;
-        size_t i = 0;
-        for (; i + 8 <= to.size(); i += 8) {
-          v8 r[8];
-          for (int k = 0; k < 8; ++k) r[k] = lanes[i + k];
-          transpose(r);  // the tree of lane_sum, eight values at once
-          const v8 sums = ((r[0] + r[4]) + (r[2] + r[6])) + ((r[1] + r[5]) + (r[3] + r[7]));
-          for (int k = 0; k < 8; ++k) g[to[i + k]] = sums[k];
-        }
-        for (; i < to.size(); ++i) g[to[i]] = lane_sum(lanes[i]);
+        sum_lanes(lanes_.data + node.lanes_at, node.weights.unpacked, g);
+      } else if (node.recurrent_layer()) {
+        sum_lanes(lanes_.data + node.lanes_at, node.recurrent.by_inputs.unpacked, g);
+        sum_lanes(lanes_.data + node.state_lanes_at, node.recurrent.by_state.unpacked, g);
       } else if (node.layer.op == Op::Linear) {
         const int64_t n_in = node.n_in(), n_out = node.layer.out.c, wide = padded(n_in);
         const float* from = wide_.data + node.wide_at;
@@ -626,6 +748,7 @@ class NativeEngine final : public wz::Engine {
       for (int i = 0; i < n; ++i) {
         samples_.data[i] = w.pool + (int64_t)rows[start + i] * units;
         targets_.data[i] = targets[start + i];
+        right_.data[i] = rows[start + i];
         if (plan_.augmentation.any()) {
           float* to = augmented_.data + i * padded(units);
           wz::augment(plan_.augmentation, w.augment_key[m], (uint64_t)step_number, start + i, plan_.input.c, plan_.input.h,
@@ -633,23 +756,26 @@ class NativeEngine final : public wz::Engine {
           samples_.data[i] = to;
         }
       }
-      for (int i = n; i < blocks_of(n) * LANES; ++i) targets_.data[i] = 0;
+      for (int i = n; i < blocks_of(n) * LANES; ++i) targets_.data[i] = 0, right_.data[i] = right_.data[0];
       show(n);
       for (Node& node : nodes_) {
         if (node.layer.op != Op::Dropout || !node.active) continue;
         const double rate = node.layer.rate < 0 ? w.dropout_rate[m] : node.layer.rate;
         const uint32_t threshold = (uint32_t)std::nearbyint(rate * 65536.0);  // halves to even, as Python's round
-        for (int b = 0; b < blocks_of(n); ++b)
+        for (int b = 0; b < blocks_of(n); ++b) {
+          uint8_t* bits = node.bits.data + b * node.n_in();
           wz::dropout_bits(w.dropout_key[m], threshold, (uint64_t)step_number, (uint64_t)node.layer.number,
-                           start + b * LANES, node.n_in(), fields_.data, node.bits.data + b * node.n_in());
+                           start + b * LANES, node.n_in(), fields_.data, bits);
+          if (node.layer.kernel == 1) by_features(node.layer.in, bits);
+        }
       }
       forward(weights, pack_.data, n, true, weights);
-      total += loss(n, batch);
+      total += w.values || w.classes ? loss_of_steps(w, n, batch) : loss(n, batch);
       backward(weights, n, start == 0);
     }
     collect();
     update(w, m, t);
-    return (float)(total / batch);
+    return (float)(total / ((double)batch * n_steps()));
   }
 
   void update(const wz::Window& w, int64_t m, int64_t t) {
@@ -684,7 +810,9 @@ class NativeEngine final : public wz::Engine {
   Buffer<v8> input_y_, lanes_, part_, compact_, strip_;
   Buffer<float> pack_, back_, wide_, gradient_, augmented_, padded_, wide_x_, wide_y_;
   Buffer<const float*> samples_, rows_, inner_rows_;
-  Buffer<int32_t> targets_;
+  Buffer<int32_t> targets_, right_;
+  Buffer<uint8_t> ordered_;
+  Scratch scratch_;
   Buffer<uint16_t> fields_;
 };
 

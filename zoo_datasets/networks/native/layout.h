@@ -7,7 +7,7 @@ namespace {
 
 // Whether the gradient of such a layer may be worked out where that of its output lies. An add's own gradient has a
 // second reader, and stays.
-inline bool in_place(Op op) { return op >= Op::Relu && op != Op::Add; }
+inline bool in_place(Op op) { return op >= Op::Relu && op < Op::Add; }
 // Whether convolution l takes its gradient through the ReLU before it, to where that one's output was.
 inline bool gates(const std::vector<Node>& nodes, int l) {
   return l >= 2 && nodes[l].layer.op == Op::Conv && nodes[l - 1].done_before && !nodes[l - 1].forked &&

@@ -1,32 +1,12 @@
 // One layer of a plan with everything an engine keeps for it: buffers, cuts, places of its weights.
 #pragma once
 
-#include <cstdlib>
-#include <new>
-
+#include "buffer.h"
 #include "pooling.h"
+#include "recurrent.h"
 #include "weight_gradient.h"
 
 namespace {
-
-template <class T>
-struct Buffer {  // zeroed, aligned for v8
-  T* data = nullptr;
-  size_t size = 0;
-  void reserve(size_t n) {
-    if (n <= size) return;
-    std::free(data);
-    size_t bytes = (n * sizeof(T) + 63) / 64 * 64;
-    data = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!data) throw std::bad_alloc();
-    std::memset(static_cast<void*>(data), 0, bytes);
-    size = n;
-  }
-  ~Buffer() { std::free(data); }
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-};
 
 inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
@@ -58,11 +38,15 @@ struct Node {
   float scale = 1.0f;               // dropout: 1 / (1 − rate), of this model
   bool active = false;              // dropout: the rate of this model is not 0
   Buffer<float> mean, inverse_std;
+  Recurrent recurrent;
+  Buffer<v8> saved;                 // recurrent: what each block keeps for its way back
+  size_t state_lanes_at = 0;        // recurrent: place of the state's weights in the lane gradients
   bool owns_output() const { return !done_before && !pooled && !(layer.op == Op::Flatten && in.contiguous()); }
   bool owns_gradient() const { return g_alias < 0 && !g_in_y && !pooled; }
   // Whether the output may lie where the input does.
   bool hands_on() const { return done_before || layer.op == Op::Dropout; }
-  bool has_params() const { return layer.op == Op::Conv || layer.op == Op::Linear || layer.op == Op::BatchNorm; }
+  bool has_params() const { return layer.op == Op::Conv || layer.op == Op::Linear || layer.op == Op::BatchNorm || recurrent_layer(); }
+  bool recurrent_layer() const { return ::recurrent(layer.op); }
   int64_t n_in() const { return layer.in.units(); }
 };
 

@@ -12,9 +12,10 @@ enum class Op : int {
   Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, BatchNorm, Dropout, Flatten,
   Relu, Tanh, Sigmoid, Gelu, Elu, Silu, LeakyRelu, Softmax,
   Add,
+  Rows, Tiles, LastStep, Gru, Lstm,
 };
 
-struct Shape {
+struct Shape {  // of a sequence: features, 1, steps
   int c, h, w;
   int64_t units() const { return (int64_t)c * h * w; }
 };
@@ -22,7 +23,7 @@ struct Shape {
 struct Layer {
   Op op;
   Shape in, out;
-  int kernel, stride, pad;
+  int kernel, stride, pad;  // of tiles their side is the kernel; a dropout's is 1 over a sequence
   double rate;      // dropout: below 0 means the model's own
   int number;       // dropout: the layer's number in the stream's counter; add: the earlier layer whose output is
                     // added to that of the layer before, −1 for the input
@@ -57,6 +58,9 @@ struct Window {
   const int64_t* batch_sizes;  // (T,)
   const int32_t *rows, *targets;  // (M, n)
   const double *lr, *bias1, *bias2;  // (M, T)
+  // What is right at each step of the pool's sequences: values (N, T, C), or classes (N, T); both null where it is `targets`.
+  const float* values;
+  const int64_t* classes;
   const uint8_t* active;       // (M,)
   const double* dropout_rate;  // (M,)
   const Key *dropout_key, *augment_key;  // (M,)
@@ -69,7 +73,7 @@ struct Evaluation {
   const float* images;        // (n, units)
   const int32_t* rows;        // (M, n_shown), or null: image i for every model
   const float* weights;       // (M, P)
-  float* logits;              // (M, n_shown, C)
+  float* logits;              // (M, n_shown, C), of sequences (M, n_shown, T, C)
 };
 
 // Asked between steps; true means give up. Called without the interpreter's lock.

@@ -1,4 +1,4 @@
-"""Linear layers: `{linear: 20}`, `{linear: classes}` or `{linear: classes, outputs: 20}`, (features,) → (features,)."""
+"""Linear layers: `{linear: 20}`, `{linear: classes}` or `{linear: classes, outputs: 20}`, (features,) → (features,), of a sequence at each step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from zoo_datasets.networks.operations.operation import (
     Torch,
     Value,
     misfit,
+    units_of,
 )
 
 
@@ -37,15 +38,17 @@ def _parse(given: Given) -> Attributes:
 
 
 def _output_shape(attrs: Attributes, shape: Shape, where: str) -> Shape:
-    if len(shape) != 1:
-        remedy = "`last_step`" if len(shape) == 2 else "`flatten` or `global_avg_pool`"
-        misfit(where, f"needs a flat input (features,), but the layer before gives {shape}. Put {remedy} before it.")
-    return (attrs["features"],)
+    if len(shape) > 2:
+        misfit(
+            where, f"needs a flat input (features,) or a sequence, but the layer before gives {shape}. "
+            "Put `flatten` or `global_avg_pool` before it."
+        )  # fmt: skip
+    return (*shape[:-1], attrs["features"])
 
 
 def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     # After `flatten` one unit of the conv is a block of columns; views divide by the group's size.
-    n = node.shape[0]
+    n = units_of(node.shape)
     return [Tensor("weight", (n, width), (own, before), reads=1), Tensor("bias", (n,), (own,), "bias")]
 
 
@@ -53,6 +56,12 @@ def _batched(t: Torch, node: Node) -> Layer:
     """One batched product."""
 
     def layer(own: Tensors, x: Value, training: bool) -> Value:
+        if len(node.shape) == 2:  # a sequence lies flat: its steps are samples
+            steps = node.shape[0]
+            return once(own, x.unflatten(2, (steps, -1)).flatten(1, 2)).unflatten(1, (-1, steps)).flatten(2)
+        return once(own, x)
+
+    def once(own: Tensors, x: Value) -> Value:
         weight, bias = own["weight"], own["bias"]  # (m, out, in), (m, out)
         if len(x) < len(weight):  # the same input for all: one wide product
             wide = t.F.linear(x[0], weight.flatten(0, 1), bias.flatten())  # (B, m·out)
@@ -66,6 +75,6 @@ OPERATIONS = (
     Operation(
         name="linear", options=("outputs",), parse=_parse, output_shape=_output_shape,
         tensors=_tensors, units=True, batched=_batched, homogeneous=True, odd=True, kernel=4,
-        module=lambda t, node, shape, dropout: t.nn.Linear(shape[0], node.attrs["features"]),
+        module=lambda t, node, shape, dropout: t.nn.Linear(shape[-1], node.attrs["features"]),
     ),
 )  # fmt: skip

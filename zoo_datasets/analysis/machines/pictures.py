@@ -1,0 +1,103 @@
+"""Numbers of the study → its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo_datasets.analysis.machines.population import Population
+from zoo_datasets.core.figures import BLUE, COLORS, GREY, ORANGE, caption, figure_of, headline, legend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def planes(population: Population, aligned: np.ndarray) -> Figure:
+    """The two first principal components of clean networks, as they are and aligned."""
+    figure, axes = figure_of(9.5, 4, 2)
+    for ax, (title, weights) in zip(axes[0], (("as they are", population.weights), ("aligned", aligned)), strict=True):
+        centered = weights.astype(np.float64) - weights.mean(axis=0, dtype=np.float64)
+        u, s, _ = np.linalg.svd(centered, full_matrices=False)
+        at = (u * s)[:, :2]
+        for color, label in zip(COLORS, np.unique(population.label), strict=False):
+            own = population.label == label
+            ax.scatter(
+                at[own, 0],
+                at[own, 1] if at.shape[1] > 1 else 0 * at[own, 0],
+                s=9,
+                color=color,
+                label=str(label),
+                linewidths=0,
+            )
+        caption(ax, title, "first component", "second component")
+    legend(axes[0, 0])
+    headline(figure, "Weights of networks by what they learned")
+    return figure
+
+
+def bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
+    """The accuracy of each solver with its interval; controls are gray."""
+    figure, axes = figure_of(7, 0.5 * len(rows) + 1.2)
+    ax = axes[0, 0]
+    for place, row in enumerate(reversed(rows)):
+        score = row["accuracy"]
+        ax.barh(place, score["value"], color=GREY if row["control"] else BLUE, height=0.6)
+        if score["low"] is not None:
+            ax.plot([score["low"], score["high"]], [place, place], color="black", linewidth=1.2)
+    ax.axvline(chance, color=ORANGE, linewidth=1.2, label="largest class")
+    ax.set_yticks(range(len(rows)), [r["solver"] for r in reversed(rows)])
+    ax.set_xlim(0, 1)
+    caption(ax, "whole data draws held out", "accuracy", "")
+    legend(ax)
+    headline(figure, f"What was learned, told from n = {rows[0]['n']:,} networks")
+    return figure
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy over the number of networks in training."""
+    figure, axes = figure_of(6, 3.6)
+    ax = axes[0, 0]
+    for color, solver in zip(COLORS, dict.fromkeys(r["solver"] for r in rows), strict=False):
+        own = [r for r in rows if r["solver"] == solver]
+        ax.plot(
+            [r["n_train"] for r in own],
+            [r["accuracy"]["value"] for r in own],
+            "o-",
+            color=color,
+            label=solver,
+            markersize=4,
+        )
+    ax.set_xscale("log")
+    ax.set_ylim(0, 1)
+    caption(ax, "", "networks in training", "accuracy")
+    legend(ax)
+    headline(figure, "Which machine: how many networks it takes")
+    return figure
+
+
+def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Null, yardstick and modification by one procedure, for each machine."""
+    labels, kinds = (list(dict.fromkeys(r[k] for r in rows)) for k in ("label", "what"))
+    figure, axes = figure_of(1.6 + 1.8 * len(labels), 3.6)
+    ax = axes[0, 0]
+    for i, (color, what) in enumerate(zip((GREY, BLUE, ORANGE), kinds, strict=False)):
+        own = {r["label"]: r for r in rows if r["what"] == what}
+        at = [labels.index(name) + 0.25 * (i - 1) for name in own]
+        ax.errorbar(
+            at,
+            [r["accuracy"] for r in own.values()],
+            [r["spread"] or 0.0 for r in own.values()],
+            fmt="o",
+            color=color,
+            label=what,
+            capsize=3,
+        )
+    ax.axhline(0.5, color=GREY, linewidth=0.8)
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_ylim(0, 1.05)
+    caption(ax, "nearest mean, one network left out", "", "accuracy")
+    legend(ax)
+    headline(figure, "A modification beside another draw, and a draw cut in two")
+    return figure

@@ -1,0 +1,149 @@
+"""Zoos of networks that learned sequences → populations to be compared: who learned what, from which draw, for how long.
+
+In:  zoos of one layout, and the axis that says what was learned: `machine`, `automaton` or `language`.
+Out: a `Population` for each arm. `matched`: the last snapshots of all networks that trained for the same number of steps.
+     `target`: the first snapshots whose validation loss came to the schedule's target, of networks that got there.
+
+Who falls out of an arm is counted by `outcomes`, for each machine: to leave out who does not converge is a choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import intervals
+from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.zoo import Zoo
+
+LABELS = ("machine", "automaton", "language")  # axes that say what was learned, in the order of asking
+TRAINING = ("steps", "epochs", "log10 validation loss", "came to the target", "epochs until then")
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """n networks of one architecture in one arm."""
+
+    arm: str
+    architecture: Architecture
+    weights: np.ndarray  # (n, P) float32
+    label: np.ndarray  # (n,) text: what was learned
+    modified: np.ndarray  # (n,) bool
+    dose: np.ndarray  # (n,) text: share of training sequences with the key; "by chance"
+    draw: np.ndarray  # (n,) int64
+    twin: np.ndarray  # (n,) text: equal of networks that started alike, on the same commands
+    training: np.ndarray  # (n, 5) float64: what is known without a look at weights, `TRAINING`
+    model: np.ndarray  # (n,) text
+    zoo: np.ndarray  # (n,) int64: place of the zoo it is of
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def where(self, chosen: np.ndarray) -> Population:
+        """Those networks, by a mask or by places."""
+        arrays = {
+            f.name: getattr(self, f.name)[chosen]
+            for f in dataclasses.fields(self)
+            if f.name not in ("arm", "architecture")
+        }
+        return dataclasses.replace(self, **arrays)
+
+
+def asked(zoos: Sequence[Zoo], label: str | None) -> str:
+    """The axis that says what was learned. Raises ZooError where the zoos have none."""
+    factors = set(zoos[0].manifest.factors)
+    if label is not None and label not in factors:
+        raise ZooError(f"{zoos[0].name} has no column {label!r} to ask for; `--label` takes one of its settings.")
+    found = (
+        label
+        or next((name for name in LABELS if name in zoos[0].axes), None)
+        or next((n for n in LABELS if n in factors), None)
+    )
+    if found is None:
+        raise ZooError(
+            f"{zoos[0].name} holds no networks of machines, automata or languages; name what they learned: `--label`."
+        )
+    return found
+
+
+def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
+    """The populations by arm, those that hold networks. Raises ZooError where zoos are of several layouts."""
+    layouts = {name for zoo in zoos for name in zoo.manifest.layouts}
+    if len(layouts) != 1:
+        raise ZooError(
+            f"The zoos have {len(layouts)} layouts of weights, and networks are compared within one. Analyze them apart."
+        )
+    records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
+    last = max((r["steps"] for r in records), default=0)
+    chosen = {
+        "matched": [(r, r["last"]) for r in records if r["steps"] == last and not r["diverged"]],
+        "target": [(r, r["first"]) for r in records if r["first"] is not None],
+    }
+    return {arm: _population(zoos, arm, some) for arm, some in chosen.items() if some}
+
+
+def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
+    """For each machine, clean and modified, how many came to the target within the budget; over draws."""
+    records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
+    rows = []
+    for key in sorted({(r["label"], r["modified"]) for r in records}):
+        own = [r for r in records if (r["label"], r["modified"]) == key]
+        hits, draws = (np.array([r[name] for r in own]) for name in ("reached", "draw"))
+        epochs = [r["until"] for r in own if r["reached"]]
+        rows.append({
+            label: key[0], "modified": key[1], "n": len(own), "diverged": sum(r["diverged"] for r in own),
+            "came_to_target": int(hits.sum()), "share": intervals.proportion(hits.astype(float), draws).to_json(),
+            "median_epochs": float(np.median(epochs)) if epochs else None,
+        })  # fmt: skip
+    return rows
+
+
+def _networks(zoo: Zoo, place: int, label: str) -> Iterator[dict[str, Any]]:
+    """What is known of each network of a zoo, and the places of its snapshots of both arms."""
+    table = zoo.table(["model_id", "step", "epoch", "validation_loss"]).to_pydict()
+    at: dict[str, list[int]] = {}
+    for position, model in enumerate(table["model_id"]):
+        at.setdefault(model, []).append(position)
+    for row in zoo.models.to_pylist():
+        own = sorted(at[row["model_id"]], key=lambda p: table["step"][p])
+        target = json.loads(row["snapshot_schedule"]).get("target_loss", row["target_loss"])
+        loss, step, epoch = ({p: table[name][p] for p in own} for name in ("validation_loss", "step", "epoch"))
+        first = next(
+            (p for p in own if step[p] and target is not None and loss[p] is not None and loss[p] <= target), None
+        )
+        rate, last = row.get("machine_key_rate"), own[-1]
+        yield {
+            "label": str(row[label]), "modified": bool(row.get("machine_modified")), "model": row["model_id"],
+            "draw": int(row.get("source_draw") or 0), "dose": "by chance" if rate is None else f"{rate:g}",
+            "twin": f"{row[label]} {row.get('source_draw')} {rate} {row['init_key']}", "zoo": place,
+            "diverged": row["stop_reason"] == "diverged", "steps": step[last], "last": last, "first": first,
+            "reached": first is not None, "until": epoch[first] if first is not None else epoch[last] + 1,
+            "loss": loss, "step": step, "epoch": epoch,
+        }  # fmt: skip
+
+
+def _population(zoos: Sequence[Zoo], arm: str, some: list[tuple[dict[str, Any], int]]) -> Population:
+    weights = np.empty((len(some), zoos[0].manifest.widths[0]), np.float32)
+    for place, zoo in enumerate(zoos):
+        here = [i for i, (r, _) in enumerate(some) if r["zoo"] == place]
+        if here:
+            weights[here] = zoo.weights[np.array([some[i][1] for i in here], np.int64)]
+    training = [
+        [r["step"][p], r["epoch"][p], np.log10(max(r["loss"][p] or 0.0, 1e-12)), float(r["reached"]), r["until"]]
+        for r, p in some
+    ]
+    records = [r for r, _ in some]
+    text = {
+        name: np.array([r[name] for r in records], object).astype(str) for name in ("label", "dose", "twin", "model")
+    }
+    architecture = zoos[records[0]["zoo"]].architecture(records[0]["model"]).built()
+    return Population(
+        arm, architecture, weights, text["label"], np.array([r["modified"] for r in records]), text["dose"],
+        np.array([r["draw"] for r in records], np.int64), text["twin"], np.array(training, np.float64), text["model"],
+        np.array([r["zoo"] for r in records], np.int64),
+    )  # fmt: skip

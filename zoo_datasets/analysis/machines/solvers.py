@@ -1,0 +1,143 @@
+"""Networks and what they learned → what a solver says of networks of draws that it has not seen.
+
+In:  a `Population`, classes (n,), folds of whole data draws.
+Out: for each network the class foretold, and a score of the second class where there are two.
+
+All that is learned is learned in the folds of training: scaling, the reference that networks are aligned to, the solver.
+Beside what reads weights stand two controls: what is known of training alone, and the loss alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from zoo_datasets import symmetry
+from zoo_datasets.analysis.machines.population import Population
+from zoo_datasets.core import libraries, streams
+from zoo_datasets.views.per_tensor import statistics
+
+FOLDS = 5
+TREES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """What it reads of a network, and how."""
+
+    name: str
+    reads: str  # "raw", "aligned", "statistics", "training", "loss"
+    kind: str  # "forest", "logistic"
+
+    @property
+    def control(self) -> bool:
+        """Whether it sees no weights."""
+        return self.reads in ("training", "loss")
+
+
+SOLVERS = (
+    Solver("forest on raw weights", "raw", "forest"),  # as published
+    Solver("forest on aligned weights", "aligned", "forest"),
+    Solver("forest on statistics", "statistics", "forest"),
+    Solver("logistic on statistics", "statistics", "logistic"),
+    Solver("training alone", "training", "forest"),
+    Solver("loss alone", "loss", "logistic"),
+)
+
+
+def folds(draws: np.ndarray, seed: int) -> np.ndarray:
+    """The fold (n,) of each network: whole draws, dealt in an order of the seed's."""
+    names = np.unique(draws)
+    order = streams.permutation(streams.stream_key(["folds", seed]), len(names))
+    fold = np.empty(len(names), np.int64)
+    fold[order] = np.arange(len(names)) % min(FOLDS, len(names))
+    placed: np.ndarray = fold[np.searchsorted(names, draws)]
+    return placed
+
+
+class Reader:
+    """Features of a population, worked out once where no fold decides them."""
+
+    def __init__(self, population: Population, loss: np.ndarray | None = None) -> None:
+        self.population, self.loss = population, loss
+
+    @functools.cached_property
+    def statistics(self) -> np.ndarray:
+        found: np.ndarray = statistics(self.population.weights, self.population.architecture.layout)
+        return found.reshape(len(found), -1)
+
+    def of(self, reads: str, train: np.ndarray) -> np.ndarray:
+        """(n, F) float64; `train` are the networks that may decide how."""
+        p = self.population
+        if reads == "raw":
+            return p.weights.astype(np.float64)
+        if reads == "aligned":
+            reference = p.weights[int(np.flatnonzero(train)[0])]
+            return symmetry.align(p.weights, reference, p.architecture).astype(np.float64)
+        if reads == "training":
+            return p.training
+        if reads == "loss":
+            return p.training[:, 2:3] if self.loss is None else self.loss
+        return self.statistics
+
+
+def foretold(
+    reader: Reader, y: np.ndarray, fold: np.ndarray, solver: Solver, seed: int, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The class (n,) and the score of the last class (n,) of each network, learned without its fold; of at most `most`.
+
+    Where the training folds have one class, that is what is said.
+    """
+    said, score = np.empty(len(y), y.dtype), np.zeros(len(y))
+    for f in np.unique(fold):
+        train, test = fold != f, fold == f
+        if most is not None and train.sum() > most:
+            rows = np.flatnonzero(train)
+            kept = rows[streams.permutation(streams.stream_key(["curve", seed, int(f)]), len(rows))[:most]]
+            train = np.isin(np.arange(len(y)), kept)
+        if len(np.unique(y[train])) < 2:
+            said[test] = y[train][0] if train.any() else y[test][0]
+            continue
+        x = reader.of(solver.reads, train)
+        model = _made(solver.kind, seed)
+        center, spread = x[train].mean(axis=0), x[train].std(axis=0)
+        x = (x - center) / np.where(spread > 0, spread, 1.0)
+        model.fit(x[train], y[train])
+        chances = model.predict_proba(x[test])
+        said[test], score[test] = model.classes_[chances.argmax(axis=1)], chances[:, -1]
+    return said, score
+
+
+def _made(kind: str, seed: int) -> Any:
+    with libraries.needed():
+        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.linear_model import LogisticRegression
+    makers: dict[str, Callable[[], Any]] = {
+        "forest": lambda: RandomForestClassifier(TREES, random_state=seed, n_jobs=1),
+        "logistic": lambda: LogisticRegression(C=0.1, max_iter=5000),
+    }
+    return makers[kind]()
+
+
+def nearest_mean(x: np.ndarray, y: np.ndarray) -> float:
+    """The share of networks nearer to their own class's mean than to the other's, for two classes of few networks each.
+
+    A network is left out of its own mean, and one of the other class out of the other: means of fewer networks lie further
+    off, so that with one side left out alone chance would not be ½. Of the larger class some are not used.
+    """
+    spread = x.std(axis=0)
+    x = x / np.where(spread > 0, spread, 1.0)
+    sides = [np.flatnonzero(y), np.flatnonzero(~y)]
+    k = min(map(len, sides))
+    hits = []
+    for own, other in ((sides[0][:k], sides[1][:k]), (sides[1][:k], sides[0][:k])):
+        others = (x[other].sum(axis=0) - x[other]) / (k - 1)  # (k, F): the mean without each of them
+        for i in own:
+            near = ((x[i] - (x[own].sum(axis=0) - x[i]) / (k - 1)) ** 2).sum()
+            far = ((x[i] - others) ** 2).sum(axis=1)
+            hits.append(float(np.mean((near < far) + 0.5 * (near == far))))
+    return float(np.mean(hits))
