@@ -11,6 +11,7 @@ import pytest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
+from zoo_datasets import symmetry
 from zoo_datasets.analysis.machines import losses, pictures, population, questions
 from zoo_datasets.analysis.machines.population import Population
 from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader, folds, nearest_mean
@@ -80,6 +81,21 @@ def test_folds_are_of_whole_draws() -> None:
         assert len(np.unique(fold[draws == draw])) == 1
     order = np.random.default_rng(0).permutation(len(draws))
     np.testing.assert_array_equal(folds(draws[order], 3), fold[order])
+
+
+def test_networks_are_aligned_to_one_of_training() -> None:
+    """Two references serve all folds, and the one that a fold is aligned to is never in it."""
+    p = made(draws=6, each=2)
+    p, reader = p.where(~p.modified), clean(p)
+    fold = folds(p.draw, 0)
+    for f in np.unique(fold):
+        train = fold != f
+        found = reader.of("aligned", train)
+        first = int(np.flatnonzero(train)[0])
+        np.testing.assert_array_equal(found[first], p.weights[first])
+        wanted = symmetry.align(p.weights, p.weights[first], p.architecture)
+        np.testing.assert_array_equal(found, wanted)
+    assert len(reader._aligned) == 2
 
 
 def test_machines_are_told_apart_where_they_differ_and_not_by_their_draws() -> None:

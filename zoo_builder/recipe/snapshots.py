@@ -47,7 +47,11 @@ class SnapshotSchedule:
         keep = bool(value.get("optimizer", False))
         counts = value.get("evaluation") or {}
         evaluation = tuple((part, counts[part]) for part in SPLITS if part in counts)
-        more: dict[str, Any] = {"keep_optimizer": keep, "evaluation": evaluation, "target_loss": value.get("target_loss")}
+        more: dict[str, Any] = {
+            "keep_optimizer": keep,
+            "evaluation": evaluation,
+            "target_loss": value.get("target_loss"),
+        }
         if kind in LISTS:
             return cls(kind, at=tuple(numbers), **more)
         return cls(kind, count=numbers if kind in COUNTS else 0, **more)
