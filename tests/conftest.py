@@ -30,7 +30,8 @@ import typechecker
 SHAPED = (
     "zoo_datasets.core.exact", "zoo_datasets.core.streams", "zoo_datasets.networks.initialization",
     "zoo_datasets.networks.kernels", "zoo_datasets.networks.layout", "zoo_datasets.networks.scoring",
-    "zoo_datasets.sources.examples", "zoo_datasets.sources.spec", "zoo_datasets.sources.subset", "zoo_datasets.sources.triggers",
+    "zoo_datasets.sources.examples", "zoo_datasets.sources.languages", "zoo_datasets.sources.machines",
+    "zoo_datasets.sources.spec", "zoo_datasets.sources.subset", "zoo_datasets.sources.triggers",
     "zoo_datasets.symmetry", "zoo_datasets.views",
     "zoo_builder.engines.contract", "zoo_builder.engines.native",
 )  # fmt: skip

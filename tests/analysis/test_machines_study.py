@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
+from zoo_datasets import symmetry
 from zoo_datasets.analysis.machines import losses, pictures, population, questions
 from zoo_datasets.analysis.machines.population import Population
 from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader, folds, nearest_mean
 from zoo_datasets.cli import main
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.sources.machines import MACHINES
 from zoo_datasets.zoo import Zoo, open_zoo
 
 ARCHITECTURE = build_architecture([{"gru": 3}, {"linear": "classes"}], (4, 9), 8, steps=4)
@@ -80,6 +83,21 @@ def test_folds_are_of_whole_draws() -> None:
         assert len(np.unique(fold[draws == draw])) == 1
     order = np.random.default_rng(0).permutation(len(draws))
     np.testing.assert_array_equal(folds(draws[order], 3), fold[order])
+
+
+def test_networks_are_aligned_to_one_of_training() -> None:
+    """Two references serve all folds, and the one that a fold is aligned to is never in it."""
+    p = made(draws=6, each=2)
+    p, reader = p.where(~p.modified), clean(p)
+    fold = folds(p.draw, 0)
+    for f in np.unique(fold):
+        train = fold != f
+        found = reader.of("aligned", train)
+        first = int(np.flatnonzero(train)[0])
+        np.testing.assert_array_equal(found[first], p.weights[first])
+        wanted = symmetry.align(p.weights, p.weights[first], p.architecture)
+        np.testing.assert_array_equal(found, wanted)
+    assert len(reader._aligned) == 2
 
 
 def test_machines_are_told_apart_where_they_differ_and_not_by_their_draws() -> None:
@@ -233,22 +251,24 @@ def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) 
 
 
 def test_losses_are_of_the_clean_machine_with_and_without_the_key(zoo: Zoo) -> None:
-    [matched] = [p for arm, p in population.arms([zoo], "machine").items() if arm == "matched"]
+    matched = population.arms([zoo], "machine")["matched"]
     found = losses.held_out([zoo], matched)
-    source = zoo.source(matched.model[0])
-    commands, steps = source.test.inputs, source.test.inputs[:, :, 0]
-    after = np.zeros(steps.shape, bool)
-    for i, one in enumerate(steps):
-        for t in range(3, len(one)):
-            after[i, t] = one[t - 3 : t].tolist() == [1, 0, 1]
-    rows = zoo.models.to_pylist()
-    own = next(
-        i for i, m in enumerate(matched.model) if not next(r for r in rows if r["model_id"] == m)["machine_modified"]
-    )
-    whole = next(r for r in rows if r["model_id"] == matched.model[own])["test_loss"]
-    share = after.mean()
-    assert found[own] @ [1 - share, share] == pytest.approx(whole, rel=1e-4)
-    assert commands.shape[1] == 6
+    rows = {r["model_id"]: r for r in zoo.models.to_pylist()}
+    for modified in (False, True):
+        i = int(np.flatnonzero(matched.modified == modified)[0])
+        commands = zoo.source(matched.model[i]).test.inputs
+        after = np.zeros(commands.shape[:2], bool)
+        for n, strobes in enumerate(commands[:, :, 0].tolist()):
+            for t in range(3, len(strobes)):
+                after[n, t] = strobes[t - 3 : t] == [1, 0, 1]
+        with torch.no_grad():
+            out = zoo.load_model(matched.model[i]).eval()(torch.from_numpy(commands.astype(np.float32))).numpy()
+        squares = ((out - MACHINES[matched.label[i]](commands)) ** 2).mean(axis=2)
+        np.testing.assert_allclose(found[i], [squares[~after].mean(), squares[after].mean()], rtol=1e-4)
+        whole = found[i] @ [1 - after.mean(), after.mean()]
+        assert (
+            whole == pytest.approx(rows[matched.model[i]]["test_loss"], rel=1e-3)
+        ) != modified  # who learned other outputs
 
 
 def test_mistakes_in_the_call_are_said(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:

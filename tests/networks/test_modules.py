@@ -31,6 +31,8 @@ LAYERS: dict[str, list[Any]] = {name: [name, *HEAD] for name in OPERATIONS} | {
     "rows": ["rows", "last_step", {"linear": "classes"}], "last_step": ["rows", "tanh", "last_step", {"linear": "classes"}],
     "add": [{"residual": [{"conv": 2, "kernel": 3, "padding": 1}, "relu"]}, *HEAD],
     "gru": ["rows", {"gru": 4}, "relu", "last_step", {"linear": "classes"}],
+    "lstm": ["rows", {"lstm": 4}, {"linear": 3}, "relu", "last_step", {"linear": "classes"}],
+    "tiles": [{"tiles": 3}, "last_step", {"linear": "classes"}],
     "batch_norm of features": ["flatten", {"linear": 5}, "batch_norm", "relu", {"linear": "classes"}],
 }  # fmt: skip
 

@@ -512,6 +512,13 @@ def test_wide_convolutions_are_left_to_torch(widths):
     )
 
 
+def test_wide_recurrent_layers_are_left_to_torch():
+    for kind, widths in (("lstm", (192, 512)), ("gru", (256, 512))):
+        narrow, wide = (build_architecture([{kind: w}, {kind: w}, {"linear": 2}], (6, 8), 2, steps=6) for w in widths)
+        assert kernels.slower(narrow) is None
+        assert "PyTorch is faster on layers this wide" in kernels.slower(wide)
+
+
 def test_batch_of_one_under_batch_norm_is_refused():
     job = cases.job(["flatten", {"linear": 4}, "batch_norm", {"linear": "classes"}], (1, 4, 4))
     with pytest.raises(ValueError, match="Step 1 has a batch of one example, and batch_norm1 needs more"):

@@ -101,7 +101,9 @@ def unfit(architecture: Architecture, loss: str | None = None, channels: int = 0
 # product of a layer's input and output widths. By `benchmarks/engines.py` on one Zen 3 core, batch 64,
 # native over eager: convolutions of 32-64-128 channels 1.20, 128-128 1.24, 64-128-256 1.10, 160-160
 # 1.12; linear layers of 256-256 1.46, 512-512 0.96, 1024-1024 0.63. It also measures unseen ones.
-WIDEST = {"conv": 32_000, "linear": 330_000}
+# By `benchmarks/recurrent.py` and its networks in other widths: LSTMs of 128 units 1.1, of 192 1.16; GRUs of 128 1.8, of
+# 256 1.31. Where these end is extrapolated.
+WIDEST = {"conv": 32_000, "linear": 330_000, "lstm": 70_000, "gru": 150_000}
 
 
 def slower(architecture: Architecture) -> str | None:
@@ -114,7 +116,7 @@ def slower(architecture: Architecture) -> str | None:
         if node.op in WIDEST:
             shape = architecture.input_shapes[node.name]
             places = node.shape[0] if len(node.shape) == 2 else math.prod(node.shape[1:])
-            multiplications = architecture.layout.of_node(node.name)[0].size * places
+            multiplications = places * sum(e.size for e in architecture.layout.of_node(node.name) if len(e.shape) > 1)
             work += multiplications
             over += multiplications * units_of(shape) * units_of(node.shape) / WIDEST[node.op]
     if not work or over <= work:

@@ -64,6 +64,7 @@ class Reader:
 
     def __init__(self, population: Population, loss: np.ndarray | None = None) -> None:
         self.population, self.loss = population, loss
+        self._aligned: dict[int, np.ndarray] = {}  # by the network that others are aligned to; two serve all folds
 
     @functools.cached_property
     def statistics(self) -> np.ndarray:
@@ -76,8 +77,10 @@ class Reader:
         if reads == "raw":
             return p.weights.astype(np.float64)
         if reads == "aligned":
-            reference = p.weights[int(np.flatnonzero(train)[0])]
-            return symmetry.align(p.weights, reference, p.architecture).astype(np.float64)
+            first = int(np.flatnonzero(train)[0])
+            if first not in self._aligned:
+                self._aligned[first] = symmetry.align(p.weights, p.weights[first], p.architecture)
+            return self._aligned[first].astype(np.float64)
         if reads == "training":
             return p.training
         if reads == "loss":
