@@ -152,15 +152,13 @@ def ask(learned: Learned, inputs: Inputs, n: int, batch: int, batch_statistics: 
 @contextlib.contextmanager
 def _of_the_batch(network: nn.Module) -> Iterator[None]:
     """Batch norms as while training, their running statistics left as they are."""
-    norms = [(m, m.momentum) for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
     state = {name: value.clone() for name, value in network.state_dict().items() if "running" in name or "num_" in name}
-    for norm, _ in norms:
+    for norm in norms:
         norm.train()
-        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in norms:
+        for norm in norms:
             norm.eval()
-            norm.momentum = momentum
         network.load_state_dict(state, strict=False)

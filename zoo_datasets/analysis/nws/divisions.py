@@ -61,8 +61,7 @@ def held_out(of: Population, axis: Property, seed: int) -> Iterator[tuple[str, D
     """For each level of a class the division that never sees it while learning; of groups on both sides nothing is learned."""
     for number, level in enumerate(axis.levels):
         test = np.flatnonzero(axis.values == number)
-        others = np.isfinite(axis.values) & (axis.values != number)
-        rest = np.flatnonzero(others & ~np.isin(of.groups, of.groups[test]))
+        rest = np.flatnonzero(np.isfinite(axis.values) & ~np.isin(of.groups, of.groups[test]))
         if len(test) and len(np.unique(of.groups[rest])) > 1:
             yield level, _chosen_on(of, f"{axis.name} {level} held out", rest, test, seed)
 

@@ -119,6 +119,10 @@ def run(options: argparse.Namespace) -> Results:
             stages(k)  # a window that is too short is said before anything is learned
         deep = Deep(of, options.epochs, options.batch, results.folder / "trained")
     study = Study(of, at, window, options.seeds, options.windows, options.seed, options.permutations, deep)
+    if not _asked(study):
+        raise ZooError(
+            f"No property of {of.names} has two levels among the {len(at.train):,} networks that are learned from. Build more."
+        )
     for child in younger:  # a mistake in the call is told before the long part
         transfer.grown(of, child)
     single, held_out = _named(of, options.single), _held_out(of, options.held_out)

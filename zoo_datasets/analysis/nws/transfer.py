@@ -59,7 +59,7 @@ def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
             if len(at.test) < FEWEST:
                 continue
             said = {}
-            if deep and of.deep:
+            if deep and of.deep and _asked(of, at):
                 said = {name: v.mean(1) for name, v in _last(of, 0, at.test, of.windows, "", at).items()}
             for p in of.of.properties:
                 if p.column == known[axis].column or not askable(p, at):
