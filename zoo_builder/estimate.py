@@ -24,6 +24,7 @@ from zoo_builder.engines import devices, gpu_memory
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.runs import watched
 from zoo_builder.recipe import levels, settings
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
@@ -139,6 +140,8 @@ def _seconds(plan: Plan, schedules: _Schedules, slots: int, on_ray: bool) -> flo
         images = {"train": c.n_train, "validation": len(source.validation.labels), "test": len(source.test.labels)}
         some, events = sum(min(thin.get(part, n), n) for part, n in images.items()), schedules.events(c)
         shown = sum(images.values()) + (events - 1) * some  # the last snapshot is scored in full
+        if any(map(watched, c.runs)):  # rules look at validation at the end of each epoch
+            shown += max(c.steps) // c.steps_per_epoch * images["validation"]
         heapq.heapreplace(free, free[0] + costs[_kind(c)].of(c, shown, events))
         snapshots += schedules.taken(c)
     started = RAY_S + WORKER_S if on_ray else 0.0
@@ -150,7 +153,9 @@ Kind = tuple[str, str, int, str, str]
 
 def _kind(c: Cohort) -> Kind:
     """Equal of cohorts whose steps take equally long."""
-    augmented = levels.label("augmentation", c.runs[0].settings)
+    given = c.runs[0].settings
+    augmented = levels.label("augmentation", given)
+    augmented += "".join(f", {name}" for name in settings.feeding(Feeds.EVALUATION) if given.get(name))
     return c.engine, c.architecture.id, c.batch_size, c.source_sha256, augmented
 
 
