@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
@@ -24,9 +26,11 @@ def test_kinds_that_were_not_timed_lie_between_those_that_were(
     costs = estimate._costs(many_kinds)
     assert costs is not None
     assert len(costs) == 8
-    assert [c.step for c in costs.values()] == pytest.approx(
-        [next(iter(costs.values())).step] * 8, abs=1e-8
-    )  # a step may be too short for the clock
+    largest = {estimate._kind(c): c for c in many_kinds.cohorts}
+    least = min(largest, key=lambda k: log_work(largest, k))
+    for kind, cost in costs.items():  # as the work; a step may be too short for the clock
+        beyond = math.exp(log_work(largest, kind) - log_work(largest, least))
+        assert cost.step == pytest.approx(costs[least].step * beyond, rel=1e-6, abs=1e-7)
     monkeypatch.setattr(estimate, "MOST_S", 60.0)
     timed = estimate._costs(many_kinds)
     assert timed is not None
@@ -49,9 +53,55 @@ def test_a_kind_between_two_has_a_cost_between_theirs(many_kinds: plan.Plan) -> 
 
 
 def log_work(largest: dict[estimate.Kind, estimate.Cohort], kind: estimate.Kind) -> float:
-    import math
-
     return math.log(estimate._work(largest[kind].architecture))
+
+
+def test_what_augmentation_costs_is_counted_where_it_was_timed_on_other_networks(many_kinds: plan.Plan) -> None:
+    """Steps with it and without are two families: a kind takes the times of its own."""
+    largest = {}
+    for c in many_kinds.cohorts:
+        for label in ("none", "shift=1"):
+            kind = (*estimate._kind(c)[:4], label)
+            largest[kind] = c
+    first, *others = [k for k in largest if k[4] == "shift=1"]
+    plain = next(k for k in largest if k[4] == "none")
+    cheap, dear = estimate._Cost(1, 1, 1, 1, 1, 1), estimate._Cost(1, 1, 1, 5, 1, 1)
+    costs = {k: estimate._between(k, largest, {plain: cheap, first: dear}).step for k in others}
+    for kind, step in costs.items():
+        beyond = math.exp(log_work(largest, kind) - log_work(largest, first))
+        assert step == pytest.approx(5 * beyond)
+
+
+def test_each_family_is_timed_whatever_time_it_takes(
+    make_plan: Callable[..., plan.Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = make_plan(
+        "axes={augmentation: [none, {noise_std: 0.1}]}", "paired=[]", "replicates=1", "splits={train: 1}"
+    )
+    monkeypatch.setattr(estimate, "MOST_S", 0.0)
+    seen: list[str] = []
+    time_of = estimate._time
+    monkeypatch.setattr(estimate, "_time", lambda c, *rest: seen.append(estimate._kind(c)[4]) or time_of(c, *rest))
+    assert estimate._costs(planned) is not None
+    assert sorted(seen) == ["noise_std=0.1", "none"]
+
+
+def test_of_large_networks_fewer_steps_are_timed(
+    make_plan: Callable[..., plan.Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = make_plan("axes={}", "paired=[]", "replicates=1", "splits={train: 1}")
+    (cohort,) = planned.cohorts
+    for steps, evaluated in estimate.TIMED:
+        least = estimate._work(cohort.architecture) * (32 * 4 * (1 + steps) * 3 + 4 * 3 * evaluated)
+        monkeypatch.setattr(estimate, "MOST_WORK", float(least))
+        assert estimate._affordable(cohort, planned, steps, evaluated) == 1
+        seen: list[tuple[int, ...]] = []
+        cost = estimate._Cost(**{f.name: 1.0 for f in dataclasses.fields(estimate._Cost)})
+        monkeypatch.setattr(estimate, "_time", lambda c, p, *t, seen=seen, cost=cost: seen.append(t) or cost)
+        assert estimate._costs(planned) is not None
+        assert seen == [(steps, evaluated)]
+    monkeypatch.setattr(estimate, "MOST_WORK", 1.0)
+    assert estimate._costs(planned) is None
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 100])

@@ -179,6 +179,14 @@ def test_every_property_of_a_weight_space_has_its_published_levels(name: str) ->
     assert grid.load(GRIDS / f"{name}.yaml").sample_points == (3000 if name == "nws/fixed" else 13000)
 
 
+def test_constant_starts_of_a_weight_space_lie_where_its_documentation_says() -> None:
+    main, fixed = (runs.of(grid.load(GRIDS / f"{name}.yaml", limit=400)) for name in NWS[:2])
+    groups = [{(r.init_group, r.split) for r in of if r.settings["init_kind"] == "constant"} for of in (main, fixed)]
+    assert [split for _, split in groups[1]] == ["train"]  # one group
+    assert {split for _, split in groups[0]} == {"train", "validation", "test"}
+    assert len({g for g, _ in groups[0]}) == len(groups[0]) > 50
+
+
 def test_weight_spaces_take_one_distribution_of_all_but_the_architecture() -> None:
     main, fixed, published = (load(name) for name in NWS)
     assert {d.name: d for d in main.draws if d.name not in ARCHITECTURE} == {d.name: d for d in fixed.draws}

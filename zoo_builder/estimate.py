@@ -24,6 +24,7 @@ from zoo_builder.engines import devices, gpu_memory
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.runs import watched
 from zoo_builder.recipe import levels, settings
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
@@ -41,6 +42,8 @@ MOST_SAID = 4  # kinds of networks whose memory on a GPU is said
 MOST_S = 4.0  # of timing; kinds of cohort that do not come up go by their neighbors
 WIDTH = 4  # models that `native` is timed with, which trains them one after another
 FEW_EVALUATED, MOST_EVALUATED = 50, 2000  # inputs of a part that evaluation is timed on: what each takes, and the rest
+# Steps and inputs that are timed of networks: as many as `MOST_WORK` allows, so that of large ones something is known.
+TIMED = ((STEPS, MOST_EVALUATED), (8, 400), (2, 100), (1, 100))
 # CPU seconds on one core of an EPYC, by benchmarks/plan.py.
 RAY_S, WORKER_S = 4.0, 3.0  # Ray's start; a worker's, which imports torch
 COHORT_S = 0.02  # to hand one over, write its part and commit it
@@ -137,6 +140,8 @@ def _seconds(plan: Plan, schedules: _Schedules, slots: int, on_ray: bool) -> flo
         images = {"train": c.n_train, "validation": len(source.validation.labels), "test": len(source.test.labels)}
         some, events = sum(min(thin.get(part, n), n) for part, n in images.items()), schedules.events(c)
         shown = sum(images.values()) + (events - 1) * some  # the last snapshot is scored in full
+        if any(map(watched, c.runs)):  # rules look at validation at the end of each epoch
+            shown += max(c.steps) // c.steps_per_epoch * images["validation"]
         heapq.heapreplace(free, free[0] + costs[_kind(c)].of(c, shown, events))
         snapshots += schedules.taken(c)
     started = RAY_S + WORKER_S if on_ray else 0.0
@@ -148,7 +153,9 @@ Kind = tuple[str, str, int, str, str]
 
 def _kind(c: Cohort) -> Kind:
     """Equal of cohorts whose steps take equally long."""
-    augmented = levels.label("augmentation", c.runs[0].settings)
+    given = c.runs[0].settings
+    augmented = levels.label("augmentation", given)
+    augmented += "".join(f", {name}" for name in settings.feeding(Feeds.EVALUATION) if given.get(name))
     return c.engine, c.architecture.id, c.batch_size, c.source_sha256, augmented
 
 
@@ -178,18 +185,24 @@ def _costs(plan: Plan) -> dict[Kind, _Cost] | None:
         known = largest.get(_kind(c))
         if known is None or len(c.runs) > len(known.runs):
             largest[_kind(c)] = c
-    kinds = sorted(largest, key=lambda kind: (kind[0], _work(largest[kind].architecture) * kind[2]))
+    kinds = sorted(largest, key=lambda kind: (_family(kind), _work(largest[kind].architecture) * kind[2]))
     timed: dict[Kind, _Cost] = {}
     started = time.perf_counter()
     for kind in _spread(kinds):
-        if timed and time.perf_counter() - started > MOST_S and kind[0] in {k[0] for k in timed}:
+        if time.perf_counter() - started > MOST_S and _family(kind) in map(_family, timed):
             continue
         c = largest[kind]
-        models = min(_affordable(c, plan), len(c.runs) if kind[0] != "native" or len(c.runs) < WIDTH else WIDTH)
-        if not models:
+        width = len(c.runs) if kind[0] != "native" or len(c.runs) < WIDTH else WIDTH
+        found = next(((min(n, width), *t) for t in TIMED if (n := _affordable(c, plan, *t))), None)
+        if found is None:
             return None
-        timed[kind] = _time(dataclasses.replace(c, runs=c.runs[:models]), plan)
+        timed[kind] = _time(dataclasses.replace(c, runs=c.runs[: found[0]]), plan, *found[1:])
     return {kind: timed.get(kind) or _between(kind, largest, timed) for kind in kinds}
+
+
+def _family(kind: Kind) -> tuple[str, str]:
+    """Engine and augmentation: a step of one says nothing of another's."""
+    return kind[0], kind[4]
 
 
 def _spread(kinds: list[Kind]) -> list[Kind]:
@@ -202,8 +215,10 @@ def _spread(kinds: list[Kind]) -> list[Kind]:
 
 
 def _between(kind: Kind, largest: dict[Kind, Cohort], timed: dict[Kind, _Cost]) -> _Cost:
-    """Between those of more and of less work that were timed, each time by the logarithms of both."""
-    near = sorted((k for k in timed if k[0] == kind[0]), key=lambda k: _work(largest[k].architecture) * k[2])
+    """Between those of more and of less work that were timed, each time by the logarithms of both; beyond them as the work."""
+    near = sorted(
+        (k for k in timed if _family(k) == _family(kind)), key=lambda k: _work(largest[k].architecture) * k[2]
+    )
 
     def at(field: str, batched: bool) -> float:
         def size(k: Kind) -> float:
@@ -211,7 +226,8 @@ def _between(kind: Kind, largest: dict[Kind, Cohort], timed: dict[Kind, _Cost]) 
 
         points = sorted((size(k), math.log(max(getattr(timed[k], field), 1e-9))) for k in near)
         sizes, costs = (list(values) for values in zip(*points, strict=True))
-        return math.exp(float(np.interp(size(kind), sizes, costs)))
+        beyond = size(kind) - float(np.clip(size(kind), sizes[0], sizes[-1])) if field in ("step", "image") else 0.0
+        return math.exp(float(np.interp(size(kind), sizes, costs)) + beyond)
 
     return _Cost(**{f.name: at(f.name, f.name == "step") for f in dataclasses.fields(_Cost)})
 
@@ -221,17 +237,15 @@ def _work(arch: Architecture) -> int:
     return sum(math.prod(n.shape) + _multiplications(arch, n) for n in arch.nodes)
 
 
-def _affordable(cohort: Cohort, plan: Plan) -> int:
-    """How many of a cohort's models can be timed in a plan's memory and time."""
+def _affordable(cohort: Cohort, plan: Plan, steps: int, evaluated: int) -> int:
+    """How many of a cohort's models can be timed, in so many steps and on so many inputs, in a plan's memory and time."""
     source, arch = plan.sources[cohort.runs[0].source], cohort.architecture
     work = _work(arch)  # of an update three times: forward, and both halves of backward
-    inputs = (
-        min(cohort.batch_size, cohort.n_train) * (1 + REPEATS) * (1 + STEPS) * 3 + (1 + REPEATS) * 3 * MOST_EVALUATED
-    )
+    inputs = min(cohort.batch_size, cohort.n_train) * (1 + REPEATS) * (1 + steps) * 3 + (1 + REPEATS) * 3 * evaluated
     outputs = sum(math.prod(n.shape) for n in arch.nodes)
     each = 4 * (6 * arch.n_params + outputs * min(cohort.batch_size, cohort.n_train) * 3) + 40 * cohort.n_train
     parts = (source.train, source.validation, source.test)
-    shared = 4 * sum(math.prod(p.inputs.shape) for p in parts) + 4 * MOST_EVALUATED * max(
+    shared = 4 * sum(math.prod(p.inputs.shape) for p in parts) + 4 * evaluated * max(
         math.prod(n.shape) for n in arch.nodes
     )
     return int(min(len(cohort.runs), max(0, MOST_BYTES - shared) // each, MOST_WORK // (work * inputs)))
@@ -245,7 +259,7 @@ def _multiplications(arch: Architecture, node: Node) -> int:
     )
 
 
-def _time(cohort: Cohort, plan: Plan) -> _Cost:
+def _time(cohort: Cohort, plan: Plan, most_steps: int, evaluated: int) -> _Cost:
     """What a cohort takes, from a few of its steps and snapshots."""
     source, width = plan.sources[cohort.runs[0].source], len(cohort.runs)
     clock = time.process_time if cohort.device == "cpu" else time.perf_counter
@@ -262,7 +276,7 @@ def _time(cohort: Cohort, plan: Plan) -> _Cost:
     together, trainer = prepared(cohort)
     model = max(together - alone, 0.0) / (width - 1) if width > 1 else 0.0
     trainer._load_start()
-    steps = min(STEPS, cohort.steps_per_epoch, max(cohort.steps, default=0))
+    steps = min(most_steps, cohort.steps_per_epoch, max(cohort.steps, default=0))
     active = np.ones(width, bool)
 
     def window(n: int) -> float:
@@ -270,7 +284,7 @@ def _time(cohort: Cohort, plan: Plan) -> _Cost:
 
     one, all_steps = (window(1), window(steps)) if steps else (0.0, 0.0)
     step = max(all_steps - one, 0.0) / (steps - 1) if steps > 1 else one
-    few, many = (_evaluated(trainer, n, clock) for n in (FEW_EVALUATED, MOST_EVALUATED))
+    few, many = (_evaluated(trainer, n, clock) for n in (FEW_EVALUATED, evaluated))
     image = max(many[0] - few[0], 0.0) / max(many[1] - few[1], 1) / width
     event = max(few[0] / width - few[1] * image, 0.0)
     return _Cost(max(alone - model, 0.0), model, max(one - step, 0.0), step, event, image)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from zoo_builder import engines
@@ -20,7 +20,7 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
 from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_datasets import sources
-from zoo_datasets.errors import MOST_ALTERNATIVES
+from zoo_datasets.errors import MOST_ALTERNATIVES, ZooNotFoundError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.augmentation import Augmentation
 
@@ -68,6 +68,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
             loaded[spec] = sources.load(spec, data, recipe.source_paths.get(spec.id))
         return loaded[spec]
 
+    _load_all(recipe, dict.fromkeys(run.source for run in models), source_of)
     grouped = cohorts.group(models, recipe.cohort_size_on(device), source_of, _chooser(engine, device), device)
     if device == "cuda" and (memory := gpu_memory.total()) is not None:
         for cohort in {(c.architecture.id, c.batch_size): c for c in grouped}.values():
@@ -76,6 +77,36 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
     for text in dict.fromkeys(_warnings(result)):
         log.warning("%s", text)
     return result
+
+
+def _load_all(
+    recipe: Grid, specs: Iterable[sources.SourceSpec], source_of: Callable[[sources.SourceSpec], sources.Source]
+) -> None:
+    """Raises ZooNotFoundError, which names every level of an axis of sources that is not here, and the recipe without them."""
+    missing: dict[str, ZooNotFoundError] = {}
+    for spec in specs:
+        try:
+            source_of(spec)
+        except ZooNotFoundError as error:
+            missing.setdefault(spec.id, error)
+    if not missing:
+        return
+    text, (path, given) = str(next(iter(missing.values()))), _source_levels(recipe)
+    if kept := [level for level in given if (level["id"] if isinstance(level, dict) else level) not in missing]:
+        named = ", ".join(missing)
+        text += f" Or leave out what is not here ({named}): --set '{path}={json.dumps(kept)}'"
+    raise ZooNotFoundError(text) from None
+
+
+def _source_levels(recipe: Grid) -> tuple[str, list[Any]]:
+    """The path and the levels of the axis `source`, as the recipe has them; none where it has no such axis."""
+    for path in (("axes", "source"), ("sample", "axes", "source"), ("sample", "axes", "source", "choice")):
+        found: Any = recipe.document
+        for key in path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if isinstance(found, list):
+            return ".".join(path), found
+    return "", []
 
 
 def _chooser(engine: str, device: str) -> Callable[[Architecture, str, Augmentation], str]:

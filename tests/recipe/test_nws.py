@@ -13,7 +13,7 @@ from zoo_builder import grid, plan, verify
 from zoo_builder.build import build
 from zoo_builder.planning import runs
 from zoo_datasets import audit, cli, open_zoo
-from zoo_datasets.errors import GridError
+from zoo_datasets.errors import GridError, ZooNotFoundError
 from zoo_datasets.exchange.nws.network import Numbers, read_off
 from zoo_datasets.networks.generated import GENERATED
 from zoo_datasets.networks.layers import build_architecture
@@ -97,6 +97,24 @@ def test_what_no_network_can_have_is_one_sentence(load: Load, change: tuple[str,
     with pytest.raises(GridError, match=said) as caught:
         plan.plan(load(*change))
     assert "\n" not in str(caught.value)
+
+
+def test_sources_that_are_not_here_are_named_with_the_recipe_without_them(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sources = "[{id: digits, split_seed: 3}, {id: no/such, config: a}, none/there]"
+    block = "source={train: 60, validation: 30, test: 40, resize: 16, channels: 3, scale: unit}"
+    with pytest.raises(ZooNotFoundError, match=r"Or leave out what is not here") as caught:
+        plan.plan(load(block, f"sample.axes.source={sources}", "sample.models=40"), data=str(tmp_path))
+    said = str(caught.value)
+    assert "(no/such, none/there)" in said or "(none/there, no/such)" in said
+    change = said.split("--set '")[1].rstrip("'")
+    assert change == 'sample.axes.source=[{"id": "digits", "split_seed": 3}]'
+    assert {r.settings["source"] for r in runs.of(load(block, change))} == {"digits"}
+    with pytest.raises(ZooNotFoundError) as caught:
+        plan.plan(load("source.id=no/such"), data=str(tmp_path))
+    assert "--set" not in str(caught.value)
 
 
 def test_a_constant_start_makes_all_of_an_architecture_one_group(load: Load) -> None:
