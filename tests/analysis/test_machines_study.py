@@ -159,6 +159,7 @@ def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
         assert abs(nothing[label, cut]["accuracy"] - 0.5) < 0.2
         assert draws[label, between]["accuracy"] > 0.9 > nothing[label, between]["accuracy"]
         assert abs(draws[label, cut]["accuracy"] - 0.5) < 0.2
+        assert abs(nothing[label, within]["accuracy"] - 0.5) < 0.2  # though twins lie next to each other
         assert change[label, within]["accuracy"] > 0.9 > draws[label, within]["accuracy"]
 
 

@@ -120,14 +120,14 @@ def yardstick(reader: Reader, seed: int) -> Iterator[dict[str, Any]]:
         if found:
             yield {"label": str(label), "what": "draw against draw", **_over(found)}
         twins = {d: np.flatnonzero(changed & (p.draw == d)) for d in at}
-        found = [(d, _apart(x, at[d], rows)) for d, rows in twins.items() if len(rows) >= FEWEST]
+        found = [(d, _apart(x, at[d], rows, p.twin)) for d, rows in twins.items() if len(rows) >= FEWEST]
         if found:
             yield {"label": str(label), "what": "clean against modified, one draw", **_over(found)}
 
 
-def _apart(x: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+def _apart(x: np.ndarray, first: np.ndarray, second: np.ndarray, twin: np.ndarray | None = None) -> float:
     rows = np.concatenate([first, second])
-    return nearest_mean(x[rows], np.arange(len(rows)) < len(first))
+    return nearest_mean(x[rows], np.arange(len(rows)) < len(first), None if twin is None else twin[rows])
 
 
 def _over(found: list[tuple[int, float]]) -> dict[str, Any]:

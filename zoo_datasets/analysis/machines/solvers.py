@@ -126,11 +126,12 @@ def _made(kind: str, seed: int) -> Any:
     return makers[kind]()
 
 
-def nearest_mean(x: np.ndarray, y: np.ndarray) -> float:
+def nearest_mean(x: np.ndarray, y: np.ndarray, twin: np.ndarray | None = None) -> float:
     """The share of networks nearer to their own class's mean than to the other's, for two classes of few networks each.
 
     A network is left out of its own mean, and one of the other class out of the other: means of fewer networks lie further
-    off, so that with one side left out alone chance would not be ½. Of the larger class some are not used.
+    off, so that with one side left out alone chance would not be ½. Of the larger class some are not used. Where networks of
+    the two classes are twins, what is left out of the other mean is the network's own twin, which started where it did.
     """
     spread = x.std(axis=0)
     x = x / np.where(spread > 0, spread, 1.0)
@@ -142,5 +143,7 @@ def nearest_mean(x: np.ndarray, y: np.ndarray) -> float:
         for i in own:
             near = ((x[i] - (x[own].sum(axis=0) - x[i]) / (k - 1)) ** 2).sum()
             far = ((x[i] - others) ** 2).sum(axis=1)
+            if twin is not None and (own_twin := twin[other] == twin[i]).any():
+                far = far[own_twin]
             hits.append(float(np.mean((near < far) + 0.5 * (near == far))))
     return float(np.mean(hits))
