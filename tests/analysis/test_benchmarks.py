@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from scipy import stats
 
 from zoo_builder import build, grid, plan
-from zoo_datasets.analysis.dynamics.populations import Predictions
+from zoo_datasets.analysis.dynamics.populations import Predictions, predictions
 from zoo_datasets.analysis.dynamics.populations import populations as populations_of
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -88,11 +89,18 @@ def test_a_gain_is_over_the_lot_and_no_rule_beats_the_end(guidance: ModuleType, 
 
 
 def test_training_all_a_little_longer_is_read_off_the_longer_level(guidance: ModuleType, zoo: Zoo) -> None:
-    [found] = guidance.trained_longer(zoo)
-    ends, more = (zoo.select(epochs=e, epoch=at).column("test_accuracy").to_numpy() for e, at in ((4, 4), (8, 6)))
+    """Of the same populations as the rules, and in balanced accuracy on the images that they are judged by."""
+    used = populations_of(zoo, size=30)
+    [found] = guidance.trained_longer(zoo, used)
+    short, long = used
+    at = zoo.select(epoch=6.0)
+    place = {model: i for i, model in enumerate(at.column("model_id").to_pylist())}
+    later = dataclasses.replace(long, end=np.stack([at.weights[place[i]] for i in long.ids]))
+    ends, more = (guidance.halves(predictions(p))[1].balanced for p in (short, later))
     assert found["gain"]["value"] == pytest.approx(float(more.mean() - ends.mean()))
     assert found["gain"]["low"] < found["gain"]["value"] < found["gain"]["high"]
     assert (found["level"], found["n"]) == ("4", [30, 30])
+    assert list(guidance.trained_longer(zoo, [short])) == []
 
 
 def test_an_interval_over_populations_of_two_recipes_is_welchs(guidance: ModuleType) -> None:

@@ -1,6 +1,6 @@
 """What a cohort costs beside training, and what augmentation costs of a step: networks of grids/nws on MNIST.
 
-    python benchmarks/cohorts.py --out benchmarks/results/cohorts.json
+    python benchmarks/cohort_price.py --out benchmarks/results/cohort_price.json
 
 CPU seconds of this process on one core, so that other work on the machine counts little. Cohorts of --sizes
 networks of the fixed architecture are trained for --epochs epochs, written, committed and sealed, round after round, one
