@@ -74,6 +74,7 @@ def main() -> None:
         "engines": sorted(engines),
         "cpu": os.uname().machine,
         "tests": tests,
+        "published": {},
         "timing": timing()
         if options.times or not options.json.exists()
         else json.loads(options.json.read_text())["timing"],
@@ -81,6 +82,7 @@ def main() -> None:
         "populations": rows,
         "accuracies": [record for zoo in options.accuracies for record in accuracies(zoo)],
     }
+    results["published"] = dynamics_page.against_published(results["populations"] + results["accuracies"])
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     if DOCS.exists():

@@ -118,13 +118,18 @@ def _sign(found: Mapping[str, Any], longer: str, what: str) -> str:
 def _siblings(found: Mapping[str, Any]) -> str:
     """Whether runs that start from one and the same snapshot are told apart."""
     said = [
-        f"over updates {r['first_step']:,} to {r['last_step']:,} the purity inside a family is {_interval(r['purity'], 2)} "
-        f"({r['null']:.2f} by labels dealt at random), whole families are told apart in {_interval(r['whole'], 2)}"
+        f"over updates {r['first_step']:,} to {r['last_step']:,} {_interval(r['found'], 2)} of the siblings are found whole, all of a family in "
+        f"{_interval(r['whole'], 2)}; purity inside a family {_interval(r['purity'], 2)}, {r['null']:.2f} by labels dealt at random inside each update"
         for r in found["rows"]
     ]
     return (
         f"**Runs from one start, `{short(found['zoo'])}`**, {found['n_families']} families of {' or '.join(map(str, found['siblings']))}: "
         f"{'; '.join(said)}."
+        + (
+            " They differ in the order of their data alone."
+            if found["zoo"].endswith("reordered")
+            else " They differ in their data."
+        )
     )
 
 
@@ -176,7 +181,7 @@ def _when(numbers: Mapping[str, Any]) -> Iterator[str]:
         + f". Where it is not, the growth of weights fails to give the direction (right in fewer than nine of ten networks) in {len(wrong)}"
         + (f": {'; '.join(_level(w['level']) for w in wrong)}" if wrong else "")
         + f", and in {len(back)} of them over all epochs it gives the other direction (upper bound below one half)"
-        + ". The table has every stretch."
+        + ". The results have every stretch."
     )
 
 
@@ -198,7 +203,7 @@ def _changed(found: Mapping[str, Any], n_parents: int) -> Iterator[str]:
         yield (
             f"**Changed data, `{name}`**, {_of(by[changed[0]]['all'][-1]['n_lineages'], n_parents)}. The test loss is given the parent's loss as the weights are given "
             f"the parent's last step. A lower bound above one half comes first in the weights for {len(sooner)} of {len(changed)} conditions, "
-            f"first in the loss for {len(later)}, at the same snapshot for {len(same)}: counts of bounds, no test of one against the other. At the last snapshot the weights have AUC "
+            f"first in the loss for {len(later)}, at the same snapshot for {len(same)}: counts of bounds, each of one snapshot, no test of one against the other. At the last snapshot the weights have AUC "
             f"{min(by[c]['all'][-1]['auc'] for c in changed):.2f} to {max(by[c]['all'][-1]['auc'] for c in changed):.2f}, the loss "
             f"{min(by[c]['loss_change'][-1]['auc'] for c in changed):.2f} to {max(by[c]['loss_change'][-1]['auc'] for c in changed):.2f}."
         )  # fmt: skip
@@ -267,7 +272,7 @@ def _clusters(of_zoo: Mapping[str, Any]) -> Iterator[str]:
                 " / ".join(f"{of[m, k]['purity']:.3f}" for k in ("single", "average", "complete", "ward"))
                 for m in ("euclidean", "cosine")
             ]
-            taus = [_interval({"value": one[t], "low": one[f"{t}_low"], "high": one[f"{t}_high"] and min(one[f"{t}_high"], 1.0)}, 3)
+            taus = [_interval(_cut({"value": one[t], "low": one[f"{t}_low"], "high": one[f"{t}_high"]}), 3)
                     for t in (f"tau_true_{a}" for a in ALGORITHMS)]  # fmt: skip
             lines.append(
                 [zoo, f"{dimension:,}", f"{one['energy_frac']:.3f}", *purity, f"{one['separation']:.2f}", *taus]
@@ -311,7 +316,8 @@ def _regimes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for what, stretches in of_recipe.items():
         ends = stretches[0], stretches[-1]
         cells = [[w["purity"], w["order"]["path"]["value"], w["forward"]["path"]["value"], w["order"]["walk"]["value"],
-                  w["forward"]["walk"]["value"], w["direction"]["steps shrink"]["value"]] for w in ends]  # fmt: skip
+                  w["forward"]["walk"]["value"], w["direction"]["weights grow"]["value"], w["direction"]["steps shrink"]["value"]]
+                 for w in ends]  # fmt: skip
         lines.append(
             [what, *(" → ".join("–" if v is None else f"{v:.2f}" for v in pair) for pair in zip(*cells, strict=True))]
         )
@@ -321,7 +327,7 @@ def _regimes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         f"stretch alone, {last['first_epoch']:g} to {last['last_epoch']:g}. The stretches between, and all intervals, are in the results.\n"
     )
     yield from pages.table(
-        ["recipe", "purity", "order &#124;τ&#124; path", "forward, path", "order &#124;τ&#124; walk", "forward, walk", "right: steps shrink"], lines,
+        ["recipe", "purity", "order &#124;τ&#124; path", "forward, path", "order &#124;τ&#124; walk", "forward, walk", "right: weights grow", "right: steps shrink"], lines,
     )  # fmt: skip
 
 
@@ -335,7 +341,7 @@ def _versions(of_zoo: Mapping[str, Any]) -> Iterator[str]:
     for zoo, numbers in of_zoo.items():
         found, null = numbers["versioning"], numbers["null"]
         for name, words in ALGORITHMS.items():
-            cells = [_interval(found[how][name][f"f1_{what}"], 3) for how in HOWS for what in ("pairs", "links")]
+            cells = [_interval(_cut(found[how][name][f"f1_{what}"]), 3) for how in HOWS for what in ("pairs", "links")]
             rows.append([zoo, words, *cells])
         nulls = [f"{null[f'f1_{what}']['mean']:.4f}" for what in ("pairs", "links")]
         purity, tau = null["purity"]["mean"], null["tau_true_path"]["mean"]
@@ -387,6 +393,11 @@ def _pictures(name: str) -> Iterator[str]:
         yield f"![{path.stem.removeprefix(name + '-')} of {name}](pictures/{path.name})\n"
 
 
+def _cut(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A t interval of what cannot exceed 1."""
+    return {**found, "high": found["high"] and min(found["high"], 1.0)}
+
+
 def _interval(found: Mapping[str, Any], digits: int) -> str:
     if found["value"] is None:
         return "–"
@@ -394,4 +405,5 @@ def _interval(found: Mapping[str, Any], digits: int) -> str:
         return f"{found['value']:.{digits}f}"
     if found["low"] == found["high"]:  # no bounds: nothing scattered
         return f"{found['value']:.{digits}f} (all)"
-    return f"{found['value']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    low = found["low"] + 0.0 if round(found["low"], digits) else 0.0  # no minus before a zero
+    return f"{found['value']:.{digits}f} [{low:.{digits}f}, {found['high']:.{digits}f}]"

@@ -416,6 +416,26 @@ def test_one_fate_for_all_ranks_nobody(population: pop.Population) -> None:
     assert (fates["value"], fates["null_mean"], found["p"]) == (0.5, 0.5, 1.0)
 
 
+@pytest.mark.slow
+def test_fates_of_a_map_that_was_fitted_to_the_same_ends_look_significant_where_a_start_tells_nothing() -> None:
+    """Why the page gives no chance level for tests inside a population: p below 0.05 comes far more often than 5 %."""
+    rng, low, told = np.random.default_rng(0), 0, 0
+    for _ in range(240):
+        x, y = rng.uniform(-1, 1, (2, 100, 2))
+        accuracy = y[:, 0] + 0.1 * rng.normal(size=100)  # of the end alone, which the start does not know
+        cubes = Cubes.around(np.concatenate([x, y]), 12)
+        labels = guidance.pooled(guidance.fates(readings.read("published", x, y, cubes, readings.Settings(12)), x))
+        names, number = np.unique(labels, return_inverse=True)
+        if len(names) < 2:
+            continue
+        member, told = np.eye(len(names))[number].T, told + 1
+        turns = np.stack([accuracy, *(rng.permutation(accuracy) for _ in range(199))])
+        seen, *null = guidance._between(member, turns)
+        low += np.mean(np.array([seen, *null]) >= seen) < 0.05
+    assert told >= 30
+    assert stats.binomtest(low, told, 0.05).pvalue < 0.001
+
+
 def test_held_out_scores_know_nothing_of_the_networks_they_judge(population: pop.Population) -> None:
     """They are the ones that the areas under the curve are of; and another end of a network moves those of other folds alone."""
     accuracy = np.random.default_rng(3).random(60)

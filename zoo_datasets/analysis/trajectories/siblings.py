@@ -1,10 +1,12 @@
 """A zoo that goes on from another's snapshots → can runs that start from one and the same weights be told apart?
 
 In:  children, two or more of each parent, with snapshots after their common start.
-Out: by stretch of their training, the purity of single linkage inside each family of siblings, beside labels dealt at random.
+Out: by stretch of their training, inside each family of siblings: how many of them single linkage finds whole, and its purity, beside
+     labels that are dealt at random inside each update.
 
 Runs from different starts lie far apart before they have learned anything. Siblings share every weight at first, so what
-tells them apart is their training alone. The start itself, which is every sibling's, is left out.
+tells them apart is their training alone. The start itself, which is every sibling's, is left out. Siblings at one update may lie
+nearer to each other than to themselves: clusters are moments then, and their purity is less than that of the deal.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ RELABELINGS = 20
 def told_apart(children: Zoo, seed: int) -> dict[str, Any] | None:
     """A record of all families with at least two siblings; None where there is none. Raises ZooError as `snapshots.bag`.
 
-    Purity is a mean over families, with t bounds over init groups; `whole` the share of families of purity 1, with exact ones.
+    `found` (siblings whose snapshots are one cluster, as a share) and purity are means over families, with t bounds over init groups;
+    `whole` is the share of families of purity 1, with exact ones.
     """
     bag = snapshots.bag(children.take(children.column("step").to_numpy() > 0))
     parent_of = {row["model_id"]: row["parent_id"] for row in children.models.to_pylist()}
@@ -49,21 +52,31 @@ def of_families(bag: Bag, parents: Sequence[str], seed: int) -> dict[str, Any] |
         if longest - first < paths.FEWEST_SNAPSHOTS:
             continue
         named = meters.over(families.items(), "runs from one start", "families")
-        purity, null = np.array([_family(bag, models, first, f"{seed} {parent}") for parent, models in named]).T
+        found, purity, null = np.array([_family(bag, models, first, f"{seed} {parent}") for parent, models in named]).T
         rows.append({
             "first_step": int(bag.columns["step"][bag.at == first].min()), "last_step": int(bag.columns["step"].max()),
-            "purity": paths.mean(purity, groups), "whole": paths.share((purity == 1).astype(float), groups),
+            "found": paths.mean(found, groups), "purity": paths.mean(purity, groups), "whole": paths.share((purity == 1).astype(float), groups),
             "null": float(null.mean()),
         })  # fmt: skip
     sizes = sorted({len(models) for models in families.values()})
     return {"n_families": len(families), "siblings": sizes, "relabelings": RELABELINGS, "rows": rows}
 
 
-def _family(bag: Bag, models: list[int], first: int, key: str) -> tuple[float, float]:
-    """Purity of one family's snapshots from place `first` on, and its mean under labels dealt at random."""
+def _family(bag: Bag, models: list[int], first: int, key: str) -> tuple[float, float, float]:
+    """Of one family's snapshots from place `first` on: the share of siblings found whole, purity, and its mean under a deal."""
     chosen = np.isin(bag.whose, models) & (bag.at >= first)
-    points, whose = bag.weights[chosen], np.unique(bag.whose[chosen], return_inverse=True)[1]
-    label, row_of = windows.clustered(points, whose)
-    random = streams.generator("siblings", key)
-    null = [clusters.purity(label, random.permutation(whose)) for _ in range(RELABELINGS)]
-    return clusters.purity(label, whose[row_of]), float(np.mean(null))
+    whose, at = np.unique(bag.whose[chosen], return_inverse=True)[1], bag.at[chosen]
+    label, row_of = windows.clustered(bag.weights[chosen], whose)
+    whose, at = whose[row_of], at[row_of]
+    table = np.zeros((len(models), len(models)))
+    np.add.at(table, (whose, label), 1)
+    alone = (table > 0).sum(1) == 1  # a sibling in one cluster, which holds nobody else
+    found = alone & ((table > 0).sum(0)[table.argmax(1)] == 1)
+    random, moments = streams.generator("siblings", key), np.argsort(at, kind="stable")
+    null = []
+    for _ in range(RELABELINGS):
+        dealt = np.empty_like(whose)
+        # By moment, and inside each in a random order: that of the siblings that are there.
+        dealt[np.lexsort((random.random(len(at)), at))] = whose[moments]
+        null.append(clusters.purity(label, dealt))
+    return float(found.mean()), clusters.purity(label, whose), float(np.mean(null))
