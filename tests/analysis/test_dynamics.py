@@ -433,7 +433,7 @@ def test_fates_of_a_map_that_was_fitted_to_the_same_ends_look_significant_where_
         seen, *null = guidance._between(member, turns)
         low += np.mean(np.array([seen, *null]) >= seen) < 0.05
     assert told >= 30
-    assert stats.binomtest(low, told, 0.05).pvalue < 0.001
+    assert stats.binomtest(low, told, 0.05, "greater").pvalue < 0.01
 
 
 def test_held_out_scores_know_nothing_of_the_networks_they_judge(population: pop.Population) -> None:
