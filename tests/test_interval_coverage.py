@@ -102,6 +102,17 @@ def clustered_share(rng: np.random.Generator, n_groups: int) -> tuple[Interval, 
     return intervals.proportion(rng.random(len(group)) < rng.beta(2, 0.5, n_groups)[group], group), 0.8
 
 
+def eta_of(effect: float) -> Simulation:
+    def triplets(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+        """Three levels, each once in a group that shares half of the rest: the truth is of many groups."""
+        group, level = np.repeat(np.arange(n_groups), 3), np.tile(np.arange(3), n_groups)
+        rest = np.sqrt(RHO) * rng.normal(size=n_groups)[group] + np.sqrt(1 - RHO) * rng.normal(size=3 * n_groups)
+        between = 2 * effect**2 / 3
+        return intervals.eta_squared(effect * level + rest, level, group), between / (between + 1)
+
+    return triplets
+
+
 def covered(simulation: Simulation, n_groups: int, trials: int) -> tuple[float, float]:
     """The share of intervals that hold the truth, and of those there is none for."""
     held = none = 0
@@ -127,6 +138,8 @@ def covered(simulation: Simulation, n_groups: int, trials: int) -> tuple[float, 
         (auc_of(1.0), 200, 0.90),
         (auc_of(2.5), 200, 0.90),
         (auc_of_skewed_groups, 200, 0.90),
+        (eta_of(0.3), 200, 0.86),  # few groups and a small effect: what is seen is larger than what is there
+        (eta_of(1.0), 200, 0.92),
         (share_of(0.5), 500, 0.93),
         (share_of(0.97), 500, 0.93),
         (clustered_share, 500, 0.92),
