@@ -62,7 +62,7 @@ def test_every_command_of_a_page_is_one() -> None:
     seen = 0
     for page in PAGES:
         for code, _ in blocks(page, "sh"):
-            for line in code.splitlines():
+            for line in code.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[:2] != ["python", "-m"]:
                     continue

@@ -325,7 +325,7 @@ def test_units_that_are_added_to_fixed_ones_are_fixed_and_blocks_need_channels_f
         ([7], r"Layer 1 is 7; a layer is a name or a mapping like `\{conv: 8\}`"),
         ([{}], r"Layer 1 is \{\}"),
         ([{"conv": 8, "kernal": 3}], r"Unknown option of `conv` 'kernal' in layer 1\. Known: kernel.*Did you mean `kernel`"),
-        ([{"linear": 8, "bias": 3}], r"Unknown option of `linear` 'bias' in layer 1\. Known: none\."),
+        ([{"linear": 8, "bias": 3}], r"Unknown option of `linear` 'bias' in layer 1\. Known: outputs\."),
         (["flatten", {"linear": 2.5}], r"Layer 2 \(linear\): `linear` is 2\.5; a whole number ≥ 1"),
         ([{"conv": True}], r"`conv` is True; a whole number ≥ 1"),
         (["conv"], r"`conv` is None; a whole number ≥ 1"),

@@ -117,7 +117,7 @@ def test_a_sample_draws_each_parameter_by_itself_and_the_zoo_holds_them(load, tm
         ),
         (
             "{wlid: {}}",
-            r"Unknown generated architecture 'wlid' in recipe\.yaml, line 3\. Known: unterthiner, wild\. Did",
+            r"Unknown generated architecture 'wlid' in recipe\.yaml, line 3\. Known: nws, unterthiner, wild\. Did",
         ),
         ("{wild: 3}", r"line 3: `wild` is 3; its parameters are needed, like \{wild: \{\}\}"),
         ("{wild: }", r"`wild` is None; its parameters are needed"),

@@ -404,14 +404,17 @@ def test_unreadable_files_are_not_called_missing(make_copy: MakeCopy) -> None:
 
 @pytest.mark.parametrize("name", ["digit", "Digits"])
 def test_misspelt_source_is_answered_without_the_network(name: str) -> None:
-    with pytest.raises(ZooNotFoundError, match=f"Unknown source '{name}'. Known: digits, iris. Did you mean `digits`?"):
+    with pytest.raises(
+        ZooNotFoundError,
+        match=f"Unknown source '{name}'. Known: digits, iris, language, machine. Did you mean `digits`?",
+    ):
         load(SourceSpec(name))
 
 
 def test_local_copies_are_among_the_known_sources(make_copy: MakeCopy) -> None:
     root = make_copy("me/tiny")
     for name in ("tiny", "me", "../me/tiny", str(root / "me/tiny")):
-        with pytest.raises(ZooNotFoundError, match=r"Known: digits, iris, me/tiny\."):
+        with pytest.raises(ZooNotFoundError, match=r"Known: digits, iris, language, machine, me/tiny\."):
             load(SourceSpec(name), root)
 
 
