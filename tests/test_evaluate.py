@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "odd pool": ([{"conv": 2, "kernel": 2, "padding": 1, "stride": 2}, {"max_pool": 3}, "activation", "flatten", {"linear": "classes"}], (2, 9, 11)),
     "other stride": ([{"conv": 2}, {"max_pool": 3, "stride": 2}, "activation", "flatten", {"linear": "classes"}], (1, 9, 9)),
     "sequence": ([{"conv": 3}, "rows", {"gru": 4}, {"gru": 6}, "last_step", "activation", {"linear": "classes"}], (2, 9, 7)),
-    "lstm": ([{"tiles": 3}, {"lstm": 4}, {"linear": 5}, "activation", {"gru": 3}, "last_step", {"linear": "classes"}], (2, 9, 6)),
+    "lstm": ([{"tiles": 3}, {"lstm": 4}, {"linear": 5}, "tanh", {"gru": 3}, "last_step", {"linear": "classes"}], (2, 9, 6)),
     "rows": (["rows", {"gru": 5}, "last_step"], (2, 5, 6)),
     "pooled away": ([{"conv": 5, "kernel": 3}, "activation", "global_avg_pool", {"linear": 6}, "activation", {"linear": "classes"}], (1, 8, 8)),
 }  # fmt: skip

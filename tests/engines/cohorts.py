@@ -36,7 +36,7 @@ LAYERS = {
     "gru": [{"conv": 4}, "rows", {"gru": 5}, "dropout", {"gru": 6}, "last_step", "activation", {"linear": "classes"}],
     "lstm": [{"conv": 4}, "rows", {"lstm": 5}, "dropout", {"lstm": 6}, "last_step", "activation", {"linear": "classes"}],
     "lstm on tiles": [{"conv": 3, "padding": 1}, {"tiles": 4}, {"lstm": CLASSES}, "last_step"],
-    "tiles of images": [{"tiles": 2}, {"gru": 3}, {"linear": 6}, "activation", "last_step", {"linear": "classes"}],
+    "tiles of images": [{"tiles": 2}, {"gru": 3}, {"linear": 6}, "tanh", "last_step", {"linear": "classes"}],
     "gru on rows": ["rows", {"gru": CLASSES}, "last_step"],
     "skips": [
         {"conv": 4}, "activation", {"residual": [{"conv": 4, "padding": 1}, "activation", "dropout", {"conv": 4, "padding": 1}]},

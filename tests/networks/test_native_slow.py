@@ -70,8 +70,8 @@ SANITIZED = textwrap.dedent("""
     sys.modules[spec.name] = module
     import numpy as np
     import native_cases as cases
-    from zoo_builder.engines.contract import ADAM
-from zoo_datasets.networks.augmentation import , RMSPROP, SGD, Augmentation
+    from zoo_builder.engines.contract import ADAM, RMSPROP, SGD
+    from zoo_datasets.networks.augmentation import Augmentation
     from zoo_builder.engines.native import NativeBackend
     normed = [{"conv": 5, "kernel": 3, "padding": 1}, "batch_norm", "activation", {"max_pool": 3, "stride": 2}, "dropout",
               {"conv": 13, "kernel": 4, "stride": 3, "padding": 2}, "activation", {"avg_pool": 2, "stride": 1}, "flatten",

@@ -49,7 +49,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "source_train_split": ("train", "train+more"), "source_validation_split": ("more", "test"),
     "source_test_split": ("more", "test"), "source_unlabeled": ("refuse", "leave_out"),
     "subset_class_names": (["0", "1"], ["2", "3"]), "min_epochs": (1, 3), "stop_drops": (1, 2), "augment_contrast": ([0.5, 1.5], [0.5, 2]),
-    "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "subset_class_shares": ([1] * 9 + [0.5], [1] * 9 + [0.25]), "rotate_degrees": (0, 90),
+    "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "subset_class_shares": ([1] * 10, [0.3] * 10), "rotate_degrees": (0, 90),
     "filter_size": (3, 5), "width_fc": (4, 8),
     "machine": ("SingleDirect", "SimpleXOR"), "machine_key": ("101", "11"), "language": ("a^n b^n", "a^n b^(n+1)"),
     "source_steps": (5, 6),

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from zoo_datasets.analysis.machines.population import Population
-from zoo_datasets.networks.logits import logits_of
 from zoo_datasets.sources.machines import MACHINES, after_key
 from zoo_datasets.sources.rows import spec_of
 from zoo_datasets.sources.spec import SourceSpec
@@ -27,6 +26,8 @@ MODELS_AT_ONCE = 64
 
 def held_out(zoos: Sequence[Zoo], population: Population, data: str | Path | None = None) -> np.ndarray | None:
     """(n, 2), NaN where a part has no step; None where the networks learned none of our machines."""
+    from zoo_datasets.networks.logits import logits_of  # needs torch, which the command line's help does not
+
     rows = [{r["model_id"]: r for r in zoo.models.to_pylist()} for zoo in zoos]
     specs = [spec_of(rows[z][m]) for z, m in zip(population.zoo, population.model, strict=True)]
     if any(spec.machine not in MACHINES for spec in specs):

@@ -64,7 +64,7 @@ def _one(names: tuple[str, ...], units: int, own: Tensors, x: Value, training: b
     flat = [torch.cat(gates[i : i + each]) for i in range(0, len(names), each)]
     # `shape`, not `len`: `torch.export` leaves it open.
     start = x.new_zeros(1, x.shape[0], units)
-    if names is GRU_TENSORS:
+    if names == GRU_TENSORS:  # equal, not the same: a copy may have been pickled
         return torch.gru(x, start, flat, True, 1, 0.0, training, False, True)[0]
     return torch.lstm(x, (start, start), flat, True, 1, 0.0, training, False, True)[0]
 
