@@ -51,11 +51,11 @@ class Deep:
         targets = Targets(tuple(p.target for p in properties), values)
         training = dataclasses.replace(meta_classifier.PUBLISHED, epochs=self.epochs, batch=self.batch)
         path = self.folder / f"{self._key(targets, at, window, seed, published, training)}.safetensors"
-        if (known := _kept(path, targets.take(at.train), window, training)) is not None:
-            return known
-        rows, rng = self.rows, streams.generator("nws validation", seed)
         choices = [self._choices(n, published) for n in at.train.tolist()]
         train = at.train if not published else np.repeat(at.train, list(map(len, choices)))
+        if (known := _kept(path, targets.take(train), window, training)) is not None:
+            return known
+        rows, rng = self.rows, streams.generator("nws validation", seed)
         each = choices if not published else [row[None] for c in choices for row in c]
         own = np.array([rng.choice(self._choices(n, published)) for n in np.repeat(at.validation, VALIDATED).tolist()])
         starts = rows.random(own, window, rng)
