@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo_datasets.analysis.nws import scoring
+from zoo_datasets.analysis.nws import pictures, scoring
 from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.baselines.interface import Target
@@ -129,3 +129,13 @@ def test_twins_that_share_a_level_are_no_independent_evidence() -> None:
     found = scoring.p_value(judged(of, [one_hot(of.values.astype(int).tolist(), 2)], groups), 2000, 0)
     assert found is not None
     assert 0.1 < found < 0.25
+
+
+def test_more_layers_than_colors_are_drawn() -> None:
+    rows = [
+        {"property": p, "layer": f"conv{i}", "method": "svm", "value": 0.5, "low": 0.4, "high": None, "chance": 0.25,
+         "verdict": "readable"}
+        for p in ("optimizer", "lr") for i in range(12)
+    ]  # fmt: skip
+    assert len(pictures._layers(rows).axes[0].lines) == 3 * len(rows)  # a point, its interval and the tick of chance
+    assert len(pictures._gains(rows).axes[0].lines) == 2 * len(rows) + 1  # and the line of no gain

@@ -82,7 +82,7 @@ def _bars(rows: Rows, methods: Sequence[str], title: str) -> Figure:
     figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(shown) + 1))
     ax = axes[0, 0]
     for j, method in enumerate(shown):
-        color = METHOD_COLORS.get(method, COLORS[j % len(COLORS)])
+        color = METHOD_COLORS.get(method, COLORS[j])
         for r in (r for r in rows if r["method"] == method):
             y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(shown) - 0.4
             ax.plot(r["value"], y, "o", color=color, markersize=4, label=method)
@@ -133,41 +133,41 @@ def _positions(rows: Rows) -> Figure:
 
 
 def _layers(rows: Rows) -> Figure:
-    names = list(dict.fromkeys(r["property"] for r in rows))
     layers = list(dict.fromkeys(r["layer"] for r in rows))
-    figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(layers) + 1))
-    ax = axes[0, 0]
-    for j, layer in enumerate(layers):
-        for r in (r for r in rows if r["layer"] == layer):
-            y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(layers) - 0.4
-            ax.plot(r["value"], y, "o", color=COLORS[j], markersize=4, label=layer)
-            ax.plot([_number(r["low"]), _number(r["high"])], [y, y], color=COLORS[j], linewidth=1.2)
-            ax.plot([r["chance"]] * 2, [y - 0.4 / len(layers), y + 0.4 / len(layers)], color=INK, linewidth=1)
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+    # More layers than colors: these come round again, in the order of the layers.
+    figure, ax = _beside(rows, "layer", {layer: COLORS[j % len(COLORS)] for j, layer in enumerate(layers)}, chance=True)
     caption(ax, "with 95 % intervals; the tick is chance", "accuracy", "")
     _once(ax)
     headline(figure, "Where: statistics of one layer alone, read by a support vector machine")
     return figure
 
 
-def _gains(rows: Rows) -> Figure:
+def _beside(rows: Rows, key: str, colors: Mapping[str, str], *, chance: bool) -> tuple[Figure, Axes]:
+    """A line of the figure for each property, and in it a point with its interval for each value of `key`; a tick at `chance`."""
     names = list(dict.fromkeys(r["property"] for r in rows))
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(methods) + 1))
+    shown = list(dict.fromkeys(r[key] for r in rows))
+    figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(shown) + 1))
     ax = axes[0, 0]
-    for j, method in enumerate(methods):
-        for r in (r for r in rows if r["method"] == method):
-            y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(methods) - 0.4
-            ax.plot(r["value"], y, "o", color=METHOD_COLORS[method], markersize=4, label=method)
-            ax.plot([_number(r["low"]), _number(r["high"])], [y, y], color=METHOD_COLORS[method], linewidth=1.2)
-    ax.axvline(0, color=INK, linewidth=1)
+    for r in rows:
+        y, color = names.index(r["property"]) + 0.8 * (shown.index(r[key]) + 0.5) / len(shown) - 0.4, colors[r[key]]
+        ax.plot(r["value"], y, "o", color=color, markersize=4, label=r[key])
+        ax.plot([_number(r["low"]), _number(r["high"])], [y, y], color=color, linewidth=1.2)
+        if chance:
+            ax.plot([r["chance"]] * 2, [y - 0.4 / len(shown), y + 0.4 / len(shown)], color=INK, linewidth=1)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
+    return figure, ax
+
+
+def _gains(rows: Rows) -> Figure:
+    figure, ax = _beside(rows, "method", METHOD_COLORS, chance=False)
+    ax.axvline(0, color=INK, linewidth=1)
     caption(ax, "with 95 % intervals over groups", "accuracy with weights − accuracy of metadata and vector length", "")
     _once(ax)
     readable = {r["property"] for r in rows if r["verdict"] == "readable"}
-    headline(figure, f"Weights say more than metadata of {len(readable)} of {len(names)} properties")
+    headline(
+        figure, f"Weights say more than metadata of {len(readable)} of {len({r['property'] for r in rows})} properties"
+    )
     return figure
 
 
