@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from zoo_builder.training.inputs import data_of, epoch_order, job_of
 from zoo_builder.training.trainer import Trainer
 from zoo_datasets import sources
 from zoo_datasets.core import streams
+from zoo_datasets.errors import BuildError
 from zoo_datasets.sources import Subset
 
 KEY = "0123456789abcdef" * 2
@@ -103,6 +105,23 @@ def test_a_balanced_zoo_is_verified_and_its_count_held_to_its_images(
     planned = make_plan("axes={}", "paired=[]", "replicates=2", "splits={train: 1}", "training.balance_classes=true")
     report = verify.verify(build(planned, tmp_path / "z", workers=0).root, retrain=9)
     assert report.problems == []
+
+
+def test_models_of_equal_epochs_and_unequal_sets_train_apart(make_plan: Callable[..., Any], tmp_path: Any) -> None:
+    source = next(iter(make_plan("axes={}", "paired=[]", "replicates=1", "splits={train: 1}").sources.values()))
+    most = int(np.bincount(source.train.labels).argmax())
+    shares = [0.9 if c == most else 1.0 for c in range(10)]  # fewer of the commonest: the rarest is what it was
+    planned = make_plan(
+        f"axes={{subset: [full, {{class_shares: {shares}}}]}}", "paired=[]", "replicates=1", "splits={train: 1}",
+        "training.balance_classes=true",
+    )  # fmt: skip
+    assert len({c.n_train for c in planned.cohorts}) == 1
+    sizes = [{len(e.rows) for e in data_of(c, source).examples} for c in planned.cohorts]
+    assert sorted(map(len, sizes)) == [1, 1]
+    assert sizes[0] != sizes[1]
+    with pytest.raises(BuildError, match=r"balanced"):
+        dataclasses.replace(planned.cohorts[0], runs=planned.runs)
+    assert verify.verify(build(planned, tmp_path / "z", workers=0).root, retrain=9).problems == []
 
 
 def test_a_balanced_model_is_another_than_the_plain_one(make_plan: Callable[..., Any]) -> None:

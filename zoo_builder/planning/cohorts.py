@@ -30,6 +30,8 @@ from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.sources.augmentation import augmentation_of
 
+OF_EXAMPLES = settings.feeding(settings.Feeds.EXAMPLES)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
@@ -87,7 +89,12 @@ def shared(run: Run) -> dict[str, Any]:
 
 
 def _data(run: Run) -> dict[str, Any]:
-    return {name: run.settings.get(name) for name in settings.ALIKE} | {"classes of the head": run.subset.head}
+    # A balanced epoch shows as many as the rarest class has, which says nothing of how many there are.
+    drawn_from = [run.settings.get(name) for name in OF_EXAMPLES] if run.settings.get("balance_classes") else None
+    return {name: run.settings.get(name) for name in settings.ALIKE} | {
+        "classes of the head": run.subset.head,
+        "examples of balanced epochs": drawn_from,
+    }
 
 
 def _behind(run: Run) -> tuple[int, int] | None:
