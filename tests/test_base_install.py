@@ -37,6 +37,7 @@ def on_the_base_install(code: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_dataset_needs_no_torch(tiny_zoo: Path, tmp_path: Path) -> None:
     code = (
         "from zoo_datasets import open_zoo, weights\n"
@@ -72,6 +73,7 @@ NEEDS = {
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("what", NEEDS)
+@pytest.mark.slow
 def test_what_is_missing_is_one_sentence_with_the_line_that_installs_it(what: str, tiny_zoo: Path) -> None:
     name = what.split()[0]
     code = f"from zoo_datasets.errors import MissingLibraryError\ntry:\n    {NEEDS[what]}\nexcept MissingLibraryError as error:\n    print(error)\n"
@@ -96,6 +98,7 @@ def test_a_build_without_a_library_ends_in_that_sentence(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkout_beside_an_installed_package_says_whose_the_kernels_are(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

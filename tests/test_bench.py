@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -59,9 +60,24 @@ def found(bench_zoo: Zoo) -> tasks.Problem:
     return tasks.problem(bench_zoo, ["test_accuracy", "lr", "generalization_gap"])
 
 
+@pytest.fixture(scope="module")
+def answered_once(found: tasks.Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one question to the cheapest baselines alone."""
+    folder = tmp_path_factory.mktemp("answered")
+    list(results.run(found, [], 1, folder))
+    return folder
+
+
+@pytest.fixture
+def answered(answered_once: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be spoilt."""
+    return Path(shutil.copytree(answered_once, tmp_path / "answered"))
+
+
 # ── tasks ──
 
 
+@pytest.mark.slow
 def test_a_problem_is_the_population_split_by_init_group(bench_zoo, found):
     parts = (found.train, found.validation, found.test)
     assert sum(map(len, parts)) == 64
@@ -142,6 +158,7 @@ def test_ties_are_counted():
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("name", ["statistics", "statistics-ridge"])
+@pytest.mark.slow
 def test_weights_tell_the_learning_rate_and_shuffled_ones_do_not(name, found):
     (cell,) = [c for c in solving.solve(found, name, 0) if "/lr@" in c.task]
     y = found.test.targets.values[:, 1]
@@ -288,6 +305,7 @@ def test_the_table_ranks_marks_and_bounds(found, tmp_path):
     assert "of test pairs are tied" in text
 
 
+@pytest.mark.slow
 def test_a_result_from_other_bytes_or_of_another_shape_is_refused(found, bench_zoo, tmp_path):
     list(results.run(found, [], 1, tmp_path))
     path = next(tmp_path.glob("*.json"))
@@ -302,6 +320,7 @@ def test_a_result_from_other_bytes_or_of_another_shape_is_refused(found, bench_z
         results.read(found, tmp_path)
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_are_a_cell_of_their_own(found, tmp_path, monkeypatch):
     class Broken(Tabular):
         def predict(self, view):
@@ -339,6 +358,7 @@ def other_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return open_zoo(folder / "weightzoo" / "other")
 
 
+@pytest.mark.slow
 def test_another_zoo_is_asked_about_in_the_same_terms(bench_zoo, other_zoo):
     found = tasks.problem(bench_zoo, ["test_accuracy", "lr"], others=[other_zoo])
     part = found.elsewhere["weightzoo/other"]
@@ -386,6 +406,7 @@ def test_a_target_that_cannot_be_asked_leaves_the_others(bench_zoo):
     assert "Unknown target 'colour'" in found.refused["colour"]
 
 
+@pytest.mark.slow
 def test_a_second_question_is_answered_by_the_saved_baseline(bench_zoo, other_zoo, tmp_path, monkeypatch):
     alone = tasks.problem(bench_zoo, ["test_accuracy", "lr"])
     both = tasks.problem(bench_zoo, ["test_accuracy", "lr"], others=[other_zoo])
@@ -439,6 +460,7 @@ def test_trees_give_what_scikit_learn_gives():
     np.testing.assert_allclose(Forest.of(classes)(x), classes.decision_function(x), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
     assert nulls.within(found.train) == "all"  # every network has an initialization of its own
     shared = dataclasses.replace(found.train, groups=np.arange(len(found.train)) // 4)
@@ -467,6 +489,7 @@ def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
     assert "12 shuffles" in leaderboard.markdown(first, cells, read)
 
 
+@pytest.mark.slow
 def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
     target = found.test.targets.of[0]
     asked = leaderboard.question(found, found.test, target)
@@ -504,6 +527,7 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {p.name for p in out.glob("*.svg")} == {"leaderboard-scores.svg", "leaderboard-transfer.svg"}
 
 
+@pytest.mark.slow
 def test_bench_of_several_zoos_goes_on_after_what_cannot_be_asked(bench_zoo, other_zoo, tmp_path, capsys, monkeypatch):
     code = cli.main(
         [
@@ -529,6 +553,7 @@ def test_bench_of_several_zoos_goes_on_after_what_cannot_be_asked(bench_zoo, oth
     assert np.isfinite(kept["gain"].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_a_baseline_that_raises_is_a_cell_and_the_others_go_on(found, tmp_path, monkeypatch):
     class Raises(Tabular):
         def fit(self, *_: object) -> None:
@@ -541,6 +566,7 @@ def test_a_baseline_that_raises_is_a_cell_and_the_others_go_on(found, tmp_path, 
     assert not [c for c in cells if c.baseline == "statistics-ridge" and c.error]
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_once_and_kept(found, tmp_path, monkeypatch):
     from zoo_datasets.baselines.flat import FlatMlp
     from zoo_datasets.baselines.learning import Training
@@ -610,6 +636,7 @@ def test_a_limit_that_cuts_nothing_is_none(bench_zoo, found):
     assert len(level.train) == 7  # of that level, not of all
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_a_sentence_and_the_others_are_read(found, tmp_path):
     list(results.run(found, [], 1, tmp_path))
     whole = len(results.read(found, tmp_path))
@@ -635,29 +662,28 @@ def test_a_bad_file_is_a_sentence_and_the_others_are_read(found, tmp_path):
         ("baseline", "a|b"), ("cpu_s", float("nan")), ("cpu_s", 10**400), ("predict_cpu_s", "1"), ("seed", -1), ("chosen", [1]),
     ],
 )  # fmt: skip
-def test_a_strangers_cell_is_checked(found, tmp_path, name, value):
-    list(results.run(found, [], 1, tmp_path))
-    path = results.path_of(found, "mean", 0, tmp_path)
+def test_a_strangers_cell_is_checked(found, answered, name, value):
+    path = results.path_of(found, "mean", 0, answered)
     kept = json.loads(path.read_text())
     kept["cells"][0][name] = value
     path.write_text(json.dumps(kept))
     with pytest.raises(errors.IntegrityError, match=f"{name} of weightzoo/bench/"):
-        results.read(found, tmp_path)
+        results.read(found, answered)
 
 
-def test_tasks_and_predictions_of_strangers_are_no_traceback(found, tmp_path):
-    list(results.run(found, [], 1, tmp_path))
-    path = results.path_of(found, "mean", 0, tmp_path)
+@pytest.mark.slow
+def test_tasks_and_predictions_of_strangers_are_no_traceback(found, answered):
+    path = results.path_of(found, "mean", 0, answered)
     kept = json.loads(path.read_text())
     kept["cells"][1]["task"] = ["lr"]
     kept["cells"][0]["predictions"][0] = 1e308
     path.write_text(json.dumps(kept))
-    cells = [c for c in results.read(found, tmp_path) if c.baseline == "mean"]
+    cells = [c for c in results.read(found, answered) if c.baseline == "mean"]
     assert [c.error for c in cells] == [f"1 of {len(found.test)} predictions are beyond ±1e+30", None]
     kept["cells"][0]["predictions"][0] = 10**400
     path.write_text(json.dumps(kept))
     with pytest.raises(errors.IntegrityError, match="are no numbers"):
-        results.read(found, tmp_path)
+        results.read(found, answered)
 
 
 def test_a_result_counts_where_its_settings_are_those_that_were_chosen():

@@ -109,6 +109,7 @@ def test_progress_counts_models_to_the_end(tiny_plan: plan.Plan, tmp_path: Path)
     assert seen == [(16, 0, 0), (16, 4, 0), (16, 8, 0), (16, 12, 0), (16, 16, 0)]
 
 
+@pytest.mark.slow
 def test_a_build_shows_steps_inside_a_cohort_and_no_byte_of_the_zoo_knows(
     tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree
 ) -> None:
@@ -159,6 +160,7 @@ def test_the_same_recipe_on_a_sealed_zoo_says_that_it_is_there(
         ([], 8, "`limit` is absent there, 8 here"),
     ],
 )
+@pytest.mark.slow
 def test_another_recipe_is_refused_and_says_what_differs(
     make_plan: Callable[..., plan.Plan], tiny_zoo: Path, half_built: Path, tree_hash: Tree,
     sealed: bool, changes: list[str], limit: int | None, difference: str,
@@ -218,6 +220,7 @@ def build_and_wait(grid_path: str, out: str, ready: str, go: str) -> None:
     build(plan.plan(grid.load(grid_path)), Path(out), workers=0, report=report)
 
 
+@pytest.mark.slow
 def test_a_second_builder_leaves_with_the_number_of_the_first(
     tiny_plan: plan.Plan, tiny_grid: Path, tiny_zoo: Path, start: Callable[..., Any], tmp_path: Path, tree_hash: Tree
 ) -> None:

@@ -256,6 +256,7 @@ def interrupted(arguments: list[str], signals: list[int]) -> int:
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_first_interrupt_drains_and_is_exit_130(
     elsewhere: Callable[..., Any], tiny_grid: Path, tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree,
     number: int,
@@ -271,6 +272,7 @@ def test_a_first_interrupt_drains_and_is_exit_130(
     assert tree_hash(out) == tree_hash(tiny_zoo)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once(
     elsewhere: Callable[..., Any],
     tiny_grid: Path,
@@ -290,6 +292,7 @@ def test_a_second_interrupt_stops_at_once(
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT]])
+@pytest.mark.slow
 def test_an_interrupted_rebuild_is_kept_and_gone_on_with(
     elsewhere: Callable[..., Any], tiny_zoo: Path, tmp_path: Path, signals: list[int]
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_drawn_recipe_plans_networks_that_share_nothing(name: str) -> None:
     assert {architecture(r).n_params for r in planned} == DRAWN[name]
 
 
+@pytest.mark.slow
 def test_networks_of_many_architectures_share_nothing_and_have_every_level() -> None:
     planned = runs.of(grid.load(GRIDS / f"{WILD}.yaml", limit=500))
     assert len({r.init_group for r in planned}) == len(planned) == 500
@@ -154,6 +155,7 @@ ARCHITECTURE = {"filter_size": 5, "depth_conv": 3, "depth_fc": 2, "width_conv": 
 
 
 @pytest.mark.parametrize("name", NWS)
+@pytest.mark.slow
 def test_every_property_of_a_weight_space_has_its_published_levels(name: str) -> None:
     planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=400))
     rows = [runs.factors(r) for r in planned]
@@ -179,6 +181,7 @@ def test_every_property_of_a_weight_space_has_its_published_levels(name: str) ->
     assert grid.load(GRIDS / f"{name}.yaml").sample_points == (3000 if name == "nws/fixed" else 13000)
 
 
+@pytest.mark.slow
 def test_constant_starts_of_a_weight_space_lie_where_its_documentation_says() -> None:
     main, fixed = (runs.of(grid.load(GRIDS / f"{name}.yaml", limit=400)) for name in NWS[:2])
     groups = [{(r.init_group, r.split) for r in of if r.settings["init_kind"] == "constant"} for of in (main, fixed)]

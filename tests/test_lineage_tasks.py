@@ -43,6 +43,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> tuple[Zoo, Zoo]:
     return made[0], made[1]
 
 
+@pytest.mark.slow
 def test_pairs_are_true_half_of_the_time_and_lineages_stay_on_one_side(family):
     parents, children = family
     sides = lineage.pairs(parents, children, "same_lineage")
@@ -65,6 +66,7 @@ def test_pairs_are_true_half_of_the_time_and_lineages_stay_on_one_side(family):
     assert not seen["train"] & seen["test"]
 
 
+@pytest.mark.slow
 def test_distance_tells_kin_and_cannot_tell_the_order(family):
     kin = {a.baseline: a for a in lineage.solve(lineage.pairs(*family, "same_lineage"), shuffles=2)}
     assert kin["distance"].auc.value == 1
@@ -75,6 +77,7 @@ def test_distance_tells_kin_and_cannot_tell_the_order(family):
     assert order["monotone"].auc.value > 0.9  # weights grow
 
 
+@pytest.mark.slow
 def test_pairs_from_the_command_line(family, tmp_path, capsys):
     parents, children = family
     call = ["bench", str(parents.root), str(children.root), "--tasks", "same_lineage,parent", "--out", str(tmp_path)]
@@ -95,6 +98,7 @@ def test_zoos_that_are_no_family_are_refused(family):
         lineage.pairs(parents, parents, "twins")
 
 
+@pytest.mark.slow
 def test_fresh_networks_are_new_and_asked_about_beside_the_test_side(family, tmp_path, capsys):
     parents, _ = family
     call = ["bench", str(parents.root), "--baselines", "statistics-ridge", "--out", str(tmp_path), "--fresh", "77", "6"]

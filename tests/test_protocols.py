@@ -75,6 +75,7 @@ def test_kernels_lie_as_our_layers_have_them(folder: Path) -> None:
         np.testing.assert_array_equal(ours[2 * i], kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
 
 
+@pytest.mark.slow
 def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(tabular, "TREES", 10)
     call = [

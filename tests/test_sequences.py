@@ -52,6 +52,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return built(tmp_path_factory.mktemp("machines"), MACHINES)
 
 
+@pytest.mark.slow
 def test_metrics_of_a_zoo_of_machines_are_measured_again(zoo: Zoo) -> None:
     for part in ("train", "validation", "test"):
         found = zoo.evaluate(part=part, steps="all")
@@ -104,6 +105,7 @@ def by_network(zoo: Zoo, column: str) -> dict[str, dict[int, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_taken_at_the_first_epoch_that_comes_to_the_target(zoo: Zoo, tmp_path: Path) -> None:
     every = built(tmp_path, MACHINES.replace("epochs: [0], target_loss: 0.12", "every_epoch: true"))
     losses, steps = by_network(every, "validation_loss"), by_network(zoo, "step")

@@ -88,6 +88,7 @@ def test_a_gain_is_over_the_lot_and_no_rule_beats_the_end(guidance: ModuleType, 
     assert found["gain"][guidance.LOSS] > 0  # after 2 of 8 epochs the loss says most
 
 
+@pytest.mark.slow
 def test_training_all_a_little_longer_is_read_off_the_longer_level(guidance: ModuleType, zoo: Zoo) -> None:
     """Of the same populations as the rules, and in balanced accuracy on the images that they are judged by."""
     used = populations_of(zoo, size=30)

@@ -83,6 +83,7 @@ def _bytes_of(folder: Path) -> dict[str, str]:
 # ── populations ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_populations_are_levels_and_blocks_of_replicates(iris: Zoo) -> None:
     found = pop.populations(iris, size=30)
     assert [(dict(p.level), p.number, len(p)) for p in found] == [

@@ -85,6 +85,7 @@ def test_folds_are_of_whole_draws() -> None:
     np.testing.assert_array_equal(folds(draws[order], 3), fold[order])
 
 
+@pytest.mark.slow
 def test_networks_are_aligned_to_one_of_training() -> None:
     """Two references serve all folds, and the one that a fold is aligned to is never in it."""
     p = made(draws=6, each=2)
@@ -138,6 +139,7 @@ def test_a_change_shows_alone_and_against_its_twin() -> None:
         assert 0.2 < r["auc"]["value"] < 0.8
 
 
+@pytest.mark.slow
 def test_the_control_of_duration_finds_what_is_duration() -> None:
     p = made(of_epochs=3.0)
     control = next(s for s in SOLVERS if s.reads == "training")
@@ -170,6 +172,7 @@ def test_chance_of_the_nearest_mean_is_a_half() -> None:
         assert abs(np.mean(scores) - 0.5) < 0.06  # in its own mean each would be nearer to it; left out alone, never
 
 
+@pytest.mark.slow
 def test_distances_and_ranks_of_data() -> None:
     rows = {r["weights"]: r for r in questions.distances(clean(made(of_machine=2.0)))}
     assert rows["raw"]["within"] < rows["raw"]["between"]
@@ -218,6 +221,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return open_zoo(folder / "zoo")
 
 
+@pytest.mark.slow
 def test_the_study_of_a_zoo_writes_its_numbers(zoo: Zoo, tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = [

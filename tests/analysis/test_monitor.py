@@ -121,6 +121,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_the_verb_tells_wrong_labels_from_the_same_data(
     parents: Path, children: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def test_positions_count_the_values_of_each_tensor_and_see_none(of: Population) 
 # ── answers ──
 
 
+@pytest.mark.slow
 def test_planted_settings_are_read_and_one_that_weights_do_not_say_is_not(study: Study) -> None:
     rows = questions.accuracy(study)
     (optimizer,) = rows_of(rows, property="optimizer", method="svm")
@@ -158,6 +159,7 @@ def test_planted_settings_are_read_and_one_that_weights_do_not_say_is_not(study:
     assert sum(r["n"] for r in inside[:3]) == inside[3]["n"] == len(study.at.test)
 
 
+@pytest.mark.slow
 def test_nothing_of_training_is_readable_at_the_first_snapshot(study: Study) -> None:
     rows = questions.when(study)
     first, last = (rows_of(rows, property="optimizer", place=place)[0] for place in (0, 3))
@@ -176,6 +178,7 @@ def test_a_leak_at_the_first_snapshot_is_marked(study: Study) -> None:
     assert not questions._marked(row | {"low": 0.4}, True)["leak"]
 
 
+@pytest.mark.slow
 def test_the_gain_over_metadata_is_large_for_a_planted_setting_and_none_for_the_length(study: Study) -> None:
     folds = divisions.folds(study.of, 0)
     found = {
@@ -194,6 +197,7 @@ def test_the_gain_over_metadata_is_large_for_a_planted_setting_and_none_for_the_
     assert found["batch_size"]["verdict"] != "readable"
 
 
+@pytest.mark.slow
 def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: Study) -> None:
     rows = transfer.symmetries(study)
     before, after = (rows_of(rows, property="optimizer", method="svm", move=m)[0] for m in ("as they are", "permuted"))
@@ -201,6 +205,7 @@ def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: S
     assert before["value"] == after["value"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) -> None:
     of = population.read([zoo], ["optimizer", "width"])
     study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
@@ -229,6 +234,7 @@ def test_a_child_is_read_as_its_parent_first_and_as_itself_in_the_end(zoo: Zoo, 
 # ── the command ──
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_tables_and_pictures(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
     call = ["analyze", "nws", str(zoo.root), "--no-deep", "--permutations", "50", "--out", str(tmp_path), "--quiet",
             "--questions", "accuracy", "features", "by-accuracy", "where", "how-much", "--window", "40", "--sizes", "20", "40", "--properties", "optimizer", "width"]  # fmt: skip

@@ -206,6 +206,7 @@ def test_wrong_labels_show_in_the_trajectory_and_metadata_tells_nothing(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_twins_have_one_parent_and_start_from_its_weights(parents: Path, children: Path) -> None:
     found = detection.read(open_zoo(parents), open_zoo(children), "subset", "full", "label_noise_frac=0.5")
     assert found.features.shape == (12, 3, len(detection.FEATURES))

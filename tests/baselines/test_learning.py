@@ -99,6 +99,7 @@ def problem(seed: int, n: int = 40) -> tuple:
     return inputs_of(x), Targets((NUMBER,), (3 + x[:, :1] - 2 * x[:, 1:]))
 
 
+@pytest.mark.slow
 def test_two_fits_with_one_seed_give_the_same_bits_and_leave_the_callers_generator_alone() -> None:
     train, validation = problem(0), problem(1)
     found = []

@@ -98,6 +98,7 @@ def test_a_reader_that_has_seen_enough_hears_no_complaint(tiny_zoo: Path, argume
     ("redirected", "code", "said"),
     [("> /dev/full", 1, "error: What is printed cannot be written: No space left on device.\n"), (">&-", 0, "")],
 )
+@pytest.mark.slow
 def test_a_full_disk_or_a_closed_stdout_is_no_traceback(tiny_zoo: Path, redirected: str, code: int, said: str) -> None:
     command = f"exec {sys.executable} -m zoo_datasets show {tiny_zoo} {redirected}"
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True)

@@ -98,6 +98,7 @@ def test_a_zoo_of_several_files_is_whole_and_the_same(one: Path, several: Path) 
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("layouts", [("narrow",), ("narrow", "wide", "wide")])
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_files_however_they_come(
     tmp_path: Path, tree_hash: Tree, layouts: tuple[str, ...]
 ) -> None:

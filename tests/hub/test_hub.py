@@ -213,6 +213,7 @@ def test_a_file_from_the_hub_is_whole_verified_and_fetched_once(published: Loopb
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("cdn", [False, True])
+@pytest.mark.slow
 def test_64_rows_of_a_big_shard_move_at_most_twice_their_bytes(cdn: bool, loopback: LoopbackHub) -> None:
     rows, row_bytes = 2_000, 4 * 2_464
     data = random.Random(0).randbytes(rows * row_bytes)

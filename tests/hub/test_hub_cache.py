@@ -58,6 +58,7 @@ def test_a_snapshot_of_the_hubs_library_is_a_zoo_like_any_other(
     assert "weightzoo/tiny\t16 models\t48 snapshots\t" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_load_dataset_reads_a_snapshot_as_it_reads_a_folder(snapshot: Path, tiny_dressed: Path, tmp_path: Path) -> None:
     import datasets
 

@@ -45,6 +45,7 @@ def test_what_is_published_is_the_folder_without_the_builders_own(loopback: Loop
     assert {"README.md", "croissant.json", "pictures/accuracy.png", "manifest.json"} <= set(wanted)
 
 
+@pytest.mark.slow
 def test_publishing_the_same_zoo_again_uploads_nothing(loopback: LoopbackHub, dressed: Path) -> None:
     first = publish.publish(dressed, NAME)
     loopback.log.clear()
@@ -107,6 +108,7 @@ def test_a_picture_that_is_a_link_is_not_published_where_none_is_drawn(
     assert b"a secret" not in loopback.blobs.values()
 
 
+@pytest.mark.slow
 def test_a_tag_is_never_moved(loopback: LoopbackHub, dressed: Path) -> None:
     publish.publish(dressed, NAME, tag="v1")
     other_release(dressed)
@@ -195,6 +197,7 @@ def test_a_publication_cut_short_is_no_zoo_and_goes_on(
     assert all(len(set(b) - set(a)) <= 6 for a, b in itertools.pairwise(trees))
 
 
+@pytest.mark.slow
 def test_between_the_commits_of_a_new_release_there_is_no_manifest(
     loopback: LoopbackHub, dressed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +364,7 @@ def test_load_dataset_opens_it_by_its_id(cdn: bool, published: LoopbackHub, tiny
     assert (done.returncode, "Revision 'v9' doesn't exist" in done.stdout) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_release_whose_card_and_page_a_later_version_writes_otherwise_stays(
     loopback: LoopbackHub, dressed: Path
 ) -> None:
@@ -371,6 +375,7 @@ def test_a_release_whose_card_and_page_a_later_version_writes_otherwise_stays(
     assert loopback.tree(NAME) == loopback.tree(NAME, "v1") == there
 
 
+@pytest.mark.slow
 def test_a_page_that_nobody_could_download_is_not_published_and_an_older_one_goes(
     loopback: LoopbackHub, dressed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -388,6 +393,7 @@ def test_a_page_that_nobody_could_download_is_not_published_and_an_older_one_goe
     assert publish.publish(dressed, NAME).uploaded == ()
 
 
+@pytest.mark.slow
 def test_the_page_goes_with_the_zoo_and_its_card_links_it(loopback: LoopbackHub, dressed: Path, tmp_path: Path) -> None:
     from zoo_datasets.page import page
 

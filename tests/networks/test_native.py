@@ -535,6 +535,7 @@ def test_row_outside_the_pool_is_refused():
         NativeBackend(job).logits(job.pool, np.full((2, 1), -1, np.int32))
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_answered_within_a_long_call():
     script = textwrap.dedent("""
         import signal

@@ -118,6 +118,7 @@ def assert_is_the_parent_trained_longer(child: Path, ancestor: Path, before: int
 @pytest.mark.some(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "sgd"])
+@pytest.mark.slow
 def test_a_clean_continuation_is_the_parent_trained_longer(make: Make, engine: str, optimizer: str) -> None:
     recipe = PARENT | {"training": PARENT["training"] | {"optimizer": optimizer}}
     parent = make(recipe, engine)
@@ -199,6 +200,7 @@ def test_a_zoo_without_parents_has_no_column_of_them(tiny_zoo: Path) -> None:
     assert not (tiny_zoo / "optimizer").exists()
 
 
+@pytest.mark.slow
 def test_twins_start_from_one_snapshot_and_see_one_order(make: Make, parent: Path) -> None:
     levels = ["full", {"rotate_degrees": 30}, {"label_noise_frac": 0.2}, {"trigger_frac": 0.2, "trigger_target": 0}]
     root = make(child_of(parent, axes={"subset": levels}))
@@ -343,6 +345,7 @@ def test_the_optimizers_state_lies_in_the_row_of_the_weights(parent: Path) -> No
         assert (state.weights[2] == zoo.vector(row["model_id"], 16)).all()
 
 
+@pytest.mark.slow
 def test_check_and_verify_pass(parent: Path, child: Path) -> None:
     for root in (parent, child):
         report = verify.verify(root, retrain=2)

@@ -428,6 +428,7 @@ def round_trip(planned: list[Run]) -> list[Run]:
     st.booleans(),
     st.sampled_from(["mlp", "small-cnn"]),
 )
+@pytest.mark.slow
 def test_a_row_gives_its_run_back(plan: Plan, axes: list[str], pair: bool, architecture: str) -> None:
     names = [a.partition(":")[0] for a in axes]
     paired = f"paired: [{names[0]}]\n" if pair else ""

@@ -256,6 +256,7 @@ def test_other_numbers_than_float32_are_refused(tiny_copy: Path) -> None:
 # ── a zoo on the Hub ──
 
 
+@pytest.mark.slow
 def test_far_rows_are_the_same_and_only_they_travel(published: LoopbackHub, zoo: Zoo) -> None:
     far = open_zoo("weightzoo/tiny")
     _ = far.weights.shape

@@ -117,6 +117,7 @@ def test_sources_that_are_not_here_are_named_with_the_recipe_without_them(
     assert "--set" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_constant_start_makes_all_of_an_architecture_one_group(load: Load) -> None:
     planned = runs.of(load("sample.models=200", "sample.axes.activation=[relu, tanh]"))
     groups: dict[Any, set[str]] = {}
@@ -140,6 +141,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).root
 
 
+@pytest.mark.slow
 def test_equal_starts_are_equal_bytes_on_one_side_and_no_leak(zoo: Path) -> None:
     opened = open_zoo(zoo)
     first = opened.select(step=0)
@@ -154,6 +156,7 @@ def test_equal_starts_are_equal_bytes_on_one_side_and_no_leak(zoo: Path) -> None
     assert next(f for f in found.findings if f.kind == "init groups").count == 0
 
 
+@pytest.mark.slow
 def test_a_zoo_of_generated_networks_goes_to_their_files(zoo: Path, tmp_path: Path) -> None:
     assert verify.verify(zoo, retrain=2).problems == []
     opened = open_zoo(zoo)

@@ -130,6 +130,7 @@ def test_writing_again_repairs_a_damaged_part_of_the_right_name(paths: ZooPaths)
 
 
 @pytest.mark.parametrize("which", ["weights", "rows"])
+@pytest.mark.slow
 def test_any_flipped_byte_of_a_part_is_found(paths: ZooPaths, which: str) -> None:
     record = written(paths)
     parts.commit(paths, record)
@@ -141,6 +142,7 @@ def test_any_flipped_byte_of_a_part_is_found(paths: ZooPaths, which: str) -> Non
             parts.read_commit(paths, COHORT)
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_of_a_commit_is_found_or_harmless(paths: ZooPaths) -> None:
     record = written(paths)
     parts.commit(paths, record)
@@ -260,6 +262,7 @@ def test_a_checkpoint_without_snapshots_gives_back_none(tmp_path: Path) -> None:
     assert loaded[1].snapshots == []
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_means_to_start_again(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     checkpoint = parts.Checkpoint(path, COHORT, 0)
@@ -298,6 +301,7 @@ def pass_by(names: list[str]) -> int:
     return 7
 
 
+@pytest.mark.slow
 def test_a_fault_kills_once_at_its_own_point(elsewhere: Callable[..., Any], tmp_path: Path) -> None:
     armed = {"ZOO_FAULT": f"after_part:{tmp_path}"}
     assert elsewhere(pass_by, ["before_part"], env=armed).code == 7

@@ -39,6 +39,7 @@ def test_weights_are_stored_plain_and_other_columns_compressed(tiny_zoo: Path) -
     assert all(c.has_offset_index for c in columns.values())
 
 
+@pytest.mark.slow
 def test_mixed_layouts_are_ragged_and_every_row_is_its_own(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     layers = "{architecture: [mlp, [flatten, {linear: classes}]]}"
     planned = make_plan("architecture=null", f"axes={layers}", "paired=[]")
@@ -54,6 +55,7 @@ def test_mixed_layouts_are_ragged_and_every_row_is_its_own(make_plan: Callable[.
             assert (np.array(row["weights"], np.float32) == stored).all()
 
 
+@pytest.mark.slow
 def test_large_zoos_keep_their_weights_in_the_shards_alone(
     make_plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

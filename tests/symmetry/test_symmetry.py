@@ -235,6 +235,7 @@ def test_a_permuted_unit_of_a_gru_moves_in_every_gate_and_as_what_the_next_step_
         np.testing.assert_array_equal(after[name], wanted, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_match_of_gru_units_is_a_gain_over_all_weights() -> None:
     # Nearly all weights are recurrent, so that the linear part of a move says little about its gain.
     architecture = build_architecture(["rows", {"gru": 12}, "last_step", {"linear": 3}], (1, 4, 1), 3)

@@ -37,6 +37,7 @@ def zoos(make_plan: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("on", [(), SWITCHES[:1], SWITCHES[1:], SWITCHES], ids=len)
 @pytest.mark.parametrize("part", evaluate.PARTS)
+@pytest.mark.slow
 def test_evaluate_gives_the_stored_numbers(zoos: dict[tuple[str, ...], Path], on: tuple[str, ...], part: str) -> None:
     found = open_zoo(zoos[on]).evaluate(part=part, steps="all")
     assert found.largest("loss") == found.largest("correct_per_class") == found.largest("count_per_class") == 0

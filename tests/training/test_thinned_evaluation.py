@@ -166,6 +166,7 @@ def thin_zoo(make_plan: Callable[..., Any], tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part", evaluate.PARTS)
+@pytest.mark.slow
 def test_evaluate_measures_on_the_same_images(thin_zoo: Path, part: str) -> None:
     zoo = open_zoo(thin_zoo)
     found = zoo.evaluate(part=part, steps="all")
@@ -181,6 +182,7 @@ def test_evaluate_measures_on_the_same_images(thin_zoo: Path, part: str) -> None
     assert min(counts) == {"train": 30, "validation": 0, "test": 50}[part] < max(counts)
 
 
+@pytest.mark.slow
 def test_verify_retrains_it_and_holds_the_counts_to_the_schedule(thin_zoo: Path) -> None:
     report = verify.verify(thin_zoo, retrain=99)
     assert report.problems == []

@@ -121,6 +121,7 @@ PLANNED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("name", PLANNED)
+@pytest.mark.slow
 def test_a_row_that_is_not_the_recipes_is_found_without_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = PLANNED[name]
     problems = found(forged(change), retrain=0)
@@ -156,6 +157,7 @@ def test_published_columns_that_are_not_the_last_snapshots_are_found(tiny_copy: 
     assert any("`epoch` is 99.0, and 2.0 at its last snapshot" in p for p in found(reseal(tiny_copy), 0))
 
 
+@pytest.mark.slow
 def test_rows_that_changed_places_in_their_shard_are_found(tiny_copy: Path) -> None:
     path = ZooPaths(tiny_copy).shard("train")
     data = bytearray(path.read_bytes())
@@ -182,6 +184,7 @@ def test_rows_that_changed_places_in_their_shard_are_found(tiny_copy: Path) -> N
         ("sources", [], "names no source"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_manifest_that_is_not_the_recipes_is_found(
     forged: Callable[..., Path], part: str, value: Any, finding: str
 ) -> None:
@@ -273,6 +276,7 @@ TRAINED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.slow
 def test_a_row_that_training_does_not_give_is_found_by_training(forged: Callable[..., Path], name: str) -> None:
     change, finding = TRAINED[name]
     root = forged(change)
@@ -281,6 +285,7 @@ def test_a_row_that_training_does_not_give_is_found_by_training(forged: Callable
     assert says(problems, finding), problems
 
 
+@pytest.mark.slow
 def test_a_number_of_images_that_the_source_does_not_give_is_found(forged: Callable[..., Path]) -> None:
     problems = found(forged(fewer_images))
     assert any("column `cohort_id`" in p or "training images" in p or "`epoch` is" in p for p in problems), problems
@@ -289,6 +294,7 @@ def test_a_number_of_images_that_the_source_does_not_give_is_found(forged: Calla
 @pytest.mark.some(1)
 @pytest.mark.parametrize(("name", "value"), [("mean", [0.5]), ("peak", 255.0), ("images", {"train": 200, "validation": 60, "test": 79}),
                                              ("class_names", [str(c) for c in range(9, -1, -1)])])  # fmt: skip
+@pytest.mark.slow
 def test_a_source_that_is_not_what_the_manifest_says_is_found(
     forged: Callable[..., Path], tiny_zoo: Path, name: str, value: Any
 ) -> None:
@@ -297,12 +303,14 @@ def test_a_source_that_is_not_what_the_manifest_says_is_found(
     assert says(problems, f"`{name}` of the manifest is"), problems
 
 
+@pytest.mark.slow
 def test_a_fingerprint_that_is_not_its_weights_is_found(forged: Callable[..., Path], tiny_zoo: Path) -> None:
     first, *others = Manifest.read(tiny_zoo).fingerprints
     prints = [records.encode(dataclasses.replace(first, order_sha256="0" * 64)), *map(records.encode, others)]
     assert any("order differs" in p for p in found(forged(fingerprints=prints)))
 
 
+@pytest.mark.slow
 def test_what_a_sample_leaves_out_is_said(tiny_zoo: Path) -> None:
     lines = verify.verify(tiny_zoo, retrain=1).lines
     assert "not compared: what training gives of the 12 other models; `--retrain 16` trains all" in lines

@@ -42,6 +42,7 @@ def elsewhere_made(torch_zoo: Path, tiny_zoo: Path, tmp_path: Path) -> Callable[
     return make
 
 
+@pytest.mark.slow
 def test_a_torch_zoo_of_this_machine_is_bit_for_bit(torch_zoo: Path) -> None:
     report = verify.verify(torch_zoo, retrain=16)
     assert report.problems == []
@@ -57,6 +58,7 @@ def test_other_bits_under_equal_columns_are_equal_within_rounding(elsewhere_made
     assert not any("bit for bit" in line for line in report.lines)
 
 
+@pytest.mark.slow
 def test_other_columns_are_named(elsewhere_made: Callable[..., Path], torch_zoo: Path) -> None:
     (engine,) = Manifest.read(torch_zoo).engines
     named = [{"engine": engine.engine, "version": engine.version, "isa": "VSX"}]
@@ -98,6 +100,7 @@ def better(name: str) -> Change:
         (off_by_much, "weights after"),
     ],
 )
+@pytest.mark.slow
 def test_what_rounding_cannot_do_is_found(elsewhere_made: Callable[..., Path], change: Change, finding: str) -> None:
     problems = verify.verify(elsewhere_made(change), retrain=16).problems
     assert any(finding in p for p in problems), problems
