@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from zoo_datasets.baselines import meta_classifier
+from zoo_datasets.baselines.heads import Heads
 from zoo_datasets.baselines.interface import Target, Targets
-from zoo_datasets.baselines.learning import Heads, Learned, Training
+from zoo_datasets.baselines.learning import Learned, Training
 from zoo_datasets.baselines.meta_classifier import MetaClassifier, Rows
 from zoo_datasets.errors import ZooError
 

@@ -22,8 +22,9 @@ from zoo_datasets.analysis.nws.divisions import Division
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.baselines import meta_classifier
+from zoo_datasets.baselines.heads import Heads
 from zoo_datasets.baselines.interface import Targets
-from zoo_datasets.baselines.learning import Heads, Learned, Training, learn
+from zoo_datasets.baselines.learning import Learned, Training, learn
 from zoo_datasets.baselines.meta_classifier import MetaClassifier, Rows
 from zoo_datasets.core import files, meters, streams
 
