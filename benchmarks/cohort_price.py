@@ -75,7 +75,7 @@ def built(made: plan.Plan, size: int, folder: Path) -> dict[str, float]:
     trained = plan.Plan(made.grid, list(cohort.runs), [cohort], made.sources)
     with clock.stage("start"):
         data = data_of(cohort, source)
-        backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+        backend = engines.open_backend(cohort.engine, job_of(cohort, source, data), cohort.device)
         trainer = Trainer(cohort, source, data, backend)
     with clock.stage("training"):
         snapshots, results = trainer.run()
@@ -91,7 +91,7 @@ def built(made: plan.Plan, size: int, folder: Path) -> dict[str, float]:
 
 def windows(cohort: Cohort, source: Source) -> Any:
     data = data_of(cohort, source)
-    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data.pool), cohort.device)
+    backend = engines.open_backend(cohort.engine, job_of(cohort, source, data), cohort.device)
     trainer = Trainer(cohort, source, data, backend)
     active = np.ones(len(cohort.runs), bool)
 

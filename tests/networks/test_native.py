@@ -18,7 +18,7 @@ from zoo_builder.engines import native
 from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD
 from zoo_datasets.networks import kernels
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.networks.augmentation import Augmentation
+from zoo_datasets.networks.augmentation import Augmentation, Distortion
 from zoo_datasets.networks.layers import PRESETS, build_architecture
 from zoo_datasets.networks.operations.operation import Node
 from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
@@ -49,6 +49,14 @@ SKIPPED_INPUT = [{"residual": [{"conv": 2, "kernel": 3, "padding": 1}, "batch_no
                  {"residual": [{"residual": ["dropout"]}, "batch_norm"]},
                  "activation", "global_avg_pool", {"residual": ["activation"]}, {"linear": "classes"}]  # fmt: skip
 AUGMENTED = Augmentation(shift=1, crop=2, flip=True, noise=(0.1, 0.2), fill=(-0.5, 0.25))
+# An odd number of values an image: the next one's noise begins inside a block of words.
+DISTORTED = Augmentation(
+    noise=(0.1, 0.3, 0.2), fill=(-0.5, 0.25, 0.0),
+    distortion=Distortion(
+        translate=2.0, rotate=15.0, zoom=0.1, shear=5.0, brightness=0.2, contrast=(0.5, 1.5), hue=0.08,
+        saturation=(0.3, 1.5), noise=0.3, mean=(0.5, 0.4, 0.45), std=(0.25, 0.2, 0.3),
+    ),
+)  # fmt: skip
 
 # What the kernels know: the reference has others.
 ACTIVATIONS = [a for a in ACTIVATIONS if OPERATIONS[a].kernel is not None]
@@ -330,6 +338,7 @@ BITWISE = {
     "small-cnn": dict(layers="small-cnn", shape=(1, 28, 28), activation="tanh", dropout=0.3),
     "mlp": dict(layers="mlp", shape=(1, 28, 28), activation="gelu", dropout=0.1),
     "gap": dict(layers="small-cnn-gap", shape=(1, 28, 28), activation="silu"),
+    "distorted": dict(layers=["flatten", {"linear": 7}, "activation", {"linear": "classes"}], shape=(3, 13, 15), augmentation=DISTORTED),
     "normed": dict(layers=NORMED, shape=(2, 14, 14), activation="elu", dropout=0.2, augmentation=AUGMENTED),
     "pooled in strips": dict(layers=[{"conv": 7, "kernel": 5}, {"max_pool": 2}, "activation", {"conv": 6, "kernel": 3, "padding": 1, "stride": 2}, "activation", "flatten", {"linear": "classes"}], shape=(1, 31, 31), activation="relu"),
     "in strips": dict(layers=[{"conv": 9, "kernel": 3, "padding": 1}, "activation", {"conv": 5, "kernel": 4, "stride": 3}, "activation", {"max_pool": 3, "stride": 2}, "activation", "dropout", {"conv": 4, "kernel": 2}, "activation", "global_avg_pool", {"linear": "classes"}], shape=(2, 31, 31), activation="relu", dropout=0.2),
@@ -385,7 +394,7 @@ def test_every_path_gives_the_same_bits(name):
 # Of losses, state and logits under the engine's version: other digests are another version. What enters
 # is arithmetic and generators that NumPy keeps as they are.
 KEPT = {
-    "small-cnn": "c3df5da1b20946e0", "mlp": "e0684020a2f39288", "gap": "c370061482b514c4",
+    "small-cnn": "c3df5da1b20946e0", "distorted": "ae6a7389bd40e565", "mlp": "e0684020a2f39288", "gap": "c370061482b514c4",
     "normed": "0940a96b1b5a4184", "pooled in strips": "d1d62109f3b8e960", "in strips": "8646241255084e08",
     "skips": "ab20ebc293396c59", "skipped input": "3948479820958c15",
     "gru": "a75ec4fb58225627", "lstm": "1b8e8662b2078d97", "read by rows": "c9252c047a4c7449", "read by tiles": "7d6f3af142850927",

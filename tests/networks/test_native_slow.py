@@ -144,11 +144,13 @@ def test_an_arm_build_gives_the_same_bits(tmp_path):
     def printed(*command: str) -> str:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
 
-    arm = compiled(ARM[0], "arm", "-static", "-DWZ_PATH=plain", str(native / "engine.cpp"), *rest)
+    a_path = {name: str(native / f"{name}.cpp") for name in ("engine", "scoring", "augment")}
+    arm = compiled(ARM[0], "arm", "-static", "-DWZ_PATH=plain", *a_path.values(), *rest)
     paths = {"plain": [], "avx2": ["-mavx2", "-mfma"], "avx512": []}  # the last only to link
     objects = [
-        compiled("g++", f"{path}.o", "-c", f"-DWZ_PATH={path}", *more, str(native / "engine.cpp"))
+        compiled("g++", f"{name}-{path}.o", "-c", f"-DWZ_PATH={path}", *more, file)
         for path, more in paths.items()
+        for name, file in a_path.items()
     ]
     here = compiled("g++", "here", "-DWZ_X86", *objects, *rest)
     assert len({printed(ARM[1], arm), printed(here, "plain"), printed(here, "avx2")}) == 1

@@ -3,7 +3,7 @@
 In:  scaled images (B, C, H, W), a `Distortion`, the model's key and a step.
 Out: the distorted images, float32.
 
-The definition that the C++ kernels match bit for bit (random.cpp): whole numbers, and float32 and float64 + − × ÷
+The definition that the C++ kernels match bit for bit (augment.cpp): whole numbers, and float32 and float64 + − × ÷
 in one order. Places are counted in units of 2⁻¹⁶ pixels, so that no machine rounds a place otherwise.
 """
 

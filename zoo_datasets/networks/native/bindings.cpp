@@ -103,7 +103,7 @@ void augment(In<float> images, InOut<float> out, uint64_t k0, uint64_t k1, uint6
   const size_t units = C * H * W;
   nb::gil_scoped_release unlocked;
   for (size_t i = 0; i < B; ++i)
-    wz::augment(a, wz::Key{{k0, k1}}, step, (int64_t)i, (int)C, (int)H, (int)W, false, from + i * units, to + i * units);
+    wz::augment_plain(a, wz::Key{{k0, k1}}, step, (int64_t)i, (int)C, (int)H, (int)W, false, from + i * units, to + i * units);
 }
 
 // One layer: op, in (c, h, w), out (c, h, w), kernel, stride, pad, number, weight.
@@ -261,7 +261,7 @@ NB_MODULE(_kernels, m) {
   }, "Block i of a stream: four words.");
   m.def("normals", [](In<uint64_t> words, InOut<double> out) {
     const uint64_t* from = checked(words, {out.shape(0)}, "words");
-    for (size_t i = 0; i < out.shape(0); ++i) out.data()[i] = wz::normal(from[i]);
+    wz::normals(from, (int64_t)out.shape(0), out.data());
   }, "Standard normals of raw words.");
   m.def("dropout_bits", [](uint64_t k0, uint64_t k1, uint32_t threshold, uint64_t step, uint64_t layer, int64_t first,
                            InOut<uint8_t> bits) {

@@ -9,8 +9,12 @@
 #include "layout.h"
 #include "optimizers.h"
 
+#define WZ_AUGMENT2(path) wz::augment_##path
+#define WZ_AUGMENT(path) WZ_AUGMENT2(path)
+
 namespace {
 
+constexpr wz::Augment* AUGMENT = WZ_AUGMENT(WZ_PATH);
 constexpr size_t TILE_BYTES = 192 * 1024;  // of activations; leaves room in a cache of 512 KB
 constexpr size_t PACK_BYTES = 64u << 20;   // packed weights kept at once in evaluation
 
@@ -751,7 +755,7 @@ class NativeEngine final : public wz::Engine {
         right_.data[i] = rows[start + i];
         if (plan_.augmentation.any()) {
           float* to = augmented_.data + i * padded(units);
-          wz::augment(plan_.augmentation, w.augment_key[m], (uint64_t)step_number, start + i, plan_.input.c, plan_.input.h,
+          AUGMENT(plan_.augmentation, w.augment_key[m], (uint64_t)step_number, start + i, plan_.input.c, plan_.input.h,
                       plan_.input.w, plan_.flat, samples_.data[i], to);
           samples_.data[i] = to;
         }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "random.h"
+#include "augment.h"
 
 namespace wz {
 
