@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,22 @@ def test_in_the_study_a_width_has_one_start_for_all_rates_and_both_parameterizat
     planned = runs.of(grid.load(tmp_path / "mup.yaml"))
     assert len(planned) == 2 * len(study.WIDTHS) * len(study.RATES["adam"]) * 2
     assert len({r.keys["init"] for r in planned}) == 2
+
+
+def test_the_page_says_what_the_study_found(study: Any) -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "build.md").read_text().split())
+    result = json.loads(study.RESULT.read_text())
+    assert f"{sum(r['networks'] for r in result['rows']):,} networks, {result['rows'][0]['keys']} init keys" in page
+    words = {(r["optimizer"], r["parameterization"]): r for r in result["rows"]}
+
+    def power(row: dict[str, Any]) -> str:
+        return "{power:.2f} [{low:.2f}, {high:.2f}]".format(**row).replace("-", "−")
+
+    standard, mup = words["adam", "standard"], words["adam", "mup"]
+    losses = [f"{r['loss_of_widest_at_bases_best_over_own']:.2f}" for r in (standard, mup)]
+    assert f"power {power(standard)} in the standard parameterization and {power(mup)} in µP" in page
+    assert f"end with {losses[0]} and {losses[1]} times the training loss" in page
+    assert f"With SGD the powers are {power(words['sgd', 'standard'])} and {power(words['sgd', 'mup'])}:" in page
 
 
 # ── zoos ──

@@ -56,12 +56,11 @@ def initialize(
             else:
                 # By name, not by place: a layer more or less leaves the draws of the others alone.
                 counter = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
-                # `mean` and `std` are not of a layer's own init.
-                init, *moments = (
-                    (own[node.name], None, None) if node.name in own else (LayerInit(kind, low, high), mean, std)
-                )
-                values = _draw(tensor, init, key, counter, *moments, value)
-                scale = _scale(tensor, init, moments[1], ratio)
+                init, own_mean, own_std = LayerInit(kind, low, high), mean, std
+                if node.name in own:  # `mean` and `std` are not of a layer's own init
+                    init, own_mean, own_std = own[node.name], None, None
+                values = _draw(tensor, init, key, counter, own_mean, own_std, value)
+                scale = _scale(tensor, init, own_std, ratio)
                 if scale != 1.0:
                     values = values * scale
             vector[e.offset : e.end] = values
