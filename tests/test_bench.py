@@ -760,3 +760,29 @@ def test_a_zoo_that_was_built_to_be_asked_is_asked_whole_and_by_what_it_alone_va
         found.name_of("test_accuracy", "weightzoo/asked/batch_size=16")
         == "weightzoo/asked/test_accuracy/from=weightzoo/bench/batch_size=16@1"
     )
+
+
+def test_of_two_axes_that_a_zoo_alone_varies_each_combination_is_asked(bench_zoo, tmp_path, monkeypatch):
+    """Widths of two parameterizations, say: a mixture of both would be about neither."""
+    axes = "axes:\n  parameterization: [standard, mup]\n  batch_size: [16, 32]"
+    text = RECIPE.replace("weightzoo/bench", "weightzoo/cells").replace("replicates: 16", "replicates: 3")
+    text = text.replace("axes:", axes).replace(", batch_size: 32", "") + "splits: {test: 1.0}\nmup_base: 3\nseed: 1\n"
+    (tmp_path / "cells.yaml").write_text(text)
+    build(plan.plan(grid.load(tmp_path / "cells.yaml")), tmp_path / "weightzoo" / "cells", workers=0)
+    asked = open_zoo(tmp_path / "weightzoo" / "cells")
+    parts = {
+        where.removeprefix("weightzoo/cells"): part
+        for where, part in tasks.problem(bench_zoo, ["test_accuracy"], others=[asked]).elsewhere.items()
+    }
+    cells = {f"batch_size={b},parameterization={p}": (b, p) for b in (16, 32) for p in ("mup", "standard")}
+    assert set(parts) == {"", *(f"/{cell}" for cell in cells)}
+    rows = {r["model_id"]: r for r in asked.models.to_pylist()}
+    for cell, levels in cells.items():
+        members = parts[f"/{cell}"].ids
+        assert len(members) == 12
+        assert {(rows[i]["batch_size"], rows[i]["parameterization"]) for i in members} == {levels}
+    monkeypatch.setattr(tasks, "MOST_LEVELS", 3)  # four combinations are too many then
+    apart = tasks.problem(bench_zoo, ["test_accuracy"], others=[asked]).elsewhere
+    assert sorted(w.removeprefix("weightzoo/cells/") for w in apart) == [
+        "batch_size=16", "batch_size=32", "parameterization=mup", "parameterization=standard", "weightzoo/cells",
+    ]  # fmt: skip

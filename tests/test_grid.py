@@ -217,6 +217,19 @@ def test_a_sample_is_read(load: Load) -> None:
         ("init: {uniform: [1, -1]}", r"init `uniform: \[1\.0, -1\.0\]` needs low < high"),
         ("init: {uniform: [0, 1]}\naxes: {init_high: [1, 0]}", r"init `uniform: \[0\.0, 0\.0\]` needs low < high"),
         ("init: {uniform: [0, 1]}\nsample: {models: 3, axes: {init_low: {uniform: [0, 2]}}}", "needs low < high"),
+        # The maximal update parameterization.
+        ("parameterization: mup", "line 2: `mup` needs the width of its base, units of the first layer: `mup_base: 16`"),
+        ("axes:\n  parameterization: [standard, mup]", "line 3: `mup` needs the width of its base"),
+        ("mup_base: 16", "line 2: `mup_base` is given, but nothing in this recipe uses it: it is for `parameterization` mup"),
+        ("parameterization: mup\naxes: {mup_base: [8, null]}", "line 2: `mup` needs the width of its base"),
+        ("parameterization: mup\nmup_base: 0", "line 3: `mup_base` is 0; a number ≥ 1"),
+        ("parameterization: muP", "Unknown parameterization 'muP' in g.yaml, line 2. Known: mup, standard"),
+        ("parameterization: mup\nmup_base: 8\ninit: {constant: 1}", "line 2: `mup` scales weights that are drawn about 0, and those of "
+         "init `constant` are not; take an init that is, or `parameterization: standard`"),
+        ("parameterization: mup\nmup_base: 8\ninit: {uniform: [0, 1]}", "line 2: `mup` scales .* init `uniform` are not"),
+        ("parameterization: mup\nmup_base: 8\ninit: {normal: [1, 2]}", "line 2: `mup` scales .* init `normal` are not"),
+        ("parameterization: mup\nmup_base: 8\ninit: {kind: normal, last: {uniform: [-1, 2]}}", "init `uniform` are not"),
+        ("mup_base: 8\naxes:\n  parameterization: [standard, mup]\n  init: [normal, {normal: [1, 2]}]", "line 4: `mup` scales .* init `normal`"),
     ],
     ids=lambda v: v[:40],
 )  # fmt: skip
@@ -259,6 +272,8 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         "init: {constant: 1}\naxes: {init_value: [0, 1]}", "axes: {init_kind: [constant, normal], init_value: [1]}",
         "axes: {init: [constant, normal]}\nlimit: 3".replace("constant,", "{constant: 2},"),
         "sample: {models: 3, axes: {init_std: {uniform: [0, 1]}}}", "axes: {clip_norm: [null, 1]}", "axes: {}", "axes:",
+        "parameterization: mup\nmup_base: 8", "mup_base: 8\naxes: {parameterization: [standard, mup], init: [normal, {uniform: [-2, 2]}, {normal: [0, 2]}]}",
+        "parameterization: standard\ninit: {constant: 1}", "parameterization: mup\naxes: {mup_base: [8, 16], width: [8, 16]}\narchitecture: unterthiner",
         "description: null", "license: cc-by-4.0", "training: {schedule: cosine}", "splits: {train: 1}",
     ],
 )  # fmt: skip

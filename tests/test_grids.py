@@ -125,14 +125,21 @@ def test_networks_of_many_architectures_share_nothing_and_have_every_level() -> 
 
 
 def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
-    planned = runs.of(grid.load(GRIDS / f"{WIDE}.yaml", limit=400))
+    planned = runs.of(grid.load(GRIDS / f"{WIDE}.yaml", limit=800))
     assert {r.split for r in planned} == {"test"}
-    twins = [planned[i : i + 4] for i in range(0, 400, 4)]  # any prefix of whole draws has every width
-    for four in twins:
-        rows = [runs.factors(r) for r in four]
-        assert {row["width"] for row in rows} == {8, 16, 32, 64}
-        assert all({**row, "width": 0} == {**rows[0], "width": 0} for row in rows)
-        assert all(r.keys == four[0].keys for r in four)
+    twins = [
+        planned[i : i + 8] for i in range(0, 800, 8)
+    ]  # any prefix of whole draws has every width and parameterization
+    both = {"standard": None, "mup": 16}
+    varied = dict.fromkeys(("width", "parameterization", "mup_base"))
+    for eight in twins:
+        rows = [runs.factors(r) for r in eight]
+        assert {(row["width"], row["parameterization"]) for row in rows} == {
+            (w, p) for w in (8, 16, 32, 64) for p in both
+        }
+        assert all(row["mup_base"] == both[row["parameterization"]] for row in rows)
+        assert all({**row, **varied} == {**rows[0], **varied} for row in rows)
+        assert all(r.keys == eight[0].keys for r in eight)
     assert len({r.init_group for r in planned}) == 100
     ours, theirs = (
         {a.layout_id: a for a in map(architecture, of)}

@@ -321,7 +321,8 @@ def _unlearned(zoo: Zoo, home: Zoo, split: Split) -> set[str]:
 def _of_other(
     kept: Sequence[Asked], home: Zoo, told: Mapping[str, tuple[str, ...]], every: bool, zoo: Zoo, models: set[str]
 ) -> dict[str, Part]:
-    """Those models of another zoo, and each level of what it alone varies; a target that it lacks is unknown of all."""
+    """Those models of another zoo, and each combination of levels of what it alone varies, or each level where there are too
+    many; a target that it lacks is unknown of all."""
     population = _Population(zoo, every)
     found, _ = _asked(population.zoo, [a.target.name for a in kept], {a.target.name: a for a in kept})
     by_name = {a.target.name: a for a in found}
@@ -329,12 +330,15 @@ def _of_other(
     same = [by_name.get(a.target.name, dataclasses.replace(a, values=nothing)) for a in kept]
     rows = np.flatnonzero([i in models for i in population.ids])
     part = population.part(same, home.axes, told, rows)
-    parts = {zoo.name: part}
+    alone = {}
     for axis in (a for a in zoo.axes if a not in home.axes and _has(zoo, a)):
-        labels = np.array([_label(v) for v in population.zoo.take(rows).column(axis).to_pylist()], object)
-        several = sorted(set(labels.tolist()))
-        if 1 < len(several) <= MOST_LEVELS:  # not what was drawn for each network
-            parts |= {f"{zoo.name}/{axis}={level}": part.take(np.flatnonzero(labels == level)) for level in several}
+        of = [f"{axis}={_label(v)}" for v in population.zoo.take(rows).column(axis).to_pylist()]
+        if 1 < len(set(of)) <= MOST_LEVELS:  # not what was drawn for each network
+            alone[axis] = of
+    cells = [",".join(cell) for cell in zip(*alone.values(), strict=True)]
+    parts = {zoo.name: part}
+    for of in [cells] if len(set(cells)) <= MOST_LEVELS else alone.values():
+        parts |= {f"{zoo.name}/{c}": part.take(np.flatnonzero(np.array(of, object) == c)) for c in sorted(set(of))}
     return parts
 
 

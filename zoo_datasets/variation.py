@@ -40,6 +40,7 @@ SETS = {
     "machine": ("automaton_", "automaton"),
     "trigger_frac": ("trigger_",),
     "trigger_pattern": ("trigger_seed",),
+    "parameterization": ("mup_base",),
     "schedule_kind": ("schedule_",),
     "init_kind": ("init_low", "init_high", "init_mean", "init_std", "init_value"),
     "init_first_kind": ("init_first_",),
@@ -53,7 +54,7 @@ SETS = {
 }
 BLOCKS = ("subset", "init", "schedule", "augmentation")  # axes whose column is the label of their block
 # With no baseline named, an effect is against the level that changes nothing.
-NEUTRAL = ("full", "none", "constant")
+NEUTRAL = ("full", "none", "constant", "standard")
 
 
 class Pair(NamedTuple):

@@ -76,7 +76,10 @@ def test_every_update_rule_in_one_cohort(layers, device):
         for name, value in ({"kind": kind} | settings).items():
             vectors[name][model] = value
     rates = np.array([BASE_LR[kind] for kind, *_ in RULES.values()])[:, None] * np.linspace(1, 0.2, STEPS)
-    agrees(make_job(LAYERS[layers], m=m, optimizers=Optimizers(**vectors)), device, lr=rates)
+    job = make_job(LAYERS[layers], m=m, optimizers=Optimizers(**vectors))
+    agrees(job, device, lr=rates)
+    factors = np.random.default_rng(3).choice([0.25, 1.0, 2.0], (m, len(job.architecture.layout)))
+    agrees(dataclasses.replace(job, rate_factors=factors), device, lr=rates)
 
 
 @pytest.mark.parametrize(

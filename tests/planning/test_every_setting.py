@@ -82,6 +82,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "evaluate_augmented": ("augmentation={noise_std: 0.1}",),
     **dict.fromkeys(("filter_size", "depth_conv", "depth_fc", "width_conv", "width_fc", "batch_norm"), ("source.resize=32",)),
 }  # fmt: skip
+# What one value needs besides, which beside the other would mean nothing.
+ALONG: dict[tuple[str, Any], tuple[str, ...]] = {("parameterization", "mup"): ("mup_base=2",)}
 # Those of a start are in test_lineage.py; a place is no part of a recipe (tests/recipe/test_places.py).
 NOT_LINEAGE = [s for s in SETTINGS.values() if s.feeds not in (Feeds.LINEAGE, Feeds.PLACE)]
 Load = Callable[..., grid.Grid]
@@ -104,7 +106,8 @@ def values_of(setting: Setting) -> tuple[Any, Any]:
 
 def changes_of(setting: Setting, value: Any) -> list[str]:
     """The recipe's changes that give a run this value, and nothing else that another value would not."""
-    return [*needed_by(setting), *BESIDE.get(setting.name, ()), f"{setting.path}={json.dumps(value)}"]
+    along = ALONG.get((setting.name, value), ()) if isinstance(value, str) else ()
+    return [*needed_by(setting), *BESIDE.get(setting.name, ()), *along, f"{setting.path}={json.dumps(value)}"]
 
 
 def needed_by(setting: Setting) -> list[str]:
@@ -263,7 +266,8 @@ def test_the_reader_knows_which_columns_move_with_an_axis(axis: str) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [s for s in SETTINGS.values() if s.later and not s.kept and s.feeds is not Feeds.PLACE],
+    # A base is never left out beside `mup`.
+    [s for s in SETTINGS.values() if s.later and not s.kept and s.feeds is not Feeds.PLACE and s.name != "mup_base"],
     ids=lambda s: s.name,
 )
 def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load) -> None:
@@ -279,7 +283,7 @@ def test_a_later_setting_is_nowhere_at_its_default(setting: Setting, load: Load)
     names = {f.metadata["column"]: f.name for f in dataclasses.fields(sources.SourceSpec)}
     assert names.get(setting.name) not in said.source.given
     assert not any(
-        setting.path.split(".", 1)[1] in label
+        setting.path.split(".", 1)[-1] in label
         for name, label in runs.factors(said).items() if isinstance(label, str) and name != "source"
     )  # fmt: skip
     assert group(said)[0].id == group(without)[0].id

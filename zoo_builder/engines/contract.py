@@ -38,6 +38,9 @@ class Optimizers:
       p ← p − (lr / bias1) · m / (√v / √bias2 + eps), bias_i = 1 − β_i^t, t = 1 at the first step.
     * RMSPROP: v ← alpha · v + (1 − alpha) g²; p ← p − lr · g / (√v + eps).
 
+    Where `Job.rate_factors` names one, a tensor's lr is lr · factor and its weight_decay is weight_decay / factor; ADAMW's
+    first line, which has both, is as it was.
+
     Buffers (running statistics) are left alone by all of it.
     """
 
@@ -71,6 +74,8 @@ class Job:
     # What is right at each step of the pool's sequences: values (N, T, K) float32, or classes (N, T) int64. Then a window's
     # `targets` mean nothing.
     outputs: np.ndarray | None = None
+    # Of each tensor of the layout, buffers too; positive. None: 1 for all.
+    rate_factors: Float64[np.ndarray, "m tensors"] | None = None
 
     @property
     def n_models(self) -> int:

@@ -42,6 +42,13 @@ class NativeBackend:
         if job.outputs is not None:
             values = job.outputs.ndim == 3
             self._right = {"values" if values else "classes": _as(job.outputs, np.float32 if values else np.int64)}
+        self._factors = {}
+        if job.rate_factors is not None:
+            ends = [e.end for e in job.architecture.layout]
+            self._factors = {
+                "factors": _as(job.rate_factors, np.float64),
+                "pieces": np.array([0, *ends], np.int64),
+            }
         self._keys = [_keys(keys) for keys in (job.dropout_key, job.augment_key)]
         for kind in np.unique(job.optimizers.kind):
             if kind not in (SGD, ADAM, ADAMW, RMSPROP):
@@ -69,7 +76,8 @@ class NativeBackend:
             _as(window.batch_sizes, np.int64), _as(window.rows, np.int32), _as(window.targets, np.int32),
             [_as(v, np.float64) for v in (window.lr, window.bias1, window.bias2)],
             _as(window.active, np.uint8), _as(o.kind, np.int32), _as(o.nesterov, np.uint8),
-            [_as(v, np.float64) for v in settings], _as(job.dropout_rate, np.float64), *self._keys, losses, **self._right,
+            [_as(v, np.float64) for v in settings], _as(job.dropout_rate, np.float64), *self._keys, losses,
+            **self._right, **self._factors,
         )  # fmt: skip
         return losses
 

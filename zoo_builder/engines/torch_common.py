@@ -161,7 +161,7 @@ class Rule:
     rows: slice
     momentum: torch.Tensor
     nesterov: torch.Tensor | None  # None where no row wants it
-    decay: torch.Tensor | None  # None where no gradient takes any
+    decay: torch.Tensor | None  # or (m, parameters); None where no gradient takes any
     beta1: torch.Tensor
     beta2: torch.Tensor
     rest1: torch.Tensor  # 1 − β, subtracted in float64
@@ -169,25 +169,29 @@ class Rule:
     eps: torch.Tensor
     alpha: torch.Tensor
     rest_alpha: torch.Tensor
+    factor: torch.Tensor | None = None  # (m, parameters): of the learning rate; None where all are 1
 
     def update(self, p: torch.Tensor, g: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor, rate: torch.Tensor) -> None:
         """One step in place: all (m, parameters), `rate` (4, m, 1). `g` is spent."""
+        lr = rate[LR if self.kind in (SGD, RMSPROP) else ADAM_LR]
+        if self.factor is not None:
+            lr = lr * self.factor
         if self.decay is not None:
             g.addcmul_(p, self.decay)
         if self.kind == SGD:
             s1.mul_(self.momentum).add_(g)
             move = s1 if self.nesterov is None else torch.where(self.nesterov, g.addcmul_(s1, self.momentum), s1)
-            p.sub_(move * rate[LR])
+            p.sub_(move * lr)
         elif self.kind == RMSPROP:
             s2.mul_(self.alpha).add_(g.square().mul_(self.rest_alpha))
-            p.sub_(g.mul_(rate[LR]).div_(s2.sqrt().add_(self.eps)))
+            p.sub_(g.mul_(lr).div_(s2.sqrt().add_(self.eps)))
         else:
             if self.kind == ADAMW:
                 p.mul_(rate[SHRINK])
             s1.mul_(self.beta1).addcmul_(g, self.rest1)
             s2.mul_(self.beta2).add_(g.square_().mul_(self.rest2))
             step = s2.sqrt().div_(rate[ROOT_BIAS2]).add_(self.eps)
-            p.sub_(torch.div(s1, step, out=step).mul_(rate[ADAM_LR]))
+            p.sub_(torch.div(s1, step, out=step).mul_(lr))
 
 
 def rules(job: Job, models: np.ndarray, device: torch.device) -> list[Rule]:
@@ -196,8 +200,11 @@ def rules(job: Job, models: np.ndarray, device: torch.device) -> list[Rule]:
     kinds = o.kind[models]
     assert (np.diff(kinds) >= 0).all()
 
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
     def column(values: np.ndarray, members: np.ndarray) -> torch.Tensor:  # (m, 1)
-        return torch.from_numpy(values[members].astype(np.float32)[:, None]).to(device)
+        return tensor(values[members, None])
 
     found = []
     for kind in np.unique(kinds):
@@ -205,13 +212,17 @@ def rules(job: Job, models: np.ndarray, device: torch.device) -> list[Rule]:
             raise ValueError(f"Unknown optimizer kind {kind}. Known: SGD 0, ADAM 1, ADAMW 2, RMSPROP 3.")
         at = np.flatnonzero(kinds == kind)
         own = models[at]
+        factor = np.ones((len(own), 1))
+        if job.rate_factors is not None:
+            factor = _of_parameters(job.architecture, job.rate_factors[own])
+        decay = o.weight_decay[own, None] / factor
         found.append(
             Rule(
                 kind=int(kind),
                 rows=slice(int(at[0]), int(at[-1]) + 1),
                 momentum=column(o.momentum, own),
                 nesterov=column(o.nesterov, own) > 0 if o.nesterov[own].any() else None,
-                decay=column(o.weight_decay, own) if kind != ADAMW and o.weight_decay[own].any() else None,
+                decay=tensor(decay) if kind != ADAMW and decay.any() else None,
                 beta1=column(o.beta1, own),
                 beta2=column(o.beta2, own),
                 rest1=column(1 - o.beta1, own),
@@ -219,9 +230,16 @@ def rules(job: Job, models: np.ndarray, device: torch.device) -> list[Rule]:
                 eps=column(o.eps, own),
                 alpha=column(o.alpha, own),
                 rest_alpha=column(1 - o.alpha, own),
+                factor=tensor(factor) if (factor != 1).any() else None,
             )
         )
     return found
+
+
+def _of_parameters(architecture: Architecture, of_tensors: np.ndarray) -> np.ndarray:
+    """(m, tensors of the layout) → (m, parameters)."""
+    sizes = [e.size if e.role == "parameter" else 0 for e in architecture.layout]
+    return np.repeat(of_tensors, sizes, axis=1)
 
 
 def clip_limits(job: Job, models: np.ndarray, device: torch.device) -> torch.Tensor | None:

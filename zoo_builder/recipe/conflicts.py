@@ -30,6 +30,7 @@ def check(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
     _budget(document, fixed, axes)
     _lineage(document, fixed, axes)
     _inits(document, fixed, axes)
+    _parameterization(document, fixed, axes)
     _without_effect(document, fixed, axes)
 
 
@@ -118,6 +119,30 @@ def _inits(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
                 raise GridError(f"{place}: init `uniform` has one of `low` and `high`; give both or neither.")
             if kind == "uniform" and low is not None and not low < high:
                 raise GridError(f"{place}: init `uniform: [{low}, {high}]` needs low < high.")
+
+
+def _parameterization(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """µP is relative to a base, and scales draws about 0."""
+    varied = [a for a in axes if "parameterization" in touched(a)]
+    if not varied and fixed["parameterization"] == "standard":
+        return
+    place = place_of(document, varied[0]) if varied else document.where("parameterization")
+    for kind, base in _combinations(fixed, axes, ("parameterization", "mup_base")):
+        if kind == "mup" and base is None:
+            raise GridError(f"{place}: `mup` needs the width of its base, units of the first layer: `mup_base: 16`.")
+    for part in ("init", "init_first", "init_last"):
+        names = ("parameterization", *(f"{part}_{n}" for n in ("kind", "low", "high")), "init_mean")
+        for parameterization, kind, low, high, mean in _combinations(fixed, axes, names):
+            about_zero = {
+                "constant": False,
+                "uniform": low is None or high is None or low == -high,
+                "normal": part != "init" or not mean,
+            }
+            if parameterization == "mup" and not about_zero.get(kind, True):
+                raise GridError(
+                    f"{place}: `mup` scales weights that are drawn about 0, and those of init `{kind}` are not; take an init "
+                    "that is, or `parameterization: standard`."
+                )
 
 
 def _combinations(fixed: Mapping[str, Any], axes: Axes, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:

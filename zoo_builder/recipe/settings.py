@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from zoo_datasets.networks.architecture import MOST_SIDE
 from zoo_datasets.networks.generated import GENERATED
 from zoo_datasets.networks.initialization import INITS
 from zoo_datasets.networks.kernels import LOSSES
@@ -52,6 +53,7 @@ class Feeds(enum.Enum):
     DROPOUT = "dropout", Sharing.OWN
     INIT = "initialization", Sharing.OWN  # weights that are drawn
     LINEAGE = "lineage", Sharing.OWN  # weights that are taken from another zoo
+    PARAMETERIZATION = "initialization, learning rate", Sharing.OWN
     OPTIMIZER = "optimizer", Sharing.OWN
     LEARNING_RATE = "learning rate", Sharing.OWN
     BATCHES = "batches", Sharing.ALIKE
@@ -117,6 +119,7 @@ class Setting:
 
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
+PARAMETERIZATIONS = ("standard", "mup")
 RATE_SCHEDULES = ("constant", "step", "exponential", "cosine")
 MOST_WEIGHT = 1e30  # a float32 ends at 3e38, and so does a draw a few standard deviations away
 LAYER_INITS = tuple(kind for kind in INITS if kind != "constant")
@@ -130,6 +133,7 @@ _DECAY = Needs("schedule_kind", ("step", "exponential"))
 _COSINE = Needs("schedule_kind", ("cosine",))
 _UNIFORM, _FIRST, _LAST = (Needs(f"init{layer}_kind", ("uniform",)) for layer in ("", "_first", "_last"))
 _NORMAL, _CONSTANT = Needs("init_kind", ("normal",)), Needs("init_kind", ("constant",))
+_MUP = Needs("parameterization", ("mup",))
 _TRIGGER = Needs("trigger_frac")
 _RANDOM_TRIGGER = Needs("trigger_pattern", ("random",))
 _MADE, _MACHINE, _LANGUAGE = Needs("source", MADE), Needs("source", ("machine",)), Needs("source", ("language",))
@@ -246,6 +250,12 @@ _TABLE = (
             "lower end of its `uniform`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_LAST, later=True),
     Setting("init_last_high", "init.last.high", Feeds.INIT, "float", None,
             "upper end of its `uniform`", low=-MOST_WEIGHT, high=MOST_WEIGHT, needs=_LAST, later=True),
+    Setting("parameterization", "parameterization", Feeds.PARAMETERIZATION, "choice", "standard",
+            "how initial weights and learning rates depend on the width; mup: the maximal update parameterization, by Table 3 of "
+            "Tensor Programs V", choices=PARAMETERIZATIONS, later=True),
+    Setting("mup_base", "mup_base", Feeds.PARAMETERIZATION, "int", None,
+            "the width at which `mup` is the standard parameterization: units of the first layer, the others in proportion",
+            low=1, high=MOST_SIDE, needs=_MUP, later=True),
     Setting("init_zoo", "init.zoo", Feeds.LINEAGE, "str", None,
             "start from the snapshots of this zoo: its id, or its folder", axis=False, later=True),
     Setting("init_epoch", "init.epoch", Feeds.LINEAGE, "float", None,

@@ -20,6 +20,7 @@ import pyarrow as pa
 from zoo_builder import engines
 from zoo_builder.planning import lineage
 from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.recipe.parameterization import largest_rate
 from zoo_builder.training.inputs import data_of, epoch_order, job_of
 from zoo_builder.training.trainer import Trainer
 from zoo_datasets import sources
@@ -89,11 +90,11 @@ def allowed(settings: Mapping[str, Any]) -> str:
 
 
 def _near(settings: Mapping[str, Any]) -> float:
-    return max(WITHIN, float(RATES_WITHIN.get(settings["optimizer"], 0.0) * settings["lr"]))
+    return max(WITHIN, RATES_WITHIN.get(settings["optimizer"], 0.0) * largest_rate(settings))
 
 
 def _rest(settings: Mapping[str, Any]) -> float:
-    return max(WITHIN, float(RATES_APART[settings["optimizer"]] * settings["lr"]))
+    return max(WITHIN, RATES_APART[settings["optimizer"]] * largest_rate(settings))
 
 
 def apart(settings: Mapping[str, Any], ours: np.ndarray, theirs: np.ndarray) -> str | None:

@@ -19,9 +19,11 @@ from zoo_builder.engines.contract import ADAM, ADAMW, RMSPROP, SGD, Job, Optimiz
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import StartState
 from zoo_builder.planning.runs import Run
+from zoo_builder.recipe.parameterization import ADAPTIVE, width_ratio
 from zoo_datasets import sources
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.initialization import LayerInit, initialize
+from zoo_datasets.networks.parameterization import rate_factors
 from zoo_datasets.sources.augmentation import augmentation_of
 from zoo_datasets.sources.conditions import Conditions, conditions_of
 from zoo_datasets.sources.measured import Attack, Measured, attack_of, measured
@@ -131,6 +133,19 @@ def job_of(cohort: Cohort, source: sources.Source, data: Data, state: StartState
         augmentation=augmentation_of(cohort.runs[0].settings, source),
         batch_size=min(cohort.batch_size, cohort.n_train),
         outputs=_wide(outputs),
+        rate_factors=_factors(cohort),
+    )
+
+
+def _factors(cohort: Cohort) -> np.ndarray | None:
+    """Of every model's tensors (M, tensors); None where each is 1."""
+    if all(width_ratio(r.settings) == 1 for r in cohort.runs):
+        return None
+    return np.stack(
+        [
+            rate_factors(cohort.architecture, width_ratio(r.settings), r.settings["optimizer"] in ADAPTIVE)
+            for r in cohort.runs
+        ]
     )
 
 
@@ -152,4 +167,5 @@ def initial_weights(run: Run, architecture: Architecture) -> np.ndarray:
     return initialize(
         architecture, run.keys["init"], s["init_kind"], low=s["init_low"], high=s["init_high"], mean=s["init_mean"],
         std=s["init_std"], value=s["init_value"], bias=s["init_bias"], first=first, last=last,
+        ratio=width_ratio(s),
     )  # fmt: skip

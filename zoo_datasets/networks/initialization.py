@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from zoo_datasets.core import exact, streams
+from zoo_datasets.networks import parameterization
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.operation import Tensor
 from zoo_datasets.networks.operations.registry import operation
@@ -31,7 +32,7 @@ class LayerInit:
 def initialize(
     architecture: Architecture, key: str, kind: str, *, low: float | None = None, high: float | None = None,
     mean: float | None = None, std: float | None = None, value: float | None = None, bias: float = 0.0,
-    first: LayerInit | None = None, last: LayerInit | None = None,
+    first: LayerInit | None = None, last: LayerInit | None = None, ratio: float = 1.0,
 ) -> Float32[np.ndarray, " {architecture.n_params}"]:  # fmt: skip
     """The initial vector of a key: the same bits for every engine and machine.
 
@@ -41,7 +42,8 @@ def initialize(
     Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1, shift 0,
     mean 0, variance 1. Each tensor draws from a counter made of its own name: its draws do not
     depend on the layers around it. `first` and `last` are the weights' distributions of the first
-    and of the last layer, where they have their own; a single layer is the first.
+    and of the last layer, where they have their own; a single layer is the first. `ratio` is how many times as
+    wide as its base the network is (`parameterization.py`): 1 is the standard parameterization.
     """
     own = _own_inits(architecture, first, last)
     constants = {"bias": bias, "ones": 1.0, "zeros": 0.0}
@@ -54,10 +56,13 @@ def initialize(
             else:
                 # By name, not by place: a layer more or less leaves the draws of the others alone.
                 counter = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
+                init, own_mean, own_std = LayerInit(kind, low, high), mean, std
                 if node.name in own:  # `mean` and `std` are not of a layer's own init
-                    values = _draw(tensor, own[node.name], key, counter, None, None, value)
-                else:
-                    values = _draw(tensor, LayerInit(kind, low, high), key, counter, mean, std, value)
+                    init, own_mean, own_std = own[node.name], None, None
+                values = _draw(tensor, init, key, counter, own_mean, own_std, value)
+                scale = _scale(tensor, init, own_std, ratio)
+                if scale != 1.0:
+                    values = values * scale
             vector[e.offset : e.end] = values
     return vector
 
@@ -87,6 +92,29 @@ def _draw(
         "glorot_normal": math.sqrt(2.0 / (fan_in + fan_out)),
     }[init.kind]
     return (mean or 0.0) + scale * normals
+
+
+def _scale(tensor: Tensor, init: LayerInit, std: float | None, ratio: float) -> float:
+    """What its draws are multiplied by in a network so many times as wide as its base."""
+    fan_in, fan_out = parameterization.grows(tensor)
+    of_base = (ratio if fan_in else 1.0, ratio if fan_out else 1.0)
+    own, base = _inverse_variance(tensor, init, std, 1.0, 1.0), _inverse_variance(tensor, init, std, *of_base)
+    return math.sqrt(own / base * parameterization.variance(tensor, ratio))
+
+
+def _inverse_variance(tensor: Tensor, init: LayerInit, std: float | None, less_in: float, less_out: float) -> float:
+    """1 over the variance of `_draw`, but for a constant, had the tensor fans that are so many times smaller."""
+    fan_in, fan_out = tensor.fan_in / less_in, tensor.fan_out / less_out
+    given = {"uniform": init.low is not None and init.high is not None, "normal": std is not None}
+    if given.get(init.kind):
+        return 1.0
+    return {
+        "uniform": tensor.fan / less_out if tensor.fan else fan_in,  # of recurrent layers the units
+        "glorot_uniform": fan_in + fan_out,
+        "glorot_normal": fan_in + fan_out,
+        "orthogonal": max(tensor.shape[0] / less_out, fan_in),  # the shorter side has norm 1
+        "constant": 1.0,
+    }.get(init.kind, fan_in)
 
 
 def _own_inits(architecture: Architecture, first: LayerInit | None, last: LayerInit | None) -> dict[str, LayerInit]:

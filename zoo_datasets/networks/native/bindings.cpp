@@ -139,7 +139,7 @@ class Kernels {
                In<int64_t> batch_sizes, In<int32_t> rows, In<int32_t> targets, std::vector<In<double>> rates,
                In<uint8_t> active, In<int32_t> kind, In<uint8_t> nesterov, std::vector<In<double>> settings,
                In<double> dropout_rate, In<uint64_t> dropout_key, In<uint64_t> augment_key, InOut<float> losses,
-               nb::object values, nb::object classes) {
+               nb::object values, nb::object classes, nb::object factors, nb::object pieces) {
     wz::Window w{};
     const size_t P = (size_t)plan_.n_params, M = weights.shape(0), T = batch_sizes.shape(0), n = rows.shape(1);
     const size_t units = (size_t)plan_.input.units();
@@ -176,6 +176,20 @@ class Kernels {
         if (w.classes[i] < 0 || w.classes[i] >= (int64_t)C) throw std::invalid_argument("classes out of range");
     } else if (S > 1) {
       throw std::invalid_argument("the network gives a sequence, and what is right at each step is not said");
+    }
+    In<double> of_factors;
+    In<int64_t> of_pieces;
+    if (factors.is_none() != pieces.is_none()) throw std::invalid_argument("factors need pieces, and pieces factors");
+    if (!factors.is_none()) {
+      of_factors = nb::cast<In<double>>(factors), of_pieces = nb::cast<In<int64_t>>(pieces);
+      const size_t K = of_factors.ndim() == 2 ? of_factors.shape(1) : 0;
+      w.factors = checked(of_factors, {M, K}, "factors"), w.pieces = checked(of_pieces, {K + 1}, "pieces");
+      w.n_pieces = (int64_t)K;
+      if (w.pieces[0] != 0 || w.pieces[K] != plan_.n_params) throw std::invalid_argument("pieces must fill the vector");
+      for (size_t k = 0; k < K; ++k)
+        if (w.pieces[k] > w.pieces[k + 1]) throw std::invalid_argument("pieces must follow one another");
+      for (size_t k = 0; k < M * K; ++k)
+        if (!(w.factors[k] > 0.0)) throw std::invalid_argument("a factor must be above 0");
     }
     int64_t total = 0;
     for (size_t t = 0; t < T; ++t) {
@@ -280,6 +294,7 @@ NB_MODULE(_kernels, m) {
            nb::arg("std") = std::vector<double>())
       .def("advance", &Kernels::advance, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg("values") = nb::none(), nb::arg("classes") = nb::none())
+           nb::arg("values") = nb::none(), nb::arg("classes") = nb::none(), nb::arg("factors") = nb::none(),
+           nb::arg("pieces") = nb::none())
       .def("evaluate", &Kernels::evaluate, nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 }

@@ -795,11 +795,18 @@ class NativeEngine final : public wz::Engine {
           for (int64_t i = 0; i < s.second; ++i) gradient_.data[s.first + i] *= f;
       }
     }
-    const Rates rates = rates_of(w, m, t);
-    const int64_t row = m * plan_.n_params;
-    for (const auto& s : spans_)
-      update_span(rates, s.second, w.weights + row + s.first, w.slot1 + row + s.first, w.slot2 + row + s.first,
-                  gradient_.data + s.first);
+    if (!w.factors) return update_within(rates_of(w, m, t), w, m, 0, plan_.n_params);
+    for (int64_t k = 0; k < w.n_pieces; ++k)
+      update_within(rates_of(w, m, t, w.factors[m * w.n_pieces + k]), w, m, w.pieces[k], w.pieces[k + 1]);
+  }
+
+  // The parameters between two places of the vector.
+  void update_within(const Rates& rates, const wz::Window& w, int64_t m, int64_t begin, int64_t end) {
+    for (const auto& s : spans_) {
+      const int64_t from = std::max(s.first, begin), n = std::min(s.first + s.second, end) - from;
+      const int64_t at = m * plan_.n_params + from;
+      if (n > 0) update_span(rates, n, w.weights + at, w.slot1 + at, w.slot2 + at, gradient_.data + from);
+    }
   }
 
   const wz::Plan plan_;

@@ -17,9 +17,10 @@ struct Rates {
   float lr, momentum, beta1, beta2, rest1, rest2, eps, alpha, rest_alpha, decay, shrink, step_size, inverse_root;
 };
 
-inline Rates rates_of(const wz::Window& w, int64_t m, int64_t t) {
+inline Rates rates_of(const wz::Window& w, int64_t m, int64_t t, double factor = 1.0) {
   const wz::Optimizers& o = w.optimizers;
-  double lr = w.lr[m * w.n_steps + t], bias1 = w.bias1[m * w.n_steps + t], bias2 = w.bias2[m * w.n_steps + t];
+  const double whole = w.lr[m * w.n_steps + t], lr = whole * factor;
+  double bias1 = w.bias1[m * w.n_steps + t], bias2 = w.bias2[m * w.n_steps + t];
   Rates r{};
   r.rule = (wz::Rule)o.kind[m];
   r.nesterov = o.nesterov[m] != 0;
@@ -27,8 +28,8 @@ inline Rates rates_of(const wz::Window& w, int64_t m, int64_t t) {
   r.beta1 = (float)o.beta1[m], r.beta2 = (float)o.beta2[m];
   r.rest1 = (float)(1.0 - o.beta1[m]), r.rest2 = (float)(1.0 - o.beta2[m]);
   r.eps = (float)o.eps[m], r.alpha = (float)o.alpha[m], r.rest_alpha = (float)(1.0 - o.alpha[m]);
-  r.decay = r.rule == wz::Rule::AdamW ? 0.0f : (float)o.weight_decay[m];
-  r.shrink = (float)(1.0 - lr * o.weight_decay[m]);
+  r.decay = r.rule == wz::Rule::AdamW ? 0.0f : (float)(o.weight_decay[m] / factor);
+  r.shrink = (float)(1.0 - whole * o.weight_decay[m]);  // lr · factor · (decay / factor)
   r.step_size = (float)(lr / bias1), r.inverse_root = (float)(1.0 / std::sqrt(bias2));
   return r;
 }

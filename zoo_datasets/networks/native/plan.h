@@ -58,6 +58,9 @@ struct Window {
   const int64_t* batch_sizes;  // (T,)
   const int32_t *rows, *targets;  // (M, n)
   const double *lr, *bias1, *bias2;  // (M, T)
+  const double* factors;  // (M, n_pieces): what multiplies lr and divides decay in a piece of the vector; null: 1
+  int64_t n_pieces;
+  const int64_t* pieces;  // (n_pieces + 1,) where they begin; the last is P
   // What is right at each step of the pool's sequences: values (N, T, C), or classes (N, T); both null where it is `targets`.
   const float* values;
   const int64_t* classes;
