@@ -47,7 +47,7 @@ def outside(page: str) -> str:
     text = text_of(page)
     for name, (_, of) in SECTIONS.items():
         if of == page:
-            text = text.replace(inside(name), "")
+            text = text.replace(f"<!-- {name} -->\n{inside(name)}", "")
     return text
 
 
