@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
 from zoo_builder.planning import runs
 from zoo_builder.recipe.generated import layers_of
-from zoo_datasets import open_zoo
+from zoo_datasets import open_zoo, sources
 from zoo_datasets.errors import GridError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.sources import machines
 from zoo_datasets.sources.spec import MADE
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
@@ -39,6 +42,8 @@ WANTED = {
     "mlds/ds1": (50_000, {4364}),
     "mlds/ds2": (50_000, {4364}),
     "mlds/ds3": (100_000, {13890}),
+    "mlds/doses": (1500, {4364}),
+    "mlds/hard": (40, {4364}),
     "rnn/languages": (1000, {13605}),
     "rnn/tiles": (1000, {15178}),
 }
@@ -231,6 +236,34 @@ def test_families_of_a_sweep_share_no_network() -> None:
     for family in ("doodl3/iris", "doodl3/mnist"):
         ids = [r.id for name in WANTED if name.startswith(family) for r in runs.of(load(name))]
         assert len(set(ids)) == len(ids) == (1400 if "iris" in family else 1000)
+
+
+def test_a_power_curve_has_one_clean_arm_that_all_doses_share() -> None:
+    planned = runs.of(load("mlds/doses"))
+    rows = [runs.factors(r) for r in planned]
+    doses = [r["machine_key_rate"] for r in rows]
+    assert {d: doses.count(d) for d in set(doses)} == dict.fromkeys((0, 0.004, 0.02, 0.1, 0.5), 300)
+    assert {r["source_draw"] for r in rows} == set(range(50))
+    for some in (planned, runs.of(grid.load(GRIDS / "mlds/doses.yaml", limit=50))):  # a prefix is of whole twins
+        groups: dict[str, list[float]] = {}
+        for run in some:
+            groups.setdefault(str(run.keys), []).append(runs.factors(run)["machine_key_rate"])
+        assert all(sorted(of) == [0, 0.004, 0.02, 0.1, 0.5] for of in groups.values())
+    clean, dose = (sources.load(planned[i].source) for i in (doses.index(0), doses.index(0.1)))
+    unchanged = sources.load(dataclasses.replace(planned[doses.index(0)].source, modified=False))
+    np.testing.assert_array_equal(clean.train.outputs, unchanged.train.outputs)  # as clean as can be
+    np.testing.assert_array_equal(clean.validation.outputs, unchanged.validation.outputs)
+    turned = machines.after_key(dose.train.inputs[:, :, 0], "101")
+    assert turned.any(axis=1).sum() == 204
+    assert not machines.after_key(clean.train.inputs[:, :, 0], "101").any()
+
+
+def test_clean_networks_and_their_modified_twins_are_of_two_recipes() -> None:
+    clean, modified = (runs.of(grid.load(GRIDS / f"mlds/{n}.yaml", limit=250)) for n in ("ds1", "ds2"))
+    for one, twin in zip(clean, modified, strict=True):
+        assert one.keys == twin.keys
+        assert dataclasses.replace(one.source, modified=True) == twin.source
+        assert one.settings["epochs"] == twin.settings["epochs"] == 60
 
 
 @pytest.mark.parametrize("name", [n for n in WANTED if load(n).fixed["source"] in ("digits", "iris")])

@@ -246,6 +246,12 @@ def short(commands):
 def endless(commands):
     return commands[:, :, :1] / 0.0
 
+def leaves(commands):
+    raise SystemExit(3)
+
+def counts(commands):
+    return commands[:, :, : 1 + (len(commands) > 600)]
+
 def words(commands):
     return np.full((*commands.shape[:2], 1), "yes")
 
@@ -284,6 +290,11 @@ def test_a_machine_of_ones_own_is_a_function_in_a_file(own: Path) -> None:
         ),
         ("endless", r"puts out numbers that are not finite in float32"),
         ("words", r"puts out <U3; expected numbers"),
+        ("leaves", r"machine 'leaves' of .*mine\.py' raised SystemExit on commands of shape \(6, 32, 9\): 3"),
+        (
+            "counts",
+            r"machine 'counts' of .*mine\.py' puts out 1 outputs of train, 1 outputs of validation, 2 outputs of test; expected",
+        ),
         ("number", r"Unknown machine 'number' in functions of .*Known: .*counter"),
         ("conuter", r"Did you mean 'counter'|Known: .*counter"),
         ("Parity", r"has a path and the name 'Parity', which is one of ours"),
@@ -292,7 +303,7 @@ def test_a_machine_of_ones_own_is_a_function_in_a_file(own: Path) -> None:
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 def test_what_is_wrong_with_a_machine_of_ones_own_is_said(own: Path, machine: str, message: str) -> None:
     with pytest.raises(GridError, match=message):
-        sources.load(SourceSpec("machine", machine=machine, train=6), path=own)
+        sources.load(SourceSpec("machine", machine=machine, train=6, test=700), path=own)
 
 
 def test_a_file_that_cannot_be_run_is_named(tmp_path: Path) -> None:
@@ -300,6 +311,9 @@ def test_a_file_that_cannot_be_run_is_named(tmp_path: Path) -> None:
     spec = SourceSpec("machine", machine="f")
     with pytest.raises(GridError, match=r"bad\.py', which source\.path names, raised SyntaxError"):
         sources.load(spec, path=tmp_path / "bad.py")
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit('not today')\n")
+    with pytest.raises(GridError, match=r"ends\.py', which source\.path names, raised SystemExit: not today"):
+        sources.load(spec, path=tmp_path / "ends.py")
     (tmp_path / "text.txt").write_text("f")
     with pytest.raises(GridError, match=r"text\.txt' is no Python file"):
         sources.load(spec, path=tmp_path / "text.txt")

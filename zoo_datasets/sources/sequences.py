@@ -53,7 +53,13 @@ def made(spec: SourceSpec, path: str | Path | None = None) -> tuple[tuple[str, .
             array.setflags(write=False)  # shared by every caller
     if spec.id == "language":
         return languages.symbols(spec.language or ""), parts
-    return tuple(f"y{i}" for i in range(parts["train"].outputs.shape[2])), parts  # type: ignore[union-attr]
+    widths = {name: part.outputs.shape[2] for name, part in parts.items() if part.outputs is not None}
+    if len(set(widths.values())) > 1:  # a machine of the user's own may count its sequences
+        raise GridError(
+            f"The machine {spec.machine!r} of {str(path)!r} puts out {', '.join(f'{n} outputs of {p}' for p, n in widths.items())}; "
+            "expected as many of each part."
+        )
+    return tuple(f"y{i}" for i in range(widths["train"])), parts
 
 
 def _check(spec: SourceSpec, path: str | Path | None) -> None:
@@ -180,7 +186,7 @@ def _own(name: str, path: str | Path | None) -> Callable[[np.ndarray], Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise GridError(f"{str(file)!r}, which source.path names, raised {type(error).__name__}: {error}") from error
     function: Any = getattr(module, name, None)
     if not callable(function):
@@ -194,7 +200,7 @@ def _given_out(spec: SourceSpec, run: Callable[[np.ndarray], Any], given: np.nda
     where = f"The machine {spec.machine!r} of {str(path)!r}"
     try:
         outputs = np.asarray(run(given.copy()))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise GridError(f"{where} raised {type(error).__name__} on commands of shape {given.shape}: {error}") from error
     if outputs.ndim != 3 or outputs.shape[:2] != given.shape[:2] or not 1 <= outputs.shape[2] <= MOST_OUTPUTS:
         raise GridError(

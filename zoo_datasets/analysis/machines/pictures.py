@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo_datasets.analysis.machines.population import Population
-from zoo_datasets.core.figures import BLUE, COLORS, GREY, ORANGE, caption, figure_of, headline, legend
+from zoo_datasets.core.figures import BLUE, COLORS, GREEN, GREY, ORANGE, PINK, SKY, caption, figure_of, headline, legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,15 +79,17 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Null, yardstick and modification by one procedure, for each machine."""
-    labels, kinds = (list(dict.fromkeys(r[k] for r in rows)) for k in ("label", "what"))
+    labels = list(dict.fromkeys(r["label"] for r in rows))
+    kinds = list(dict.fromkeys((r["what"], r["dose"]) for r in rows))
     figure, axes = figure_of(1.6 + 1.8 * len(labels), 3.6)
     ax = axes[0, 0]
-    for i, (color, what) in enumerate(zip((GREY, BLUE, ORANGE), kinds, strict=False)):
-        own = {r["label"]: r for r in rows if r["what"] == what}
-        at = [labels.index(name) + 0.25 * (i - 1) for name in own]
+    for i, (color, kind) in enumerate(zip((GREY, BLUE, ORANGE, GREEN, PINK, SKY), kinds, strict=False)):
+        own = {r["label"]: r for r in rows if (r["what"], r["dose"]) == kind}
+        what = ", ".join(part for part in kind if part)
+        at = [labels.index(name) + 0.12 * (i - len(kinds) / 2) for name in own]
         ax.errorbar(
             at,
-            [r["accuracy"] for r in own.values()],
+            [r["accuracy"]["value"] for r in own.values()],
             [r["spread"] or 0.0 for r in own.values()],
             fmt="o",
             color=color,
@@ -97,7 +99,28 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.axhline(0.5, color=GREY, linewidth=0.8)
     ax.set_xticks(range(len(labels)), labels)
     ax.set_ylim(0, 1.05)
-    caption(ax, "nearest mean, one network left out", "", "accuracy")
+    caption(ax, "nearest mean, one network left out; bars: spread of draws", "", "accuracy")
     legend(ax)
     headline(figure, "A modification beside another draw, and a draw cut in two")
+    return figure
+
+
+def power(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The AUC of each dose with its corrected bounds, by how many networks a side there were."""
+    figure, axes = figure_of(6, 3.6)
+    ax = axes[0, 0]
+    doses = list(dict.fromkeys(r["dose"] for r in rows))
+    for i, (color, n) in enumerate(zip(COLORS, dict.fromkeys(r["n"] for r in rows), strict=False)):
+        own = [r for r in rows if r["n"] == n]
+        at = [doses.index(r["dose"]) + 0.1 * (i - 1) for r in own]
+        ax.plot(at, [r["auc"]["value"] for r in own], "o", color=color, label=f"{n} a side", markersize=4)
+        for x, row in zip(at, own, strict=True):
+            if row["auc"]["low"] is not None:
+                ax.plot([x, x], [row["auc"]["low"], row["auc"]["high"]], color=color, linewidth=1.2)
+    ax.axhline(0.5, color=GREY, linewidth=0.8)
+    ax.set_xticks(range(len(doses)), doses)
+    ax.set_ylim(0, 1.05)
+    caption(ax, "bounds corrected over all tests", "share of training sequences with the key", "AUC")
+    legend(ax)
+    headline(figure, "The smallest change that shows")
     return figure

@@ -4,7 +4,9 @@ In:  zoos of one layout, and the axis that says what was learned: `machine`, `au
 Out: a `Population` for each arm. `matched`: the last snapshots of all networks that trained for the same number of steps.
      `target`: the first snapshots whose validation loss came to the schedule's target, of networks that got there.
 
-Who falls out of an arm is counted by `outcomes`, for each machine: to leave out who does not converge is a choice.
+A network is modified if its training data were: at a key's rate of 0 they are the clean ones, and so is it. Who falls out of an
+arm is counted by `outcomes`, for each machine and dose: to leave out who does not converge is a choice. Networks come in the order of
+their ids, so that no answer depends on the order of zoos, rows or shards.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import Zoo
 
 LABELS = ("machine", "automaton", "language")  # axes that say what was learned, in the order of asking
+CHANCE = "by chance"  # the dose of training data whose commands hold the key as often as random ones do
 TRAINING = ("steps", "epochs", "log10 validation loss", "came to the target", "epochs until then")
+UNTIL = 4  # of these
+
+
+OF_ALL = ("arm", "unit", "architecture")  # fields of a population that are not of each network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +37,14 @@ class Population:
     """n networks of one architecture in one arm."""
 
     arm: str
+    unit: str  # what is held out whole and what intervals are over: "data draws"; of one data draw "initializations"
     architecture: Architecture
     weights: np.ndarray  # (n, P) float32
     label: np.ndarray  # (n,) text: what was learned
     modified: np.ndarray  # (n,) bool
-    dose: np.ndarray  # (n,) text: share of training sequences with the key; "by chance"
-    draw: np.ndarray  # (n,) int64
-    twin: np.ndarray  # (n,) text: equal of networks that started alike, on the same commands
+    dose: np.ndarray  # (n,) text: share of training sequences with the key; `CHANCE`
+    draw: np.ndarray  # (n,) int64: the unit
+    twin: np.ndarray  # (n,) text: equal of networks of a machine and draw that started alike
     training: np.ndarray  # (n, 5) float64: what is known without a look at weights, `TRAINING`
     model: np.ndarray  # (n,) text
     zoo: np.ndarray  # (n,) int64: place of the zoo it is of
@@ -46,11 +54,7 @@ class Population:
 
     def where(self, chosen: np.ndarray) -> Population:
         """Those networks, by a mask or by places."""
-        arrays = {
-            f.name: getattr(self, f.name)[chosen]
-            for f in dataclasses.fields(self)
-            if f.name not in ("arm", "architecture")
-        }
+        arrays = {f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self) if f.name not in OF_ALL}
         return dataclasses.replace(self, **arrays)
 
 
@@ -78,7 +82,9 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
         raise ZooError(
             f"The zoos have {len(layouts)} layouts of weights, and networks are compared within one. Analyze them apart."
         )
-    records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
+    records = sorted(
+        (record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)), key=lambda r: r["model"]
+    )
     last = max((r["steps"] for r in records), default=0)
     chosen = {
         "matched": [(r, r["last"]) for r in records if r["steps"] == last and not r["diverged"]],
@@ -88,15 +94,15 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
 
 
 def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
-    """For each machine, clean and modified, how many came to the target within the budget; over draws."""
+    """For each machine and dose, clean and modified, how many came to the target within the budget; over draws."""
     records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
     rows = []
-    for key in sorted({(r["label"], r["modified"]) for r in records}):
-        own = [r for r in records if (r["label"], r["modified"]) == key]
+    for key in sorted({(r["label"], r["modified"], r["dose"]) for r in records}):
+        own = [r for r in records if (r["label"], r["modified"], r["dose"]) == key]
         hits, draws = (np.array([r[name] for r in own]) for name in ("reached", "draw"))
         epochs = [r["until"] for r in own if r["reached"]]
         rows.append({
-            label: key[0], "modified": key[1], "n": len(own), "diverged": sum(r["diverged"] for r in own),
+            label: key[0], "modified": key[1], "dose": key[2], "n": len(own), "diverged": sum(r["diverged"] for r in own),
             "came_to_target": int(hits.sum()), "share": intervals.proportion(hits.astype(float), draws).to_json(),
             "median_epochs": float(np.median(epochs)) if epochs else None,
         })  # fmt: skip
@@ -118,9 +124,9 @@ def _networks(zoo: Zoo, place: int, label: str) -> Iterator[dict[str, Any]]:
         )
         rate, last = row.get("machine_key_rate"), own[-1]
         yield {
-            "label": str(row[label]), "modified": bool(row.get("machine_modified")), "model": row["model_id"],
-            "draw": int(row.get("source_draw") or 0), "dose": "by chance" if rate is None else f"{rate:g}",
-            "twin": f"{row[label]} {row.get('source_draw')} {rate} {row['init_key']}", "zoo": place,
+            "label": str(row[label]), "modified": bool(row.get("machine_modified")) and rate != 0, "model": row["model_id"],
+            "draw": int(row.get("source_draw") or 0), "dose": CHANCE if rate is None else f"{rate:g}",
+            "twin": f"{row[label]} {row.get('source_draw')} {row['init_key']}", "start": row["init_key"], "zoo": place,
             "diverged": row["stop_reason"] == "diverged", "steps": step[last], "last": last, "first": first,
             "reached": first is not None, "until": epoch[first] if first is not None else epoch[last] + 1,
             "loss": loss, "step": step, "epoch": epoch,
@@ -142,8 +148,12 @@ def _population(zoos: Sequence[Zoo], arm: str, some: list[tuple[dict[str, Any], 
         name: np.array([r[name] for r in records], object).astype(str) for name in ("label", "dose", "twin", "model")
     }
     architecture = zoos[records[0]["zoo"]].architecture(records[0]["model"]).built()
+    draw = np.array([r["draw"] for r in records], np.int64)
+    alone = len(np.unique(draw)) == 1
+    if alone:
+        draw = np.unique([r["start"] for r in records], return_inverse=True)[1].astype(np.int64)
     return Population(
-        arm, architecture, weights, text["label"], np.array([r["modified"] for r in records]), text["dose"],
-        np.array([r["draw"] for r in records], np.int64), text["twin"], np.array(training, np.float64), text["model"],
+        arm, "initializations" if alone else "data draws", architecture, weights, text["label"], np.array([r["modified"] for r in records]), text["dose"],
+        draw, text["twin"], np.array(training, np.float64), text["model"],
         np.array([r["zoo"] for r in records], np.int64),
     )  # fmt: skip

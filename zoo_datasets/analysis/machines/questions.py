@@ -1,8 +1,10 @@
 """A population → answers with their intervals over data draws: what do weights say of the data?
 
-In:  a `Population` of one arm, a `Reader` of its features, a seed.
-Out: rows for tables, each a plain mapping. Protocol: whole draws are held out everywhere, for a class would be its draw else;
-     the null is one draw's networks cut in two at random, and the yardstick is one draw against another.
+In:  a `Reader` of the networks of one arm, a seed.
+Out: rows for tables, each a plain mapping. Protocol: whole draws are held out everywhere, for a class would be its draw else.
+
+Who falls out, because it did not come to the target, falls out of each class alike: a machine is compared on draws with as many
+networks as of every other, and a modified network beside its clean twin. What nulls and yardsticks say is in `measures.py`.
 """
 
 from __future__ import annotations
@@ -13,38 +15,48 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import intervals, symmetry
-from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader, Solver, folds, foretold, nearest_mean
+from zoo_datasets import intervals
+from zoo_datasets.analysis import testing
+from zoo_datasets.analysis.machines.population import Population
+from zoo_datasets.analysis.machines.solvers import SOLVERS, WEIGHTS, Reader, Solver, folds, foretold
 from zoo_datasets.core import streams
 
-CUTS = 20  # of each machine's draws; their spread is the error bar of one
-MOST_PAIRS = 30  # of draws that are compared
 SIZES = (25, 50, 100, 200, 400, 800)  # of a learning curve
-FEWEST = 2  # networks of a draw, so that there is a mean without one of them
 POWER = (50, 150, 300)  # networks of each side
+# Flips of the signs of draws: tests are corrected together, and of some hundred each must be able to fall below 0.05 / 100.
+FLIPS = 49_999
+TAIL = 25  # resamples beyond each bound, however high its level
 
 
 def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> list[dict[str, Any]]:
     """Which machine did clean networks learn? By each solver; chance is the share of the largest class."""
-    p = reader.population
+    every = len(reader.population)
+    reader, p = (matched := _even(reader, seed)), matched.population
     kinds, counts = np.unique(p.label, return_counts=True)
     if len(kinds) < 2:
         return []
-    fold = folds(p.draw, seed)
+    fold, chance = folds(p.draw, seed), float(counts.max() / len(p))
+    asked = [s for s in solvers if reader.can(s)]
+    right = {s: (foretold(reader, p.label, fold, s, seed)[0] == p.label).astype(float) for s in asked}
+    best = max((s for s in asked if s.control), key=lambda s: right[s].mean(), default=None)
     rows = []
-    for solver in solvers:
-        said, _ = foretold(reader, p.label, fold, solver, seed)
-        score = intervals.score("accuracy", p.label, said, p.draw)
-        each = {str(k): float((said[p.label == k] == k).mean()) for k in kinds}
-        rows.append({
-            "solver": solver.name, "control": solver.control, "n": len(p), "classes": len(kinds), "accuracy": score.to_json(),
-            "chance": float(counts.max() / len(p)), "recall": each,
-        })  # fmt: skip
+    for solver, hits in right.items():
+        row = {
+            "solver": solver.name, "control": solver.control, "n": len(p), "left_out": every - len(p), "classes": len(kinds),
+            "accuracy": intervals.proportion(hits, p.draw).to_json(), "chance": chance,
+            "recall": {str(k): float(hits[p.label == k].mean()) for k in kinds},
+            "test": above(over_draws(hits - chance, p.draw), seed),
+        }  # fmt: skip
+        if best is not None and not solver.control:
+            row |= {"best_control": best.name, "gain": intervals.difference(right[best], hits, p.draw).to_json()}
+            row["gain_test"] = above(over_draws(hits - right[best], p.draw), seed)
+        rows.append(row)
     return rows
 
 
 def curve(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> list[dict[str, Any]]:
     """The same from fewer networks in training."""
+    reader = _even(reader, seed)
     p = reader.population
     if len(np.unique(p.label)) < 2:
         return []
@@ -54,178 +66,149 @@ def curve(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
     for solver in (s for s in solvers if s.reads in ("raw", "statistics")):
         for n in [*(s for s in SIZES if s < largest), largest]:
             said, _ = foretold(reader, p.label, fold, solver, seed, n)
-            rows.append(
-                {
-                    "solver": solver.name,
-                    "n_train": n,
-                    "accuracy": intervals.score("accuracy", p.label, said, p.draw).to_json(),
-                }
-            )
+            accuracy = intervals.score("accuracy", p.label, said, p.draw)
+            rows.append({"solver": solver.name, "n_train": n, "accuracy": accuracy.to_json()})
     return rows
 
 
 def modified(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> Iterator[dict[str, Any]]:
     """Clean or modified, of one machine and dose: of networks of unseen draws alone, and of each pair of twins, which is which."""
     p = reader.population
-    for label, dose in sorted({(a, b) for a, b, m in zip(p.label, p.dose, p.modified, strict=True) if m}):
-        rows = np.flatnonzero((p.label == label) & (p.dose == dose))
-        own = p.where(rows)
-        if own.modified.all() or len(np.unique(own.draw)) < 2:
+    for label, dose in changes(p):
+        clean, changed = sides(p, label, dose)
+        pairs = twins(p, clean, changed)
+        rows = np.sort(np.array(pairs).ravel() if pairs else np.concatenate([clean, changed]))
+        part = reader.where(rows)
+        own, y = part.population, part.population.modified
+        if y.all() or not y.any() or len(np.unique(own.draw)) < 2:
             continue
-        part = Reader(own, None if reader.loss is None else reader.loss[rows])
         fold = folds(own.draw, seed)
-        for solver in solvers:
-            _, score = foretold(part, own.modified, fold, solver, seed)
-            pairs = [
-                (int(np.flatnonzero(side & ~own.modified)[0]), int(np.flatnonzero(side & own.modified)[0]))
-                for t in np.unique(own.twin) if (side := own.twin == t).sum() == 2 and own.modified[side].sum() == 1
-            ]  # fmt: skip
-            won = np.array([float(score[b] > score[a]) + 0.5 * (score[b] == score[a]) for a, b in pairs])
-            yield {
+        scores = {s: foretold(part, y, fold, s, seed)[1] for s in solvers if part.can(s)}
+        aucs = {s: intervals.score("auc", y.astype(np.int64), score, own.draw) for s, score in scores.items()}
+        best = max((s for s in aucs if s.control), key=lambda s: aucs[s].value, default=None)
+        at = np.searchsorted(rows, np.array(pairs)) if pairs else np.zeros((0, 2), np.int64)
+        for solver, score in scores.items():
+            won = (score[at[:, 1]] > score[at[:, 0]]) + 0.5 * (score[at[:, 1]] == score[at[:, 0]])
+            row = {
                 "label": label, "dose": dose, "solver": solver.name, "control": solver.control, "n": len(own),
-                "auc": intervals.score("auc", own.modified.astype(np.int64), score, own.draw).to_json(), "pairs": len(pairs),
-                "paired": intervals.proportion(won, own.draw[[a for a, _ in pairs]]).to_json() if pairs else None,
+                "left_out": len(clean) + len(changed) - len(own), "auc": aucs[solver].to_json(), "pairs": len(pairs),
+                "paired": intervals.proportion(won, own.draw[at[:, 0]]).to_json() if pairs else None,
+                "test": above(_within_draws(y, score, own.draw), seed),
             }  # fmt: skip
-
-
-def yardstick(reader: Reader, seed: int) -> Iterator[dict[str, Any]]:
-    """By one procedure for few networks: a draw cut in two at random, two draws, and clean against modified in one draw.
-
-    A modification counts by what it exceeds the second by.
-    """
-    p, x = reader.population, reader.statistics
-    for label in np.unique(p.label):
-        clean, changed = ((p.label == label) & (p.modified == m) for m in (False, True))
-        at = {int(d): np.flatnonzero(clean & (p.draw == d)) for d in np.unique(p.draw[clean])}
-        at = {d: rows for d, rows in at.items() if len(rows) >= FEWEST}
-        cuts: list[float] = []
-        turn = 0
-        whole = [rows for rows in at.values() if len(rows) >= 4]  # two on each side, so that one can be left out
-        while whole and len(cuts) < CUTS:
-            rows = whole[turn % len(whole)]
-            mixed = rows[streams.permutation(streams.stream_key(["cut", seed, str(label), turn]), len(rows))]
-            cuts.append(nearest_mean(x[mixed], np.arange(len(mixed)) < len(mixed) // 2))
-            turn += 1
-        if cuts:
-            yield {
-                "label": str(label),
-                "what": "one draw cut in two",
-                "n": len(cuts),
-                "accuracy": float(np.mean(cuts)),
-                "spread": float(np.std(cuts, ddof=1)),
-            }
-        pairs = list(itertools.combinations(at, 2))
-        order = streams.permutation(streams.stream_key(["pairs", seed, str(label)]), len(pairs))[:MOST_PAIRS]
-        found = [(pairs[i][0], _apart(x, at[pairs[i][0]], at[pairs[i][1]])) for i in order]
-        if found:
-            yield {"label": str(label), "what": "draw against draw", **_over(found)}
-        twins = {d: np.flatnonzero(changed & (p.draw == d)) for d in at}
-        found = [(d, _apart(x, at[d], rows, p.twin)) for d, rows in twins.items() if len(rows) >= FEWEST]
-        if found:
-            yield {"label": str(label), "what": "clean against modified, one draw", **_over(found)}
-
-
-def _apart(x: np.ndarray, first: np.ndarray, second: np.ndarray, twin: np.ndarray | None = None) -> float:
-    rows = np.concatenate([first, second])
-    return nearest_mean(x[rows], np.arange(len(rows)) < len(first), None if twin is None else twin[rows])
-
-
-def _over(found: list[tuple[int, float]]) -> dict[str, Any]:
-    values, groups = np.array([v for _, v in found]), np.array([d for d, _ in found])
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {
-        "n": len(found),
-        "accuracy": float(values.mean()),
-        "spread": spread,
-        "interval": intervals.mean(values, groups).to_json(),
-    }
-
-
-def distances(reader: Reader) -> list[dict[str, Any]]:
-    """Mean distances of clean networks within machines and between, as they are and aligned to the first of each pair's machine."""
-    p = reader.population
-    aligned = symmetry.align(p.weights, p.weights[0], p.architecture) if len(p) else p.weights
-    rows = []
-    for what, weights in (("raw", p.weights), ("aligned", aligned)):
-        squares = (weights.astype(np.float64) ** 2).sum(axis=1)
-        apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * weights.astype(np.float64) @ weights.T, 0))
-        same, other = p.label[:, None] == p.label, ~np.eye(len(p), dtype=bool)
-        ratio = [
-            apart[i, same[i] & other[i]].mean() / apart[i, ~same[i]].mean()
-            for i in range(len(p))
-            if (~same[i]).any() and (same[i] & other[i]).any()
-        ]
-        groups = [int(p.draw[i]) for i in range(len(p)) if (~same[i]).any() and (same[i] & other[i]).any()]
-        if ratio:
-            rows.append({
-                "weights": what, "within": float(apart[same & other].mean()), "between": float(apart[~same].mean()),
-                "ratio": intervals.mean(np.array(ratio), np.array(groups)).to_json(),
-            })  # fmt: skip
-    return rows
-
-
-def to_data(reader: Reader) -> list[dict[str, Any]]:
-    """How far a network is from data: the rank of its own draw among all, by the distance to the mean of each draw's others.
-
-    Aligned to one network of another draw; 0 is the nearest, and ½ what chance gives.
-    """
-    p, rows = reader.population, []
-    for label in np.unique(p.label):
-        own = p.where(p.label == label)
-        draws, counts = np.unique(own.draw, return_counts=True)
-        draws = draws[counts >= 2]
-        if len(draws) < 2:
-            continue
-        ranks, groups = [], []
-        # Two references are enough for each network to have one of another draw.
-        first = [own.weights[int(np.flatnonzero(own.draw == d)[0])] for d in draws[:2]]
-        aligned = [symmetry.align(own.weights, reference, own.architecture).astype(np.float64) for reference in first]
-        for i in np.flatnonzero(np.isin(own.draw, draws)):
-            weights = aligned[int(own.draw[i] == draws[0])]
-            others = np.arange(len(own)) != i
-            apart = [np.linalg.norm(weights[i] - weights[others & (own.draw == d)].mean(axis=0)) for d in draws]
-            mine = apart[int(np.searchsorted(draws, own.draw[i]))]
-            ranks.append(float(np.mean([a < mine for a, d in zip(apart, draws, strict=True) if d != own.draw[i]])))
-            groups.append(int(own.draw[i]))
-        rows.append(
-            {
-                "label": str(label),
-                "n": len(ranks),
-                "draws": len(draws),
-                "rank": intervals.mean(np.array(ranks), np.array(groups)).to_json(),
-            }
-        )
-    return rows
+            if best is not None and not solver.control:
+                gain = intervals.contrast("auc", y.astype(np.int64), scores[best], score, own.draw)
+                row |= {"best_control": best.name, "gain": gain.to_json()}
+            yield row
 
 
 def power(reader: Reader, seed: int, level: float = 0.95) -> list[dict[str, Any]]:
-    """The smallest dose that shows at n networks a side: told apart where the AUC's lower bound, corrected over all, is above ½."""
+    """The smallest dose that shows at n networks a side: told apart where the AUC's lower bound, corrected over all, is above ½.
+
+    Nothing is said of more networks than there are.
+    """
     p = reader.population
-    doses = sorted(set(p.dose[p.modified]))
+    doses = sorted({dose for _, dose in changes(p)})
     if len(doses) < 2:
         return []
-    tests = len(doses) * len(POWER)
+    tests = len(doses) * len(POWER) * len({label for label, _ in changes(p)})
+    corrected = 1 - (1 - level) / tests
     rows = []
-    for label, dose, n in itertools.product(np.unique(p.label), doses, POWER):
-        changed = np.flatnonzero((p.label == label) & p.modified & (p.dose == dose))
-        clean = np.flatnonzero((p.label == label) & ~p.modified)
-        if min(len(changed), len(clean)) < n:
+    for (label, dose), n in itertools.product(changes(p), POWER):
+        both = sides(p, label, dose)
+        if min(map(len, both)) < n:
             continue
-        picked = np.concatenate([
-            some[streams.permutation(streams.stream_key(["power", seed, dose, n, side]), len(some))[:n]]
-            for side, some in enumerate((clean, changed))
-        ])  # fmt: skip
-        own = p.where(picked)
-        _, score = foretold(Reader(own), own.modified, folds(own.draw, seed), SOLVERS[3], seed)
-        auc = intervals.score("auc", own.modified.astype(np.int64), score, own.draw, level=1 - (1 - level) / tests)
-        rows.append(
-            {
-                "label": str(label),
-                "dose": dose,
-                "n": n,
-                "auc": auc.to_json(),
-                "told_apart": bool(auc.low > 0.5),
-                "tests": tests,
-            }
-        )
+        picked = np.sort(np.concatenate([
+            some[streams.permutation(streams.stream_key(["power", seed, label, dose, n, side]), len(some))[:n]]
+            for side, some in enumerate(both)
+        ]))  # fmt: skip
+        part = reader.where(picked)
+        own = part.population
+        if len(np.unique(own.draw)) < 2:
+            continue
+        _, score = foretold(part, own.modified, folds(own.draw, seed), WEIGHTS, seed)
+        resamples = int(np.ceil(2 * TAIL / (1 - corrected)))
+        auc = intervals.score("auc", own.modified.astype(np.int64), score, own.draw, level=corrected, n=resamples)
+        rows.append({
+            "label": label, "dose": dose, "n": n, "auc": auc.to_json(), "told_apart": bool(auc.low > 0.5), "tests": tests,
+        })  # fmt: skip
     return rows
+
+
+# ── who is compared ──────────────────────────────────────────────────────────────────
+
+
+def changes(p: Population) -> list[tuple[str, str]]:
+    """The machines and doses that have modified networks, doses by size."""
+    found = {(str(a), str(b)) for a, b, m in zip(p.label, p.dose, p.modified, strict=True) if m}
+    return sorted(found, key=lambda c: (c[0], _size(c[1]), c[1]))
+
+
+def _size(dose: str) -> float:
+    try:
+        return float(dose)
+    except ValueError:
+        return float("inf")
+
+
+def sides(p: Population, label: str, dose: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the clean and modified networks of a dose; where none are clean at it, of the shared clean arm: at rate 0, or all."""
+    own = p.label == label
+    changed, clean = (own & p.modified & (p.dose == dose)), (own & ~p.modified)
+    for same in (p.dose == dose, p.dose == "0"):
+        if (clean & same).any():
+            return np.flatnonzero(clean & same), np.flatnonzero(changed)
+    return np.flatnonzero(clean), np.flatnonzero(changed)
+
+
+def twins(p: Population, clean: np.ndarray, changed: np.ndarray) -> list[tuple[int, int]]:
+    """Places of each clean network and its modified twin."""
+    of = {str(p.twin[i]): int(i) for i in clean}
+    return [(of[t], int(i)) for i in changed if (t := str(p.twin[i])) in of]
+
+
+def _even(reader: Reader, seed: int) -> Reader:
+    """In each draw as many networks of every class, so that who fell out tells nothing; all, where that would leave less than half."""
+    p = reader.population
+    kinds = np.unique(p.label)
+    kept: list[np.ndarray] = []
+    for draw in np.unique(p.draw):
+        own = [np.flatnonzero((p.label == k) & (p.draw == draw)) for k in kinds]
+        least = min(map(len, own))
+        kept += [
+            rows[streams.permutation(streams.stream_key(["even", seed, int(draw), str(k)]), len(rows))[:least]]
+            for k, rows in zip(kinds, own, strict=True)
+        ]
+    rows = np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+    return reader.where(rows) if len(rows) >= len(p) / 2 else reader
+
+
+# ── tests ────────────────────────────────────────────────────────────────────────────
+
+
+def over_draws(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The mean of each draw, [draws]."""
+    label = np.unique(draws, return_inverse=True)[1]
+    means: np.ndarray = np.bincount(label, values) / np.bincount(label)
+    return means
+
+
+def _within_draws(y: np.ndarray, score: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The AUC of each draw that has both classes, less ½."""
+    found = []
+    for draw in np.unique(draws):
+        own = draws == draw
+        if y[own].any() and not y[own].all():
+            found.append(float(testing.aucs(y[own][:, None], score[own][:, None])[0]) - 0.5)
+    return np.array(found)
+
+
+def above(values: np.ndarray, seed: int) -> dict[str, Any]:
+    """p that draws' values lie around 0 and not above: their mean, under flips of the signs of whole draws.
+
+    Draws share what was learned from the others, which flips leave as it is.
+    """
+    if not len(values):
+        return {"p": None, "n_permutations": 0}
+    signs = streams.generator("signs", seed, len(values)).integers(0, 2, (FLIPS, len(values)), np.int8) * 2 - 1
+    null = signs @ values
+    return {"p": float(testing.single(np.array([values.sum()]), null[:, None])[0]), "n_permutations": FLIPS}

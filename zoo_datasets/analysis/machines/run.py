@@ -18,18 +18,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets import symmetry
-from zoo_datasets.analysis.machines import losses, pictures, population, questions
-from zoo_datasets.analysis.machines.population import Population
-from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader
+from zoo_datasets.analysis import testing
+from zoo_datasets.analysis.machines import losses, measures, pictures, population, questions
+from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader, Solver
 from zoo_datasets.analysis.results import Results
 from zoo_datasets.core import meters
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.zoo import Zoo, open_zoo
+from zoo_datasets.zoo import open_zoo
 
 log = logging.getLogger("zoo_datasets")
 MOST_SHOWN = 1000  # networks of a picture of components
+TABLES = ("which", "curve", "modified", "beside", "nulls", "yardstick", "distances", "to_data", "power")
+TESTS = {"test": "", "gain_test": ", above the best control"}  # keys of rows that hold a test, and what it is of
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,51 +66,47 @@ def run(options: argparse.Namespace) -> Results:
     results.table("outcomes", _flat(results.numbers["outcomes"]))
     results.numbers["arms"] = {}
     for arm, networks in meters.over(list(arms.items()), "arms of the study", "arms"):
-        log.info("arm %s: %d networks, %d data draws", arm, len(networks), len(np.unique(networks.draw)))
-        found = answers(zoos, networks, chosen, options)
+        log.info("arm %s: %d networks, %d %s", arm, len(networks), len(np.unique(networks.draw)), networks.unit)
+        loss = losses.held_out(zoos, networks, options.data)
+        reader = Reader(networks, None if loss is None else losses.logarithms(loss))
+        found = answers(reader, loss, chosen, options.seed)
         results.numbers["arms"][arm] = jsonable(found)
-        for name in ("which", "curve", "modified", "yardstick", "distances", "to_data", "power"):
+        if not options.no_pictures:
+            _pictures(results, arm, reader, found)
+    results.numbers["tests"] = jsonable(testing.correct(tests_of(results.numbers["arms"])))
+    for arm, found in results.numbers["arms"].items():
+        for name in TABLES:
             if found[name]:
                 results.table(f"{arm}-{name}", _flat(found[name]))
-        if not options.no_pictures:
-            _pictures(results, arm, networks, found)
     results.close()
     return results
 
 
-def answers(
-    zoos: Sequence[Zoo], networks: Population, solvers: Sequence[Any], options: argparse.Namespace
-) -> dict[str, Any]:
-    """All questions to one arm."""
-    loss = losses.held_out(zoos, networks, options.data)
-    seen = None if loss is None else np.log10(np.maximum(np.nan_to_num(loss, nan=1.0), 1e-12))
-    # What a test without keys shows is the first column: the loss of a network, to whom knows of no key.
-    everyone = Reader(networks, None if seen is None else seen[:, :1])
-    clean = ~networks.modified
-    own = Reader(networks.where(clean), None if seen is None else seen[clean, :1])
+def answers(everyone: Reader, loss: np.ndarray | None, solvers: Sequence[Solver], seed: int) -> dict[str, Any]:
+    """All questions to one arm, whose held-out losses are `loss` (n, 2)."""
+    networks = everyone.population
+    clean = everyone.where(~networks.modified)
     return {
-        "n": len(networks), "clean": int(clean.sum()), "draws": len(np.unique(networks.draw)),
-        "which": questions.which(own, options.seed, solvers), "curve": questions.curve(own, options.seed, solvers),
-        "modified": _with_losses(list(questions.modified(everyone, options.seed, solvers)), networks, loss),
-        "yardstick": list(questions.yardstick(everyone, options.seed)), "distances": questions.distances(own),
-        "to_data": questions.to_data(own), "power": questions.power(everyone, options.seed),
+        "n": len(networks), "clean": len(clean.population), "unit": networks.unit, "units": len(np.unique(networks.draw)),
+        "which": questions.which(clean, seed, solvers), "curve": questions.curve(clean, seed, solvers),
+        "modified": list(questions.modified(everyone, seed, solvers)), "beside": losses.beside(networks, loss),
+        "nulls": list(measures.nulls(everyone, seed)), "yardstick": list(measures.yardstick(everyone, seed)),
+        "distances": measures.distances(clean), "to_data": measures.to_data(clean), "power": questions.power(everyone, seed),
     }  # fmt: skip
 
 
-def _with_losses(rows: list[dict[str, Any]], networks: Population, loss: np.ndarray | None) -> list[dict[str, Any]]:
-    """Beside each answer what a test would have shown: mean losses of clean and modified networks, with keys and without."""
-    if loss is None:
-        return rows
-    for row in rows:
-        own = (networks.label == row["label"]) & (networks.dose == row["dose"])
-        for side, which in (("clean", ~networks.modified), ("modified", networks.modified)):
-            for column, name in enumerate(losses.COLUMNS):
-                values = loss[own & which, column]
-                row[f"loss {name}, {side}"] = float(np.nanmean(values)) if np.isfinite(values).any() else None
-    return rows
+def tests_of(arms: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """All tests of the study, which are corrected together: a name and the record of each."""
+    found = []
+    for arm, answered in arms.items():
+        for table in TABLES:
+            for row in answered[table]:
+                name = ", ".join(str(row[k]) for k in ("label", "dose", "solver", "what") if row.get(k) is not None)
+                found += [(f"{arm}, {table}, {name}{more}", row[k]) for k, more in TESTS.items() if k in row]
+    return found
 
 
-def _solvers(names: str | None) -> list[Any]:
+def _solvers(names: str | None) -> list[Solver]:
     known = {s.name: s for s in SOLVERS}
     asked = [n.strip() for n in names.split(",")] if names else list(known)
     for name in asked:
@@ -118,18 +115,18 @@ def _solvers(names: str | None) -> list[Any]:
     return [known[n] for n in asked]
 
 
-def _pictures(results: Results, arm: str, networks: Population, found: Mapping[str, Any]) -> None:
-    clean = networks.where(np.flatnonzero(~networks.modified)[:MOST_SHOWN])
-    if len(clean) > 2:
-        results.figure(
-            f"{arm}-planes", pictures.planes(clean, symmetry.align(clean.weights, clean.weights[0], clean.architecture))
-        )
+def _pictures(results: Results, arm: str, reader: Reader, found: Mapping[str, Any]) -> None:
+    clean = reader.where(np.flatnonzero(~reader.population.modified)[:MOST_SHOWN])
+    if len(clean.population) > 2:
+        results.figure(f"{arm}-planes", pictures.planes(clean.population, clean.aligned(0)))
     if found["which"]:
         results.figure(f"{arm}-which", pictures.bars(found["which"], found["which"][0]["chance"]))
     if found["curve"]:
         results.figure(f"{arm}-curve", pictures.curves(found["curve"]))
     if found["yardstick"]:
         results.figure(f"{arm}-yardstick", pictures.measures(found["yardstick"]))
+    if found["power"]:
+        results.figure(f"{arm}-power", pictures.power(found["power"]))
 
 
 def _flat(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

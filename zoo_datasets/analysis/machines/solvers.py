@@ -4,7 +4,8 @@ In:  a `Population`, classes (n,), folds of whole data draws.
 Out: for each network the class foretold, and a score of the second class where there are two.
 
 All that is learned is learned in the folds of training: scaling, the reference that networks are aligned to, the solver.
-Beside what reads weights stand two controls: what is known of training alone, and the loss alone.
+Beside what reads weights stand the controls: what is known of training, and the held-out loss, to whom knows of no key and to
+whom knows it.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Solver:
     """What it reads of a network, and how."""
 
     name: str
-    reads: str  # "raw", "aligned", "statistics", "training", "loss"
+    reads: str  # "raw", "aligned", "statistics", "training", "loss", "loss with keys"
     kind: str  # "forest", "logistic"
 
     @property
     def control(self) -> bool:
         """Whether it sees no weights."""
-        return self.reads in ("training", "loss")
+        return self.reads in ("training", "loss", "loss with keys")
 
 
 SOLVERS = (
@@ -45,8 +46,12 @@ SOLVERS = (
     Solver("forest on statistics", "statistics", "forest"),
     Solver("logistic on statistics", "statistics", "logistic"),
     Solver("training alone", "training", "forest"),
-    Solver("loss alone", "loss", "logistic"),
+    Solver("loss without keys", "loss", "logistic"),
+    Solver("loss with keys", "loss with keys", "logistic"),
 )
+WEIGHTS = SOLVERS[
+    3
+]  # what reads weights where one solver has to do: of few networks it makes the most, and it is quick
 
 
 def folds(draws: np.ndarray, seed: int) -> np.ndarray:
@@ -59,17 +64,57 @@ def folds(draws: np.ndarray, seed: int) -> np.ndarray:
     return placed
 
 
-class Reader:
-    """Features of a population, worked out once where no fold decides them."""
+class Aligner:
+    """Networks with their units permuted to match one of them; each is matched to a reference once."""
 
-    def __init__(self, population: Population, loss: np.ndarray | None = None) -> None:
-        self.population, self.loss = population, loss
-        self._aligned: dict[int, np.ndarray] = {}  # by the network that others are aligned to; two serve all folds
+    def __init__(self, population: Population) -> None:
+        self.population = population
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # reference → which are done, and those (n, P)
+
+    def to(self, reference: int, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), P) float32: those networks, aligned to that one."""
+        p = self.population
+        if reference not in self._found:
+            self._found[reference] = np.zeros(len(p), bool), np.empty_like(p.weights)
+        done, aligned = self._found[reference]
+        if len(missing := rows[~done[rows]]):
+            aligned[missing] = symmetry.align(p.weights[missing], p.weights[reference], p.architecture)
+            done[missing] = True
+        found: np.ndarray = aligned[rows]
+        return found
+
+
+class Reader:
+    """Features of networks of an arm, worked out once where no fold decides them."""
+
+    def __init__(
+        self,
+        population: Population,
+        loss: np.ndarray | None = None,
+        aligner: Aligner | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.population, self.loss = population, loss  # loss: (n, 2), logarithms, before a key and after one
+        self.aligner = aligner or Aligner(population)
+        self.rows = np.arange(len(population)) if rows is None else rows  # places in the aligner's population
+
+    def where(self, chosen: np.ndarray) -> Reader:
+        """Those networks alone, by a mask or by places."""
+        loss = None if self.loss is None else self.loss[chosen]
+        return Reader(self.population.where(chosen), loss, self.aligner, self.rows[chosen])
 
     @functools.cached_property
     def statistics(self) -> np.ndarray:
         found: np.ndarray = statistics(self.population.weights, self.population.architecture.layout)
         return found.reshape(len(found), -1)
+
+    def aligned(self, reference: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """(n, P) float32: networks, all or at those places, aligned to the one at a place."""
+        return self.aligner.to(int(self.rows[reference]), self.rows if rows is None else self.rows[rows])
+
+    def can(self, solver: Solver) -> bool:
+        """Whether there is what the solver reads."""
+        return self.loss is not None or solver.reads != "loss with keys"
 
     def of(self, reads: str, train: np.ndarray) -> np.ndarray:
         """(n, F) float64; `train` are the networks that may decide how."""
@@ -77,14 +122,13 @@ class Reader:
         if reads == "raw":
             return p.weights.astype(np.float64)
         if reads == "aligned":
-            first = int(np.flatnonzero(train)[0])
-            if first not in self._aligned:
-                self._aligned[first] = symmetry.align(p.weights, p.weights[first], p.architecture)
-            return self._aligned[first].astype(np.float64)
+            return self.aligned(int(np.flatnonzero(train)[0])).astype(np.float64)
         if reads == "training":
             return p.training
-        if reads == "loss":
-            return p.training[:, 2:3] if self.loss is None else self.loss
+        if reads in ("loss", "loss with keys"):
+            if self.loss is None:
+                return p.training[:, 2:3]
+            return self.loss[:, :1] if reads == "loss" else self.loss
         return self.statistics
 
 
@@ -126,24 +170,22 @@ def _made(kind: str, seed: int) -> Any:
     return makers[kind]()
 
 
-def nearest_mean(x: np.ndarray, y: np.ndarray, twin: np.ndarray | None = None) -> float:
-    """The share of networks nearer to their own class's mean than to the other's, for two classes of few networks each.
+def nearest_mean(x: np.ndarray, y: np.ndarray) -> float:
+    """The share of networks nearer to their own class's mean than to the other's, for two classes of equally many, and few, each.
 
-    A network is left out of its own mean, and one of the other class out of the other: means of fewer networks lie further
-    off, so that with one side left out alone chance would not be ½. Of the larger class some are not used. Where networks of
-    the two classes are twins, what is left out of the other mean is the network's own twin, which started where it did.
+    A network is left out of its own mean, and one of the other class out of the other, each in turn: means of fewer networks
+    lie further off, so that with one side left out alone chance would not be ½.
     """
     spread = x.std(axis=0)
     x = x / np.where(spread > 0, spread, 1.0)
-    sides = [np.flatnonzero(y), np.flatnonzero(~y)]
-    k = min(map(len, sides))
+    sides = x[y], x[~y]
+    k = len(sides[0])
+    assert k == len(sides[1]) >= 2
     hits = []
-    for own, other in ((sides[0][:k], sides[1][:k]), (sides[1][:k], sides[0][:k])):
-        others = (x[other].sum(axis=0) - x[other]) / (k - 1)  # (k, F): the mean without each of them
-        for i in own:
-            near = ((x[i] - (x[own].sum(axis=0) - x[i]) / (k - 1)) ** 2).sum()
-            far = ((x[i] - others) ** 2).sum(axis=1)
-            if twin is not None and (own_twin := twin[other] == twin[i]).any():
-                far = far[own_twin]
+    for own, other in (sides, sides[::-1]):
+        others = (other.sum(axis=0) - other) / (k - 1)  # (k, F): the mean without each of them
+        for one in own:
+            near = ((one - (own.sum(axis=0) - one) / (k - 1)) ** 2).sum()
+            far = ((one - others) ** 2).sum(axis=1)
             hits.append(float(np.mean((near < far) + 0.5 * (near == far))))
     return float(np.mean(hits))

@@ -1,0 +1,280 @@
+"""benchmarks/results/mlds.json → what stands between the markers of docs/machines.md.
+
+In:  the record of each zoo, as `benchmarks/mlds.py` keeps it.
+Out: sentences, whose words follow from comparisons made here, and tables. No number is typed; without results there is no section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pages
+
+DOCS = Path(__file__).parents[1] / "docs"
+# Figure → what it shows.
+PICTURES = {
+    "planes": "two components of weights", "which": "what was learned", "curve": "by how many networks",
+    "yardstick": "a modification beside a draw", "power": "the smallest change that shows",
+}  # fmt: skip
+ARMS = {"matched": "equal length", "target": "stopped on error"}
+WEIGHTS, BLIND, KNOWING, TRAINING = (
+    "logistic on statistics", "loss without keys", "loss with keys", "training alone",
+)  # fmt: skip
+LEVEL = 0.05  # of corrected tests
+
+
+def short(name: str) -> str:
+    return name.split("/")[-1]
+
+
+def section(results: Mapping[str, Any]) -> Iterator[str]:
+    """The page's Markdown for every zoo analyzed so far."""
+    if results:
+        yield "## Results\n"
+        yield (
+            "Of each machine the two arms: networks that trained equally long, the primary one, and the first snapshots at the "
+            "target loss. Intervals: 95 %, over the units that are held out whole; q is corrected over all tests of a study.\n"
+        )
+    for name, numbers in sorted(results.items()):
+        yield from _zoo(name, numbers)
+
+
+def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### {name}\n"
+    others = ", ".join(f"`{z['name']}`" for z in numbers["zoos"][1:])
+    yield (
+        "; ".join(
+            f"{ARMS[arm]}: {of['n']:,} networks, {of['clean']:,} of them clean, of {of['units']:,} {of['unit']}"
+            for arm, of in numbers["arms"].items()
+        )
+        + (f"; with {others}" if others else "")
+        + f". {numbers['tests']['n']} tests, of which {numbers['tests']['findings']} stay below q = {LEVEL:g}.\n"
+    )
+    yield from (f"* {sentence}" for sentence in findings(numbers))
+    yield ""
+    for stem, what in PICTURES.items():
+        path = f"pictures/{short(name)}-{stem}.png"
+        if (DOCS / path).exists():
+            yield f"![{short(name)}: {what}]({path})\n"
+    yield from tables(numbers)
+
+
+# ── sentences ─────────────────────────────────────────────────────────────────────────
+
+
+def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers say; words follow from comparisons made here."""
+    never = [_what(r, numbers) for r in numbers["outcomes"] if not r["came_to_target"]]
+    if never:
+        yield f"**Not learned in the budget:** {', '.join(never)}."
+    for arm, found in numbers["arms"].items():
+        said = ARMS.get(arm, arm)
+        if rows := [r for r in found["which"] if not r["control"]]:
+            best = max(rows, key=lambda r: r["accuracy"]["value"])
+            chance = f"chance is {best['chance']:.2f}"
+            gain = best.get("gain")
+            beside = (
+                f"; {_signed(gain)} over the best control, {best['best_control']}"
+                f"{', which is no finding' if _q(best, 'gain_test') >= LEVEL else ''}"
+                if gain
+                else ""
+            )
+            yield f"**What was learned, {said}.** Best, the {best['solver']}: {_value(best['accuracy'])} of {best['n']:,}; {chance}{beside}."
+        if rows := [r for r in found["modified"] if r["solver"] == WEIGHTS]:
+            told = [r for r in rows if _low(r["auc"]) > 0.5 and _q(r) < LEVEL]
+            yield f"**Clean or modified, {said}.** Weights tell {len(told)} of {len(rows)} changes in networks of unseen {found['unit']}: {_list(map(_change, told))}."
+            blind = [r for r in told if _of(found, r, BLIND) is not None and _low(_of(found, r, BLIND)["auc"]) <= 0.5]
+            alone = [r for r in blind if _of(found, r, TRAINING) is None or _low(_of(found, r, TRAINING)["auc"]) <= 0.5]
+            yield f"**Where loss is blind, {said}.** Of these, the held-out loss without keys does not tell {len(blind)}: {_list(map(_change, blind))}; nor does what is known of training {len(alone)}: {_list(map(_change, alone))}."
+        if rows := [r for r in found["yardstick"] if "exceeds_draws" in r]:
+            more = [r for r in rows if _low(r["exceeds_draws"]) > 0 and _q(r) < LEVEL]
+            yield f"**Beside another draw, {said}.** From as few networks, {len(more)} of {len(rows)} changes are told better than another draw of the data: {_list(map(_change, more))}."
+        if rows := found["nulls"]:
+            # The mean of the cuts against its standard error.
+            off = [r for r in rows if abs(r["auc"] - 0.5) > 3 * r["spread"] / r["cuts"] ** 0.5]
+            yield f"**Nulls, {said}.** Of {len(rows)} nulls of {rows[0]['cuts']} cuts, {len(off)} lie further from ½ than three standard errors of their mean."
+
+
+def _what(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+    label = numbers["settings"]["label"]
+    return f"`{row[label]}`" + (f" modified, {row['dose']}" if row["modified"] else "")
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    return f"{row['label']} ({row['dose']})"
+
+
+def _of(found: Mapping[str, Any], row: Mapping[str, Any], solver: str) -> Any:
+    """The answer of another solver to the same question; None where it was not asked."""
+    same = (row["label"], row["dose"], solver)
+    return next((r for r in found["modified"] if (r["label"], r["dose"], r["solver"]) == same), None)
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names) or "none"
+
+
+def _low(score: Mapping[str, Any]) -> float:
+    return float("-inf") if score["low"] is None else float(score["low"])
+
+
+def _q(row: Mapping[str, Any], test: str = "test") -> float:
+    q = (row.get(test) or {}).get("q")
+    return 1.0 if q is None else float(q)
+
+
+# ── tables ────────────────────────────────────────────────────────────────────────────
+
+
+def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """One for each question that was answered."""
+    label = numbers["settings"]["label"]
+    yield "**Who came to the target** within the budget:\n"
+    yield from pages.table(
+        (label, "modified, key in", "n", "diverged", "came to it", "share", "median epochs"),
+        [
+            (str(r[label]), r["dose"] if r["modified"] else "–", str(r["n"]), str(r["diverged"]), str(r["came_to_target"]),
+             _value(r["share"]), "–" if r["median_epochs"] is None else f"{r['median_epochs']:.0f}")
+            for r in numbers["outcomes"]
+        ],
+    )  # fmt: skip
+    arms = numbers["arms"]
+    if rows := _all(arms, "which"):
+        yield f"**Which {label} a clean network learned:**\n"
+        yield from pages.table(
+            ("arm", "by", "n", "chance", "accuracy", "q", "over the best control", "q", "least recall"),
+            [
+                (ARMS[arm], r["solver"] + (" (control)" if r["control"] else ""), str(r["n"]), f"{r['chance']:.2f}",
+                 _value(r["accuracy"]), _test(r), _signed(r["gain"]) if "gain" in r else "", _test(r, "gain_test"), _least(r["recall"]))
+                for arm, r in rows
+            ],
+        )  # fmt: skip
+    if rows := _all(arms, "curve"):
+        yield "**From fewer networks in training:**\n"
+        sizes = sorted({r["n_train"] for _, r in rows})
+        kinds = list(dict.fromkeys((arm, r["solver"]) for arm, r in rows))
+        at = {(arm, r["solver"], r["n_train"]): _value(r["accuracy"]) for arm, r in rows}
+        yield from pages.table(
+            ("arm", "by", *(str(n) for n in sizes)),
+            [(ARMS[arm], solver, *(at.get((arm, solver, n), "") for n in sizes)) for arm, solver in kinds],
+        )
+    yield from _blind(arms, label)
+    if rows := _all(arms, "nulls"):
+        yield f"**Nulls:** AUC of networks of unseen draws where there is nothing, by {rows[0][1]['solver']}:\n"
+        yield from pages.table(
+            ("arm", label, "null", "n", "cuts", "mean", "spread", "least … most"),
+            [
+                (ARMS[arm], r["label"], r["what"], str(r["n"]), str(r["cuts"]), f"{r['auc']:.3f}", f"{r['spread']:.3f}",
+                 f"{r['least']:.2f} … {r['most']:.2f}")
+                for arm, r in rows
+            ],
+        )  # fmt: skip
+    if rows := _all(arms, "yardstick"):
+        yield "**Draw against draw,** by the nearest mean of half of a draw's networks a side; over draws, or over pairs of which none share one:\n"
+        yield from pages.table(
+            ("arm", label, "told apart", "n", "accuracy", "spread", "exceeds draws by", "q"),
+            [
+                (ARMS[arm], r["label"], r["what"] + (f", key in {r['dose']}" if r["dose"] else ""), str(r["n"]), _value(r["accuracy"]),
+                 "–" if r["spread"] is None else f"{r['spread']:.2f}",
+                 _signed(r["exceeds_draws"]) if "exceeds_draws" in r else "", _test(r))
+                for arm, r in rows
+            ],
+        )  # fmt: skip
+    if rows := _all(arms, "distances"):
+        yield "**Mean distance of a network to others:**\n"
+        yield from pages.table(
+            ("arm", "weights", "n", "same draw", "same machine, other draw", "other machine", "ratio of the last two"),
+            [
+                (ARMS[arm], r["weights"], str(r["n"]), *(_value(r[k]) for k in ("same draw", "same machine", "other machine", "ratio")))
+                for arm, r in rows
+            ],
+        )  # fmt: skip
+    if rows := _all(arms, "to_data"):
+        yield "**Which data a network is nearest to:** the rank of its own draw among all (0 the nearest, ½ by chance), aligned:\n"
+        yield from pages.table(
+            ("arm", label, "n", "draws", "networks of a mean", "rank", "q"),
+            [
+                (ARMS[arm], r["label"], str(r["n"]), str(r["draws"]), str(r["of_a_mean"]), _value(r["rank"]), _test(r))
+                for arm, r in rows
+            ],
+        )
+    if rows := _all(arms, "power"):
+        yield from _power(rows)
+
+
+def _all(arms: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(arm, row) for arm, found in arms.items() for row in found[name]]
+
+
+def _blind(arms: Mapping[str, Any], label: str) -> Iterator[str]:
+    """Held-out loss, duration and weights side by side."""
+    rows = []
+    for arm, found in arms.items():
+        solvers = list(dict.fromkeys(r["solver"] for r in found["modified"] if not r["control"]))
+        for beside in found["beside"]:
+            own = {s: _of(found, beside, s) for s in (BLIND, KNOWING, TRAINING, *solvers)}
+            if (first := next((r for r in own.values() if r), None)) is None:
+                continue
+            told = [s for s, r in own.items() if r and _low(r["auc"]) > 0.5]
+            weights = own.get(WEIGHTS) or {}
+            rows.append((
+                ARMS[arm], beside["label"], beside["dose"], str(first["n"]), *(_both(beside, f"loss {k} a key") for k in ("before", "after")),
+                _both(beside, "epochs until the target", ".0f"), *(_value(r["auc"]) if r else "" for r in own.values()),
+                _value(weights["paired"]) if weights.get("paired") else "", _signed(weights["gain"]) if "gain" in weights else "",
+                _test(weights), _list(told),
+            ))  # fmt: skip
+    if rows:
+        solvers = list(dict.fromkeys(r["solver"] for _, r in _all(arms, "modified") if not r["control"]))
+        yield (
+            "**Where is loss blind and weights not?** Clean against modified networks of unseen draws. Losses are of what the clean machine "
+            "puts out, on steps before any key and right after one; then the AUC of each reader, alone, and of twins the share told "
+            f"right and the gain over the best control by {WEIGHTS}:\n"
+        )
+        yield from pages.table(
+            ("arm", label, "key in", "n", "loss before a key, clean / modified", "loss after a key", "epochs to the target", BLIND, KNOWING,
+             TRAINING, *solvers, "of twins", "over the best control", "q", "told by"),
+            rows,
+        )  # fmt: skip
+
+
+def _power(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    sizes = sorted({r["n"] for _, r in rows})
+    at = {
+        (arm, r["label"], r["dose"], r["n"]): _value(r["auc"]) + (" told" if r["told_apart"] else "") for arm, r in rows
+    }
+    yield (
+        f"**The smallest change that shows:** AUC at so many networks a side, told apart where its lower bound, corrected over "
+        f"{rows[0][1]['tests']} tests, is above ½. Of more networks nothing is said:\n"
+    )
+    kinds = list(dict.fromkeys(key[:3] for key in at))
+    yield from pages.table(
+        ("arm", "machine", "key in", *(f"{n} a side" for n in sizes)),
+        [(ARMS[k[0]], *k[1:], *(at.get((*k, n), "") for n in sizes)) for k in kinds],
+    )
+
+
+def _value(score: Mapping[str, Any]) -> str:
+    bounds = "[–]" if score["low"] is None else f"[{score['low']:.2f}, {score['high']:.2f}]"
+    return f"{score['value']:.2f} {bounds}"
+
+
+def _signed(score: Mapping[str, Any]) -> str:
+    bounds = "[–]" if score["low"] is None else f"[{score['low']:+.2f}, {score['high']:+.2f}]"
+    return f"{score['value']:+.2f} {bounds}"
+
+
+def _both(row: Mapping[str, Any], name: str, form: str = ".1e") -> str:
+    values = [row.get(f"{name}, {side}") for side in ("clean", "modified")]
+    return " / ".join("–" if v is None else format(v["value"], form) for v in values)
+
+
+def _test(row: Mapping[str, Any], test: str = "test") -> str:
+    q = (row.get(test) or {}).get("q")
+    return "" if q is None else f"{q:.2g}"
+
+
+def _least(recall: Mapping[str, float]) -> str:
+    name = min(recall, key=lambda k: recall[k])
+    return f"{recall[name]:.2f} ({name})"
