@@ -92,6 +92,7 @@ def test_folds_are_of_whole_draws() -> None:
     np.testing.assert_array_equal(folds(draws[order], 3), fold[order])
 
 
+@pytest.mark.slow
 def test_networks_are_aligned_to_one_of_training() -> None:
     """Two references serve all folds, and the one that a fold is aligned to is never in it."""
     p = made(draws=6, each=2)
@@ -161,6 +162,7 @@ def test_a_change_shows_alone_and_against_its_twin() -> None:
         assert 0.2 < r["auc"]["value"] < 0.8
 
 
+@pytest.mark.slow
 def test_the_control_of_duration_finds_what_is_duration() -> None:
     p = made(of_epochs=3.0)
     control = next(s for s in SOLVERS if s.reads == "training")
@@ -198,6 +200,7 @@ def test_chance_of_the_nearest_mean_is_a_half() -> None:
         assert abs(np.mean(scores) - 0.5) < 0.05  # in its own mean each would be nearer to it; left out alone, never
 
 
+@pytest.mark.slow
 def test_nulls_fail_where_draws_differ() -> None:
     """Networks that are told from others of another draw at a glance; neither a cut of each draw nor of the pool is told."""
     reader = Reader(made(draws=20, each=4, of_draw=3.0, of_change=2.0))
@@ -401,6 +404,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return open_zoo(folder / "zoo")
 
 
+@pytest.mark.slow
 def test_the_study_of_a_zoo_writes_its_numbers(zoo: Zoo, tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = [

@@ -76,7 +76,6 @@ CONTINUED = (
     "replicates: {order: 2}",
 )
 CASES = {
-    **{p.relative_to(GRIDS).as_posix(): p.read_text() for p in sorted(GRIDS.rglob("*.yaml"))},
     **{f"block {i}": DIGITS.replace("replicates: 2\n", "" if "replicates" in b else "replicates: 2\n").replace(
         "source: {id: digits, train: 100, validation: 50, test: 50}\n",
         "" if "source:" in b else "source: {id: digits, train: 100, validation: 50, test: 50}\n") + b
@@ -84,6 +83,7 @@ CASES = {
     "iris": IRIS,
     **{f"continued {i}": "zoo: a/b\nsource: {id: digits, train: 40, validation: 9, test: 9}\n" + t
        for i, t in enumerate(CONTINUED)},
+    **{p.relative_to(GRIDS).as_posix(): p.read_text() for p in sorted(GRIDS.rglob("*.yaml"))},
 }  # fmt: skip
 PARENT = (
     "zoo: a/parent\nsource: {id: digits, train: 40, validation: 9, test: 9}\nreplicates: 3\n"
