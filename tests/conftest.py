@@ -29,7 +29,7 @@ import typechecker
 # What the annotations say of arrays is checked in every call while the tests run.
 SHAPED = (
     "zoo_datasets.core.exact", "zoo_datasets.core.streams", "zoo_datasets.networks.initialization",
-    "zoo_datasets.networks.kernels", "zoo_datasets.networks.layout", "zoo_datasets.networks.scoring",
+    "zoo_datasets.networks.kernels", "zoo_datasets.networks.layout", "zoo_datasets.networks.parameterization", "zoo_datasets.networks.scoring",
     "zoo_datasets.sources.examples", "zoo_datasets.sources.languages", "zoo_datasets.sources.machines",
     "zoo_datasets.sources.spec", "zoo_datasets.sources.subset", "zoo_datasets.sources.triggers",
     "zoo_datasets.symmetry", "zoo_datasets.views",

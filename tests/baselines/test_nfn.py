@@ -200,3 +200,23 @@ def test_it_learns_what_weights_determine_and_nothing_from_shuffled_targets() ->
 def test_what_it_cannot_read_is_one_sentence(layers: list, shape: tuple[int, ...], match: str) -> None:
     with pytest.raises(ZooError, match=match):
         nfn.NFN().prepare(random_view(layers, shape, 2, 0))
+
+
+@pytest.mark.parametrize(
+    "sides", [[(3, 4)], [(3, 4), (1, 1)], [(3, 4), (3, 1), (1, 1)], [(3, 4), (3, 1), (1, 4), (1, 1)], [(3, 1), (1, 1)]]
+)
+def test_a_sum_of_maps_and_its_gradient_are_those_of_linear_layers(sides: list[tuple[int, int]]) -> None:
+    torch.manual_seed(0)
+    made = nfn.Sum(list(range(2, 2 + len(sides))), 5).double()
+    terms = [torch.randn(2, *side, 2 + i, dtype=torch.float64, requires_grad=i != 1) for i, side in enumerate(sides)]
+    plain = sum(linear(term) for linear, term in zip(made.maps, terms, strict=True))
+    torch.testing.assert_close(made(*terms), plain)
+    asked = [*(t for t in terms if t.requires_grad), *made.parameters()]
+    weights = torch.randn_like(made(*terms))
+    ours, theirs = (
+        torch.autograd.grad((out * weights).sum(), asked, retain_graph=True) for out in (made(*terms), plain)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    (spread,) = torch.autograd.grad(made(*terms).sum(), terms[:1])  # whose own gradient is one number, expanded
+    torch.testing.assert_close(spread, torch.autograd.grad(plain.sum(), terms[:1])[0])
