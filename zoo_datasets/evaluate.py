@@ -121,7 +121,9 @@ def evaluate(
     rows: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
     cache, n_images, n_unknown = _Cache(), 0, 0
     groups = _groups(chosen, part, own)
-    for models, row in meters.over(groups, f"measuring {len(chosen):,} snapshots on {part} examples", "groups of models"):
+    for models, row in meters.over(
+        groups, f"measuring {len(chosen):,} snapshots on {part} examples", "groups of models"
+    ):
         learned = foreign or zoo.source(row["model_id"], data)
         architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(learned, architecture, row["model_id"])

@@ -174,6 +174,20 @@ def test_the_control_of_duration_finds_what_is_duration() -> None:
         assert r["auc"]["value"] < 0.8
 
 
+def test_the_control_of_loss_finds_losses_further_out_on_either_side() -> None:
+    p, rng = made(draws=10), np.random.default_rng(0)
+    apart = np.where(rng.random(len(p)) < 0.5, -1.0, 1.0) * p.modified + 0.1 * rng.normal(size=len(p))
+    with_keys = rng.normal(size=len(p)) + 5 * p.modified
+    without, knowing = (next(s for s in SOLVERS if s.reads == reads) for reads in ("loss", "loss with keys"))
+    rows = questions.modified(Reader(p, np.column_stack([apart, rng.normal(size=len(p))])), 0, [without])
+    assert all(r["auc"]["value"] > 0.95 and r["control"] for r in rows)
+    rows = questions.modified(Reader(p, np.column_stack([rng.normal(size=len(p)), with_keys])), 0, [without, knowing])
+    found = {(r["label"], r["solver"]): r["auc"]["value"] for r in rows}
+    for label in "AB":  # who knows of no key sees nothing of what a key does
+        assert found[label, knowing.name] > 0.95 > 0.8 > found[label, without.name]
+    assert not Reader(p).can(knowing)
+
+
 def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
     def table(**moves: float) -> dict[tuple[str, str], dict[str, Any]]:
         rows = measures.yardstick(Reader(made(draws=12, each=6, **moves)), 0)
@@ -452,6 +466,23 @@ def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) 
     assert came == (len(arms["target"]) if "target" in arms else 0)
     assert 0 < came
     assert (arms["target"].training[:, 2] <= np.log10(0.08)).all()
+
+
+def test_a_zoo_of_other_length_is_named(zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.replace("epochs: 6", "epochs: 7").replace("[SingleDirect, SimpleXOR]", "[SimpleXOR]")
+    )
+    build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    with caplog.at_level("WARNING", "zoo_datasets"):
+        arms = population.arms([zoo, open_zoo(tmp_path / "zoo")], "machine")
+    assert "has no network of 21 steps, as others have: it is not in the arm of equal length" in caplog.text
+    assert set(arms["matched"].zoo) == {1}
+    one, other = (
+        population.arms(zoos, "machine")["target"]
+        for zoos in ([zoo, open_zoo(tmp_path / "zoo")], [open_zoo(tmp_path / "zoo"), zoo])
+    )
+    np.testing.assert_array_equal(one.model, other.model)  # in the order of ids, whatever that of zoos
+    np.testing.assert_array_equal(one.weights, other.weights)
 
 
 def test_losses_are_of_the_clean_machine_before_a_key_and_after_one(zoo: Zoo) -> None:
