@@ -186,6 +186,9 @@ def test_the_control_of_loss_finds_losses_further_out_on_either_side() -> None:
     for label in "AB":  # who knows of no key sees nothing of what a key does
         assert found[label, knowing.name] > 0.95 > 0.8 > found[label, without.name]
     assert not Reader(p).can(knowing)
+    rows = list(questions.modified(Reader(p, np.column_stack([apart, with_keys])), 0, [LINEAR, without, knowing]))
+    assert {r.get("best_control") for r in rows} == {None, without.name}  # not who knows the key
+    assert all(r["gain"]["high"] < 0 for r in rows if r["solver"] == LINEAR.name)
 
 
 def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
@@ -569,7 +572,7 @@ def test_sentences_of_the_page_follow_the_numbers(study: Path) -> None:
         return " ".join(s for s in page.findings(numbers) if "equal length" in s)
 
     known = {"logisticon": 0.9, "trainingalone": 0.4, "losswithout": 0.4, "losswith": 0.9}
-    both = "SimpleXOR (by chance), SingleDirect (by chance)"
+    both = "SimpleXOR (key by chance), SingleDirect (key by chance)"
     alone = said(**known)
     assert f"Weights tell 2 of 2 changes in networks of unseen data draws: {both}." in alone
     assert (
