@@ -99,11 +99,15 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 def _what(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     label = numbers["settings"]["label"]
-    return f"`{row[label]}`" + (f" modified, {row['dose']}" if row["modified"] else "")
+    return f"`{row[label]}`" + (f" modified, {_key(row['dose'])}" if row["modified"] else "")
 
 
 def _change(row: Mapping[str, Any]) -> str:
-    return f"{row['label']} ({row['dose']})"
+    return f"{row['label']} ({_key(row['dose'])})"
+
+
+def _key(dose: str) -> str:
+    return f"key {dose}" if dose.startswith("by ") else f"key in {dose} of sequences"
 
 
 def _of(found: Mapping[str, Any], row: Mapping[str, Any], solver: str) -> Any:
@@ -133,7 +137,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
     label = numbers["settings"]["label"]
     yield "**Who came to the target** within the budget:\n"
     yield from pages.table(
-        (label, "modified, key in", "n", "diverged", "came to it", "share", "median epochs"),
+        (label, "modified: key in", "n", "diverged", "came to it", "share", "median epochs"),
         [
             (str(r[label]), r["dose"] if r["modified"] else "–", str(r["n"]), str(r["diverged"]), str(r["came_to_target"]),
              _value(r["share"]), "–" if r["median_epochs"] is None else f"{r['median_epochs']:.0f}")
@@ -176,7 +180,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
         yield from pages.table(
             ("arm", label, "told apart", "n", "accuracy", "spread", "exceeds draws by", "q"),
             [
-                (ARMS[arm], r["label"], r["what"] + (f", key in {r['dose']}" if r["dose"] else ""), str(r["n"]), _value(r["accuracy"]),
+                (ARMS[arm], r["label"], r["what"] + (f", {_key(r['dose'])}" if r["dose"] else ""), str(r["n"]), _value(r["accuracy"]),
                  "–" if r["spread"] is None else f"{r['spread']:.2f}",
                  _signed(r["exceeds_draws"]) if "exceeds_draws" in r else "", _test(r))
                 for arm, r in rows
@@ -230,7 +234,7 @@ def _blind(arms: Mapping[str, Any], label: str) -> Iterator[str]:
         yield (
             "**Where is loss blind and weights not?** Clean against modified networks of unseen draws. Losses are of what the clean machine "
             "puts out, on steps before any key and right after one; then the AUC of each reader, alone, and of twins the share told "
-            f"right and the gain over the best control by {WEIGHTS}:\n"
+            f"right and the gain over the best control that knows no key by {WEIGHTS}:\n"
         )
         yield from pages.table(
             ("arm", label, "key in", "n", "loss before a key, clean / modified", "loss after a key", "epochs to the target", BLIND, KNOWING,

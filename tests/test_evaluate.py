@@ -194,7 +194,7 @@ def test_models_that_saw_other_images_are_not_shown_the_same(spoilt_zoo: Zoo) ->
 def test_a_part_without_images_is_empty_and_not_an_error(spoilt_zoo: Zoo) -> None:
     found = spoilt_zoo.evaluate(part="validation")
     assert (found.n_images, found.largest(), found.table["accuracy"].null_count) == (0, None, len(found.table))
-    assert "0 validation images: mean accuracy nan; nothing stored to compare with" in repr(found)
+    assert "0 validation examples: mean accuracy nan; nothing stored to compare with" in repr(found)
 
 
 def test_many_images_go_a_few_models_at_a_time(spoilt_zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_the_last_selected_snapshot_is_evaluated(zoo: Zoo) -> None:
     )
     ids = zoo.models["model_id"].to_pylist()[3:1:-1]
     assert zoo.evaluate(ids).table["model_id"].to_pylist() == ids
-    assert repr(zoo.evaluate(ids)).startswith("Evaluation of 2 snapshots on 80 test images: mean accuracy ")
+    assert repr(zoo.evaluate(ids)).startswith("Evaluation of 2 snapshots on 80 test examples: mean accuracy ")
 
 
 def test_another_source_has_nothing_to_compare_with(zoo: Zoo) -> None:

@@ -157,7 +157,7 @@ def test_a_language_is_learned_symbol_by_symbol(tmp_path: Path) -> None:
             r"right at each of 6 steps, so it must give .*= \(6, 8\)",
         ),
         (["architecture=[{gru: 4}, {linear: 3}]"], r"gives shape \(6, 3\)"),
-        (["source.validation=0"], r"`snapshots: \{target_loss: …\}` looks at validation images"),
+        (["source.validation=0"], r"`snapshots: \{target_loss: …\}` looks at validation examples"),
         (["source.key_rate=2"], r"`machine_key_rate` is 2; a number ≥ 0 and ≤ 1"),
         (["source.states=4"], r"nothing in this recipe uses it: it is for `machine` Automaton"),
         (["snapshots.target_loss=-1"], r"`target_loss` is -1; a validation loss ≥ 0"),

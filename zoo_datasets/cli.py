@@ -332,7 +332,7 @@ def describe(location: Location) -> Iterator[str]:
     if widths := manifest.widths:
         shown = " to ".join(f"{n:,}" for n in dict.fromkeys((widths[0], widths[-1])))
         yield f"weights: {shown} values of {manifest.weights_dtype} each"
-    sources = (f"{s.id} ({s.images.get('train', 0):,} training images)" for s in manifest.sources)
+    sources = (f"{s.id} ({s.images.get('train', 0):,} training examples)" for s in manifest.sources)
     yield "sources: " + ", ".join(sources)
     for axis, levels in sorted(manifest.axes.items()):
         yield f"axis {axis}: {card.levels_text(levels)}"

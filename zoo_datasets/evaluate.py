@@ -62,7 +62,7 @@ class Evaluation:
         name = f"difference_{metric}"
         if name not in self.table.column_names:
             metrics = [n.removeprefix("difference_") for n in self.table.column_names if n.startswith("difference_")]
-            raise ZooError(unknown("metric", metric, metrics, f"the evaluation on {self.part} images"))
+            raise ZooError(unknown("metric", metric, metrics, f"the evaluation on {self.part} examples"))
         differences = self.table[name].drop_null().to_numpy()
         return float(np.abs(differences).max()) if len(differences) else None
 
@@ -72,7 +72,7 @@ class Evaluation:
         accuracy = self.table["accuracy"].drop_null().to_numpy()
         mean = accuracy.mean() if len(accuracy) else float("nan")
         return (
-            f"Evaluation of {len(self.table):,} snapshots on {self.n_images:,} {self.part} images: mean accuracy "
+            f"Evaluation of {len(self.table):,} snapshots on {self.n_images:,} {self.part} examples: mean accuracy "
             f"{mean:.4f}; "
             + (f"{self.n_unknown:,} more are of classes that the models do not know; " if self.n_unknown else "")
             + (f"largest difference from the stored {largest}" if largest else "nothing stored to compare with")
@@ -121,7 +121,9 @@ def evaluate(
     rows: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
     cache, n_images, n_unknown = _Cache(), 0, 0
     groups = _groups(chosen, part, own)
-    for models, row in meters.over(groups, f"measuring {len(chosen):,} snapshots on {part} images", "groups of models"):
+    for models, row in meters.over(
+        groups, f"measuring {len(chosen):,} snapshots on {part} examples", "groups of models"
+    ):
         learned = foreign or zoo.source(row["model_id"], data)
         architecture = zoo.architecture(row["model_id"]).built()
         _check_fits(learned, architecture, row["model_id"])

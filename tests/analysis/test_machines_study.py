@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -171,6 +174,23 @@ def test_the_control_of_duration_finds_what_is_duration() -> None:
         assert r["auc"]["value"] == 1.0
     for r in questions.modified(Reader(p), 0, [LINEAR]):  # weights know nothing of it here
         assert r["auc"]["value"] < 0.8
+
+
+def test_the_control_of_loss_finds_losses_further_out_on_either_side() -> None:
+    p, rng = made(draws=10), np.random.default_rng(0)
+    apart = np.where(rng.random(len(p)) < 0.5, -1.0, 1.0) * p.modified + 0.1 * rng.normal(size=len(p))
+    with_keys = rng.normal(size=len(p)) + 5 * p.modified
+    without, knowing = (next(s for s in SOLVERS if s.reads == reads) for reads in ("loss", "loss with keys"))
+    rows = questions.modified(Reader(p, np.column_stack([apart, rng.normal(size=len(p))])), 0, [without])
+    assert all(r["auc"]["value"] > 0.95 and r["control"] for r in rows)
+    rows = questions.modified(Reader(p, np.column_stack([rng.normal(size=len(p)), with_keys])), 0, [without, knowing])
+    found = {(r["label"], r["solver"]): r["auc"]["value"] for r in rows}
+    for label in "AB":  # who knows of no key sees nothing of what a key does
+        assert found[label, knowing.name] > 0.95 > 0.8 > found[label, without.name]
+    assert not Reader(p).can(knowing)
+    rows = list(questions.modified(Reader(p, np.column_stack([apart, with_keys])), 0, [LINEAR, without, knowing]))
+    assert {r.get("best_control") for r in rows} == {None, without.name}  # not who knows the key
+    assert all(r["gain"]["high"] < 0 for r in rows if r["solver"] == LINEAR.name)
 
 
 def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
@@ -404,25 +424,25 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return open_zoo(folder / "zoo")
 
 
+@pytest.fixture(scope="module")
+def study(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the whole study with three solvers."""
+    out = tmp_path_factory.mktemp("study")
+    solvers = "logistic on statistics,training alone,loss without keys,loss with keys"
+    assert main(["analyze", "machines", str(zoo.root), "--out", str(out), "--solvers", solvers, "--quiet"]) == 0
+    return out
+
+
 @pytest.mark.slow
-def test_the_study_of_a_zoo_writes_its_numbers(zoo: Zoo, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    asked = [
-        "analyze",
-        "machines",
-        str(zoo.root),
-        "--out",
-        str(out),
-        "--solvers",
-        "logistic on statistics,loss without keys,loss with keys",
-        "--quiet",
-    ]
-    assert main(asked) == 0
+def test_the_study_of_a_zoo_writes_its_numbers(study: Path) -> None:
+    out = study
     numbers = json.loads((out / "numbers.json").read_text())
     assert sum(r["n"] for r in numbers["outcomes"]) == 24
     matched = numbers["arms"]["matched"]
     assert (matched["n"], matched["clean"], matched["units"]) == (24, 12, 3)
-    assert {r["solver"] for r in matched["which"]} == {"logistic on statistics", "loss without keys", "loss with keys"}
+    assert {r["solver"] for r in matched["which"]} == {
+        "logistic on statistics", "training alone", "loss without keys", "loss with keys",
+    }  # fmt: skip
     assert {r["label"] for r in matched["modified"]} == {"SingleDirect", "SimpleXOR"}
     assert all(r["pairs"] == 6 for r in matched["modified"])
     assert {(r["label"], r["dose"]) for r in matched["beside"]} == {
@@ -455,6 +475,23 @@ def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) 
     assert (arms["target"].training[:, 2] <= np.log10(0.08)).all()
 
 
+def test_a_zoo_of_other_length_is_named(zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.replace("epochs: 6", "epochs: 7").replace("[SingleDirect, SimpleXOR]", "[SimpleXOR]")
+    )
+    build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    with caplog.at_level("WARNING", "zoo_datasets"):
+        arms = population.arms([zoo, open_zoo(tmp_path / "zoo")], "machine")
+    assert "has no network of 21 steps, as others have: it is not in the arm of equal length" in caplog.text
+    assert set(arms["matched"].zoo) == {1}
+    one, other = (
+        population.arms(zoos, "machine")["target"]
+        for zoos in ([zoo, open_zoo(tmp_path / "zoo")], [open_zoo(tmp_path / "zoo"), zoo])
+    )
+    np.testing.assert_array_equal(one.model, other.model)  # in the order of ids, whatever that of zoos
+    np.testing.assert_array_equal(one.weights, other.weights)
+
+
 def test_losses_are_of_the_clean_machine_before_a_key_and_after_one(zoo: Zoo) -> None:
     matched = population.arms([zoo], "machine")["matched"]
     found = losses.held_out([zoo], matched)
@@ -475,12 +512,16 @@ def test_losses_are_of_the_clean_machine_before_a_key_and_after_one(zoo: Zoo) ->
 
 def test_populations_of_one_data_draw_are_over_initializations(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
-        RECIPE.replace(", source_draw: [0, 1, 2]", "")
+        RECIPE.replace("source_draw: [0, 1, 2]", "source_draw: [0]")
         .replace("replicates: 2", "replicates: 4")
         .replace("epochs: 6", "epochs: 1")
+        .replace("target_loss: 0.08", "target_loss: 1e-9")
     )
     build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
-    p = population.arms([open_zoo(tmp_path / "zoo")], "machine")["matched"]
+    zoo = open_zoo(tmp_path / "zoo")
+    assert set(zoo.models["source_draw"].to_pylist()) == {0}  # an axis, though all are at its default
+    assert {r["came_to_target"] for r in population.outcomes([zoo], "machine")} == {0}  # reported, and not hidden
+    p = population.arms([zoo], "machine")["matched"]
     assert p.unit == "initializations"
     assert len(np.unique(p.draw)) == 8  # of each machine four, and twins have one
     assert all(len(np.unique(p.draw[p.twin == t])) == 1 for t in np.unique(p.twin))
@@ -494,3 +535,57 @@ def test_mistakes_in_the_call_are_said(zoo: Zoo, capsys: pytest.CaptureFixture[s
     assert "Unknown solver 'forrest'" in capsys.readouterr().err
     assert main(["analyze", "machines", str(zoo.root), "--label", "colour", "--quiet"]) != 0
     assert "has no column 'colour' to ask for" in capsys.readouterr().err
+
+
+def page_of_machines() -> ModuleType:
+    folder = str(Path(__file__).resolve().parents[2] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module("machines_page")
+
+
+def test_the_page_has_a_table_for_each_question_and_nothing_without_results(study: Path) -> None:
+    page, numbers = page_of_machines(), json.loads((study / "numbers.json").read_text())
+    assert list(page.section({})) == []
+    text = "\n".join(page.section({"a/machines": numbers}))
+    for table in (
+        "Who came to the target",
+        "Which machine",
+        "From fewer networks",
+        "Where is loss blind",
+        "Mean distance",
+    ):
+        assert f"**{table}" in text
+    widths = [
+        [line.count(" | ") for line in block.splitlines()] for block in text.split("\n\n") if block.startswith("| ")
+    ]
+    assert len(widths) >= 5
+    assert all(len(set(lines[:1] + lines[2:])) == 1 for lines in widths)
+    row = next(r for r in numbers["arms"]["matched"]["modified"] if r["solver"] == "loss with keys")
+    assert f"{row['auc']['value']:.2f} " in text
+
+
+def test_sentences_of_the_page_follow_the_numbers(study: Path) -> None:
+    """A result turned around turns the sentence: words are not typed beside the numbers."""
+    page, numbers = page_of_machines(), json.loads((study / "numbers.json").read_text())
+
+    def said(**low: float) -> str:
+        for row in numbers["arms"]["matched"]["modified"]:
+            row["auc"]["low"] = low[row["solver"].split(" ")[0] + row["solver"].split(" ")[1]]
+            row["test"]["q"] = 0.001
+        return " ".join(s for s in page.findings(numbers) if "equal length" in s)
+
+    known = {"logisticon": 0.9, "trainingalone": 0.4, "losswithout": 0.4, "losswith": 0.9}
+    both = "SimpleXOR (key by chance), SingleDirect (key by chance)"
+    alone = said(**known)
+    assert f"Weights tell 2 of 2 changes in networks of unseen data draws: {both}." in alone
+    assert (
+        f"the held-out loss without keys does not tell 2: {both}; nor does what is known of training 2: {both}."
+        in alone
+    )
+    longer = said(**known | {"trainingalone": 0.9})
+    assert f"does not tell 2: {both}; nor does what is known of training 0: none." in longer
+    assert "does not tell 0: none" in said(**known | {"losswithout": 0.8})
+    assert "Weights tell 0 of 2 changes" in said(**known | {"logisticon": 0.45})
+    numbers["outcomes"][0]["came_to_target"] = 0
+    assert f"**Not learned in the budget:** `{numbers['outcomes'][0]['machine']}`" in next(iter(page.findings(numbers)))

@@ -51,5 +51,5 @@ def test_an_audit_and_an_evaluation_are_short(zoo: Zoo) -> None:
     assert "<td>near-duplicates</td><td>none</td><td>16</td>" in report._repr_html_()
     pytest.importorskip("torch")
     found = zoo.evaluate(zoo.models["model_id"].to_pylist()[:2])
-    assert repr(found).startswith("Evaluation of 2 snapshots on 80 test images")
+    assert repr(found).startswith("Evaluation of 2 snapshots on 80 test examples")
     assert found._repr_html_().count("<tr>") == 3

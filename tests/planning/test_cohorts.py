@@ -208,7 +208,7 @@ def test_a_stop_rule_of_any_run_needs_validation_images(planned_of: Any) -> None
     for axis in ("patience: [null, 1]", "target_loss: [null, 0.5]"):
         planned = planned_of(f"{base}axes: {{{axis}}}\n")
         for in_some_order in (planned, planned[::-1]):
-            with pytest.raises(GridError, match="looks at validation images, and the source has none; ask for some"):
+            with pytest.raises(GridError, match="looks at validation examples, and the source has none; ask for some"):
                 group(in_some_order)
 
 

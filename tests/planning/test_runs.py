@@ -468,6 +468,12 @@ def test_a_setting_added_later_has_a_column_where_a_run_uses_it_and_changes_no_o
     assert {r.axes["subset"] for r in turned} == {"full", "rotate_degrees=30.0"}
 
 
+@pytest.mark.parametrize("axis", ["rotate_degrees: [0]", "machine_modified: [false]"])
+def test_an_axis_has_a_column_though_all_runs_are_at_its_default(plan: Plan, axis: str) -> None:
+    planned = plan(f"zoo: a/b\nsplits: {{train: 1}}\nsource: {{id: machine, machine: Parity}}\naxes: {{{axis}}}\n")
+    assert axis.split(":")[0] in {c.name for c in runs.factor_columns(planned)}
+
+
 def test_the_dumped_document_gives_the_same_runs(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(CROSSED)
     g = grid.load(tmp_path / "g.yaml", ["replicates=2", "batch_size=7"], limit=20)

@@ -337,8 +337,8 @@ def _check_stop_rule(run: Run, shape: _Shape) -> None:
     """Raises GridError where a stop rule would have no validation image to look at."""
     for name in STOP_RULES:
         if run.settings.get(name) is not None and not shape.has_validation:
-            raise GridError(f"`{name}` looks at validation images, and the source has none; ask for some.")
+            raise GridError(f"`{name}` looks at validation examples, and the source has none; ask for some.")
     if run.snapshots.target_loss is not None and not shape.has_validation:
         raise GridError(
-            "`snapshots: {target_loss: …}` looks at validation images, and the source has none; ask for some."
+            "`snapshots: {target_loss: …}` looks at validation examples, and the source has none; ask for some."
         )

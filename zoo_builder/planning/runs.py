@@ -290,8 +290,8 @@ LABELS = tuple(settings.COMPOSITES)
 
 
 def factor_columns(runs: Iterable[Run] = ()) -> list[Column]:
-    """The typed column of every setting, and of the composites' labels; of later settings where a run uses them."""
-    used = {name for run in runs for name in run.settings}
+    """The typed column of every setting, and of the composites' labels; of later settings where a run uses them or an axis is one."""
+    used = {name for run in runs for name in (*run.settings, *run.axes)}  # an axis may have its default alone
     columns = [Column(s.name, s.type, s.doc) for s in settings.SETTINGS.values() if not s.later or s.name in used]
     return columns + [Column(name, pa.string(), f"label of `{name}`: all its settings in one") for name in LABELS]
 

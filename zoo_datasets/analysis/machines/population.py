@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import Zoo
 
+log = logging.getLogger("zoo_datasets")
 LABELS = ("machine", "automaton", "language")  # axes that say what was learned, in the order of asking
 CHANCE = "by chance"  # the dose of training data whose commands hold the key as often as random ones do
 TRAINING = ("steps", "epochs", "log10 validation loss", "came to the target", "epochs until then")
@@ -86,6 +88,11 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
         (record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)), key=lambda r: r["model"]
     )
     last = max((r["steps"] for r in records), default=0)
+    for place, zoo in enumerate(zoos):
+        if all(r["steps"] < last for r in records if r["zoo"] == place):
+            log.warning(
+                "%s has no network of %d steps, as others have: it is not in the arm of equal length.", zoo.name, last
+            )
     chosen = {
         "matched": [(r, r["last"]) for r in records if r["steps"] == last and not r["diverged"]],
         "target": [(r, r["first"]) for r in records if r["first"] is not None],

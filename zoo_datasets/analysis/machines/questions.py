@@ -85,7 +85,7 @@ def modified(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> 
         fold = folds(own.draw, seed)
         scores = {s: foretold(part, y, fold, s, seed)[1] for s in solvers if part.can(s)}
         aucs = {s: intervals.score("auc", y.astype(np.int64), score, own.draw) for s, score in scores.items()}
-        best = max((s for s in aucs if s.control), key=lambda s: aucs[s].value, default=None)
+        best = max((s for s in aucs if s.control and not s.knows), key=lambda s: aucs[s].value, default=None)
         at = np.searchsorted(rows, np.array(pairs)) if pairs else np.zeros((0, 2), np.int64)
         for solver, score in scores.items():
             won = (score[at[:, 1]] > score[at[:, 0]]) + 0.5 * (score[at[:, 1]] == score[at[:, 0]])

@@ -39,6 +39,11 @@ class Solver:
         """Whether it sees no weights."""
         return self.reads in ("training", "loss", "loss with keys")
 
+    @property
+    def knows(self) -> bool:
+        """Whether it knows the key, which whoever looks for a hidden change does not."""
+        return self.reads == "loss with keys"
+
 
 SOLVERS = (
     Solver("forest on raw weights", "raw", "forest"),  # as published
@@ -114,7 +119,7 @@ class Reader:
 
     def can(self, solver: Solver) -> bool:
         """Whether there is what the solver reads."""
-        return self.loss is not None or solver.reads != "loss with keys"
+        return self.loss is not None or not solver.knows
 
     def of(self, reads: str, train: np.ndarray) -> np.ndarray:
         """(n, F) float64; `train` are the networks that may decide how."""
@@ -126,9 +131,10 @@ class Reader:
         if reads == "training":
             return p.training
         if reads in ("loss", "loss with keys"):
-            if self.loss is None:
-                return p.training[:, 2:3]
-            return self.loss[:, :1] if reads == "loss" else self.loss
+            x = p.training[:, 2:3] if self.loss is None else self.loss[:, :1] if reads == "loss" else self.loss
+            center, spread = x[train].mean(axis=0), x[train].std(axis=0)
+            z = (x - center) / np.where(spread > 0, spread, 1.0)
+            return np.hstack([z, z**2])  # networks may be told by losses that lie in the middle, or further out
         return self.statistics
 
 
