@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from zoo_datasets import symmetry
-from zoo_datasets.baselines.interface import Predictions, Target, Targets, View
-from zoo_datasets.baselines.learning import Heads, Inputs, Neural, Progress, Standard, Training, Trial, matrix
+from zoo_datasets.baselines.interface import Predictions, Target, Targets, View, matrix
+from zoo_datasets.baselines.learning import Heads, Inputs, Neural, Progress, Standard, Training, Trial
 from zoo_datasets.errors import ZooError
 
 # Times the mean variance of a component, per network: from hardly any shrinking to hardly any slope. Four, as all have.
