@@ -41,8 +41,8 @@ WANTED = {
     "mlds/ds3": (100_000, {13890}),
     "rnn/languages": (1000, {13605}),
     "rnn/tiles": (1000, {15178}),
-    "backdoors/yardstick": (300, {2464}),
-    "backdoors/poor-data": (700, {2464}),
+    "backdoors/yardstick": (300, {11978}),
+    "backdoors/poor-data": (700, {11978}),
 }
 # Drawn recipes: more models than are built, of which any prefix is a fair one. Values in a weight vector.
 DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10": {4970}}
@@ -159,7 +159,7 @@ def test_half_of_a_population_is_trojaned_and_every_one_has_its_clean_twin(name:
         else:
             assert longer["trojaned"] is longer["clean"] is None
     assert len({r.keys["subset"] for r in planned}) == 300  # every poisoned set is a draw of its own
-    assert {architecture(r).n_params for r in planned} == {2464}
+    assert {architecture(r).n_params for r in planned} == {11978}
 
 
 def test_trojans_of_the_fourth_data_set_have_every_trigger_rate_and_source() -> None:

@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from zoo_datasets import symmetry
 from zoo_datasets.analysis.machines import losses, pictures, population, questions
 from zoo_datasets.analysis.machines.population import Population
 from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader
-from zoo_datasets.analysis.results import Results
+from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.core import meters
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> Results:
     settings = {"seed": options.seed, "label": label, "solvers": [s.name for s in chosen]}
     results = Results("machines", zoos, settings, options.out)
     results.numbers["outcomes"] = population.outcomes(zoos, label)
-    results.table("outcomes", _flat(results.numbers["outcomes"]))
+    results.table("outcomes", flat(results.numbers["outcomes"]))
     results.numbers["arms"] = {}
     for arm, networks in meters.over(list(arms.items()), "arms of the study", "arms"):
         log.info("arm %s: %d networks, %d data draws", arm, len(networks), len(np.unique(networks.draw)))
@@ -70,7 +69,7 @@ def run(options: argparse.Namespace) -> Results:
         results.numbers["arms"][arm] = jsonable(found)
         for name in ("which", "curve", "modified", "yardstick", "distances", "to_data", "power"):
             if found[name]:
-                results.table(f"{arm}-{name}", _flat(found[name]))
+                results.table(f"{arm}-{name}", flat(found[name]))
         if not options.no_pictures:
             _pictures(results, arm, networks, found)
     results.close()
@@ -130,25 +129,3 @@ def _pictures(results: Results, arm: str, networks: Population, found: Mapping[s
         results.figure(f"{arm}-curve", pictures.curves(found["curve"]))
     if found["yardstick"]:
         results.figure(f"{arm}-yardstick", pictures.measures(found["yardstick"]))
-
-
-def _flat(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table: an interval as its value and bounds."""
-    flat = []
-    for row in rows:
-        out: dict[str, Any] = {}
-        for name, value in row.items():
-            if isinstance(value, Mapping) and "method" in value:
-                out |= {
-                    name: value["value"],
-                    f"{name}_low": value["low"],
-                    f"{name}_high": value["high"],
-                    f"{name}_note": value["note"],
-                }
-            elif isinstance(value, Mapping):
-                out |= {f"{name} {k}": v for k, v in value.items()}
-            else:
-                out[name] = value
-        flat.append(out)
-    names = list(dict.fromkeys(n for row in flat for n in row))
-    return pa.table({n: pa.array([row.get(n) for row in flat]) for n in names})
