@@ -60,9 +60,10 @@ class Logistic:
         x, v = self._standard(x), self._standard(self._read(validation[0]))
         basis = None
         if x.shape[1] > len(x):  # the minimum lies in the span of the networks (its penalty is the norm)
-            u, s, vt = np.linalg.svd(x, full_matrices=False)
-            kept = s > s.max(initial=0.0) * 1e-9
-            x, basis = u[:, kept] * s[kept], vt[kept].T  # (n, r), (F, r)
+            squares, u = np.linalg.eigh(x @ x.T)
+            kept = squares > squares.max(initial=0.0) * 1e-10
+            size = np.sqrt(squares[kept])
+            x, basis = u[:, kept] * size, x.T @ u[:, kept] / size  # (n, r), (F, r)
             v = v @ basis
         best, tried = np.inf, []
         for strength in STRENGTHS:
