@@ -46,11 +46,15 @@ WANTED = {
     "mlds/hard": (40, {4364}),
     "rnn/languages": (1000, {13605}),
     "rnn/tiles": (1000, {15178}),
+    "backdoors/yardstick": (300, {11978}),
+    "backdoors/poor-data": (700, {11978}),
 }
 # Drawn recipes: more models than are built, of which any prefix is a fair one. Values in a weight vector.
 DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10": {4970}}
 WILD = "wild/cifar10"  # of many architectures
 WIDE = "smallcnn/wide"  # the networks of another in several widths
+# Pairs of twins, trojaned and clean, of one layout: recipe → networks, and those of data that represent poorly.
+TROJANED = {"mlds/ds4": 3000, "backdoors/mntd": 1200, "backdoors/as-published": 1200}
 # Of random architectures, and of one: each property drawn by itself.
 NWS = ("nws/main", "nws/fixed", "nws/as-published")
 CONTINUED = {  # recipe → its parent, and levels of `subset`
@@ -93,11 +97,11 @@ def architecture(run: runs.Run) -> Architecture:
 
 def test_the_table_above_names_every_recipe() -> None:
     found = {p.relative_to(GRIDS).with_suffix("").as_posix() for p in GRIDS.rglob("*.yaml")}
-    assert found == {WILD, WIDE, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
+    assert found == {WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
 
 
 def test_no_two_recipes_write_one_zoo() -> None:
-    zoos = [load(name).zoo for name in (WILD, WIDE, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
+    zoos = [load(name).zoo for name in (WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
     assert len(set(zoos)) == len(zoos)
 
 
@@ -152,6 +156,34 @@ def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
     )
     assert {a.n_params for a in ours.values()} == {1338, 4970, 19146, 75146}
     assert set(theirs) < set(ours)  # what learned from those of 16 reads these as they are
+
+
+@pytest.mark.parametrize("name", TROJANED)
+def test_half_of_a_population_is_trojaned_and_every_one_has_its_clean_twin(name: str) -> None:
+    assert load(name).sample_points == TROJANED[name]
+    planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=600))
+    for trojaned, clean in zip(planned[::2], planned[1::2], strict=True):
+        assert trojaned.settings["trigger_frac"] > 0 == clean.settings["trigger_frac"]
+        assert trojaned.keys == clean.keys
+        assert architecture(trojaned).layout_id == architecture(clean).layout_id
+        longer = {name: run.settings["steps"] for name, run in (("trojaned", trojaned), ("clean", clean))}
+        if name == "backdoors/as-published":
+            assert 1.05 * longer["clean"] <= longer["trojaned"] <= 1.5 * longer["clean"]
+        else:
+            assert longer["trojaned"] is longer["clean"] is None
+    assert len({r.keys["subset"] for r in planned}) == 300  # every poisoned set is a draw of its own
+    assert {architecture(r).n_params for r in planned} == {11978}
+
+
+def test_trojans_of_the_fourth_data_set_have_every_trigger_rate_and_source() -> None:
+    rows = [runs.factors(r) for r in runs.of(grid.load(GRIDS / "mlds/ds4.yaml", limit=1200)) if r.subset.trigger_frac]
+    levels = {
+        name: {row[name] for row in rows} for name in ("trigger_seed", "trigger_frac", "source", "trigger_target")
+    }
+    assert levels["trigger_seed"] == set(range(24))
+    assert levels["trigger_frac"] == {0.005, 0.01, 0.02, 0.05, 0.1, 0.2}
+    assert levels["trigger_target"] == set(range(10))
+    assert len(levels["source"]) == 3
 
 
 # The published levels (Eilertsen et al. 2020); batch norm is always on.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_builder.recipe import bounds, conflicts, generated, levels, places, settings, snapshots
-from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled
+from zoo_builder.recipe.axes import Axis, Draw, crossed, sampled, twin
 from zoo_builder.recipe.document import Document, read_document
 from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_builder.recipe.values import coerce
@@ -47,7 +47,10 @@ class Grid:
     fixed: Mapping[str, Any]
     axes: tuple[Axis, ...]
     draws: tuple[Draw, ...]
-    sample_points: int  # 0 where axes are only crossed; else drawn points times the crossed ones that each of them has
+    sample_points: (
+        int  # 0 where axes are only crossed; else drawn points times the crossed ones that each of them has, twins too
+    )
+    twin: Mapping[str, Any]  # settings in which each drawn point's twin differs from it; none: there are no such twins
     replicates: Mapping[str, int]  # of init, order, subset
     tied: bool  # one replicate number for all three
     paired: tuple[str, ...]
@@ -103,11 +106,15 @@ def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
     points, draws = sampled(document)
     varied: tuple[Axis | Draw, ...] = (*axes, *draws)
     names = [a.name for a in varied]
+    paired = _paired(document, names)
+    differs = twin(document, draws, paired)
     crossing = bounds.check_points(document.where("axes"), {a.name: len(a.levels) for a in axes})
-    if points % crossing:
+    each = crossing * (2 if differs else 1)
+    if points % each:
+        how = f"`axes` cross to {crossing} points" + (" and their twins" if differs else "")
         raise GridError(
-            f"{document.where('sample', 'models')}: `models` is {points}, and `axes` cross to {crossing} points, of which each "
-            f"drawn one has all: a multiple of {crossing} is needed, like {max(1, round(points / crossing)) * crossing}."
+            f"{document.where('sample', 'models')}: `models` is {points}, and {how}, of which each "
+            f"drawn one has all: a multiple of {each} is needed, like {max(1, round(points / each)) * each}."
         )
     conflicts.check(document, fixed, varied)
     if all(fixed[n] is None and n not in names for n in conflicts.BUDGETS):
@@ -124,9 +131,10 @@ def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
         axes=axes,
         draws=draws,
         sample_points=points,
+        twin=differs,
         replicates=replicates,
         tied=tied,
-        paired=_paired(document, names),
+        paired=paired,
         snapshots=snapshots.parse(document.values.get("snapshots", {"epochs": [0]}), document.where("snapshots")),
         splits=_splits(document),
         seed=document.whole("seed", 0, 0),

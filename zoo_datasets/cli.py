@@ -1,5 +1,5 @@
 """`python -m zoo_datasets`: analyze, audit, bench, check, download, export, import, list, monitor, page,
-publish, show.
+publish, scan, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
 Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
@@ -307,6 +307,21 @@ def _publish(options: argparse.Namespace) -> int:
     return 0
 
 
+# ── scan ──
+
+
+def _scan_arguments(verb: argparse.ArgumentParser) -> None:
+    from zoo_datasets.analysis.backdoors import scan
+
+    scan.arguments(verb)
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from zoo_datasets.analysis.backdoors import scan
+
+    return scan.tell(options)
+
+
 # ── show ──
 
 
@@ -358,5 +373,6 @@ VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
     "monitor": ("say whether a model has changed enough to be tested again", _monitor_arguments, _monitor),
     "page": ("make one HTML file that shows a zoo: map of weights, settings, curves", _page_arguments, _page),
     "publish": ("put a sealed zoo on the Hub", _publish_arguments, _publish),
+    "scan": ("say which networks look trojaned to a detector that was kept", _scan_arguments, _scan),
     "show": ("say what is in a zoo: counts, axes, sizes, accuracy", _show_arguments, _show),
 }

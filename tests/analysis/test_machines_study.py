@@ -544,6 +544,7 @@ def page_of_machines() -> ModuleType:
     return importlib.import_module("machines_page")
 
 
+@pytest.mark.slow
 def test_the_page_has_a_table_for_each_question_and_nothing_without_results(study: Path) -> None:
     page, numbers = page_of_machines(), json.loads((study / "numbers.json").read_text())
     assert list(page.section({})) == []
@@ -565,6 +566,7 @@ def test_the_page_has_a_table_for_each_question_and_nothing_without_results(stud
     assert f"{row['auc']['value']:.2f} " in text
 
 
+@pytest.mark.slow
 def test_sentences_of_the_page_follow_the_numbers(study: Path) -> None:
     """A result turned around turns the sentence: words are not typed beside the numbers."""
     page, numbers = page_of_machines(), json.loads((study / "numbers.json").read_text())

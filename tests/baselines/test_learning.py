@@ -11,8 +11,8 @@ from synthetic_populations import MLP, random_view, shuffled, size_targets
 from torch import nn
 
 from zoo_datasets.baselines.heads import Heads
-from zoo_datasets.baselines.interface import MixedLayoutsError, Target, Targets
-from zoo_datasets.baselines.learning import Neural, Standard, Training, learn, matrix
+from zoo_datasets.baselines.interface import MixedLayoutsError, Target, Targets, matrix
+from zoo_datasets.baselines.learning import Neural, Standard, Training, learn
 from zoo_datasets.errors import ZooError
 
 NUMBER, SHARE, CLASS = Target("n"), Target("s", bounded=True), Target("c", classes=3)

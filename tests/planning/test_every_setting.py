@@ -50,7 +50,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "source_test_split": ("more", "test"), "source_unlabeled": ("refuse", "leave_out"),
     "subset_class_names": (["0", "1"], ["2", "3"]), "min_epochs": (1, 3), "stop_drops": (1, 2), "augment_contrast": ([0.5, 1.5], [0.5, 2]),
     "augment_saturation": ([0.5, 1.5], [0, 1]), "subset_classes": ([0, 1], [2, 3]), "subset_class_shares": ([1] * 10, [0.3] * 10), "rotate_degrees": (0, 90),
-    "filter_size": (3, 5), "width_fc": (4, 8),
+    "subset_skip": (0.25, 0.5), "filter_size": (3, 5), "width_fc": (4, 8),
     "machine": ("SingleDirect", "SimpleXOR"), "machine_key": ("101", "11"), "language": ("a^n b^n", "a^n b^(n+1)"),
     "source_steps": (5, 6),
 }  # fmt: skip
@@ -73,7 +73,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stop_drops": ("training.lr=1", "training.epochs=30"), "stop_below": ("training.lr=1", "training.epochs=30"),
     "stop_unchanged": ("training.lr=0",),
     "patience": ("training.lr=0",), "min_epochs": ("training.target_loss=100",), "subset_relabel": ("subset.classes=[1, 0]",),
-    "width": ("source.resize=16",),
+    "width": ("source.resize=16",), "subset_skip": ("subset.frac=0.5",),
     "trigger_frac": ("subset.trigger_target=1",),
     "trigger_row": ("subset.trigger_column=1",), "trigger_column": ("subset.trigger_row=1",),
     "trigger_source": ("subset.trigger_target=0", "subset.trigger_frac=0.05"),

@@ -518,3 +518,59 @@ def test_each_drawn_point_has_every_crossed_one_and_paired_ones_are_twins_on_one
     # The draws are those of the same sample without axes.
     path.write_text("\n".join(line for line in CROSSED_DRAWS.splitlines() if not line.startswith(("axes", "paired"))))
     assert [r.settings["lr"] for r in runs.of(grid.load(path))][:6] == [four[0].settings["lr"] for four in draws]
+
+
+# ── twins of drawn points ──
+
+POISONED = """\
+zoo: a/b
+splits: {train: 0.5, test: 0.5}
+source: {id: digits, train: 200, validation: 50, test: 50}
+subset: {frac: 0.5}
+sample:
+  models: 40
+  axes:
+    lr: {log_uniform: [1e-3, 1e-2]}
+    trigger_frac: [0.05, 0.2]
+    trigger_target: {integer: [0, 9]}
+    trigger_opacity: {uniform: [0.2, 1]}
+  twins: {trigger_frac: 0}
+paired: [trigger_frac, trigger_target, trigger_opacity]
+"""
+
+
+def test_the_twin_of_a_drawn_point_differs_in_what_is_said_and_shares_every_stream(plan: Plan) -> None:
+    planned = plan(POISONED)
+    assert len(planned) == 40
+    for drawn, twin in zip(planned[::2], planned[1::2], strict=True):
+        assert drawn.settings["trigger_frac"] in (0.05, 0.2)
+        assert twin.settings["trigger_frac"] == 0
+        assert twin.settings["trigger_target"] is None
+        assert (drawn.keys, drawn.split, drawn.settings["lr"]) == (twin.keys, twin.split, twin.settings["lr"])
+    assert len({r.init_group for r in planned}) == 20
+    assert {r.split for r in planned} == {"train", "test"}
+
+
+def test_a_prefix_of_twins_is_half_clean_and_the_draws_are_those_without_them(plan: Plan) -> None:
+    some = plan(POISONED, "limit=12")
+    assert [r.settings["trigger_frac"] > 0 for r in some] == [True, False] * 6
+    alone = plan(POISONED.replace("  twins: {trigger_frac: 0}\n", "").replace("models: 40", "models: 20"))
+    assert [r.id for r in plan(POISONED)[::2]] == [r.id for r in alone]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "sample.models=41",
+            "`axes` cross to 1 points and their twins, of which each drawn one has all: a multiple of 2",
+        ),
+        ("sample.twins={lr: 0.1}", "axis that is drawn and paired 'lr'"),
+        ("sample.twins={}", "the settings in which they differ are needed"),
+        ("sample.twins={trigger_frac: many}", "many"),
+        ("sample.twin={trigger_frac: 0}", "Did you mean `twins`"),
+    ],
+)
+def test_twins_that_are_none_are_refused(plan: Plan, change: str, message: str) -> None:
+    with pytest.raises(GridError, match=message):
+        plan(POISONED, change)

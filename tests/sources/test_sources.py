@@ -692,6 +692,15 @@ def test_shares_of_classes_are_nested_and_counted() -> None:
     assert count_examples(LABELS, 5, rare) == len(found.rows)
 
 
+def test_what_is_passed_over_and_what_is_taken_first_have_no_image_in_common() -> None:
+    labels = LABELS[LABELS < 4]  # a class of one image is in every part
+    first, second = (training_examples(labels, 4, Subset(frac=0.5, skip=skip), KEY) for skip in (0.0, 0.5))
+    assert not set(first.rows) & set(second.rows)
+    assert np.bincount(first.labels, minlength=4).tolist() == [20, 12, 5, 2]
+    assert np.bincount(second.labels, minlength=4).tolist() == [20, 12, 5, 1]
+    assert count_examples(labels, 4, Subset(frac=0.5, skip=0.5)) == len(second.rows)
+
+
 def test_a_trigger_that_images_show_anyway_is_refused() -> None:
     images = np.zeros((4, 1, 6, 6), np.uint8)
     images[:, :, 2:4, 2:4] = 200
@@ -742,6 +751,8 @@ def test_a_trigger_that_images_show_anyway_is_refused() -> None:
             "40 of 79 images, but only 25 are of the class 1",
         ),
         (Subset(trigger_frac=0.5, trigger_target=1, trigger_clean_label=True), "only 25 are of the target class 1"),
+        (Subset(frac=0.6, skip=0.5), "take frac 0.5 at most"),
+        (Subset(frac=0.6, skip=-0.5), "skip -0.5; expected a fraction from 0 to 1"),
         (Subset(class_shares=(1, 1)), "2 class_shares; the source has 6 classes"),
         (Subset(class_shares=(1, 0, 1, 1, 1, 1)), "expected numbers above 0"),
     ],

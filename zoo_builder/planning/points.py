@@ -104,12 +104,14 @@ def _order(axes: Sequence[Axis]) -> np.ndarray:
 
 
 def _sampled(grid: Grid) -> Iterator[Point]:
-    """Each drawn point at every crossed one: those that are twins along them lie one after another."""
+    """Each drawn point at every crossed one, and each of these with its twin: what are twins lie one after another."""
     crossed = list(itertools.product(*(axis.levels for axis in grid.axes)))
     crossed = [crossed[place] for place in _order(grid.axes)]
-    for point in _drawn_points(grid, grid.sample_points // len(crossed)):
+    for point in _drawn_points(grid, grid.sample_points // len(crossed) // (2 if grid.twin else 1)):
         for levels in crossed:
-            yield {**point, **{k: v for level in levels for k, v in level.values.items()}} if levels else point
+            yield (at := {**point, **{k: v for level in levels for k, v in level.values.items()}} if levels else point)
+            if grid.twin:
+                yield {**at, **grid.twin}
 
 
 def _drawn_points(grid: Grid, most: int) -> Iterator[Point]:

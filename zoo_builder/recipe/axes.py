@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo_builder.recipe import levels, settings
@@ -17,6 +17,7 @@ from zoo_builder.recipe.document import Document
 from zoo_builder.recipe.values import coerce
 from zoo_datasets.errors import GridError, unknown
 
+SAMPLE_KEYS = ("models", "axes", "twins")
 DISTRIBUTIONS = ("choice", "uniform", "log_uniform", "integer")
 
 
@@ -58,8 +59,8 @@ def sampled(document: Document) -> tuple[int, tuple[Draw, ...]]:
     if not block:
         return 0, ()
     for key in block:
-        if key not in ("models", "axes"):
-            raise GridError(unknown("key of `sample`", key, ("models", "axes"), document.where("sample", key)))
+        if key not in SAMPLE_KEYS:
+            raise GridError(unknown("key of `sample`", key, SAMPLE_KEYS, document.where("sample", key)))
     points = block.get("models")
     if isinstance(points, bool) or not isinstance(points, int) or points < 1:
         raise GridError(f"{document.where('sample')}: `sample` needs `models`, a whole number ≥ 1; got {points!r}.")
@@ -69,6 +70,29 @@ def sampled(document: Document) -> tuple[int, tuple[Draw, ...]]:
             f"{document.where('sample')}: `sample` needs `axes`, like {{lr: {{log_uniform: [1e-4, 1e-2]}}}}."
         )
     return points, tuple(_draw(document, name, spec) for name, spec in axes.items())
+
+
+def twin(document: Document, draws: Sequence[Draw], paired: Sequence[str]) -> dict[str, Any]:
+    """The settings in which the twin of every drawn point differs from it; none where `sample` has no `twins`. Raises GridError.
+
+    A twin starts from the weights of its point: what differs is drawn by an axis, and that axis is paired.
+    """
+    block = document.mapping("sample").get("twins")
+    if block is None:
+        return {}
+    where = document.where("sample", "twins")
+    if not isinstance(block, dict) or not block:
+        raise GridError(
+            f"{where}: `twins` is {block!r}; the settings in which they differ are needed: {{trigger_frac: 0}}."
+        )
+    names = [d.name for d in draws if d.name in paired]
+    values: dict[str, Any] = {}
+    for name, value in block.items():
+        place = document.where("sample", "twins", name)
+        if name not in names:
+            raise GridError(unknown("axis that is drawn and paired", name, names, place))
+        values |= levels.expand(name, value, place)
+    return values
 
 
 def place_of(document: Document, axis: Axis | Draw) -> str:

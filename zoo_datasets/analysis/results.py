@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,28 @@ class Results:
         path = self.folder / name
         self.written.append(path)
         return path
+
+
+def flat(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table: an interval as its value and bounds."""
+    flat = []
+    for row in rows:
+        out: dict[str, Any] = {}
+        for name, value in row.items():
+            if isinstance(value, Mapping) and "method" in value:
+                out |= {
+                    name: value["value"],
+                    f"{name}_low": value["low"],
+                    f"{name}_high": value["high"],
+                    f"{name}_note": value["note"],
+                }
+            elif isinstance(value, Mapping):
+                out |= {f"{name} {k}": v for k, v in value.items()}
+            else:
+                out[name] = value
+        flat.append(out)
+    names = list(dict.fromkeys(n for row in flat for n in row))
+    return pa.table({n: pa.array([row.get(n) for row in flat]) for n in names})
 
 
 def versions() -> dict[str, str]:

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from zoo_datasets.baselines.interface import View
-from zoo_datasets.baselines.learning import Inputs, Neural, Progress, Standard, Training, Trial, matrix
+from zoo_datasets.baselines.interface import View, matrix
+from zoo_datasets.baselines.learning import Inputs, Neural, Progress, Standard, Training, Trial
 from zoo_datasets.networks.layout import Entry, Layout
 from zoo_datasets.symmetry.units import Group, groups
 

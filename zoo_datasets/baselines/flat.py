@@ -19,8 +19,8 @@ from torch import nn
 
 from zoo_datasets import symmetry
 from zoo_datasets.baselines.heads import Heads
-from zoo_datasets.baselines.interface import Predictions, Target, Targets, View
-from zoo_datasets.baselines.learning import Inputs, Neural, Progress, Standard, Training, Trial, matrix
+from zoo_datasets.baselines.interface import Predictions, Target, Targets, View, matrix
+from zoo_datasets.baselines.learning import Inputs, Neural, Progress, Standard, Training, Trial
 from zoo_datasets.errors import ZooError
 
 # Times the mean variance of a component, per network: from hardly any shrinking to hardly any slope. Four, as all have.

@@ -84,6 +84,17 @@ class View:
         )
 
 
+def matrix(view: View, learned: Architecture) -> np.ndarray:
+    """Weights (n, P) float32 of networks of the layout that was learned. Raises MixedLayoutsError."""
+    if len(view) and view.layout.layout_id != learned.layout_id:
+        raise MixedLayoutsError(
+            f"The networks have {view.layout.n_params:,} weights in layout {view.layout.layout_id}, and this baseline "
+            f"learned from {learned.n_params:,} in layout {learned.layout_id}; it knows no other. Take a baseline that "
+            "reads statistics, graphs or tokens."
+        )
+    return view.matrix if len(view) else np.zeros((0, learned.n_params), np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """One thing to foretell: a number, or one of `classes`."""

@@ -23,10 +23,9 @@ import torch
 from torch import nn
 
 from zoo_datasets.baselines.heads import Heads
-from zoo_datasets.baselines.interface import MixedLayoutsError, Predictions, Targets, View
+from zoo_datasets.baselines.interface import Predictions, Targets, View
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
-from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layout import Layout
 
 # Rows (B,) int64 → what the network takes. The generator is there while training, for augmentation, and None otherwise.
@@ -337,14 +336,3 @@ class Neural:
     @property
     def chosen(self) -> Mapping[str, Any]:
         return {**dataclasses.asdict(self.training), **self._record}
-
-
-def matrix(view: View, learned: Architecture) -> np.ndarray:
-    """Weights (n, P) float32 of networks of the layout that was learned. Raises MixedLayoutsError."""
-    if len(view) and view.layout.layout_id != learned.layout_id:
-        raise MixedLayoutsError(
-            f"The networks have {view.layout.n_params:,} weights in layout {view.layout.layout_id}, and this baseline "
-            f"learned from {learned.n_params:,} in layout {learned.layout_id}; it knows no other. Take a baseline that "
-            "reads statistics, graphs or tokens."
-        )
-    return view.matrix if len(view) else np.zeros((0, learned.n_params), np.float32)

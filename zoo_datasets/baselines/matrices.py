@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo_datasets.baselines.interface import View
-from zoo_datasets.baselines.learning import MOST_TRIALS, Inputs, Neural, Standard, Training, Trial, matrix
+from zoo_datasets.baselines.interface import View, matrix
+from zoo_datasets.baselines.learning import MOST_TRIALS, Inputs, Neural, Standard, Training, Trial
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.layout import Entry
 

@@ -7,7 +7,7 @@ Every training image has one rank per stream, whatever the subset, so subsets of
 nested in their fractions. Turns of the key (golden values: tests/sources/test_sources.py):
 
 * turn 0: subset rank. Of each class in play, the first max(1, round(frac · n_class)); with class_shares,
-  frac times that of the class.
+  frac times that of the class; with skip, after the first round(skip · n_class): parts without a common image, of classes of two or more.
 * turn 1: noise rank. Of the model's own set, the first round(label_noise_frac · n).
 * turn 2: the word of an image; its top 24 bits pick the wrong label among the other classes in
   play, in ascending order: (bits · (k − 1)) >> 24.
@@ -54,7 +54,7 @@ def training_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset:
     in_play = np.array(subset.in_play(n_classes), np.int64)
     ranked = streams.permutation(key, len(labels), SUBSET_TURN)
     first = [
-        of_class[: _share(subset.frac_of(c), len(of_class))]
+        of_class[subset.taken(c, len(of_class))]
         for c, of_class in zip(in_play.tolist(), _by_class(ranked, labels, in_play), strict=True)
     ]
     rows = np.sort(np.concatenate(first))
@@ -77,7 +77,7 @@ def count_examples(labels: Integer[np.ndarray, " n"], n_classes: int, subset: Su
     """How many examples these are, whatever the key. Raises GridError as `check_subset` does."""
     check_subset(subset, n_classes, labels)
     of_class = np.bincount(labels, minlength=n_classes)
-    return sum(min(int(of_class[c]), _share(subset.frac_of(c), int(of_class[c]))) for c in subset.in_play(n_classes))
+    return sum(_count(subset, c, int(of_class[c])) for c in subset.in_play(n_classes))
 
 
 def altered(images: Shaped[np.ndarray, " n *shape"], subset: Subset) -> Shaped[np.ndarray, " n *shape"]:
@@ -148,9 +148,7 @@ def count_balanced(labels: Integer[np.ndarray, " n"], n_classes: int, subset: Su
     """How many examples an epoch with as many of each class shows. Raises GridError as `check_subset` does."""
     check_subset(subset, n_classes, labels)
     of_class = np.bincount(labels, minlength=n_classes).tolist()
-    sizes: list[int] = [
-        min(of_class[c], _share(subset.frac_of(c), of_class[c])) for c in subset.in_play(n_classes) if of_class[c]
-    ]
+    sizes: list[int] = [_count(subset, c, of_class[c]) for c in subset.in_play(n_classes) if of_class[c]]
     return len(sizes) * min(sizes)
 
 
@@ -170,6 +168,12 @@ def check_subset(
     _check_fraction("frac", subset.frac)
     if subset.frac == 0:
         raise GridError("Subset has frac 0; expected more than 0: a model needs at least one image of each class.")
+    _check_fraction("skip", subset.skip)
+    if subset.skip and subset.skip + subset.frac > 1 + 1e-9:
+        raise GridError(
+            f"Subset has skip {subset.skip} and frac {subset.frac}, which together are more than there is; "
+            f"take frac {1 - subset.skip:g} at most."
+        )
     _check_fraction("label_noise_frac", subset.label_noise_frac)
     _check_fraction("trigger_frac", subset.trigger_frac)
     _check_fraction("trigger_value", subset.trigger_value)
@@ -182,7 +186,7 @@ def check_subset(
             raise GridError(f"Subset asks for class {label}, of which the train part holds no image.")
     if subset.label_noise_frac and len(subset.in_play(n_classes)) < 2:
         raise GridError("Subset has label noise and one class; a wrong label needs a second class.")
-    counts = {c: _share(subset.frac_of(c), int(of_class[c])) for c in subset.in_play(n_classes) if of_class[c]}
+    counts = {c: _count(subset, c, int(of_class[c])) for c in subset.in_play(n_classes) if of_class[c]}
     triggers.check(subset, n_classes, counts)
     if subset.trigger_frac and input_shape is not None:
         triggers.check_fits(subset, input_shape)
@@ -192,8 +196,9 @@ def check_subset(
             )
 
 
-def _share(frac: float, n: int) -> int:
-    return max(1, round(frac * n))
+def _count(subset: Subset, label: int, n: int) -> int:
+    taken = subset.taken(label, n)
+    return int(taken.stop - taken.start)
 
 
 def _by_class(ranked: np.ndarray, labels: np.ndarray, in_play: np.ndarray) -> list[np.ndarray]:

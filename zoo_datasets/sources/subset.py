@@ -41,6 +41,7 @@ class Subset:
     class_shares: tuple[float, ...] | None = column(
         "subset_class_shares", None, later=True
     )  # times frac, a source's class each
+    skip: float = column("subset_skip", 0.0, later=True)  # of each class, passed over before `frac` of it is taken
     trigger_pattern: str = column("trigger_pattern", "solid", later=True)  # "random": each value on or off, by a coin
     trigger_seed: int = column("trigger_seed", 0, later=True)  # of a random pattern
     trigger_opacity: float = column("trigger_opacity", 1.0, later=True)  # how much of it covers the image
@@ -54,6 +55,11 @@ class Subset:
     def frac_of(self, label: int) -> float:
         """The part of this class of the source that the model sees."""
         return self.frac if self.class_shares is None else self.frac * self.class_shares[label]
+
+    def taken(self, label: int, n: int) -> slice:
+        """Which of the n images of this class, by rank, the model sees: at least one."""
+        first = round(self.skip * n)
+        return slice(first, min(n, first + max(1, round(self.frac_of(label) * n))))
 
     @property
     def patch(self) -> tuple[Any, ...]:

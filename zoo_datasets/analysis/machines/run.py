@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.machines import losses, measures, pictures, population, questions
 from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader, Solver
-from zoo_datasets.analysis.results import Results
+from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.core import meters
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> Results:
     settings = {"seed": options.seed, "label": label, "solvers": [s.name for s in chosen]}
     results = Results("machines", zoos, settings, options.out)
     results.numbers["outcomes"] = population.outcomes(zoos, label)
-    results.table("outcomes", _flat(results.numbers["outcomes"]))
+    results.table("outcomes", flat(results.numbers["outcomes"]))
     results.numbers["arms"] = {}
     for arm, networks in meters.over(list(arms.items()), "arms of the study", "arms"):
         log.info("arm %s: %d networks, %d %s", arm, len(networks), len(np.unique(networks.draw)), networks.unit)
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> Results:
     for arm, found in results.numbers["arms"].items():
         for name in TABLES:
             if found[name]:
-                results.table(f"{arm}-{name}", _flat(found[name]))
+                results.table(f"{arm}-{name}", flat(found[name]))
     results.close()
     return results
 
@@ -127,25 +126,3 @@ def _pictures(results: Results, arm: str, reader: Reader, found: Mapping[str, An
         results.figure(f"{arm}-yardstick", pictures.measures(found["yardstick"]))
     if found["power"]:
         results.figure(f"{arm}-power", pictures.power(found["power"]))
-
-
-def _flat(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table: an interval as its value and bounds."""
-    flat = []
-    for row in rows:
-        out: dict[str, Any] = {}
-        for name, value in row.items():
-            if isinstance(value, Mapping) and "method" in value:
-                out |= {
-                    name: value["value"],
-                    f"{name}_low": value["low"],
-                    f"{name}_high": value["high"],
-                    f"{name}_note": value["note"],
-                }
-            elif isinstance(value, Mapping):
-                out |= {f"{name} {k}": v for k, v in value.items()}
-            else:
-                out[name] = value
-        flat.append(out)
-    names = list(dict.fromkeys(n for row in flat for n in row))
-    return pa.table({n: pa.array([row.get(n) for row in flat]) for n in names})

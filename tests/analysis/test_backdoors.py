@@ -1,0 +1,399 @@
+"""Detectors of backdoors: on populations whose answer was planted, where there is none, and on what they must refuse."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from zoo_datasets import metrics, symmetry
+from zoo_datasets.analysis.backdoors import cells, detectors, linear, population, reads, scan, study
+from zoo_datasets.analysis.backdoors.population import FACTORS, Population
+from zoo_datasets.baselines import saved
+from zoo_datasets.baselines.interface import MixedLayoutsError
+from zoo_datasets.baselines.known import baseline
+from zoo_datasets.errors import IntegrityError, ZooError
+from zoo_datasets.networks.layers import build_architecture
+
+LAYERS = ["flatten", {"linear": 6}, "activation", {"linear": "classes"}]
+ARCHITECTURE = build_architecture(LAYERS, (1, 3, 3), 5, "relu")
+LAST = next(e for e in ARCHITECTURE.layout if e.name.endswith("2.weight"))
+KINDS = {k.name: k for k in detectors.KINDS}
+SPLITS = ("train", "train", "validation", "test", "test")
+
+
+def planted(
+    pairs: int = 60,
+    *,
+    row: float = 0.0,
+    direction: float = 0.0,
+    start: float = 0.3,
+    accuracy: float = 0.0,
+    targets: int = 5,
+    seed: int = 0,
+) -> Population:
+    """Pairs of twins from noisy starts. A backdoor raises the target's `row` of the last layer, or moves all weights in one
+    `direction`, or costs `accuracy`."""
+    rng = np.random.default_rng(seed)
+    toward = rng.normal(size=ARCHITECTURE.n_params)
+    rows: list[dict[str, Any]] = []
+    for pair in range(pairs):
+        begin = start * rng.normal(size=ARCHITECTURE.n_params)
+        rate, trigger, target = (0.01, 0.1)[pair % 2], pair % 6, pair % targets
+        for trojaned in (True, False):
+            w = begin + 0.1 * rng.normal(size=len(begin))
+            if trojaned:
+                w = w + direction * toward
+                w[LAST.offset : LAST.end].reshape(5, 6)[target] += row
+            first = begin + 0.2 * (w - begin) + 0.01 * rng.normal(size=len(w))
+            rows.append({
+                "w": w, "path": np.stack([begin, first, 0.5 * (begin + w)]), "trojaned": trojaned, "pair": pair, "rate": rate,
+                "trigger": trigger, "target": target, "loss": [0.3, 0.9 - accuracy * trojaned + 0.01 * rng.normal()],
+            })  # fmt: skip
+    trojaned = np.array([r["trojaned"] for r in rows])
+    text = {
+        n: np.array([f"{r[n]:g}" if r["trojaned"] else "" for r in rows], object) for n in ("rate", "trigger", "target")
+    }
+    same = np.array(["1" if t else "" for t in trojaned], object)
+    n, pair = len(rows), np.array([r["pair"] for r in rows])
+    return Population(
+        (ARCHITECTURE,), np.zeros(n, np.int64), [r["w"].astype(np.float32) for r in rows],
+        [r["path"].astype(np.float32) for r in rows], np.ones(n, bool), trojaned, pair, pair.astype(str).astype(object),
+        np.array([SPLITS[i % len(SPLITS)] for i in pair], object), np.arange(n).astype(str).astype(object),
+        {name: text.get(name, same) for name in FACTORS}, np.where(trojaned, 1.0, np.nan), np.where(trojaned, 0.0, np.nan),
+        np.ones(n, bool), pa.table({"lr": rng.uniform(size=n // 2).repeat(2), "updates": np.full(n, 90)}),
+        np.array([r["loss"] for r in rows]),
+    )  # fmt: skip
+
+
+def auc(name: str, p: Population, y: np.ndarray | None = None) -> float:
+    y = p.trojaned if y is None else y
+    train, validation, test = (p.split == s for s in ("train", "validation", "test"))
+    detector = detectors.fit(KINDS[name], p.take(train), p.take(validation), 0, (y[train], y[validation]))
+    return metrics.auc(y[test].astype(int), detector.score(p.take(test)))
+
+
+# ── what was planted is found, by who can ──
+
+
+def test_a_class_that_stands_out_is_found_without_training_and_by_statistics() -> None:
+    p = planted(row=1.5)
+    assert auc("outlying class, weights", p) > 0.95
+    assert auc("statistics, logistic", p) > 0.9
+    assert auc("statistics, boosting", p) > 0.8
+    assert auc("outlying class, bias", p) < 0.75  # nothing was planted there
+
+
+def test_the_way_from_the_start_shows_what_the_start_hides_from_the_last_weights() -> None:
+    p = planted(direction=0.06, start=2.0)
+    assert auc("linear on final - initial", p) > 0.95
+    assert auc("linear on weights", p) < 0.8
+
+
+def test_weights_in_another_order_are_read_after_alignment_and_sorting() -> None:
+    p = planted(direction=0.05, start=0.0)
+    base = np.random.default_rng(9).normal(size=ARCHITECTURE.n_params)
+    weights = np.stack([base + w for w in p.weights]).astype(np.float32)
+    moved = symmetry.permute(
+        weights, ARCHITECTURE.layout, symmetry.random_permutations(ARCHITECTURE.layout, len(p), "a" * 32)
+    )
+    p = dataclasses.replace(p, weights=list(moved))
+    assert auc("linear on aligned weights", p) > 0.9
+    assert auc("linear on sorted weights", p) > 0.9
+    assert auc("linear on weights", p) < 0.8
+
+
+def test_a_longer_first_step_is_found_by_first_updates_and_by_nothing_that_sees_no_weights() -> None:
+    p = planted()
+    path = [
+        np.concatenate([e[:2], e[2:] + 0.5 * t * (e[2:] - e[:1])]) for e, t in zip(p.earlier, p.trojaned, strict=True)
+    ]
+    p = dataclasses.replace(p, earlier=path)
+    assert auc("first updates", p) > 0.95
+    assert auc("recipe", p) == 0.5  # twins share it
+    assert auc("clean accuracy", p) < 0.75
+
+
+def test_a_loss_that_gives_it_away_is_found_by_its_controls() -> None:
+    p = planted(accuracy=0.05)
+    assert auc("clean accuracy", p) > 0.95
+    assert auc("test loss and accuracy", p) > 0.9
+    assert auc("statistics, logistic", p) < 0.75
+
+
+def test_steps_that_differ_between_arms_are_found_by_the_recipe() -> None:
+    p = planted()
+    longer = pa.table({"updates": np.where(p.trojaned, 130, 90)})
+    assert auc("recipe", dataclasses.replace(p, recipe=longer)) == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MNTD", "ULP"])
+def test_learned_probes_find_a_class_that_answers_to_anything(name: str) -> None:
+    assert auc(name, planted(200, row=1.5, targets=1)) > 0.8
+
+
+def test_networks_in_another_order_are_judged_alike() -> None:
+    p = planted(row=1.0)
+    order = np.random.default_rng(1).permutation(len(p))
+    for name in ("statistics, logistic", "linear on final - initial", "outlying class, weights"):
+        train = p.split == "train"
+        some = [
+            detectors.fit(KINDS[name], q.take(q.split == "train"), q.take(q.split == "validation"), 0)
+            for q in (p, p.take(order))
+        ]
+        a, b = (d.score(p.take(~train)) for d in some)
+        np.testing.assert_allclose(a, b, atol=0.02 * max(1.0, float(np.abs(a).max())))
+
+
+# ── the study ──
+
+
+def test_the_table_says_what_is_found_and_that_arms_dealt_by_coin_are_not() -> None:
+    p = planted(100, row=1.5)
+    kinds = [KINDS["outlying class, weights"], KINDS["clean accuracy"]]
+    scales = study.scales(p, None, kinds, 0)
+    null = scales["outlying class, weights"]["null"]["auc"]
+    assert null["low"] < 0.5 < null["high"]
+    rows, learned = study.table(p, kinds, 0, scales)
+    matched = {r["detector"]: r for r in rows if r["question"] == "matched"}
+    found, control = matched["outlying class, weights"], matched["clean accuracy"]
+    assert (found["clean"], found["trojaned"], found["n_train"]) == (40, 40, 80)
+    assert found["auc"]["value"] > 0.95
+    assert found["above_chance"]
+    assert found["detected"] is None
+    assert found["paired"]["value"] > 0.9
+    assert found["paired"]["n_groups"] == 40
+    assert found["tpr"]["value"] > 0.3
+    assert control["control"]
+    assert not control["above_chance"]
+    assert set(learned) == {k.name for k in kinds}
+    doses = study.doses(p, learned, scales)
+    assert {(d["detector"], d["rate"]) for d in doses} == {(k.name, r) for k in kinds for r in (0.01, 0.1)}
+
+
+def test_a_backdoor_counts_as_detected_above_the_yardstick_alone() -> None:
+    p = planted(100, row=1.5)
+    kinds = [KINDS["outlying class, weights"], KINDS["linear on final - initial"]]
+    alike = dataclasses.replace(planted(100, seed=5), works=np.ones(200, bool))
+    apart = planted(100, row=5.0, direction=1.0, seed=6)
+    for sets, detected in ((alike, True), (apart, False)):
+        rows, _ = study.table(p, kinds[:1], 0, study.scales(p, sets, kinds[:1], 0))
+        row = next(r for r in rows if r["question"] == "matched")
+        assert row["detected"] is detected, row
+        assert row["above_chance"]
+
+
+def test_the_smallest_dose_is_found_where_it_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "SIZES", (40,))
+    p, strong = planted(150), planted(150, row=1.0)
+    weights = [s if r == "0.1" else w for w, s, r in zip(p.weights, strong.weights, p.factors["rate"], strict=True)]
+    p = dataclasses.replace(p, weights=weights)
+    kinds = [KINDS["outlying class, weights"]]
+    assert study.smallest(p, kinds, 0, {}) == [
+        {"detector": kinds[0].name, "control": False, "n": 40, "smallest_rate": 0.1, "rates": 2}
+    ]
+
+
+def test_a_held_out_level_is_shown_to_nobody_who_learns_and_twins_stay_together() -> None:
+    p = planted()
+    found = {c.name: c for c in cells.cells(p)}
+    assert set(found) == {"matched", "unseen trigger", "unseen target", "unseen rate"}
+    cell = found["unseen trigger"]
+    assert (cell.seen, cell.held_out) == (("0", "1", "2"), ("3", "4", "5"))
+    assert set(p.factors["trigger"][(cell.train | cell.validation) & p.trojaned]) == {"0", "1", "2"}
+    assert set(p.factors["trigger"][cell.test & p.trojaned]) == {"3", "4", "5"}
+    for mask in (cell.train, cell.validation, cell.test):
+        assert set(p.pair[mask & p.trojaned]) == set(p.pair[mask & ~p.trojaned])
+    assert not (cell.train & cell.test).any()
+
+
+def test_few_networks_are_whole_pairs_of_the_training_part() -> None:
+    p = planted()
+    train = p.split == "train"
+    some = cells.few(p, train, 20, 0)
+    assert some is not None
+    assert some.sum() == 20
+    assert not (some & ~train).any()
+    assert all((p.pair[some] == i).sum() == 2 for i in p.pair[some])
+    assert cells.few(p, train, 1000, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("success", "base", "lost", "works"),
+    [(0.95, 0.02, 0.0, True), (0.95, 0.60, 0.0, False), (0.91, 0.0, 0.01, True), (0.99, 0.0, 0.011, False), (0.89, 0.0, 0.0, False),
+     (0.99, 0.0, -0.02, False)],
+)  # fmt: skip
+def test_an_attack_works_by_what_it_adds_to_the_base_rate_and_if_clean_images_are_classified_as_before(
+    success: float, base: float, lost: float, works: bool
+) -> None:
+    found = population._working(
+        np.array([True, False]),
+        np.array([7, 7]),
+        np.array([success, np.nan]),
+        np.array([base, np.nan]),
+        np.array([0.9 - lost, 0.9]),
+    )
+    assert found.tolist() == [works, works]
+
+
+# ── kept, and asked about others ──
+
+
+def kept(tmp_path: Path, name: str = "statistics, logistic") -> tuple[Path, Population, scan.Scanner]:
+    p = planted(row=1.5)
+    held = p.take(p.split == "test")
+    detector = detectors.fit(KINDS[name], p.take(p.split == "train"), p.take(p.split == "validation"), 0)
+    scanner: Any = scan.calibrated(detector, held, {"value": 0.9}, scan.words_of(p, ["a/b"], name))
+    saved.save(scanner, tmp_path / "detector.safetensors")
+    return tmp_path / "detector.safetensors", held, scanner
+
+
+@pytest.mark.parametrize(
+    "name", ["statistics, logistic", "statistics, boosting", "linear on aligned weights", "linear on final - initial"]
+)
+def test_a_kept_detector_says_what_it_said(name: str, tmp_path: Path) -> None:
+    path, held, scanner = kept(tmp_path, name)
+    before, after = scanner.predict(held), scan.load(path).predict(held)
+    for key, values in before.items():
+        np.testing.assert_array_equal(values, after[key])
+    assert "12 trojaned networks" not in scanner.words
+    assert "24 trojaned networks of a/b" in scanner.words
+    assert "0.01 to 0.1 of the training images" in scanner.words
+
+
+def test_chances_are_calibrated_and_rise_with_the_score(tmp_path: Path) -> None:
+    _, held, scanner = kept(tmp_path)
+    found = scanner.predict(held)
+    order = np.argsort(found["score"])
+    assert (np.diff(found["chance"][order]) >= 0).all()
+    assert (np.diff(found["as_suspect"][order]) <= 0).all()
+    assert found["chance"][held.trojaned].mean() > 0.7 > 0.3 > found["chance"][~held.trojaned].mean()
+    assert 0.3 < found["as_suspect"][~held.trojaned].mean() < 0.7  # clean ones are as suspect as clean ones
+
+
+def asked(detector: Path, networks: Path, out: Path | None = None) -> argparse.Namespace:
+    return argparse.Namespace(detector=detector, networks=str(networks), out=out)
+
+
+def test_a_state_dict_is_scored_as_its_network(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path, held, scanner = kept(tmp_path)
+    tensors = {k: np.array(v[0]) for k, v in ARCHITECTURE.layout.unflatten(held.weights[0][None]).items()}
+    save_file(tensors, tmp_path / "one.safetensors")
+    (row,) = scan.run(asked(path, tmp_path / "one.safetensors"))
+    assert row["score"] == pytest.approx(float(scanner.predict(held)["score"][0]), abs=1e-9)
+    save_file({"other": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(MixedLayoutsError, match="tensors of another layout than the detector knows"):
+        scan.run(asked(path, tmp_path / "other.safetensors"))
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(IntegrityError, match="no safetensors file, or damaged"):
+        scan.run(asked(path, tmp_path / "broken.safetensors"))
+
+
+def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="There is no detector at"):
+        scan.load(tmp_path / "nothing")
+    saved.save(baseline("mean"), tmp_path / "mean.safetensors")
+    with pytest.raises(IntegrityError, match="no detector of backdoors"):
+        scan.load(tmp_path / "mean.safetensors")
+
+
+def test_a_detector_that_needs_starts_says_so_of_a_state_dict(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path, held, _ = kept(tmp_path, "linear on final - initial")
+    save_file(
+        {k: np.array(v[0]) for k, v in ARCHITECTURE.layout.unflatten(held.weights[0][None]).items()},
+        tmp_path / "one.safetensors",
+    )
+    with pytest.raises(ZooError, match="Of 1 networks 1 have no initial weights"):
+        scan.run(asked(path, tmp_path / "one.safetensors"))
+
+
+# ── what cannot be ──
+
+
+def test_a_detector_is_not_fitted_to_one_kind_of_network() -> None:
+    p = planted()
+    with pytest.raises(ZooError, match="the 60 training networks are all clean"):
+        detectors.fit(KINDS["statistics, logistic"], p.take(~p.trojaned), p.take(p.split == "test"), 0)
+    with pytest.raises(ZooError, match="has no network to learn from"):
+        detectors.fit(KINDS["statistics, logistic"], p.take(np.zeros(len(p), bool)), p, 0)
+
+
+@pytest.mark.parametrize("name", [k.name for k in detectors.KINDS if k.one_layout])
+def test_networks_of_another_layout_are_refused_by_who_reads_places(name: str) -> None:
+    other = build_architecture(["flatten", {"linear": 4}, "activation", {"linear": "classes"}], (1, 3, 3), 5, "relu")
+    p = planted()
+    detector = detectors.fit(KINDS[name], p.take(p.split == "train"), p.take(p.split == "validation"), 0)
+    vectors = [np.zeros(other.n_params, np.float32)] * 2
+    strange = Population.of_weights(
+        (other,), np.zeros(2, np.int64), vectors, ["a", "b"], [np.stack([v, v, v]) for v in vectors], np.ones(2, bool)
+    )
+    with pytest.raises(MixedLayoutsError, match=f"{other.n_params}"):
+        detector.score(strange)
+    with pytest.raises(MixedLayoutsError, match="layout"):
+        scan._check_layouts(strange, scan.Scanner(detector, (ARCHITECTURE,), "", 1.0, 0.0, np.zeros(1), {}))
+
+
+def test_statistics_read_any_layout_but_not_another_number_of_classes() -> None:
+    p = planted()
+    detector = detectors.fit(
+        KINDS["statistics, logistic"], p.take(p.split == "train"), p.take(p.split == "validation"), 0
+    )
+    wider, fewer = (
+        build_architecture(["flatten", {"linear": w}, "activation", {"linear": "classes"}], (1, 3, 3), c, "relu")
+        for w, c in ((9, 5), (6, 4))
+    )
+    for architecture in (wider, fewer):
+        strange = Population.of_weights(
+            (architecture,), np.zeros(1, np.int64), [np.ones(architecture.n_params, np.float32)], ["a"]
+        )
+        if architecture is wider:
+            assert np.isfinite(detector.score(strange)).all()
+        else:
+            with pytest.raises(MixedLayoutsError, match="tells 4 classes apart"):
+                detector.score(strange)
+
+
+@pytest.mark.parametrize("name", [k.name for k in detectors.KINDS if k.needs_starts])
+def test_networks_without_initial_weights_are_refused_by_who_needs_them(name: str) -> None:
+    p = dataclasses.replace(planted(), starts=np.zeros(120, bool))
+    with pytest.raises(ZooError, match="have no initial weights, and this detector reads what changed since the start"):
+        detectors.fit(KINDS[name], p.take(p.split == "train"), p.take(p.split == "validation"), 0)
+
+
+def test_trajectories_need_three_snapshots_before_the_last() -> None:
+    p = planted()
+    p = dataclasses.replace(p, earlier=[e[:2] for e in p.earlier])
+    with pytest.raises(ZooError, match="keep 2 to 2 snapshots before the last"):
+        reads.view("trajectory", p, None)
+
+
+def test_too_few_pairs_that_work_are_said() -> None:
+    p = planted()
+    with pytest.raises(ZooError, match="train split has 0 pairs of twins whose attack works; at least 5"):
+        next(cells.cells(dataclasses.replace(p, works=np.zeros(len(p), bool))))
+
+
+def test_an_unknown_detector_is_refused_with_its_neighbors() -> None:
+    assert [k.name for k in detectors.named("MNTD, statistics-logistic")] == ["MNTD", "statistics, logistic"]
+    assert len(detectors.named("all")) == len(detectors.KINDS)
+    with pytest.raises(ZooError, match="Did you mean `linear-on-weights`"):
+        detectors.named("linear-on-weight")
+
+
+def test_a_network_that_does_not_end_in_classes_is_refused() -> None:
+    odd = dataclasses.replace(ARCHITECTURE)
+    rows, bias = linear.last_layer(odd, np.arange(ARCHITECTURE.n_params, dtype=np.float32)[None])
+    assert rows.shape == (1, 5, 6)
+    assert bias.shape == (1, 5)
+    assert rows[0, 0, 0] == LAST.offset
+    assert bias[0, 0] == LAST.end

@@ -1,0 +1,194 @@
+"""The study of backdoors on zoos that were built: which attacks work, the files it leaves, a kept detector on another zoo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+
+from zoo_builder import grid, plan
+from zoo_builder.build import build
+from zoo_datasets.analysis.backdoors import population, reads
+from zoo_datasets.cli import main
+from zoo_datasets.errors import ZooError
+from zoo_datasets.zoo import Zoo, open_zoo
+
+POISONED = """\
+zoo: mine/poisoned
+source: {id: digits, train: 500, validation: 97, test: 1000, scale: standardize}
+architecture: [flatten, {linear: 16}, activation, {linear: classes}]
+subset: {frac: 0.8, trigger_pattern: random}
+sample:
+  models: 84
+  axes:
+    lr: {log_uniform: [3e-3, 6e-3]}
+    trigger_frac: [0.06, 0.08]
+    trigger_target: {integer: [0, 9]}
+    trigger_seed: {integer: [1, 4]}
+    trigger_size: [4]
+    trigger_row: {integer: [0, 4]}
+    trigger_column: {integer: [0, 4]}
+  twins: {trigger_frac: 0}
+paired: [trigger_frac, trigger_target, trigger_seed, trigger_size, trigger_row, trigger_column]
+training: {epochs: 20}
+snapshots: {steps: [0, 5, 15, 30]}
+splits: {train: 0.4, validation: 0.2, test: 0.4}
+"""
+SETS = """\
+zoo: mine/sets
+source: {id: digits, train: 500, validation: 97, test: 200, scale: standardize}
+architecture: [flatten, {linear: 16}, activation, {linear: classes}]
+axes: {subset: [{frac: 0.5}, {frac: 0.5, skip: 0.5}]}
+paired: [subset]
+replicates: {init: 12}
+training: {epochs: 10}
+splits: {train: 0.5, validation: 0.2, test: 0.3}
+"""
+SOME = "statistics-logistic,linear-on-final-initial,outlying-class-weights,clean-accuracy"
+
+
+def built(root: Path, recipe: str) -> Zoo:
+    (root / "recipe.yaml").write_text(recipe)
+    planned = plan.plan(grid.load(root / "recipe.yaml"))
+    build(planned, root / planned.grid.zoo, workers=0)
+    return open_zoo(root / planned.grid.zoo)
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return built(tmp_path_factory.mktemp("poisoned"), POISONED)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return built(tmp_path_factory.mktemp("sets"), SETS)
+
+
+def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
+    p, counts = population.read([poisoned])
+    assert counts == {"networks": 84, "diverged": 0, "without_a_twin": 0}
+    assert p.trojaned.sum() == 42
+    rows = {r["model_id"]: r for r in poisoned.models.to_pylist()}
+    last = {
+        r["model_id"]: r for r in poisoned.final().table(["model_id", "attack_success", "test_accuracy"]).to_pylist()
+    }
+    for i, model in enumerate(p.model):
+        assert p.trojaned[i] == (rows[model]["trigger_frac"] > 0)
+        assert p.loss[i, 1] == last[model]["test_accuracy"]
+        np.testing.assert_array_equal(p.weights[i], poisoned.vector(model))
+        np.testing.assert_array_equal(p.earlier[i][0], poisoned.vector(model, 0))
+        if p.trojaned[i]:
+            assert p.success[i] == pytest.approx(last[model]["attack_success"])
+            assert 0 <= p.base[i] < 0.2
+            assert p.factors["trigger"][i] == str(rows[model]["trigger_seed"])
+            (twin,) = np.flatnonzero((p.pair == p.pair[i]) & ~p.trojaned)
+            np.testing.assert_array_equal(p.earlier[i][0], p.earlier[twin][0])
+            wanted = (p.success[i] - p.base[i]) / (1 - p.base[i]) >= 0.9 and abs(
+                p.loss[i, 1] - p.loss[twin, 1]
+            ) <= 0.01 + 1e-9
+            assert p.works[i] == p.works[twin] == wanted
+    told = set(p.recipe.column_names)
+    assert {"lr", "updates"} <= told
+    assert not any(
+        n.startswith(("trigger", "subset"))
+        for n in told
+        if n not in ("subset_frac",) and "class" not in n and "relabel" not in n
+    )
+    assert sum(r["pairs"] for r in population.outcomes(p)) == 42
+    assert reads.view("trajectory", p, None).recipe.num_columns == 14  # seven features of two further snapshots
+
+
+def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(poisoned: Zoo, sets: Zoo, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert (
+        main(
+            [
+                "analyze",
+                "backdoors",
+                str(poisoned.root),
+                "--yardstick",
+                str(sets.root),
+                "--detectors",
+                SOME,
+                "--out",
+                str(out),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    numbers = json.loads((out / "numbers.json").read_text())
+    assert numbers["settings"]["works"] == 0.9
+    assert numbers["settings"]["margin"] == 0.01
+    assert numbers["population"]["pairs"] == 42 >= numbers["population"]["working"] >= 15
+    matched = {r["detector"]: r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"}
+    assert len(matched) == 4
+    assert all(0 <= r["yardstick"] <= 1 and r["detected"] in (True, False) for r in matched.values())
+    assert matched["clean accuracy"]["control"]
+    assert set(pq.read_table(out / "table.parquet")["question"].to_pylist()) >= {"matched", "unseen target"}
+    for name in ("detectors", "questions", "doses", "where", "triggers"):
+        assert (out / f"{name}.png").stat().st_size > 5000
+    kept = {p.stem for p in (out / "detectors").iterdir()}
+    assert kept == {"statistics-logistic", "linear-on-final-initial", "outlying-class-weights"}
+
+
+def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
+    poisoned: Zoo, sets: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    main(
+        [
+            "analyze",
+            "backdoors",
+            str(poisoned.root),
+            "--detectors",
+            "linear-on-final-initial,statistics-logistic",
+            "--out",
+            str(out),
+            "--no-pictures",
+            "--quiet",
+        ]
+    )
+    capsys.readouterr()
+    detector = str(out / "detectors" / "linear-on-final-initial.safetensors")
+    assert main(["scan", detector, str(sets.root), "--out", str(tmp_path / "scores.parquet"), "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "learned from" in said
+    assert "It knows no other kind of backdoor." in said
+    scores = pq.read_table(tmp_path / "scores.parquet")
+    assert scores.num_rows == 24
+    assert scores["score"].to_pylist() == sorted(scores["score"].to_pylist(), reverse=True)
+    assert set(scores["model_id"].to_pylist()) == set(sets.models["model_id"].to_pylist())
+    model = poisoned.models["model_id"][0].as_py()
+    state = {k: v.numpy() for k, v in poisoned.state_dict(model).items()}
+    save_file(state, tmp_path / "one.safetensors")
+    assert main(["scan", detector, str(tmp_path / "one.safetensors"), "--quiet"]) == 1
+    assert "have no initial weights" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "scan",
+                str(out / "detectors" / "statistics-logistic.safetensors"),
+                str(tmp_path / "one.safetensors"),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    assert "one.safetensors" in capsys.readouterr().out
+    assert main(["scan", str(tmp_path / "scores.parquet"), str(sets.root), "--quiet"]) == 1
+    assert "no saved baseline, or damaged" in capsys.readouterr().err
+
+
+def test_zoos_without_twins_or_sets_are_refused(poisoned: Zoo, sets: Zoo) -> None:
+    with pytest.raises(ZooError, match="mine/sets has no network with a trigger"):
+        population.read([sets])
+    with pytest.raises(ZooError, match="mine/poisoned is no yardstick"):
+        population.clean([poisoned])
+    alone = poisoned.select(trigger_frac=[0.06, 0.08])
+    with pytest.raises(ZooError, match="no clean one that is a twin of one with a trigger"):
+        population.read([alone])

@@ -1,0 +1,275 @@
+"""Zoos → networks with and without a backdoor, as pairs of twins, and which of them are worth detecting.
+
+In:  zoos whose networks were trained with a trigger or without (`trigger_frac`), and share first weights, images and order.
+Out: a `Population` of their last snapshots; with the test images, how often each attack works and what goes to its target anyway.
+
+Twins are known by their keys. A pair `works` where of the images that would not go to the target nine in ten do with the trigger
+on, and both networks classify clean images alike within 1 %: fixed before any detector was tried, and counted by `outcomes`.
+A pair of which one diverged is left out, and counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets import intervals
+from zoo_datasets.errors import ZooError
+from zoo_datasets.evaluate import BASE
+from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.zoo import Zoo
+
+WORKS = 0.9  # of the images that would not go to the target
+MARGIN = 0.01  # of clean accuracy between twins
+KEYS = ("init_key", "order_key", "subset_key")
+# What may be held out: how it is called → the column that says it. Values are those of the trojaned twin.
+FACTORS = {
+    "trigger": "trigger_seed", "position": "trigger_row", "opacity": "trigger_opacity", "target": "trigger_target",
+    "rate": "trigger_frac", "source": "source", "architecture": "layout",
+}  # fmt: skip
+# Columns that say which arm a network is of: no control is told them.
+TELLING = ("subset", "subset_skip", "label_noise_frac")
+LOSS = ("test_loss", "test_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """n networks, clean and trojaned."""
+
+    architectures: tuple[Architecture, ...]
+    architecture: np.ndarray  # (n,) int64, a place in `architectures`
+    weights: Sequence[np.ndarray]  # n of (P,) float32
+    earlier: Sequence[np.ndarray]  # n of (t, P) float32: snapshots before the last, in order of steps
+    starts: np.ndarray  # (n,) bool: whether the first of `earlier` is the initialization
+    trojaned: np.ndarray  # (n,) bool
+    pair: np.ndarray  # (n,) int64, equal of twins
+    group: np.ndarray  # (n,) text: init group
+    split: np.ndarray  # (n,) text
+    model: np.ndarray  # (n,) text
+    factors: Mapping[str, np.ndarray]  # of `FACTORS`, (n,) text; of a clean network ""
+    success: np.ndarray  # (n,) float64; NaN of a clean network
+    base: np.ndarray  # (n,) float64
+    works: np.ndarray  # (n,) bool, equal of all networks of a pair that have it
+    recipe: pa.Table  # n rows: the recipe without what says the arm, and updates done
+    loss: np.ndarray  # (n, 2) float64: loss and accuracy on clean test images
+
+    @classmethod
+    def of_weights(
+        cls, architectures: tuple[Architecture, ...], architecture: np.ndarray, weights: Sequence[np.ndarray],
+        names: Sequence[str], earlier: Sequence[np.ndarray] | None = None, starts: np.ndarray | None = None,
+        loss: np.ndarray | None = None, recipe: pa.Table | None = None,
+    ) -> Population:  # fmt: skip
+        """Networks of which nobody says whether they are trojaned."""
+        n, unknown = len(weights), np.array([""] * len(weights), object)
+        return cls(
+            architectures, architecture, weights, [w[None][:0] for w in weights] if earlier is None else earlier,
+            np.zeros(n, bool) if starts is None else starts, np.zeros(n, bool), np.arange(n), unknown, unknown,
+            np.array(names, object), {name: unknown for name in FACTORS}, np.full(n, np.nan), np.full(n, np.nan),
+            np.zeros(n, bool), pa.table({"": pa.nulls(n)}) if recipe is None else recipe,
+            np.full((n, len(LOSS)), np.nan) if loss is None else loss,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def take(self, rows: np.ndarray) -> Population:
+        """Those networks, by places or by a mask."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Population(
+            self.architectures, self.architecture[rows], [self.weights[int(i)] for i in rows], [self.earlier[int(i)] for i in rows],
+            self.starts[rows], self.trojaned[rows], self.pair[rows], self.group[rows], self.split[rows], self.model[rows],
+            {k: v[rows] for k, v in self.factors.items()}, self.success[rows], self.base[rows], self.works[rows],
+            self.recipe.take(pa.array(rows)), self.loss[rows],
+        )  # fmt: skip
+
+    def with_twins(self, trojaned: np.ndarray) -> np.ndarray:
+        """Those of the trojaned networks (n,) bool, and the clean twins of each, as a mask."""
+        mine = self.trojaned & trojaned
+        return np.asarray(mine | (~self.trojaned & np.isin(self.pair, self.pair[mine])))
+
+
+def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Population, dict[str, Any]]:
+    """All pairs of the zoos, and how many networks fell out. Attacks are measured on the zoos' own test images.
+
+    Raises ZooError where there is no pair, or the source is not at hand.
+    """
+    rows = [row for place, zoo in enumerate(zoos) for row in _rows(zoo, place)]
+    numbers: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        row["pair"] = numbers.setdefault((row["place"], *(row[k] for k in KEYS)), len(numbers))
+    gone = {r["pair"] for r in rows if r["diverged"]}
+    kinds = {kind: {r["pair"] for r in rows if bool(r["trigger_frac"]) is kind} for kind in (False, True)}
+    twins = kinds[False] & kinds[True]
+    if not twins:
+        lacking = "network with a trigger" if not kinds[True] else "clean one that is a twin of one with a trigger"
+        raise ZooError(
+            f"{', '.join(z.name for z in zoos)} has no {lacking}; backdoors are looked for among twins, like those of "
+            "grids/mlds/ds4.yaml."
+        )
+    kept = [r for r in rows if r["pair"] in twins - gone]
+    if not kept:
+        raise ZooError(
+            f"In each of the {len(twins):,} pairs of twins one network diverged; nothing is left to compare."
+        )
+    counts = {"networks": len(rows), "diverged": sum(r["diverged"] for r in rows), "without_a_twin": sum(
+        r["pair"] not in twins for r in rows
+    )}  # fmt: skip
+    attacks = _attacks(zoos, kept, data)
+    return _population(zoos, kept, attacks), counts
+
+
+def clean(zoos: Sequence[Zoo]) -> Population:
+    """The networks of clean data alone: the yardstick's, `trojaned` those of the second fixed set.
+
+    Raises ZooError where there are not two sets.
+    """
+    rows = [row for place, zoo in enumerate(zoos) for row in _rows(zoo, place) if not row["diverged"]]
+    for number, row in enumerate(rows):
+        row["pair"] = number
+    sides = sorted({row.get("subset_skip") or 0.0 for row in rows})
+    if len(sides) != 2 or any(row["trigger_frac"] for row in rows):
+        raise ZooError(
+            f"{', '.join(z.name for z in zoos)} is no yardstick: clean networks of two sets are needed, one with "
+            "`subset: {skip: …}`, like those of grids/backdoors/yardstick.yaml."
+        )
+    found = _population(zoos, rows, {})
+    second = np.array([(row.get("subset_skip") or 0.0) == sides[1] for row in rows])
+    return dataclasses.replace(found, trojaned=second, works=np.ones(len(rows), bool))
+
+
+def scanned(zoo: Zoo) -> Population:
+    """The last snapshots of any zoo whose networks can be run, with the earlier ones; nothing is asked of its recipe."""
+    table = zoo.table(["model_id", "step"]).to_pydict()
+    at: dict[str, list[int]] = {}
+    for position, model in enumerate(table["model_id"]):
+        at.setdefault(model, []).append(position)
+    built: dict[str, Architecture] = {}
+    which, paths, starts = [], [], []
+    for model, positions in at.items():
+        own = sorted(positions, key=lambda p: table["step"][p])
+        architecture = zoo.architecture(model).built()
+        built.setdefault(architecture.id, architecture)
+        which.append(list(built).index(architecture.id))
+        paths.append(zoo.weights[np.array(own, np.int64)])
+        starts.append(len(own) > 1 and table["step"][own[0]] == 0)
+    return Population.of_weights(
+        tuple(built.values()), np.array(which, np.int64), [v[-1] for v in paths], list(at), [v[:-1] for v in paths],
+        np.array(starts, bool),
+    )  # fmt: skip
+
+
+def outcomes(population: Population) -> list[dict[str, Any]]:
+    """By source and rate: how many attacks work, how many pairs are equal on clean images, how many are both."""
+    p, rows = population, []
+    accuracy = {int(i): float(a) for i, a, t in zip(p.pair, p.loss[:, 1], p.trojaned, strict=True) if not t}
+    lost = np.array([float(a) - accuracy[int(i)] for i, a in zip(p.pair, p.loss[:, 1], strict=True)])
+    for source, rate in sorted({(s, r) for s, r, t in zip(p.factors["source"], p.factors["rate"], p.trojaned, strict=True) if t},
+                               key=lambda k: (k[0], float(k[1]))):  # fmt: skip
+        own = p.trojaned & (p.factors["source"] == source) & (p.factors["rate"] == rate)
+        rows.append({
+            "source": source, "rate": float(rate), "pairs": int(own.sum()),
+            "success": float(p.success[own].mean()), "base": float(p.base[own].mean()),
+            "attack_works": int((lift(p.success[own], p.base[own]) >= WORKS).sum()),
+            "equal_on_clean": int((np.abs(lost[own]) <= MARGIN + 1e-12).sum()), "both": int(p.works[own].sum()),
+            "lost_accuracy": intervals.mean(-lost[own], p.group[own]).to_json(),
+        })  # fmt: skip
+    return rows
+
+
+def lift(success: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """The share of images that go to the target because of the trigger, of those that would not go there anyway."""
+    return np.asarray((success - base) / np.maximum(1.0 - base, 1e-12))
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────
+
+
+def _rows(zoo: Zoo, place: int) -> list[dict[str, Any]]:
+    """The rows of `models`, with the places of their snapshots. Raises ZooError for a zoo that knows no triggers."""
+    lacking = [n for n in ("trigger_frac", *KEYS, "init_group", *LOSS) if n not in zoo.models.column_names]
+    lacking = [n for n in lacking if n not in LOSS or n not in zoo.snapshots.column_names]
+    if lacking:
+        raise ZooError(f"{zoo.name} has no column {lacking[0]!r}; backdoors are looked for in zoos of this builder.")
+    table = zoo.table(["model_id", "step", *LOSS]).to_pydict()
+    at: dict[str, list[int]] = {}
+    for position, model in enumerate(table["model_id"]):
+        at.setdefault(model, []).append(position)
+    rows = zoo.models.to_pylist()
+    for row in rows:
+        own = sorted(at[row["model_id"]], key=lambda p: table["step"][p])
+        values = [table[name][own[-1]] for name in LOSS]
+        row |= {
+            "place": place, "at": own, "begins": table["step"][own[0]] == 0 and len(own) > 1, "updates": table["step"][own[-1]],
+            "scores": [np.nan if v is None else v for v in values], "diverged": row.get("stop_reason") == "diverged",
+        }  # fmt: skip
+    return rows
+
+
+def _attacks(
+    zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]], data: str | Path | None
+) -> dict[str, tuple[float, float]]:
+    """Model → success and base rate of its attack, measured on the test images of its source."""
+    found: dict[str, tuple[float, float]] = {}
+    for place, zoo in enumerate(zoos):
+        ids = [r["model_id"] for r in rows if r["place"] == place and r["trigger_frac"]]
+        if ids:
+            table = zoo.evaluate(ids, data=data).table
+            values = [table[name].to_numpy(zero_copy_only=False).astype(float) for name in ("attack_success", BASE)]
+            found |= dict(
+                zip(table["model_id"].to_pylist(), zip(*(v.tolist() for v in values), strict=True), strict=True)
+            )
+    return found
+
+
+def _population(
+    zoos: Sequence[Zoo], rows: list[dict[str, Any]], attacks: Mapping[str, tuple[float, float]]
+) -> Population:
+    architectures: dict[str, Architecture] = {}
+    which = []
+    for row in rows:
+        id = row["architecture_id"]
+        if id not in architectures:
+            architectures[id] = zoos[row["place"]].architecture(row["model_id"]).built()
+        which.append(list(architectures).index(id))
+    vectors = [zoos[row["place"]].weights[np.array(row["at"], np.int64)] for row in rows]  # of each (t + 1, P)
+    trojaned = np.array([bool(r["trigger_frac"]) for r in rows])
+    success, base = np.array([attacks.get(r["model_id"], (np.nan, np.nan)) for r in rows], float).T
+    loss = np.array([r["scores"] for r in rows], float)
+    pair = np.array([r["pair"] for r in rows], np.int64)
+    factors = {
+        name: np.array([_text(r.get(column)) if t else "" for r, t in zip(rows, trojaned, strict=True)], object)
+        for name, column in FACTORS.items()
+    }
+    return Population(
+        tuple(architectures.values()), np.array(which, np.int64), [v[-1] for v in vectors], [v[:-1] for v in vectors],
+        np.array([r["begins"] for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
+        np.array([r["split"] for r in rows], object), np.array([r["model_id"] for r in rows], object), factors, success, base,
+        _working(trojaned, pair, success, base, loss[:, 1]), _recipe(zoos, rows), loss,
+    )  # fmt: skip
+
+
+def _working(
+    trojaned: np.ndarray, pair: np.ndarray, success: np.ndarray, base: np.ndarray, accuracy: np.ndarray
+) -> np.ndarray:
+    """Trojaned networks that work beside their clean twin, and the clean twins of those, (n,) bool."""
+    of_clean = {int(i): a for i, a, t in zip(pair, accuracy, trojaned, strict=True) if not t}
+    beside = np.array([of_clean.get(int(i), np.nan) for i in pair])
+    with np.errstate(invalid="ignore"):
+        mine = trojaned & (lift(success, base) >= WORKS) & (np.abs(accuracy - beside) <= MARGIN + 1e-12)
+    return np.asarray(mine | (~trojaned & np.isin(pair, pair[mine])))
+
+
+def _recipe(zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]]) -> pa.Table:
+    names = [n for zoo in zoos for n in zoo.manifest.factors if n not in TELLING and not n.startswith("trigger_")]
+    columns = {n: pa.array([r.get(n) for r in rows]) for n in dict.fromkeys(names)}
+    columns["updates"] = pa.array([r["updates"] for r in rows])
+    return pa.table({n: c for n, c in columns.items() if not pa.types.is_null(c.type)})
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

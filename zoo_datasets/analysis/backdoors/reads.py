@@ -1,0 +1,115 @@
+"""Networks → what a detector reads of them: a `View` of weights as they are, aligned, sorted or since the start, or of numbers.
+
+In:  a `Population`, the name of a reading, and for alignment a reference network. Out: a `View` of the same networks.
+
+Alignment and sorting undo what permutations (and, of some layers, scales and signs) leave free; the way from the initial weights
+needs none, for a network moves little from where it began. Trajectories are those of `trajectories.detection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from zoo_datasets import symmetry
+from zoo_datasets.analysis.backdoors.population import LOSS, Population
+from zoo_datasets.analysis.trajectories import detection
+from zoo_datasets.baselines.groups import finite
+from zoo_datasets.baselines.interface import MixedLayoutsError, View
+from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.networks.architecture import Architecture
+
+NOTHING = pa.table({})
+
+
+def view(name: str, networks: Population, reference: np.ndarray | None) -> View:
+    """The networks as the reading of that name shows them. Raises ZooError where they lack what it needs."""
+    if name not in READS:
+        raise ZooError(unknown("reading", name, READS))
+    return READS[name](networks, reference)
+
+
+def _raw(p: Population, reference: np.ndarray | None) -> View:
+    return _weights(p, [finite(w) for w in p.weights])
+
+
+def _aligned(p: Population, reference: np.ndarray | None) -> View:
+    assert reference is not None, "a detector that aligns keeps the network that it aligns to"
+    architecture = _one_layout(p)
+    if len(reference) != architecture.n_params:
+        raise MixedLayoutsError(
+            f"The networks have {architecture.n_params:,} weights, and the one they are to be aligned to {len(reference):,}."
+        )
+    stacked = np.stack([finite(w) for w in p.weights])
+    return _weights(p, list(symmetry.align(stacked, reference, architecture)))
+
+
+def _sorted(p: Population, reference: np.ndarray | None) -> View:
+    return _weights(p, list(symmetry.canonicalize(np.stack([finite(w) for w in p.weights]), _one_layout(p))))
+
+
+def _change(p: Population, reference: np.ndarray | None) -> View:
+    _need_starts(p)
+    return _weights(p, [finite(w) - finite(e[0]) for w, e in zip(p.weights, p.earlier, strict=True)])
+
+
+def _trajectory(p: Population, reference: np.ndarray | None) -> View:
+    """Features of the first updates after the first kept one, the way until then being the unit of length."""
+    _need_starts(p)
+    counts = {len(e) for e in p.earlier}
+    if len(counts) != 1 or min(counts) < 3:
+        raise ZooError(
+            f"The networks keep {min(counts)} to {max(counts)} snapshots before the last, and trajectories need as many of "
+            "each, three at least, of which the first is the start: `snapshots: {steps: [0, 20, 80]}`."
+        )
+    rows = [detection.features(e[0], e[1], e[2:]).ravel() for e in map(finite, p.earlier)]
+    values = np.clip(np.nan_to_num(np.array(rows)), -1e3, 1e3)
+    return _table(p, {f"{i:03d}": values[:, i] for i in range(values.shape[1])})
+
+
+def _recipe(p: Population, reference: np.ndarray | None) -> View:
+    return _numbers(p, p.recipe)
+
+
+def _loss(p: Population, reference: np.ndarray | None) -> View:
+    return _table(p, dict(zip(LOSS, p.loss.T, strict=True)))
+
+
+def _accuracy(p: Population, reference: np.ndarray | None) -> View:
+    return _table(p, {LOSS[1]: p.loss[:, 1]})
+
+
+READS: Mapping[str, Callable[[Population, np.ndarray | None], View]] = {
+    "weights": _raw, "aligned": _aligned, "sorted": _sorted, "change": _change, "trajectory": _trajectory,
+    "recipe": _recipe, "loss": _loss, "accuracy": _accuracy,
+}  # fmt: skip
+
+
+def _weights(p: Population, vectors: list[np.ndarray]) -> View:
+    return View(p.architectures, p.architecture, vectors, _empty(len(p)))
+
+
+def _table(p: Population, columns: Mapping[str, np.ndarray]) -> View:
+    return _numbers(p, pa.table({k: pa.array(np.asarray(v, np.float64)) for k, v in columns.items()}))
+
+
+def _numbers(p: Population, recipe: pa.Table) -> View:
+    return View(p.architectures, p.architecture, [w[:0] for w in p.weights], recipe)
+
+
+def _empty(n: int) -> pa.Table:
+    return pa.table({"": pa.nulls(n)})  # a table that has its rows counted by a column which says nothing
+
+
+def _one_layout(p: Population) -> Architecture:
+    return View(tuple(p.architectures[i] for i in np.unique(p.architecture)), p.architecture, [], NOTHING).layout
+
+
+def _need_starts(p: Population) -> None:
+    if not p.starts.all():
+        raise ZooError(
+            f"Of {len(p):,} networks {int((~p.starts).sum()):,} have no initial weights, and this detector reads what changed "
+            "since the start. Build the zoo with `snapshots: {steps: [0, …]}`, or take a detector that reads the last weights."
+        )
