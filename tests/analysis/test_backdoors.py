@@ -267,6 +267,12 @@ def test_a_kept_detector_says_what_it_said(name: str, tmp_path: Path) -> None:
     assert "0.01 to 0.1 of the training images" in scanner.words
 
 
+@pytest.mark.slow
+def test_kept_queries_say_what_they_said(tmp_path: Path) -> None:
+    path, held, scanner = kept(tmp_path, "MNTD")
+    np.testing.assert_array_equal(scanner.predict(held)["score"], scan.load(path).predict(held)["score"])
+
+
 def test_chances_are_calibrated_and_rise_with_the_score(tmp_path: Path) -> None:
     _, held, scanner = kept(tmp_path)
     found = scanner.predict(held)

@@ -65,6 +65,7 @@ BLOCKS = (
     " subset: [full, {frac: 0.5}], dropout: {uniform: [0.1, 0.5]}}}\n"
     "architecture: [flatten, {linear: 8}, activation, dropout, {linear: classes}]",
     "seed: 7\ncohort_size: 1\nreplicates: {init: 2, order: 3, subset: 2}",
+    "mup_base: 16\naxes: {parameterization: [standard, mup], optimizer: [sgd, adam]}\npaired: [parameterization]",
 )  # fmt: skip
 IRIS = (
     "zoo: a/b\nsplits: {train: 1}\nreplicates: 2\nsource: {id: iris, features: [0, 2], split_seed: 3, validation: 0}\n"
