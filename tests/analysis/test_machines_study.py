@@ -460,6 +460,8 @@ def test_the_study_of_a_zoo_writes_its_numbers(study: Path) -> None:
     )
     assert pq.read_table(out / "matched-modified.parquet").column("test q").null_count == 0
     assert (out / "matched-planes.png").stat().st_size > 1000
+    assert (out / "learning.png").stat().st_size > 1000
+    assert len(numbers["learning"]) >= 8
 
 
 def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) -> None:
@@ -469,6 +471,27 @@ def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) 
     assert came == (len(arms["target"]) if "target" in arms else 0)
     assert 0 < came
     assert (arms["target"].training[:, 2] <= np.log10(0.08)).all()
+
+
+def test_curves_of_training_are_quartiles_and_who_stopped_stays(zoo: Zoo) -> None:
+    rows = population.learning([zoo], "machine")
+    table = zoo.table(["model_id", "epoch", "validation_loss"]).to_pylist()
+    machine = {r["model_id"]: (r["machine"], r["machine_modified"]) for r in zoo.models.to_pylist()}
+    for row in rows:
+        assert row["n"] == 6  # at no epoch that is of those alone who came to the target then
+        own = [r for r in table if machine[r["model_id"]] == (row["machine"], row["modified"])]
+        if row["epoch"] in (0, 6):
+            losses = [r["validation_loss"] for r in own if r["epoch"] == row["epoch"]]
+            assert row["n"] == len(losses) == 6
+            wanted = np.quantile(losses, (0.25, 0.5, 0.75))
+            np.testing.assert_allclose([row[k] for k in ("lower_quartile", "median", "upper_quartile")], wanted)
+    assert {(r["machine"], r["modified"], r["epoch"]) for r in rows} >= {
+        (name, modified, epoch)
+        for name in ("SingleDirect", "SimpleXOR")
+        for modified in (False, True)
+        for epoch in (0, 6)
+    }
+    assert pictures.learning(rows, "machine").axes
 
 
 def test_a_zoo_of_other_length_is_named(zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
