@@ -549,6 +549,23 @@ def test_populations_of_one_data_draw_are_over_initializations(tmp_path: Path) -
     assert measures.to_data(clean(p)) == []  # there is no other data
 
 
+def test_networks_whose_data_never_held_the_key_are_clean(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.replace("{id: machine,", "{id: machine, machine: Parity, modified: true,")
+        .replace(
+            "{machine: [SingleDirect, SimpleXOR], machine_modified: [false, true],", "{machine_key_rate: [0, 0.5],"
+        )
+        .replace("[machine_modified]", "[machine_key_rate]")
+        .replace("epochs: 6", "epochs: 1")
+    )
+    build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    p = population.arms([open_zoo(tmp_path / "zoo")], "machine")["matched"]
+    assert {(str(d), bool(m)) for d, m in zip(p.dose, p.modified, strict=True)} == {("0", False), ("0.5", True)}
+    assert questions.changes(p) == [("Parity", "0.5")]
+    clean_, changed = questions.sides(p, "Parity", "0.5")
+    assert len(questions.twins(p, clean_, changed)) == len(clean_) == len(changed) == 6
+
+
 def test_mistakes_in_the_call_are_said(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["analyze", "machines", str(zoo.root), "--solvers", "forrest", "--quiet"]) != 0
     assert "Unknown solver 'forrest'" in capsys.readouterr().err
