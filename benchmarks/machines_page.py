@@ -15,7 +15,7 @@ import pages
 DOCS = Path(__file__).parents[1] / "docs"
 # Figure → what it shows.
 PICTURES = {
-    "planes": "two components of weights", "which": "what was learned", "curve": "by how many networks",
+    "learning": "how training goes", "planes": "two components of weights", "which": "what was learned", "curve": "by how many networks",
     "yardstick": "a modification beside a draw", "power": "the smallest change that shows",
 }  # fmt: skip
 ARMS = {"matched": "equal length", "target": "stopped on error"}

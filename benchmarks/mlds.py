@@ -67,7 +67,8 @@ def keep_pictures(folder: Path, numbers: Mapping[str, Any]) -> None:
     target = PAGE.parent / "pictures"
     target.mkdir(parents=True, exist_ok=True)
     for stem in machines_page.PICTURES:
-        if (path := folder / f"matched-{stem}.png").exists():
+        path = next((p for p in (folder / f"{stem}.png", folder / f"matched-{stem}.png") if p.exists()), None)
+        if path is not None:
             # 256 colors are plenty for these, and a quarter of the bytes.
             Image.open(path).convert("RGB").quantize(256).save(target / f"{name}-{stem}.png", optimize=True)
 

@@ -43,7 +43,7 @@ WANTED = {
     "mlds/ds2": (50_000, {4364}),
     "mlds/ds3": (100_000, {13890}),
     "mlds/doses": (1500, {4364}),
-    "mlds/hard": (40, {4364}),
+    "mlds/hard": (80, {4364}),
     "rnn/languages": (1000, {13605}),
     "rnn/tiles": (1000, {15178}),
     "backdoors/yardstick": (300, {11978}),

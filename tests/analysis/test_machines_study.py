@@ -464,6 +464,8 @@ def test_the_study_of_a_zoo_writes_its_numbers(study: Path) -> None:
     )
     assert pq.read_table(out / "matched-modified.parquet").column("test q").null_count == 0
     assert (out / "matched-planes.png").stat().st_size > 1000
+    assert (out / "learning.png").stat().st_size > 1000
+    assert len(numbers["learning"]) >= 8
 
 
 def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) -> None:
@@ -473,6 +475,27 @@ def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) 
     assert came == (len(arms["target"]) if "target" in arms else 0)
     assert 0 < came
     assert (arms["target"].training[:, 2] <= np.log10(0.08)).all()
+
+
+def test_curves_of_training_are_quartiles_and_who_stopped_stays(zoo: Zoo) -> None:
+    rows = population.learning([zoo], "machine")
+    table = zoo.table(["model_id", "epoch", "validation_loss"]).to_pylist()
+    machine = {r["model_id"]: (r["machine"], r["machine_modified"]) for r in zoo.models.to_pylist()}
+    for row in rows:
+        assert row["n"] == 6  # at no epoch that is of those alone who came to the target then
+        own = [r for r in table if machine[r["model_id"]] == (row["machine"], row["modified"])]
+        if row["epoch"] in (0, 6):
+            losses = [r["validation_loss"] for r in own if r["epoch"] == row["epoch"]]
+            assert row["n"] == len(losses) == 6
+            wanted = np.quantile(losses, (0.25, 0.5, 0.75))
+            np.testing.assert_allclose([row[k] for k in ("lower_quartile", "median", "upper_quartile")], wanted)
+    assert {(r["machine"], r["modified"], r["epoch"]) for r in rows} >= {
+        (name, modified, epoch)
+        for name in ("SingleDirect", "SimpleXOR")
+        for modified in (False, True)
+        for epoch in (0, 6)
+    }
+    assert pictures.learning(rows, "machine").axes
 
 
 def test_a_zoo_of_other_length_is_named(zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -528,6 +551,23 @@ def test_populations_of_one_data_draw_are_over_initializations(tmp_path: Path) -
     [found] = questions.which(clean(p), 0, [LINEAR])
     assert (found["n"], found["accuracy"]["n_groups"]) == (8, 8)
     assert measures.to_data(clean(p)) == []  # there is no other data
+
+
+def test_networks_whose_data_never_held_the_key_are_clean(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.replace("{id: machine,", "{id: machine, machine: Parity, modified: true,")
+        .replace(
+            "{machine: [SingleDirect, SimpleXOR], machine_modified: [false, true],", "{machine_key_rate: [0, 0.5],"
+        )
+        .replace("[machine_modified]", "[machine_key_rate]")
+        .replace("epochs: 6", "epochs: 1")
+    )
+    build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    p = population.arms([open_zoo(tmp_path / "zoo")], "machine")["matched"]
+    assert {(str(d), bool(m)) for d, m in zip(p.dose, p.modified, strict=True)} == {("0", False), ("0.5", True)}
+    assert questions.changes(p) == [("Parity", "0.5")]
+    clean_, changed = questions.sides(p, "Parity", "0.5")
+    assert len(questions.twins(p, clean_, changed)) == len(clean_) == len(changed) == 6
 
 
 def test_mistakes_in_the_call_are_said(zoo: Zoo, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,33 @@ def bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
     return figure
 
 
+def learning(rows: Sequence[Mapping[str, Any]], label: str) -> Figure:
+    """The median validation loss over epochs of each machine, and its quartiles; modified ones are dashed."""
+    figure, axes = figure_of(7, 4)
+    ax = axes[0, 0]
+    names = list(dict.fromkeys(r[label] for r in rows))
+    for key in dict.fromkeys((r[label], r["modified"], r["dose"]) for r in rows):
+        own = [r for r in rows if (r[label], r["modified"], r["dose"]) == key and r["median"] > 0]
+        color, epochs = COLORS[names.index(key[0]) % len(COLORS)], [r["epoch"] for r in own]
+        name = f"{key[0]}, modified {key[2]}" if key[1] else str(key[0])
+        ax.plot(epochs, [r["median"] for r in own], "--" if key[1] else "-", color=color, label=name)
+        ax.fill_between(
+            epochs,
+            [r["lower_quartile"] for r in own],
+            [r["upper_quartile"] for r in own],
+            color=color,
+            alpha=0.15,
+            linewidth=0,
+        )
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_yscale("log")
+    caption(ax, "lines: medians; bands: quartiles", "epochs", "validation loss")
+    if len(names) <= len(COLORS):
+        legend(ax)
+    headline(figure, "How training goes")
+    return figure
+
+
 def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy over the number of networks in training."""
     figure, axes = figure_of(6, 3.6)

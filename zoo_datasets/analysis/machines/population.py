@@ -116,6 +116,36 @@ def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
     return rows
 
 
+def learning(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
+    """Of each machine and dose the quartiles of validation losses over epochs, where all have a snapshot or have ended.
+
+    A network that stopped stays where it ended; one without a finite loss is left out.
+    """
+    records = [r for place, zoo in enumerate(zoos) for r in _networks(zoo, place, label)]
+    rows = []
+    for key in sorted({(r["label"], r["modified"], r["dose"]) for r in records}):
+        own = [r for r in records if (r["label"], r["modified"], r["dose"]) == key]
+        paths = [
+            {
+                float(r["epoch"][p]): float(loss)
+                for p, loss in r["loss"].items()
+                if loss is not None and np.isfinite(loss)
+            }
+            for r in own
+        ]
+        for epoch in sorted({e for path in paths for e in path}):
+            here = [path for path in paths if path and (epoch in path or max(path) < epoch)]
+            if len(here) < sum(map(bool, paths)):  # epochs of those alone who came to the target then
+                continue
+            losses = [path[max(e for e in path if e <= epoch)] for path in here]
+            low, median, high = np.quantile(losses, (0.25, 0.5, 0.75))
+            rows.append({
+                label: key[0], "modified": key[1], "dose": key[2], "epoch": epoch, "n": len(here),
+                "lower_quartile": float(low), "median": float(median), "upper_quartile": float(high),
+            })  # fmt: skip
+    return rows
+
+
 def _networks(zoo: Zoo, place: int, label: str) -> Iterator[dict[str, Any]]:
     """What is known of each network of a zoo, and the places of its snapshots of both arms."""
     table = zoo.table(["model_id", "step", "epoch", "validation_loss"]).to_pydict()

@@ -63,6 +63,11 @@ def run(options: argparse.Namespace) -> Results:
     results = Results("machines", zoos, settings, options.out)
     results.numbers["outcomes"] = population.outcomes(zoos, label)
     results.table("outcomes", flat(results.numbers["outcomes"]))
+    results.numbers["learning"] = population.learning(zoos, label)
+    if results.numbers["learning"]:
+        results.table("learning", flat(results.numbers["learning"]))
+        if not options.no_pictures:
+            results.figure("learning", pictures.learning(results.numbers["learning"], label))
     results.numbers["arms"] = {}
     for arm, networks in meters.over(list(arms.items()), "arms of the study", "arms"):
         log.info("arm %s: %d networks, %d %s", arm, len(networks), len(np.unique(networks.draw)), networks.unit)
