@@ -207,6 +207,7 @@ def test_many_rates_are_asked_about_in_parts_of_equal_size() -> None:
     assert population._doses([{"trigger_frac": r} for r in (0.1, 0.0, 0.2, 0.1)])[[0, 2, 3]].tolist() == [0.1, 0.2, 0.1]
 
 
+@pytest.mark.slow
 def test_a_bound_far_out_has_resamples_beyond_it() -> None:
     p = planted(60, row=0.5)
     kind = KINDS["outlying class, weights"]
