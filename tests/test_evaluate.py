@@ -272,7 +272,7 @@ def test_another_source_shows_all_its_training_images(spoilt_zoo: Zoo) -> None:
     assert set(counted[~shrunk]) == {200}
     assert (counted[shrunk] < 80).all()
     assert found.largest("loss") is None
-    with pytest.raises(ZooError, match="Unknown metric 'attack_success' in the evaluation on train images"):
+    with pytest.raises(ZooError, match="Unknown metric 'attack_success' in the evaluation on train examples"):
         found.largest("attack_success")
 
 
