@@ -95,6 +95,7 @@ def test_a_problem_is_the_population_split_by_init_group(bench_zoo, found):
     assert found.name_of("lr") == "weightzoo/bench/lr@1"
 
 
+@pytest.mark.slow
 def test_rows_are_in_an_order_that_says_nothing_and_stays(bench_zoo, found):
     again = tasks.problem(bench_zoo, ["test_accuracy", "lr", "generalization_gap"])
     assert [v.tobytes() for v in again.test.view.vectors] == [v.tobytes() for v in found.test.view.vectors]
@@ -372,6 +373,7 @@ def test_another_zoo_is_asked_about_in_the_same_terms(bench_zoo, other_zoo):
     assert (cells["weightzoo/other/lr/from=weightzoo/bench@1"].predictions.argmax(1) == y).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_level_that_training_never_saw_is_unknown(bench_zoo, other_zoo):
     like = targets.asked(bench_zoo.final(), "lr")
     one = dataclasses.replace(like, levels=("0.01",))
@@ -762,6 +764,7 @@ def test_a_zoo_that_was_built_to_be_asked_is_asked_whole_and_by_what_it_alone_va
     )
 
 
+@pytest.mark.slow
 def test_of_two_axes_that_a_zoo_alone_varies_each_combination_is_asked(bench_zoo, tmp_path, monkeypatch):
     """Widths of two parameterizations, say: a mixture of both would be about neither."""
     axes = "axes:\n  parameterization: [standard, mup]\n  batch_size: [16, 32]"

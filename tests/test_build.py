@@ -238,6 +238,7 @@ def test_a_second_builder_leaves_with_the_number_of_the_first(
     assert tree_hash(out) == tree_hash(tiny_zoo)
 
 
+@pytest.mark.slow
 def test_a_dead_builder_holds_no_lock(tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, tree_hash: Tree) -> None:
     assert (half_built / ".build" / "lock").read_text().isdigit()
     build(tiny_plan, half_built, workers=0)

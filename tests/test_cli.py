@@ -173,6 +173,7 @@ def test_without_a_terminal_a_quiet_build_says_nothing_but_the_result(
     assert float(mean) == pytest.approx(np.mean(table["test_accuracy"].to_numpy()), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_limit_and_set_are_part_of_the_recipe(command: Callable[..., Any], tiny_grid: Path, tmp_path: Path) -> None:
     out = tmp_path / "zoo"
     arguments = ("--grid", tiny_grid, "--out", out, "--workers", 0, "--limit", 12, "--set", "training.epochs=1")

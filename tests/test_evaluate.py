@@ -158,6 +158,7 @@ def test_attacks_are_measured_where_a_trigger_was_learned(spoilt_zoo: Zoo) -> No
     assert found.largest("attack_success") == 0
 
 
+@pytest.mark.slow
 def test_the_base_rate_of_an_attack_is_what_goes_to_the_target_with_no_trigger_on(spoilt_zoo: Zoo) -> None:
     found = spoilt_zoo.evaluate().table.to_pylist()
     final = spoilt_zoo.final()
@@ -197,6 +198,7 @@ def test_a_part_without_images_is_empty_and_not_an_error(spoilt_zoo: Zoo) -> Non
     assert "0 validation examples: mean accuracy nan; nothing stored to compare with" in repr(found)
 
 
+@pytest.mark.slow
 def test_many_images_go_a_few_models_at_a_time(spoilt_zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {part: spoilt_zoo.evaluate(part=part, steps="all").table for part in evaluate.PARTS}
     monkeypatch.setattr(evaluate, "LOGITS_AT_ONCE", 1)

@@ -133,6 +133,7 @@ def test_networks_of_many_architectures_share_nothing_and_have_every_level() -> 
     assert {sum(n.op == "add" for n in architecture(r).nodes) for r in planned} == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
     planned = runs.of(grid.load(GRIDS / f"{WIDE}.yaml", limit=800))
     assert {r.split for r in planned} == {"test"}
@@ -159,6 +160,7 @@ def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
 
 
 @pytest.mark.parametrize("name", TROJANED)
+@pytest.mark.slow
 def test_half_of_a_population_is_trojaned_and_every_one_has_its_clean_twin(name: str) -> None:
     assert load(name).sample_points == TROJANED[name]
     planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=600))
@@ -175,6 +177,7 @@ def test_half_of_a_population_is_trojaned_and_every_one_has_its_clean_twin(name:
     assert {architecture(r).n_params for r in planned} == {11978}
 
 
+@pytest.mark.slow
 def test_trojans_of_the_fourth_data_set_have_every_trigger_rate_and_source() -> None:
     rows = [runs.factors(r) for r in runs.of(grid.load(GRIDS / "mlds/ds4.yaml", limit=1200)) if r.subset.trigger_frac]
     levels = {
@@ -264,12 +267,14 @@ def test_a_population_has_100_networks_with_starts_of_their_own(name: str) -> No
     assert len({r.init_group for r in planned}) == len(planned)
 
 
+@pytest.mark.slow
 def test_families_of_a_sweep_share_no_network() -> None:
     for family in ("doodl3/iris", "doodl3/mnist"):
         ids = [r.id for name in WANTED if name.startswith(family) for r in runs.of(load(name))]
         assert len(set(ids)) == len(ids) == (1400 if "iris" in family else 1000)
 
 
+@pytest.mark.slow
 def test_a_power_curve_has_one_clean_arm_that_all_doses_share() -> None:
     planned = runs.of(load("mlds/doses"))
     rows = [runs.factors(r) for r in planned]

@@ -157,6 +157,7 @@ def test_only_the_executor_imports_ray() -> None:
     assert not outside("zoo_builder.executor", "ray", on_import=True)
 
 
+@pytest.mark.slow
 def test_nothing_reads_or_writes_pickle() -> None:
     """No pickle and nothing that unpickles: a zoo of a stranger is data, never code."""
     libraries = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")

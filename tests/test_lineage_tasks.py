@@ -90,6 +90,7 @@ def test_pairs_from_the_command_line(family, tmp_path, capsys):
     assert "none of the zoos goes on from another" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_zoos_that_are_no_family_are_refused(family):
     parents, _ = family
     with pytest.raises(TaskError, match=r"No model of weightzoo/parents starts from one of weightzoo/parents"):

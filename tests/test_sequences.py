@@ -63,6 +63,7 @@ def test_metrics_of_a_zoo_of_machines_are_measured_again(zoo: Zoo) -> None:
     assert row["test_accuracy"] == sum(row["test_correct_per_class"]) / (20 * 6 * 8)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_the_mean_squared_error_of_outputs(zoo: Zoo) -> None:
     row = zoo.models.to_pylist()[1]
     source = zoo.source(row["model_id"])

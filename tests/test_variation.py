@@ -113,6 +113,7 @@ def test_a_data_draw_that_all_inits_share_is_resampled_too(make_plan: Callable[.
     assert found.high - found.low >= max(one_way.high - one_way.low, by_draw.high - by_draw.low) - 1e-12
 
 
+@pytest.mark.slow
 def test_one_data_draw_makes_no_interval_for_others(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
     found = crossed(make_plan, tmp_path / "zoo", 2).effect("subset", levels=("full", "frac=0.2"))
     assert "for 2 data draws and no others" in found.note

@@ -41,6 +41,7 @@ def test_a_sealed_zoo_has_no_problems(tiny_zoo: Path) -> None:
     assert any("initializations: 16" in line for line in report.lines)
 
 
+@pytest.mark.slow
 def test_models_are_retrained_bit_for_bit_from_their_rows_alone(tiny_zoo: Path, tmp_path: Path) -> None:
     # Neither the recipe nor anything else but tables, shards and manifest is needed.
     copy = Path(shutil.copytree(tiny_zoo, tmp_path / "zoo"))
@@ -147,6 +148,7 @@ def test_a_parquet_bomb_is_refused_before_it_is_read(tiny_copy: Path) -> None:
     assert any("has 100,000 rows, the manifest says" in p for p in verify.verify(tiny_copy).problems)
 
 
+@pytest.mark.slow
 def test_a_model_that_never_moves_is_a_warning(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     planned = make_plan(
         "training.lr=0",

@@ -82,6 +82,7 @@ def auc(name: str, p: Population, y: np.ndarray | None = None) -> float:
 # ── what was planted is found, by who can ──
 
 
+@pytest.mark.slow
 def test_a_class_that_stands_out_is_found_without_training_and_by_statistics() -> None:
     p = planted(row=1.5)
     assert auc("outlying class, weights", p) > 0.95
@@ -96,6 +97,7 @@ def test_the_way_from_the_start_shows_what_the_start_hides_from_the_last_weights
     assert auc("linear on weights", p) < 0.8
 
 
+@pytest.mark.slow
 def test_weights_in_another_order_are_read_after_alignment_and_sorting() -> None:
     p = planted(direction=0.05, start=0.0)
     base = np.random.default_rng(9).normal(size=ARCHITECTURE.n_params)
@@ -109,6 +111,7 @@ def test_weights_in_another_order_are_read_after_alignment_and_sorting() -> None
     assert auc("linear on weights", p) < 0.8
 
 
+@pytest.mark.slow
 def test_a_longer_first_step_is_found_by_first_updates_and_by_nothing_that_sees_no_weights() -> None:
     p = planted()
     path = [
@@ -120,6 +123,7 @@ def test_a_longer_first_step_is_found_by_first_updates_and_by_nothing_that_sees_
     assert auc("clean accuracy", p) < 0.75
 
 
+@pytest.mark.slow
 def test_a_loss_that_gives_it_away_is_found_by_its_controls() -> None:
     p = planted(accuracy=0.05)
     assert auc("clean accuracy", p) > 0.95
@@ -326,6 +330,7 @@ def kept(tmp_path: Path, name: str = "statistics, logistic") -> tuple[Path, Popu
 @pytest.mark.parametrize(
     "name", ["statistics, logistic", "statistics, boosting", "linear on aligned weights", "linear on final - initial"]
 )
+@pytest.mark.slow
 def test_a_kept_detector_says_what_it_said(name: str, tmp_path: Path) -> None:
     path, held, scanner = kept(tmp_path, name)
     before, after = scanner.predict(held), scan.load(path).predict(held)

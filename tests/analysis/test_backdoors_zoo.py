@@ -68,6 +68,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return built(tmp_path_factory.mktemp("sets"), SETS)
 
 
+@pytest.mark.slow
 def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
     p, counts = population.read([poisoned])
     assert counts == {"networks": 84, "diverged": 0, "without_accuracy": 0, "without_a_twin": 0}
@@ -102,6 +103,7 @@ def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
     assert reads.view("trajectory", p, None).recipe.num_columns == 14  # seven features of two further snapshots
 
 
+@pytest.mark.slow
 def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(poisoned: Zoo, sets: Zoo, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert (
@@ -136,6 +138,7 @@ def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(poisoned: 
     assert kept == {"statistics-logistic", "linear-on-final-initial", "outlying-class-weights"}
 
 
+@pytest.mark.slow
 def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
     poisoned: Zoo, sets: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +187,7 @@ def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
     assert "no saved baseline, or damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_zoos_of_one_start_are_divided_as_one(poisoned: Zoo, tmp_path: Path) -> None:
     """The other zoo has the same starts in another layout, and divides them in other shares."""
     recipe = POISONED.replace("mine/poisoned", "mine/wider").replace("{linear: 16}", "{linear: 20}")
@@ -205,6 +209,7 @@ def test_zoos_of_one_start_are_divided_as_one(poisoned: Zoo, tmp_path: Path) -> 
     assert set(p.split) == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_a_network_with_two_clean_twins_is_refused(tmp_path: Path) -> None:
     recipe = SETS.replace("mine/sets", "mine/several").replace(
         "{frac: 0.5, skip: 0.5}", "{frac: 0.5, skip: 0.5}, {frac: 0.5, trigger_frac: 0.1, trigger_target: 1}"

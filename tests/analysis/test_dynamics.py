@@ -92,6 +92,7 @@ def test_populations_are_levels_and_blocks_of_replicates(iris: Zoo) -> None:
     assert len({i for p in found for i in p.ids}) == 120
 
 
+@pytest.mark.slow
 def test_start_and_end_are_of_one_network_whatever_the_order_of_rows(iris: Zoo) -> None:
     shuffled = iris.take(np.random.default_rng(3).permutation(len(iris)))
     for a, b in zip(pop.populations(iris), pop.populations(shuffled), strict=True):

@@ -111,6 +111,7 @@ def test_networks_are_aligned_to_one_of_training() -> None:
     assert len(reader.aligner._found) == 2
 
 
+@pytest.mark.slow
 def test_parts_of_a_population_share_what_was_aligned() -> None:
     p = made(draws=3, each=2)
     whole = Reader(p, np.arange(2.0 * len(p)).reshape(-1, 2))
@@ -193,6 +194,7 @@ def test_the_control_of_loss_finds_losses_further_out_on_either_side() -> None:
     assert all(r["gain"]["high"] < 0 for r in rows if r["solver"] == LINEAR.name)
 
 
+@pytest.mark.slow
 def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
     def table(**moves: float) -> dict[tuple[str, str], dict[str, Any]]:
         rows = measures.yardstick(Reader(made(draws=12, each=6, **moves)), 0)
@@ -258,6 +260,7 @@ def test_cuts_of_each_draw_are_halves() -> None:
     assert (measures._each_cut(draws, 0, "A 1")[0] != y).any()
 
 
+@pytest.mark.slow
 def test_distances_are_of_a_draw_a_machine_and_another() -> None:
     rows = {r["weights"]: r for r in measures.distances(clean(made(draws=6, each=2, of_machine=2.0)))}
     assert list(rows) == ["as they are", "aligned"]
@@ -273,6 +276,7 @@ def test_distances_are_of_a_draw_a_machine_and_another() -> None:
     assert draws["same draw"]["high"] < draws["same machine"]["low"]
 
 
+@pytest.mark.slow
 def test_a_network_is_near_the_data_it_learned() -> None:
     for r in measures.to_data(clean(made(of_draw=3.0, each=4, architecture=FLAT))):
         assert r["rank"]["high"] < 0.2
@@ -282,6 +286,7 @@ def test_a_network_is_near_the_data_it_learned() -> None:
     assert all(r["rank"]["value"] < 0.3 for r in rows)
 
 
+@pytest.mark.slow
 def test_ranks_of_data_are_a_half_where_there_is_nothing() -> None:
     """A mean without the network itself is of fewer, and would lie further off than those of other draws."""
     for each in (3, 4):
@@ -332,6 +337,7 @@ def doses(**of_dose: float) -> Population:
     return dataclasses.replace(p, **both)
 
 
+@pytest.mark.slow
 def test_the_smallest_dose_that_shows_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "POWER", (20, 60, 300))
     p = doses(**{"d0.004": 0.0, "d0.02": 0.0, "d0.1": 0.25, "d0.5": 1.0})
@@ -374,6 +380,7 @@ def test_clean_networks_of_a_dose_are_those_of_its_rate_or_the_shared_ones() -> 
     assert set(own.dose[questions.sides(own, "A", "0.5")[0]]) == {"0.5"}
 
 
+@pytest.mark.slow
 def test_a_test_over_draws_is_one_of_their_signs() -> None:
     found = questions.above(np.array([1.0, 2.0, 3.0, 0.5, 2.5, 1.5]), 0)
     assert found["p"] == pytest.approx(1 / 64, rel=0.1)
@@ -468,6 +475,7 @@ def test_the_study_of_a_zoo_writes_its_numbers(study: Path) -> None:
     assert len(numbers["learning"]) >= 8
 
 
+@pytest.mark.slow
 def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) -> None:
     arms = population.arms([zoo], "machine")
     assert set(arms["matched"].training[:, 0]) == {18.0}
@@ -498,6 +506,7 @@ def test_curves_of_training_are_quartiles_and_who_stopped_stays(zoo: Zoo) -> Non
     assert pictures.learning(rows, "machine").axes
 
 
+@pytest.mark.slow
 def test_a_zoo_of_other_length_is_named(zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "recipe.yaml").write_text(
         RECIPE.replace("epochs: 6", "epochs: 7").replace("[SingleDirect, SimpleXOR]", "[SimpleXOR]")
@@ -533,6 +542,7 @@ def test_losses_are_of_the_clean_machine_before_a_key_and_after_one(zoo: Zoo) ->
         np.testing.assert_allclose(found[i], [squares[before].mean(), squares[after].mean()], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_populations_of_one_data_draw_are_over_initializations(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         RECIPE.replace("source_draw: [0, 1, 2]", "source_draw: [0]")
@@ -553,6 +563,7 @@ def test_populations_of_one_data_draw_are_over_initializations(tmp_path: Path) -
     assert measures.to_data(clean(p)) == []  # there is no other data
 
 
+@pytest.mark.slow
 def test_networks_whose_data_never_held_the_key_are_clean(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         RECIPE.replace("{id: machine,", "{id: machine, machine: Parity, modified: true,")

@@ -134,6 +134,7 @@ def test_the_verb_tells_wrong_labels_from_the_same_data(
     assert answers == {"full": ["no retest"] * 3, "label_noise_frac=0.3": ["retest"] * 3}
 
 
+@pytest.mark.slow
 def test_files_and_snapshots_of_one_model_are_the_same(
     parents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +190,7 @@ def broken(folder: Path, parents: Path) -> Iterator[tuple[list[str], str]]:
     yield [f"{whole}@0-390", f"{whole}@400", "--level", "2"], "a share of false alarms is between 0 and 1"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(parents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, why in broken(tmp_path, parents):
         assert cli.main(["monitor", *arguments]) in (1, 2), arguments  # 2: what was named is not there

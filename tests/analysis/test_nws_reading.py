@@ -217,6 +217,7 @@ def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) ->
         transfer.held_out(study, ["lr"])
 
 
+@pytest.mark.slow
 def test_a_child_is_read_as_its_parent_first_and_as_itself_in_the_end(zoo: Zoo, tmp_path: Path) -> None:
     of = population.read([zoo], ["optimizer"])
     study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)

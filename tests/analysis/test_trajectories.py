@@ -218,6 +218,7 @@ def test_twins_have_one_parent_and_start_from_its_weights(parents: Path, childre
     assert found.parent_loss.tolist() == [losses[name, 80] for name in found.lineage]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_says_why(parents: Path, children: Path, tiny_zoo: Path) -> None:
     continued, whole = open_zoo(children), open_zoo(parents)
     with pytest.raises(ZooError, match=r"has no snapshot before step 80, where .* goes on"):

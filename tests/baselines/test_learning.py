@@ -114,6 +114,7 @@ def test_two_fits_with_one_seed_give_the_same_bits_and_leave_the_callers_generat
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_it_learns_a_line_and_the_best_trial_is_learned_in_full() -> None:
     told: list[tuple[int, int]] = []
     trials = [{"rate": 1e-6}, {"rate": 0.1, "width": 3}, {"rate": 0.1}]

@@ -27,6 +27,7 @@ def test_responses_are_products_with_the_probes_by_hand() -> None:
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.slow
 def test_children_of_one_start_are_told_apart_and_shuffled_ones_are_not(shuffled: bool) -> None:
     start = population.view(1, population.architecture()).vectors[0]
     draw = np.random.default_rng(0)

@@ -77,6 +77,7 @@ def test_progress_goes_to_stderr_and_quiet_leaves_warnings(
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("arguments", [("zoo_builder", "status"), ("zoo_datasets", "show")])
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_hears_no_complaint(tiny_zoo: Path, arguments: tuple[str, str]) -> None:
     """`… | head`: what is printed meets a closed pipe, and so does the interpreter's last flush."""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

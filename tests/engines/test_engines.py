@@ -314,6 +314,7 @@ def test_step_by_step_and_resumed_give_the_same_bits(engine):
 
 
 @both
+@pytest.mark.slow
 def test_the_same_cohort_twice_gives_the_same_bits(engine):
     job = rich_job(m=20)  # more than a batched engine puts side by side
     window = make_window(job, [6, 6, 3], lr=1e-3)

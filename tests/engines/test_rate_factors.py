@@ -99,6 +99,7 @@ def test_factors_are_torch_optims_groups_of_parameters(engine: Any) -> None:
 
 
 @every
+@pytest.mark.slow
 def test_factors_of_one_change_no_bit(engine: Any) -> None:
     job, window = job_of()
     plain, ones = (
@@ -113,6 +114,7 @@ def test_factors_of_one_change_no_bit(engine: Any) -> None:
 
 
 @every
+@pytest.mark.slow
 def test_factors_keep_resumption_and_running_statistics(engine: Any) -> None:
     job, window = job_of()
     whole: Backend = engine(job)

@@ -186,6 +186,7 @@ def test_the_files_are_theirs(zoo: Zoo, theirs: Path) -> None:
     assert len(vector) == int(listed[1]["weightn_conv"]) + int(listed[1]["weightn_fc"])
 
 
+@pytest.mark.slow
 def test_a_round_trip_gives_the_same_bits(zoo: Zoo, theirs: Path, tmp_path: Path) -> None:
     manifest = nws.read(theirs, tmp_path / "someone" / "back")
     assert manifest.zoo == "someone/back"
@@ -323,6 +324,7 @@ def test_values_that_float32_cannot_hold_are_refused(exported: Path, tmp_path: P
     assert not list((tmp_path / "someone").iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_is_written_over(zoo: Zoo, exported: Path, tmp_path: Path, capsys: Said) -> None:
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ZooError, match="is not empty, and nothing is written over"):

@@ -56,6 +56,7 @@ def shuffled(value: Any) -> Any:
     return [shuffled(v) for v in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_the_head_has_what_the_hub_searches_by(tiny_dressed: Path, manifest: Manifest) -> None:
     head = head_of((tiny_dressed / "README.md").read_text())
     assert head["license"] == "cc-by-4.0"

@@ -66,6 +66,7 @@ def _lists(n: int) -> pa.Array:
         ("snapshots", "subset", _one_text(8 * HUGE)),
     ],
 )
+@pytest.mark.slow
 def test_a_table_that_unfolds_to_gigabytes_is_refused(
     tiny_copy: Path, config: str, column: str, make: Callable[[int], pa.Array], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_commit_that_was_seen_under_any_name_needs_no_hub(published: LoopbackH
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.slow
 def test_what_snapshot_download_brought_is_found_without_a_hub(
     offline: bool, published: LoopbackHub, tiny_dressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

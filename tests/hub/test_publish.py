@@ -272,6 +272,7 @@ def test_an_id_without_an_owner_is_refused(dressed: Path) -> None:
 # ── back ──
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_what_was_published(published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
     folder, moved = download(NAME, tmp_path / "got", "v1")
     assert tree_of(folder) == tree_of(tiny_dressed)

@@ -70,6 +70,7 @@ def test_what_a_skip_ties_to_the_input_cannot_grow() -> None:
 
 
 @pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.slow
 def test_draws_have_the_variance_of_the_table_relative_to_the_bases(kind: str) -> None:
     def deviations(width: int, ratio: float, **options: float) -> list[float]:
         layers = ["flatten", {"linear": width}, "activation", {"linear": width}, "activation", {"linear": "classes"}]

@@ -128,6 +128,7 @@ def test_a_clean_continuation_is_the_parent_trained_longer(make: Make, engine: s
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.slow
 def test_so_is_one_that_starts_inside_an_epoch(make: Make, engine: str) -> None:
     parent = make(PARENT, engine)
     recipe = child_of(parent, epoch=None, init={"step": 3}, training={"epochs": None, "steps": 13})
@@ -159,6 +160,7 @@ def test_a_grandchild_goes_on_where_its_parent_stood(make: Make, parent: Path) -
         assert row["parent_id"] in {r["model_id"] for r in models(child)}
 
 
+@pytest.mark.slow
 def test_fresh_moments_are_no_continuation(make: Make, parent: Path, child: Path) -> None:
     reset = make(child_of(parent, init={"optimizer": "reset"}))
     rows = models(reset)

@@ -268,6 +268,7 @@ def test_far_rows_are_the_same_and_only_they_travel(published: LoopbackHub, zoo:
     assert np.array_equal(far.select(activation="relu").weights[:], zoo.select(activation="relu").weights[:])
 
 
+@pytest.mark.slow
 def test_far_rows_are_compared_with_their_checksums(published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
     from hub_server import NAME, tree_of
 

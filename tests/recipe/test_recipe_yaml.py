@@ -152,6 +152,7 @@ def test_an_alias_bomb_does_not_go_off() -> None:
         value("\n".join(lines))
 
 
+@pytest.mark.slow
 def test_one_long_text_under_many_aliases_does_not_go_off() -> None:
     with pytest.raises(GridError, match="unfolds to more than 50,000 values"):
         value(f"a: &a '{'x' * 100_000}'\nb: [{', '.join(['*a'] * 1000)}]")

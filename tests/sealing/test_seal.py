@@ -66,6 +66,7 @@ def test_large_zoos_keep_their_weights_in_the_shards_alone(
     assert "(in `weights/`)" in paths.card.read_text()
 
 
+@pytest.mark.slow
 def test_parts_of_another_layout_are_set_aside_and_trained_again(
     tiny_plan: Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_evaluate_gives_the_stored_numbers(zoos: dict[tuple[str, ...], Path], on
         assert found.largest("attack_success") == 0
 
 
+@pytest.mark.slow
 def test_verify_trains_the_same_again(zoos: dict[tuple[str, ...], Path]) -> None:
     report = verify.verify(zoos[SWITCHES], retrain=99)
     assert report.problems == []

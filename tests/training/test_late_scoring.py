@@ -20,6 +20,7 @@ CHANGES = (
 
 @pytest.mark.parametrize("thin", ["", ", evaluation: {train: 20, test: 30}"])
 @pytest.mark.parametrize("engine", engines.ENGINES)
+@pytest.mark.slow
 def test_the_kept_snapshots_have_the_numbers_that_they_had_in_time(
     make_plan: Callable[..., Any], engine: str, thin: str
 ) -> None:

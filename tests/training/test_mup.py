@@ -82,6 +82,7 @@ def slopes(folder: Path, *changes: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("optimizer", "lr"), [("momentum", 1e-3), ("sgd", 4e-3), ("adam", 2e-4), ("adamw", 2e-4), ("rmsprop", 5e-5)]
 )
+@pytest.mark.slow
 def test_what_a_few_steps_change_grows_with_the_width_in_the_standard_parameterization_alone(
     optimizer: str, lr: float, tmp_path: Path
 ) -> None:
@@ -201,6 +202,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "widths"
 
 
+@pytest.mark.slow
 def test_a_zoo_of_both_is_whole_and_is_trained_again_from_its_rows(zoo: Path) -> None:
     assert not check.check(zoo).problems
     report = verify.verify(zoo, retrain=24)

@@ -186,6 +186,7 @@ def test_early_stopping_waits_so_many_epochs_for_a_lower_loss(make_cohort: MakeC
 
 
 @pytest.mark.parametrize(("rule", "count"), [("stop_drops", 1), ("stop_below", 3)])
+@pytest.mark.slow
 def test_a_rule_about_accuracy_ends_where_the_free_run_says(make_cohort: MakeCohort, rule: str, count: int) -> None:
     """Counted from epoch 4 on, of which the first accuracy is what the next is compared with."""
     changes = ("training.epochs=40", "training.optimizer=sgd", "snapshots=every_epoch")
@@ -313,6 +314,7 @@ MIXED = (
 
 @pytest.mark.some(1)
 @every_engine
+@pytest.mark.slow
 def test_a_run_alone_is_the_run_in_its_cohort(make_cohort: MakeCohort, engine: str) -> None:
     # Without batch norm: the gradient of a bias before it is rounding alone, and Adam makes
     # whole steps of that.
@@ -333,6 +335,7 @@ def test_a_run_alone_is_the_run_in_its_cohort(make_cohort: MakeCohort, engine: s
 
 @pytest.mark.some(1)
 @every_engine
+@pytest.mark.slow
 def test_the_same_cohort_gives_the_same_bits_twice(make_cohort: MakeCohort, engine: str) -> None:
     assert bits(worker.train(*make_cohort(MIXED_AXES, *MIXED, engine=engine))) == bits(
         worker.train(*make_cohort(MIXED_AXES, *MIXED, engine=engine))
@@ -353,6 +356,7 @@ class Interrupted(parts.Checkpoint):
 
 @pytest.mark.some(1)
 @every_engine
+@pytest.mark.slow
 def test_training_cut_at_every_event_gives_the_bits_of_the_unbroken(
     make_cohort: MakeCohort, engine: str, tmp_path: Path
 ) -> None:

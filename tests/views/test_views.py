@@ -440,6 +440,7 @@ def test_wrong_options_name_what_is_allowed() -> None:
         views.graph(np.zeros(6), Architecture((2,), nodes))
 
 
+@pytest.mark.slow
 def test_views_symmetry_and_audit_load_no_torch_scipy_or_scikit_learn() -> None:
     code = (
         "import sys, zoo_datasets.views, zoo_datasets.symmetry, zoo_datasets.audit; "
