@@ -19,6 +19,7 @@ import numpy as np
 from zoo_datasets.analysis.backdoors import reads
 from zoo_datasets.analysis.backdoors.linear import TARGET, Boosted, Logistic, OutlierClass
 from zoo_datasets.analysis.backdoors.population import Population
+from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.groups import finite
 from zoo_datasets.baselines.interface import Baseline, Targets
 from zoo_datasets.baselines.tabular import Tabular
@@ -109,7 +110,10 @@ class Detector:
         return np.log(chance) - np.log1p(-chance)
 
     def rebuild(self) -> None:
-        """Take up what was read from a file."""
+        """Take up what was read from a file. Raises ValueError, TypeError where it is none."""
+        saved.check(self)
+        if self.reads not in reads.READS or (self.reads == "aligned") != (self.reference is not None):
+            raise ValueError(f"it does not know how it reads {self.reads!r}")
         if hasattr(self.solver, "rebuild"):
             self.solver.rebuild()
 

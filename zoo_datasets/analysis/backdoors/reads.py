@@ -31,6 +31,16 @@ def view(name: str, networks: Population, reference: np.ndarray | None) -> View:
     return READS[name](networks, reference)
 
 
+def readable(name: str, p: Population) -> np.ndarray:
+    """Networks (n,) bool of which the reading of that name sees numbers: what is not finite would be read as 0."""
+    good = np.array([bool(np.isfinite(w).all()) for w in p.weights], bool)
+    if name in ("change", "trajectory"):
+        good &= [bool(np.isfinite(e).all()) for e in p.earlier]
+    if name == "trajectory":  # the first way is its unit of length
+        good &= [len(e) < 2 or bool((e[0] != e[1]).any()) for e in p.earlier]
+    return good
+
+
 def _raw(p: Population, reference: np.ndarray | None) -> View:
     return _weights(p, [finite(w) for w in p.weights])
 
