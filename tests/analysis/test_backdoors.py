@@ -66,6 +66,7 @@ def planted(
         [r["path"].astype(np.float32) for r in rows], np.ones(n, bool), trojaned, pair, pair.astype(str).astype(object),
         np.array([SPLITS[i % len(SPLITS)] for i in pair], object), np.arange(n).astype(str).astype(object),
         {name: text.get(name, same) for name in FACTORS}, np.where(trojaned, 1.0, np.nan), np.where(trojaned, 0.0, np.nan),
+        np.where(trojaned, [r["rate"] for r in rows], np.nan),
         np.ones(n, bool), pa.table({"lr": rng.uniform(size=n // 2).repeat(2), "updates": np.full(n, 90)}),
         np.array([r["loss"] for r in rows]),
     )  # fmt: skip
@@ -187,6 +188,74 @@ def test_a_backdoor_counts_as_detected_above_the_yardstick_alone() -> None:
         row = next(r for r in rows if r["question"] == "matched")
         assert row["detected"] is detected, row
         assert row["above_chance"]
+
+
+def test_below_chance_nothing_is_detected_whatever_the_yardstick_says() -> None:
+    scale = {"null": {"auc": {"high": 0.6}}, "yardstick": {"auc": {"value": 0.42}}}
+    assert study._verdict({"low": 0.45}, scale) == {"above_chance": False, "yardstick": 0.42, "detected": False}
+    assert study._verdict({"low": 0.55}, scale) == {"above_chance": False, "yardstick": 0.42, "detected": True}
+
+
+def test_many_rates_are_asked_about_in_parts_of_equal_size() -> None:
+    rates = [None, 0.0, *np.linspace(0.05, 0.5, 80).tolist()]
+    dose = population._doses([{"trigger_frac": r} for r in rates])
+    assert np.isnan(dose[:2]).all()
+    values, counts = np.unique(dose[2:], return_counts=True)
+    assert len(values) == population.MOST_DOSES
+    assert set(counts) == {10}
+    assert (np.diff(dose[2:]) >= 0).all()
+    assert population._doses([{"trigger_frac": r} for r in (0.1, 0.0, 0.2, 0.1)])[[0, 2, 3]].tolist() == [0.1, 0.2, 0.1]
+
+
+@pytest.mark.slow
+def test_a_bound_far_out_has_resamples_beyond_it() -> None:
+    p = planted(60, row=0.5)
+    kind = KINDS["outlying class, weights"]
+    train, validation, test = (p.split == s for s in ("train", "validation", "test"))
+    detector = detectors.fit(kind, p.take(train), p.take(validation), 0)
+    usual, far, farther = (study._row(p, test, detector, tail) for tail in (0.025, 5e-4, 1e-4))
+    assert usual is not None
+    assert far is not None
+    assert farther is not None
+    assert far["auc"]["value"] == usual["auc"]["value"]
+    assert far["auc"]["level"] == pytest.approx(0.999)
+    # Of too few resamples the least one is the bound, whatever was asked for.
+    assert farther["auc"]["low"] < far["auc"]["low"] - 0.005 < usual["auc"]["low"] - 0.01
+
+
+def test_what_cannot_read_two_layouts_is_left_out_of_questions_about_both() -> None:
+    other = build_architecture(["flatten", {"linear": 7}, "activation", {"linear": "classes"}], (1, 3, 3), 5, "relu")
+    p = planted(100, row=1.5)
+    rng = np.random.default_rng(0)
+    second = (p.pair % 2).astype(np.int64)
+    weights = [
+        rng.normal(size=other.n_params).astype(np.float32) if s else w for s, w in zip(second, p.weights, strict=True)
+    ]
+    mixed = dataclasses.replace(p, architectures=(ARCHITECTURE, other), architecture=second, weights=weights)
+    places, any_layout = KINDS["linear on weights"], KINDS["statistics, logistic"]
+    rows, learned = study.table(mixed, [places, any_layout], 0, {})
+    assert {r["detector"] for r in rows} == set(learned) == {any_layout.name}
+    assert study.smallest(mixed, [places], 0, {}) == []
+    one = mixed.take(second == 1)
+    assert one.architectures == (other,)
+    assert detectors.suits(places, one)
+
+
+def test_who_needs_first_weights_is_left_out_where_there_are_none_and_refused_where_it_was_asked_for() -> None:
+    p = planted(20)
+    p = dataclasses.replace(p, starts=np.zeros(len(p), bool))
+    kinds = [KINDS["linear on final - initial"], KINDS["first updates"], KINDS["clean accuracy"]]
+    found, lacking = detectors.able(kinds, p, asked=False)
+    assert [k.name for k in found] == ["clean accuracy"]
+    assert set(lacking) == {"linear on final - initial", "first updates"}
+    with pytest.raises(ZooError, match="have no initial weights"):
+        detectors.able(kinds, p, asked=True)
+
+
+def test_a_null_without_both_arms_says_so() -> None:
+    p = planted(20)
+    y = p.trojaned & (p.split != "test")
+    assert study._told(KINDS["clean accuracy"], p, y, 0)["note"] == "the test split has networks of one arm alone"
 
 
 def test_the_smallest_dose_is_found_where_it_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
     p, counts = population.read([poisoned])
-    assert counts == {"networks": 84, "diverged": 0, "without_a_twin": 0}
+    assert counts == {"networks": 84, "diverged": 0, "without_accuracy": 0, "without_a_twin": 0}
     assert p.trojaned.sum() == 42
     rows = {r["model_id"]: r for r in poisoned.models.to_pylist()}
     last = {
@@ -182,6 +182,41 @@ def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
     assert "one.safetensors" in capsys.readouterr().out
     assert main(["scan", str(tmp_path / "scores.parquet"), str(sets.root), "--quiet"]) == 1
     assert "no saved baseline, or damaged" in capsys.readouterr().err
+
+
+def test_zoos_of_one_start_are_divided_as_one(poisoned: Zoo, tmp_path: Path) -> None:
+    """The other zoo has the same starts in another layout, and divides them in other shares."""
+    recipe = POISONED.replace("mine/poisoned", "mine/wider").replace("{linear: 16}", "{linear: 20}")
+    recipe = recipe.replace("train: 0.4, validation: 0.2", "train: 0.2, validation: 0.4")
+    assert recipe.count("wider") == 1
+    other = built(tmp_path, recipe)
+    own = {
+        z.name: dict(zip(*(z.models[c].to_pylist() for c in ("init_key", "split")), strict=True))
+        for z in (poisoned, other)
+    }
+    shared = own["mine/poisoned"].keys() & own["mine/wider"].keys()
+    assert any(own["mine/poisoned"][k] != own["mine/wider"][k] for k in shared)
+    p, _ = population.read([poisoned, other])
+    assert len(p) == 168
+    sides: dict[str, set[str]] = {}
+    for group, side in zip(p.group, p.split, strict=True):
+        sides.setdefault(group, set()).add(side)
+    assert {len(s) for s in sides.values()} == {1}
+    assert set(p.split) == {"train", "validation", "test"}
+
+
+def test_a_network_with_two_clean_twins_is_refused(tmp_path: Path) -> None:
+    recipe = SETS.replace("mine/sets", "mine/several").replace(
+        "{frac: 0.5, skip: 0.5}", "{frac: 0.5, skip: 0.5}, {frac: 0.5, trigger_frac: 0.1, trigger_target: 1}"
+    )
+    several = built(tmp_path, recipe)
+    with pytest.raises(ZooError, match="are both clean twins of the same networks with a trigger"):
+        population.read([several])
+
+
+def test_a_yardstick_whose_test_split_is_of_one_set_is_refused(sets: Zoo) -> None:
+    with pytest.raises(ZooError, match=r"is no yardstick: its validation split has \d+ networks, not of both sets"):
+        population.clean([sets.select(split=["train", "test"])])
 
 
 def test_zoos_without_twins_or_sets_are_refused(poisoned: Zoo, sets: Zoo) -> None:

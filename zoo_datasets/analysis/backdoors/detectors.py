@@ -87,6 +87,26 @@ def named(names: str | None) -> list[Kind]:
     return [known[n] for n in dict.fromkeys(asked)]
 
 
+def suits(kind: Kind, p: Population) -> bool:
+    """Whether there is an answer about these networks together: what reads weights place by place has none of two layouts."""
+    return not kind.one_layout or len({a.layout_id for a in p.architectures}) == 1
+
+
+def able(kinds: Sequence[Kind], p: Population, asked: bool) -> tuple[list[Kind], dict[str, str]]:
+    """The kinds that these networks have enough for, and why the others are left out. Raises ZooError for one that was asked for."""
+    found, lacking = [], {}
+    for kind in kinds:
+        try:
+            if kind.needs_starts:
+                reads.check_starts(kind.reads, p)
+            found.append(kind)
+        except ZooError as error:
+            if asked:
+                raise
+            lacking[kind.name] = str(error)
+    return found, lacking
+
+
 def slug(name: str) -> str:
     """A name as a file's and a command line's: `linear-on-final-initial`."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())

@@ -3,9 +3,10 @@
 In:  zoos whose networks were trained with a trigger or without (`trigger_frac`), and share first weights, images and order.
 Out: a `Population` of their last snapshots; with the test images, how often each attack works and what goes to its target anyway.
 
-Twins are known by their keys. A pair `works` where of the images that would not go to the target nine in ten do with the trigger
-on, and both networks classify clean images alike within 1 %: fixed before any detector was tried, and counted by `outcomes`.
-A pair of which one diverged is left out, and counted.
+Twins are known by their keys, and a pair has one clean network. It `works` where of the images that would not go to the target
+nine in ten do with the trigger on, and both networks classify clean images alike within 1 %: fixed before any detector was tried,
+and counted by `outcomes`. A pair of which one diverged, or has no accuracy, is left out, and counted. The split is the zoo's own;
+several zoos are divided anew, so that networks of one start are on one side whichever zoo they are of.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets import intervals
+from zoo_datasets import intervals, split_files
 from zoo_datasets.errors import ZooError
 from zoo_datasets.evaluate import BASE
+from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import Zoo
 
@@ -35,6 +37,8 @@ FACTORS = {
 # Columns that say which arm a network is of: no control is told them.
 TELLING = ("subset", "subset_skip", "label_noise_frac")
 LOSS = ("test_loss", "test_accuracy")
+SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}  # of several zoos
+MOST_DOSES = 8  # rates that are told apart; more are cut into so many parts of equal size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,9 @@ class Population:
     factors: Mapping[str, np.ndarray]  # of `FACTORS`, (n,) text; of a clean network ""
     success: np.ndarray  # (n,) float64; NaN of a clean network
     base: np.ndarray  # (n,) float64
+    dose: (
+        np.ndarray
+    )  # (n,) float64: rate, or the middle one of those like it where rates are many; NaN of a clean network
     works: np.ndarray  # (n,) bool, equal of all networks of a pair that have it
     recipe: pa.Table  # n rows: the recipe without what says the arm, and updates done
     loss: np.ndarray  # (n, 2) float64: loss and accuracy on clean test images
@@ -70,7 +77,7 @@ class Population:
             architectures, architecture, weights, [w[None][:0] for w in weights] if earlier is None else earlier,
             np.zeros(n, bool) if starts is None else starts, np.zeros(n, bool), np.arange(n), unknown, unknown,
             np.array(names, object), {name: unknown for name in FACTORS}, np.full(n, np.nan), np.full(n, np.nan),
-            np.zeros(n, bool), pa.table({"": pa.nulls(n)}) if recipe is None else recipe,
+            np.full(n, np.nan), np.zeros(n, bool), pa.table({"": pa.nulls(n)}) if recipe is None else recipe,
             np.full((n, len(LOSS)), np.nan) if loss is None else loss,
         )  # fmt: skip
 
@@ -80,11 +87,12 @@ class Population:
     def take(self, rows: np.ndarray) -> Population:
         """Those networks, by places or by a mask."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        used, architecture = np.unique(self.architecture[rows], return_inverse=True)
         return Population(
-            self.architectures, self.architecture[rows], [self.weights[int(i)] for i in rows], [self.earlier[int(i)] for i in rows],
+            tuple(self.architectures[i] for i in used), architecture.astype(np.int64), [self.weights[int(i)] for i in rows], [self.earlier[int(i)] for i in rows],
             self.starts[rows], self.trojaned[rows], self.pair[rows], self.group[rows], self.split[rows], self.model[rows],
-            {k: v[rows] for k, v in self.factors.items()}, self.success[rows], self.base[rows], self.works[rows],
-            self.recipe.take(pa.array(rows)), self.loss[rows],
+            {k: v[rows] for k, v in self.factors.items()}, self.success[rows], self.base[rows], self.dose[rows],
+            self.works[rows], self.recipe.take(pa.array(rows)), self.loss[rows],
         )  # fmt: skip
 
     def with_twins(self, trojaned: np.ndarray) -> np.ndarray:
@@ -99,10 +107,11 @@ def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Populatio
     Raises ZooError where there is no pair, or the source is not at hand.
     """
     rows = [row for place, zoo in enumerate(zoos) for row in _rows(zoo, place)]
+    _divide(zoos, rows)
     numbers: dict[tuple[Any, ...], int] = {}
     for row in rows:
         row["pair"] = numbers.setdefault((row["place"], *(row[k] for k in KEYS)), len(numbers))
-    gone = {r["pair"] for r in rows if r["diverged"]}
+    gone = {r["pair"] for r in rows if r["diverged"] or not np.isfinite(r["scores"][1])}
     kinds = {kind: {r["pair"] for r in rows if bool(r["trigger_frac"]) is kind} for kind in (False, True)}
     twins = kinds[False] & kinds[True]
     if not twins:
@@ -114,11 +123,15 @@ def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Populatio
     kept = [r for r in rows if r["pair"] in twins - gone]
     if not kept:
         raise ZooError(
-            f"In each of the {len(twins):,} pairs of twins one network diverged; nothing is left to compare."
+            f"In each of the {len(twins):,} pairs of twins one network diverged, or has no test accuracy; nothing is left to "
+            "compare."
         )
-    counts = {"networks": len(rows), "diverged": sum(r["diverged"] for r in rows), "without_a_twin": sum(
-        r["pair"] not in twins for r in rows
-    )}  # fmt: skip
+    _check_pairs(kept)
+    counts = {
+        "networks": len(rows), "diverged": sum(r["diverged"] for r in rows),
+        "without_accuracy": sum(not r["diverged"] and not np.isfinite(r["scores"][1]) for r in rows),
+        "without_a_twin": sum(r["pair"] not in twins for r in rows),
+    }  # fmt: skip
     attacks = _attacks(zoos, kept, data)
     return _population(zoos, kept, attacks), counts
 
@@ -129,6 +142,7 @@ def clean(zoos: Sequence[Zoo]) -> Population:
     Raises ZooError where there are not two sets.
     """
     rows = [row for place, zoo in enumerate(zoos) for row in _rows(zoo, place) if not row["diverged"]]
+    _divide(zoos, rows)
     for number, row in enumerate(rows):
         row["pair"] = number
     sides = sorted({row.get("subset_skip") or 0.0 for row in rows})
@@ -137,8 +151,15 @@ def clean(zoos: Sequence[Zoo]) -> Population:
             f"{', '.join(z.name for z in zoos)} is no yardstick: clean networks of two sets are needed, one with "
             "`subset: {skip: …}`, like those of grids/backdoors/yardstick.yaml."
         )
-    found = _population(zoos, rows, {})
     second = np.array([(row.get("subset_skip") or 0.0) == sides[1] for row in rows])
+    for split in SPLITS:
+        of_split = [bool(s) for s, row in zip(second, rows, strict=True) if row["split"] == split]
+        if len(set(of_split)) < 2:
+            raise ZooError(
+                f"{', '.join(z.name for z in zoos)} is no yardstick: its {split} split has {len(of_split)} networks, not of both "
+                "sets. Build more of them."
+            )
+    found = _population(zoos, rows, {})
     return dataclasses.replace(found, trojaned=second, works=np.ones(len(rows), bool))
 
 
@@ -168,11 +189,12 @@ def outcomes(population: Population) -> list[dict[str, Any]]:
     p, rows = population, []
     accuracy = {int(i): float(a) for i, a, t in zip(p.pair, p.loss[:, 1], p.trojaned, strict=True) if not t}
     lost = np.array([float(a) - accuracy[int(i)] for i, a in zip(p.pair, p.loss[:, 1], strict=True)])
-    for source, rate in sorted({(s, r) for s, r, t in zip(p.factors["source"], p.factors["rate"], p.trojaned, strict=True) if t},
-                               key=lambda k: (k[0], float(k[1]))):  # fmt: skip
-        own = p.trojaned & (p.factors["source"] == source) & (p.factors["rate"] == rate)
+    for source, rate in sorted(
+        {(s, float(d)) for s, d, t in zip(p.factors["source"], p.dose, p.trojaned, strict=True) if t}
+    ):
+        own = p.trojaned & (p.factors["source"] == source) & (p.dose == rate)
         rows.append({
-            "source": source, "rate": float(rate), "pairs": int(own.sum()),
+            "source": source, "rate": rate, "pairs": int(own.sum()),
             "success": float(p.success[own].mean()), "base": float(p.base[own].mean()),
             "attack_works": int((lift(p.success[own], p.base[own]) >= WORKS).sum()),
             "equal_on_clean": int((np.abs(lost[own]) <= MARGIN + 1e-12).sum()), "both": int(p.works[own].sum()),
@@ -208,6 +230,25 @@ def _rows(zoo: Zoo, place: int) -> list[dict[str, Any]]:
             "scores": [np.nan if v is None else v for v in values], "diverged": row.get("stop_reason") == "diverged",
         }  # fmt: skip
     return rows
+
+
+def _divide(zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]]) -> None:
+    """Several zoos get one split: each has divided its groups by their number, and another zoo's of one start differently."""
+    if len(zoos) > 1:
+        side = split_files.by_group(*zoos, fractions=SHARES).assignment
+        for row in rows:
+            row["split"] = side[row["model_id"]]
+
+
+def _check_pairs(rows: Sequence[dict[str, Any]]) -> None:
+    """Raises ZooError where it is not known which network is the clean twin."""
+    clean: dict[int, str] = {}
+    for row in rows:
+        if not row["trigger_frac"] and clean.setdefault(row["pair"], row["model_id"]) != row["model_id"]:
+            raise ZooError(
+                f"Networks {clean[row['pair']]} and {row['model_id']} are both clean twins of the same networks with a trigger: "
+                "they differ in something else too. Select one of their levels, or build pairs, like grids/mlds/ds4.yaml."
+            )
 
 
 def _attacks(
@@ -249,8 +290,21 @@ def _population(
         tuple(architectures.values()), np.array(which, np.int64), [v[-1] for v in vectors], [v[:-1] for v in vectors],
         np.array([r["begins"] for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
         np.array([r["split"] for r in rows], object), np.array([r["model_id"] for r in rows], object), factors, success, base,
-        _working(trojaned, pair, success, base, loss[:, 1]), _recipe(zoos, rows), loss,
+        _doses(rows), _working(trojaned, pair, success, base, loss[:, 1]), _recipe(zoos, rows), loss,
     )  # fmt: skip
+
+
+def _doses(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """The rate of each network, or the median of its part where there are too many to ask about each."""
+    rate = np.array([r["trigger_frac"] or np.nan for r in rows], float)
+    known = np.isfinite(rate)
+    if len(np.unique(rate[known])) <= MOST_DOSES:
+        return rate
+    edges = np.quantile(rate[known], np.linspace(0, 1, MOST_DOSES + 1)[1:-1])
+    part = np.searchsorted(edges, rate)
+    return np.array(
+        [np.median(rate[known & (part == k)]) if own else np.nan for k, own in zip(part, known, strict=True)]
+    )
 
 
 def _working(

@@ -61,19 +61,13 @@ def _sorted(p: Population, reference: np.ndarray | None) -> View:
 
 
 def _change(p: Population, reference: np.ndarray | None) -> View:
-    _need_starts(p)
+    check_starts("change", p)
     return _weights(p, [finite(w) - finite(e[0]) for w, e in zip(p.weights, p.earlier, strict=True)])
 
 
 def _trajectory(p: Population, reference: np.ndarray | None) -> View:
     """Features of the first updates after the first kept one, the way until then being the unit of length."""
-    _need_starts(p)
-    counts = {len(e) for e in p.earlier}
-    if len(counts) != 1 or min(counts) < 3:
-        raise ZooError(
-            f"The networks keep {min(counts)} to {max(counts)} snapshots before the last, and trajectories need as many of "
-            "each, three at least, of which the first is the start: `snapshots: {steps: [0, 20, 80]}`."
-        )
+    check_starts("trajectory", p)
     rows = [detection.features(e[0], e[1], e[2:]).ravel() for e in map(finite, p.earlier)]
     values = np.clip(np.nan_to_num(np.array(rows)), -1e3, 1e3)
     return _table(p, {f"{i:03d}": values[:, i] for i in range(values.shape[1])})
@@ -117,9 +111,16 @@ def _one_layout(p: Population) -> Architecture:
     return View(tuple(p.architectures[i] for i in np.unique(p.architecture)), p.architecture, [], NOTHING).layout
 
 
-def _need_starts(p: Population) -> None:
+def check_starts(reading: str, p: Population) -> None:
+    """Raises ZooError where networks lack the initial weights, or the first updates, that a reading needs."""
     if not p.starts.all():
         raise ZooError(
             f"Of {len(p):,} networks {int((~p.starts).sum()):,} have no initial weights, and this detector reads what changed "
             "since the start. Build the zoo with `snapshots: {steps: [0, …]}`, or take a detector that reads the last weights."
+        )
+    counts = {len(e) for e in p.earlier}
+    if reading == "trajectory" and len(p) and (len(counts) != 1 or min(counts) < 3):
+        raise ZooError(
+            f"The networks keep {min(counts)} to {max(counts)} snapshots before the last, and trajectories need as many of "
+            "each, three at least, of which the first is the start: `snapshots: {steps: [0, 20, 80]}`."
         )

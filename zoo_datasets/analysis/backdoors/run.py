@@ -4,7 +4,7 @@ In:  one zoo or several, as one population; a yardstick zoo of two clean sets, i
 Out: a `Results`: which attacks work; the table of detectors and controls by question; dose–response; the smallest dose; pictures; and
      each detector that learned from everything matched, kept for `scan`.
 
-Splits are the zoos' own, and the test split is looked at once: whatever a detector chooses it chooses on validation.
+Splits are the zoo's own (of several zoos one is drawn), and the test split is looked at once: whatever a detector chooses it chooses on validation.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ def run(options: argparse.Namespace) -> Results:
     kinds = detectors.named(options.detectors)
     zoos = [open_zoo(path) for path in options.path]
     p, counts = population.read(zoos, options.data)
+    kinds, lacking = detectors.able(kinds, p, asked=options.detectors not in (None, "all"))
+    for name, why in lacking.items():
+        log.info("left out: %s. %s", name, why)
     sets = None if options.yardstick is None else population.clean([open_zoo(options.yardstick)])
     settings = {
         "seed": options.seed, "detectors": [k.name for k in kinds], "works": population.WORKS, "margin": population.MARGIN,
@@ -59,7 +62,7 @@ def run(options: argparse.Namespace) -> Results:
     numbers: dict[str, Any] = {
         "population": {**counts, "pairs": int(p.trojaned.sum()), "working": int((p.works & p.trojaned).sum()),
                        "clean": int((~p.trojaned).sum())},
-        "outcomes": outcomes, "scales": found, "table": rows, "doses": study.doses(p, learned, found),
+        "left_out": lacking, "outcomes": outcomes, "scales": found, "table": rows, "doses": study.doses(p, learned, found),
         "smallest": study.smallest(p, kinds, options.seed, found),
     }  # fmt: skip
     results.numbers |= jsonable(numbers)
@@ -91,11 +94,11 @@ def _keep(
 
 
 def _draw(results: Results, p: Population, numbers: dict[str, Any]) -> None:
-    results.figure(
-        "detectors",
-        pictures.bars([r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"]),
-    )
-    results.figure("questions", pictures.questions([r for r in numbers["table"] if r["pairs_that"] == "works"]))
+    works = [r for r in numbers["table"] if r["pairs_that"] == "works"]
+    if works:
+        results.figure("questions", pictures.questions(works))
+    if matched := [r for r in works if r["question"] == "matched"]:
+        results.figure("detectors", pictures.bars(matched))
     if len({r["rate"] for r in numbers["doses"]}) > 1:
         results.figure("doses", pictures.doses(numbers["doses"]))
     one = np.flatnonzero(p.works & (p.architecture == p.architecture[np.flatnonzero(p.works)[0]]))

@@ -6,7 +6,8 @@ Out: rows, each a plain mapping with intervals over init groups.
 AUC is the chance that a trojaned network scores above a clean one; `paired` the share of twins of which the trojaned one scores higher, with
 exact bounds; `tpr` the share found at a threshold that 5 % of the tested clean networks pass. The null is clean networks whose arm is
 dealt by coin, learned and tested in the same way; the yardstick two sets of clean data. A backdoor is `detected` where the lower bound
-lies above the yardstick of the same detector, and `above_chance` where it lies above ½ and above the null's upper bound.
+lies above ½ and above the yardstick of the same detector, and `above_chance` where it lies above ½ and above the null's upper bound.
+Null and yardstick are of the cheap detectors: of the others it is not known whether they detect.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from zoo_datasets.errors import ZooError
 
 FALSE_ALARMS = 0.05  # of clean networks
 SIZES = (100, 500, 1500)  # training networks of the search for the smallest dose
+BEYOND = 25  # resamples beyond a bound, however far out it lies
 Scales = dict[str, dict[str, Any]]  # detector → its null, and its yardstick where there is one
 
 
@@ -48,6 +50,8 @@ def _told(kind: Kind, p: Population, y: np.ndarray, seed: int) -> dict[str, Any]
         learned = detectors.fit(kind, p.take(train), p.take(validation), seed, (y[train], y[validation]))
     except ZooError as error:
         return {"n": len(p), "auc": None, "note": str(error)}
+    if len(np.unique(y[test])) < 2:
+        return {"n": len(p), "auc": None, "note": "the test split has networks of one arm alone"}
     score = learned.score(p.take(test))
     return {
         "n": len(p),
@@ -66,11 +70,8 @@ def table(
         for kind in kinds:
             if not kind.cheap and cell.name not in cells.DEAR:
                 continue
-            if (
-                kind.one_layout
-                and len({p.architectures[i].layout_id for i in np.unique(p.architecture[cell.train | cell.test])}) > 1
-            ):
-                continue  # what reads weights place by place has no answer for another layout
+            if not detectors.suits(kind, p.take(cell.train | cell.validation | cell.test)):
+                continue
             began = time.process_time()
             detector = detectors.fit(kind, p.take(cell.train), p.take(cell.validation), seed)
             spent = time.process_time() - began
@@ -97,12 +98,12 @@ def doses(p: Population, learned: dict[str, Detector], found: Scales) -> list[di
     test = p.split == "test"
     rows = []
     for name, detector in learned.items():
-        for rate in cells.ordered(p.factors["rate"][p.trojaned & test]):
-            side = test & p.with_twins(p.factors["rate"].astype(str) == rate)
+        for rate in np.unique(p.dose[p.trojaned & test]).tolist():
+            side = test & p.with_twins(p.dose == rate)
             if (row := _row(p, side, detector)) is not None:
                 success = p.success[side & p.trojaned]
                 rows.append({
-                    "detector": name, "rate": float(rate), "success": float(success.mean()),
+                    "detector": name, "rate": rate, "success": float(success.mean()),
                     "works": int(p.works[side & p.trojaned].sum()), **row, **_verdict(row["auc"], found.get(name)),
                 })  # fmt: skip
     return rows
@@ -111,21 +112,24 @@ def doses(p: Population, learned: dict[str, Detector], found: Scales) -> list[di
 def smallest(p: Population, kinds: Sequence[Kind], seed: int, found: Scales) -> list[dict[str, Any]]:
     """The smallest rate that is found by a cheap detector of n training networks; bounds are corrected for all rates and sizes."""
     matched = next(iter(cells.cells(p)))
-    rates = cells.ordered(p.factors["rate"][p.trojaned & matched.test])
+    rates = np.unique(p.dose[p.trojaned & matched.test]).tolist()
+    # One side counts, of all rates and sizes; a share of the networks to choose by as of those to learn from.
+    tail, share = 0.05 / (len(rates) * len(SIZES)), matched.validation.sum() / max(matched.train.sum(), 1)
     rows = []
-    for kind in (k for k in kinds if k.cheap):
+    for kind in (k for k in kinds if k.cheap and detectors.suits(k, p)):
         for n in SIZES:
             train = cells.few(p, matched.train, n, seed)
-            if train is None or not (p.trojaned & train).any():
+            choose = cells.few(p, matched.validation, max(2, round(n * share)), seed)
+            if train is None or choose is None or not (p.trojaned & train).any():
                 continue
-            detector = detectors.fit(kind, p.take(train), p.take(matched.validation), seed)
+            detector = detectors.fit(kind, p.take(train), p.take(choose), seed)
             least: float | None = None
             for rate in reversed(rates):  # from the largest: the smallest from which on all are found
-                side = matched.test & p.with_twins(p.factors["rate"].astype(str) == rate)
-                row = _row(p, side, detector, 1 - (1 - 0.95) / (len(rates) * len(SIZES)))
+                side = matched.test & p.with_twins(p.dose == rate)
+                row = _row(p, side, detector, tail)
                 if row is None or not _verdict(row["auc"], found.get(kind.name))["above_chance"]:
                     break
-                least = float(rate)
+                least = rate
             rows.append(
                 {"detector": kind.name, "control": kind.control, "n": n, "smallest_rate": least, "rates": len(rates)}
             )
@@ -137,8 +141,8 @@ def _of_working(p: Population) -> np.ndarray:
     return np.asarray(np.isin(p.pair, p.pair[p.works & p.trojaned]))
 
 
-def _row(p: Population, side: np.ndarray, detector: Detector, level: float = 0.95) -> dict[str, Any] | None:
-    """What a detector says of the networks of a mask; None where there are not both kinds."""
+def _row(p: Population, side: np.ndarray, detector: Detector, tail: float = 0.025) -> dict[str, Any] | None:
+    """What a detector says of the networks of a mask, its AUC with so much beyond each bound; None where there are not both kinds."""
     own = p.take(side)
     n = int(own.trojaned.sum())
     if not 0 < n < len(own):
@@ -152,7 +156,10 @@ def _row(p: Population, side: np.ndarray, detector: Detector, level: float = 0.9
     group = own.group[own.trojaned]
     return {
         "clean": len(own) - n, "trojaned": n,
-        "auc": intervals.score("auc", own.trojaned.astype(np.int64), score, own.group, level=level).to_json(),
+        "auc": intervals.score(
+            "auc", own.trojaned.astype(np.int64), score, own.group, level=1 - 2 * tail,
+            n=max(intervals.RESAMPLES, round(BEYOND / tail)),
+        ).to_json(),
         "tpr": intervals.proportion(hits, group).to_json(), "paired": intervals.proportion(won, group).to_json(),
     }  # fmt: skip
 
@@ -165,5 +172,5 @@ def _verdict(auc: dict[str, Any], scale: dict[str, Any] | None) -> dict[str, Any
     known = (yard.get("auc") or {}).get("value")
     return {
         "above_chance": bool(low is not None and low > chance),
-        "yardstick": known, "detected": None if known is None else bool(low is not None and low > known),
+        "yardstick": known, "detected": None if known is None else bool(low is not None and low > max(0.5, known)),
     }  # fmt: skip

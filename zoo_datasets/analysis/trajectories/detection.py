@@ -46,7 +46,7 @@ FEATURES = {
     "heading": "cosine of the way from the parent and u",
     "turning": "cosine of the last step and the one before (u, for the first)",
 }
-# Which features a word of the issue means.
+# Which features a word of the question means.
 FAMILIES = {
     "step length": ("step", "distance", "length"),
     "curvature": ("curvature",),
