@@ -181,7 +181,7 @@ def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
     )
     assert "one.safetensors" in capsys.readouterr().out
     assert main(["scan", str(tmp_path / "scores.parquet"), str(sets.root), "--quiet"]) == 1
-    assert "no saved baseline, or damaged" in capsys.readouterr().err
+    assert "is no detector, or damaged" in capsys.readouterr().err
 
 
 def test_zoos_of_one_start_are_divided_as_one(poisoned: Zoo, tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ class Logistic:
         width = self.tensors * (len(EILERTSEN_2020) + 3) + len(UNITS) * (self.classes + 2)  # as `numbers` makes them
         _need(self.features != "statistics" or len(self.shift) == width, "its arrays are not as long as it reads")
         _need(isinstance(self.architecture, Architecture | None), "its architecture is none")
+        if self.design is not None:
+            columns = [type(name) is str and type(logarithm) is bool for name, logarithm in self.design.numbers]
+            _need(all(columns) and not self.design.levels, "its columns are no numbers")
         own = (self.shift, self.scale, self.slope)
         _need(all(_are_numbers(a) and a.shape == self.slope.shape for a in own), "its arrays are not of one length")
         _need(type(self.intercept) is float and np.isfinite([*self.shift, *self.slope, self.intercept]).all(),

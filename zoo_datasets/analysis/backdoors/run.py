@@ -82,11 +82,11 @@ def _keep(
 ) -> None:
     """Each detector that sees weights as a file for `scan`, calibrated on networks that it did not learn from."""
     control = {k.name for k in detectors.KINDS if k.control}
-    held, by = scan.held_out(p)
+    train, (held, by) = p.take((p.split == "train") & p.works), scan.held_out(p)
     for name, detector in learned.items():
         if name not in control:
             auc = next(r["auc"] for r in rows if r["question"] == "matched" and r["detector"] == name)
-            scanner: Any = scan.calibrated(detector, p.take(held), auc, f"{scan.words_of(p, zoos, name)} {by}")
+            scanner: Any = scan.calibrated(detector, p.take(held), auc, f"{scan.words_of(p, zoos, name)} {by}", train)
             path = results.folder / "detectors" / f"{detectors.slug(name)}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
             saved.save(scanner, path)

@@ -115,11 +115,17 @@ def held_out(p: Population) -> tuple[np.ndarray, str]:
     )
 
 
-def calibrated(detector: Detector, held: Population, auc: Mapping[str, Any], words: str) -> Scanner:
-    """The detector with a calibration from networks that it did not learn from: a logistic curve that rises."""
+def calibrated(
+    detector: Detector, held: Population, auc: Mapping[str, Any], words: str, learned: Population | None = None
+) -> Scanner:
+    """The detector with a calibration from networks that it did not learn from: a logistic curve that rises.
+
+    `learned` are those that it did learn from, whose layouts it knows; without them, those of `held`.
+    """
     score, y = detector.score(held), held.trojaned
     slope, intercept = _curve(score, y)
-    used = tuple(held.architectures[i] for i in np.unique(held.architecture))
+    of = held if learned is None else learned
+    used = tuple(of.architectures[i] for i in np.unique(of.architecture))
     return Scanner(detector, used, words, slope, intercept, np.sort(score[~y]), dict(auc))
 
 
