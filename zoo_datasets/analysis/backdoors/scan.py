@@ -82,9 +82,10 @@ class Scanner:
         """Take up what was read from a file. Raises ValueError, TypeError, … where it is none."""
         saved.check(self)
         for one in self.architectures:
-            architecture.from_json(
-                one.to_json(), one.layout, "the detector"
-            )  # every shape follows from the layer before
+            try:  # every shape follows from the layer before
+                architecture.from_json(one.to_json(), one.layout, "its networks")
+            except ZooError as error:
+                raise ValueError(str(error)) from None
         if not self.architectures or not self.words:
             raise ValueError("it does not say what it learned from")
         value: Any = self.auc.get("value")
