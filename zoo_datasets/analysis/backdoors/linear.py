@@ -277,9 +277,7 @@ def _are_numbers(value: object) -> bool:
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, c: float) -> tuple[np.ndarray, float]:
-    if not x.shape[
-        1
-    ]:  # nothing varies, and scikit-learn takes no table without columns: the share of each class is known
+    if not x.shape[1]:  # nothing varies, and scikit-learn takes no table without columns
         return np.zeros(0), float(np.log(y.mean()) - np.log1p(-y.mean()))
     with libraries.needed():
         from sklearn.exceptions import ConvergenceWarning
