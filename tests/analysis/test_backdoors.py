@@ -24,6 +24,7 @@ LAYERS = ["flatten", {"linear": 6}, "activation", {"linear": "classes"}]
 ARCHITECTURE = build_architecture(LAYERS, (1, 3, 3), 5, "relu")
 LAST = next(e for e in ARCHITECTURE.layout if e.name.endswith("2.weight"))
 KINDS = {k.name: k for k in detectors.KINDS}
+STEPS = (0, 5, 15)
 SPLITS = ("train", "train", "validation", "test", "test")
 
 
@@ -68,7 +69,7 @@ def planted(
         {name: text.get(name, same) for name in FACTORS}, np.where(trojaned, 1.0, np.nan), np.where(trojaned, 0.0, np.nan),
         np.where(trojaned, [r["rate"] for r in rows], np.nan),
         np.ones(n, bool), pa.table({"lr": rng.uniform(size=n // 2).repeat(2), "updates": np.full(n, 90)}),
-        np.array([r["loss"] for r in rows]),
+        np.array([r["loss"] for r in rows]), [STEPS] * n,
     )  # fmt: skip
 
 

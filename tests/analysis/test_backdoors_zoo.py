@@ -184,7 +184,7 @@ def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
     )
     assert "one.safetensors" in capsys.readouterr().out
     assert main(["scan", str(tmp_path / "scores.parquet"), str(sets.root), "--quiet"]) == 1
-    assert "no saved baseline, or damaged" in capsys.readouterr().err
+    assert "is no detector, or damaged" in capsys.readouterr().err
 
 
 @pytest.mark.slow

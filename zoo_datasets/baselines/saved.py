@@ -4,7 +4,8 @@ In:  a solver of this package after `fit`; a file. Out: the same predictions, bi
 
 What a solver holds is written as a tree of JSON whose arrays lie beside it; its classes are named, and only classes of
 this package are made again, by filling in their fields. Training networks are not kept: of a view its architectures are.
-A network of torch's is built anew by the solver (`rebuild`) and given its weights.
+A network of torch's is built anew by the solver (`rebuild`) and given its weights. A dataclass comes back with all its fields
+and no other; of what type they are `check` says.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import importlib
 import json
 import math
 import sys
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,10 @@ MOST_BYTES = 1 << 30  # of a saved baseline: NFN's 2.8 million numbers are 11 MB
 MOST_DEPTH = 40  # of the tree: a solver's is below ten
 NOT_KEPT = ("progress",)  # fields of a solver that say nothing of what it learned
 FORGOTTEN = ("_kept",)  # lists of what was worked out, and can be again
+# What code of ours raises that believes a file: any byte of it may be another.
+DAMAGE = (
+    ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, AssertionError, ArithmeticError, MemoryError,
+)  # fmt: skip
 
 
 def save(solver: Baseline, path: Path) -> None:
@@ -44,8 +51,8 @@ def save(solver: Baseline, path: Path) -> None:
     files.write_atomic(path, to_bytes(arrays, {KEY: text}))
 
 
-def load(path: Path) -> Baseline:
-    """The solver of a file. Raises IntegrityError where it is none."""
+def load(path: Path, what: str = "saved baseline", remedy: str = "Take it away, and it is made again.") -> Baseline:
+    """The solver of a file. Raises IntegrityError where it is none: no `what`, and what is to be done."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
@@ -61,16 +68,43 @@ def load(path: Path) -> Baseline:
         solver.predict  # noqa: B018  (a file may name another class of ours, which is no solver)
     except FileNotFoundError:
         raise ZooError(f"There is no saved baseline at {path}. Run the benchmark again without it.") from None
-    except (
-        ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, ImportError, SafetensorError,
-        RecursionError,
-    ) as error:  # fmt: skip
+    except (*DAMAGE, SafetensorError) as error:
         if isinstance(error, IntegrityError):
             raise
-        raise IntegrityError(
-            f"{path} is no saved baseline, or damaged: {error}. Take it away, and it is made again."
-        ) from None
+        raise IntegrityError(f"{path} is no {what}, or damaged: {reason(error)}. {remedy}") from None
     return solver
+
+
+def reason(error: BaseException) -> str:
+    """What was wrong with a file, in words that end a sentence."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).removesuffix(".") or type(error).__name__
+
+
+def check(record: Any) -> None:
+    """Raises TypeError where a field of a dataclass, or of one within it, is not of the type that the class says."""
+    hints = typing.get_type_hints(type(record))
+    for field in dataclasses.fields(record):
+        if not _fits(getattr(record, field.name), hints[field.name]):
+            raise TypeError(f"`{field.name}` of {type(record).__name__} is not of its type")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, k) for k in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(v, arguments[0]) for v in value)
+    if origin is not None:
+        if isinstance(value, Mapping):
+            return issubclass(origin, Mapping) and all(_fits(v, arguments[1]) for v in value.values())
+        return isinstance(value, origin)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if dataclasses.is_dataclass(value) and isinstance(value, kind):
+        check(value)
+    return isinstance(value, kind)
 
 
 # ── tree ──────────────────────────────────────────────────────────────────────────────
@@ -145,6 +179,12 @@ def _decode(value: Any, arrays: Mapping[str, np.ndarray], depth: int) -> Any:
     fields = {k: _decode(v, arrays, depth + 1) for k, v in value["fields"]}
     if kind is View:
         fields |= {"recipe": pa.table({}), "shown": None, "training": None}
+    if dataclasses.is_dataclass(kind):
+        wanted = {f.name for f in dataclasses.fields(kind)} - set(NOT_KEPT)
+        if strange := wanted.symmetric_difference(fields):
+            raise ValueError(
+                f"{name} has {'no' if strange & wanted else 'a'} field {min(strange & wanted or strange)!r}"
+            )
     made = object.__new__(kind)
     for k, v in fields.items():
         object.__setattr__(made, k, v)  # of a frozen dataclass too

@@ -78,6 +78,12 @@ class Architecture:
         return {n.name: shapes[n.inputs[0]] for n in self.nodes}
 
     @functools.cached_property
+    def step_tensors(self) -> tuple[str, ...]:
+        """Tensors of its state dict that are not weights but the step itself, and lie in no vector."""
+        counted = ((node.name, operation(node.op).step_tensor) for node in self.nodes)
+        return tuple(f"{node}.{counter}" for node, counter in counted if counter is not None)
+
+    @functools.cached_property
     def id(self) -> str:
         """16 hex digits of the whole graph, activations included."""
         return streams.digest(self.to_json())[:16]

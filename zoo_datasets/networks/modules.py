@@ -111,11 +111,9 @@ def _bare(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _counters(architecture: Architecture | External) -> list[str]:
+def _counters(architecture: Architecture | External) -> tuple[str, ...]:
     """Tensors of the network that are not weights but the step itself."""
-    nodes = architecture.nodes if isinstance(architecture, Architecture) else ()
-    counted = [(node.name, operation(node.op).step_tensor) for node in nodes]
-    return [f"{node}.{counter}" for node, counter in counted if counter is not None]
+    return architecture.step_tensors if isinstance(architecture, Architecture) else ()
 
 
 def _state_of(network: nn.Module) -> dict[str, Any]:

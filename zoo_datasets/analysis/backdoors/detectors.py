@@ -19,6 +19,7 @@ import numpy as np
 from zoo_datasets.analysis.backdoors import reads
 from zoo_datasets.analysis.backdoors.linear import TARGET, Boosted, Logistic, OutlierClass
 from zoo_datasets.analysis.backdoors.population import Population
+from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.groups import finite
 from zoo_datasets.baselines.interface import Baseline, Targets
 from zoo_datasets.baselines.tabular import Tabular
@@ -119,17 +120,29 @@ class Detector:
     reads: str
     solver: Any  # a `Baseline`
     reference: np.ndarray | None = None  # (P,) float32: the network that others are aligned to
+    steps: tuple[int, ...] = ()  # of the snapshots that a trajectory is read from
 
     def score(self, networks: Population) -> np.ndarray:
         """(n,) float64 log odds, larger where a backdoor is likelier. Raises ZooError for networks of another kind."""
         if not len(networks):
             return np.zeros(0)
         view = reads.view(self.reads, networks, self.reference)
+        if self.reads == "trajectory" and networks.steps[0] != self.steps:
+            raise ZooError(
+                f"The networks keep snapshots at steps {reads.listed(networks.steps[0])} before the last, and this detector learned "
+                f"from those at steps {reads.listed(self.steps)}. Build the zoo with that schedule, or take a detector that reads "
+                "the last weights."
+            )
         chance = np.clip(np.asarray(self.solver.predict(view)[TARGET.name], np.float64)[:, 1], 1e-15, 1 - 1e-15)
         return np.log(chance) - np.log1p(-chance)
 
     def rebuild(self) -> None:
-        """Take up what was read from a file."""
+        """Take up what was read from a file. Raises ValueError, TypeError where it is none."""
+        saved.check(self)
+        if self.reads not in reads.READS or (self.reads == "aligned") != (self.reference is not None):
+            raise ValueError(f"it does not know how it reads {self.reads!r}")
+        if (self.reads == "trajectory") != (len(self.steps) > 0):
+            raise ValueError(f"it reads {self.reads}, and has {len(self.steps)} steps")
         if hasattr(self.solver, "rebuild"):
             self.solver.rebuild()
 
@@ -157,4 +170,5 @@ def fit(
         for side, values in zip((train, validation), labels, strict=True)
     ]
     solver.fit(views[0], views[1], seed)
-    return Detector(kind.name, kind.reads, solver, reference)
+    steps = tuple(train.steps[0]) if kind.reads == "trajectory" else ()
+    return Detector(kind.name, kind.reads, solver, reference, steps)

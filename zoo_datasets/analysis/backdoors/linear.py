@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from zoo_datasets.baselines import tabular
+from zoo_datasets.baselines import saved, tabular
 from zoo_datasets.baselines.design import Design
 from zoo_datasets.baselines.groups import groups
 from zoo_datasets.baselines.interface import MixedLayoutsError, Predictions, Target, Targets, View, matrix
@@ -29,6 +29,7 @@ STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)  # C of scikit-learn, over the number of fe
 MOST_STANDARD = 10.0  # a weight of a network that nearly diverged would be all of a score
 UNITS = ("norm", "mean", "largest", "spread", "bias")  # of each class's weights in the last layer
 FEATURES = ("weights", "statistics", "table")
+MOST_COUNT = 10_000  # of tensors or classes, in a file of somebody's: no network of a zoo is near it
 
 
 class Logistic:
@@ -79,6 +80,23 @@ class Logistic:
         odds = self._standard(self._read(view)) @ self.slope + self.intercept
         return {TARGET.name: two(odds)}
 
+    def rebuild(self) -> None:
+        """Check what was read from a file. Raises ValueError where this is no detector that has learned."""
+        of = {"weights": self.architecture, "statistics": self.tensors and self.classes, "table": self.design}
+        _need(bool(of.get(self.features)), f"it does not know how it reads {self.features!r}")
+        _need(all(type(n) is int for n in (self.tensors, self.classes)), "its counts are no whole numbers")
+        width = self.tensors * (len(EILERTSEN_2020) + 3) + len(UNITS) * (self.classes + 2)  # as `numbers` makes them
+        _need(self.features != "statistics" or len(self.shift) == width, "its arrays are not as long as it reads")
+        _need(isinstance(self.architecture, Architecture | None), "its architecture is none")
+        if self.design is not None:
+            columns = [type(name) is str and type(logarithm) is bool for name, logarithm in self.design.numbers]
+            _need(all(columns) and not self.design.levels, "its columns are no numbers")
+        own = (self.shift, self.scale, self.slope)
+        _need(all(_are_numbers(a) and a.shape == self.slope.shape for a in own), "its arrays are not of one length")
+        _need(type(self.intercept) is float and np.isfinite([*self.shift, *self.slope, self.intercept]).all(),
+              "what it learned are no finite numbers")  # fmt: skip
+        _need(not (np.isnan(self.scale) | (self.scale <= 0)).any(), "its scale is not above 0")
+
     @property
     def parameters(self) -> int:
         return int(self.slope.size) + 1
@@ -127,6 +145,20 @@ class Boosted:
         assert self.best is not None, "`fit` comes first"
         return {TARGET.name: self.best.predict(numbers(view, self.tensors, self.classes))}
 
+    def rebuild(self) -> None:
+        """Check what was read from a file. Raises ValueError where this is no detector that has learned."""
+        counts = (self.tensors, self.classes)
+        _need(
+            all(type(n) is int and 0 < n <= MOST_COUNT for n in counts),
+            "its counts are no counts of tensors and classes",
+        )
+        _need(isinstance(self.best, tabular.Boosting), "it has no trees")
+        assert self.best is not None
+        forest = self.best.forest
+        saved.check(forest)
+        _need(np.isfinite(forest.value).all() and np.isfinite(forest.start).all(), "its leaves are no finite numbers")
+        _need(0 <= forest.depth <= len(forest.value), "its trees are deeper than they have nodes")
+
     @property
     def parameters(self) -> int:
         return 0 if self.best is None else self.best.size
@@ -148,6 +180,10 @@ class OutlierClass:
 
     def predict(self, view: View) -> Predictions:
         return {TARGET.name: two(self.scores(view))}
+
+    def rebuild(self) -> None:
+        """Check what was read from a file. Raises ValueError."""
+        _need(self.reads in ("weights", "bias"), f"it does not know how it reads {self.reads!r}")
 
     def scores(self, view: View) -> np.ndarray:
         """The largest (value − median) / median distance from it over classes, (n,): without bounds, for ranks."""
@@ -231,7 +267,18 @@ def two(odds: np.ndarray) -> np.ndarray:
     return np.stack([1.0 - chance, chance], 1)
 
 
+def _need(good: bool | np.bool_, problem: str) -> None:
+    if not good:
+        raise ValueError(problem)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.float64
+
+
 def _logistic(x: np.ndarray, y: np.ndarray, c: float) -> tuple[np.ndarray, float]:
+    if not x.shape[1]:  # nothing varies, and scikit-learn takes no table without columns
+        return np.zeros(0), float(np.log(y.mean()) - np.log1p(-y.mean()))
     with libraries.needed():
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression

@@ -64,12 +64,13 @@ class Population:
     works: np.ndarray  # (n,) bool, equal of all networks of a pair that have it
     recipe: pa.Table  # n rows: the recipe without what says the arm, and updates done
     loss: np.ndarray  # (n, 2) float64: loss and accuracy on clean test images
+    steps: Sequence[tuple[int, ...]]  # n of: updates done at each of `earlier`
 
     @classmethod
     def of_weights(
         cls, architectures: tuple[Architecture, ...], architecture: np.ndarray, weights: Sequence[np.ndarray],
         names: Sequence[str], earlier: Sequence[np.ndarray] | None = None, starts: np.ndarray | None = None,
-        loss: np.ndarray | None = None, recipe: pa.Table | None = None,
+        loss: np.ndarray | None = None, recipe: pa.Table | None = None, steps: Sequence[tuple[int, ...]] | None = None,
     ) -> Population:  # fmt: skip
         """Networks of which nobody says whether they are trojaned."""
         n, unknown = len(weights), np.array([""] * len(weights), object)
@@ -78,7 +79,7 @@ class Population:
             np.zeros(n, bool) if starts is None else starts, np.zeros(n, bool), np.arange(n), unknown, unknown,
             np.array(names, object), {name: unknown for name in FACTORS}, np.full(n, np.nan), np.full(n, np.nan),
             np.full(n, np.nan), np.zeros(n, bool), pa.table({"": pa.nulls(n)}) if recipe is None else recipe,
-            np.full((n, len(LOSS)), np.nan) if loss is None else loss,
+            np.full((n, len(LOSS)), np.nan) if loss is None else loss, [()] * n if steps is None else steps,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -93,6 +94,7 @@ class Population:
             self.starts[rows], self.trojaned[rows], self.pair[rows], self.group[rows], self.split[rows], self.model[rows],
             {k: v[rows] for k, v in self.factors.items()}, self.success[rows], self.base[rows], self.dose[rows],
             self.works[rows], self.recipe.take(pa.array(rows)), self.loss[rows],
+            [self.steps[int(i)] for i in rows],
         )  # fmt: skip
 
     def with_twins(self, trojaned: np.ndarray) -> np.ndarray:
@@ -170,17 +172,17 @@ def scanned(zoo: Zoo) -> Population:
     for position, model in enumerate(table["model_id"]):
         at.setdefault(model, []).append(position)
     built: dict[str, Architecture] = {}
-    which, paths, starts = [], [], []
+    which, paths, steps = [], [], []
     for model, positions in at.items():
         own = sorted(positions, key=lambda p: table["step"][p])
         architecture = zoo.architecture(model).built()
         built.setdefault(architecture.id, architecture)
         which.append(list(built).index(architecture.id))
         paths.append(zoo.weights[np.array(own, np.int64)])
-        starts.append(len(own) > 1 and table["step"][own[0]] == 0)
+        steps.append(tuple(int(table["step"][p]) for p in own[:-1]))
     return Population.of_weights(
         tuple(built.values()), np.array(which, np.int64), [v[-1] for v in paths], list(at), [v[:-1] for v in paths],
-        np.array(starts, bool),
+        np.array([s[:1] == (0,) for s in steps], bool), steps=steps,
     )  # fmt: skip
 
 
@@ -226,7 +228,7 @@ def _rows(zoo: Zoo, place: int) -> list[dict[str, Any]]:
         own = sorted(at[row["model_id"]], key=lambda p: table["step"][p])
         values = [table[name][own[-1]] for name in LOSS]
         row |= {
-            "place": place, "at": own, "begins": table["step"][own[0]] == 0 and len(own) > 1, "updates": table["step"][own[-1]],
+            "place": place, "at": own, "steps": tuple(int(table["step"][p]) for p in own[:-1]), "updates": table["step"][own[-1]],
             "scores": [np.nan if v is None else v for v in values], "diverged": row.get("stop_reason") == "diverged",
         }  # fmt: skip
     return rows
@@ -288,9 +290,10 @@ def _population(
     }
     return Population(
         tuple(architectures.values()), np.array(which, np.int64), [v[-1] for v in vectors], [v[:-1] for v in vectors],
-        np.array([r["begins"] for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
+        np.array([r["steps"][:1] == (0,) for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
         np.array([r["split"] for r in rows], object), np.array([r["model_id"] for r in rows], object), factors, success, base,
         _doses(rows), _working(trojaned, pair, success, base, loss[:, 1]), _recipe(zoos, rows), loss,
+        [r["steps"] for r in rows],
     )  # fmt: skip
 
 

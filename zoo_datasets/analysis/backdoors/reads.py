@@ -8,7 +8,7 @@ needs none, for a network moves little from where it began. Trajectories are tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.networks.architecture import Architecture
 
 NOTHING = pa.table({})
+MOST_LISTED = 12  # steps in a message
 
 
 def view(name: str, networks: Population, reference: np.ndarray | None) -> View:
@@ -29,6 +30,19 @@ def view(name: str, networks: Population, reference: np.ndarray | None) -> View:
     if name not in READS:
         raise ZooError(unknown("reading", name, READS))
     return READS[name](networks, reference)
+
+
+def readable(name: str, p: Population) -> np.ndarray:
+    """Networks (n,) bool of which the reading of that name sees numbers: what is not finite would be read as 0."""
+    good = np.array([bool(np.isfinite(w).all()) for w in p.weights], bool)
+    if name in ("change", "trajectory"):
+        good &= [bool(np.isfinite(e).all()) for e in p.earlier]
+    return good & _moved(p) if name == "trajectory" else good
+
+
+def _moved(p: Population) -> np.ndarray:
+    """Networks (n,) bool that are elsewhere at the second snapshot: of a trajectory that way is the unit of length."""
+    return np.array([len(e) < 2 or bool((finite(e[0]) != finite(e[1])).any()) for e in p.earlier], bool)
 
 
 def _raw(p: Population, reference: np.ndarray | None) -> View:
@@ -114,3 +128,20 @@ def check_starts(reading: str, p: Population) -> None:
             f"The networks keep {min(counts)} to {max(counts)} snapshots before the last, and trajectories need as many of "
             "each, three at least, of which the first is the start: `snapshots: {steps: [0, 20, 80]}`."
         )
+    if reading == "trajectory" and len(schedules := sorted(set(p.steps))) > 1:
+        raise ZooError(
+            f"Networks keep snapshots at steps {listed(schedules[0])} and others at {listed(schedules[1])}, and trajectories are "
+            "compared step by step. Take networks of one schedule, or a detector that reads the last weights."
+        )
+    if reading == "trajectory" and (still := int((~_moved(p)).sum())):
+        raise ZooError(
+            f"Of {len(p):,} networks {still:,} are at the second snapshot where they started, and that way is the unit of length of "
+            "a trajectory. Leave them out, or take a detector that reads the last weights."
+        )
+
+
+def listed(steps: Sequence[int]) -> str:
+    """A schedule in words: `0, 20, 80`."""
+    return ", ".join(map(str, steps[:MOST_LISTED])) + (
+        f", … ({len(steps):,} in all)" if len(steps) > MOST_LISTED else ""
+    )

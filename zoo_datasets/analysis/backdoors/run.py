@@ -80,13 +80,13 @@ def run(options: argparse.Namespace) -> Results:
 def _keep(
     results: Results, p: Population, learned: dict[str, detectors.Detector], zoos: list[str], rows: list[dict[str, Any]]
 ) -> None:
-    """Each detector that sees weights as a file for `scan`, calibrated on the test split, which it did not learn from."""
+    """Each detector that sees weights as a file for `scan`, calibrated on networks that it did not learn from."""
     control = {k.name for k in detectors.KINDS if k.control}
-    held = p.take((p.split == "test") & p.works)
+    train, (held, by) = p.take((p.split == "train") & p.works), scan.held_out(p)
     for name, detector in learned.items():
         if name not in control:
             auc = next(r["auc"] for r in rows if r["question"] == "matched" and r["detector"] == name)
-            scanner: Any = scan.calibrated(detector, held, auc, scan.words_of(p, zoos, name))
+            scanner: Any = scan.calibrated(detector, p.take(held), auc, f"{scan.words_of(p, zoos, name)} {by}", train)
             path = results.folder / "detectors" / f"{detectors.slug(name)}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
             saved.save(scanner, path)

@@ -1,10 +1,11 @@
 """A fitted detector and networks that nobody labelled → how suspect each is, and what the detector was trained to see.
 
 In:  a detector that `analyze backdoors` kept, one safetensors file with its JSON; a zoo, or a state dict of one network in safetensors.
-Out: for each network a score, a chance calibrated on networks that nothing was learned from, and the share of clean ones as suspect.
+Out: for each network a score, a chance calibrated on networks that no weights were learned from, and the share of clean ones as suspect.
 
 The chance is for as many trojaned networks as clean ones, of the kind that the words name: of another kind a low score is no proof.
-No weights are taken that do not fit the layout the detector knows, and no file is unpickled.
+It is calibrated on the validation split, so that the test split says nothing but how good the detector is. No weights are taken that
+do not fit the layout the detector knows, or are no numbers; no file is unpickled, and a damaged one is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zoo_datasets.analysis.backdoors import reads
 from zoo_datasets.analysis.backdoors.detectors import Detector
 from zoo_datasets.analysis.backdoors.linear import two
 from zoo_datasets.analysis.backdoors.population import Population, scanned
@@ -27,13 +30,19 @@ from zoo_datasets.analysis.backdoors.study import FALSE_ALARMS
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import MixedLayoutsError
 from zoo_datasets.core import command, files
-from zoo_datasets.errors import IntegrityError, ZooError
+from zoo_datasets.errors import IntegrityError, ZooError, shown
+from zoo_datasets.networks import architecture
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import open_zoo
 
+READ = ("F16", "F32", "F64")  # types of weights in a state dict
 MOST_BYTES = 1 << 30  # of a state dict: no network of a zoo is near it
 SHOWN = 20  # networks, the most suspect first
 LEAST_SLOPE = 1e-6  # a calibration never turns the order round
+FEWEST_CLEAN = 20  # networks, of which one is the 5 % that are called suspect
+COLUMNS = pa.schema({
+    "model_id": pa.string(), "score": pa.float64(), "chance": pa.float64(), "as_suspect": pa.float64(), "flagged": pa.bool_(),
+})  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -48,9 +57,21 @@ class Scanner:
     clean: np.ndarray  # scores of clean networks that were not learned from, ascending
     auc: Mapping[str, Any]  # of the test split, with its interval
 
-    def predict(self, networks: Population) -> dict[str, np.ndarray]:
-        """Of n networks: `score`, `chance`, and `as_suspect`, the share of clean networks with at least that score."""
-        score = self.detector.score(networks)
+    def predict(self, networks: Population, path: Path | None = None) -> dict[str, np.ndarray]:
+        """Of n networks: `score`, `chance`, and `as_suspect`, the share of clean networks with at least that score.
+
+        Raises ZooError for networks of another kind, IntegrityError where what was read from `path` is damaged.
+        """
+        try:
+            score = self.detector.score(networks)
+            if score.shape != (len(networks),) or not np.isfinite(score).all():
+                raise ValueError("what it says of a network is no number")
+        except ZooError:
+            raise
+        except saved.DAMAGE as error:
+            raise IntegrityError(
+                f"{path or 'What was read'} is no detector, or damaged: {saved.reason(error)}."
+            ) from None
         reached = len(self.clean) - np.searchsorted(self.clean, score, side="left")
         return {
             "score": score, "chance": two(self.slope * score + self.intercept)[:, 1],
@@ -58,15 +79,54 @@ class Scanner:
         }  # fmt: skip
 
     def rebuild(self) -> None:
-        """Take up what was read from a file."""
+        """Take up what was read from a file. Raises ValueError, TypeError, … where it is none."""
+        saved.check(self)
+        for one in self.architectures:
+            try:  # every shape follows from the layer before
+                architecture.from_json(one.to_json(), one.layout, "its networks")
+            except ZooError as error:
+                raise ValueError(str(error)) from None
+        if not self.architectures or not self.words:
+            raise ValueError("it does not say what it learned from")
+        value: Any = self.auc.get("value")
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise ValueError(f"its AUC is {value!r}")
+        if (
+            self.clean.ndim != 1
+            or self.clean.dtype.kind != "f"
+            or not np.isfinite(self.clean).all()
+            or (np.diff(self.clean) < 0).any()
+        ):
+            raise ValueError("its scores of clean networks are not ascending numbers")
+        if not (math.isfinite(self.intercept) and LEAST_SLOPE <= self.slope < math.inf):
+            raise ValueError(f"its calibration has slope {self.slope} and intercept {self.intercept}")
         self.detector.rebuild()
 
 
-def calibrated(detector: Detector, held: Population, auc: Mapping[str, Any], words: str) -> Scanner:
-    """The detector with a calibration from networks that it did not learn from: a logistic curve that rises."""
+def held_out(p: Population) -> tuple[np.ndarray, str]:
+    """Whom to calibrate on (n,) bool, and in words: the validation split, or the test split where that has few clean networks."""
+    for split in ("validation", "test"):
+        side = (p.split == split) & p.works
+        clean = int((side & ~p.trojaned).sum())
+        if clean >= FEWEST_CLEAN or split == "test":
+            break
+    words = f"Chances and flags are by {clean:,} clean networks of its {split} split"
+    return side, words + (
+        f", as its AUC is: the validation split has fewer than {FEWEST_CLEAN}." if split == "test" else "."
+    )
+
+
+def calibrated(
+    detector: Detector, held: Population, auc: Mapping[str, Any], words: str, learned: Population | None = None
+) -> Scanner:
+    """The detector with a calibration from networks that it did not learn from: a logistic curve that rises.
+
+    `learned` are those that it did learn from, whose layouts it knows; without them, those of `held`.
+    """
     score, y = detector.score(held), held.trojaned
     slope, intercept = _curve(score, y)
-    used = tuple(held.architectures[i] for i in np.unique(held.architecture))
+    of = held if learned is None else learned
+    used = tuple(of.architectures[i] for i in np.unique(of.architecture))
     return Scanner(detector, used, words, slope, intercept, np.sort(score[~y]), dict(auc))
 
 
@@ -115,11 +175,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows by falling score. Raises ZooError, IntegrityError."""
-    scanner = load(options.detector)
+    return _scan(load(options.detector), options)[0]
+
+
+def _scan(scanner: Scanner, options: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
+    """Rows by falling score, and how many networks have no row, for they cannot be read."""
     path = Path(options.networks)
     networks = of_state_dict(path, scanner) if path.is_file() else scanned(open_zoo(options.networks))
     _check_layouts(networks, scanner)
-    found = scanner.predict(networks)
+    readable = reads.readable(scanner.detector.reads, networks)
+    networks = networks.take(readable)
+    found = scanner.predict(networks, options.detector)
     rows: list[dict[str, Any]] = [
         {"model_id": str(networks.model[i]), **{k: float(v[i]) for k, v in found.items()}}
         for i in np.argsort(-found["score"], kind="stable")
@@ -128,18 +194,16 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         row["flagged"] = row["as_suspect"] <= FALSE_ALARMS
     if options.out is not None:
         with files.atomic(options.out) as out:
-            pq.write_table(pa.Table.from_pylist(rows), out)
-    return rows
+            pq.write_table(pa.Table.from_pylist(rows, COLUMNS), out)
+    return rows, int((~readable).sum())
 
 
 def tell(options: argparse.Namespace) -> int:
     """Print what was found."""
     scanner = load(options.detector)
-    rows = run(options)
+    rows, left_out = _scan(scanner, options)
     command.say(scanner.words)
-    command.say(
-        f"On its own test networks: AUC {scanner.auc['value']:.3f}; {len(scanner.clean):,} clean networks to compare with"
-    )
+    command.say(f"AUC {scanner.auc['value']:.3f} on its own test networks")
     for row in rows[:SHOWN]:
         flag = "suspect" if row["flagged"] else ""
         command.say(
@@ -148,6 +212,10 @@ def tell(options: argparse.Namespace) -> int:
     if len(rows) > SHOWN:
         command.say(
             f"… and {len(rows) - SHOWN:,} less suspect" + ("" if options.out else "; --out FILE keeps them all")
+        )
+    if left_out:
+        command.say(
+            f"Left out: {left_out:,} networks whose weights are no finite numbers, or do not move where they should"
         )
     command.say(
         f"{sum(r['flagged'] for r in rows):,} of {len(rows):,} networks score as at most {FALSE_ALARMS:.0%} of clean ones do"
@@ -161,7 +229,7 @@ def load(path: Path) -> Scanner:
         raise ZooError(
             f"There is no detector at {path}. `analyze backdoors` keeps them in its folder: detectors/….safetensors."
         )
-    found: Any = saved.load(path)
+    found: Any = saved.load(path, "detector", "Take one that `analyze backdoors` kept.")
     if not isinstance(found, Scanner):
         raise IntegrityError(f"{path} holds a baseline of the benchmark, and no detector of backdoors.")
     return found
@@ -172,15 +240,30 @@ def of_state_dict(path: Path, scanner: Scanner) -> Population:
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
+    data, steps = files.read_bounded(path, MOST_BYTES), {t for a in scanner.architectures for t in a.step_tensors}
     try:
-        tensors = from_bytes(files.read_bounded(path, MOST_BYTES))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} is no safetensors file, or damaged: {error}.") from None
-    shapes = {name: tuple(np.shape(t)) for name, t in tensors.items()}
-    for place, architecture in enumerate(scanner.architectures):
-        if shapes == {e.name: e.shape for e in architecture.layout}:
-            vector = np.concatenate([tensors[e.name].astype(np.float32).ravel() for e in architecture.layout])
+        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        types = {name: entry["dtype"] for name, entry in head.items() if name != "__metadata__"}
+        strange = [n for n, t in types.items() if t not in READ and n not in steps]
+        tensors = {} if strange else from_bytes(data)
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{path} is no safetensors file, or damaged: {saved.reason(error)}.") from None
+    if strange:
+        raise ZooError(
+            f"{path} holds {shown(strange[0])} as {shown(types[strange[0]])}, and weights are read as {', '.join(READ)}. Save them "
+            "as one of these."
+        )
+    for place, known in enumerate(scanner.architectures):
+        shapes = {name: tuple(np.shape(t)) for name, t in tensors.items() if name not in known.step_tensors}
+        if shapes == {e.name: e.shape for e in known.layout}:
+            with np.errstate(over="ignore"):
+                vector = np.concatenate([tensors[e.name].astype(np.float32).ravel() for e in known.layout])
+            if bad := int((~np.isfinite(vector)).sum()):
+                raise ZooError(
+                    f"{bad:,} of the {len(vector):,} weights in {path} are no finite numbers: nothing can be read of them."
+                )
             return Population.of_weights(scanner.architectures, np.array([place]), [vector], [path.name])
+    shapes = {name: tuple(np.shape(t)) for name, t in tensors.items()}
     wanted = {e.name: list(e.shape) for e in scanner.architectures[0].layout}
     raise MixedLayoutsError(
         f"{path} holds tensors of another layout than the detector knows: {json.dumps({k: list(v) for k, v in shapes.items()})[:400]}; "
