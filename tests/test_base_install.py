@@ -37,6 +37,17 @@ def on_the_base_install(code: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
+def test_the_command_line_needs_no_extra(tmp_path: Path) -> None:
+    """Every verb and analysis says its options without what it computes with."""
+    code = (
+        "from zoo_datasets import cli\n"
+        "for command in (['analyze', 'backdoors'], ['bench'], ['scan']):\n"
+        "    try:\n        cli.main([*command, '--help'])\n"
+        "    except SystemExit as end:\n        print(end.code, file=sys.stderr)\n"
+    )
+    assert "usage" in on_the_base_install(code, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_dataset_needs_no_torch(tiny_zoo: Path, tmp_path: Path) -> None:
     code = (

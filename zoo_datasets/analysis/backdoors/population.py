@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from zoo_datasets import intervals, split_files
 from zoo_datasets.errors import ZooError
-from zoo_datasets.evaluate import BASE
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import Zoo
@@ -257,6 +256,8 @@ def _attacks(
     zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]], data: str | Path | None
 ) -> dict[str, tuple[float, float]]:
     """Model → success and base rate of its attack, measured on the test images of its source."""
+    from zoo_datasets.evaluate import BASE  # and PyTorch with it, which the command's help does without
+
     found: dict[str, tuple[float, float]] = {}
     for place, zoo in enumerate(zoos):
         ids = [r["model_id"] for r in rows if r["place"] == place and r["trigger_frac"]]
