@@ -157,6 +157,7 @@ def test_zoos_that_share_an_initialization_share_groups() -> None:
     maker=st.sampled_from(["group", "drop", "held"]), start=st.integers(0, 1000),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_no_group_straddles_and_adding_models_moves_none(n: int, links: dict[int, int], maker: str, start: int) -> None:
     def make(fake: FakeZoo) -> split_files.Split:
         if maker == "group":
@@ -315,6 +316,7 @@ def found(report: audit.Audit) -> dict[str, tuple[int, int]]:
     return {f.kind: (f.count, f.across_zoos) for f in report.leaks}
 
 
+@pytest.mark.slow
 def test_a_split_by_groups_leaks_nothing() -> None:
     fake = zoo(parents={4: 0, 5: 4})
     for split in (None, split_files.stored(fake), split_files.by_group(fake)):
@@ -346,6 +348,7 @@ def test_a_random_split_of_twins_leaks_their_initialization() -> None:
     assert json.loads(json.dumps(report.to_json()))["findings"][2]["count"] == torn["init keys"][0]
 
 
+@pytest.mark.slow
 def test_two_zoos_with_one_initialization_on_different_sides_leak() -> None:
     one, other = zoo(6), zoo(6, name="weightzoo/other", start=3)
     assert found(audit.audit(None, one, other)) == {}  # the hash of the group put them on the same side
@@ -377,6 +380,7 @@ def test_a_child_on_another_side_than_its_ancestor_leaks(column: str) -> None:
     assert found(audit.audit(None, fake)) == {"lineages": (1, 0)}
 
 
+@pytest.mark.slow
 def test_a_near_copy_on_another_side_is_found_and_a_far_one_is_not() -> None:
     fake = zoo(40, ("full",), width=200)
     sides = fake.models["split"].to_pylist()
@@ -411,6 +415,7 @@ def test_blocks_and_samples_find_what_one_comparison_finds(monkeypatch: pytest.M
     assert sampled.text.endswith("20 of 30 models of layout L drawn")
 
 
+@pytest.mark.slow
 def test_models_of_different_layouts_are_not_compared() -> None:
     fake = zoo(10, ("full",), layout=["L"] * 5 + ["M"] * 5)
     fake.weights[1::2] = fake.weights[1]
@@ -419,6 +424,7 @@ def test_models_of_different_layouts_are_not_compared() -> None:
     assert found(audit.audit(None, fake))["near-duplicates"][0] == expected
 
 
+@pytest.mark.slow
 def test_models_that_take_no_part_leak_nothing() -> None:
     fake = zoo()
     split = split_files.held_out("subset", fake, test=["half"], straddling="drop")
@@ -430,6 +436,7 @@ def test_models_that_take_no_part_leak_nothing() -> None:
 # ── metadata alone ──
 
 
+@pytest.mark.slow
 def test_metadata_alone_predict_what_follows_from_the_factors() -> None:
     report = audit.audit(None, zoo(40))
     assert report.metadata is not None
@@ -447,6 +454,7 @@ def test_metadata_alone_predict_what_follows_from_the_factors() -> None:
     assert audit.audit(None, zoo(40, test_accuracy=noise)).metadata.value < 0.3
 
 
+@pytest.mark.slow
 def test_metadata_with_missing_and_many_values_are_used() -> None:
     rates = [None if i % 7 == 0 else i / 96 for i in range(96)]
     accuracy = [None if i == 5 else 0.3 if r is None else r for i, r in enumerate(rates)]
@@ -474,6 +482,7 @@ def test_what_cannot_be_predicted_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert "metadata alone: not computed" in str(missing)
 
 
+@pytest.mark.slow
 def test_a_built_zoo_is_audited_as_it_is_opened(tiny_zoo: Path) -> None:
     from zoo_datasets.zoo import open_zoo
 
@@ -595,6 +604,7 @@ def test_a_training_subset_on_two_sides_is_a_leak() -> None:
     assert both["training subsets"][1] == both["training subsets"][0] > 0
 
 
+@pytest.mark.slow
 def test_metadata_know_how_long_was_trained() -> None:
     """A stop rule decides when training ends, and no factor says so."""
     rng = np.random.default_rng(0)

@@ -104,6 +104,7 @@ def test_rows_are_in_an_order_that_says_nothing_and_stays(bench_zoo, found):
     assert (np.diff(models) != 0).sum() < 64
 
 
+@pytest.mark.slow
 def test_a_held_out_level_is_in_no_training_set(bench_zoo):
     found = tasks.problem(bench_zoo, ["test_accuracy"], "activation=relu")
     for part, levels in ((found.train, {"tanh"}), (found.validation, {"tanh"}), (found.test, {"relu"})):
@@ -111,6 +112,7 @@ def test_a_held_out_level_is_in_no_training_set(bench_zoo):
     assert found.name_of("test_accuracy") == "weightzoo/bench/test_accuracy/activation=relu@1"
 
 
+@pytest.mark.slow
 def test_a_held_out_level_leaves_validation_a_group_however_few_there_are(bench_zoo):
     """A sixth of the groups by hash may be none of them: of these prefixes some have a handful."""
     for limit in (8, 10, 12, 14, 16, 20):
@@ -741,6 +743,7 @@ def test_seeds_and_bounds_are_of_the_same_mean(found):
     assert asked.interval("mae", given).value == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_zoo_that_was_built_to_be_asked_is_asked_whole_and_by_what_it_alone_varies(bench_zoo, tmp_path):
     """Its networks start as those of the first zoo do, whose training side is left out."""
     text = (

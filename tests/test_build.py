@@ -59,11 +59,13 @@ def half_built(trained: Path, tiny_grid: Path, elsewhere: Callable[..., Any], tm
 # ── what a zoo is ──
 
 
+@pytest.mark.slow
 def test_two_builds_give_the_same_bytes(tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree) -> None:
     build(tiny_plan, tmp_path / "elsewhere", workers=0)
     assert tree_hash(tmp_path / "elsewhere") == tree_hash(tiny_zoo)
 
 
+@pytest.mark.slow
 def test_checkpoints_change_no_byte(tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree) -> None:
     build(tiny_plan, tmp_path / "zoo", workers=0, checkpoint_every_s=0)
     assert tree_hash(tmp_path / "zoo") == tree_hash(tiny_zoo)
@@ -103,6 +105,7 @@ def steps_of(planned: plan.Plan, run: str) -> list[int]:
     return [0, -(-n_train // 32), 2 * -(-n_train // 32)]
 
 
+@pytest.mark.slow
 def test_progress_counts_models_to_the_end(tiny_plan: plan.Plan, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
     build(tiny_plan, tmp_path / "zoo", workers=0, report=lambda p: seen.append((p.total, p.done, p.resumed)))
@@ -201,6 +204,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tiny_plan: plan.Plan, tmp_path
         build(tiny_plan, tmp_path / "zoo", workers=0)
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_taken(tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree) -> None:
     assert tree_hash(build(tiny_plan, tmp_path, workers=0).root) == tree_hash(tiny_zoo)
 
@@ -305,6 +309,7 @@ def test_damage_is_found_set_aside_and_trained_again(
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("kind", ["empty", "not JSON", "of another zoo"])
+@pytest.mark.slow
 def test_a_manifest_that_is_not_this_zoos_costs_no_commit(
     tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, kind: str, tree_hash: Tree, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -317,6 +322,7 @@ def test_a_manifest_that_is_not_this_zoos_costs_no_commit(
     assert tree_hash(half_built) == tree_hash(tiny_zoo)
 
 
+@pytest.mark.slow
 def test_a_torn_shard_behind_a_good_manifest_costs_no_commit(
     tiny_plan: plan.Plan, tiny_zoo: Path, half_built: Path, tree_hash: Tree
 ) -> None:
@@ -348,6 +354,7 @@ def test_a_new_attempt_forgets_the_failures_of_the_last(
     assert not paths.failed.exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_build_trains_only_what_is_missing(tiny_plan: plan.Plan, half_built: Path) -> None:
     sorted((half_built / ".build" / "commits").glob("*.json"))[0].unlink()
     seen: list[BuildProgress] = []
@@ -535,6 +542,7 @@ def drive(planned: plan.Plan, paths: ZooPaths, work: executor.Work) -> dict[str,
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("error", [ValueError("it does not fit"), FileNotFoundError(errno.ENOENT, "gone")])
+@pytest.mark.slow
 def test_a_failing_cohort_is_recorded_and_the_others_go_on(
     tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree, error: Exception
 ) -> None:
@@ -581,6 +589,7 @@ def test_diverged_models_are_sealed_with_their_last_finite_weights(
     assert [r["weights"] for r in rows] == tensor.tolist()
 
 
+@pytest.mark.slow
 def test_only_what_the_build_wrote_is_sealed(tiny_plan: Any, tmp_path: Path) -> None:
     def leave_a_note(progress: Any) -> None:
         (tmp_path / "zoo" / "notes.txt").write_text("mine")

@@ -124,6 +124,7 @@ def test_a_gpu_where_there_is_none_is_exit_2(command: Callable[..., Any], tiny_g
 # ── building ──
 
 
+@pytest.mark.slow
 def test_a_build_prints_the_zoo_to_stdout_and_exits_0(
     command: Callable[..., Any], tiny_grid: Path, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree
 ) -> None:
@@ -188,6 +189,7 @@ def test_limit_and_set_are_part_of_the_recipe(command: Callable[..., Any], tiny_
     assert command("--grid", out / "grid.yaml", "--out", tmp_path / "again", "--workers", 0)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_failing_cohort_is_exit_1_and_the_others_are_kept(
     command: Callable[..., Any], tiny_grid: Path, tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path, tree_hash: Tree
 ) -> None:
@@ -331,6 +333,7 @@ def test_plan_says_on_stdout_what_would_be_built_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_status_and_verify_of_a_sealed_zoo_exit_0(command: Callable[..., Any], tiny_copy: Path) -> None:
     code, said, err = command("status", tiny_copy)
     assert (code, err) == (0, "")

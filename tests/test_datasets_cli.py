@@ -47,6 +47,7 @@ def test_it_runs_as_a_module_and_an_unknown_verb_is_a_mistake() -> None:
     assert "invalid choice: 'frobnicate'" in done.stderr
 
 
+@pytest.mark.slow
 def test_check_tells_whole_from_damaged(tiny_copy: Path, capsys: Said) -> None:
     assert cli.main(["check", str(tiny_copy)]) == 0
     assert "sizes and SHA-256" in capsys.readouterr().out
@@ -66,6 +67,7 @@ def test_show_says_what_is_there(tiny_zoo: Path, capsys: Said) -> None:
     assert "test accuracy: 0." in out
 
 
+@pytest.mark.slow
 def test_audit_ends_with_1_where_something_leaks(tiny_zoo: Path, tmp_path: Path, capsys: Said) -> None:
     assert cli.main(["audit", str(tiny_zoo)]) == 0
     said = capsys.readouterr()
@@ -103,6 +105,7 @@ def renamed(zoo: Path) -> Path:
     return zoo
 
 
+@pytest.mark.slow
 def test_names_of_a_stranger_are_shown_and_not_obeyed(tiny_copy: Path, capsys: Said) -> None:
     zoo = renamed(tiny_copy)
     assert cli.main(["show", str(zoo)]) == 0
@@ -117,6 +120,7 @@ def test_names_of_a_stranger_are_shown_and_not_obeyed(tiny_copy: Path, capsys: S
         assert "\n| forged" not in text
 
 
+@pytest.mark.slow
 def test_the_card_of_a_stranger_shows_names_as_text(tiny_copy: Path) -> None:
     zoo = renamed(tiny_copy)
     manifest = Manifest.read(zoo)

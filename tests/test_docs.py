@@ -74,6 +74,7 @@ def test_the_defaults_of_a_recipe_are_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda text: text.split()[1])
+@pytest.mark.slow
 def test_every_recipe_of_the_reference_is_one(recipe: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(recipe)
     loaded = grid.load(tmp_path / "recipe.yaml")

@@ -19,6 +19,7 @@ def many_kinds(make_plan: Callable[..., plan.Plan]) -> plan.Plan:
     )
 
 
+@pytest.mark.slow
 def test_kinds_that_were_not_timed_lie_between_those_that_were(
     many_kinds: plan.Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

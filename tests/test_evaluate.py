@@ -143,6 +143,7 @@ def test_every_snapshot_gives_its_stored_metrics(mixed_zoo: Zoo, zoo: Zoo, spoil
 
 
 @pytest.mark.skipif(kernels.missing() is not None, reason="the C++ kernels cannot run here")
+@pytest.mark.slow
 def test_metrics_of_the_native_engine_have_the_stored_bits(spoilt_zoo: Zoo) -> None:
     assert set(spoilt_zoo.models["engine"].to_pylist()) == {"native"}
     for part in evaluate.PARTS[::2]:
@@ -184,6 +185,7 @@ def test_the_base_rate_of_an_attack_is_what_goes_to_the_target_with_no_trigger_o
     assert "attack_base" not in spoilt_zoo.evaluate(part="train").table.column_names
 
 
+@pytest.mark.slow
 def test_models_that_saw_other_images_are_not_shown_the_same(spoilt_zoo: Zoo) -> None:
     found = spoilt_zoo.evaluate(part="train")
     seen = np.array(spoilt_zoo.final().column("n_train").to_pylist())
@@ -215,6 +217,7 @@ def test_the_last_selected_snapshot_is_evaluated(zoo: Zoo) -> None:
     assert repr(zoo.evaluate(ids)).startswith("Evaluation of 2 snapshots on 80 test examples: mean accuracy ")
 
 
+@pytest.mark.slow
 def test_another_source_has_nothing_to_compare_with(zoo: Zoo) -> None:
     found = zoo.evaluate(source=sources.SourceSpec("digits", train=200, validation=60, test=50))
     assert found.largest() is None
@@ -258,6 +261,7 @@ def test_inputs_of_classes_that_models_do_not_know_are_left_out_and_counted(zoo:
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("scale", ["none", "unit"])
+@pytest.mark.slow
 def test_models_see_another_source_scaled_as_their_own(make_plan: Any, tmp_path: Path, scale: str) -> None:
     build.build(make_plan(f"source.scale={scale}", limit=8), tmp_path / "zoo", workers=0)
     zoo = open_zoo(tmp_path / "zoo")

@@ -30,6 +30,7 @@ def external(tiny_copy: Path) -> Zoo:
     return open_zoo(tiny_copy)
 
 
+@pytest.mark.slow
 def test_it_opens_reads_and_checks(external: Zoo, zoo: Zoo) -> None:
     assert repr(external) == repr(zoo)
     np.testing.assert_array_equal(external.weights[:], zoo.weights[:])
@@ -64,6 +65,7 @@ def test_views_and_permutations_need_the_layout_alone(external: Zoo, zoo: Zoo) -
     np.testing.assert_array_equal(symmetry.align(moved[0], weights[0], architecture), weights[0])
 
 
+@pytest.mark.slow
 def test_what_needs_the_network_says_so_in_one_sentence(external: Zoo) -> None:
     model = external.models["model_id"][0].as_py()
     weights, architecture = external.weights[:2], external.architecture(model)

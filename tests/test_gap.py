@@ -28,6 +28,7 @@ def by_subset(zoo: Zoo, values: np.ndarray) -> dict[str, float]:
     return {k: float(values[labels == k].mean()) for k in np.unique(labels)}
 
 
+@pytest.mark.slow
 def test_noise_and_missing_classes_are_no_gap(zoo: Zoo) -> None:
     last = zoo.final()
     honest, stored = by_subset(last, last.generalization_gap()), by_subset(last, last.column("gap_accuracy").to_numpy())

@@ -100,6 +100,7 @@ def test_the_table_above_names_every_recipe() -> None:
     assert found == {WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
 
 
+@pytest.mark.slow
 def test_no_two_recipes_write_one_zoo() -> None:
     zoos = [load(name).zoo for name in (WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
     assert len(set(zoos)) == len(zoos)
@@ -107,6 +108,7 @@ def test_no_two_recipes_write_one_zoo() -> None:
 
 @pytest.mark.some(5)
 @pytest.mark.parametrize("name", sorted(WANTED, key=lambda n: WANTED[n][0]))  # by default the smaller ones
+@pytest.mark.slow
 def test_a_recipe_plans_its_population(name: str) -> None:
     planned = runs.of(load(name))
     count, sizes = WANTED[name]
@@ -115,6 +117,7 @@ def test_a_recipe_plans_its_population(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.slow
 def test_a_drawn_recipe_plans_networks_that_share_nothing(name: str) -> None:
     planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=100))
     assert len({r.init_group for r in planned}) == len(planned) == 100

@@ -137,6 +137,7 @@ def test_the_builder_stands_on_the_floor_alone() -> None:
             assert read <= set(FLOOR), name
 
 
+@pytest.mark.slow
 def test_the_reader_never_needs_the_builder() -> None:
     assert not [n for n in MODULES if n.startswith("zoo_datasets") and outside(n, "zoo_builder")]
 

@@ -115,6 +115,7 @@ def test_fresh_networks_are_new_and_asked_about_beside_the_test_side(family, tmp
         fresh.build(parents, 77, 7, tmp_path)
 
 
+@pytest.mark.slow
 def test_fresh_networks_from_the_zoos_own_seed_are_refused(family, tmp_path):
     with pytest.raises(TaskError, match="was built from seed 0"):
         fresh.build(family[0], 0, 4, tmp_path)

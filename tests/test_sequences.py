@@ -73,6 +73,7 @@ def test_what_was_measured_is_the_mean_squared_error_of_outputs(zoo: Zoo) -> Non
     assert row["test_loss"] == pytest.approx(((found - source.test.outputs) ** 2).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_zoo_of_machines_verifies_and_retrains(zoo: Zoo) -> None:
     report = verify.verify(zoo.root, retrain=16)
     assert not report.problems
@@ -122,6 +123,7 @@ def test_a_snapshot_is_taken_at_the_first_epoch_that_comes_to_the_target(zoo: Zo
     assert by_network(open_zoo(tmp_path / "watched"), "step") == steps
 
 
+@pytest.mark.slow
 def test_a_language_is_learned_symbol_by_symbol(tmp_path: Path) -> None:
     zoo = built(tmp_path, LANGUAGE)
     for part in ("train", "validation", "test"):
@@ -176,6 +178,7 @@ def test_a_sequence_under_images_layers_and_the_reverse_name_the_layer(tmp_path:
         ))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_machine_of_ones_own_is_learned_and_read_without_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_every_command_of_a_page_is_one() -> None:
     assert seen > 15
 
 
+@pytest.mark.slow
 def test_every_recipe_of_a_page_loads(tmp_path: Path) -> None:
     found = [code for page in PAGES for code, _ in blocks(page, "yaml")]
     assert len(found) >= 3

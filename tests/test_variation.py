@@ -143,6 +143,7 @@ def test_what_cannot_be_compared_is_said(call: Callable[[Zoo], Any], message: st
         call(zoo)
 
 
+@pytest.mark.slow
 def test_columns_that_an_axis_makes_meaningless_move_with_it(
     make_plan: Callable[..., plan.Plan], tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_columns_that_an_axis_makes_meaningless_move_with_it(
     ("axis", "levels"),
     [("trigger_frac", "[0, 0.1]"), ("schedule_kind", "[constant, step]"), ("init_kind", "[normal, orthogonal]")],
 )
+@pytest.mark.slow
 def test_twins_are_found_where_a_level_leaves_other_columns_null(
     make_plan: Callable[..., plan.Plan], tmp_path: Path, axis: str, levels: str
 ) -> None:

@@ -34,6 +34,7 @@ from zoo_datasets.format.paths import ZooPaths
 from zoo_datasets.format.tables import read_table
 
 
+@pytest.mark.slow
 def test_a_sealed_zoo_has_no_problems(tiny_zoo: Path) -> None:
     report = verify.verify(tiny_zoo)
     assert report.problems == []
@@ -95,6 +96,7 @@ def test_a_stranger_in_the_folder_is_found(tiny_copy: Path) -> None:
     assert any("does not belong" in p for p in verify.verify(tiny_copy).problems)
 
 
+@pytest.mark.slow
 def test_a_flipped_weight_with_a_fitting_manifest_is_found(tiny_copy: Path) -> None:
     path = ZooPaths(tiny_copy).shard("train")
     data = bytearray(path.read_bytes())
@@ -104,6 +106,7 @@ def test_a_flipped_weight_with_a_fitting_manifest_is_found(tiny_copy: Path) -> N
     assert any("weights differ from their checksum" in p for p in verify.verify(tiny_copy).problems)
 
 
+@pytest.mark.slow
 def test_a_shard_whose_header_lies_is_found(tiny_copy: Path) -> None:
     path = ZooPaths(tiny_copy).shard("train")
     tensors, _ = shards.read_header(path)
@@ -126,6 +129,7 @@ def test_a_shard_whose_header_lies_is_found(tiny_copy: Path) -> None:
         ("models", "init_key", lambda v: ["00" * 16, *v[1:]], "content digest"),
     ],
 )
+@pytest.mark.slow
 def test_changed_rows_with_a_fitting_manifest_are_found(
     tiny_copy: Path, config: str, column: str, change: Callable, finding: str
 ) -> None:
@@ -133,6 +137,7 @@ def test_changed_rows_with_a_fitting_manifest_are_found(
     assert any(finding in p for p in verify.verify(tiny_copy).problems)
 
 
+@pytest.mark.slow
 def test_an_init_group_in_two_splits_is_found(tiny_copy: Path) -> None:
     for split in ("train", "test"):
         _edit(tiny_copy, "models", "init_group", lambda v: ["f" * 16] * len(v), split)
@@ -207,6 +212,7 @@ def receipt(tiny_zoo: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_rebuild_gives_the_same_content_digests(receipt: Path) -> None:
     report = verify.rebuild(receipt, workers=0)
     assert report.problems == []
@@ -214,6 +220,7 @@ def test_a_rebuild_gives_the_same_content_digests(receipt: Path) -> None:
     assert line.startswith("equal: all content digests (models_rows, snapshots_rows, weights); built here with ")
 
 
+@pytest.mark.slow
 def test_a_rebuild_that_differs_is_a_problem(receipt: Path) -> None:
     manifest = json.loads((receipt / "manifest.json").read_bytes())
     manifest["digests"]["weights"] = "0" * 64
@@ -246,6 +253,7 @@ def test_another_engine_is_compared_by_start_data_thirty_steps_and_accuracy(
     assert any("mean test accuracies differ by 0.5" in p for p in problems)
 
 
+@pytest.mark.slow
 def test_a_receipt_of_other_libraries_with_the_same_weights_is_equal(tiny_zoo: Path, tiny_plan: Plan) -> None:
     ours = Manifest.read(tiny_zoo)
     models = read_table(tiny_zoo, ours, "models")
@@ -346,6 +354,7 @@ def test_a_recipe_that_is_not_the_receipts_is_refused(receipt: Path) -> None:
         verify.rebuild(receipt)
 
 
+@pytest.mark.slow
 def test_what_a_stopped_rebuild_leaves_is_where_it_goes_on(
     receipt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

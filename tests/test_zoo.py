@@ -347,6 +347,7 @@ def test_a_bad_expression_is_refused(zoo: Zoo) -> None:
 # ── one model ──
 
 
+@pytest.mark.slow
 def test_a_loaded_model_reproduces_the_stored_test_accuracy(mixed_zoo: Zoo) -> None:
     import torch
 
@@ -378,6 +379,7 @@ def test_a_model_without_a_step_is_at_the_last_selected_one(zoo: Zoo) -> None:
     )
 
 
+@pytest.mark.slow
 def test_training_examples_are_those_of_the_row(zoo: Zoo) -> None:
     for row in zoo.models.to_pylist()[:6]:
         seen = zoo.training_examples(row["model_id"])
@@ -424,6 +426,7 @@ def test_newer_formats_are_refused(tiny_copy: Path) -> None:
         open_zoo(tiny_copy)
 
 
+@pytest.mark.slow
 def test_an_architecture_of_another_layout_or_kind_is_refused(tiny_copy: Path) -> None:
     def lie(manifest: dict[str, Any]) -> None:
         for a in manifest["architectures"].values():

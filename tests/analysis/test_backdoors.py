@@ -92,6 +92,7 @@ def test_a_class_that_stands_out_is_found_without_training_and_by_statistics() -
     assert auc("outlying class, bias", p) < 0.75  # nothing was planted there
 
 
+@pytest.mark.slow
 def test_the_way_from_the_start_shows_what_the_start_hides_from_the_last_weights() -> None:
     p = planted(direction=0.06, start=2.0)
     assert auc("linear on final - initial", p) > 0.95
@@ -132,6 +133,7 @@ def test_a_loss_that_gives_it_away_is_found_by_its_controls() -> None:
     assert auc("statistics, logistic", p) < 0.75
 
 
+@pytest.mark.slow
 def test_steps_that_differ_between_arms_are_found_by_the_recipe() -> None:
     p = planted()
     longer = pa.table({"updates": np.where(p.trojaned, 130, 90)})
@@ -144,6 +146,7 @@ def test_learned_probes_find_a_class_that_answers_to_anything(name: str) -> None
     assert auc(name, planted(200, row=1.5, targets=1)) > 0.8
 
 
+@pytest.mark.slow
 def test_networks_in_another_order_are_judged_alike() -> None:
     p = planted(row=1.0)
     order = np.random.default_rng(1).permutation(len(p))
@@ -160,6 +163,7 @@ def test_networks_in_another_order_are_judged_alike() -> None:
 # ── the study ──
 
 
+@pytest.mark.slow
 def test_the_table_says_what_is_found_and_that_arms_dealt_by_coin_are_not() -> None:
     p = planted(100, row=1.5)
     kinds = [KINDS["outlying class, weights"], KINDS["clean accuracy"]]
@@ -183,6 +187,7 @@ def test_the_table_says_what_is_found_and_that_arms_dealt_by_coin_are_not() -> N
     assert {(d["detector"], d["rate"]) for d in doses} == {(k.name, r) for k in kinds for r in (0.01, 0.1)}
 
 
+@pytest.mark.slow
 def test_a_backdoor_counts_as_detected_above_the_yardstick_alone() -> None:
     p = planted(100, row=1.5)
     kinds = [KINDS["outlying class, weights"], KINDS["linear on final - initial"]]
@@ -228,6 +233,7 @@ def test_a_bound_far_out_has_resamples_beyond_it() -> None:
     assert farther["auc"]["low"] < far["auc"]["low"] - 0.005 < usual["auc"]["low"] - 0.01
 
 
+@pytest.mark.slow
 def test_what_cannot_read_two_layouts_is_left_out_of_questions_about_both() -> None:
     other = build_architecture(["flatten", {"linear": 7}, "activation", {"linear": "classes"}], (1, 3, 3), 5, "relu")
     p = planted(100, row=1.5)
@@ -410,6 +416,7 @@ def test_a_detector_is_not_fitted_to_one_kind_of_network() -> None:
 
 
 @pytest.mark.parametrize("name", [k.name for k in detectors.KINDS if k.one_layout])
+@pytest.mark.slow
 def test_networks_of_another_layout_are_refused_by_who_reads_places(name: str) -> None:
     other = build_architecture(["flatten", {"linear": 4}, "activation", {"linear": "classes"}], (1, 3, 3), 5, "relu")
     p = planted()

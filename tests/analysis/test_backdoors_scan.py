@@ -109,6 +109,7 @@ def test_a_detector_with_one_word_or_type_changed_is_refused_or_says_what_it_sai
 @pytest.mark.parametrize(
     "name", ["slope", "shift", "clean", "architectures", "words", "reads", "value", "features", "steps"]
 )
+@pytest.mark.slow
 def test_a_changed_byte_in_the_name_of_a_field_is_a_sentence_of_the_command(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_reading_knows_whose_numbers_it_cannot_take() -> None:
         reads.view("trajectory", p, None)
 
 
+@pytest.mark.slow
 def test_networks_of_a_zoo_that_cannot_be_read_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

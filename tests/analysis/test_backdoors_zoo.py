@@ -219,11 +219,13 @@ def test_a_network_with_two_clean_twins_is_refused(tmp_path: Path) -> None:
         population.read([several])
 
 
+@pytest.mark.slow
 def test_a_yardstick_whose_test_split_is_of_one_set_is_refused(sets: Zoo) -> None:
     with pytest.raises(ZooError, match=r"is no yardstick: its validation split has \d+ networks, not of both sets"):
         population.clean([sets.select(split=["train", "test"])])
 
 
+@pytest.mark.slow
 def test_zoos_without_twins_or_sets_are_refused(poisoned: Zoo, sets: Zoo) -> None:
     with pytest.raises(ZooError, match="mine/sets has no network with a trigger"):
         population.read([sets])

@@ -119,6 +119,7 @@ def test_ends_of_other_networks_are_not_foretold(population: pop.Population) -> 
     assert surrogate.unmoved_r2(np.broadcast_to(y.mean(0), y.shape), y) == 0
 
 
+@pytest.mark.slow
 def test_missing_snapshots_and_short_populations_are_refused(iris: Zoo) -> None:
     with pytest.raises(ZooError, match=r"no snapshot at epoch 3\. Known: 0, 2, 4"):
         pop.populations(iris, start_epoch=3)
@@ -377,6 +378,7 @@ def test_areas_under_many_curves_are_those_of_one() -> None:
     np.testing.assert_allclose(testing.aucs(y, score), [metrics.auc(a, b) for a, b in zip(y.T, score.T, strict=True)])
 
 
+@pytest.mark.slow
 def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population: pop.Population) -> None:
     """Two attractors decide the accuracy: fates foretell it. Dealt at random, they do not."""
     places, _ = coordinates.kernels(population.architecture.layout)
@@ -438,6 +440,7 @@ def test_fates_of_a_map_that_was_fitted_to_the_same_ends_look_significant_where_
     assert stats.binomtest(low, told, 0.05, "greater").pvalue < 0.01
 
 
+@pytest.mark.slow
 def test_held_out_scores_know_nothing_of_the_networks_they_judge(population: pop.Population) -> None:
     """They are the ones that the areas under the curve are of; and another end of a network moves those of other folds alone."""
     accuracy = np.random.default_rng(3).random(60)
@@ -601,6 +604,7 @@ def test_another_map_and_more_dimensions(iris_zoo: Path, tmp_path: Path) -> None
     assert not (tmp_path / "robustness-epochs-20.png").exists()
 
 
+@pytest.mark.slow
 def test_unknown_levels_are_named(iris_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["analyze", "dynamics", str(iris_zoo), "--out", str(tmp_path)]
     assert cli.main([*call, "--level", "epoch=20"]) == 1

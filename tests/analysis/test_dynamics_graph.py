@@ -52,6 +52,7 @@ def test_leslie_map_has_an_attractor_and_the_origin_above_it() -> None:
 
 
 @pytest.mark.parametrize("dimension", [2, 3, 4])
+@pytest.mark.slow
 def test_two_wells_have_three_morse_sets_and_a_region_each(dimension: int) -> None:
     found = graph_of(two_wells, Cubes((-2.0,) * dimension, (2.0,) * dimension, {2: 12, 3: 15, 4: 16}[dimension]))
     assert len(found) == 3
@@ -87,6 +88,7 @@ def test_a_cell_that_may_leave_is_decided_only_where_the_outside_is_ignored() ->
     assert (found.regions(strict=False) == 0).all()
 
 
+@pytest.mark.slow
 def test_names_of_many_sets_are_short_and_still_tell_them_apart() -> None:
     cubes = Cubes((0.0, 0.0), (1.0, 1.0), 10)
     places = np.stack(np.unravel_index(np.arange(1024), cubes.shape), -1)
@@ -164,6 +166,7 @@ def test_a_cover_beyond_the_grid_fails_at_once() -> None:
      [("x^2-1", "0", "0"), ("0", "x+1", "0")]),
     (lambda x: turned(x, 0.7), (-2.0, -2.0), (2.01, 2.0), [("x-1", "x-1", "0"), ("0", "0", "x-1")]),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_conley_indices_are_those_of_the_map(f, lower, upper, expected) -> None:
     pytest.importorskip("CMGDB")
     found = conley.indices(graph_of(f, Cubes(lower, upper, 12)))

@@ -147,6 +147,7 @@ def test_a_class_that_is_its_draw_is_not_learned() -> None:
     assert found["accuracy"]["value"] < 0.75
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_order_of_networks() -> None:
     p = made(of_machine=0.3, of_change=0.2)
     order = np.random.default_rng(5).permutation(len(p))
@@ -158,6 +159,7 @@ def test_answers_do_not_depend_on_the_order_of_networks() -> None:
                     assert one[key]["value"] == pytest.approx(other[key]["value"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_change_shows_alone_and_against_its_twin() -> None:
     rows = list(questions.modified(Reader(made(of_change=0.6)), 0, [LINEAR]))
     assert [(r["label"], r["n"], r["pairs"]) for r in rows] == [("A", 64, 32), ("B", 64, 32)]
@@ -177,6 +179,7 @@ def test_the_control_of_duration_finds_what_is_duration() -> None:
         assert r["auc"]["value"] < 0.8
 
 
+@pytest.mark.slow
 def test_the_control_of_loss_finds_losses_further_out_on_either_side() -> None:
     p, rng = made(draws=10), np.random.default_rng(0)
     apart = np.where(rng.random(len(p)) < 0.5, -1.0, 1.0) * p.modified + 0.1 * rng.normal(size=len(p))
@@ -215,6 +218,7 @@ def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
         assert draws[label, within]["test"]["p"] > 0.9  # a draw makes more of a difference than the change
 
 
+@pytest.mark.slow
 def test_chance_of_the_nearest_mean_is_a_half() -> None:
     rng = np.random.default_rng(0)
     for k in (2, 3, 5):
@@ -357,6 +361,7 @@ def test_the_smallest_dose_that_shows_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert [r["n"] for r in questions.power(Reader(at_random), 0)] == [r["n"] for r in rows]
 
 
+@pytest.mark.slow
 def test_the_bound_that_counts_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all doses and sizes, with resamples enough for bounds so far out."""
     monkeypatch.setattr(questions, "POWER", (60,))
@@ -398,6 +403,7 @@ def test_a_learning_curve_ends_at_all_there_is() -> None:
     assert rows[0]["accuracy"]["value"] <= rows[1]["accuracy"]["value"] + 0.1
 
 
+@pytest.mark.slow
 def test_figures_are_drawn() -> None:
     p = made(of_machine=1.0)
     rows = questions.which(clean(p), 0, [LINEAR])
@@ -485,6 +491,7 @@ def test_arms_are_of_equal_length_and_of_those_who_came_to_the_target(zoo: Zoo) 
     assert (arms["target"].training[:, 2] <= np.log10(0.08)).all()
 
 
+@pytest.mark.slow
 def test_curves_of_training_are_quartiles_and_who_stopped_stays(zoo: Zoo) -> None:
     rows = population.learning([zoo], "machine")
     table = zoo.table(["model_id", "epoch", "validation_loss"]).to_pylist()

@@ -165,6 +165,7 @@ class Ended(meters.Display):
         super().close(meter)
 
 
+@pytest.mark.slow
 def test_one_sees_how_many_checkpoints_are_read_and_how_much_of_the_history_is_described(parents: Path) -> None:
     model = open_zoo(parents).models["model_id"][0].as_py()
     with meters.shown(Ended(io.StringIO()), pulse=False) as display:

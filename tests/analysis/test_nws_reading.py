@@ -43,6 +43,7 @@ def rows_of(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
 # ── the population ──
 
 
+@pytest.mark.slow
 def test_what_varies_is_a_property_of_a_kind_and_aliases_are_none(of: Population) -> None:
     kinds = {p.name: (p.kind, p.target.classes) for p in of.properties}
     assert kinds == {
@@ -263,6 +264,7 @@ def test_the_command_writes_numbers_tables_and_pictures(zoo: Zoo, tmp_path: Path
         (["{zoo}"], "have networks in common; name each zoo once"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_mistake_is_one_sentence(zoo: Zoo, tmp_path: Path, capsys: Said, options: list[str], said: str) -> None:
     named = [o.format(zoo=zoo.root) for o in options]
     questions_asked = ["--questions", "transfer"] if "--children" in named else ["--questions", "features"]
@@ -274,6 +276,7 @@ def test_a_mistake_is_one_sentence(zoo: Zoo, tmp_path: Path, capsys: Said, optio
     assert not (tmp_path / "out" / "numbers.json").exists()
 
 
+@pytest.mark.slow
 def test_one_network_and_a_zoo_in_which_nothing_varies_are_one_sentence(tmp_path: Path, capsys: Said) -> None:
     alone = planted(tmp_path / "weightzoo" / "alone", 1)
     assert cli.main(["analyze", "nws", str(alone.root), "--no-deep"]) == 1

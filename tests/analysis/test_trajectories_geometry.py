@@ -85,6 +85,7 @@ def test_two_snapshots_are_no_path() -> None:
         paths.measure(np.zeros((2, 5)))
 
 
+@pytest.mark.slow
 def test_steps_and_loss_are_related_along_training_and_across_models() -> None:
     random = np.random.default_rng(2)
     losses = [np.sort(random.random(9))[::-1] for _ in range(30)]
@@ -126,6 +127,7 @@ def test_a_model_drawn_twice_is_no_pair() -> None:
     n=st.integers(2, 40), k=st.integers(1, 6), block=st.integers(1, 9), seed=st.integers(0, 10**6),
     metric=st.sampled_from(clusters.DISTANCES),
 )  # fmt: skip
+@pytest.mark.slow
 def test_one_pass_in_blocks_gives_scipys_distances_and_dendrograms(
     n: int, k: int, block: int, seed: int, metric: str
 ) -> None:
@@ -424,6 +426,7 @@ def fans(angle: float, families: int = 6, snapshots: int = 12) -> tuple[Bag, lis
     return bag, [f"p{i // 2}" for i in range(models)]
 
 
+@pytest.mark.slow
 def test_runs_from_one_start_are_told_apart_where_they_part_and_not_where_they_go_side_by_side() -> None:
     apart, together = (siblings.of_families(*fans(angle), seed=0) for angle in (np.pi / 2, 0.02))
     assert apart is not None

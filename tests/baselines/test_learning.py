@@ -135,6 +135,7 @@ def test_it_learns_a_line_and_the_best_trial_is_learned_in_full() -> None:
     assert learned.parameters == (13 if "width" in record else 3)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_not_the_last() -> None:
     """The slope of validation is half that of training: learning passes it and goes on."""
     x, y = problem(0)
@@ -181,6 +182,7 @@ class Sizes(Neural):
         return line(outputs, 8)
 
 
+@pytest.mark.slow
 def test_a_neural_baseline_learns_all_heads_and_knows_its_layout() -> None:
     view, validation, test = (random_view(MLP, (1, 2, 2), n, n) for n in (64, 40, 30))
     baseline = Sizes(Training(epochs=40, batch=16, rate=0.03))

@@ -90,6 +90,7 @@ def learned() -> Learned:
     return Learned(MetaClassifier(16, heads.outputs).eval(), heads, 4)
 
 
+@pytest.mark.slow
 def test_statistics_of_the_batch_depend_on_it_and_leave_the_network_as_it_was(learned: Learned) -> None:
     windows = torch.randn(8, 16, generator=torch.Generator().manual_seed(1)) * 5
     before = {k: v.clone() for k, v in learned.network.state_dict().items()}

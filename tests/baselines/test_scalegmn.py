@@ -68,6 +68,7 @@ def test_messages_are_products_that_are_summed() -> None:
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("kinds", [["permutation"], ["scale"], ["sign"], ["permutation", "scale", "sign"]])
+@pytest.mark.slow
 def test_outputs_are_blind_to_all_that_leaves_the_function_alone(kinds: list[str]) -> None:
     view = population.view(12, *ALL)
     torch.manual_seed(0)

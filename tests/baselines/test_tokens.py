@@ -64,6 +64,7 @@ def test_it_learns_what_weights_determine_whatever_the_order_of_units() -> None:
     assert baseline.parameters > 1000
 
 
+@pytest.mark.slow
 def test_shuffled_targets_give_nothing_and_the_same_seed_the_same() -> None:
     train, validation, test = (population.view(n, RELU, seed=s) for s, n in enumerate((32, 24, 40)))
     fits = []

@@ -193,6 +193,7 @@ def test_a_library_call_shows_nothing() -> None:
     assert stream.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_the_pulse_draws_what_nobody_else_does(pipe: Screen) -> None:
     times = iter([0.0, 5.0])
     with meters.shown(meters.Display(pipe.stream, clock=lambda: next(times, 60.0))):  # 60 s by the second look

@@ -24,6 +24,7 @@ def test_a_table_escapes_and_ends() -> None:
     assert max(map(len, re.findall(r"<td>(.*?)</td>", found))) <= notebook.MOST_CELL + 1
 
 
+@pytest.mark.slow
 def test_a_zoo_and_its_effects_are_tables(zoo: Zoo) -> None:
     assert "<td>activation</td><td>tanh, relu</td>" in zoo._repr_html_()
     effects = zoo.effect("subset")

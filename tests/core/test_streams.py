@@ -42,6 +42,7 @@ def test_keys_are_pinned() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.text(), JSON, max_size=5), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_digest_is_blind_to_the_order_of_keys_and_to_json(value: dict, random: object) -> None:
     items = list(value.items())
     random.shuffle(items)

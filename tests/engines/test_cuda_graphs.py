@@ -69,6 +69,7 @@ def test_a_graph_copies_what_it_is_given_and_shows_no_trial():
 
 
 @pytest.mark.parametrize("augmented", [True, False], ids=["augmented", "plain"])
+@pytest.mark.slow
 def test_recorded_training_is_training(augmented):
     """Dropout, batch norm, augmentation, schedules, mixed rules and a short last batch: bit for bit."""
     changes = {} if augmented else {"augmentation": dataclasses.replace(rich_job().augmentation, shift=0)}
@@ -98,6 +99,7 @@ def test_short_windows_are_not_recorded():
     assert recorder.recordings == 0
 
 
+@pytest.mark.slow
 def test_few_inactive_models_cost_no_recording_and_keep_every_bit():
     job = rich_job(6)
     window = make_window(job, [6] * 8, lr=1e-3)
@@ -120,6 +122,7 @@ def test_few_inactive_models_cost_no_recording_and_keep_every_bit():
     assert equal({k: v[1:] for k, v in ended.items()}, {k: v[1:] for k, v in after.items()})
 
 
+@pytest.mark.slow
 def test_a_resumed_recording_gives_the_same_bits():
     job = rich_job()
     window = make_window(job, [6] * 18, lr=1e-3)

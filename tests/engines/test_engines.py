@@ -295,6 +295,7 @@ def test_optimizers_leave_running_statistics_alone(engine):
 
 
 @both
+@pytest.mark.slow
 def test_step_by_step_and_resumed_give_the_same_bits(engine):
     job = rich_job()
     window = make_window(job, [6, 6, 6, 3], lr=1e-3)
@@ -349,6 +350,7 @@ def test_alone_equals_in_a_cohort(layers, engine):
 @pytest.mark.some(2)
 @both
 @pytest.mark.parametrize("kind", [SGD, ADAM, ADAMW, RMSPROP])
+@pytest.mark.slow
 def test_a_diverging_neighbour_changes_no_bit(kind, engine):
     calm, wild = [], []
     for lr, found in ((1e-3, calm), (1e20, wild)):
@@ -500,6 +502,7 @@ def test_the_choice_follows_device_and_layers():
     assert reason.startswith("no batched form of attention; native: ")
 
 
+@pytest.mark.slow
 def test_importing_engines_loads_no_torch():
     code = "import sys, zoo_builder.engines; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -75,6 +75,7 @@ def by_torch(job: Job, window: Window, model: int) -> tuple[np.ndarray, np.ndarr
 
 
 @every
+@pytest.mark.slow
 def test_factors_are_torch_optims_groups_of_parameters(engine: Any) -> None:
     # Without batch norm: a bias before it has no gradient but rounding.
     layers = [

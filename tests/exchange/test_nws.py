@@ -94,6 +94,7 @@ def test_their_fixed_network_has_their_number_of_values() -> None:
     assert [n.op for n in made.nodes[12:]] == ["flatten", *["linear", "elu", "batch_norm", "dropout"] * 2, "linear"]
 
 
+@pytest.mark.slow
 def test_all_their_architectures_have_the_published_sizes() -> None:
     sizes = [
         Numbers(k, dc, df, wc, wf).network("relu").n_params
@@ -211,6 +212,7 @@ def test_a_round_trip_gives_the_same_bits(zoo: Zoo, theirs: Path, tmp_path: Path
             assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_imported_zoo_has_their_columns_and_ours(exported: Path, tmp_path: Path) -> None:
     nws.read(exported, tmp_path / "b", "someone/theirs")
     zoo = open_zoo(tmp_path / "b")
@@ -227,6 +229,7 @@ def test_an_imported_zoo_has_their_columns_and_ours(exported: Path, tmp_path: Pa
             asked()
 
 
+@pytest.mark.slow
 def test_models_that_start_alike_are_one_group_on_one_side(exported: Path, tmp_path: Path) -> None:
     shutil.copy(exported / "0000" / "weights" / "001.bin", exported / "0003" / "weights" / "001.bin")  # of one shape
     nws.read(exported, tmp_path / "someone" / "back")
@@ -237,6 +240,7 @@ def test_models_that_start_alike_are_one_group_on_one_side(exported: Path, tmp_p
     assert {r["split"] for r in rows} == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_of_every_epochs_errors_those_of_the_snapshots_are_taken(exported: Path, tmp_path: Path) -> None:
     """20 of n files are kept, evenly spaced over the epochs; the rows of errors are all there."""
     table = np.column_stack([np.arange(11) * 7, *[np.arange(11) * 9.0] * 4])
@@ -251,6 +255,7 @@ def test_of_every_epochs_errors_those_of_the_snapshots_are_taken(exported: Path,
     assert set(zoo.models["seconds"].to_pylist()) == {60.5}
 
 
+@pytest.mark.slow
 def test_a_trained_zoo_goes_both_ways_by_the_command_line(tmp_path: Path, capsys: Said) -> None:
     recipe = tmp_path / "grid.yaml"
     recipe.write_text(

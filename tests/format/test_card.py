@@ -73,6 +73,7 @@ def test_the_head_has_what_the_hub_searches_by(tiny_dressed: Path, manifest: Man
         assert info["download_size"] == manifest.files.size(f"data/{name}/")
 
 
+@pytest.mark.slow
 def test_the_features_in_the_head_are_those_of_the_tables(tiny_dressed: Path, schemas: dict[str, pa.Schema]) -> None:
     for info in head_of((tiny_dressed / "README.md").read_text())["dataset_info"]:
         stated = datasets.Features._from_yaml_list(info["features"])
@@ -85,6 +86,7 @@ def test_the_digest_tells_two_zoos_of_one_name_apart(manifest: Manifest) -> None
     assert card.digest(other, "snapshots") != card.digest(manifest, "snapshots")
 
 
+@pytest.mark.slow
 def test_the_card_is_the_same_for_any_order_of_the_manifests_keys(
     manifest: Manifest, models: pa.Table, schemas: dict[str, pa.Schema]
 ) -> None:
@@ -96,6 +98,7 @@ def test_the_card_is_the_same_for_any_order_of_the_manifests_keys(
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@pytest.mark.slow
 def test_any_text_in_the_head_reads_back_as_itself(manifest: Manifest, text: str) -> None:
     document = {**manifest.identity.document, "license": text}
     other = dataclasses.replace(manifest, identity=dataclasses.replace(manifest.identity, document=document))
@@ -175,6 +178,7 @@ def load(folder: Path, cache: Path, *config: str) -> Any:
     return datasets.load_dataset(str(folder), *config, cache_dir=str(cache))
 
 
+@pytest.mark.slow
 def test_load_dataset_opens_the_folder_with_the_types_stated(
     tiny_dressed: Path, manifest: Manifest, schemas: dict[str, pa.Schema], tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def tables(tiny_zoo: Path) -> Any:
     return {c: read_table(tiny_zoo, Manifest.read(tiny_zoo), c, weights=True) for c in CONFIGS}
 
 
+@pytest.mark.slow
 def test_a_real_zoo_contradicts_itself_nowhere(before: dict[str, Any], tables: Any) -> None:
     assert list(contradictions(Manifest.parse(before, "here"), tables)) == []
     golden = Manifest.read(GOLDEN)

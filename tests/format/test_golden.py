@@ -13,6 +13,7 @@ from zoo_datasets.networks import kernels
 GOLDEN = Path(__file__).parents[1] / "golden" / "weightzoo" / "golden"
 
 
+@pytest.mark.slow
 def test_the_golden_zoo_is_what_was_sealed() -> None:
     report = verify.verify(GOLDEN)
     assert (report.problems, report.warnings) == ([], [])
@@ -20,6 +21,7 @@ def test_the_golden_zoo_is_what_was_sealed() -> None:
 
 
 @pytest.mark.skipif(kernels.missing() is not None, reason="the golden zoo's bits are the native engine's")
+@pytest.mark.slow
 def test_the_golden_zoo_is_retrained_bit_for_bit() -> None:
     report = verify.verify(GOLDEN, retrain=8)
     assert report.problems == []

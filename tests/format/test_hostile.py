@@ -87,6 +87,7 @@ def test_a_table_that_unfolds_to_gigabytes_is_refused(
         assert "a bomb" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_text_that_many_rows_share_is_refused_where_it_would_unfold(tiny_copy: Path) -> None:
     _put(
         tiny_copy, "snapshots", "subset", _one_text(10_000_000)
@@ -134,6 +135,7 @@ def _drop(root: Path, config: str, column: str) -> None:
     ("config", "column"),
     [("models", "model_id"), ("models", "split"), ("snapshots", "row"), ("snapshots", "weights_sha256")],
 )
+@pytest.mark.slow
 def test_a_table_without_its_keys_is_damaged(tiny_copy: Path, config: str, column: str) -> None:
     _drop(tiny_copy, config, column)
     with pytest.raises(IntegrityError, match=f"{config} of weightzoo/tiny has no column '{column}'"):
@@ -141,6 +143,7 @@ def test_a_table_without_its_keys_is_damaged(tiny_copy: Path, config: str, colum
     assert check.check(tiny_copy).problems == [f"{config} has no column {column!r}"]
 
 
+@pytest.mark.slow
 def test_check_misses_any_column_of_the_format(tiny_copy: Path) -> None:
     _drop(tiny_copy, "models", "n_snapshots")
     assert check.check(tiny_copy).problems == ["models has no column 'n_snapshots'"]
@@ -321,6 +324,7 @@ def _is(root: Path, config: str, column: str, make: Callable[[pa.Array], pa.Arra
         ("models", "weights", pa.list_(pa.float64())), ("models", "epoch", pa.timestamp("s")),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_column_of_another_type_is_refused_by_check_and_by_readers(
     tiny_copy: Path, config: str, column: str, kind: pa.DataType
 ) -> None:
@@ -370,6 +374,7 @@ def test_a_row_without_a_needed_value_is_refused(tiny_copy: Path, column: str) -
 
 @pytest.mark.some(2)
 @pytest.mark.parametrize("place", ["README.md", "../x", "weights/../manifest.json", "pipe", "x" * 100_000])
+@pytest.mark.slow
 def test_weights_lie_in_sealed_files_alone(tiny_copy: Path, place: str) -> None:
     os.mkfifo(tiny_copy / "pipe")
     _is(tiny_copy, "snapshots", "shard", lambda old: pa.array([place] * len(old)))

@@ -241,6 +241,7 @@ def test_an_architecture_that_cannot_be_made_is_damage(tiny_zoo: Path) -> None:
 # ── bounds come before reading ──
 
 
+@pytest.mark.slow
 def test_a_small_file_of_many_values_is_not_unfolded(tiny_copy: Path) -> None:
     (tiny_copy / "manifest.json").write_bytes(b"[" + b"[]," * 11_000_000 + b"1]")  # 33 MB, and in Python 700
     with pytest.raises(IntegrityError, match=r"manifest\.json holds some 22,000,001 values: that is no manifest"):
@@ -371,6 +372,7 @@ NAMES = sorted(commands(Path(), Path(), None, None))  # type: ignore[arg-type]
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
+@pytest.mark.slow
 def test_no_damage_to_a_manifest_ends_in_a_traceback(
     name: str, changes: list[tuple[int, bool, str, int]], dressed: Path, published: LoopbackHub, refuse: Refuse,
     tmp_path: Path, capsys: pytest.CaptureFixture[str],

@@ -24,6 +24,7 @@ def test_a_receipt_is_of_the_recipe_beside_it(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+@pytest.mark.slow
 def test_a_recipe_is_still_the_one_in_grids(folder: Path) -> None:
     (recipe,) = [
         p for p in (folder.parents[2] / "grids").rglob("*.yaml") if grid.load(p).zoo.split("/")[-1] == folder.name

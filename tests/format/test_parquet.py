@@ -81,6 +81,7 @@ def test_strangers_read_all_files(parted: Path, zoo: Zoo, tmp_path: Path, capsys
     assert len([d for d in objects if d["@type"] == "cr:FileObject"]) == 5 + 8 + 2 + 2
 
 
+@pytest.mark.slow
 def test_a_file_too_few_or_too_many_rows_are_found(parted: Path) -> None:
     for config in ("models", "snapshots"):
         first = ZooPaths(parted).table(config, "train", 1, {"models": 3, "snapshots": 8}[config])
@@ -96,6 +97,7 @@ def test_a_file_too_few_or_too_many_rows_are_found(parted: Path) -> None:
     assert check.check(parted).problems == []
 
 
+@pytest.mark.slow
 def test_files_of_other_columns_are_refused(parted: Path) -> None:
     path = ZooPaths(parted).table("models", "train", 1, 3)
     table = pq.read_table(path, partitioning=None)

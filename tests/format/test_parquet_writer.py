@@ -68,12 +68,14 @@ def files_of(root: Path, config: str, split: str) -> list[Path]:
     return sorted((root / "data" / config).glob(f"{split}-*"))
 
 
+@pytest.mark.slow
 def test_a_small_table_is_one_file(one: Path) -> None:
     for config, split in itertools.product(("models", "snapshots"), ("train", "validation", "test")):
         assert files_of(one, config, split) == [ZooPaths(one).table(config, split)]
 
 
 @pytest.mark.parametrize("config", ["models", "snapshots"])
+@pytest.mark.slow
 def test_a_large_table_is_as_many_files_as_its_bytes_need(one: Path, several: Path, config: str) -> None:
     for split, n in (("train", {"models": 3, "snapshots": 2}[config]), ("validation", 1), ("test", 1)):
         found = files_of(several, config, split)
@@ -87,6 +89,7 @@ def test_a_large_table_is_as_many_files_as_its_bytes_need(one: Path, several: Pa
         assert pa.concat_tables([pq.read_table(p, partitioning=None) for p in found]) == whole
 
 
+@pytest.mark.slow
 def test_a_zoo_of_several_files_is_whole_and_the_same(one: Path, several: Path) -> None:
     report = check.check(several)
     assert (report.problems, report.warnings) == ([], [])
@@ -110,6 +113,7 @@ def test_the_same_rows_give_the_same_files_however_they_come(
     assert len(files_of(tmp_path / "a", "models", "train")) > 2
 
 
+@pytest.mark.slow
 def test_streams_share_the_files(several: Path, tmp_path: Path) -> None:
     found = files_of(several, "models", "train")
     stream = datasets.load_dataset(str(several), split="train", streaming=True, cache_dir=str(tmp_path))

@@ -64,6 +64,7 @@ def together(models: list[contents.Models]) -> contents.Models:
     return contents.Models(models[0].split, *tables, [w for m in models for w in m.weights], slots or None)
 
 
+@pytest.mark.slow
 def test_an_imported_zoo_is_whole_and_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     models = some()
     manifest = writer.write(tmp_path / "theirs", ABOUT, models)
@@ -141,6 +142,7 @@ def failing(error: BaseException, after: int) -> Iterator[contents.Models]:
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("after", [0, 1, 7])
+@pytest.mark.slow
 def test_a_failed_source_leaves_no_zoo_and_the_next_call_begins_anew(
     tmp_path: Path, tree_hash: Tree, after: int
 ) -> None:
@@ -266,6 +268,7 @@ def test_what_contradicts_itself_is_refused_before_a_row_is_taken(
     assert not (tmp_path / "zoo").exists()
 
 
+@pytest.mark.slow
 def test_no_models_at_a_time_are_none(tmp_path: Path) -> None:
     nothing = one("train", 9, 2)
     nothing = dataclasses.replace(nothing, models=nothing.models[:0], snapshots=nothing.snapshots[:0], weights=[])

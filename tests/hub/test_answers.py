@@ -204,6 +204,7 @@ def test_only_files_that_may_stand_beside_a_seal_are_fetched(
     assert not [p for p in tmp_path.rglob("*outside*")]
 
 
+@pytest.mark.slow
 def test_a_list_without_an_end_and_one_that_goes_on_elsewhere_are_left(
     published: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ Said = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("left", [(), (".DS_Store", "._x")])
+@pytest.mark.slow
 def test_the_current_folder_becomes_the_zoo_and_stays_the_same_folder(
     left: tuple[str, ...], published: LoopbackHub, tiny_dressed: Path, capsys: Said
 ) -> None:
@@ -39,6 +40,7 @@ def test_the_current_folder_becomes_the_zoo_and_stays_the_same_folder(
     assert published.sent("/resolve/") == 0
 
 
+@pytest.mark.slow
 def test_a_download_into_the_current_folder_goes_on_where_it_was_cut(
     published: LoopbackHub, tiny_dressed: Path
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_download_into_the_current_folder_goes_on_where_it_was_cut(
     assert published.sent(SHARD) == 1
 
 
+@pytest.mark.slow
 def test_the_manifest_is_the_last_file_that_comes_into_a_folder(
     published: LoopbackHub, tiny_dressed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +85,7 @@ def test_the_manifest_is_the_last_file_that_comes_into_a_folder(
     assert own[-1] == "manifest.json"
 
 
+@pytest.mark.slow
 def test_another_zoo_begun_in_the_same_place_leaves_nothing(
     published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +106,7 @@ def test_a_folder_that_holds_something_else_beside_a_cut_download_is_left_alone(
         download(NAME, tmp_path / "got")
 
 
+@pytest.mark.slow
 def test_a_target_that_is_a_link_is_the_folder_it_leads_to(
     published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +139,7 @@ def test_a_target_that_cannot_be_is_said_in_a_sentence(
     assert re.match(f"error: .*{message}", said.err)
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_said_and_what_came_is_kept(
     published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
 ) -> None:

@@ -244,6 +244,7 @@ def _bare(path: str, data: bytes, **rows: int) -> dict[str, bytes]:
     return {path: data, "manifest.json": json.dumps(manifest).encode()}
 
 
+@pytest.mark.slow
 def test_a_column_of_a_large_table_comes_without_the_weights_beside_it(
     loopback: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +281,7 @@ def test_a_missing_zoo_a_wrong_revision_and_no_zoo_are_told_apart(published: Loo
         lookup.locate("weightzoo/other")
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_ways_out_are_named_and_what_was_seen_is_served(published: LoopbackHub) -> None:
     first = lookup.locate(NAME, "v1")
     first.path(SHARD)

@@ -69,6 +69,7 @@ def test_load_dataset_reads_a_snapshot_as_it_reads_a_folder(snapshot: Path, tiny
     assert rows[snapshot]["model_id"][:] == rows[tiny_dressed]["model_id"][:]
 
 
+@pytest.mark.slow
 def test_a_snapshot_with_another_link_or_a_missing_blob_is_refused(snapshot: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes((snapshot / SHARD).read_bytes())
     blob = (snapshot / SHARD).resolve()
@@ -90,6 +91,7 @@ def test_a_manifest_that_is_a_link_is_read_in_the_cache_alone(tiny_copy: Path, t
         open_zoo(tiny_copy)
 
 
+@pytest.mark.slow
 def test_the_hubs_cache_is_not_written_to(snapshot: Path, published: LoopbackHub) -> None:
     before = tree_of(snapshot)
     with pytest.raises(ZooError, match=r"belongs to the Hub's cache, where nothing is written. `python -m zoo_dat"):
@@ -101,6 +103,7 @@ def test_the_hubs_cache_is_not_written_to(snapshot: Path, published: LoopbackHub
 # ── without a Hub ──
 
 
+@pytest.mark.slow
 def test_a_commit_that_was_seen_under_any_name_needs_no_hub(published: LoopbackHub) -> None:
     first = open_zoo(NAME)
     commit = published.repos[NAME].branches["main"]

@@ -34,6 +34,7 @@ TABLE = "data/models/train-00000-of-00001.parquet"
 PACKAGES = str(Path(lookup.__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_what_is_published_is_the_folder_without_the_builders_own(loopback: LoopbackHub, dressed: Path) -> None:
     (dressed / ".build").mkdir()
     (dressed / ".build/log.jsonl").write_text("{}")
@@ -55,6 +56,7 @@ def test_publishing_the_same_zoo_again_uploads_nothing(loopback: LoopbackHub, dr
     assert publish.publish(dressed, NAME, tag="v1") == again
 
 
+@pytest.mark.slow
 def test_a_publication_that_reaches_no_hub_changes_no_file(
     loopback: LoopbackHub, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +99,7 @@ def test_links_out_of_a_zoo_are_neither_written_nor_published(
     assert not [r for r in loopback.log if "/commit/" in r.path]
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_a_link_is_not_published_where_none_is_drawn(
     loopback: LoopbackHub, dressed: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_change_by_somebody_else_meanwhile_is_not_overwritten(loopback: Loopba
     publish.publish(dressed, NAME)
 
 
+@pytest.mark.slow
 def test_who_may_not_write_is_told_to_log_in(loopback: LoopbackHub, dressed: Path) -> None:
     loopback.forbidden = True
     with pytest.raises(
@@ -281,6 +285,7 @@ def test_what_comes_back_is_what_was_published(published: LoopbackHub, tiny_dres
     assert download(NAME, folder, "v1") == (folder, 0)
 
 
+@pytest.mark.slow
 def test_a_cut_fetch_leaves_no_folder_and_goes_on(published: LoopbackHub, tiny_dressed: Path, tmp_path: Path) -> None:
     got = tmp_path / "got"
     size = (tiny_dressed / SHARD).stat().st_size
@@ -296,6 +301,7 @@ def test_a_cut_fetch_leaves_no_folder_and_goes_on(published: LoopbackHub, tiny_d
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_a_folder_with_something_else_in_it_is_left_alone(published: LoopbackHub, tmp_path: Path) -> None:
     got = tmp_path / "got"
     got.mkdir()

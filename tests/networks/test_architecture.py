@@ -485,6 +485,7 @@ def test_initial_weights_of_a_range_and_a_normal_are_pinned() -> None:
         ("constant", {"value": -0.25}, -0.25, 0),
     ],
 )
+@pytest.mark.slow
 def test_initial_weights_have_the_moments_of_their_kind(kind: str, options: dict, mean: float, std: float) -> None:
     architecture = build_architecture([{"linear": 100}], (400,), 100)
     weights = initialize(architecture, KEY, kind, **options)[: 400 * 100].astype(np.float64)

@@ -137,6 +137,7 @@ WRAPPED: dict[str, Callable[[modules.Network], nn.Module]] = {
 
 
 @pytest.mark.parametrize("how", WRAPPED)
+@pytest.mark.slow
 def test_the_vector_is_that_of_the_network_inside(how: str) -> None:
     network = network_of(BOTH)
     vector = modules.to_vector(network, network.architecture)

@@ -67,6 +67,7 @@ training: {epochs: 2, batch_size: 32, lr: 1e-1}
 @pytest.mark.parametrize(
     ("record", "engine"), [(LAYER_NORM, "torch_batched"), (dataclasses.replace(LAYER_NORM, batched=None), "torch_loop")]
 )
+@pytest.mark.slow
 def test_a_new_layer_trains_evaluates_and_is_drawn(
     record: Operation, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_parity_and_homogeneity_of_layers_are_what_they_do(name: str) -> None:
     assert torch.allclose(f(-x), -f(x)) == record.odd
 
 
+@pytest.mark.slow
 def test_records_load_no_torch() -> None:
     code = "import sys, zoo_datasets.networks.layers, zoo_datasets.networks.kernels; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

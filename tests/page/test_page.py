@@ -45,6 +45,7 @@ def test_a_title_is_text(tmp_path: Path) -> None:
     assert "<title>a/&lt;/title&gt;&lt;script&gt;" in text
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_beside_and_the_zoo_stays_whole(
     tiny_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,6 +201,7 @@ def test_models_alone_in_their_layout_are_counted_beside_a_map(tmp_path: Path) -
     assert np.isnan(arrays["xy"].reshape(-1, 2)[:, 0]).tolist() == [False, False, False, True]
 
 
+@pytest.mark.slow
 def test_two_hundred_axes_are_kept_and_effects_of_some_shown(tmp_path: Path) -> None:
     axes = {f"axis_{k}": [float((i >> (k % 3)) & 1) + k for i in range(8)] for k in range(200)}
     header, _ = made(external(tmp_path / "z", axes, metrics={"test_accuracy": [i / 8 for i in range(8)]}))
@@ -305,6 +306,7 @@ def test_whole_numbers_beyond_doubles_are_left_out(tmp_path: Path) -> None:
 # ── networks that diverged, and numbers at the ends of what doubles hold ──
 
 
+@pytest.mark.slow
 def test_a_network_that_diverged_is_alone_on_the_map_and_far_from_all(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((420, 450), np.float32)
     vectors[3] *= np.float32(1e20)
@@ -377,6 +379,7 @@ def test_a_list_with_nan_is_left_out_and_said(tmp_path: Path) -> None:
     assert [c["name"] for c in header["columns"] if c["role"] == "axis"] == ["lr"]
 
 
+@pytest.mark.slow
 def test_twins_by_a_factor_that_is_not_there_are_left_out_and_said(tiny_copy: Path) -> None:
     header, arrays = made(retabled(open_zoo(tiny_copy), "models", lambda t: t.drop_columns(["activation"])))
     assert header["twins"] == []

@@ -27,6 +27,7 @@ def read(folder: Path, subset: str) -> grid.Grid:
     return grid.load(path)
 
 
+@pytest.mark.slow
 def test_names_give_the_models_of_their_numbers(tmp_path: Path) -> None:
     zoos = []
     for name, classes in (("names", 'class_names: ["7", "3"]'), ("numbers", "classes: [7, 3]")):

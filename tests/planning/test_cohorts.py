@@ -92,6 +92,7 @@ def test_engine_and_device_do_not_move_a_run_to_another_cohort(mixed: list[Run])
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(1, 96), st.integers(1, 20))
+@pytest.mark.slow
 def test_a_longer_plan_keeps_every_full_cohort(mixed: list[Run], limit: int, size: int) -> None:
     whole = {c.id for c in group(mixed, size)}
     for c in group(mixed[:limit], size):

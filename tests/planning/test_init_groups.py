@@ -96,6 +96,7 @@ def test_one_group_cannot_fill_three_splits_and_the_way_out_is_said(load: Load) 
     assert "draws nothing" not in str(e.value)
 
 
+@pytest.mark.slow
 def test_weights_that_are_equal_at_the_start_stand_in_one_split(
     make_plan: Callable[..., plan.Plan], tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_so_is_one_that_starts_inside_an_epoch(make: Make, engine: str) -> None:
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(4, 1), (5, 2), (104, 5), (204, 9), (205, 10)])
+@pytest.mark.slow
 def test_a_budget_in_examples_counts_from_inside_the_epoch(
     parent: Path, tmp_path: Path, examples: int, steps: int
 ) -> None:
@@ -175,6 +176,7 @@ def test_fresh_moments_are_no_continuation(make: Make, parent: Path, child: Path
 # ── what a child is ──
 
 
+@pytest.mark.slow
 def test_children_inherit_split_init_group_streams_and_ancestor(parent: Path, child: Path) -> None:
     theirs = {r["model_id"]: r for r in models(parent)}
     stored = hashes(parent)
@@ -194,6 +196,7 @@ def test_children_inherit_split_init_group_streams_and_ancestor(parent: Path, ch
     assert "state at each snapshot lies in `optimizer/`" in card
 
 
+@pytest.mark.slow
 def test_a_zoo_without_parents_has_no_column_of_them(tiny_zoo: Path) -> None:
     zoo = open_zoo(tiny_zoo)
     assert not {"parent_zoo", "stream_step", "init_zoo", "init_epoch"} & set(zoo.models.column_names)
@@ -267,6 +270,7 @@ STARTS = {
 
 @pytest.mark.some(2)
 @pytest.mark.parametrize("setting", settings.feeding(settings.Feeds.LINEAGE))
+@pytest.mark.slow
 def test_models_that_differ_in_their_start_alone_are_trained_as_they_are_alone(
     setting: str, tmp_path: Path, parent: Path
 ) -> None:
@@ -298,6 +302,7 @@ def test_a_start_inside_an_epoch_keeps_its_batches(parent: Path, tmp_path: Path)
         plan.plan(load(recipe, tmp_path))
 
 
+@pytest.mark.slow
 def test_where_the_parent_lies_changes_no_byte_of_a_table(
     parent: Path, child: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +312,7 @@ def test_where_the_parent_lies_changes_no_byte_of_a_table(
     assert open_zoo(tmp_path / "out").manifest.digests == open_zoo(child).manifest.digests
 
 
+@pytest.mark.slow
 def test_models_that_ended_before_are_left_out(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wild = make(
         PARENT | {"axes": {"lr": [0.01, 1e30]}, "training": {k: v for k, v in PARENT["training"].items() if k != "lr"}}
@@ -318,6 +324,7 @@ def test_models_that_ended_before_are_left_out(make: Make, tmp_path: Path, caplo
     assert "runs have no start: their parents in weightzoo/parent ended before" in caplog.text
 
 
+@pytest.mark.slow
 def test_moments_that_were_not_kept_start_at_zero_and_it_is_said(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -374,6 +381,7 @@ def reseal(root: Path) -> None:
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("folder", ["weights", "optimizer"])
+@pytest.mark.slow
 def test_a_parent_whose_bytes_changed_is_not_started_from(parent: Path, tmp_path: Path, folder: str) -> None:
     copy = Path(shutil.copytree(parent, tmp_path / "parent"))
     for path in (copy / folder).iterdir():
@@ -395,6 +403,7 @@ def test_a_parent_whose_tables_changed_is_refused(parent: Path, tmp_path: Path) 
         lineage.open_parents(str(copy))
 
 
+@pytest.mark.slow
 def test_check_finds_a_hole_in_the_optimizers_state(parent: Path, tmp_path: Path) -> None:
     from zoo_datasets.format import shards
 

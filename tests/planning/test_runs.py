@@ -115,6 +115,7 @@ def test_order_is_replicate_first_then_points(plan: Plan) -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(1, 4), st.integers(1, 4))
+@pytest.mark.slow
 def test_more_replicates_append(plan: Plan, few: int, more: int) -> None:
     few, more = sorted((few, more))
     text = CROSSED + "splits: {train: 1}\n"
@@ -153,6 +154,7 @@ def by_twins(planned: list[Run]) -> dict[tuple[str, ...], list[str]]:
         ("zoo: a/b\naxes: {init: [normal, {constant: 0.1}], lr: [1, 2]}\npaired: [lr]\n", ()),
     ],
 )
+@pytest.mark.slow
 def test_a_limit_takes_whole_groups_of_twins_and_keeps_plan_order(
     plan: Plan, text: str, changes: tuple[str, ...]
 ) -> None:
@@ -290,6 +292,7 @@ def test_an_init_group_is_never_in_two_splits(plan: Plan, paired: set[str], init
 # --- random points ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_drawn_values_are_in_range_and_spread(plan: Plan) -> None:
     planned = plan(SAMPLED)
     assert len(planned) == 300
@@ -303,10 +306,12 @@ def test_drawn_values_are_in_range_and_spread(plan: Plan) -> None:
     assert {r.settings["activation"] for r in planned} == {"relu", "tanh"}
 
 
+@pytest.mark.slow
 def test_more_drawn_models_begin_with_the_fewer(plan: Plan) -> None:
     assert ids(plan(SAMPLED, "sample.models=40")) == ids(plan(SAMPLED))[:40]
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_the_other_axes(plan: Plan) -> None:
     alone = plan("zoo: a/b\nsplits: {train: 1}\nsample: {models: 50, axes: {lr: {log_uniform: [1e-4, 1e-1]}}}\n")
     assert [r.settings["lr"] for r in alone] == [r.settings["lr"] for r in plan(SAMPLED)[:50]]

@@ -90,6 +90,7 @@ def test_any_index_gives_what_numpy_would(zoo: Zoo, vectors: Read, index: Any) -
 
 @given(st.lists(st.integers(0, 53), max_size=12))
 @settings(deadline=None, max_examples=40)
+@pytest.mark.slow
 def test_a_selection_has_its_rows_in_its_order(mixed_zoo: Zoo, vectors: Read, picks: list[int]) -> None:
     whole = vectors(mixed_zoo)
     assert same(mixed_zoo.take(np.array(picks, np.int64)).weights[:], [whole[i] for i in picks])
@@ -284,6 +285,7 @@ def test_far_rows_are_compared_with_their_checksums(published: LoopbackHub, tiny
         _ = far[-1]
 
 
+@pytest.mark.slow
 def test_a_downloaded_shard_is_mapped(published: LoopbackHub, zoo: Zoo) -> None:
     far = open_zoo("weightzoo/tiny").select(split="test")
     far.location.path(far.column("shard")[0].as_py())
@@ -325,6 +327,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.some(5)
 @pytest.mark.filterwarnings("ignore:Specifying null_placement:FutureWarning")
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.slow
 def test_weights_of_a_dataset_follow_whatever_was_done_to_it(name: str, loaded: datasets.DatasetDict) -> None:
     ds = OPERATIONS[name](loaded["train"])
     wanted = ds.with_format(None)["weights"][:]
@@ -339,6 +342,7 @@ def test_weights_of_a_dataset_are_not_copied(loaded: datasets.DatasetDict) -> No
     assert np.shares_memory(weights(ds)[0:4], weights(ds.select(range(2, 5)))[:])
 
 
+@pytest.mark.slow
 def test_weights_of_a_dataset_of_mixed_layouts_are_lists(mixed_zoo: Zoo, vectors: Read, tmp_path: Path) -> None:
     datasets.disable_progress_bars()
     ds = datasets.load_dataset(str(mixed_zoo.root), cache_dir=str(tmp_path / "cache"), split="train").shuffle(seed=3)

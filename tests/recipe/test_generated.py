@@ -91,6 +91,7 @@ def test_parameters_are_axes_and_columns_and_null_where_they_mean_nothing(load) 
     assert found == {("wild", 1), ("wild", 2), ("wild", 3), ("mlp", None)}
 
 
+@pytest.mark.slow
 def test_a_sample_draws_each_parameter_by_itself_and_the_zoo_holds_them(load, tmp_path: Path) -> None:
     more = (
         "sample: {models: 6, axes: {wild_depth: {integer: [1, 3]}, wild_channels: [2, 4], wild_skip: [false, true]}}\n"

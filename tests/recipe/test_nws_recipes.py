@@ -99,6 +99,7 @@ def test_what_no_network_can_have_is_one_sentence(load: Load, change: tuple[str,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_sources_that_are_not_here_are_named_with_the_recipe_without_them(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def read(folder: Path, *changes: str, text: str = RECIPE) -> grid.Grid:
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("saved", ["csv", "dataset", "dict"])
+@pytest.mark.slow
 def test_a_path_is_read_and_enters_no_id_no_table_and_no_manifest(tmp_path: Path, saved: str) -> None:
     secret = tmp_path / "a place of mine"
     if saved == "csv":

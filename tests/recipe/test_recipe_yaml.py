@@ -145,6 +145,7 @@ def test_a_document_that_is_not_utf8_is_refused() -> None:
         recipe_yaml.load("a: \xe9".encode("latin-1")[:3] + b" \xe9", "g.yaml")
 
 
+@pytest.mark.slow
 def test_an_alias_bomb_does_not_go_off() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]

@@ -99,6 +99,7 @@ def test_every_engine_is_shown_the_balanced_images(
     assert sum(counts) == len(source.train.labels)  # scored on all that may be drawn
 
 
+@pytest.mark.slow
 def test_a_balanced_zoo_is_verified_and_its_count_held_to_its_images(
     make_plan: Callable[..., Any], tmp_path: Any
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_balanced_zoo_is_verified_and_its_count_held_to_its_images(
     assert report.problems == []
 
 
+@pytest.mark.slow
 def test_models_of_equal_epochs_and_unequal_sets_train_apart(make_plan: Callable[..., Any], tmp_path: Any) -> None:
     source = next(iter(make_plan("axes={}", "paired=[]", "replicates=1", "splits={train: 1}").sources.values()))
     most = int(np.bincount(source.train.labels).argmax())

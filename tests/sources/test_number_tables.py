@@ -202,6 +202,7 @@ def test_columns_are_the_pixels_of_gray_images(tmp_path: Path, names: tuple[str,
     np.testing.assert_array_equal(source.train.inputs[:, 0], images[source.train.index])
 
 
+@pytest.mark.slow
 def test_columns_are_the_pixels_of_colored_images(tmp_path: Path) -> None:
     images = RNG.integers(0, 256, (N, 3, 4, 4))
     put(tmp_path / "planes", pixel_columns(images))
@@ -312,6 +313,7 @@ def test_images_whose_channels_could_be_first_or_last_are_refused(tmp_path: Path
 # ── splits, labels ──
 
 
+@pytest.mark.slow
 def test_splits_are_named_and_joined(tmp_path: Path) -> None:
     put(tmp_path, {"x": ROWS}, None, a=slice(0, 20), b=slice(20, 30), c=slice(30, 60))
     with pytest.raises(GridError, match="no split 'train'; it has a, b, c"):

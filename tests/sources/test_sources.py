@@ -98,6 +98,7 @@ def test_every_row_of_a_part_is_that_row_of_the_dataset() -> None:
         np.testing.assert_array_equal(mine.labels, bunch.target[mine.index])
 
 
+@pytest.mark.slow
 def test_checksum_is_of_pixels_and_labels_and_blind_to_scale(make_copy: MakeCopy) -> None:
     spec = SourceSpec("me/tiny")
     root = make_copy("me/tiny")
@@ -176,6 +177,7 @@ def test_pictures_that_are_all_the_same_are_refused_though_their_pixels_differ(t
         load(SourceSpec("me/tiny"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_constant_channel_is_said_and_not_divided_by_zero(tmp_path: Path) -> None:
     images = tiny_pixels("RGB")[0].copy()
     images[..., 1] = 9
@@ -191,6 +193,7 @@ def test_a_constant_channel_is_said_and_not_divided_by_zero(tmp_path: Path) -> N
     assert load(SourceSpec("digits")).notes == ()
 
 
+@pytest.mark.slow
 def test_resize_and_channels_convert(make_copy: MakeCopy) -> None:
     assert load(SourceSpec(resize=12, channels=3)).input_shape == (3, 12, 12)
     root = make_copy("me/tiny", mode="RGB")
@@ -258,6 +261,7 @@ def test_train_and_test_rows_come_from_their_own_permutations(make_copy: MakeCop
     np.testing.assert_array_equal(source.test.index, test[:3])
 
 
+@pytest.mark.slow
 def test_a_rebuilt_copy_and_one_of_the_same_name_give_their_own_rows(make_copy: MakeCopy) -> None:
     spec = SourceSpec("me/tiny")
     root = make_copy("me/tiny")
@@ -285,6 +289,7 @@ def test_a_copy_loads_with_no_home_to_write_to_and_writes_nowhere(make_copy: Mak
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_the_rows_asked_for_are_decoded(make_copy: MakeCopy) -> None:
     root = make_copy("me/tiny", damaged_row=int(tiny_order("train")[10]))
     assert len(load(SourceSpec("me/tiny", train=10, validation=5), root).train.labels) == 10
@@ -294,6 +299,7 @@ def test_only_the_rows_asked_for_are_decoded(make_copy: MakeCopy) -> None:
         load(SourceSpec("me/tiny"), make_copy("me/tiny", missing_row=23))
 
 
+@pytest.mark.slow
 def test_validation_splits_serve_as_validation_or_else_as_test(make_copy: MakeCopy) -> None:
     three = load(SourceSpec("me/tiny"), make_copy("me/tiny", splits={"train": 12, "validation": 8, "test": 10}))
     assert [len(getattr(three, part).labels) for part in PARTS] == [12, 8, 10]
@@ -327,6 +333,7 @@ def test_a_set_of_several_configs_is_refused_with_our_setting(tmp_path: Path) ->
     assert load(SourceSpec("a/b", config="two"), tmp_path).class_names == ("p", "q")
 
 
+@pytest.mark.slow
 def test_unlabeled_test_split_is_not_a_test_part(make_copy: MakeCopy) -> None:
     source = load(SourceSpec("me/tiny"), make_copy("me/tiny", unlabeled=range(20, 30)))
     assert [len(getattr(source, part).labels) for part in PARTS] == [14, 2, 4]
@@ -345,6 +352,7 @@ def test_labels_may_be_plain_values(make_copy: MakeCopy, label: datasets.Value) 
     np.testing.assert_array_equal(source.test.labels, tiny_pixels("L")[1][20:][source.test.index])
 
 
+@pytest.mark.slow
 def test_columns_are_found_or_named(make_copy: MakeCopy) -> None:
     root = make_copy(
         "me/tiny", image_name="picture", label_name="kind", extra={"coarse": datasets.ClassLabel(names=["x"])}
@@ -487,6 +495,7 @@ def test_a_dataset_the_hub_does_not_have_is_not_found(monkeypatch: pytest.Monkey
         load(SourceSpec("me/none"))
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     code = "import sys, zoo_datasets.sources; print({'torch', 'ray', 'sklearn', 'datasets', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
@@ -506,6 +515,7 @@ REAL = os.environ.get("ZOO_DATA")
         ("uoft-cs/cifar10", (3, 32, 32), "airplane"),
     ],
 )
+@pytest.mark.slow
 def test_real_datasets_load(name: str, shape: tuple[int, ...], first_class: str) -> None:
     source = load(SourceSpec(name, train=200, validation=100, test=100), REAL)
     assert source.input_shape == shape
@@ -601,6 +611,7 @@ def test_wrong_labels_are_uniform_over_the_other_classes() -> None:
 
 
 @given(labels=labels_of_five, key=keys, fracs=st.tuples(fractions, fractions), target=st.integers(0, 4))
+@pytest.mark.slow
 def test_triggers_are_nested_and_never_on_the_target_class(
     labels: np.ndarray, key: str, fracs: tuple[float, float], target: int
 ) -> None:

@@ -132,6 +132,7 @@ def test_canonical_weights_are_bitwise_equal_over_permutations_and_signs(
 
 @given(seed=st.integers(0, 10**6), case=st.sampled_from(CASES))
 @settings(max_examples=20, deadline=None)
+@pytest.mark.slow
 def test_aligning_a_permuted_copy_gives_the_reference_back(seed: int, case: tuple[str, str]) -> None:
     architecture = network(*case)
     weights = random_weights(architecture, 2, seed)
@@ -141,6 +142,7 @@ def test_aligning_a_permuted_copy_gives_the_reference_back(seed: int, case: tupl
 
 @given(seed=st.integers(0, 10**6), case=st.sampled_from(CASES))
 @settings(max_examples=10, deadline=None)
+@pytest.mark.slow
 def test_orbits_keep_the_function_and_the_representative(seed: int, case: tuple[str, str]) -> None:
     architecture = network(*case)
     weights = random_weights(architecture, 1, seed)
@@ -353,6 +355,7 @@ def test_aligning_brings_a_noisy_permuted_copy_nearer_and_keeps_its_function() -
     assert_same_function(moved, aligned, architecture)
 
 
+@pytest.mark.slow
 def test_a_permuted_copy_is_found_where_descent_from_the_weights_as_they_are_is_not_enough() -> None:
     # Two inputs tell eight units apart hardly at all against what they feed: a local optimum from there.
     layers = ["flatten", {"linear": 8}, "relu", {"linear": 8}, "relu", {"linear": 8}, "relu", {"linear": 3}]

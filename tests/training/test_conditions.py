@@ -60,6 +60,7 @@ def losses(root: Path) -> dict[tuple[str, int], float]:
     return {(key[m], step): loss for m, step, loss in zip(*columns, strict=True) if step == 0}
 
 
+@pytest.mark.slow
 def test_each_switch_changes_what_it_says(zoos: dict[tuple[str, ...], Path]) -> None:
     usual, own, seen = (losses(zoos[on]) for on in ((), SWITCHES[:1], SWITCHES[1:]))
     augmented = {r["order_key"] for r in open_zoo(zoos[()]).models.to_pylist() if r["augmentation"] != "none"}

@@ -41,6 +41,7 @@ def test_the_kept_snapshots_have_the_numbers_that_they_had_in_time(
         assert len([s for s in some if s.model == m]) == min(4, len([s for s in every if s.model == m]))
 
 
+@pytest.mark.slow
 def test_only_what_is_kept_is_scored(make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     planned = make_plan(*CHANGES, "snapshots={evenly: 4}", engine="torch_loop")
     (cohort,), (source,) = planned.cohorts, planned.sources.values()

@@ -94,6 +94,7 @@ def test_what_a_few_steps_change_grows_with_the_width_in_the_standard_parameteri
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.slow
 def test_at_its_base_it_is_the_standard_parameterization_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
     given = (f"training.optimizer={optimizer}", "training.weight_decay=0.01", "training.lr=0.05")
     standard, base, other = (
@@ -210,6 +211,7 @@ def test_a_zoo_of_both_is_whole_and_is_trained_again_from_its_rows(zoo: Path) ->
     assert sum("retrained, bit for bit" in line for line in report.lines) > 0
 
 
+@pytest.mark.slow
 def test_twins_are_found_along_both_axes_and_at_the_base_they_are_equal(zoo: Path) -> None:
     opened = open_zoo(zoo)
     assert len(variation.pairs(opened, "parameterization")) == 12
@@ -225,6 +227,7 @@ def test_twins_are_found_along_both_axes_and_at_the_base_they_are_equal(zoo: Pat
         assert (last[pair.a] == last[pair.b]) == (rows[pair.a]["width"] == 4)
 
 
+@pytest.mark.slow
 def test_a_continuation_goes_on_at_its_parents_rates(tmp_path: Path) -> None:
     def built(name: str, text: str, *changes: str) -> Path:
         (tmp_path / f"{name}.yaml").write_text(text)

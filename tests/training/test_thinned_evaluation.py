@@ -101,6 +101,7 @@ def test_more_images_than_there_are_is_all_of_them(make: Make) -> None:
     assert [s.metrics for s in whole[0]] == [s.metrics for s in many[0]]
 
 
+@pytest.mark.slow
 def test_stop_rules_see_all_validation_images_and_the_snapshot_they_end_at_is_full(make: Make) -> None:
     changes = ("training.epochs=20", "training.patience=1")
     whole, thin = both(make, {**DATA, "lr": [1.0, 1e-2]}, *changes, every_epoch=True)
@@ -108,6 +109,7 @@ def test_stop_rules_see_all_validation_images_and_the_snapshot_they_end_at_is_fu
     check(whole, thin)
 
 
+@pytest.mark.slow
 def test_an_even_schedule_that_a_rule_ended_has_its_last_in_full(make: Make) -> None:
     changes = ("training.epochs=12", "training.target_loss=1e9", "training.min_epochs=9")
     whole, thin = both(make, {"lr": [1e-2, 1e-3]}, *changes, evenly=4)
@@ -115,6 +117,7 @@ def test_an_even_schedule_that_a_rule_ended_has_its_last_in_full(make: Make) -> 
     check(whole, thin)
 
 
+@pytest.mark.slow
 def test_the_last_finite_snapshot_of_a_model_that_diverged_is_in_full(make: Make) -> None:
     changes = ("training.optimizer=sgd", "activation=relu")
     whole, thin = both(make, {"lr": [1e-2, 1e20, 1e-3]}, *changes, steps=list(range(12)))
@@ -137,6 +140,7 @@ class Interrupted(parts.Checkpoint):
         raise PowerCut
 
 
+@pytest.mark.slow
 def test_after_a_resume_the_last_is_in_full_too(make: Make, tmp_path: Path) -> None:
     axes, changes = {"lr": [1e-2, 1e20, 1e-3]}, ("training.optimizer=sgd", "activation=relu")
     cohort, source = make(axes, *changes, schedule={"steps": list(range(12))}, evaluation=THIN)

@@ -149,6 +149,7 @@ def test_a_budget_of_nothing_gives_the_initialization(make_cohort: MakeCohort) -
     assert (steps_of(trained, 0), trained[1][0]["stop_reason"]) == ([0], "epochs")
 
 
+@pytest.mark.slow
 def test_target_loss_stops_at_the_first_epoch_that_reaches_it(make_cohort: MakeCohort) -> None:
     changes = ("training.epochs=12", "snapshots=every_epoch")
     free = worker.train(*make_cohort({"lr": [1e-2]}, *changes))
@@ -167,6 +168,7 @@ def test_a_target_never_reached_leaves_the_budget_as_the_reason(make_cohort: Mak
     assert (trained[1][0]["stop_reason"], steps_of(trained, 0)[-1]) == ("epochs", 8)
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_so_many_epochs_for_a_lower_loss(make_cohort: MakeCohort) -> None:
     # A large rate makes the validation loss rise and fall.
     changes = ("training.epochs=30", "training.optimizer=sgd", "snapshots=every_epoch")

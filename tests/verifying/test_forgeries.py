@@ -152,6 +152,7 @@ def test_labels_of_snapshots_that_are_not_their_models_are_found(tiny_copy: Path
     assert any("`activation` is" in p for p in found(reseal(tiny_copy), 0))
 
 
+@pytest.mark.slow
 def test_published_columns_that_are_not_the_last_snapshots_are_found(tiny_copy: Path) -> None:
     edit(tiny_copy, "models", "epoch", lambda v: [99.0] * len(v))
     assert any("`epoch` is 99.0, and 2.0 at its last snapshot" in p for p in found(reseal(tiny_copy), 0))
@@ -318,6 +319,7 @@ def test_what_a_sample_leaves_out_is_said(tiny_zoo: Path) -> None:
     assert any("`--retrain 16` trains all models" in line for line in verify.verify(tiny_zoo).lines)
 
 
+@pytest.mark.slow
 def test_inline_weights_alone_are_found_by_the_check(tiny_copy: Path) -> None:
     path = ZooPaths(tiny_copy).table("models", "train")
     table = pq.read_table(path, partitioning=None)
