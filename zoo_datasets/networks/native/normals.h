@@ -6,7 +6,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+
+#include "bits.h"
 
 namespace {
 
@@ -35,18 +36,6 @@ inline double ratio(double x, const double (&c)[2][8]) {
 #pragma GCC unroll 8
   for (int k = 7; k >= 0; --k) top = top * x + c[0][k], bottom = bottom * x + c[1][k];
   return top / bottom;
-}
-
-inline double of_bits(uint64_t bits) {
-  double x;
-  std::memcpy(&x, &bits, 8);
-  return x;
-}
-
-inline uint64_t bits_of(double x) {
-  uint64_t bits;
-  std::memcpy(&bits, &x, 8);
-  return bits;
 }
 
 // A whole number below 2^52 as a double: no build has an instruction for it that the others have.

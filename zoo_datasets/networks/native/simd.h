@@ -4,7 +4,7 @@
 // contracted by the compiler (-ffp-contract=off), and lanes are summed by one fixed tree:
 // so a build for AVX2, for AVX-512 and a plain one (std::fma lane by lane) agree bit for bit.
 //
-// Included only from engine.cpp, which is compiled once per instruction set; everything
+// Included only from engine.cpp and scoring.cpp, which are compiled once per instruction set; everything
 // here is in an unnamed namespace so that no code of one build reaches another.
 #pragma once
 
