@@ -7,12 +7,10 @@ Out: sentences, whose words follow from comparisons made here, and tables. No nu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pages
 
-DOCS = Path(__file__).parents[1] / "docs"
 # Figure → what it shows.
 PICTURES = {
     "learning": "how training goes", "planes": "two components of weights", "which": "what was learned", "curve": "by how many networks",
@@ -23,10 +21,6 @@ WEIGHTS, BLIND, KNOWING, TRAINING = (
     "logistic on statistics", "loss without keys", "loss with keys", "training alone",
 )  # fmt: skip
 LEVEL = 0.05  # of corrected tests
-
-
-def short(name: str) -> str:
-    return name.split("/")[-1]
 
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
@@ -54,10 +48,7 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     )
     yield from (f"* {sentence}" for sentence in findings(numbers))
     yield ""
-    for stem, what in PICTURES.items():
-        path = f"pictures/{short(name)}-{stem}.png"
-        if (DOCS / path).exists():
-            yield f"![{short(name)}: {what}]({path})\n"
+    yield from pages.pictures(name, PICTURES)
     yield from tables(numbers)
 
 

@@ -7,12 +7,10 @@ Out: sentences, whose words follow from comparisons made here, and tables. No nu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pages
 
-DOCS = Path(__file__).parents[1] / "docs"
 # Question → what its figure shows.
 PICTURES = {
     "accuracy": "accuracy by property", "features": "local and global features", "by-accuracy": "by accuracy of the networks",
@@ -22,10 +20,6 @@ PICTURES = {
 DEEP, ONE = "meta-classifier", "meta-classifier, one window"
 SHOWN = ("metadata", "metadata and updates", "positions", "svm", "boosting", DEEP, ONE)
 FEWEST = 0.05  # as the analysis calls a gain too small to matter
-
-
-def short(name: str) -> str:
-    return name.split("/")[-1]
 
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
@@ -53,10 +47,7 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     )
     yield from (f"* {sentence}" for sentence in findings(numbers))
     yield ""
-    for stem, what in PICTURES.items():
-        path = f"pictures/{short(name)}-{stem}.png"
-        if (DOCS / path).exists():
-            yield f"![{short(name)}: {what}]({path})\n"
+    yield from pages.pictures(name, PICTURES)
     yield from tables(numbers)
 
 
@@ -240,7 +231,7 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
         yield from pages.table(
             ("zoo", "property", "method", "snapshot", "compared with", "n", "chance", "accuracy"),
             [
-                (short(r["zoo"]), f"`{r['property']}`", r["method"], f"{r['place']} of {r['of'] - 1}", r["whose"], str(r["n"]), f"{r['chance']:.2f}", _value(r))
+                (pages.short(r["zoo"]), f"`{r['property']}`", r["method"], f"{r['place']} of {r['of'] - 1}", r["whose"], str(r["n"]), f"{r['chance']:.2f}", _value(r))
                 for r in rows
             ],
         )  # fmt: skip

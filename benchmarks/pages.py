@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def rewrite(page: Path, name: str, section: str) -> None:
@@ -19,3 +21,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield "|" + "---|" * len(head)
     yield from ("| " + " | ".join(row) + " |" for row in rows)
     yield ""
+
+
+def short(name: str) -> str:
+    """A zoo's name without its owner."""
+    return name.split("/")[-1]
+
+
+def pictures(zoo: str, shown: Mapping[str, str]) -> Iterator[str]:
+    """Of the figures, by stem and what they show, those of a zoo that lie in docs/pictures/."""
+    for stem, what in shown.items():
+        path = f"pictures/{short(zoo)}-{stem}.png"
+        if (DOCS / path).exists():
+            yield f"![{short(zoo)}: {what}]({path})\n"

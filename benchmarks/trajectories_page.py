@@ -18,7 +18,13 @@ from zoo_datasets.analysis.trajectories.detection import REORDERED
 from zoo_datasets.analysis.trajectories.pictures import label
 from zoo_datasets.analysis.trajectories.run import MOST_SNAPSHOTS
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+PICTURES = (
+    "dendrogram",
+    "steps",
+    "ladder",
+    "pca",
+    "detection",
+)  # what the names of those begin with that the page shows
 GRIDS = Path(__file__).parents[1] / "grids" / "trajectories"
 SHAPES = {
     "length": "path length Σ‖Δ‖", "chord": "chord", "tortuosity": "tortuosity, length / chord",
@@ -40,10 +46,6 @@ POPULATIONS = (
 )  # fmt: skip
 
 
-def short(name: str) -> str:
-    return name.split("/")[-1]
-
-
 # ── the page ──────────────────────────────────────────────────────────────────────────
 
 
@@ -63,10 +65,10 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
         )  # fmt: skip
         yield from (f"* {sentence}" for sentence in findings(numbers))
         yield ""
-        yield from _pictures(short(name))
+        yield from _pictures(pages.short(name))
     yield "### Tables\n"
     yield "“(all)” beside a value: it is that of every network, so that nothing scattered and there is no interval.\n"
-    of_zoo = {short(name): numbers for name, numbers in sorted(results.items())}
+    of_zoo = {pages.short(name): numbers for name, numbers in sorted(results.items())}
     yield from _clusters(of_zoo)
     windows = {w["zoo"]: [] for n in of_zoo.values() for w in n["windows"]}
     for w in (w for n in of_zoo.values() for w in n["windows"]):
@@ -80,7 +82,9 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _less(name: str, n: int) -> str:
     """Where fewer were built than the recipe asks for: that, and how."""
-    asked = yaml.safe_load((GRIDS / f"{short(name).removeprefix('trajectories-')}.yaml").read_text())["replicates"]
+    asked = yaml.safe_load((GRIDS / f"{pages.short(name).removeprefix('trajectories-')}.yaml").read_text())[
+        "replicates"
+    ]
     return "" if n == asked else f" of the recipe's {asked} (`--limit {n}`)"
 
 
@@ -124,7 +128,7 @@ def _siblings(found: Mapping[str, Any]) -> str:
         for r in found["rows"]
     ]
     return (
-        f"**Runs from one start, `{short(found['zoo'])}`**, {found['n_families']} families of {' or '.join(map(str, found['siblings']))}: "
+        f"**Runs from one start, `{pages.short(found['zoo'])}`**, {found['n_families']} families of {' or '.join(map(str, found['siblings']))}: "
         f"{'; '.join(said)}."
         + (
             " They differ in the order of their data alone."
@@ -191,7 +195,7 @@ def _level(level: Mapping[str, str]) -> str:
 
 
 def _changed(found: Mapping[str, Any], n_parents: int) -> Iterator[str]:
-    name = short(found["zoo"])
+    name = pages.short(found["zoo"])
     by = _curves(found)
     changed = [c for c in by if c != REORDERED]
     if changed:
@@ -291,7 +295,7 @@ def _clusters(of_zoo: Mapping[str, Any]) -> Iterator[str]:
 def _windows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     lines = []
     for w in rows:
-        what = _level(w["level"]) or short(w["zoo"])
+        what = _level(w["level"]) or pages.short(w["zoo"])
         purity = "–" if w["purity"] is None else f"{w['purity']:.2f}"
         order = [f"{w['order'][a]['value']:.2f}" for a in ALGORITHMS]
         forward = [_interval(w["forward"][a], 2) for a in ("path", "walk")]
@@ -310,7 +314,7 @@ def _regimes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line per recipe: its whole training, and its last stretch."""
     of_recipe: dict[str, list[Mapping[str, Any]]] = {}
     for w in rows:
-        of_recipe.setdefault(_level(w["level"]) or short(w["zoo"]), []).append(w)
+        of_recipe.setdefault(_level(w["level"]) or pages.short(w["zoo"]), []).append(w)
     if not of_recipe:
         return
     lines = []
@@ -387,7 +391,7 @@ def _detection(studies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             success = f"{_interval(attack['success'], 2)}; {attack['base']['value']:.2f} without" if attack else "–"
             metadata = f"{of['metadata'][0]['auc']:.2f}" if "metadata" in of else "–"
             last = of["all"][-1]
-            lines.append([short(found["zoo"]), _name(condition, found), f"{last['n_lineages']}", f"{last['steps']:,}", *cells, success,
+            lines.append([pages.short(found["zoo"]), _name(condition, found), f"{last['n_lineages']}", f"{last['steps']:,}", *cells, success,
                           metadata, f"{of['null'][-1]['auc']:.2f}"])  # fmt: skip
     if not lines:
         return
@@ -402,7 +406,7 @@ def _detection(studies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _pictures(name: str) -> Iterator[str]:
-    for path in sorted(PICTURES.glob(f"{name}-*.png")):
+    for path in sorted((pages.DOCS / "pictures").glob(f"{name}-*.png")):
         yield f"![{path.stem.removeprefix(name + '-')} of {name}](pictures/{path.name})\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -103,26 +104,17 @@ def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
     assert reads.view("trajectory", p, None).recipe.num_columns == 14  # seven features of two further snapshots
 
 
+@pytest.fixture(scope="module")
+def study(poisoned: Zoo, sets: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study") / "out"
+    asked = ["--yardstick", str(sets.root), "--detectors", SOME, "--out", str(out), "--quiet"]
+    assert main(["analyze", "backdoors", str(poisoned.root), *asked]) == 0
+    return out
+
+
 @pytest.mark.slow
-def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(poisoned: Zoo, sets: Zoo, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert (
-        main(
-            [
-                "analyze",
-                "backdoors",
-                str(poisoned.root),
-                "--yardstick",
-                str(sets.root),
-                "--detectors",
-                SOME,
-                "--out",
-                str(out),
-                "--quiet",
-            ]
-        )
-        == 0
-    )
+def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(study: Path) -> None:
+    out = study
     numbers = json.loads((out / "numbers.json").read_text())
     assert numbers["settings"]["works"] == 0.9
     assert numbers["settings"]["margin"] == 0.01
@@ -136,6 +128,34 @@ def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(poisoned: 
         assert (out / f"{name}.png").stat().st_size > 5000
     kept = {p.stem for p in (out / "detectors").iterdir()}
     assert kept == {"statistics-logistic", "linear-on-final-initial", "outlying-class-weights"}
+
+
+@pytest.mark.slow
+def test_the_page_has_every_table_and_its_sentences_follow_the_numbers(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    page, numbers = importlib.import_module("backdoors_page"), json.loads((study / "numbers.json").read_text())
+    assert list(page.section({})) == []
+    text = "\n".join(page.section({"a/poisoned": numbers}))
+    for table in ("Which attacks work", "Matched:", "Held-out levels", "Dose and response"):
+        assert f"**{table}" in text
+    widths = [[k.count(" | ") for k in block.splitlines()] for block in text.split("\n\n") if block.startswith("| ")]
+    assert len(widths) >= 4
+    assert all(len(set(lines[:1] + lines[2:])) == 1 for lines in widths)
+
+    def said(weights: float, control: float, detected: bool) -> str:
+        for row in numbers["table"]:
+            middle = control if row["control"] else weights
+            row["auc"] = {"value": middle, "low": middle - 0.1, "high": middle + 0.1}
+            row["detected"] = detected and not row["control"]
+        return next(iter(page.findings(numbers)))
+
+    first = numbers["table"][0]["detector"]
+    assert f"**Matched.** Highest, {first}: 0.85 [0.75, 0.95]" in said(0.85, 0.5, True)
+    assert "their intervals do not meet. Above the yardstick: statistics" in said(0.85, 0.5, True)
+    assert "their intervals meet: no finding about weights" in said(0.85, 0.75, True)
+    assert said(0.85, 0.5, False).endswith("Above the yardstick: none.")
 
 
 @pytest.mark.slow

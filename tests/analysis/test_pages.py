@@ -21,8 +21,9 @@ SECTIONS = {
     "trajectories": ("trajectories_page", "trajectories"), "monitor": ("monitor", "trajectories"),
     "dynamics": ("dynamics_page", "dynamics"), "guidance": ("guidance", "dynamics"),
     "nws": ("nws_page", "nws"), "mlds": ("machines_page", "machines"), "recurrent": ("recurrent", "machines"),
+    "backdoors": ("backdoors_page", "backdoors"),
 }  # fmt: skip
-PAGES = ("trajectories", "dynamics", "nws", "machines")
+PAGES = ("trajectories", "dynamics", "nws", "machines", "backdoors")
 
 
 def benchmark(name: str) -> ModuleType:
@@ -69,6 +70,7 @@ SETTINGS = {
     "dynamics": {"95 %", "0.05"},
     "nws": {"0.05", "0.95"},
     "machines": {"99.1"},
+    "backdoors": {"0.5", "20 %", "50 %", "1 %", "5 %"},
 }
 
 

@@ -51,7 +51,9 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> Figure:
         if row["yardstick"] is not None:
             ax.plot([row["yardstick"]] * 2, [place - 0.4, place + 0.4], color=VERMILION, linewidth=2)
     ax.axvline(0.5, color=ORANGE, linewidth=1.2)
-    ax.set_yticks(range(len(rows)), [r["detector"] for r in reversed(rows)])
+    names = [r["detector"] for r in rows]
+    labels = [r["detector"] + (f", seed {r['seed']}" if names.count(r["detector"]) > 1 else "") for r in rows]
+    ax.set_yticks(range(len(rows)), labels[::-1])
     ax.set_xlim(0, 1)
     caption(ax, "unseen init groups; gray sees no weights; red marks: the yardstick", "AUC, trojaned against clean", "")
     headline(figure, f"Backdoors told from n = {rows[0]['n_train']:,} networks")

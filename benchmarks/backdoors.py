@@ -1,0 +1,18 @@
+"""Can weights tell that a network has a backdoor, which its loss does not? Zoos → benchmarks/results/backdoors.json, figures, and the tables of docs/backdoors.md.
+
+    python benchmarks/backdoors.py ZOO [--yardstick ZOO] [--pictures] [-- --detectors all]
+
+What a ZOO is, and where results go: `studies.py`.
+"""
+
+from __future__ import annotations
+
+import backdoors_page
+import studies
+
+STUDY = studies.Study(
+    "backdoors", "backdoors", "backdoors.md", backdoors_page.section, backdoors_page.PICTURES, beside=("yardstick",)
+)
+
+if __name__ == "__main__":
+    studies.main(STUDY, __doc__)
