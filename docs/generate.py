@@ -34,6 +34,7 @@ def column_tables() -> str:
         ("`models`, after the settings", schema.MODEL_TAIL),
         ("`models` of zoos that start from another zoo", schema.LINEAGE),
         ("Metrics, in both tables", schema.METRICS),
+        ("Metrics of zoos whose recipe asks for attacks by class, in both tables", schema.ATTACK),
         ("`snapshots`: one row a snapshot", (*schema.SNAPSHOT_HEAD, *schema.SNAPSHOT_TAIL)),
         ("`snapshots` of zoos that keep the optimizer's state", (schema.OPTIMIZER,)),
     )

@@ -23,6 +23,7 @@ import pyarrow as pa
 from zoo_datasets import sources
 from zoo_datasets.core import meters, notebook
 from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.format import schema
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.logits import logits_of
@@ -38,10 +39,12 @@ LOGITS_AT_ONCE = 2**25  # float32 in memory together: 335 models on 10,000 image
 
 _F, _COUNTS = pa.float64(), pa.list_(pa.int64())
 SCORES = {"loss": _F, "accuracy": _F, "correct_per_class": _COUNTS, "count_per_class": _COUNTS}
-# Metrics of a part beyond its scores, as they are named in the zoo.
-MORE = {"train": ("train_loss_clean", "train_accuracy_clean"), "validation": (), "test": ("attack_success",)}
-# Of the test part, and stored by no zoo: what an attack that succeeds less often than this has not achieved.
-BASE = "attack_base"
+# Metrics of a part beyond its scores, as they are named in the zoo; those of attacks by class are stored where the recipe asks for them.
+MORE: dict[str, dict[str, pa.DataType]] = {
+    "train": {"train_loss_clean": _F, "train_accuracy_clean": _F},
+    "validation": {},
+    "test": {"attack_success": _F} | {c.name: _F if pa.types.is_floating(c.type) else _COUNTS for c in schema.ATTACK},
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -49,8 +52,9 @@ class Evaluation:
     """What `evaluate` found. `table` has model_id, step, loss, accuracy, correct_per_class and
     count_per_class; on its own source also train_loss_clean and train_accuracy_clean, or
     attack_success of the test part; and of each a `stored_…` and a `difference_…`, which for
-    counts is the largest of any class (null for a foreign source). Beside attack_success stands
-    attack_base: the share of the same images that go to the target without the trigger on."""
+    counts is the largest of any class (null for a foreign source, and where the zoo stores none). Beside attack_success
+    stand attack_base, the share of the same images that go to the target without the trigger on, and both by class:
+    attack_per_class and attack_base_per_class, of test images as many as count_per_class says."""
 
     table: pa.Table
     part: str
@@ -227,7 +231,7 @@ def _exams(
         rows = scoring.part_metrics(part, logits, labels[None], loss)
         for position, row, z in zip(positions.tolist(), rows, logits, strict=True):
             if position in attacks:
-                row[BASE] = scoring.attack_success(z, labels, *attacks[position])
+                row |= scoring.attack_metrics(z, labels, *attacks[position], stamped=False)
         return rows
 
     yield _Exam(inputs, everyone, metrics)
@@ -271,7 +275,7 @@ def _attack(stamped: Measured, models: list[_Model]) -> _Exam:
 
     def metrics(positions: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
         each = zip(positions.tolist(), logits, strict=True)
-        return [{"attack_success": scoring.attack_success(z, stamped.labels, *attacks[p])} for p, z in each]
+        return [scoring.attack_metrics(z, stamped.labels, *attacks[p], stamped=True) for p, z in each]
 
     return _Exam(stamped.inputs, np.array(list(attacks)), metrics, counts=False)
 
@@ -354,19 +358,18 @@ def _check_fits(source: Source, architecture: Architecture, model: str) -> None:
 
 
 def _table(zoo: Selection, rows: list[dict[str, Any]], part: str, own: bool) -> pa.Table:
-    kinds = SCORES | (dict.fromkeys(MORE[part], _F) if own else {})
+    kinds = SCORES | (MORE[part] if own else {})
     stored = {name: f"{part}_{name}" if name in SCORES else name for name in kinds}
     columns = {name: [r.get(stored[name]) for r in rows] for name in kinds}
     table = zoo.table(["model_id", "step"])
     for name, kind in kinds.items():
         table = table.append_column(name, pa.array(columns[name], kind))
     for name, kind in kinds.items():
-        before = zoo.column(stored[name]).to_pylist() if own else [None] * len(rows)
+        known = own and stored[name] in zoo.snapshots.column_names
+        before = zoo.column(stored[name]).to_pylist() if known else [None] * len(rows)
         gaps = [_gap(now, then) for now, then in zip(columns[name], before, strict=True)]
         table = table.append_column(f"stored_{name}", pa.array(before, kind))
         table = table.append_column(f"difference_{name}", pa.array(gaps, _F if kind == _F else pa.int64()))
-    if own and part == "test":
-        table = table.append_column(BASE, pa.array([r.get(BASE) for r in rows], _F))
     return table
 
 

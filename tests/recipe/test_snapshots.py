@@ -62,6 +62,7 @@ def test_no_schedule_leaves_the_budget_or_forgets_its_end(kind: str, count: int,
         {"steps": [0, 3]},
         {"log_steps": 7},
         {"evenly": 3, "optimizer": True},
+        {"steps": [1], "evaluation": {"test": 5}, "target_loss": 0.5, "attack_per_class": True},
     ],
 )
 def test_a_schedule_is_written_as_a_recipe_has_it_and_read_back(value: dict[str, Any]) -> None:
@@ -75,6 +76,12 @@ def test_the_optimizer_is_kept_where_it_is_asked_for() -> None:
     assert not parse({"steps": [1], "optimizer": False}, "here").keep_optimizer
     assert parse({"steps": [1], "optimizer": False}, "here") == parse({"steps": [1]}, "here")
     assert parse({"steps": [1], "optimizer": True}, "here").keep_optimizer
+
+
+def test_attacks_by_class_are_said_with_true_or_false() -> None:
+    assert parse({"steps": [1], "attack_per_class": False}, "here") == parse({"steps": [1]}, "here")
+    with pytest.raises(GridError, match=r"here: `attack_per_class` is 3; `true` counts"):
+        parse({"steps": [1], "attack_per_class": 3}, "here")
 
 
 def test_what_lies_after_the_end_is_named_in_its_own_unit() -> None:

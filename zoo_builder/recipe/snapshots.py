@@ -1,7 +1,7 @@
 """Block `snapshots` of a recipe → when snapshots of a model are taken.
 
 In:  what YAML has: `every_epoch`, or one of `epochs`, `steps`, `log_steps`, `evenly` with numbers; beside it
-     `optimizer`, `evaluation` and `target_loss`.
+     `optimizer`, `evaluation`, `target_loss` and `attack_per_class`.
 Out: a `SnapshotSchedule`, which gives the steps for a length of training; the last step is always
 among them. Its JSON is part of every run's id and a column of `models`.
 """
@@ -19,7 +19,7 @@ from zoo_datasets.format.paths import SPLITS
 LISTS, COUNTS = ("epochs", "steps"), ("log_steps", "evenly")
 SCHEDULE_KINDS = (*LISTS, *COUNTS, "every_epoch")
 MOST_LOSS = 1e30  # far above any, and a float64 whatever number it was written as
-BESIDE = ("optimizer", "evaluation", "target_loss")  # keys that are no schedule
+BESIDE = ("optimizer", "evaluation", "target_loss", "attack_per_class")  # keys that are no schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +32,21 @@ class SnapshotSchedule:
     keep_optimizer: bool = False
     evaluation: tuple[tuple[str, int], ...] = ()  # part → images scored before the last snapshot; else all of them
     target_loss: float | None = None  # one more at the first end of an epoch whose validation loss is this or less
+    attack_per_class: bool = False  # attacks are counted by class, and beside what goes to the target anyway
 
     def to_json(self) -> dict[str, Any]:
         """As a recipe has it: what ids are made of."""
         value = list(self.at) if self.kind in LISTS else self.count if self.kind in COUNTS else True
         kept = {"optimizer": True} if self.keep_optimizer else {}
         reached = {} if self.target_loss is None else {"target_loss": self.target_loss}
-        return {self.kind: value} | kept | ({"evaluation": dict(self.evaluation)} if self.evaluation else {}) | reached
+        thinned = {"evaluation": dict(self.evaluation)} if self.evaluation else {}
+        return (
+            {self.kind: value}
+            | kept
+            | thinned
+            | reached
+            | ({"attack_per_class": True} if self.attack_per_class else {})
+        )
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SnapshotSchedule:
@@ -51,6 +59,7 @@ class SnapshotSchedule:
             "keep_optimizer": keep,
             "evaluation": evaluation,
             "target_loss": value.get("target_loss"),
+            "attack_per_class": bool(value.get("attack_per_class", False)),
         }
         if kind in LISTS:
             return cls(kind, at=tuple(numbers), **more)
@@ -110,11 +119,18 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
     keep: Any = False
     evaluation: Any = None
     target: Any = None
+    attack: Any = False
     if isinstance(value, dict):
-        keep, evaluation, target = (value.get(k, d) for k, d in zip(BESIDE, (False, None, None), strict=True))
+        keep, evaluation, target, attack = (
+            value.get(k, d) for k, d in zip(BESIDE, (False, None, None, False), strict=True)
+        )
         value = {k: v for k, v in value.items() if k not in BESIDE}
         if not isinstance(keep, bool):
             raise GridError(f"{where}: `optimizer` is {keep!r}; `true` keeps the optimizer's state at each snapshot.")
+        if not isinstance(attack, bool):
+            raise GridError(
+                f"{where}: `attack_per_class` is {attack!r}; `true` counts attacks by class at each snapshot."
+            )
         _check_evaluation(evaluation, where)
         number = isinstance(target, (int, float)) and not isinstance(target, bool)
         if target is not None and not (number and 0 <= target <= MOST_LOSS):
@@ -138,7 +154,8 @@ def parse(value: Any, where: str) -> SnapshotSchedule:
         raise GridError(
             f"{where}: `target_loss` is one more snapshot, and `evenly` says how many there are. List `epochs`."
         )
-    beside = {"optimizer": keep, "evaluation": evaluation, "target_loss": None if target is None else float(target)}
+    target = None if target is None else float(target)
+    beside = dict(zip(BESIDE, (keep, evaluation, target, attack), strict=True))
     return SnapshotSchedule.from_json({kind: numbers} | beside)
 
 

@@ -54,7 +54,11 @@ PART_COLUMNS = (
     schema.Column("weights_sha256", pa.string(), "SHA-256 of the row's bytes"),
     schema.OPTIMIZER,
 )
-PART_SCHEMA = pa.schema([(c.name, c.type) for c in PART_COLUMNS])
+
+
+def part_schema(attack: bool) -> pa.Schema:
+    """Of the rows of a part; those of attacks by class are there where the recipe asks for them."""
+    return pa.schema([(c.name, c.type) for c in (*PART_COLUMNS, *(schema.ATTACK if attack else ()))])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +105,10 @@ def write_part(
     if slots:
         assert len(slots) == len(snapshots)
         contents["optimizer.safetensors"] = _tensor(SLOTS, slots)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, PART_SCHEMA) as writer:
-        writer.write_table(
-            pa.Table.from_pylist([rows.of_snapshot(model_ids[s.model], s) for s in snapshots], PART_SCHEMA)
-        )
+    sink, of_snapshots = pa.BufferOutputStream(), [rows.of_snapshot(model_ids[s.model], s) for s in snapshots]
+    columns = part_schema(schema.ATTACK[0].name in of_snapshots[0])
+    with pa.ipc.new_file(sink, columns) as writer:
+        writer.write_table(pa.Table.from_pylist(of_snapshots, columns))
     table = sink.getvalue()
     contents["arrow"] = lambda: iter([table])
     written = [_write(paths, cohort_id, suffix, pieces) for suffix, pieces in contents.items()]

@@ -128,6 +128,7 @@ def about(plan: Plan) -> contents.About:
         axes={axis.name: _levels(axis, plan.runs) for axis in grid.axes} | {d.name: "sample" for d in grid.draws},
         lineage=plan.parents is not None,
         optimizer=grid.snapshots.keep_optimizer,
+        attack=grid.snapshots.attack_per_class,
         license=grid.document.get("license"),
         texts={"grid.yaml": recipe_yaml.dump(dict(grid.document))},
     )

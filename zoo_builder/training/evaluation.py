@@ -15,6 +15,7 @@ import numpy as np
 from zoo_builder.engines.contract import Backend
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.training.inputs import Data
+from zoo_datasets.format import schema
 from zoo_datasets.networks import scoring
 from zoo_datasets.sources.measured import Measured
 
@@ -56,16 +57,20 @@ def _metrics(cohort: Cohort, data: Data, backend: Backend, steps: Mapping[int, i
     right, clean = data.right(models)
     rows = scoring.part_metrics("train", logits, right, loss, clean)
     for part in ("validation", "test"):
-        labels = getattr(data, part).labels[None]
-        found = scoring.part_metrics(part, _logits(cohort, data, part, backend, steps), labels, loss)
+        shown = _logits(cohort, data, part, backend, steps)
+        found = scoring.part_metrics(part, shown, getattr(data, part).labels[None], loss)
         rows = [row | more for row, more in zip(rows, found, strict=True)]
     attack = _logits(cohort, data, "attack", backend, steps) if data.attack else None
     result = {}
     for place, (m, row) in enumerate(zip(models, rows, strict=True)):
-        row |= scoring.gaps(row) | {"attack_success": None}
+        more = schema.ATTACK if cohort.runs[m].snapshots.attack_per_class else ()
+        row |= scoring.gaps(row) | {"attack_success": None} | {c.name: None for c in more}
         aim = data.attacks[m]
         if attack is not None and data.attack is not None and aim is not None:
-            row["attack_success"] = scoring.attack_success(attack[place], data.attack.labels, *aim)
+            labels = data.attack.labels
+            measured = scoring.attack_metrics(attack[place], labels, *aim, stamped=True)
+            measured |= scoring.attack_metrics(shown[place], labels, *aim, stamped=False) if more else {}
+            row |= {name: value for name, value in measured.items() if name in row}
         result[m] = row
     return result
 

@@ -138,10 +138,20 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, architecture: Architecture, 
         )
         if counted != wanted:
             return f"{counted:,} {part} images are counted, and {wanted:,} is what its model says"
+    for name in ("attack_per_class", "attack_base_per_class"):
+        if (sent := snapshot.get(name)) is not None and not (
+            len(sent) == classes
+            and all(0 <= n <= of for n, of in zip(sent, snapshot["test_count_per_class"], strict=True))
+        ):
+            return f"`{name}` is {sent}, and {snapshot['test_count_per_class']} test images are there"
     for name, value in scoring.gaps(snapshot).items():
         if snapshot[name] != value:
             return f"`{name}` is {snapshot[name]}, and {value} by its parts"
-    parts = [c.name for c in schema.METRICS if c.name.endswith(("loss", "clean", "success")) and c.name != "gap_loss"]
+    parts = [
+        c.name
+        for c in (*schema.METRICS, *schema.ATTACK)
+        if c.name in snapshot and c.name.endswith(("loss", "clean", "success", "base")) and c.name != "gap_loss"
+    ]
     numbers = [snapshot[name] for name in parts]
     if any(v is not None and not (math.isfinite(v) and v >= 0) for v in numbers):
         return "a loss or a share is negative or not finite"
@@ -149,7 +159,7 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, architecture: Architecture, 
 
 
 def _published(row: Row, snapshot: Mapping[str, Any]) -> Iterator[str]:
-    for name in contents.PUBLISHED_COLUMNS:
+    for name in (n for n in contents.PUBLISHED_COLUMNS if n in snapshot):
         if row[name] != snapshot[name]:
             yield f"model {row['model_id']}: `{name}` is {row[name]!r}, and {snapshot[name]!r} at its last snapshot"
             return

@@ -38,6 +38,7 @@ from zoo_datasets.networks import kernels
 from zoo_datasets.sources import Source
 from zoo_datasets.sources.augmentation import augmentation_of
 
+MORE = ("optimizer_sha256", *(c.name for c in schema.ATTACK))  # of zoos whose recipe asks for them
 SNAPSHOT_COLUMNS = ("step", "epoch", "examples_seen", *(c.name for c in schema.METRICS), "weights_sha256")
 ENDED = ("stop_reason", "diverged_step", "n_snapshots", "n_train")
 # ‖a − b‖ / √(‖a‖² + ‖b‖²): trainings of one start on one data set stay below .4, other models' lie near 1.
@@ -196,12 +197,12 @@ class _Comparison:
         for run, result in zip(self.cohort.runs, results, strict=True):
             ours, theirs, row = trained[run.id], self.stored[run.id], self.zoo.by_id[run.id]
             ended = {**result, "n_snapshots": len(ours), "n_train": self.cohort.n_train}
-            published = {k: ours[-1][k] for k in contents.PUBLISHED_COLUMNS}
-            if text := _difference(row, ended | published, (*ENDED, *contents.PUBLISHED_COLUMNS)):
+            published = {k: ours[-1][k] for k in contents.PUBLISHED_COLUMNS if k in ours[-1]}
+            if text := _difference(row, ended | published, (*ENDED, *published)):
                 yield f"model {run.id}: {text}"
                 continue
             for mine, other in zip(ours, theirs, strict=False):
-                columns = (*SNAPSHOT_COLUMNS, *(["optimizer_sha256"] if "optimizer_sha256" in other else []))
+                columns = (*SNAPSHOT_COLUMNS, *(n for n in MORE if n in other))
                 if text := _difference(other, mine, columns):
                     yield f"model {run.id}, step {other['step']}: {text}"
                     break
@@ -282,8 +283,9 @@ def _other_metrics(stored: Row, found: Mapping[str, Any]) -> str | None:
         a, b = stored[name], found[name]
         if (a is None) != (b is None) or (a is not None and abs(a - b) > LOSS_TOLERANCE * max(1.0, abs(b))):
             return f"`{name}` is {a}, and {b}"
-    for name, n in (("train_accuracy_clean", n_train), ("attack_success", sum(found["test_count_per_class"]))):
-        a, b = stored[name], found[name]
+    n_test = sum(found["test_count_per_class"])
+    for name, n in (("train_accuracy_clean", n_train), ("attack_success", n_test), ("attack_base", n_test)):
+        a, b = stored.get(name), found.get(name)
         if (a is None) != (b is None) or (a is not None and abs(a - b) > 2 / max(n, 1) + 2 * CORRECT_TOLERANCE):
             return f"`{name}` is {a}, and {b}"
     return None

@@ -65,10 +65,11 @@ def _itself(manifest: Manifest, tables: Tables) -> Iterator[str]:
 def _columns(manifest: Manifest, tables: Tables) -> Iterator[str]:
     names = tables["models"].column_names
     lineage = [c.name for c in schema.LINEAGE]
-    own = {*schema.COLUMNS["models"], *lineage, "weights"}
+    attack = [c.name for c in schema.ATTACK if {c.name for c in schema.ATTACK} & {*tables["snapshots"].column_names}]
+    own = {*schema.COLUMNS["models"], *lineage, *attack, "weights"}
     yield from _differ("factors", sorted(manifest.factors), sorted(n for n in names if n not in own))
     kept = [schema.OPTIMIZER.name] if manifest.optimizer_state else []
-    wanted = {*schema.COLUMNS["snapshots"], *manifest.axes, *kept}
+    wanted = {*schema.COLUMNS["snapshots"], *manifest.axes, *attack, *kept}
     yield from _differ("axes", sorted(wanted), sorted(tables["snapshots"].column_names))
     yield from _differ("inline_weights", manifest.inline_weights, "weights" in names)
 

@@ -23,7 +23,13 @@ from zoo_datasets.networks.layout import Layout
 
 Tables = Mapping[str, pa.Table]
 # Columns of `models` that repeat the last snapshot's.
-PUBLISHED_COLUMNS = ("step", "epoch", "examples_seen", "weights_sha256", *(c.name for c in schema.METRICS))
+PUBLISHED_COLUMNS = (
+    "step",
+    "epoch",
+    "examples_seen",
+    "weights_sha256",
+    *(c.name for c in (*schema.METRICS, *schema.ATTACK)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,7 @@ class About:
     axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the factors that vary → levels, or "sample"
     lineage: bool = False  # models continue another zoo's
     optimizer: bool = False  # slots are kept
+    attack: bool = False  # attacks are counted by class
     license: str | None = None
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further sealed files, by name
 
@@ -48,14 +55,19 @@ class About:
     @property
     def model_columns(self) -> tuple[Column, ...]:
         lineage = schema.LINEAGE if self.lineage else ()
-        return (*schema.MODEL_HEAD, *self.factors, *schema.MODEL_TAIL, *lineage, *schema.METRICS)
+        return (*schema.MODEL_HEAD, *self.factors, *schema.MODEL_TAIL, *lineage, *self.metrics)
 
     @property
     def snapshot_columns(self) -> tuple[Column, ...]:
         types = {c.name: c for c in self.factors}
         axes = tuple(types[name] for name in self.axes)
         kept = (schema.OPTIMIZER,) if self.optimizer else ()
-        return (*schema.SNAPSHOT_HEAD, *axes, *schema.METRICS, *schema.SNAPSHOT_TAIL, *kept)
+        return (*schema.SNAPSHOT_HEAD, *axes, *self.metrics, *schema.SNAPSHOT_TAIL, *kept)
+
+    @property
+    def metrics(self) -> tuple[Column, ...]:
+        """What is measured of each snapshot."""
+        return (*schema.METRICS, *(schema.ATTACK if self.attack else ()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,13 +123,23 @@ LINEAGE = (
     Column("stream_step", _I, "step of the order, dropout and augmentation streams at which this model began"),
     Column("optimizer_step", _I, "updates that the optimizer's state had seen when this model began"),
 )
+# Of zoos whose recipe asks for attacks class by class, in both tables; null of a model without a trigger.
+ATTACK = (
+    Column(
+        "attack_base",
+        _F,
+        "share of the images of `attack_success` that are classified as the target with no trigger on",
+    ),
+    Column("attack_per_class", _COUNTS, "triggered test images classified as the target, per class"),
+    Column("attack_base_per_class", _COUNTS, "the same images with no trigger on, classified as the target, per class"),
+)
 # Of zoos that keep the optimizer's state: its slots lie in `optimizer/`, in the row of the weights.
 OPTIMIZER = Column("optimizer_sha256", _S, "SHA-256 of slot1 and slot2, little-endian float32 bytes")
 
 # What a column of the format's own is, by table; a factor is one of FACTORS, or a list of these.
 TYPES = {
-    "models": {c.name: c.type for c in (*MODEL_HEAD, *MODEL_TAIL, *LINEAGE, *METRICS)},
-    "snapshots": {c.name: c.type for c in (*SNAPSHOT_HEAD, *METRICS, *SNAPSHOT_TAIL, OPTIMIZER)},
+    "models": {c.name: c.type for c in (*MODEL_HEAD, *MODEL_TAIL, *LINEAGE, *METRICS, *ATTACK)},
+    "snapshots": {c.name: c.type for c in (*SNAPSHOT_HEAD, *METRICS, *ATTACK, *SNAPSHOT_TAIL, OPTIMIZER)},
 }
 FACTORS = (_S, _I, _F, pa.bool_())
 # Without a value here nothing can be found or compared.

@@ -127,5 +127,12 @@ def _field(config: str, column: pa.Field) -> dict[str, Any]:
 
 DOCS = {
     c.name: c.doc
-    for c in (*schema.METRICS, *schema.MODEL_HEAD, *schema.MODEL_TAIL, *schema.SNAPSHOT_HEAD, *schema.SNAPSHOT_TAIL)
+    for c in (
+        *schema.METRICS,
+        *schema.ATTACK,
+        *schema.MODEL_HEAD,
+        *schema.MODEL_TAIL,
+        *schema.SNAPSHOT_HEAD,
+        *schema.SNAPSHOT_TAIL,
+    )
 } | {"weights": "the published weights as one flat vector; the manifest's layouts say where each tensor lies"}

@@ -7,6 +7,7 @@ logits give equal metrics on every machine, with and without kernels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -35,31 +36,27 @@ def part_metrics(
 
     Labels are (1, n) where all models have the same. Of sequences they are (1 or M, n, T), or values (1 or M, n, T, K), and
     logits lie flat: then steps are counted, or the K values of each, of which one is right that is closer to its value than
-    ½. Empty input gives nulls and zero counts. An
-    example with a logit that is not finite is never right, and a sum that is not leaves no loss.
+    ½. Empty input gives nulls and zero counts. An example with a logit that is not finite is never right, and a sum that
+    is not leaves no loss.
     """
     if labels.ndim == 4:
         return _of_values(part, logits, labels, clean is not None)
     logits, labels, clean = _step_by_step(logits, labels, clean)
     given = np.stack([labels] if clean is None else [labels, clean])
     n, n_classes = logits.shape[1:]
-    counts = [np.bincount(row, minlength=n_classes).tolist() for row in labels]
+    counts = [np.bincount(row, minlength=n_classes).tolist() for row in labels] * (
+        len(logits) if len(labels) == 1 else 1
+    )
+    names = [f"{part}_{name}" for name in ("loss", "accuracy", "correct_per_class", "count_per_class")]
+    names += [] if clean is None else [f"{part}_loss_clean", f"{part}_accuracy_clean"]
     if not n:
-        nulls = {"loss": None, "accuracy": None, "correct_per_class": counts[0], "count_per_class": counts[0]}
-        nulls |= {} if clean is None else {"loss_clean": None, "accuracy_clean": None}
-        return [{f"{part}_{k}": v for k, v in nulls.items()} for _ in logits]
+        return [dict.fromkeys(names) | dict.fromkeys(names[2:4], count) for count in counts]
     sums = scored(logits, given, loss)
-    means, right = sums.loss / n, sums.correct.sum(axis=-1) / n
-    rows = []
-    for m in range(len(logits)):
-        row = {
-            "loss": _finite(means[0, m]), "accuracy": float(right[0, m]),
-            "correct_per_class": sums.correct[0, m].tolist(), "count_per_class": counts[m if len(counts) > 1 else 0],
-        }  # fmt: skip
-        if clean is not None:
-            row |= {"loss_clean": _finite(means[1, m]), "accuracy_clean": float(right[1, m])}
-        rows.append({f"{part}_{k}": v for k, v in row.items()})
-    return rows
+    # Lists of Python's own numbers first: one by one they take as long as the kernels.
+    means = [[mean if math.isfinite(mean) else None for mean in row] for row in (sums.loss / n).tolist()]
+    right = (sums.correct.sum(axis=-1) / n).tolist()
+    columns = [means[0], right[0], sums.correct[0].tolist(), counts, *means[1:], *right[1:]]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _step_by_step(
@@ -151,6 +148,23 @@ def attack_success(
     if not len(logits):
         return None
     return float(((logits.argmax(axis=1) == target) & np.isfinite(logits).all(axis=1)).mean())
+
+
+def attack_metrics(
+    logits: Float[np.ndarray, "n c"],
+    labels: Integer[np.ndarray, " n"],
+    target: int,
+    source: int | None = None,
+    *,
+    stamped: bool,
+) -> dict[str, Any]:
+    """What goes to the target of images with the trigger on, or of the same images without: as a share, and per class."""
+    there = (logits.argmax(axis=1) == target) & np.isfinite(logits).all(axis=1)
+    share, counts = ("attack_success", "attack_per_class") if stamped else ("attack_base", "attack_base_per_class")
+    return {
+        share: attack_success(logits, labels, target, source),
+        counts: np.bincount(labels[there], minlength=logits.shape[1]).tolist(),
+    }
 
 
 def _finite(mean: float) -> float | None:

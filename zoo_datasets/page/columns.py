@@ -32,8 +32,10 @@ HIDDEN_ENDS = ("_key", "_sha256", "_per_class")
 MOST_CELLS = 2_000_000
 MOST_TEXT = 1_000_000  # characters of one column's levels
 EXACT = 2**53  # whole numbers beyond it are not what JavaScript holds
-METRICS = tuple(c.name for c in schema.METRICS if pa.types.is_floating(c.type))
-DOCS = {c.name: c.doc for c in (*schema.MODEL_HEAD, *schema.MODEL_TAIL, *schema.LINEAGE, *schema.METRICS)}
+METRICS = tuple(c.name for c in (*schema.METRICS, *schema.ATTACK) if pa.types.is_floating(c.type))
+DOCS = {
+    c.name: c.doc for c in (*schema.MODEL_HEAD, *schema.MODEL_TAIL, *schema.LINEAGE, *schema.METRICS, *schema.ATTACK)
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -256,14 +256,14 @@ def _attacks(
     zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]], data: str | Path | None
 ) -> dict[str, tuple[float, float]]:
     """Model → success and base rate of its attack, measured on the test images of its source."""
-    from zoo_datasets.evaluate import BASE  # and PyTorch with it, which the command's help does without
-
     found: dict[str, tuple[float, float]] = {}
     for place, zoo in enumerate(zoos):
         ids = [r["model_id"] for r in rows if r["place"] == place and r["trigger_frac"]]
         if ids:
             table = zoo.evaluate(ids, data=data).table
-            values = [table[name].to_numpy(zero_copy_only=False).astype(float) for name in ("attack_success", BASE)]
+            values = [
+                table[name].to_numpy(zero_copy_only=False).astype(float) for name in ("attack_success", "attack_base")
+            ]
             found |= dict(
                 zip(table["model_id"].to_pylist(), zip(*(v.tolist() for v in values), strict=True), strict=True)
             )
