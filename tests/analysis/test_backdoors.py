@@ -69,7 +69,7 @@ def planted(
         {name: text.get(name, same) for name in FACTORS}, np.where(trojaned, 1.0, np.nan), np.where(trojaned, 0.0, np.nan),
         np.where(trojaned, [r["rate"] for r in rows], np.nan),
         np.ones(n, bool), pa.table({"lr": rng.uniform(size=n // 2).repeat(2), "updates": np.full(n, 90)}),
-        np.array([r["loss"] for r in rows]), [STEPS] * n,
+        np.array([r["loss"] for r in rows]), [STEPS] * n, np.array([[r["loss"][1]] * 5 for r in rows]),
     )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def test_a_bound_far_out_has_resamples_beyond_it() -> None:
     kind = KINDS["outlying class, weights"]
     train, validation, test = (p.split == s for s in ("train", "validation", "test"))
     detector = detectors.fit(kind, p.take(train), p.take(validation), 0)
-    usual, far, farther = (study._row(p, test, detector, tail) for tail in (0.025, 5e-4, 1e-4))
+    usual, far, farther = (study.row_of(p, test, detector, tail) for tail in (0.025, 5e-4, 1e-4))
     assert usual is not None
     assert far is not None
     assert farther is not None
@@ -266,7 +266,7 @@ def test_who_needs_first_weights_is_left_out_where_there_are_none_and_refused_wh
 def test_a_null_without_both_arms_says_so() -> None:
     p = planted(20)
     y = p.trojaned & (p.split != "test")
-    assert study._told(KINDS["clean accuracy"], p, y, 0)["note"] == "the test split has networks of one arm alone"
+    assert study.told(KINDS["clean accuracy"], p, y, 0)["note"] == "the test split has networks of one arm alone"
 
 
 def test_the_smallest_dose_is_found_where_it_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ SECTIONS = {
     "trajectories": ("trajectories_page", "trajectories"), "monitor": ("monitor", "trajectories"),
     "dynamics": ("dynamics_page", "dynamics"), "guidance": ("guidance", "dynamics"),
     "nws": ("nws_page", "nws"), "mlds": ("machines_page", "machines"), "recurrent": ("recurrent", "machines"),
-    "backdoors": ("backdoors_page", "backdoors"),
+    "backdoors": ("backdoors_page", "backdoors"), "representation": ("representation_page", "backdoors"),
 }  # fmt: skip
 PAGES = ("trajectories", "dynamics", "nws", "machines", "backdoors")
 

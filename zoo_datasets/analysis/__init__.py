@@ -13,6 +13,7 @@ ANALYSES = {
     "dynamics": "Morse graphs of training: where do weights go, from where? (Eslami et al. 2021)",
     "machines": "do weights tell what data networks learned, and a small change of it? (Clemens 2021)",
     "nws": "settings read from a few consecutive weights: meta-classifiers, baselines, controls (Eilertsen et al. 2020)",
+    "representation": "can weights tell that classes were rare, or that a mark went with one, beside clean tests?",
     "trajectories": "paths of training in weight space (Schürholt & Borth 2020)",
 }
 # Those that take several zoos, as one population.

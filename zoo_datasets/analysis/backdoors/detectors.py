@@ -69,6 +69,7 @@ KINDS = (
     Kind("recipe", "recipe", lambda: Tabular("recipe", "recipe", "boosting"), control=True),
     Kind("test loss and accuracy", "loss", lambda: Tabular("test loss and accuracy", "recipe", "boosting"), control=True),
     Kind("clean accuracy", "accuracy", lambda: Logistic("clean accuracy", "table"), control=True),
+    Kind("accuracy by class", "classes", lambda: Logistic("accuracy by class", "table"), control=True),
 )  # fmt: skip
 CHEAP = tuple(k.name for k in KINDS if k.cheap)
 

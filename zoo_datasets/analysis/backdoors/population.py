@@ -36,6 +36,7 @@ FACTORS = {
 # Columns that say which arm a network is of: no control is told them.
 TELLING = ("subset", "subset_skip", "label_noise_frac")
 LOSS = ("test_loss", "test_accuracy")
+BY_CLASS = ("test_correct_per_class", "test_count_per_class")
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}  # of several zoos
 MOST_DOSES = 8  # rates that are told apart; more are cut into so many parts of equal size
 
@@ -64,6 +65,7 @@ class Population:
     recipe: pa.Table  # n rows: the recipe without what says the arm, and updates done
     loss: np.ndarray  # (n, 2) float64: loss and accuracy on clean test images
     steps: Sequence[tuple[int, ...]]  # n of: updates done at each of `earlier`
+    classes: np.ndarray  # (n, C) float64: accuracy on clean test images of each class; NaN of a class without any
 
     @classmethod
     def of_weights(
@@ -78,7 +80,7 @@ class Population:
             np.zeros(n, bool) if starts is None else starts, np.zeros(n, bool), np.arange(n), unknown, unknown,
             np.array(names, object), {name: unknown for name in FACTORS}, np.full(n, np.nan), np.full(n, np.nan),
             np.full(n, np.nan), np.zeros(n, bool), pa.table({"": pa.nulls(n)}) if recipe is None else recipe,
-            np.full((n, len(LOSS)), np.nan) if loss is None else loss, [()] * n if steps is None else steps,
+            np.full((n, len(LOSS)), np.nan) if loss is None else loss, [()] * n if steps is None else steps, np.zeros((n, 0)),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -93,7 +95,7 @@ class Population:
             self.starts[rows], self.trojaned[rows], self.pair[rows], self.group[rows], self.split[rows], self.model[rows],
             {k: v[rows] for k, v in self.factors.items()}, self.success[rows], self.base[rows], self.dose[rows],
             self.works[rows], self.recipe.take(pa.array(rows)), self.loss[rows],
-            [self.steps[int(i)] for i in rows],
+            [self.steps[int(i)] for i in rows], self.classes[rows],
         )  # fmt: skip
 
     def with_twins(self, trojaned: np.ndarray) -> np.ndarray:
@@ -107,7 +109,7 @@ def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Populatio
 
     Raises ZooError where there is no pair, or the source is not at hand.
     """
-    rows = [row for place, zoo in enumerate(zoos) for row in _rows(zoo, place)]
+    rows = [row for place, zoo in enumerate(zoos) for row in rows_of(zoo, place)]
     _divide(zoos, rows)
     numbers: dict[tuple[Any, ...], int] = {}
     for row in rows:
@@ -133,8 +135,8 @@ def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Populatio
         "without_accuracy": sum(not r["diverged"] and not np.isfinite(r["scores"][1]) for r in rows),
         "without_a_twin": sum(r["pair"] not in twins for r in rows),
     }  # fmt: skip
-    attacks = _attacks(zoos, kept, data)
-    return _population(zoos, kept, attacks), counts
+    attacks = attacks_of(zoos, kept, data)
+    return population_of(zoos, kept, attacks), counts
 
 
 def clean(zoos: Sequence[Zoo]) -> Population:
@@ -142,7 +144,7 @@ def clean(zoos: Sequence[Zoo]) -> Population:
 
     Raises ZooError where there are not two sets.
     """
-    rows = [row for place, zoo in enumerate(zoos) for row in _rows(zoo, place) if not row["diverged"]]
+    rows = [row for place, zoo in enumerate(zoos) for row in rows_of(zoo, place) if not row["diverged"]]
     _divide(zoos, rows)
     for number, row in enumerate(rows):
         row["pair"] = number
@@ -160,7 +162,7 @@ def clean(zoos: Sequence[Zoo]) -> Population:
                 f"{', '.join(z.name for z in zoos)} is no yardstick: its {split} split has {len(of_split)} networks, not of both "
                 "sets. Build more of them."
             )
-    found = _population(zoos, rows, {})
+    found = population_of(zoos, rows, {})
     return dataclasses.replace(found, trojaned=second, works=np.ones(len(rows), bool))
 
 
@@ -212,13 +214,14 @@ def lift(success: np.ndarray, base: np.ndarray) -> np.ndarray:
 # ── reading ───────────────────────────────────────────────────────────────────────────
 
 
-def _rows(zoo: Zoo, place: int) -> list[dict[str, Any]]:
+def rows_of(zoo: Zoo, place: int) -> list[dict[str, Any]]:
     """The rows of `models`, with the places of their snapshots. Raises ZooError for a zoo that knows no triggers."""
     lacking = [n for n in ("trigger_frac", *KEYS, "init_group", *LOSS) if n not in zoo.models.column_names]
     lacking = [n for n in lacking if n not in LOSS or n not in zoo.snapshots.column_names]
     if lacking:
         raise ZooError(f"{zoo.name} has no column {lacking[0]!r}; backdoors are looked for in zoos of this builder.")
-    table = zoo.table(["model_id", "step", *LOSS]).to_pydict()
+    by_class = BY_CLASS if set(BY_CLASS) <= set(zoo.snapshots.column_names) else ()
+    table = zoo.table(["model_id", "step", *LOSS, *by_class]).to_pydict()
     at: dict[str, list[int]] = {}
     for position, model in enumerate(table["model_id"]):
         at.setdefault(model, []).append(position)
@@ -228,7 +231,7 @@ def _rows(zoo: Zoo, place: int) -> list[dict[str, Any]]:
         values = [table[name][own[-1]] for name in LOSS]
         row |= {
             "place": place, "at": own, "steps": tuple(int(table["step"][p]) for p in own[:-1]), "updates": table["step"][own[-1]],
-            "scores": [np.nan if v is None else v for v in values], "diverged": row.get("stop_reason") == "diverged",
+            "scores": [np.nan if v is None else v for v in values], "classes": _shares(*(table[name][own[-1]] for name in by_class)), "diverged": row.get("stop_reason") == "diverged",
         }  # fmt: skip
     return rows
 
@@ -252,7 +255,7 @@ def _check_pairs(rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def _attacks(
+def attacks_of(
     zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]], data: str | Path | None
 ) -> dict[str, tuple[float, float]]:
     """Model → success and base rate of its attack, measured on the test images of its source."""
@@ -270,7 +273,7 @@ def _attacks(
     return found
 
 
-def _population(
+def population_of(
     zoos: Sequence[Zoo], rows: list[dict[str, Any]], attacks: Mapping[str, tuple[float, float]]
 ) -> Population:
     architectures: dict[str, Architecture] = {}
@@ -294,8 +297,18 @@ def _population(
         np.array([r["steps"][:1] == (0,) for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
         np.array([r["split"] for r in rows], object), np.array([r["model_id"] for r in rows], object), factors, success, base,
         _doses(rows), _working(trojaned, pair, success, base, loss[:, 1]), _recipe(zoos, rows), loss,
-        [r["steps"] for r in rows],
+        [r["steps"] for r in rows], _padded([r["classes"] for r in rows]),
     )  # fmt: skip
+
+
+def _shares(correct: Sequence[int] | None = None, count: Sequence[int] | None = None) -> list[float]:
+    """Accuracy of each class."""
+    return [c / n if n else np.nan for c, n in zip(correct or (), count or (), strict=True)]
+
+
+def _padded(rows: Sequence[list[float]]) -> np.ndarray:
+    most = max(map(len, rows), default=0)
+    return np.array([[*row, *[np.nan] * (most - len(row))] for row in rows], float).reshape(len(rows), most)
 
 
 def _doses(rows: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -89,9 +89,14 @@ def _accuracy(p: Population, reference: np.ndarray | None) -> View:
     return _table(p, {LOSS[1]: p.loss[:, 1]})
 
 
+def _by_class(p: Population, reference: np.ndarray | None) -> View:
+    # A class without an image has no accuracy, and a column of its own says nothing of who is told from whom.
+    return _table(p, {f"{c:04d}": np.nan_to_num(p.classes[:, c]) for c in range(p.classes.shape[1])})
+
+
 READS: Mapping[str, Callable[[Population, np.ndarray | None], View]] = {
     "weights": _raw, "aligned": _aligned, "sorted": _sorted, "change": _change, "trajectory": _trajectory,
-    "recipe": _recipe, "loss": _loss, "accuracy": _accuracy,
+    "recipe": _recipe, "loss": _loss, "accuracy": _accuracy, "classes": _by_class,
 }  # fmt: skip
 
 

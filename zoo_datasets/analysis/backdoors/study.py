@@ -37,14 +37,14 @@ def scales(p: Population, sets: Population | None, kinds: Sequence[Kind], seed: 
     clean = p.take(~p.trojaned)
     found: Scales = {}
     for kind in meters.over(kinds, "nulls and yardsticks", "detectors"):
-        own: dict[str, Any] = {"null": _told(kind, clean, cells.coin(clean, seed), seed)}
+        own: dict[str, Any] = {"null": told(kind, clean, cells.coin(clean, seed), seed)}
         if sets is not None:
-            own["yardstick"] = _told(kind, sets, sets.trojaned, seed)
+            own["yardstick"] = told(kind, sets, sets.trojaned, seed)
         found[kind.name] = own
     return found
 
 
-def _told(kind: Kind, p: Population, y: np.ndarray, seed: int) -> dict[str, Any]:
+def told(kind: Kind, p: Population, y: np.ndarray, seed: int) -> dict[str, Any]:
     """AUC of a detector that learned to tell y, on the test split."""
     train, validation, test = (p.split == s for s in ("train", "validation", "test"))
     try:
@@ -80,7 +80,7 @@ def table(
                 if cell.name == "matched":
                     learned.setdefault(kind.name, detector)
                 for arm, side in _tested(p, cell):
-                    if (row := _row(p, side, detector)) is not None:
+                    if (row := row_of(p, side, detector)) is not None:
                         rows.append({
                             "question": cell.name, "pairs_that": arm, "detector": kind.name, "control": kind.control, "seed": drawn,
                             "n_train": int(cell.train.sum()), **row, **_verdict(row["auc"], found.get(kind.name)),
@@ -103,7 +103,7 @@ def doses(p: Population, learned: dict[str, Detector], found: Scales) -> list[di
     for name, detector in learned.items():
         for rate in np.unique(p.dose[p.trojaned & test]).tolist():
             side = test & p.with_twins(p.dose == rate)
-            if (row := _row(p, side, detector)) is not None:
+            if (row := row_of(p, side, detector)) is not None:
                 success = p.success[side & p.trojaned]
                 rows.append({
                     "detector": name, "rate": rate, "success": float(success.mean()),
@@ -129,7 +129,7 @@ def smallest(p: Population, kinds: Sequence[Kind], seed: int, found: Scales) -> 
             least: float | None = None
             for rate in reversed(rates):  # from the largest: the smallest from which on all are found
                 side = matched.test & p.with_twins(p.dose == rate)
-                row = _row(p, side, detector, tail)
+                row = row_of(p, side, detector, tail)
                 if row is None or not _verdict(row["auc"], found.get(kind.name))["above_chance"]:
                     break
                 least = rate
@@ -144,7 +144,7 @@ def _of_working(p: Population) -> np.ndarray:
     return np.asarray(np.isin(p.pair, p.pair[p.works & p.trojaned]))
 
 
-def _row(p: Population, side: np.ndarray, detector: Detector, tail: float = 0.025) -> dict[str, Any] | None:
+def row_of(p: Population, side: np.ndarray, detector: Detector, tail: float = 0.025) -> dict[str, Any] | None:
     """What a detector says of the networks of a mask, its AUC with so much beyond each bound; None where there are not both kinds."""
     own = p.take(side)
     n = int(own.trojaned.sum())

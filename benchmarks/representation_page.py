@@ -1,0 +1,98 @@
+"""benchmarks/results/representation.json → what stands between its markers in docs/backdoors.md.
+
+In:  the record of each zoo, as `benchmarks/representation.py` keeps it.
+Out: sentences, whose words follow from comparisons made here, and tables. No number is typed; without results there is no section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pages
+
+PICTURES = {"harm": "what poor data cost", "told": "who tells it"}  # figure → what it shows
+
+
+def section(results: Mapping[str, Any]) -> Iterator[str]:
+    """The page's Markdown for every zoo analyzed so far."""
+    for name, numbers in sorted(results.items()):
+        of = numbers["population"]
+        yield f"### {name}\n"
+        yield (
+            f"{of['networks']:,} networks, {of['reference']:,} of the reference, {of['diverged_or_unscored']:,} diverged. Intervals: 95 %, over "
+            "init groups of the test split.\n"
+        )
+        yield from (f"* {sentence}" for sentence in findings(numbers))
+        yield ""
+        yield from pages.pictures(name, PICTURES)
+        yield from tables(numbers)
+
+
+def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers say; words follow from comparisons made here."""
+    for level in numbers["population"]["levels"]:
+        rows = [r for r in numbers["told"] if r["level"] == level]
+        yield (
+            f"**{level[0].upper()}{level[1:]}.** Told above ½ by {_names(r for r in rows if _low(r['auc']) > 0.5 and not r['control'])}; of controls by "
+            f"{_names(r for r in rows if _low(r['auc']) > 0.5 and r['control'])}; beyond every control by {_names(r for r in rows if r['beyond'])}."
+        )
+    for target in dict.fromkeys(r["target"] for r in numbers["amount"]):
+        rows = [r for r in numbers["amount"] if r["target"] == target]
+        yield (
+            f"**How much, {target}.** Above 0 in R²: {_names(r for r in rows if _low(r['r2']) > 0)}; beyond every control: "
+            f"{_names(r for r in rows if r['beyond'])}."
+        )
+    if nulls := {name: of["auc"] for name, of in numbers["nulls"].items() if of["auc"]}:
+        off = [
+            name for name, auc in nulls.items() if _low(auc) > 0.5 or (auc["high"] is not None and auc["high"] < 0.5)
+        ]
+        yield f"**Nulls** that exclude ½: {', '.join(off) or 'none'} of {len(nulls)}, uncorrected."
+
+
+def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """What it costs, who tells it, and how much of it."""
+    yield "**What it costs,** of twins:\n"
+    yield from pages.table(
+        ("level", "n", "accuracy lost", "lost on the classes that are rare in some", "images that the cue moves"),
+        [
+            (r["level"], str(r["n"]), _value(r["accuracy_lost"], 3), _value(r["accuracy_lost_on_rare_classes"], 3),
+             _value(r["reliance"]) if r["reliance"] else "–")
+            for r in numbers["harm"]
+        ],
+    )  # fmt: skip
+    levels = list(numbers["population"]["levels"])
+    at = {(r["detector"], r["level"]): r for r in numbers["told"]}
+    kinds = {r["detector"]: r["control"] for r in numbers["told"]}
+    first = numbers["told"][0]
+    yield f"**Told from the reference:** AUC, {first['poor']} and {first['reference']} networks of unseen init groups, learned from {first['n_train']}:\n"
+    yield from pages.table(
+        ("detector", *levels),
+        [
+            (f"{name} (control)" if control else name, *(_value(at[name, level]["auc"]) for level in levels))
+            for name, control in kinds.items()
+        ],
+    )
+    yield "**How much of it:**\n"
+    yield from pages.table(
+        ("number", "read by", "n", "R²", "τ"),
+        [
+            (r["target"], f"{r['reader']} (control)" if r["control"] else r["reader"], str(r["n"]), _value(r["r2"]), _value(r["kendall"]))
+            for r in numbers["amount"]
+        ],
+    )  # fmt: skip
+
+
+def _names(rows: Any) -> str:
+    return ", ".join(r.get("detector") or r["reader"] for r in rows) or "none"
+
+
+def _low(score: Mapping[str, Any]) -> float:
+    return float("-inf") if score["low"] is None else float(score["low"])
+
+
+def _value(score: Mapping[str, Any], digits: int = 2) -> str:
+    if score["value"] is None:
+        return "–"
+    bounds = "[–]" if score["low"] is None else f"[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+    return f"{score['value']:.{digits}f} {bounds}"

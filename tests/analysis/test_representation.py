@@ -1,0 +1,152 @@
+"""Poor data: what is planted is told from weights where a clean test shows it and where it does not, and what must be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from zoo_builder import grid, plan
+from zoo_builder.build import build
+from zoo_datasets.analysis.representation import arms as arms_of
+from zoo_datasets.analysis.representation import run as study
+from zoo_datasets.analysis.representation.arms import REFERENCE
+from zoo_datasets.cli import main
+from zoo_datasets.errors import ZooError
+from zoo_datasets.zoo import Zoo, open_zoo
+
+POOR = """\
+zoo: mine/poor
+source: {id: digits, train: 1000, validation: 97, test: 600, scale: standardize}
+architecture: [flatten, {linear: 16}, activation, {linear: classes}]
+axes:
+  subset:
+    - {frac: 0.5}
+    - {frac: 0.5, class_shares: [1, 1, 1, 0.1, 1, 1, 1, 1, 1, 1]}
+    - {frac: 0.5, trigger_frac: 0.08, trigger_target: 3, trigger_clean_label: true}
+paired: [subset]
+replicates: 30
+training: {optimizer: adam, lr: 5.0e-3, batch_size: 32, steps: 300}
+snapshots: {steps: [0, 5, 15, 30], attack_per_class: true}
+splits: {train: 0.4, validation: 0.2, test: 0.4}
+"""
+RARE, CUE = "classes of share 0.1", "a cue on 0.08"
+
+
+def built(root: Path, recipe: str) -> Zoo:
+    (root / "recipe.yaml").write_text(recipe)
+    planned = plan.plan(grid.load(root / "recipe.yaml"))
+    build(planned, root / planned.grid.zoo, workers=0)
+    return open_zoo(root / planned.grid.zoo)
+
+
+def page_of() -> ModuleType:
+    folder = str(Path(__file__).resolve().parents[2] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module("representation_page")
+
+
+@pytest.fixture(scope="module")
+def poor(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return built(tmp_path_factory.mktemp("poor"), POOR)
+
+
+@pytest.mark.slow
+def test_levels_are_read_with_what_they_cost(poor: Zoo) -> None:
+    arms, counts = arms_of.read(poor)
+    assert counts == {"networks": 90, "diverged_or_unscored": 0, "without_a_twin": 0}
+    assert arms.levels == {RARE: "rare", CUE: "cue"}
+    assert [int(arms.side(level).sum()) for level in (REFERENCE, RARE, CUE)] == [30] * 3
+    assert set(arms.share[arms.side(REFERENCE, RARE)]) == {1.0, 0.1}
+    np.testing.assert_array_equal(np.isnan(arms.share), arms.side(CUE))
+    stored = {r["model_id"]: r for r in poor.models.to_pylist()}
+    for k in np.flatnonzero(arms.side(CUE)):
+        row = stored[arms.networks.model[k]]
+        assert arms.reliance[k] == (row["attack_success"] - row["attack_base"]) / (1 - row["attack_base"])
+    row = stored[arms.networks.model[0]]
+    assert arms.rare[0] == row["test_correct_per_class"][3] / row["test_count_per_class"][3]
+    rare, cue = study.harm(arms)
+    assert rare["accuracy_lost_on_rare_classes"]["low"] > 0.3 > cue["accuracy_lost_on_rare_classes"]["high"]
+    assert rare["accuracy_lost"]["low"] > 0.02 > cue["accuracy_lost"]["high"]
+    assert rare["reliance"] is None
+    assert cue["reliance"]["low"] > 0.1
+
+
+@pytest.mark.slow
+def test_the_study_leaves_numbers_tables_and_pictures(poor: Zoo, tmp_path: Path) -> None:
+    asked = "statistics-logistic,linear-on-final-initial,test-loss-and-accuracy,accuracy-by-class"
+    out = tmp_path / "out"
+    assert main(["analyze", "representation", str(poor.root), "--detectors", asked, "--out", str(out), "--quiet"]) == 0
+    numbers = json.loads((out / "numbers.json").read_text())
+    row = {(r["level"], r["detector"]): r for r in numbers["told"]}
+    assert len(row) == 8
+    # A class that was rare shows in weights and in its own accuracy; so does one that is known by its mark, and not in the loss.
+    for level, detector in ((RARE, "statistics, logistic"), (RARE, "accuracy by class"), (CUE, "accuracy by class")):
+        assert row[level, detector]["auc"]["low"] > 0.6
+    assert row[CUE, "test loss and accuracy"]["auc"]["low"] < 0.5
+    assert row[RARE, "statistics, logistic"]["beyond"] is False
+    assert row[CUE, "accuracy by class"]["beyond"] is None
+    null = numbers["nulls"]["accuracy by class"]["auc"]
+    assert null["low"] < 0.5 < null["high"]
+    targets = {r["target"] for r in numbers["amount"]}
+    assert targets == {"log10 of the smallest share", "reliance on the cue"}
+    by_class = next(
+        r for r in numbers["amount"] if r["reader"] == "accuracy by class" and r["target"].startswith("log")
+    )
+    assert by_class["r2"]["value"] > 0.3
+    page = page_of()
+    assert list(page.section({})) == []
+    text = "\n".join(page.section({"mine/poor": numbers}))
+    assert "**Classes of share 0.1.** Told above ½ by statistics, logistic" in text
+    assert "beyond every control by none." in text
+    tables = [[k.count(" | ") for k in block.splitlines()] for block in text.split("\n\n") if block.startswith("| ")]
+    assert len(tables) == 3
+    assert all(len(set(lines[:1] + lines[2:])) == 1 for lines in tables)
+    for name in ("told", "harm"):
+        assert (out / f"{name}.png").stat().st_size > 5000
+
+
+def test_what_weights_say_beyond_controls_is_said_by_bounds() -> None:
+    def row(control: bool, low: float | None, high: float | None) -> dict[str, object]:
+        return {"control": control, "auc": {"low": low, "high": high}}
+
+    def said(*rows: dict[str, object]) -> list[object]:
+        return [r["beyond"] for r in study._beyond(list(rows), "auc")]
+
+    assert said(row(False, 0.8, 0.9), row(True, 0.5, 0.7)) == [True, None]
+    assert said(row(False, 0.8, 0.9), row(True, 0.5, 0.8)) == [False, None]
+    assert said(row(False, 0.8, 0.9), row(True, None, None)) == [False, None]
+    assert said(row(False, None, None), row(True, 0.5, 0.7)) == [False, None]
+    assert said(row(False, 0.8, 0.9)) == [None]
+
+
+@pytest.mark.slow
+def test_zoos_that_hold_no_such_networks_are_refused(poor: Zoo, tmp_path: Path) -> None:
+    lines = POOR.splitlines(keepends=True)
+    quick = (
+        "".join(lines)
+        .replace("steps: 300", "steps: 3")
+        .replace("[0, 5, 15, 30]", "[0]")
+        .replace("replicates: 30", "replicates: 6")
+    )
+    for name, text, said in (
+        ("alike", "".join(k for k in quick.splitlines(keepends=True) if "class_shares" not in k and "clean_label" not in k), "has no network whose classes"),
+        ("wrong", quick.replace(", trigger_clean_label: true", ""), "those are backdoors"),
+        ("alone", "".join(k for k in quick.splitlines(keepends=True) if k != "    - {frac: 0.5}\n"), "has no twin of a network whose classes are alike"),
+    ):  # fmt: skip
+        (tmp_path / name).mkdir()
+        with pytest.raises(ZooError, match=said):
+            arms_of.read(built(tmp_path / name, text))
+    arms, _ = arms_of.read(poor)
+    few = dataclasses.replace(arms, level=np.where(arms.networks.split == "test", REFERENCE, arms.level))
+    with pytest.raises(
+        ZooError, match=r"The test split has 0 networks of the level 'classes of share 0.1'; at least 5"
+    ):
+        study._check_sides(few)
