@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 FOLDER = Path(__file__).resolve().parent / "reference"
+RECEIPTS = FOLDER.parents[1] / "manifests"
 WIDTH = "100"  # of help, in characters; argparse asks the environment
 
 
@@ -83,11 +84,33 @@ def _verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
             yield from action.choices.values()
 
 
+def zoo_table() -> str:
+    from zoo_datasets.format.manifest import Manifest
+
+    rows = [
+        "| zoo | networks | of them test | snapshots | weights each | size | learned | digest |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for path in sorted(RECEIPTS.glob("*/*/manifest.json")):
+        m = Manifest.read(path.parent)
+        models, snapshots = (sum(m.counts.of(config).values()) for config in ("models", "snapshots"))
+        widths = sorted({layout.n_params for layout in m.layouts.values()})
+        each = f"{widths[0]:,}" if len(widths) == 1 else f"{widths[0]:,} to {widths[-1]:,}"
+        sources = ", ".join(dict.fromkeys(s.id for s in m.sources))
+        size = sum(f.bytes for f in m.files.values())
+        rows.append(
+            f"| `{m.zoo}` | {models:,} | {m.counts.of('models').get('test', 0):,} | {snapshots:,} | {each} | {size / 1e6:,.0f} MB | {sources} "
+            f"| `{m.digests['weights'][:12]}` |"
+        )
+    return "\n".join(rows) + "\n"
+
+
 # Page → the marker in it, and what stands there.
 PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings.md": ("settings", settings_table),
     "columns.md": ("columns", column_tables),
     "commands.md": ("commands", command_lines),
+    "zoos.md": ("zoos", zoo_table),
 }
 
 

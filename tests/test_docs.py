@@ -45,11 +45,14 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["settings.md", "columns.md", "commands.md"])
+REFERENCES = ("settings.md", "columns.md", "commands.md", "zoos.md")
+
+
+@pytest.mark.parametrize("name", REFERENCES)
 def test_a_reference_is_what_the_code_says(generate: ModuleType, name: str) -> None:
     found = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert found == generate.page(name), "write it anew: python docs/generate.py"
-    assert set(generate.PAGES) == {"settings.md", "columns.md", "commands.md"}
+    assert set(generate.PAGES) == set(REFERENCES)
 
 
 def test_every_key_of_a_recipe_has_its_row_and_an_example() -> None:
