@@ -22,6 +22,7 @@ SECTIONS = {
     "dynamics": ("dynamics_page", "dynamics"), "guidance": ("guidance", "dynamics"),
     "nws": ("nws_page", "nws"), "mlds": ("machines_page", "machines"), "recurrent": ("recurrent", "machines"),
     "backdoors": ("backdoors_page", "backdoors"), "representation": ("representation_page", "backdoors"),
+    "rates": ("rates", "reference/zoos"),
 }  # fmt: skip
 PAGES = ("trajectories", "dynamics", "nws", "machines", "backdoors")
 
