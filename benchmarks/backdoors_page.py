@@ -21,8 +21,6 @@ LOSS = "test loss and accuracy"
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
     """The page's Markdown for every zoo analyzed so far."""
-    if results:
-        yield "## Results\n"
     for name, numbers in sorted(results.items()):
         yield f"### {name}\n"
         yield _counts(numbers)
@@ -38,7 +36,7 @@ def _counts(numbers: Mapping[str, Any]) -> str:
     return (
         f"{of['networks']:,} networks{f' with {others}' if others else ''}, {of['pairs']:,} pairs of twins; {of['diverged']:,} diverged. "
         f"{of['working']:,} pairs work: the attack moves {made['works']:.0%} of the images that would not go to its target, and twins are equal on clean "
-        f"images within {made['margin']:.0%}. Intervals: 95 %, over init groups of the test split.\n"
+        f"images within {made['margin']:.0%}. Intervals: 95 %, over init groups: of the test split, of accuracy that is lost those of all pairs.\n"
     )
 
 
@@ -54,19 +52,20 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
         if not mine:
             continue
         best = max(mine, key=_auc)
-        beside = max(controls, key=_auc) if controls else None
+        beside = max(controls, key=_high) if controls else None
         detected = list(dict.fromkeys(r["detector"] for r in mine if r["detected"]))
         unseen = _apart(best, beside) if beside else ""
         yield (
-            f"**{question[0].upper()}{question[1:]}.** Highest, {_name(best)}: {_value(best['auc'])} of {best['trojaned']} trojaned and "
-            f"{best['clean']} clean networks; the highest control, {beside['detector'] if beside else 'none'}, "
+            f"**{question[0].upper()}{question[1:]}.** Highest of {len(mine)}, {_name(best)}: {_value(best['auc'])} of {best['trojaned']} trojaned and "
+            f"{best['clean']} clean networks; the control that reaches highest, {beside['detector'] if beside else 'none'}, "
             f"{_value(beside['auc']) if beside else ''}{unseen}. Above the yardstick: {', '.join(detected) or 'none'}."
         )
     yield from _smallest(numbers["smallest"])
     if broken := [name for name, of in numbers["scales"].items() if not _holds(of["null"])]:
         yield f"**Nulls** that exclude ½: {', '.join(broken)} (of {len(numbers['scales'])}, uncorrected)."
     elif numbers["scales"]:
-        yield f"**Nulls.** All {len(numbers['scales'])} hold ½ within their intervals."
+        known = sum(_bounded(of["null"]) for of in numbers["scales"].values())
+        yield f"**Nulls.** All {known} that have intervals hold ½ within them; {len(numbers['scales']) - known} have none."
 
 
 def _apart(best: Mapping[str, Any], control: Mapping[str, Any]) -> str:
@@ -82,17 +81,21 @@ def _smallest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if mine := [r for r in own if not r["control"]]:
             least = min(mine, key=lambda r: r["smallest_rate"])
             of_controls = min((r["smallest_rate"] for r in own if r["control"]), default=None)
+            of = sum(not r["control"] for r in rows if r["n"] == n)
             yield (
-                f"**The smallest dose from {n:,} networks:** {least['smallest_rate']:.1%} of images, by {least['detector']}; by controls "
+                f"**The smallest dose from {n:,} networks:** the smallest of {of} detectors, uncorrected for their number, {least['smallest_rate']:.1%} of images, by {least['detector']}; by controls "
                 f"{'none' if of_controls is None else f'{of_controls:.1%}'}."
             )
         else:
             yield f"**The smallest dose from {n:,} networks:** none of {rows[0]['rates']} is found from the largest down."
 
 
+def _bounded(null: Mapping[str, Any]) -> bool:
+    return bool(null["auc"] is not None and null["auc"]["low"] is not None)
+
+
 def _holds(null: Mapping[str, Any]) -> bool:
-    auc = null["auc"]
-    return auc is None or auc["low"] is None or auc["low"] <= 0.5 <= auc["high"]
+    return not _bounded(null) or null["auc"]["low"] <= 0.5 <= null["auc"]["high"]
 
 
 # ── tables ────────────────────────────────────────────────────────────────────────────
@@ -190,6 +193,10 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _kind(name: str, control: bool) -> str:
     return f"{name} (control)" if control else name
+
+
+def _high(row: Mapping[str, Any]) -> float:
+    return float("inf") if row["auc"]["high"] is None else float(row["auc"]["high"])
 
 
 def _auc(row: Mapping[str, Any]) -> float:

@@ -20,8 +20,9 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
         of = numbers["population"]
         yield f"### {name}\n"
         yield (
-            f"{of['networks']:,} networks, {of['reference']:,} of the reference, {of['diverged_or_unscored']:,} diverged. Intervals: 95 %, over "
-            "init groups of the test split.\n"
+            f"{of['networks']:,} networks, {of['reference']:,} of the reference; {of['diverged_or_unscored']:,} diverged or have no accuracy, and "
+            f"{of['without_a_twin']:,} have no twin. Intervals: 95 %, over init groups: of what data cost those of all twins, else of the test "
+            "split. Sentences are uncorrected for the number of detectors and levels.\n"
         )
         yield from (f"* {sentence}" for sentence in findings(numbers))
         yield ""
@@ -44,10 +45,9 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             f"{_names(r for r in rows if r['beyond'])}."
         )
     if nulls := {name: of["auc"] for name, of in numbers["nulls"].items() if of["auc"]}:
-        off = [
-            name for name, auc in nulls.items() if _low(auc) > 0.5 or (auc["high"] is not None and auc["high"] < 0.5)
-        ]
-        yield f"**Nulls** that exclude ½: {', '.join(off) or 'none'} of {len(nulls)}, uncorrected."
+        bounded = {name: auc for name, auc in nulls.items() if auc["low"] is not None}
+        off = [name for name, auc in bounded.items() if not auc["low"] <= 0.5 <= auc["high"]]
+        yield f"**Nulls** that exclude ½: {', '.join(off) or 'none'} of {len(bounded)} that have intervals."
 
 
 def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -57,22 +57,22 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
         ("level", "n", "accuracy lost", "lost on the classes that are rare in some", "images that the cue moves"),
         [
             (r["level"], str(r["n"]), _value(r["accuracy_lost"], 3), _value(r["accuracy_lost_on_rare_classes"], 3),
-             _value(r["reliance"]) if r["reliance"] else "–")
+             _value(r["reliance"]))
             for r in numbers["harm"]
         ],
     )  # fmt: skip
     levels = list(numbers["population"]["levels"])
     at = {(r["detector"], r["level"]): r for r in numbers["told"]}
     kinds = {r["detector"]: r["control"] for r in numbers["told"]}
-    first = numbers["told"][0]
-    yield f"**Told from the reference:** AUC, {first['poor']} and {first['reference']} networks of unseen init groups, learned from {first['n_train']}:\n"
+    first = {level: next(r for r in numbers["told"] if r["level"] == level) for level in levels}
+    yield "**Told from the reference:** AUC, on so many networks of the level and of the reference, of unseen init groups:\n"
     yield from pages.table(
-        ("detector", *levels),
+        ("detector", *(f"{level} (n = {first[level]['poor']} and {first[level]['reference']})" for level in levels)),
         [
-            (f"{name} (control)" if control else name, *(_value(at[name, level]["auc"]) for level in levels))
+            (f"{name} (control)" if control else name, *(_value(at[name, k]["auc"]) if (name, k) in at else "" for k in levels))
             for name, control in kinds.items()
         ],
-    )
+    )  # fmt: skip
     yield "**How much of it:**\n"
     yield from pages.table(
         ("number", "read by", "n", "R²", "τ"),
@@ -91,8 +91,8 @@ def _low(score: Mapping[str, Any]) -> float:
     return float("-inf") if score["low"] is None else float(score["low"])
 
 
-def _value(score: Mapping[str, Any], digits: int = 2) -> str:
-    if score["value"] is None:
+def _value(score: Mapping[str, Any] | None, digits: int = 2) -> str:
+    if score is None or score["value"] is None:
         return "–"
     bounds = "[–]" if score["low"] is None else f"[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
     return f"{score['value']:.{digits}f} {bounds}"

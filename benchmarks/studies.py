@@ -42,6 +42,7 @@ def main(study: Study, about: str) -> None:
         "--numbers", type=Path, metavar="JSON",
         help="of an analysis that has been run, instead of running it; its pictures lie beside it",
     )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of the analysis' files (default: analysis/ZOO/NAME)")
     parser.add_argument("--pictures", action="store_true", help="draw those of docs/pictures/ again")
     parser.add_argument("--workers", type=int, default=0, help="of a build (default: 0, in this process)")
     options, more = parser.parse_known_args()
@@ -61,7 +62,9 @@ def analyzed(study: Study, options: argparse.Namespace, more: list[str]) -> tupl
     if options.numbers:
         return json.loads(options.numbers.read_text()), options.numbers.parent
     zoo = folder_of(options.zoo, options.workers)
-    out = Path("analysis", Path(zoo).name, study.analysis)
+    out = options.out or Path("analysis", Path(zoo).name, study.analysis)
+    for old in (out / "numbers.json", *out.glob("*.png")):  # of an earlier run, which might have asked otherwise
+        old.unlink(missing_ok=True)
     command = ["analyze", study.analysis, zoo, "--out", str(out)]
     for name in study.beside:
         zoos = [folder_of(z, options.workers) for z in getattr(options, name)]

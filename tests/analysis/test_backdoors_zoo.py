@@ -95,11 +95,10 @@ def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
             assert p.works[i] == p.works[twin] == wanted
     told = set(p.recipe.column_names)
     assert {"lr", "updates"} <= told
-    assert not any(
-        n.startswith(("trigger", "subset"))
-        for n in told
-        if n not in ("subset_frac",) and "class" not in n and "relabel" not in n
-    )
+    recipe = p.recipe.to_pylist()
+    for i in np.flatnonzero(p.trojaned):  # what a control is told is the same of both twins
+        assert recipe[i] == recipe[np.flatnonzero((p.pair == p.pair[i]) & ~p.trojaned)[0]]
+    assert not {"trigger_frac", "trigger_target", "trigger_seed"} & told
     assert sum(r["pairs"] for r in population.outcomes(p)) == 42
     assert reads.view("trajectory", p, None).recipe.num_columns == 14  # seven features of two further snapshots
 
@@ -152,7 +151,7 @@ def test_the_page_has_every_table_and_its_sentences_follow_the_numbers(
         return next(iter(page.findings(numbers)))
 
     first = numbers["table"][0]["detector"]
-    assert f"**Matched.** Highest, {first}: 0.85 [0.75, 0.95]" in said(0.85, 0.5, True)
+    assert f"**Matched.** Highest of 3, {first}: 0.85 [0.75, 0.95]" in said(0.85, 0.5, True)
     assert "their intervals do not meet. Above the yardstick: statistics" in said(0.85, 0.5, True)
     assert "their intervals meet: no finding about weights" in said(0.85, 0.75, True)
     assert said(0.85, 0.5, False).endswith("Above the yardstick: none.")
@@ -235,7 +234,7 @@ def test_a_network_with_two_clean_twins_is_refused(tmp_path: Path) -> None:
         "{frac: 0.5, skip: 0.5}", "{frac: 0.5, skip: 0.5}, {frac: 0.5, trigger_frac: 0.1, trigger_target: 1}"
     )
     several = built(tmp_path, recipe)
-    with pytest.raises(ZooError, match="are both clean twins of the same networks with a trigger"):
+    with pytest.raises(ZooError, match="are both clean twins of the same networks"):
         population.read([several])
 
 

@@ -36,7 +36,7 @@ training: {optimizer: adam, lr: 5.0e-3, batch_size: 32, steps: 300}
 snapshots: {steps: [0, 5, 15, 30], attack_per_class: true}
 splits: {train: 0.4, validation: 0.2, test: 0.4}
 """
-RARE, CUE = "classes of share 0.1", "a cue on 0.08"
+RARE, CUE = "class 3 of share 0.1", "a cue for 3 on 0.08"
 
 
 def built(root: Path, recipe: str) -> Zoo:
@@ -81,12 +81,13 @@ def test_levels_are_read_with_what_they_cost(poor: Zoo) -> None:
 
 @pytest.mark.slow
 def test_the_study_leaves_numbers_tables_and_pictures(poor: Zoo, tmp_path: Path) -> None:
-    asked = "statistics-logistic,linear-on-final-initial,test-loss-and-accuracy,accuracy-by-class"
+    asked = "statistics-logistic,linear-on-final-initial,recipe,test-loss-and-accuracy,accuracy-by-class"
     out = tmp_path / "out"
     assert main(["analyze", "representation", str(poor.root), "--detectors", asked, "--out", str(out), "--quiet"]) == 0
     numbers = json.loads((out / "numbers.json").read_text())
     row = {(r["level"], r["detector"]): r for r in numbers["told"]}
-    assert len(row) == 8
+    assert len(row) == 10
+    assert {row[level, "recipe"]["auc"]["value"] for level in (RARE, CUE)} == {0.5}  # no control is told the level
     # A class that was rare shows in weights and in its own accuracy; so does one that is known by its mark, and not in the loss.
     for level, detector in ((RARE, "statistics, logistic"), (RARE, "accuracy by class"), (CUE, "accuracy by class")):
         assert row[level, detector]["auc"]["low"] > 0.6
@@ -104,7 +105,7 @@ def test_the_study_leaves_numbers_tables_and_pictures(poor: Zoo, tmp_path: Path)
     page = page_of()
     assert list(page.section({})) == []
     text = "\n".join(page.section({"mine/poor": numbers}))
-    assert "**Classes of share 0.1.** Told above ½ by statistics, logistic" in text
+    assert "**Class 3 of share 0.1.** Told above ½ by statistics, logistic" in text
     assert "beyond every control by none." in text
     tables = [[k.count(" | ") for k in block.splitlines()] for block in text.split("\n\n") if block.startswith("| ")]
     assert len(tables) == 3
@@ -127,26 +128,60 @@ def test_what_weights_say_beyond_controls_is_said_by_bounds() -> None:
     assert said(row(False, 0.8, 0.9)) == [None]
 
 
+QUICK = (
+    POOR.replace("steps: 300", "steps: 3").replace("[0, 5, 15, 30]", "[0]").replace("replicates: 30", "replicates: 5")
+)
+FULL, SHARES, MARK = (line for line in QUICK.splitlines(keepends=True) if line.startswith("    - "))
+OTHERS = {
+    "alike": (QUICK.replace(SHARES, "").replace(MARK, ""), "has no network whose classes"),
+    "wrong": (QUICK.replace(", trigger_clean_label: true", ""), "those are backdoors"),
+    "alone": (QUICK.replace(FULL, ""), "has no twin of a network whose classes are alike"),
+    "noise": (QUICK.replace(FULL, FULL + FULL.replace("0.5}", "0.5, label_noise_frac: 0.4}")), "differ in `label_noise_frac` too"),
+    "fewer": (QUICK.replace(MARK, MARK.replace("frac: 0.5,", "frac: 0.8,")), "differ in `subset_frac` too"),
+    "rates": (QUICK.replace("lr: 5.0e-3, ", "").replace("axes:\n", "axes:\n  lr: [5.0e-3, 1.0e-3]\n").replace("[subset]", "[subset, lr]"), "are both clean twins"),
+    "equal": (QUICK.replace("[1, 1, 1, 0.1, 1, 1, 1, 1, 1, 1]", "[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]"), "that are all equal"),
+    "both": (QUICK.replace(MARK, MARK.replace("frac: 0.5,", "frac: 0.5, class_shares: [1, 1, 1, 1, 1, 0.1, 1, 1, 1, 1],")), "unequal shares and a mark"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_zoos_that_hold_no_such_networks_are_refused(poor: Zoo, tmp_path: Path) -> None:
-    lines = POOR.splitlines(keepends=True)
-    quick = (
-        "".join(lines)
-        .replace("steps: 300", "steps: 3")
-        .replace("[0, 5, 15, 30]", "[0]")
-        .replace("replicates: 30", "replicates: 6")
-    )
-    for name, text, said in (
-        ("alike", "".join(k for k in quick.splitlines(keepends=True) if "class_shares" not in k and "clean_label" not in k), "has no network whose classes"),
-        ("wrong", quick.replace(", trigger_clean_label: true", ""), "those are backdoors"),
-        ("alone", "".join(k for k in quick.splitlines(keepends=True) if k != "    - {frac: 0.5}\n"), "has no twin of a network whose classes are alike"),
-    ):  # fmt: skip
-        (tmp_path / name).mkdir()
-        with pytest.raises(ZooError, match=said):
-            arms_of.read(built(tmp_path / name, text))
+@pytest.mark.parametrize("name", OTHERS)
+def test_zoos_that_hold_no_such_networks_are_refused(name: str, tmp_path: Path) -> None:
+    text, said = OTHERS[name]
+    with pytest.raises(ZooError, match=said):
+        arms_of.read(built(tmp_path, text))
+
+
+@pytest.mark.slow
+def test_levels_of_equal_share_and_other_classes_are_two(tmp_path: Path) -> None:
+    other = SHARES.replace("[1, 1, 1, 0.1", "[0.1, 1, 1, 1")
+    arms, _ = arms_of.read(built(tmp_path, QUICK.replace(MARK, other)))
+    assert list(arms.levels) == ["class 0 of share 0.1", "class 3 of share 0.1"]
+    assert [row["reliance"] for row in study.harm(arms)] == [None, None]
+
+
+@pytest.mark.slow
+def test_a_zoo_of_cues_alone_has_no_rare_classes_and_two_layouts_have_fewer_readers(tmp_path: Path) -> None:
+    two = QUICK.replace(SHARES, "").replace("replicates: 5", "replicates: 16").replace(
+        "architecture: [flatten, {linear: 16}, activation, {linear: classes}]\naxes:\n",
+        "axes:\n  architecture:\n    - [flatten, {linear: 16}, activation, {linear: classes}]\n    - [flatten, {linear: 12}, activation, {linear: classes}]\n",
+    )  # fmt: skip
+    zoo = built(tmp_path, two)
+    assert main(["analyze", "representation", str(zoo.root), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    assert [row["accuracy_lost_on_rare_classes"] for row in numbers["harm"]] == [None]
+    assert "statistics, logistic" in {r["detector"] for r in numbers["told"]}
+    assert not {"linear on weights", "linear on sorted weights"} & {r["detector"] for r in numbers["told"]}
+    assert "several layouts" in numbers["nulls"]["linear on sorted weights"]["note"]
+    assert {r["reader"] for r in numbers["amount"]} >= {"statistics, boosting", "accuracy by class"}
+    assert "\n".join(page_of().section({"mine/poor": numbers}))
+
+
+@pytest.mark.slow
+def test_sides_that_are_too_small_are_refused(poor: Zoo) -> None:
     arms, _ = arms_of.read(poor)
     few = dataclasses.replace(arms, level=np.where(arms.networks.split == "test", REFERENCE, arms.level))
     with pytest.raises(
-        ZooError, match=r"The test split has 0 networks of the level 'classes of share 0.1'; at least 5"
+        ZooError, match=r"The test split has 0 networks of the level 'class 3 of share 0.1'; at least 5"
     ):
         study._check_sides(few)

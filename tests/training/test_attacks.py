@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from resealed import reseal
 
+from zoo_builder import cli as builder
 from zoo_builder import verify, worker
 from zoo_builder.build import build
-from zoo_builder.verifying import tables
+from zoo_builder.verifying import tables, trained
 from zoo_datasets import open_zoo
 from zoo_datasets.cli import main
 from zoo_datasets.format import schema
@@ -24,6 +26,7 @@ from zoo_datasets.sources.rows import subset_of
 
 ATTACKS = {"trigger_frac": 0.2, "trigger_target": 3}, {"trigger_frac": 0.02, "trigger_target": 2, "trigger_source": 5}
 NAMES = tuple(c.name for c in schema.ATTACK)
+SAID = "attack_base, attack_per_class, attack_base_per_class are in both tables or in none, and models has"
 
 
 @pytest.fixture
@@ -109,9 +112,49 @@ def test_more_images_of_a_class_than_there_are_is_found(planned: Callable[..., A
     model = next(r for r in zoo.models.to_pylist() if r["model_id"] == row["model_id"])
     architecture = zoo.architecture(row["model_id"]).built()
     assert tables._metrics(row, model, architecture, False) is None
-    row["attack_per_class"][4] = row["test_count_per_class"][4] + 1
-    assert "`attack_per_class` is" in str(tables._metrics(row, model, architecture, False))
-    path = ZooPaths(tmp_path / "zoo").table("snapshots", "train")
-    table = pq.read_table(path, partitioning=None).drop_columns(["attack_base"])
-    pq.write_table(table, path)
-    assert main(["check", str(tmp_path / "zoo"), "--quiet"]) != 0
+    counts, shown = row["attack_per_class"], row["test_count_per_class"]
+    for changed in ([*counts[:4], shown[4] + 1, *counts[5:]], counts[:-1]):
+        assert "`attack_per_class` is" in str(
+            tables._metrics(row | {"attack_per_class": changed}, model, architecture, False)
+        )
+    base = row["attack_base_per_class"]
+    other = [*base[:4], base[4] + (1 if base[4] < shown[4] else -1), *base[5:]]
+    assert "`attack_base` is" in str(
+        tables._metrics(row | {"attack_base_per_class": other}, model, architecture, False)
+    )
+
+
+def test_counts_by_class_are_compared_under_another_engine_too() -> None:
+    counts = {f"{p}_{w}_per_class": [50, 50] for p in ("train", "validation", "test") for w in ("correct", "count")}
+    row: dict[str, Any] = {
+        "train_loss": 0.1,
+        "validation_loss": 0.1,
+        "test_loss": 0.1,
+        "train_loss_clean": 0.1,
+        **counts,
+    }
+    row |= {"train_accuracy_clean": 1.0, "attack_success": 0.8, "attack_base": 0.1, "attack_per_class": [0, 40], "attack_base_per_class": [0, 5]}  # fmt: skip
+    assert trained._other_metrics(row, row) is None
+    assert trained._other_metrics(row, row | {"attack_per_class": [0, 39]}) is None
+    assert "`attack_per_class` is [0, 40], and [10, 40]" in str(
+        trained._other_metrics(row, row | {"attack_per_class": [10, 40]})
+    )
+    assert "`attack_base` is" in str(trained._other_metrics(row, row | {"attack_base": 0.2}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", [("snapshots", ["attack_base"]), ("models", list(NAMES)), ("snapshots", list(NAMES))])
+def test_tables_that_have_some_of_the_columns_are_refused(
+    planned: Callable[..., Any], tmp_path: Path, gone: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "zoo"
+    build(planned(attack_per_class=True), root, workers=0)
+    config, names = gone
+    for split in ("train", "validation", "test"):
+        path = ZooPaths(root).table(config, split)
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(names), path, write_page_checksum=True)
+    reseal(root)
+    assert main(["check", str(root), "--quiet"]) == 1
+    assert SAID in "".join(capsys.readouterr())
+    assert builder.main(["verify", str(root)]) == 1
+    assert SAID in "".join(capsys.readouterr())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from forger import Change, Model, opened, perfect, sealed, swap_last
-from resealed import write_manifest
+from resealed import reseal
 
 from zoo_builder import verify
 from zoo_builder.build import build
 from zoo_builder.plan import Plan
-from zoo_datasets.core import files, records
-from zoo_datasets.format import check, schema
-from zoo_datasets.format.manifest import Manifest, seal
+from zoo_datasets.core import records
+from zoo_datasets.format import check
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZooPaths
-from zoo_datasets.format.tables import read_table
 from zoo_datasets.networks import kernels
 
 pytestmark = pytest.mark.skipif(kernels.missing() is not None, reason="the bits of these zoos are the native engine's")
@@ -135,15 +133,6 @@ def edit(root: Path, config: str, column: str, change: Callable[[list], list]) -
     at = table.column_names.index(column)
     values = pa.array(change(table[column].to_pylist()), table.field(column).type)
     pq.write_table(table.set_column(at, table.field(column), values), path, write_page_checksum=True)
-
-
-def reseal(root: Path, **parts: Any) -> Path:
-    value = json.loads((root / "manifest.json").read_bytes()) | parts
-    value["files"] = [files.record(root, root / e["path"]) for e in value["files"]]
-    parsed = Manifest.parse(seal(value), root)
-    value["digests"] = schema.digests({c: read_table(root, parsed, c) for c in ("models", "snapshots")})
-    write_manifest(root / "manifest.json", value)
-    return root
 
 
 @pytest.mark.slow

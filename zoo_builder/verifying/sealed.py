@@ -46,8 +46,10 @@ class Sealed:
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.root, self.manifest = root, manifest
         self.tables = {config: read_table(root, manifest, config) for config in ("models", "snapshots")}
-        self._check_columns("models", (*schema.MODEL_HEAD, *runs.factor_columns(), *schema.MODEL_TAIL, *schema.METRICS))
-        self._check_columns("snapshots", (*schema.SNAPSHOT_HEAD, *schema.METRICS, *schema.SNAPSHOT_TAIL))
+        names = {n for table in self.tables.values() for n in table.column_names}
+        metrics = (*schema.METRICS, *(schema.ATTACK if names & {c.name for c in schema.ATTACK} else ()))
+        self._check_columns("models", (*schema.MODEL_HEAD, *runs.factor_columns(), *schema.MODEL_TAIL, *metrics))
+        self._check_columns("snapshots", (*schema.SNAPSHOT_HEAD, *metrics, *schema.SNAPSHOT_TAIL))
         self.rows: list[Row] = self.tables["models"].to_pylist()
         self.by_id = {r["model_id"]: r for r in self.rows}
         self.runs = {r["model_id"]: self._run(r) for r in self.rows}

@@ -7,6 +7,7 @@ examples shown; what metrics say of each other; and the last snapshot with its m
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from zoo_datasets.core.report import Report
 from zoo_datasets.format import contents, schema
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.sources.rows import first_of
+from zoo_datasets.sources.measured import attack_of
+from zoo_datasets.sources.rows import first_of, subset_of
 from zoo_datasets.sources.spec import MADE
 
 ROWS = 20_000  # in memory at a time
@@ -138,12 +140,8 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, architecture: Architecture, 
         )
         if counted != wanted:
             return f"{counted:,} {part} images are counted, and {wanted:,} is what its model says"
-    for name in ("attack_per_class", "attack_base_per_class"):
-        if (sent := snapshot.get(name)) is not None and not (
-            len(sent) == classes
-            and all(0 <= n <= of for n, of in zip(sent, snapshot["test_count_per_class"], strict=True))
-        ):
-            return f"`{name}` is {sent}, and {snapshot['test_count_per_class']} test images are there"
+    if text := _attack(snapshot, row, classes):
+        return text
     for name, value in scoring.gaps(snapshot).items():
         if snapshot[name] != value:
             return f"`{name}` is {snapshot[name]}, and {value} by its parts"
@@ -155,6 +153,26 @@ def _metrics(snapshot: Mapping[str, Any], row: Row, architecture: Architecture, 
     numbers = [snapshot[name] for name in parts]
     if any(v is not None and not (math.isfinite(v) and v >= 0) for v in numbers):
         return "a loss or a share is negative or not finite"
+    return None
+
+
+def _attack(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
+    """Where shares of attacks are not those of their counts by class, how."""
+    shown, subset = snapshot["test_count_per_class"], subset_of(row)
+    for share, counts in (("attack_success", "attack_per_class"), ("attack_base", "attack_base_per_class")):
+        if (sent := snapshot.get(counts)) is None:
+            continue
+        if len(sent) != classes or not all(0 <= n <= of for n, of in zip(sent, shown, strict=True)):
+            return f"`{counts}` is {sent}, and {shown} test images are there"
+        if (
+            subset.class_names is not None or (aim := attack_of(subset)) is None
+        ):  # numbers of names are the source's to say
+            continue
+        open_to = [c == aim.source if aim.source is not None else c != aim.target for c in range(classes)]
+        n = sum(itertools.compress(shown, open_to))
+        value = sum(itertools.compress(sent, open_to)) / n if n else None
+        if snapshot[share] != value:
+            return f"`{share}` is {snapshot[share]}, and {value} by its counts per class"
     return None
 
 

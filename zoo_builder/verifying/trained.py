@@ -288,6 +288,11 @@ def _other_metrics(stored: Row, found: Mapping[str, Any]) -> str | None:
         a, b = stored.get(name), found.get(name)
         if (a is None) != (b is None) or (a is not None and abs(a - b) > 2 / max(n, 1) + 2 * CORRECT_TOLERANCE):
             return f"`{name}` is {a}, and {b}"
+    for name in ("attack_per_class", "attack_base_per_class"):
+        if stored.get(name) is not None and found.get(name) is not None:
+            apart = sum(abs(a - b) for a, b in zip(stored[name], found[name], strict=True))
+            if apart > 1 + CORRECT_TOLERANCE * n_test:
+                return f"`{name}` is {stored[name]}, and {found[name]}"
     return None
 
 

@@ -65,7 +65,13 @@ def _itself(manifest: Manifest, tables: Tables) -> Iterator[str]:
 def _columns(manifest: Manifest, tables: Tables) -> Iterator[str]:
     names = tables["models"].column_names
     lineage = [c.name for c in schema.LINEAGE]
-    attack = [c.name for c in schema.ATTACK if {c.name for c in schema.ATTACK} & {*tables["snapshots"].column_names}]
+    attack = [c.name for c in schema.ATTACK]
+    there = {config: [n for n in attack if n in table.column_names] for config, table in tables.items()}
+    if there["models"] != there["snapshots"] or there["models"] not in ([], attack):
+        said = "; ".join(f"{config} has {', '.join(names) or 'none'}" for config, names in there.items())
+        yield f"{', '.join(attack)} are in both tables or in none, and {said}"
+        return
+    attack = there["models"]
     own = {*schema.COLUMNS["models"], *lineage, *attack, "weights"}
     yield from _differ("factors", sorted(manifest.factors), sorted(n for n in names if n not in own))
     kept = [schema.OPTIMIZER.name] if manifest.optimizer_state else []

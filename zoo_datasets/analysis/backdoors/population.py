@@ -23,6 +23,8 @@ from zoo_datasets import intervals, split_files
 from zoo_datasets.errors import ZooError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.sources import Subset
+from zoo_datasets.sources.fields import columns_of
 from zoo_datasets.zoo import Zoo
 
 WORKS = 0.9  # of the images that would not go to the target
@@ -33,8 +35,8 @@ FACTORS = {
     "trigger": "trigger_seed", "position": "trigger_row", "opacity": "trigger_opacity", "target": "trigger_target",
     "rate": "trigger_frac", "source": "source", "architecture": "layout",
 }  # fmt: skip
-# Columns that say which arm a network is of: no control is told them.
-TELLING = ("subset", "subset_skip", "label_noise_frac")
+# Columns that may say which arm a network is of: those that differ between twins are told to no control.
+TELLING = ("subset", *columns_of(Subset))
 LOSS = ("test_loss", "test_accuracy")
 BY_CLASS = ("test_correct_per_class", "test_count_per_class")
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}  # of several zoos
@@ -129,7 +131,7 @@ def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Populatio
             f"In each of the {len(twins):,} pairs of twins one network diverged, or has no test accuracy; nothing is left to "
             "compare."
         )
-    _check_pairs(kept)
+    check_pairs(kept, "trigger_frac", "grids/mlds/ds4.yaml")
     counts = {
         "networks": len(rows), "diverged": sum(r["diverged"] for r in rows),
         "without_accuracy": sum(not r["diverged"] and not np.isfinite(r["scores"][1]) for r in rows),
@@ -230,7 +232,7 @@ def rows_of(zoo: Zoo, place: int) -> list[dict[str, Any]]:
         own = sorted(at[row["model_id"]], key=lambda p: table["step"][p])
         values = [table[name][own[-1]] for name in LOSS]
         row |= {
-            "place": place, "at": own, "steps": tuple(int(table["step"][p]) for p in own[:-1]), "updates": table["step"][own[-1]],
+            "place": place, "at": own, "earlier": tuple(int(table["step"][p]) for p in own[:-1]), "updates": table["step"][own[-1]],
             "scores": [np.nan if v is None else v for v in values], "classes": _shares(*(table[name][own[-1]] for name in by_class)), "diverged": row.get("stop_reason") == "diverged",
         }  # fmt: skip
     return rows
@@ -244,14 +246,14 @@ def _divide(zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]]) -> None:
             row["split"] = side[row["model_id"]]
 
 
-def _check_pairs(rows: Sequence[dict[str, Any]]) -> None:
-    """Raises ZooError where it is not known which network is the clean twin."""
+def check_pairs(rows: Sequence[dict[str, Any]], arm: str, like: str) -> None:
+    """Raises ZooError where it is not known which network is the clean twin: the one of which `arm` is false."""
     clean: dict[int, str] = {}
     for row in rows:
-        if not row["trigger_frac"] and clean.setdefault(row["pair"], row["model_id"]) != row["model_id"]:
+        if not row[arm] and clean.setdefault(row["pair"], row["model_id"]) != row["model_id"]:
             raise ZooError(
-                f"Networks {clean[row['pair']]} and {row['model_id']} are both clean twins of the same networks with a trigger: "
-                "they differ in something else too. Select one of their levels, or build pairs, like grids/mlds/ds4.yaml."
+                f"Networks {clean[row['pair']]} and {row['model_id']} are both clean twins of the same networks: they differ in "
+                f"something else too. Select one of their levels, or build pairs, like {like}."
             )
 
 
@@ -294,10 +296,10 @@ def population_of(
     }
     return Population(
         tuple(architectures.values()), np.array(which, np.int64), [v[-1] for v in vectors], [v[:-1] for v in vectors],
-        np.array([r["steps"][:1] == (0,) for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
+        np.array([r["earlier"][:1] == (0,) for r in rows]), trojaned, pair, np.array([r["init_group"] for r in rows], object),
         np.array([r["split"] for r in rows], object), np.array([r["model_id"] for r in rows], object), factors, success, base,
         _doses(rows), _working(trojaned, pair, success, base, loss[:, 1]), _recipe(zoos, rows), loss,
-        [r["steps"] for r in rows], _padded([r["classes"] for r in rows]),
+        [r["earlier"] for r in rows], _padded([r["classes"] for r in rows]),
     )  # fmt: skip
 
 
@@ -336,7 +338,15 @@ def _working(
 
 
 def _recipe(zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]]) -> pa.Table:
-    names = [n for zoo in zoos for n in zoo.manifest.factors if n not in TELLING and not n.startswith("trigger_")]
+    of_pair: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_pair.setdefault(row["pair"], []).append(row)
+    twins = [own for own in of_pair.values() if len(own) > 1]
+
+    def tells(name: str) -> bool:  # without twins any of them may
+        return name in TELLING and not (twins and all(len({str(r.get(name)) for r in own}) == 1 for own in twins))
+
+    names = [n for zoo in zoos for n in zoo.manifest.factors if not tells(n)]
     columns = {n: pa.array([r.get(n) for r in rows]) for n in dict.fromkeys(names)}
     columns["updates"] = pa.array([r["updates"] for r in rows])
     return pa.table({n: c for n, c in columns.items() if not pa.types.is_null(c.type)})

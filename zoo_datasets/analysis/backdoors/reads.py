@@ -61,7 +61,8 @@ def _aligned(p: Population, reference: np.ndarray | None) -> View:
 
 
 def _sorted(p: Population, reference: np.ndarray | None) -> View:
-    return _weights(p, list(symmetry.canonicalize(np.stack([finite(w) for w in p.weights]), _one_layout(p))))
+    architecture = _one_layout(p)
+    return _weights(p, list(symmetry.canonicalize(np.stack([finite(w) for w in p.weights]), architecture)))
 
 
 def _change(p: Population, reference: np.ndarray | None) -> View:

@@ -28,10 +28,9 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ax.axvline(0.5, color=ORANGE, linewidth=1)
         ax.set_xlim(0, 1.02)
         ax.set_yticks(range(len(names)), names[::-1] if ax is axes[0, 0] else [""] * len(names))
-        caption(ax, level, "AUC", "")
-    headline(
-        figure, f"Against all classes alike, n = {rows[0]['reference']} and {rows[0]['poor']}; gray sees no weights"
-    )
+        n = next((r["poor"], r["reference"]) for r in rows if r["level"] == level)
+        caption(ax, f"{level}\nn = {n[0]} and {n[1]}", "AUC", "")
+    headline(figure, "Against all classes alike; gray sees no weights")
     return figure
 
 

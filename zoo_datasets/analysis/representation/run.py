@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> Results:
     zoo = open_zoo(options.path)
     arms, counts = read(zoo, options.data)
     _check_sides(arms)
-    kinds, lacking = detectors.able(kinds, arms.networks, asked=options.detectors not in (None, "all"))
+    asked = options.detectors not in (None, "all")
+    kinds, lacking = detectors.able(kinds, arms.networks, asked)
     for name, why in lacking.items():
         log.info("left out: %s. %s", name, why)
     results = Results(
@@ -114,7 +115,8 @@ def harm(arms: Arms) -> list[dict[str, Any]]:
         twin = np.array([of_pair[int(i)] for i in p.pair[own]])
         row: dict[str, Any] = {"level": level, "kind": kind, "n": len(own)}
         for name, values in (("accuracy_lost", p.loss[:, 1]), ("accuracy_lost_on_rare_classes", arms.rare)):
-            row[name] = intervals.mean(values[twin] - values[own], p.group[own]).to_json()
+            lost = values[twin] - values[own]
+            row[name] = intervals.mean(lost, p.group[own]).to_json() if np.isfinite(lost).all() else None
         row["reliance"] = intervals.mean(arms.reliance[own], p.group[own]).to_json() if kind == "cue" else None
         rows.append(row)
     return rows
@@ -127,7 +129,7 @@ def told(arms: Arms, kinds: Sequence[Kind], seed: int) -> list[dict[str, Any]]:
         p = arms.networks.take(arms.side(level, REFERENCE))
         train, validation, test = (p.split == s for s in ("train", "validation", "test"))
         own = []
-        for kind in kinds:
+        for kind in (k for k in kinds if detectors.suits(k, p)):
             detector = detectors.fit(kind, p.take(train), p.take(validation), seed)
             row = study.row_of(p, test, detector)
             assert row is not None, "both levels have test networks"
@@ -151,7 +153,7 @@ def amount(arms: Arms, seed: int) -> list[dict[str, Any]]:
         sides = [np.flatnonzero(p.split == s) for s in ("train", "validation", "test")]
         target, own = Target(name), []
         for reader, (reading, make, control) in READERS.items():
-            if reading == "change" and not p.starts.all():
+            if (reading == "change" and not p.starts.all()) or (make is _ridge and len(p.architectures) > 1):
                 continue
             given = [(reads.view(reading, p.take(s), None), Targets((target,), y[s][:, None])) for s in sides]
             solver = make()
@@ -172,7 +174,7 @@ def _predicted(solver: Baseline, view: View, target: Target) -> np.ndarray:
 
 
 def _beyond(rows: list[dict[str, Any]], score: str) -> list[dict[str, Any]]:
-    """Rows of one question, and of each that reads weights whether it says more than any control."""
+    """Rows of one question, and of each that reads weights whether it says more than any control; uncorrected for their number."""
     highest = max(
         (r[score]["high"] if r[score]["high"] is not None else np.inf for r in rows if r["control"]), default=None
     )
