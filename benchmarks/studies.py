@@ -34,7 +34,9 @@ class Study(NamedTuple):
 
 def main(study: Study, about: str) -> None:
     """Parse the command line, analyze, and write results, pictures and page."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("zoo")
     for name in study.beside:
         parser.add_argument(f"--{name}", dest=name, nargs="+", default=[], metavar="ZOO")
