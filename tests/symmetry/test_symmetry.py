@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -373,6 +375,21 @@ def test_matching_reports_the_permutations_that_align() -> None:
     found = symmetry.match(symmetry.permute(weights, architecture.layout, drawn), weights, architecture)
     for name, undone in symmetry.invert(drawn).items():
         np.testing.assert_array_equal(found[name], undone)
+
+
+@pytest.mark.parametrize("layers", [["rows", {"gru": 5}, {"lstm": 4}, "last_step", {"linear": 3}], [{"conv": 4, "kernel": 2}, "relu", "flatten", {"linear": 6}, "relu", {"linear": 3}]])  # fmt: skip
+def test_a_row_is_matched_alike_alone_and_beside_others(layers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = build_architecture(layers, (1, 4, 4), 3)
+    rows = np.random.default_rng(1).normal(size=(12, architecture.n_params)).astype(np.float32)
+    rows[3] = rows[0]  # one that has nothing to gain is done at once, and the others go on
+    alone = [symmetry.match(row, rows[0], architecture) for row in rows]
+    for at_once in (64, 5, 1):
+        monkeypatch.setattr("zoo_datasets.symmetry.matching.AT_ONCE", at_once)
+        together = symmetry.match(rows, rows[0], architecture)
+        for name, found in together.items():
+            np.testing.assert_array_equal(found, [one[name] for one in alone])
+    assert all((together[name][3] == np.arange(together[name].shape[1])).all() for name in together)
+    assert any((together[name][1:] != np.arange(together[name].shape[1])).any() for name in together)
 
 
 def test_golden_permutation_of_a_key() -> None:

@@ -13,6 +13,7 @@ from zoo_datasets.symmetry.units import Group, Permutations, Place, by_unit, gro
 
 # Sweeps over all groups in `match`; Ainsworth et al. see convergence in a few.
 MOST_SWEEPS = 100
+AT_ONCE = 64  # rows that are matched side by side
 
 
 def align(
@@ -50,57 +51,69 @@ def match(
             raise ValueError(f"The {name} hold values that are not finite; select models that did not diverge.")
     known = groups(architecture.layout)
     buffers = architecture.layout.buffer_mask()
-    parts = [_match_one(row, reference, known, buffers) for row in rows]
     lead = weights.shape[:-1]
-    return {
-        g.name: np.array([p[g.name] for p in parts], np.int64).reshape(*lead, g.units) for g in known
-    }  # fmt: skip
+    found = {g.name: np.empty((len(rows), g.units), np.int64) for g in known}
+    for start in range(0, len(rows), AT_ONCE):
+        for name, part in _match(rows[start : start + AT_ONCE], reference, known, buffers).items():
+            found[name][start : start + AT_ONCE] = part
+    return {g.name: found[g.name].reshape(*lead, g.units) for g in known}
 
 
-def _match_one(row: np.ndarray, reference: np.ndarray, known: tuple[Group, ...], buffers: np.ndarray) -> Permutations:
-    best: tuple[float, Permutations] | None = None
+def _match(rows: np.ndarray, reference: np.ndarray, known: tuple[Group, ...], buffers: np.ndarray) -> Permutations:
+    """Group → int64 [S, units] of rows [S, P], each as it would be alone."""
     ref = reference[None].astype(np.float64)
+    best, value = {g.name: np.tile(np.arange(g.units), (len(rows), 1)) for g in known}, np.full(len(rows), -np.inf)
     for forward in (True, False):
-        current = row[None].astype(np.float64)
-        found = {g.name: np.arange(g.units) for g in known}
+        current = rows.astype(np.float64)
+        found = {g.name: np.tile(np.arange(g.units), (len(rows), 1)) for g in known}
+        going = np.arange(len(rows))
         if forward:
             for group in known:
-                _assign(current, ref, group, group.first, found)
+                _assign(current, ref, group, group.first, found, going)
         for _ in range(MOST_SWEEPS):
-            if not any([_assign(current, ref, g, g.places, found) for g in known]):
+            if not len(going):
                 break
-        value = float((current * ref)[0, ~buffers].sum())
-        if best is None or value > best[0]:
-            best = value, found
-    assert best is not None
-    return best[1]
+            gains = [_assign(current, ref, g, g.places, found, going) for g in known]
+            going = going[np.any(gains, axis=0)]
+        reached = (current * ref)[:, ~buffers].sum(axis=1)
+        better = reached > value
+        value[better] = reached[better]
+        for name, part in found.items():
+            best[name][better] = part[better]
+    return best
 
 
-def _assign(current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place], found: Permutations) -> bool:
-    """Best order of one group given the others, applied in place. True if it gains."""
+def _assign(
+    current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place], found: Permutations, of: np.ndarray
+) -> np.ndarray:
+    """Best order of one group given the others in the rows `of`, applied in place. (len(of),) bool: who gains."""
     from scipy.optimize import linear_sum_assignment
 
-    gain = _similarity(current, ref, group, places)
-    _, order = linear_sum_assignment(gain, maximize=True)
-    before, after = gain.trace(), gain[np.arange(group.units), order].sum()
+    gain = _similarity(current[of], ref, group, places)
+    order = np.array([linear_sum_assignment(g, maximize=True)[1] for g in gain], np.int64)
+    before = np.trace(gain, axis1=1, axis2=2)
+    after = np.take_along_axis(gain, order[:, :, None], 2)[:, :, 0].sum(axis=1)
     # Sums in another order differ by rounding; a swap that gains less than that could cycle.
-    slack = 1e-12 * np.abs(gain).sum()
-    if after <= before + slack:
-        return False
-    moved = current.copy()
-    permute_group(moved, group, order[None])
+    slack = 1e-12 * np.abs(gain).sum(axis=(1, 2))
+    gains: np.ndarray = after > before + slack
+    if not gains.any():
+        return gains
+    moved = current[of[gains]]
+    permute_group(moved, group, order[gains])
     # A recurrent tensor moves along both its dimensions: the gain of the assignment is its linear part only.
-    if any(p.recurrent for p in places) and (moved * ref).sum() <= (current * ref).sum() + slack:
-        return False
-    current[...] = moved
-    found[group.name] = found[group.name][order]
-    return True
+    if any(p.recurrent for p in places):
+        taken = (moved * ref).sum(axis=1) > (current[of[gains]] * ref).sum(axis=1) + slack[gains]
+        moved, gains[gains] = moved[taken], taken
+    rows = of[gains]
+    current[rows] = moved
+    found[group.name][rows] = np.take_along_axis(found[group.name][rows], order[gains], 1)
+    return gains
 
 
 def _similarity(current: np.ndarray, ref: np.ndarray, group: Group, places: Collection[Place]) -> np.ndarray:
-    """float64 [units, units]: inner product of the reference's unit i with unit j, over parameters."""
-    result = np.zeros((group.units, group.units))
+    """float64 [S, units, units]: inner product of the reference's unit i with unit j of each row, over parameters."""
+    result = np.zeros((len(current), group.units, group.units))
     for place in places:
         if place.entry.role == "parameter":
-            result += by_unit(ref, place)[0] @ by_unit(current, place)[0].T
+            result += by_unit(ref, place) @ by_unit(current, place).swapaxes(1, 2)
     return result
