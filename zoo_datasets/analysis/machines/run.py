@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Results:
         if not options.no_pictures:
             results.figure("learning", pictures.learning(results.numbers["learning"], label))
     results.numbers["arms"] = {}
-    for arm, networks in meters.over(list(arms.items()), "arms of the study", "arms"):
+    for arm, networks in arms.items():
         log.info("arm %s: %d networks, %d %s", arm, len(networks), len(np.unique(networks.draw)), networks.unit)
         loss = losses.held_out(zoos, networks, options.data)
         reader = Reader(networks, None if loss is None else losses.logarithms(loss))
@@ -90,13 +90,21 @@ def answers(everyone: Reader, loss: np.ndarray | None, solvers: Sequence[Solver]
     """All questions to one arm, whose held-out losses are `loss` (n, 2)."""
     networks = everyone.population
     clean = everyone.where(~networks.modified)
-    return {
-        "n": len(networks), "clean": len(clean.population), "unit": networks.unit, "units": len(np.unique(networks.draw)),
-        "which": questions.which(clean, seed, solvers), "curve": questions.curve(clean, seed, solvers),
-        "modified": list(questions.modified(everyone, seed, solvers)), "beside": losses.beside(networks, loss),
-        "nulls": list(measures.nulls(everyone, seed)), "yardstick": list(measures.yardstick(everyone, seed)),
-        "distances": measures.distances(clean), "to_data": measures.to_data(clean), "power": questions.power(everyone, seed),
+    questioned: dict[str, Callable[[], Any]] = {
+        "which": lambda: questions.which(clean, seed, solvers), "curve": lambda: questions.curve(clean, seed, solvers),
+        "modified": lambda: list(questions.modified(everyone, seed, solvers)), "beside": lambda: losses.beside(networks, loss),
+        "nulls": lambda: list(measures.nulls(everyone, seed)), "yardstick": lambda: list(measures.yardstick(everyone, seed)),
+        "distances": lambda: measures.distances(clean), "to_data": lambda: measures.to_data(clean),
+        "power": lambda: questions.power(everyone, seed),
     }  # fmt: skip
+    asked = meters.over(list(questioned.items()), f"questions to {len(networks):,} networks", "questions")
+    counts = {
+        "n": len(networks),
+        "clean": len(clean.population),
+        "unit": networks.unit,
+        "units": len(np.unique(networks.draw)),
+    }
+    return counts | {name: ask() for name, ask in asked}
 
 
 def tests_of(arms: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
