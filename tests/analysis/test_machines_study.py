@@ -477,7 +477,7 @@ def test_the_study_of_a_zoo_writes_its_numbers(study: Path) -> None:
     )
     assert pq.read_table(out / "matched-modified.parquet").column("test q").null_count == 0
     assert (out / "matched-planes.png").stat().st_size > 1000
-    assert (out / "learning.png").stat().st_size > 1000
+    assert not (out / "learning.png").exists()  # a start and an end are no curve
     assert len(numbers["learning"]) >= 8
 
 

@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> Results:
     results.numbers["learning"] = population.learning(zoos, label)
     if results.numbers["learning"]:
         results.table("learning", flat(results.numbers["learning"]))
-        if not options.no_pictures:
+        # A start and an end are no curve: a line between the two would show what nobody measured.
+        if not options.no_pictures and len({r["epoch"] for r in results.numbers["learning"]}) > 2:
             results.figure("learning", pictures.learning(results.numbers["learning"], label))
     results.numbers["arms"] = {}
     for arm, networks in arms.items():
