@@ -32,7 +32,7 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
 
 def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     """What the numbers say; words follow from comparisons made here."""
-    for level in numbers["population"]["levels"]:
+    for level in _levels(numbers):
         rows = [r for r in numbers["told"] if r["level"] == level]
         yield (
             f"**{level[0].upper()}{level[1:]}.** Told above ½ by {_names(r for r in rows if _low(r['auc']) > 0.5 and not r['control'])}; of controls by "
@@ -61,7 +61,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
             for r in numbers["harm"]
         ],
     )  # fmt: skip
-    levels = list(numbers["population"]["levels"])
+    levels = _levels(numbers)
     at = {(r["detector"], r["level"]): r for r in numbers["told"]}
     kinds = {r["detector"]: r["control"] for r in numbers["told"]}
     first = {level: next(r for r in numbers["told"] if r["level"] == level) for level in levels}
@@ -81,6 +81,11 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
             for r in numbers["amount"]
         ],
     )  # fmt: skip
+
+
+def _levels(numbers: Mapping[str, Any]) -> list[str]:
+    """In the order of harm, which a record by names has lost."""
+    return [r["level"] for r in numbers["harm"]]
 
 
 def _names(rows: Any) -> str:

@@ -48,6 +48,7 @@ WANTED = {
     "rnn/tiles": (1000, {15178}),
     "backdoors/yardstick": (300, {11978}),
     "backdoors/poor-data": (700, {11978}),
+    "backdoors/cue": (400, {11978}),
 }
 # Drawn recipes: more models than are built, of which any prefix is a fair one. Values in a weight vector.
 DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10": {4970}}
