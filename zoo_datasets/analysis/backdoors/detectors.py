@@ -9,6 +9,7 @@ has found nothing about weights.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
@@ -72,6 +73,16 @@ KINDS = (
     Kind("accuracy by class", "classes", lambda: Logistic("accuracy by class", "table"), control=True),
 )  # fmt: skip
 CHEAP = tuple(k.name for k in KINDS if k.cheap)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a study that asks detectors."""
+    parser.add_argument(
+        "--detectors", metavar="NAMES",
+        help=f"some of these, by commas, or `all` (default: those that are cheap): {', '.join(slug(k.name) for k in KINDS)}",
+    )  # fmt: skip
+    parser.add_argument("--data", metavar="DIR", help="folder of local sources (default: $ZOO_DATA)")
+    parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
 
 
 def named(names: str | None) -> list[Kind]:

@@ -51,12 +51,7 @@ READERS: dict[str, tuple[str, Callable[[], Baseline], bool]] = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--detectors", metavar="NAMES",
-        help=f"some of these, by commas, or `all` (default: those that are cheap): {', '.join(detectors.slug(k.name) for k in detectors.KINDS)}",
-    )  # fmt: skip
-    parser.add_argument("--data", metavar="DIR", help="folder of local sources (default: $ZOO_DATA)")
-    parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
+    detectors.arguments(parser)
 
 
 def run(options: argparse.Namespace) -> Results:
