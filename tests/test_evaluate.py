@@ -14,6 +14,7 @@ import torch
 from zoo_builder import build, grid, plan
 from zoo_datasets import evaluate, sources
 from zoo_datasets.errors import ZooError, ZooNotFoundError
+from zoo_datasets.format import schema
 from zoo_datasets.networks import kernels, modules
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.forward import Forward
