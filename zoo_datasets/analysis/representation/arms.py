@@ -38,9 +38,7 @@ class Arms:
     networks: Population  # `trojaned` are those of any level but the reference
     level: np.ndarray  # (n,) text: `REFERENCE`, or a label of `levels`
     levels: dict[str, str]  # label → what is poor, `rare` or `cue`, by falling harm of its kind
-    share: (
-        np.ndarray
-    )  # (n,) float64: the smallest share of a class, of the largest one; 1 of the reference, NaN of levels with a cue
+    share: np.ndarray  # (n,) float64: the smallest share of a class, the largest being 1; NaN of levels with a cue
     reliance: np.ndarray  # (n,) float64: images that the cue moves; NaN without one
     rare: np.ndarray  # (n,) float64: mean accuracy on the classes that are rare in some level
 
