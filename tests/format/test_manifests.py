@@ -13,7 +13,14 @@ FOLDERS = sorted(p.parent for p in (Path(__file__).resolve().parents[2] / "manif
 
 
 def test_there_are_receipts_of_the_released_zoos() -> None:
-    assert {f.name for f in FOLDERS} == {"digits-mlp", "mnist-cnn", "mlds-ds1", "mlds-ds2"}
+    assert {f.name for f in FOLDERS} == {
+        "digits-mlp",
+        "mnist-cnn",
+        "mlds-ds1",
+        "mlds-ds2",
+        "backdoors-poor-data",
+        "backdoors-cue",
+    }
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
