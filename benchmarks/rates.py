@@ -57,7 +57,9 @@ def measured(recipe: Path, limit: int, changes: list[str]) -> dict[str, Any]:
         for change in changes:
             command += ["--set", change]
         before, began, load = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), os.getloadavg()[0]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if failed := subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL).returncode:
+            raise SystemExit(failed)  # it has said why
         wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         manifest = Manifest.read(Path(folder) / "zoo")
         models, snapshots = (sum(manifest.counts.of(config).values()) for config in ("models", "snapshots"))
