@@ -380,7 +380,7 @@ def test_matching_reports_the_permutations_that_align() -> None:
 @pytest.mark.parametrize("layers", [["rows", {"gru": 5}, {"lstm": 4}, "last_step", {"linear": 3}], [{"conv": 4, "kernel": 2}, "relu", "flatten", {"linear": 6}, "relu", {"linear": 3}]])  # fmt: skip
 def test_a_row_is_matched_alike_alone_and_beside_others(layers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = build_architecture(layers, (1, 4, 4), 3)
-    rows = np.random.default_rng(1).normal(size=(12, architecture.n_params)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(40, architecture.n_params)).astype(np.float32)
     rows[3] = rows[0]  # one that has nothing to gain is done at once, and the others go on
     alone = [symmetry.match(row, rows[0], architecture) for row in rows]
     for at_once in (64, 5, 1):
@@ -389,6 +389,8 @@ def test_a_row_is_matched_alike_alone_and_beside_others(layers: list[Any], monke
         for name, found in together.items():
             np.testing.assert_array_equal(found, [one[name] for one in alone])
     assert all((together[name][3] == np.arange(together[name].shape[1])).all() for name in together)
+    again = symmetry.match(symmetry.permute(rows, architecture.layout, together), rows[0], architecture)
+    assert all((found == np.arange(found.shape[1])).all() for found in again.values())  # none can gain any more
     assert any((together[name][1:] != np.arange(together[name].shape[1])).any() for name in together)
 
 
