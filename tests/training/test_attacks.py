@@ -113,7 +113,7 @@ def test_more_images_of_a_class_than_there_are_is_found(planned: Callable[..., A
     architecture = zoo.architecture(row["model_id"]).built()
     assert tables._metrics(row, model, architecture, False) is None
     counts, shown = row["attack_per_class"], row["test_count_per_class"]
-    for changed in ([*counts[:4], shown[4] + 1, *counts[5:]], counts[:-1]):
+    for changed in ([*counts[:4], shown[4] + 1, *counts[5:]], counts[:-1], [None, *counts[1:]]):
         assert "`attack_per_class` is" in str(
             tables._metrics(row | {"attack_per_class": changed}, model, architecture, False)
         )

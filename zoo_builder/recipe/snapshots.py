@@ -40,13 +40,8 @@ class SnapshotSchedule:
         kept = {"optimizer": True} if self.keep_optimizer else {}
         reached = {} if self.target_loss is None else {"target_loss": self.target_loss}
         thinned = {"evaluation": dict(self.evaluation)} if self.evaluation else {}
-        return (
-            {self.kind: value}
-            | kept
-            | thinned
-            | reached
-            | ({"attack_per_class": True} if self.attack_per_class else {})
-        )
+        by_class = {"attack_per_class": True} if self.attack_per_class else {}
+        return {self.kind: value} | kept | thinned | reached | by_class
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SnapshotSchedule:

@@ -162,11 +162,11 @@ def _attack(snapshot: Mapping[str, Any], row: Row, classes: int) -> str | None:
     for share, counts in (("attack_success", "attack_per_class"), ("attack_base", "attack_base_per_class")):
         if (sent := snapshot.get(counts)) is None:
             continue
-        if len(sent) != classes or not all(0 <= n <= of for n, of in zip(sent, shown, strict=True)):
+        whole = isinstance(sent, list) and len(sent) == classes and None not in sent
+        if not whole or not all(0 <= n <= of for n, of in zip(sent, shown, strict=True)):
             return f"`{counts}` is {sent}, and {shown} test images are there"
-        if (
-            subset.class_names is not None or (aim := attack_of(subset)) is None
-        ):  # numbers of names are the source's to say
+        # Where classes have names, which number the target has is the source's to say.
+        if subset.class_names is not None or (aim := attack_of(subset)) is None:
             continue
         open_to = [c == aim.source if aim.source is not None else c != aim.target for c in range(classes)]
         n = sum(itertools.compress(shown, open_to))
