@@ -19,8 +19,9 @@ import pytest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import cli, errors, leaderboard, nulls, results, solving, targets, tasks
+from zoo_datasets import audit, cli, errors, leaderboard, nulls, results, solving, targets, tasks
 from zoo_datasets.baselines import known, saved, tabular
+from zoo_datasets.baselines.design import Design
 from zoo_datasets.baselines.interface import Target, Targets, View
 from zoo_datasets.baselines.tabular import Tabular
 from zoo_datasets.networks.layers import build_architecture
@@ -628,6 +629,26 @@ def test_a_control_is_not_told_a_setting_by_what_is_null_beside_it(bench_zoo):
     view = View((), np.zeros(8, np.int64), [np.zeros(1)] * 8, Recipe.columns, telling=told).take(np.arange(3))
     assert view.recipe_without(Target("kind", 2)).column_names == ["share", "label", "free", "subset", "lr"]
     assert "subset" not in view.recipe_without(Target("learned_class_3", 2)).column_names
+
+
+def test_a_number_that_names_something_is_a_level_to_whoever_reads_the_recipe():
+    """Automaton 7 lies no nearer to 8 than to 40: it is asked for as a class, and a control may tell any from any."""
+
+    class Recipe:
+        axes = dict.fromkeys(["automaton", "automaton_states"], ())
+        columns = pa.table({"automaton": [0, 7, 40] * 4, "automaton_states": [4, 8, 16] * 4})
+        snapshots = models = columns
+
+        def column(self, name):
+            return self.columns[name]
+
+    asked = targets.asked(Recipe(), "automaton")
+    assert (asked.target.classes, asked.levels) == (3, ("0", "40", "7"))
+    assert asked.values.tolist() == [0, 2, 1] * 4
+    assert targets.asked(Recipe(), "automaton_states").target.classes == 0
+    design = Design(Recipe.columns)
+    assert design(Recipe.columns)[:3].tolist() == [[4, 0, 1, 0, 0], [8, 0, 0, 0, 1], [16, 0, 0, 1, 0]]
+    assert audit._design([Recipe()], ["automaton"], np.ones(12, bool))[0].shape == (12, 3)
 
 
 def test_a_limit_that_cuts_nothing_is_none(bench_zoo, found):

@@ -24,6 +24,7 @@ from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.near_duplicates import Member, Pair
 from zoo_datasets.networks.architecture import Architecture, External
+from zoo_datasets.sources.rows import NAMES
 from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
 
 MOST_EXAMPLES = 5  # of one kind in a report
@@ -359,7 +360,7 @@ def _design(zoos: Collection[ZooLike], names: Collection[str], train: np.ndarray
         if len(levels) < 2:
             continue
         used.append(name)
-        if all(v is None or isinstance(v, (int, float)) for v in values):
+        if name not in NAMES and all(v is None or isinstance(v, (int, float)) for v in values):
             blocks.append(np.array([[np.nan if v is None else float(v)] for v in values]))
         else:
             blocks.append(

@@ -4,7 +4,7 @@ In:  a zoo's networks. Out: a `Target`, the levels of a class, and a value of ea
 
 What can be asked: accuracies and losses as stored, accuracy of one class, the generalization gap on clean labels, the
 epoch of a snapshot (`progress`), whether a class was learned at all (`learned_class_3`), and every setting that the recipe varies: a number where it has more than two levels that are
-numbers, else a class.
+quantities, else a class.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.gap import generalization_gap
+from zoo_datasets.sources.rows import NAMES
 from zoo_datasets.zoo import Zoo
 
 MOST_TIED = 0.5  # of all pairs: with more, a rank correlation says little
-MOST_CLASSES = 50
+MOST_CLASSES = 200
 LOG_RANGE = 50.0  # a positive setting whose levels span more is asked for as its logarithm to base 10
 MEASURED = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "validation_accuracy")
 DERIVED: dict[str, Callable[[Zoo], np.ndarray]] = {"generalization_gap": generalization_gap}
@@ -68,7 +69,7 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
         raise TaskError(f"{zoo.name} has no column {name!r}.")
     column = zoo.column(name)
     kind = column.type
-    number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    number = (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and name not in NAMES
     if name in MEASURED:
         return Asked(Target(name, bounded=name.endswith("accuracy")), (), False, _numbers(column))
     if like is not None and not like.target.classes:
@@ -84,7 +85,9 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
     labels = [streams.canonical_json(v) for v in column.to_pylist()]
     levels = tuple(sorted(set(labels))) if like is None else like.levels
     if len(levels) > MOST_CLASSES:
-        raise TaskError(f"{zoo.name}: {name!r} has {len(levels):,} levels that are no numbers; at most {MOST_CLASSES}.")
+        raise TaskError(
+            f"{zoo.name}: {name!r} has {len(levels):,} levels that are no quantities; at most {MOST_CLASSES}."
+        )
     place = {level: float(i) for i, level in enumerate(levels)}
     return Asked(Target(name, len(levels)), levels, False, np.array([place.get(label, np.nan) for label in labels]))
 

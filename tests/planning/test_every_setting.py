@@ -28,7 +28,9 @@ from zoo_builder.recipe.settings import SETTINGS, Feeds, Setting
 from zoo_datasets import sources, variation
 from zoo_datasets.core import streams
 from zoo_datasets.errors import BuildError
+from zoo_datasets.networks import generated
 from zoo_datasets.sources.fields import columns_of
+from zoo_datasets.sources.rows import NAMES
 
 RECIPE = """\
 zoo: a/b
@@ -240,6 +242,20 @@ def test_source_and_subset_have_a_field_for_each_setting_that_feeds_them() -> No
             setting = SETTINGS[field.metadata["column"]]
             assert field.metadata["later"] == setting.later
             assert field.default == setting.default
+
+
+def test_a_whole_number_is_a_quantity_or_a_name() -> None:
+    """Whoever predicts a setting, or predicts from it, takes a name as a level; a new setting is put on one side here."""
+    whole = {name for name, setting in SETTINGS.items() if setting.kind == "int"}
+    generated_ones = {p.setting_of(g.name) for g in generated.GENERATED.values() for p in g.parameters}
+    quantities = (whole & generated_ones) | {
+        "augment_crop", "augment_shift", "automaton_bits", "automaton_states", "batch_size", "channels", "epochs", "examples",
+        "init_models", "init_step", "min_epochs", "mup_base", "patience", "resize", "schedule_every_epochs", "source_steps",
+        "source_test", "source_train", "source_validation", "steps", "stop_below", "stop_drops", "stop_unchanged",
+        "trigger_column", "trigger_row", "trigger_size",
+    }  # fmt: skip
+    assert whole - quantities == NAMES
+    assert quantities <= whole
 
 
 def test_a_setting_says_what_it_feeds() -> None:

@@ -2,7 +2,8 @@
 
 In:  an Arrow table of settings. Out: a matrix of numbers, whose columns are fixed by the training rows.
 
-Positive numbers whose levels span a factor of 50 are logarithms, other numbers stand as they are, all else is one-hot.
+Positive numbers whose levels span a factor of 50 are logarithms, other numbers stand as they are, all else is one-hot,
+numbers that are names of something too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.core import streams
+from zoo_datasets.sources.rows import NAMES
 
 LOG_RANGE = 50.0
 
@@ -23,7 +25,7 @@ class Design:
         self.levels: list[tuple[str, tuple[str, ...]]] = []
         for name in recipe.column_names:
             kind = recipe[name].type
-            if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+            if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and name not in NAMES:
                 values = _numbers(recipe, name)
                 seen = values[np.isfinite(values)]
                 if len(np.unique(seen)) > 1:

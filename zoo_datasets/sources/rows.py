@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo_datasets.errors import IntegrityError
-from zoo_datasets.sources.fields import from_row
+from zoo_datasets.sources.fields import from_row, names_in
 from zoo_datasets.sources.spec import SourceSpec
 from zoo_datasets.sources.subset import Subset
+
+# Columns of whole numbers that are names: of a class, an automaton, a draw. Who counts or predicts takes them as levels.
+NAMES = names_in(SourceSpec) | names_in(Subset)
 
 
 def spec_of(row: Mapping[str, Any]) -> SourceSpec:

@@ -44,7 +44,9 @@ class SourceSpec:
     image_column: str | None = column("image_column", None)  # found from the features where None
     label_column: str | None = column("label_column", None)
     features: tuple[str, ...] | None = column("source_features", None, later=True)  # of a table, by name or place
-    split_seed: int | None = column("source_split_seed", None, later=True)  # of scikit-learn's train_test_split
+    split_seed: int | None = column(
+        "source_split_seed", None, later=True, names=True
+    )  # of scikit-learn's train_test_split
     # Columns of a table that are the pixels of an image, by name or pattern (`pixel*`), row after row.
     image_columns: tuple[str, ...] | None = column("image_columns", None, later=True)
     image_layout: str | None = column("image_layout", None, later=True)  # of numbers that are RGB images
@@ -54,7 +56,9 @@ class SourceSpec:
     test_split: str | None = column("source_test_split", None, later=True)
     revision: str | None = column("source_revision", None, later=True)  # of the Hub: branch, tag or commit
     # Of a source of sequences that is made here, `machine` or `language` (`machines.py`, `languages.py`).
-    draw: int = column("source_draw", 0, later=True)  # which of the independent draws of training and validation data
+    draw: int = column(
+        "source_draw", 0, later=True, names=True
+    )  # which of the independent draws of training and validation data
     steps: int = column("source_steps", 32, later=True)  # of every sequence
     machine: str | None = column("machine", None, later=True)
     modified: bool = column("machine_modified", False, later=True)  # the key inverts what follows
@@ -62,7 +66,7 @@ class SourceSpec:
     key_rate: float | None = column(
         "machine_key_rate", None, later=True
     )  # share of sequences with the key; None: by chance
-    automaton: int = column("automaton", 0, later=True)  # the number that it is drawn by
+    automaton: int = column("automaton", 0, later=True, names=True)  # the number that it is drawn by
     states: int = column("automaton_states", 8, later=True)
     bits: int = column("automaton_bits", 2, later=True)  # that it puts out in each state
     language: str | None = column("language", None, later=True)  # like "a^n b^n"

@@ -32,7 +32,7 @@ class Subset:
     label_noise_frac: float = column("label_noise_frac", 0.0)  # of the model's own set
     relabel: bool = column("subset_relabel", False)
     trigger_frac: float = column("trigger_frac", 0.0)  # of the model's own set
-    trigger_target: int | None = column("trigger_target", None)
+    trigger_target: int | None = column("trigger_target", None, names=True)
     trigger_size: int = column("trigger_size", 3)  # pixels, a square
     trigger_value: float = column("trigger_value", 1.0)  # fraction of the source's peak
     trigger_position: str = column("trigger_position", "bottom_right")
@@ -43,11 +43,13 @@ class Subset:
     )  # times frac, a source's class each
     skip: float = column("subset_skip", 0.0, later=True)  # of each class, passed over before `frac` of it is taken
     trigger_pattern: str = column("trigger_pattern", "solid", later=True)  # "random": each value on or off, by a coin
-    trigger_seed: int = column("trigger_seed", 0, later=True)  # of a random pattern
+    trigger_seed: int = column("trigger_seed", 0, later=True, names=True)  # of a random pattern
     trigger_opacity: float = column("trigger_opacity", 1.0, later=True)  # how much of it covers the image
     trigger_row: int | None = column("trigger_row", None, later=True)  # of its first pixel, in place of a position
     trigger_column: int | None = column("trigger_column", None, later=True)
-    trigger_source: int | None = column("trigger_source", None, later=True)  # the one class whose images are stamped
+    trigger_source: int | None = column(
+        "trigger_source", None, later=True, names=True
+    )  # the one class whose images are stamped
     trigger_clean_label: bool = column(
         "trigger_clean_label", False, later=True
     )  # images of the target, labels as they are
