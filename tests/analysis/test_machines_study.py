@@ -408,11 +408,34 @@ def test_figures_are_drawn() -> None:
     p = made(of_machine=1.0)
     rows = questions.which(clean(p), 0, [LINEAR])
     for figure in (
-        pictures.planes(p, p.weights), pictures.bars(rows, 0.5), pictures.curves(questions.curve(clean(p), 0, [LINEAR])),
+        pictures.planes(p, p.weights), pictures.bars(rows, 0.5, "data draws"), pictures.curves(questions.curve(clean(p), 0, [LINEAR])),
         pictures.measures(list(measures.yardstick(Reader(p), 0))),
         pictures.power(questions.power(Reader(doses(**{"d0.1": 0.0, "d0.5": 1.0})), 0)),
     ):  # fmt: skip
         assert figure.axes
+
+
+def test_figures_of_many_machines_leave_none_out() -> None:
+    """More than there are colors: each has a mark of its own, every network stands in the plane, and no figure outgrows a page."""
+    p = made(draws=6, each=4)
+    p = dataclasses.replace(p, label=(np.arange(len(p)) % 12).astype(str))
+    figure = pictures.planes(p, p.weights)
+    for ax in figure.axes:
+        drawn = [
+            (c.get_label(), tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in ax.collections
+        ]
+        assert [label for label, *_ in drawn] == [str(i) for i in range(12)]
+        assert len({(color, shape) for _, color, shape in drawn}) == 12
+        assert sum(len(c.get_offsets()) for c in ax.collections) == len(p)
+    score = {"value": 0.5, "low": None, "high": None}
+    rows = [
+        {"label": str(i), "what": what, "dose": None, "accuracy": score, "spread": None}
+        for i in range(30)
+        for what in ("one draw cut in two", "draw against draw")
+    ]
+    spread = pictures.measures(rows)
+    assert [len(c.get_offsets()) for c in spread.axes[0].collections] == [30, 30]
+    assert max(spread.get_size_inches()) < 10
 
 
 # ── a zoo that was built ──

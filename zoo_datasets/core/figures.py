@@ -6,6 +6,7 @@ Needs matplotlib, of the extra `bench`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, GREY = COLORS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666",
 )  # fmt: skip
 INK, FAINT = "#333333", "#E6E6E6"
+MARKERS = "osD^vPX"
 
 
 def figure_of(
@@ -35,6 +37,17 @@ def figure_of(
         ax.grid(color=FAINT, linewidth=0.8)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def marks(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:
+    """Name → color and marker, as `plot` and `scatter` take them; of more names than colors the next have another marker.
+
+    49 pairs are told apart; beyond them they come again, and none is left out.
+    """
+    return {
+        name: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i // len(COLORS) % len(MARKERS)]}
+        for i, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def headline(figure: Figure, text: str) -> None:

@@ -8,36 +8,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo_datasets.analysis.machines.population import Population
-from zoo_datasets.core.figures import BLUE, COLORS, GREEN, GREY, ORANGE, PINK, SKY, caption, figure_of, headline, legend
+from zoo_datasets.core.figures import BLUE, GREY, ORANGE, caption, figure_of, headline, legend, marks
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+MOST_APART = 8  # what was learned, each with a place of its own; of more the figure shows how they are spread
+MOST_NAMED = 49  # in a legend: as many as have a color and marker of their own
 
 
 def planes(population: Population, aligned: np.ndarray) -> Figure:
     """The two first principal components of clean networks, as they are and aligned."""
-    figure, axes = figure_of(9.5, 4, 2)
+    labels = sorted(np.unique(population.label), key=in_order)
+    figure, axes = figure_of(9.5, 4 + 0.2 * (min(len(labels), MOST_NAMED) // 5), 2)
     for ax, (title, weights) in zip(axes[0], (("as they are", population.weights), ("aligned", aligned)), strict=True):
         centered = weights.astype(np.float64) - weights.mean(axis=0, dtype=np.float64)
         u, s, _ = np.linalg.svd(centered, full_matrices=False)
         at = (u * s)[:, :2]
-        for color, label in zip(COLORS, np.unique(population.label), strict=False):
+        for label, mark in marks(labels).items():
             own = population.label == label
-            ax.scatter(
-                at[own, 0],
-                at[own, 1] if at.shape[1] > 1 else 0 * at[own, 0],
-                s=9,
-                color=color,
-                label=str(label),
-                linewidths=0,
-            )
+            second = at[own, 1] if at.shape[1] > 1 else 0 * at[own, 0]
+            ax.scatter(at[own, 0], second, s=11, label=str(label), linewidths=0, **mark)
         caption(ax, title, "first component", "second component")
-    legend(axes[0, 0])
+    _named(figure, axes[0, 0])
     headline(figure, "Weights of networks by what they learned")
     return figure
 
 
-def bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
+def bars(rows: Sequence[Mapping[str, Any]], chance: float, unit: str) -> Figure:
     """The accuracy of each solver with its interval; controls are gray."""
     figure, axes = figure_of(7, 0.5 * len(rows) + 1.2)
     ax = axes[0, 0]
@@ -49,7 +48,7 @@ def bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
     ax.axvline(chance, color=ORANGE, linewidth=1.2, label="largest class")
     ax.set_yticks(range(len(rows)), [r["solver"] for r in reversed(rows)])
     ax.set_xlim(0, 1)
-    caption(ax, "whole data draws held out", "accuracy", "")
+    caption(ax, f"whole {unit} held out", "accuracy", "")
     legend(ax)
     headline(figure, f"What was learned, told from n = {rows[0]['n']:,} networks")
     return figure
@@ -57,14 +56,17 @@ def bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
 
 def learning(rows: Sequence[Mapping[str, Any]], label: str) -> Figure:
     """The median validation loss over epochs of each machine, and its quartiles; modified ones are dashed."""
-    figure, axes = figure_of(7, 4)
+    figure, axes = figure_of(7, 4.2)
     ax = axes[0, 0]
-    names = list(dict.fromkeys(r[label] for r in rows))
-    for key in dict.fromkeys((r[label], r["modified"], r["dose"]) for r in rows):
+    mark = marks(sorted((r[label] for r in rows), key=in_order))
+    for key in sorted(
+        {(r[label], r["modified"], r["dose"]) for r in rows}, key=lambda k: (in_order(k[0]), *map(str, k))
+    ):
         own = [r for r in rows if (r[label], r["modified"], r["dose"]) == key and r["median"] > 0]
-        color, epochs = COLORS[names.index(key[0]) % len(COLORS)], [r["epoch"] for r in own]
+        color, epochs = mark[key[0]]["color"], [r["epoch"] for r in own]
         name = f"{key[0]}, modified {key[2]}" if key[1] else str(key[0])
-        ax.plot(epochs, [r["median"] for r in own], "--" if key[1] else "-", color=color, label=name)
+        line = "--" if key[1] else "-"
+        ax.plot(epochs, [r["median"] for r in own], line, label=name, markersize=4, **mark[key[0]])
         ax.fill_between(
             epochs,
             [r["lower_quartile"] for r in own],
@@ -76,8 +78,7 @@ def learning(rows: Sequence[Mapping[str, Any]], label: str) -> Figure:
     ax.set_xscale("symlog", linthresh=1)
     ax.set_yscale("log")
     caption(ax, "lines: medians; bands: quartiles", "epochs", "validation loss")
-    if len(names) <= len(COLORS):
-        legend(ax)
+    _named(figure, ax)
     headline(figure, "How training goes")
     return figure
 
@@ -86,50 +87,77 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy over the number of networks in training."""
     figure, axes = figure_of(6, 3.6)
     ax = axes[0, 0]
-    for color, solver in zip(COLORS, dict.fromkeys(r["solver"] for r in rows), strict=False):
+    for solver, mark in marks(r["solver"] for r in rows).items():
         own = [r for r in rows if r["solver"] == solver]
         ax.plot(
             [r["n_train"] for r in own],
             [r["accuracy"]["value"] for r in own],
-            "o-",
-            color=color,
             label=solver,
             markersize=4,
+            **mark,
         )
     ax.set_xscale("log")
     ax.set_ylim(0, 1)
     caption(ax, "", "networks in training", "accuracy")
     legend(ax)
-    headline(figure, "Which machine: how many networks it takes")
+    headline(figure, "What was learned: how many networks it takes")
     return figure
 
 
 def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Null, yardstick and modification by one procedure, for each machine."""
+    """Null, yardstick and modification by one procedure, for each machine; of many machines how they are spread."""
     labels = list(dict.fromkeys(r["label"] for r in rows))
     kinds = list(dict.fromkeys((r["what"], r["dose"]) for r in rows))
-    figure, axes = figure_of(1.6 + 1.8 * len(labels), 3.6)
+    apart = len(labels) <= MOST_APART
+    figure, axes = figure_of(1.6 + 1.8 * (len(labels) if apart else len(kinds)), 3.6)
     ax = axes[0, 0]
-    for i, (color, kind) in enumerate(zip((GREY, BLUE, ORANGE, GREEN, PINK, SKY), kinds, strict=False)):
+    for i, (kind, mark) in enumerate(marks(kinds).items()):
         own = {r["label"]: r for r in rows if (r["what"], r["dose"]) == kind}
-        what = ", ".join(part for part in kind if part)
-        at = [labels.index(name) + 0.12 * (i - len(kinds) / 2) for name in own]
-        ax.errorbar(
-            at,
-            [r["accuracy"]["value"] for r in own.values()],
-            [r["spread"] or 0.0 for r in own.values()],
-            fmt="o",
-            color=color,
-            label=what,
-            capsize=3,
-        )
+        values = [r["accuracy"]["value"] for r in own.values()]
+        if apart:
+            at = [labels.index(name) + 0.12 * (i - len(kinds) / 2) for name in own]
+            spread = [r["spread"] or 0.0 for r in own.values()]
+            ax.errorbar(at, values, spread, linestyle="", label=_kind(kind), capsize=3, **mark)
+        else:
+            beside = 0.5 * (np.arange(len(values)) / max(len(values) - 1, 1) - 0.5)
+            ax.scatter(i + beside, values, s=16, linewidths=0, **mark)
+            ax.plot([i - 0.3, i + 0.3], [np.median(values)] * 2, color=mark["color"], linewidth=1.6)
     ax.axhline(0.5, color=GREY, linewidth=0.8)
-    ax.set_xticks(range(len(labels)), labels)
     ax.set_ylim(0, 1.05)
-    caption(ax, "nearest mean, one network left out; bars: spread of draws", "", "accuracy")
-    legend(ax)
-    headline(figure, "A modification beside another draw, and a draw cut in two")
+    if apart:
+        ax.set_xticks(range(len(labels)), labels)
+        caption(ax, "nearest mean, one network left out; bars: spread of draws", "", "accuracy")
+        legend(ax)
+    else:
+        ax.set_xticks(range(len(kinds)), [_kind(kind) for kind in kinds])
+        caption(ax, f"nearest mean, one network left out; {len(labels)} points each, and their median", "", "accuracy")
+    modified = any(dose is not None for _, dose in kinds)
+    headline(figure, f"{'A modification beside another draw' if modified else 'Another draw'}, and a draw cut in two")
     return figure
+
+
+def _kind(kind: tuple[str, str | None]) -> str:
+    return ", ".join(part for part in kind if part)
+
+
+def in_order(label: Any) -> tuple[int, float, str]:
+    """Numbers by size, words by alphabet."""
+    try:
+        return (0, float(label), "")
+    except (TypeError, ValueError):
+        return (1, 0.0, str(label))
+
+
+def _named(figure: Figure, ax: Axes) -> None:
+    """Who is who, below the panels, where it covers nothing; of too many only how many they are."""
+    handles, names = ax.get_legend_handles_labels()
+    if len(names) > MOST_NAMED:
+        ax.annotate(f"{len(names)} of them", (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8.5)
+    elif names:
+        columns = max(1, min(10, 70 // (max(map(len, names)) + 4)))
+        figure.legend(
+            handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5, handlelength=1.6
+        )
 
 
 def power(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -137,13 +165,13 @@ def power(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = figure_of(6, 3.6)
     ax = axes[0, 0]
     doses = list(dict.fromkeys(r["dose"] for r in rows))
-    for i, (color, n) in enumerate(zip(COLORS, dict.fromkeys(r["n"] for r in rows), strict=False)):
+    for i, (n, mark) in enumerate(marks(r["n"] for r in rows).items()):
         own = [r for r in rows if r["n"] == n]
         at = [doses.index(r["dose"]) + 0.1 * (i - 1) for r in own]
-        ax.plot(at, [r["auc"]["value"] for r in own], "o", color=color, label=f"{n} a side", markersize=4)
+        ax.plot(at, [r["auc"]["value"] for r in own], linestyle="", label=f"{n} a side", markersize=4, **mark)
         for x, row in zip(at, own, strict=True):
             if row["auc"]["low"] is not None:
-                ax.plot([x, x], [row["auc"]["low"], row["auc"]["high"]], color=color, linewidth=1.2)
+                ax.plot([x, x], [row["auc"]["low"], row["auc"]["high"]], color=mark["color"], linewidth=1.2)
     ax.axhline(0.5, color=GREY, linewidth=0.8)
     ax.set_xticks(range(len(doses)), doses)
     ax.set_ylim(0, 1.05)

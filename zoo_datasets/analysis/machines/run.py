@@ -133,7 +133,7 @@ def _pictures(results: Results, arm: str, reader: Reader, found: Mapping[str, An
     if len(clean.population) > 2:
         results.figure(f"{arm}-planes", pictures.planes(clean.population, clean.aligned(0)))
     if found["which"]:
-        results.figure(f"{arm}-which", pictures.bars(found["which"], found["which"][0]["chance"]))
+        results.figure(f"{arm}-which", pictures.bars(found["which"], found["which"][0]["chance"], found["unit"]))
     if found["curve"]:
         results.figure(f"{arm}-curve", pictures.curves(found["curve"]))
     if found["yardstick"]:
