@@ -6,7 +6,8 @@ Out: sentences, whose words follow from comparisons made here, and tables. No nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import pages
@@ -21,6 +22,8 @@ WEIGHTS, BLIND, KNOWING, TRAINING = (
     "logistic on statistics", "loss without keys", "loss with keys", "training alone",
 )  # fmt: skip
 LEVEL = 0.05  # of corrected tests
+FEW = 8  # units, of whose flips of signs a test has hardly enough
+MOST_APART = 8  # machines that have rows of their own; of more a table says how they are spread
 
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
@@ -31,6 +34,7 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
             "Of each machine the two arms: networks that trained equally long, the primary one, and the first snapshots at the "
             "target loss. Intervals: 95 %, over the units that are held out whole; q is corrected over all tests of a study.\n"
         )
+        yield from summary(results)
     for name, numbers in sorted(results.items()):
         yield from _zoo(name, numbers)
 
@@ -52,12 +56,42 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from tables(numbers)
 
 
+def summary(results: Mapping[str, Any]) -> Iterator[str]:
+    """All zoos at a glance: of each question the best reader of weights beside the best control, at equal length."""
+    rows = []
+    for name, numbers in sorted(results.items()):
+        found = numbers["arms"].get("matched", {})
+        label = numbers["settings"]["label"]
+        told = found.get("which") or []
+        readers, controls = ([r for r in told if r["control"] == c] for c in (False, True))
+        if readers and controls:
+            best, control = (max(some, key=lambda r: r["accuracy"]["value"]) for some in (readers, controls))
+            rows.append((
+                f"`{pages.short(name)}`", f"which {label} of {best['classes']}", f"{best['n']:,}", f"{best['chance']:.2f}",
+                best["solver"], _value(best["accuracy"]), control["solver"], _value(control["accuracy"]),
+            ))  # fmt: skip
+        for own in (r for r in found.get("modified") or [] if r["solver"] == WEIGHTS):
+            controls = [r for s in (BLIND, TRAINING) if (r := _of(found, own, s)) is not None]
+            if controls:
+                control = max(controls, key=lambda r: r["auc"]["value"])
+                rows.append((
+                    f"`{pages.short(name)}`", f"modified: {_change(own)}", f"{own['n']:,}", "0.50", own["solver"], _value(own["auc"]),
+                    control["solver"], _value(control["auc"]),
+                ))  # fmt: skip
+    if rows:
+        yield (
+            "**At a glance**, at equal length: accuracy of which it was, AUC of clean against modified. Of several readers the highest "
+            "is shown, which favors it and the control alike; a control that knows the key is not among them.\n"
+        )
+        yield from pages.table(("zoo", "asked", "n", "chance", "by weights", "score", "by a control", "score"), rows)
+
+
 # ── sentences ─────────────────────────────────────────────────────────────────────────
 
 
 def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     """What the numbers say; words follow from comparisons made here."""
-    never = [_what(r, numbers) for r in numbers["outcomes"] if not r["came_to_target"]]
+    never = [_what(r, numbers) for r in numbers["outcomes"] if r["came_to_target"] == 0]
     if never:
         yield f"**Not learned in the budget:** {', '.join(never)}."
     for arm, found in numbers["arms"].items():
@@ -67,10 +101,7 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             chance = f"chance is {best['chance']:.2f}"
             gain = best.get("gain")
             beside = (
-                f"; {_signed(gain)} over the best control, {best['best_control']}"
-                f"{', which is no finding' if _q(best, 'gain_test') >= LEVEL else ''}"
-                if gain
-                else ""
+                f"; {_signed(gain)} over the best control, {best['best_control']}{_doubt(best, found)}" if gain else ""
             )
             yield f"**What was learned, {said}.** Best, the {best['solver']}: {_value(best['accuracy'])} of {best['n']:,}; {chance}{beside}."
         if rows := [r for r in found["modified"] if r["solver"] == WEIGHTS]:
@@ -86,6 +117,16 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             # The mean of the cuts against its standard error.
             off = [r for r in rows if abs(r["auc"] - 0.5) > 3 * r["spread"] / r["cuts"] ** 0.5]
             yield f"**Nulls, {said}.** Of {len(rows)} nulls of {rows[0]['cuts']} cuts, {len(off)} lie further from ½ than three standard errors of their mean."
+
+
+def _doubt(best: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Why a gain is none; of few draws the interval may say what no test over them can."""
+    if _q(best, "gain_test") < LEVEL:
+        return ""
+    if _low(best["gain"]) <= 0:
+        return ", which is no finding"
+    least = f"; of so few no p is below {2.0 ** -found['units']:.2g}" if found["units"] < FEW else ""
+    return f", but q = {_q(best, 'gain_test'):.2g} over {found['units']} {found['unit']}{least}"
 
 
 def _what(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
@@ -126,15 +167,7 @@ def _q(row: Mapping[str, Any], test: str = "test") -> float:
 def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
     """One for each question that was answered."""
     label = numbers["settings"]["label"]
-    yield "**Who came to the target** within the budget:\n"
-    yield from pages.table(
-        (label, "modified: key in", "n", "diverged", "came to it", "share", "median epochs"),
-        [
-            (str(r[label]), r["dose"] if r["modified"] else "–", str(r["n"]), str(r["diverged"]), str(r["came_to_target"]),
-             _value(r["share"]), "–" if r["median_epochs"] is None else f"{r['median_epochs']:.0f}")
-            for r in numbers["outcomes"]
-        ],
-    )  # fmt: skip
+    yield from _outcomes(numbers, label)
     arms = numbers["arms"]
     if rows := _all(arms, "which"):
         yield f"**Which {label} a clean network learned:**\n"
@@ -158,25 +191,31 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from _blind(arms, label)
     if rows := _all(arms, "nulls"):
         yield f"**Nulls:** AUC of networks of unseen draws where there is nothing, by {rows[0][1]['solver']}:\n"
-        yield from pages.table(
-            ("arm", label, "null", "n", "cuts", "mean", "spread", "least … most"),
-            [
-                (ARMS[arm], r["label"], r["what"], str(r["n"]), str(r["cuts"]), f"{r['auc']:.3f}", f"{r['spread']:.3f}",
-                 f"{r['least']:.2f} … {r['most']:.2f}")
-                for arm, r in rows
-            ],
-        )  # fmt: skip
+        if _many(rows):
+            yield from _spread(rows, label, lambda r: r["what"], lambda r: r["auc"])
+        else:
+            yield from pages.table(
+                ("arm", label, "null", "n", "cuts", "mean", "spread", "least … most"),
+                [
+                    (ARMS[arm], r["label"], r["what"], str(r["n"]), str(r["cuts"]), f"{r['auc']:.3f}", f"{r['spread']:.3f}",
+                     f"{r['least']:.2f} … {r['most']:.2f}")
+                    for arm, r in rows
+                ],
+            )  # fmt: skip
     if rows := _all(arms, "yardstick"):
         yield "**Draw against draw,** by the nearest mean of half of a draw's networks a side; over draws, or over pairs of which none share one:\n"
-        yield from pages.table(
-            ("arm", label, "told apart", "n", "accuracy", "spread", "exceeds draws by", "q"),
-            [
-                (ARMS[arm], r["label"], r["what"] + (f", {_key(r['dose'])}" if r["dose"] else ""), str(r["n"]), _value(r["accuracy"]),
-                 "–" if r["spread"] is None else f"{r['spread']:.2f}",
-                 _signed(r["exceeds_draws"]) if "exceeds_draws" in r else "", _test(r))
-                for arm, r in rows
-            ],
-        )  # fmt: skip
+        if _many(rows):
+            yield from _spread(rows, label, _told_apart, lambda r: r["accuracy"]["value"])
+        else:
+            yield from pages.table(
+                ("arm", label, "told apart", "n", "accuracy", "spread", "exceeds draws by", "q"),
+                [
+                    (ARMS[arm], r["label"], _told_apart(r), str(r["n"]), _value(r["accuracy"]),
+                     "–" if r["spread"] is None else f"{r['spread']:.2f}",
+                     _signed(r["exceeds_draws"]) if "exceeds_draws" in r else "", _test(r))
+                    for arm, r in rows
+                ],
+            )  # fmt: skip
     if rows := _all(arms, "distances"):
         yield "**Mean distance of a network to others:**\n"
         yield from pages.table(
@@ -188,19 +227,85 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
         )  # fmt: skip
     if rows := _all(arms, "to_data"):
         yield "**Which data a network is nearest to:** the rank of its own draw among all (0 the nearest, ½ by chance), aligned:\n"
-        yield from pages.table(
-            ("arm", label, "n", "draws", "networks of a mean", "rank", "q"),
-            [
-                (ARMS[arm], r["label"], str(r["n"]), str(r["draws"]), str(r["of_a_mean"]), _value(r["rank"]), _test(r))
-                for arm, r in rows
-            ],
-        )
+        if _many(rows):
+            yield from _spread(rows, label, lambda r: "own draw", lambda r: r["rank"]["value"])
+        else:
+            yield from pages.table(
+                ("arm", label, "n", "draws", "networks of a mean", "rank", "q"),
+                [
+                    (
+                        ARMS[arm],
+                        r["label"],
+                        str(r["n"]),
+                        str(r["draws"]),
+                        str(r["of_a_mean"]),
+                        _value(r["rank"]),
+                        _test(r),
+                    )
+                    for arm, r in rows
+                ],
+            )
     if rows := _all(arms, "power"):
         yield from _power(rows)
 
 
+def _outcomes(numbers: Mapping[str, Any], label: str) -> Iterator[str]:
+    """Who came to the target, and where training ended."""
+    rows = _by_label(numbers["outcomes"], label)
+    changed, aimed = (any(r[name] for r in rows) for name in ("modified", "share"))
+    ends = {}  # rows of `learning` come by epoch: the last one stays
+    for r in numbers["learning"]:
+        ends[r[label], r["modified"], r["dose"]] = (
+            f"{r['median']:.1e} [{r['lower_quartile']:.1e}, {r['upper_quartile']:.1e}]"
+        )
+    yield f"**How training ended**{', and who came to the target within the budget' if aimed else ''}; losses are medians, with quartiles:\n"
+    yield from pages.table(
+        (label, *(["modified: key in"] if changed else []), "n", "diverged",
+         *(["came to it", "share", "median epochs"] if aimed else []), "validation loss"),
+        [
+            (str(r[label]), *([r["dose"] if r["modified"] else "–"] if changed else []), str(r["n"]), str(r["diverged"]),
+             *([str(r["came_to_target"]), _value(r["share"]), "–" if r["median_epochs"] is None else f"{r['median_epochs']:.0f}"]
+               if aimed else []),
+             ends.get((r[label], r["modified"], r["dose"]), "–"))
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
 def _all(arms: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
     return [(arm, row) for arm, found in arms.items() for row in found[name]]
+
+
+def _many(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
+    return len({r["label"] for _, r in rows}) > MOST_APART
+
+
+def _spread(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], label: str, what: Callable[[Any], str], value: Callable[[Any], float]
+) -> Iterator[str]:
+    """Of many machines the least, the median and the most, instead of a row of each."""
+    kinds = list(dict.fromkeys((arm, what(r)) for arm, r in rows))
+    lines = []
+    for kind in kinds:
+        own = sorted(value(r) for arm, r in rows if (arm, what(r)) == kind)
+        told = [r for arm, r in rows if (arm, what(r)) == kind and "test" in r]
+        tests = f"{sum(_q(r) < LEVEL for r in told)} of {len(told)}" if told else ""
+        lines.append(
+            (ARMS[kind[0]], kind[1], str(len(own)), f"{own[0]:.2f}", f"{median(own):.2f}", f"{own[-1]:.2f}", tests)
+        )
+    yield from pages.table(
+        ("arm", "asked", f"values of {label}", "least", "median", "most", f"q below {LEVEL:g}"), lines
+    )
+
+
+def _told_apart(row: Mapping[str, Any]) -> str:
+    return row["what"] + (f", {_key(row['dose'])}" if row["dose"] else "")
+
+
+def _by_label(rows: Sequence[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    """Numbers by size, words as they come."""
+    numbers = all(str(r[label]).lstrip("-").replace(".", "", 1).isdigit() for r in rows)
+    return sorted(rows, key=lambda r: float(r[label])) if numbers else list(rows)
 
 
 def _blind(arms: Mapping[str, Any], label: str) -> Iterator[str]:

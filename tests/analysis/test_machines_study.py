@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -470,6 +471,30 @@ def study(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_a_recipe_without_a_target_says_nothing_of_who_came_to_it(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "zoo: a/languages\nsource: {id: language, scale: none, steps: 6, train: 16, validation: 8, test: 8}\n"
+        "axes: {language: [a^n b^n, a^n b^(n+1)]}\nreplicates: 2\narchitecture: [{gru: 3}, {linear: classes}]\n"
+        "training: {batch_size: 8, steps: 2}\nsnapshots: {steps: [0, 1]}\n"
+    )
+    build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    zoos = [open_zoo(tmp_path / "zoo")]
+    outcomes = population.outcomes(zoos, "language")
+    assert [(r["n"], r["came_to_target"], r["share"]) for r in outcomes] == [(2, None, None)] * 2
+    numbers = {
+        "settings": {"label": "language"},
+        "outcomes": outcomes,
+        "learning": population.learning(zoos, "language"),
+        "arms": {},
+    }
+    assert not any("Not learned" in sentence for sentence in page_of_machines().findings(numbers))
+    head, _, *rows, _ = [line for line in page_of_machines().tables(numbers) if not line.startswith("**")]
+    assert head == "| language | n | diverged | validation loss |"
+    assert len(rows) == 2
+    assert all(re.search(r"\| \d\.\de[+-]\d\d \[", row) for row in rows)
+
+
+@pytest.mark.slow
 def test_the_study_of_a_zoo_writes_its_numbers(study: Path) -> None:
     out = study
     numbers = json.loads((out / "numbers.json").read_text())
@@ -631,7 +656,8 @@ def test_the_page_has_a_table_for_each_question_and_nothing_without_results(stud
     assert list(page.section({})) == []
     text = "\n".join(page.section({"a/machines": numbers}))
     for table in (
-        "Who came to the target",
+        "At a glance",
+        "How training ended",
         "Which machine",
         "From fewer networks",
         "Where is loss blind",
@@ -645,6 +671,18 @@ def test_the_page_has_a_table_for_each_question_and_nothing_without_results(stud
     assert all(len(set(lines[:1] + lines[2:])) == 1 for lines in widths)
     row = next(r for r in numbers["arms"]["matched"]["modified"] if r["solver"] == "loss with keys")
     assert f"{row['auc']['value']:.2f} " in text
+
+
+def test_of_many_machines_the_page_says_how_they_are_spread() -> None:
+    page, score = page_of_machines(), {"low": 0.1, "high": 0.9}
+    rows = [
+        ("matched", {"label": str(i), "rank": {"value": i / 10, **score}, "test": {"q": 0.01 if i < 3 else 0.5}})
+        for i in range(11)
+    ]
+    assert page._many(rows)
+    assert not page._many(rows[:8])
+    lines = list(page._spread(rows, "automaton", lambda r: "own draw", lambda r: r["rank"]["value"]))
+    assert lines[2] == "| equal length | own draw | 11 | 0.00 | 0.50 | 1.00 | 3 of 11 |"
 
 
 @pytest.mark.slow

@@ -101,16 +101,21 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
 
 
 def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
-    """For each machine and dose, clean and modified, how many came to the target within the budget; over draws."""
+    """For each machine and dose, clean and modified, how many came to the target within the budget; over draws.
+
+    A recipe without a target has null in the place of how many.
+    """
     records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
     rows = []
     for key in sorted({(r["label"], r["modified"], r["dose"]) for r in records}):
         own = [r for r in records if (r["label"], r["modified"], r["dose"]) == key]
         hits, draws = (np.array([r[name] for r in own]) for name in ("reached", "draw"))
         epochs = [r["until"] for r in own if r["reached"]]
+        aimed = any(r["target"] is not None for r in own)
         rows.append({
             label: key[0], "modified": key[1], "dose": key[2], "n": len(own), "diverged": sum(r["diverged"] for r in own),
-            "came_to_target": int(hits.sum()), "share": intervals.proportion(hits.astype(float), draws).to_json(),
+            "came_to_target": int(hits.sum()) if aimed else None,
+            "share": intervals.proportion(hits.astype(float), draws).to_json() if aimed else None,
             "median_epochs": float(np.median(epochs)) if epochs else None,
         })  # fmt: skip
     return rows
@@ -164,7 +169,7 @@ def _networks(zoo: Zoo, place: int, label: str) -> Iterator[dict[str, Any]]:
             "label": str(row[label]), "modified": bool(row.get("machine_modified")) and rate != 0, "model": row["model_id"],
             "draw": int(row.get("source_draw") or 0), "dose": CHANCE if rate is None else f"{rate:g}",
             "twin": f"{row[label]} {row.get('source_draw')} {row['init_key']}", "start": row["init_key"], "zoo": place,
-            "diverged": row["stop_reason"] == "diverged", "steps": step[last], "last": last, "first": first,
+            "target": target, "diverged": row["stop_reason"] == "diverged", "steps": step[last], "last": last, "first": first,
             "reached": first is not None, "until": epoch[first] if first is not None else epoch[last] + 1,
             "loss": loss, "step": step, "epoch": epoch,
         }  # fmt: skip
