@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ import numpy as np
 
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, ZooError, ZooNotFoundError, alternatives, unknown
-from zoo_datasets.sources import columns, division, image_sets, number_tables, opening, sequences
+from zoo_datasets.sources import columns, division, image_sets, number_tables, opening, scaling, sequences
 from zoo_datasets.sources.embedded import EMBEDDED, embedded
 from zoo_datasets.sources.spec import MADE, Part, PublishedSplit, Source, SourceSpec, check_spec
 from zoo_datasets.sources.tables import Table
@@ -68,12 +66,12 @@ def load(spec: SourceSpec, data_dir: str | Path | None = None, path: str | Path 
 
 
 def _scaled(spec: SourceSpec, read: _Raw) -> Source:
-    mean, std, notes = _scaling(spec, read)
+    mean, std, notes = scaling.scale_of(spec, read.parts["train"].inputs, read.peak, read.channel_names)
     source = Source(
         spec, read.class_names, **read.parts, mean=mean, std=std, peak=read.peak, sha256=read.sha256,
         notes=(*read.notes, *notes),
     )  # fmt: skip
-    _check_range(source)
+    scaling.check_range(source)
     return source
 
 
@@ -282,75 +280,6 @@ def _checksum(parts: dict[str, Part]) -> str:
             sha.update(streams.canonical_json([part, name, array.dtype.str, list(array.shape)]).encode())
             sha.update(array.data)
     return sha.hexdigest()
-
-
-def _scaling(spec: SourceSpec, raw: _Raw) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
-    """Mean and std per channel of unit-scaled values, such that (raw / peak − mean) / std is the scale; what is constant."""
-    inputs, peak = raw.parts["train"].inputs, raw.peak
-    if inputs.ndim == 3:  # sequences: every step is an input of its features
-        inputs = inputs.reshape(-1, inputs.shape[2])
-    channels = inputs.shape[1]
-    constant = [i for i in range(channels) if (inputs[:, i] == inputs[:1, i].ravel()[0]).all()]
-    if len(constant) == channels or (
-        len(inputs) > 1 and (inputs[0] == inputs[1]).all() and (inputs == inputs[:1]).all()
-    ):
-        raise GridError(
-            f"Source {spec.id!r} has the same input in all {len(inputs)} rows of its training part, so nothing can be learned "
-            "from it, and no scale be taken of it. Name other columns, or more rows."
-        )
-    said = columns.first_of([raw.channel_names[i] for i in constant])
-    notes = [f"source {spec.id}: constant over the training part: {said}"] if constant else []
-    if spec.scale == "none":
-        return (0.0,) * channels, (1.0 / peak,) * channels, notes
-    if spec.scale == "unit":
-        return (0.0,) * channels, (1.0,) * channels, notes
-    if spec.mean is None or spec.std is None:
-        pairs = [_statistics(inputs[:, channel], peak) for channel in range(channels)]
-        for i in set(range(channels)) - set(constant):
-            if pairs[i][1] == 0:
-                raise GridError(
-                    f"Source {spec.id!r} has values in {raw.channel_names[i]} that differ by too little to be standardized: "
-                    "their variance is 0 in float64. Rescale them."
-                )
-        return tuple(mean for mean, _ in pairs), tuple(std or 1.0 for _, std in pairs), notes
-    for name, values in (("mean", spec.mean), ("std", spec.std)):
-        if len(values) != channels:
-            raise GridError(f"Source {spec.id!r} has {len(values)} numbers in {name} and {channels} channels.")
-    return tuple(map(float, spec.mean)), tuple(map(float, spec.std)), notes
-
-
-def _statistics(values: np.ndarray, peak: float) -> tuple[float, float]:
-    """Mean and std of one channel over peak, from exact sums; the std of a constant channel is 0."""
-    n = values.size
-    if values.dtype in (np.uint8, np.uint16):
-        # Blocks: bincount widens to int64, eight times the images.
-        levels = int(np.iinfo(values.dtype).max) + 1
-        blocks = np.array_split(values, n // 10**7 + 1)
-        counts = sum((np.bincount(b.ravel(), minlength=levels) for b in blocks), np.zeros(levels, np.int64))
-        total = sum(level * int(count) for level, count in enumerate(counts))
-        squares = sum(level * level * int(count) for level, count in enumerate(counts))
-        return total / n / peak, math.sqrt((n * squares - total * total) / (n * n)) / peak
-
-    def wide() -> Iterator[float]:  # blocks: a list of floats is eight times the values
-        parts = (np.asarray(b, np.float64).ravel().tolist() for b in np.array_split(values, n // 10**6 + 1))
-        return (value / peak for value in itertools.chain.from_iterable(parts))
-
-    mean = math.fsum(wide()) / n
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in wide()) / n)
-
-
-def _check_range(source: Source) -> None:
-    """Raises GridError where scaled features leave float32, or all of a varying one come to one value."""
-    if source.train.inputs.ndim != 2:
-        return
-    for name in ("train", "validation", "test"):
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            scaled = source.scaled(getattr(source, name).inputs)
-        if not np.isfinite(scaled).all():
-            raise GridError(
-                f"Source {source.spec.id!r} has features in its {name} part that are too large once they are scaled (float32). "
-                "Rescale them, or leave their columns out: source.features."
-            )
 
 
 def _folder(spec: SourceSpec, data_dir: str | Path | None, path: str | Path | None) -> Path | None:
