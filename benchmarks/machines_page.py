@@ -7,6 +7,7 @@ Out: sentences, whose words follow from comparisons made here, and tables. No nu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import log2
 from statistics import median
 from typing import Any
 
@@ -22,6 +23,7 @@ WEIGHTS, BLIND, KNOWING, TRAINING = (
     "logistic on statistics", "loss without keys", "loss with keys", "training alone",
 )  # fmt: skip
 LEVEL = 0.05  # of corrected tests
+STILL = 1.1  # a loss that fell by less over the second half of training goes nowhere
 FEW = 8  # units, of whose flips of signs a test has hardly enough
 MOST_APART = 8  # machines that have rows of their own; of more a table says how they are spread
 
@@ -94,6 +96,7 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     never = [_what(r, numbers) for r in numbers["outcomes"] if r["came_to_target"] == 0]
     if never:
         yield f"**Not learned in the budget:** {', '.join(never)}."
+    yield from _would_take(numbers)
     for arm, found in numbers["arms"].items():
         said = ARMS.get(arm, arm)
         if rows := [r for r in found["which"] if not r["control"]]:
@@ -117,6 +120,33 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             # The mean of the cuts against its standard error.
             off = [r for r in rows if abs(r["auc"] - 0.5) > 3 * r["spread"] / r["cuts"] ** 0.5]
             yield f"**Nulls, {said}.** Of {len(rows)} nulls of {rows[0]['cuts']} cuts, {len(off)} lie further from ½ than three standard errors of their mean."
+
+
+def _would_take(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Where less than half came to the target: how training goes at the end, and how much longer it would take at that pace."""
+    label = numbers["settings"]["label"]
+    for row in numbers["outcomes"]:
+        if row["came_to_target"] is None or 2 * row["came_to_target"] >= row["n"]:
+            continue
+        path = [r for r in numbers["learning"] if all(r[k] == row[k] for k in (label, "modified", "dose"))]
+        if not path:
+            continue
+        last = path[-1]
+        half = [r for r in path if 0 < r["epoch"] <= last["epoch"] / 2]
+        said = (
+            f"**What it would take.** {_what(row, numbers)}: {row['came_to_target']} of {row['n']} came to {row['target']:g} within "
+            f"{last['epoch']:,.0f} epochs, and the median ended at {last['median']:.1e}"
+        )
+        if half:
+            fell = half[-1]["median"] / last["median"]
+            doublings = log2(last["epoch"] / half[-1]["epoch"])
+            said += f", {fell:.1f} times lower than after {half[-1]['epoch']:,.0f}"
+            if fell > STILL:
+                more = log2(last["median"] / row["target"]) / log2(fell) * doublings
+                said += f"; at that pace, which is an extrapolation, it is there after {last['epoch'] * 2**more:,.0f} epochs"
+            else:
+                said += "; it hardly falls any more, and a longer budget alone would not do"
+        yield said + "."
 
 
 def _doubt(best: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -480,7 +480,7 @@ def test_a_recipe_without_a_target_says_nothing_of_who_came_to_it(tmp_path: Path
     build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
     zoos = [open_zoo(tmp_path / "zoo")]
     outcomes = population.outcomes(zoos, "language")
-    assert [(r["n"], r["came_to_target"], r["share"]) for r in outcomes] == [(2, None, None)] * 2
+    assert [(r["n"], r["target"], r["came_to_target"], r["share"]) for r in outcomes] == [(2, None, None, None)] * 2
     numbers = {
         "settings": {"label": "language"},
         "outcomes": outcomes,
@@ -671,6 +671,30 @@ def test_the_page_has_a_table_for_each_question_and_nothing_without_results(stud
     assert all(len(set(lines[:1] + lines[2:])) == 1 for lines in widths)
     row = next(r for r in numbers["arms"]["matched"]["modified"] if r["solver"] == "loss with keys")
     assert f"{row['auc']['value']:.2f} " in text
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        (
+            [0.08, 0.04, 0.02, 0.01],
+            "2.0 times lower than after 40; at that pace, which is an extrapolation, it is there after 320 epochs",
+        ),
+        ([0.08, 0.04, 0.0204, 0.02], "1.0 times lower than after 40; it hardly falls any more"),
+    ],
+)
+def test_what_a_machine_would_take_is_read_off_the_end_of_its_curve(losses: list[float], said: str) -> None:
+    key = {"machine": "Parity", "modified": False, "dose": "by chance"}
+    numbers = {
+        "settings": {"label": "machine"},
+        "outcomes": [{**key, "n": 40, "came_to_target": 19, "target": 0.0025}],
+        "learning": [{**key, "epoch": e, "median": loss} for e, loss in zip((10, 20, 40, 80), losses, strict=True)],
+    }
+    (sentence,) = page_of_machines()._would_take(numbers)
+    assert "`Parity`: 19 of 40 came to 0.0025 within 80 epochs" in sentence
+    assert said in sentence
+    numbers["outcomes"][0]["came_to_target"] = 20
+    assert list(page_of_machines()._would_take(numbers)) == []
 
 
 def test_of_many_machines_the_page_says_how_they_are_spread() -> None:

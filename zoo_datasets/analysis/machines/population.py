@@ -103,7 +103,7 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
 def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
     """For each machine and dose, clean and modified, how many came to the target within the budget; over draws.
 
-    A recipe without a target has null in the place of how many.
+    `target` is the validation loss to come to; where a recipe has none, it and how many are null.
     """
     records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
     rows = []
@@ -111,11 +111,11 @@ def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
         own = [r for r in records if (r["label"], r["modified"], r["dose"]) == key]
         hits, draws = (np.array([r[name] for r in own]) for name in ("reached", "draw"))
         epochs = [r["until"] for r in own if r["reached"]]
-        aimed = any(r["target"] is not None for r in own)
+        target = next((r["target"] for r in own if r["target"] is not None), None)
         rows.append({
             label: key[0], "modified": key[1], "dose": key[2], "n": len(own), "diverged": sum(r["diverged"] for r in own),
-            "came_to_target": int(hits.sum()) if aimed else None,
-            "share": intervals.proportion(hits.astype(float), draws).to_json() if aimed else None,
+            "target": target, "came_to_target": None if target is None else int(hits.sum()),
+            "share": None if target is None else intervals.proportion(hits.astype(float), draws).to_json(),
             "median_epochs": float(np.median(epochs)) if epochs else None,
         })  # fmt: skip
     return rows
