@@ -13,6 +13,8 @@ from typing import Any
 
 import pages
 
+from zoo_datasets.analysis.machines.pictures import in_order
+
 # Figure → what it shows.
 PICTURES = {
     "learning": "how training goes", "planes": "two components of weights", "which": "what was learned", "curve": "by how many networks",
@@ -23,7 +25,8 @@ WEIGHTS, BLIND, KNOWING, TRAINING = (
     "logistic on statistics", "loss without keys", "loss with keys", "training alone",
 )  # fmt: skip
 LEVEL = 0.05  # of corrected tests
-STILL = 1.1  # a loss that fell by less over the second half of training goes nowhere
+STILL = 1.1  # a loss that falls by less in a doubling of epochs gives no pace
+MOST_DOUBLINGS = 6  # of the budget: of what lies beyond a curve says nothing
 FEW = 8  # units, of whose flips of signs a test has hardly enough
 MOST_APART = 8  # machines that have rows of their own; of more a table says how they are spread
 
@@ -65,7 +68,7 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
         found = numbers["arms"].get("matched", {})
         label = numbers["settings"]["label"]
         told = found.get("which") or []
-        readers, controls = ([r for r in told if r["control"] == c] for c in (False, True))
+        readers, controls = ([r for r in told if r["control"] == c and r["solver"] != KNOWING] for c in (False, True))
         if readers and controls:
             best, control = (max(some, key=lambda r: r["accuracy"]["value"]) for some in (readers, controls))
             rows.append((
@@ -82,8 +85,8 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
                 ))  # fmt: skip
     if rows:
         yield (
-            "**At a glance**, at equal length: accuracy of which it was, AUC of clean against modified. Of several readers the highest "
-            "is shown, which favors it and the control alike; a control that knows the key is not among them.\n"
+            f"**At a glance**, at equal length: accuracy of which it was, by the reader and by the control with the highest, which favors "
+            f"both; AUC of clean against modified, by {WEIGHTS} and by the better of two controls. No control here knows the key.\n"
         )
         yield from pages.table(("zoo", "asked", "n", "chance", "by weights", "score", "by a control", "score"), rows)
 
@@ -131,21 +134,22 @@ def _would_take(numbers: Mapping[str, Any]) -> Iterator[str]:
         path = [r for r in numbers["learning"] if all(r[k] == row[k] for k in (label, "modified", "dose"))]
         if not path:
             continue
-        last = path[-1]
-        half = [r for r in path if 0 < r["epoch"] <= last["epoch"] / 2]
+        last, target = path[-1], row["target"]
         said = (
-            f"**What it would take.** {_what(row, numbers)}: {row['came_to_target']} of {row['n']} came to {row['target']:g} within "
+            f"**What it would take.** {_what(row, numbers)}: {row['came_to_target']} of {row['n']} came to {target:g} within "
             f"{last['epoch']:,.0f} epochs, and the median ended at {last['median']:.1e}"
         )
-        if half:
+        half = [r for r in path if 0 < r["epoch"] <= last["epoch"] / 2]
+        if half and 0 < target < last["median"]:
             fell = half[-1]["median"] / last["median"]
+            said += f"; after {half[-1]['epoch']:,.0f} it was at {half[-1]['median']:.1e}"
             doublings = log2(last["epoch"] / half[-1]["epoch"])
-            said += f", {fell:.1f} times lower than after {half[-1]['epoch']:,.0f}"
-            if fell > STILL:
-                more = log2(last["median"] / row["target"]) / log2(fell) * doublings
-                said += f"; at that pace, which is an extrapolation, it is there after {last['epoch'] * 2**more:,.0f} epochs"
+            # Halvings of the loss that are missing, by those that a doubling of epochs brings.
+            more = log2(last["median"] / target) / log2(fell) * doublings if fell > STILL**doublings else MOST_DOUBLINGS
+            if more < MOST_DOUBLINGS:
+                said += f", and at that pace, which is an extrapolation, comes there after {last['epoch'] * 2**more:,.0f} epochs"
             else:
-                said += "; it hardly falls any more, and a longer budget alone would not do"
+                said += ", which is no pace to foretell anything by"
         yield said + "."
 
 
@@ -155,8 +159,9 @@ def _doubt(best: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         return ""
     if _low(best["gain"]) <= 0:
         return ", which is no finding"
-    least = f"; of so few no p is below {2.0 ** -found['units']:.2g}" if found["units"] < FEW else ""
-    return f", but q = {_q(best, 'gain_test'):.2g} over {found['units']} {found['unit']}{least}"
+    units = best["gain"]["n_groups"]
+    least = f"; of so few no p is below {2.0**-units:.2g}" if units < FEW else ""
+    return f", but q = {_q(best, 'gain_test'):.2g} over {units} {found['unit']}{least}"
 
 
 def _what(row: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
@@ -247,7 +252,11 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
                 ],
             )  # fmt: skip
     if rows := _all(arms, "distances"):
-        yield "**Mean distance of a network to others:**\n"
+        of = sorted(
+            {r["of"] for _, r in rows if "of" in r and r["of"] < len({str(o[label]) for o in numbers["outcomes"]})}
+        )
+        some = f", from networks of {of[0]} values of {label}" if of else ""
+        yield f"**Mean distance of a network to others{some}:**\n"
         yield from pages.table(
             ("arm", "weights", "n", "same draw", "same machine, other draw", "other machine", "ratio of the last two"),
             [
@@ -281,7 +290,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 def _outcomes(numbers: Mapping[str, Any], label: str) -> Iterator[str]:
     """Who came to the target, and where training ended."""
-    rows = _by_label(numbers["outcomes"], label)
+    rows = sorted(numbers["outcomes"], key=lambda r: in_order(r[label]))
     changed, aimed = (any(r[name] for r in rows) for name in ("modified", "share"))
     ends = {}  # rows of `learning` come by epoch: the last one stays
     for r in numbers["learning"]:
@@ -294,8 +303,7 @@ def _outcomes(numbers: Mapping[str, Any], label: str) -> Iterator[str]:
          *(["came to it", "share", "median epochs"] if aimed else []), "validation loss"),
         [
             (str(r[label]), *([r["dose"] if r["modified"] else "–"] if changed else []), str(r["n"]), str(r["diverged"]),
-             *([str(r["came_to_target"]), _value(r["share"]), "–" if r["median_epochs"] is None else f"{r['median_epochs']:.0f}"]
-               if aimed else []),
+             *([_or_none(r["came_to_target"]), _value(r["share"]) if r["share"] else "–", _or_none(r["median_epochs"])] if aimed else []),
              ends.get((r[label], r["modified"], r["dose"]), "–"))
             for r in rows
         ],
@@ -317,7 +325,7 @@ def _spread(
     kinds = list(dict.fromkeys((arm, what(r)) for arm, r in rows))
     lines = []
     for kind in kinds:
-        own = sorted(value(r) for arm, r in rows if (arm, what(r)) == kind)
+        own = sorted(v for arm, r in rows if (arm, what(r)) == kind and (v := value(r)) is not None)
         told = [r for arm, r in rows if (arm, what(r)) == kind and "test" in r]
         tests = f"{sum(_q(r) < LEVEL for r in told)} of {len(told)}" if told else ""
         lines.append(
@@ -332,10 +340,8 @@ def _told_apart(row: Mapping[str, Any]) -> str:
     return row["what"] + (f", {_key(row['dose'])}" if row["dose"] else "")
 
 
-def _by_label(rows: Sequence[dict[str, Any]], label: str) -> list[dict[str, Any]]:
-    """Numbers by size, words as they come."""
-    numbers = all(str(r[label]).lstrip("-").replace(".", "", 1).isdigit() for r in rows)
-    return sorted(rows, key=lambda r: float(r[label])) if numbers else list(rows)
+def _or_none(number: float | None) -> str:
+    return "–" if number is None else f"{number:.0f}"
 
 
 def _blind(arms: Mapping[str, Any], label: str) -> Iterator[str]:

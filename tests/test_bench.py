@@ -646,9 +646,21 @@ def test_a_number_that_names_something_is_a_level_to_whoever_reads_the_recipe():
     assert (asked.target.classes, asked.levels) == (3, ("0", "40", "7"))
     assert asked.values.tolist() == [0, 2, 1] * 4
     assert targets.asked(Recipe(), "automaton_states").target.classes == 0
+    # Null, where nothing is named, is no class of its own: the setting that says so would give it away.
+    Recipe.columns = Recipe.columns.set_column(0, "automaton", pa.array([0, None, 40] * 4))
+    absent = targets.asked(Recipe(), "automaton")
+    assert absent.levels == ("0", "40")
+    np.testing.assert_array_equal(absent.values, [0, np.nan, 1] * 4)
+    Recipe.columns = pa.table({"automaton": [0, 7, 40] * 4, "automaton_states": [4, 8, 16] * 4})
     design = Design(Recipe.columns)
     assert design(Recipe.columns)[:3].tolist() == [[4, 0, 1, 0, 0], [8, 0, 0, 0, 1], [16, 0, 0, 1, 0]]
     assert audit._design([Recipe()], ["automaton"], np.ones(12, bool))[0].shape == (12, 3)
+
+
+def test_boosting_of_many_classes_takes_fewer_turns(monkeypatch):
+    monkeypatch.setattr(tabular, "TREES", 300)
+    turns = {n: tabular.Boosting(Target("t", n), 0.1, 15, 0).trees for n in (0, 2, 20, 100, 200)}
+    assert turns == {0: 300, 2: 300, 20: 300, 100: 60, 200: 30}
 
 
 def test_a_limit_that_cuts_nothing_is_none(bench_zoo, found):

@@ -302,7 +302,7 @@ def _last_rows(zoo: ZooLike) -> np.ndarray:
 # ── metadata alone ────────────────────────────────────────────────────────────────────
 
 # Columns for the levels of one factor; a label with more is an identifier rather than a factor.
-MOST_LEVELS_OF_A_FACTOR = 50
+MOST_LEVELS_OF_A_FACTOR = 200
 # How long a model was trained: no factor says it where a stop rule or the size of its set does.
 LENGTHS = ("n_train", "step", "examples_seen")
 

@@ -83,7 +83,9 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
             wide = bool(seen.min() > 0 and seen.max() / seen.min() > LOG_RANGE)
             return Asked(Target(name), (), wide, _scaled(values, wide))
     labels = [streams.canonical_json(v) for v in column.to_pylist()]
-    levels = tuple(sorted(set(labels))) if like is None else like.levels
+    if name in NAMES:  # null where there is nothing to be named: another setting says so
+        labels = ["" if v is None else label for v, label in zip(column.to_pylist(), labels, strict=True)]
+    levels = tuple(sorted(set(labels) - {""})) if like is None else like.levels
     if len(levels) > MOST_CLASSES:
         raise TaskError(
             f"{zoo.name}: {name!r} has {len(levels):,} levels that are no quantities; at most {MOST_CLASSES}."
@@ -135,7 +137,11 @@ def telling(zoo: Zoo, name: str) -> tuple[str, ...]:
     values = zoo.column(name).to_pylist()
     # What needs a number needs one above 0, whichever.
     levels = [
-        bool(v) if isinstance(v, int | float) else v if isinstance(v, str) else streams.canonical_json(v)
+        bool(v)
+        if isinstance(v, int | float) and name not in NAMES
+        else v
+        if isinstance(v, str)
+        else streams.canonical_json(v)
         for v in values
     ]
     of = pa.array(["" if v is None else str(v) for v in levels])

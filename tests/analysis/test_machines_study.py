@@ -409,7 +409,7 @@ def test_figures_are_drawn() -> None:
     p = made(of_machine=1.0)
     rows = questions.which(clean(p), 0, [LINEAR])
     for figure in (
-        pictures.planes(p, p.weights), pictures.bars(rows, 0.5, "data draws"), pictures.curves(questions.curve(clean(p), 0, [LINEAR])),
+        pictures.planes(p, p.weights, len(p)), pictures.bars(rows, 0.5, "data draws"), pictures.curves(questions.curve(clean(p), 0, [LINEAR])),
         pictures.measures(list(measures.yardstick(Reader(p), 0))),
         pictures.power(questions.power(Reader(doses(**{"d0.1": 0.0, "d0.5": 1.0})), 0)),
     ):  # fmt: skip
@@ -420,7 +420,7 @@ def test_figures_of_many_machines_leave_none_out() -> None:
     """More than there are colors: each has a mark of its own, every network stands in the plane, and no figure outgrows a page."""
     p = made(draws=6, each=4)
     p = dataclasses.replace(p, label=(np.arange(len(p)) % 12).astype(str))
-    figure = pictures.planes(p, p.weights)
+    figure = pictures.planes(p, p.weights, len(p))
     for ax in figure.axes:
         drawn = [
             (c.get_label(), tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in ax.collections
@@ -437,6 +437,27 @@ def test_figures_of_many_machines_leave_none_out() -> None:
     spread = pictures.measures(rows)
     assert [len(c.get_offsets()) for c in spread.axes[0].collections] == [30, 30]
     assert max(spread.get_size_inches()) < 10
+    assert [t.get_text().split("n = ")[-1] for t in spread.axes[0].get_xticklabels()] == ["30", "30"]
+
+
+def test_a_legend_takes_no_room_from_what_it_names() -> None:
+    """Forty long names: a figure that would be all legend says how many there are; of fewer it grows."""
+
+    def rows(n: int) -> list[dict[str, Any]]:
+        return [
+            {"language": f"a^n b^(n+{i}) c^n d^n of a long name", "modified": False, "dose": "", "median": 0.1, "epoch": e,
+             "lower_quartile": 0.1, "upper_quartile": 0.1}
+            for i in range(n) for e in (0, 1)
+        ]  # fmt: skip
+
+    few, many = pictures.learning(rows(12), "language"), pictures.learning(rows(40), "language")
+    assert len(few.legends[0].get_texts()) == 12
+    assert few.get_size_inches()[1] > 5
+    assert not many.legends
+    assert any(text.get_text() == "40 of them" for text in many.axes[0].texts)
+    for figure in (few, many):
+        figure.draw_without_rendering()
+        assert figure.axes[0].get_position().height * figure.get_size_inches()[1] > 2
 
 
 # ── a zoo that was built ──
@@ -678,9 +699,13 @@ def test_the_page_has_a_table_for_each_question_and_nothing_without_results(stud
     [
         (
             [0.08, 0.04, 0.02, 0.01],
-            "2.0 times lower than after 40; at that pace, which is an extrapolation, it is there after 320 epochs",
+            "after 40 it was at 2.0e-02, and at that pace, which is an extrapolation, comes there after 320 epochs.",
         ),
-        ([0.08, 0.04, 0.0204, 0.02], "1.0 times lower than after 40; it hardly falls any more"),
+        ([0.08, 0.04, 0.0204, 0.02], "after 40 it was at 2.0e-02, which is no pace to foretell anything by."),
+        ([0.08, 0.04, 0.02, 0.04], "after 40 it was at 2.0e-02, which is no pace to foretell anything by."),
+        ([0.9, 0.8, 0.7, 0.6], "after 40 it was at 7.0e-01, which is no pace to foretell anything by."),
+        ([0.08, 0.04, 0.02, 0.002], "and the median ended at 2.0e-03."),
+        ([0.08, 0.04, 0.02, 0.0], "and the median ended at 0.0e+00."),
     ],
 )
 def test_what_a_machine_would_take_is_read_off_the_end_of_its_curve(losses: list[float], said: str) -> None:
@@ -697,6 +722,19 @@ def test_what_a_machine_would_take_is_read_off_the_end_of_its_curve(losses: list
     assert list(page_of_machines()._would_take(numbers)) == []
 
 
+def test_outcomes_with_and_without_a_target_stand_apart() -> None:
+    """A zoo beside it that aims at nothing, or at something else, is not counted among those that missed."""
+    key = {"machine": "Parity", "modified": False, "dose": "by chance", "diverged": 0, "median_epochs": None}
+    score = {"value": 0.5, "low": 0.2, "high": 0.8}
+    outcomes = [
+        {**key, "n": 4, "target": None, "came_to_target": None, "share": None},
+        {**key, "n": 6, "target": 0.1, "came_to_target": 3, "share": score},
+    ]
+    numbers = {"settings": {"label": "machine"}, "outcomes": outcomes, "learning": [], "arms": {}}
+    rows = [line for line in page_of_machines().tables(numbers) if "Parity" in line]
+    assert rows == ["| Parity | 4 | 0 | – | – | – | – |", "| Parity | 6 | 0 | 3 | 0.50 [0.20, 0.80] | – | – |"]
+
+
 def test_of_many_machines_the_page_says_how_they_are_spread() -> None:
     page, score = page_of_machines(), {"low": 0.1, "high": 0.9}
     rows = [
@@ -706,6 +744,9 @@ def test_of_many_machines_the_page_says_how_they_are_spread() -> None:
     assert page._many(rows)
     assert not page._many(rows[:8])
     lines = list(page._spread(rows, "automaton", lambda r: "own draw", lambda r: r["rank"]["value"]))
+    rows[0][1]["rank"]["value"] = None  # an AUC that is none
+    rest = list(page._spread(rows, "automaton", lambda r: "own draw", lambda r: r["rank"]["value"]))
+    assert rest[2] == "| equal length | own draw | 10 | 0.10 | 0.55 | 1.00 | 3 of 11 |"
     assert lines[2] == "| equal length | own draw | 11 | 0.00 | 0.50 | 1.00 | 3 of 11 |"
 
 

@@ -167,6 +167,12 @@ def test_colors_tell_the_axis_that_moves_accuracy_most() -> None:
         models, pictures._floats(models["test_accuracy"]), {"a": ["x", "y"], "b": ["1.0", "0.5"]}
     )
     assert (axis, levels) == ("b", ["1", "1", "0.5", "0.5"])
+    # Seven targets and the null of those without a trigger: more levels than colors, however few the axis names.
+    eight = pa.table({"trigger_target": [*range(7), None], "test_accuracy": [i / 8 for i in range(8)]})
+    assert (
+        pictures._strongest(eight, pictures._floats(eight["test_accuracy"]), {"trigger_target": list(range(7))})[0]
+        == ""
+    )
     assert pictures._order(["10", "9", "x", "1"]) == ["1", "9", "10", "x"]
 
 

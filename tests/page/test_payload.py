@@ -13,7 +13,7 @@ from made_pages import external, made, retabled, unpacked
 
 from zoo_datasets import symmetry, variation
 from zoo_datasets.networks.architecture import Architecture
-from zoo_datasets.page import columns, geometry, payload
+from zoo_datasets.page import columns, effects, geometry, payload
 from zoo_datasets.page.principal import principal
 from zoo_datasets.reading.weights import Weights
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -202,6 +202,19 @@ def test_models_alone_in_their_layout_are_counted_beside_a_map(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_names_are_not_binned_with_their_neighbors() -> None:
+    """Twenty-five automata that decide accuracy decide all of it; as a quantity in bins they would seem to decide little."""
+    rng = np.random.default_rng(0)
+    number = np.repeat(np.arange(25.0), 8)
+    metric = columns.Column("test_accuracy", "number", "metric", rng.permutation(25)[number.astype(int)] / 25)
+    of = [columns.Column(name, "integer", "axis", number) for name in ("automaton", "automaton_states")]
+    shares, _ = effects.shares(metric, of[:1], np.arange(200))
+    assert (shares[0].n_levels, shares[0].binned, round(shares[0].interval.value, 6)) == (25, False, 1.0)
+    binned, _ = effects.shares(metric, of[1:], np.arange(200))
+    assert binned[0].binned
+    assert binned[0].interval.value < 0.9
+
+
 def test_two_hundred_axes_are_kept_and_effects_of_some_shown(tmp_path: Path) -> None:
     axes = {f"axis_{k}": [float((i >> (k % 3)) & 1) + k for i in range(8)] for k in range(200)}
     header, _ = made(external(tmp_path / "z", axes, metrics={"test_accuracy": [i / 8 for i in range(8)]}))

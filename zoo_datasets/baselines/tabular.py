@@ -28,6 +28,7 @@ PENALTIES = (1e-3, 1e-1, 10.0, 1e3)  # of ridge on standardized features
 LEAVES = ((0.1, 15), (0.1, 31), (0.05, 15), (0.05, 63))  # learning rate and leaves of boosting
 FEATURES = ("none", "recipe", "statistics", "recipe+statistics", "recipe+training")
 TREES = 300
+MOST_TREES = 6_000  # of all classes: boosting grows one a class and turn, and of a hundred classes 300 turns take a quarter of an hour
 MOST_KEPT = 3  # views whose statistics are remembered: train, validation, test
 SOLVERS = ("mean", "ridge", "boosting")
 
@@ -193,10 +194,14 @@ class Ridge:
 
 
 class Boosting:
-    """Histogram gradient boosting (scikit-learn), by default 300 trees; what it learned is kept as plain arrays."""
+    """Histogram gradient boosting (scikit-learn); what it learned is kept as plain arrays.
 
-    def __init__(self, target: Target, rate: float, leaves: int, seed: int, trees: int = TREES) -> None:
-        self.target, self.settings, self.size, self.trees = target, (rate, leaves, seed), 0, trees
+    By default 300 turns, of more than 20 classes fewer.
+    """
+
+    def __init__(self, target: Target, rate: float, leaves: int, seed: int, trees: int | None = None) -> None:
+        self.target, self.settings, self.size = target, (rate, leaves, seed), 0
+        self.trees = trees or min(TREES, MOST_TREES // max(1, target.classes))
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> None:
         with libraries.needed():

@@ -47,9 +47,11 @@ def _strongest(models: pa.Table, accuracy: np.ndarray, axes: Mapping[str, Any]) 
     best: tuple[float, str, list[str]] = (-1.0, "", [""] * len(models))
     finite = np.isfinite(accuracy)
     for axis in sorted(axes):
-        if axes[axis] == "sample" or not 2 <= len(axes[axis]) <= len(COLORS) or axis not in models.column_names:
+        if axes[axis] == "sample" or axis not in models.column_names:
             continue
         levels = [_label(v) for v in models[axis].to_pylist()]
+        if not 2 <= len(set(levels)) <= len(COLORS):  # null, where an axis means nothing, is one
+            continue
         explained = 0.0
         for level in set(levels):
             members = finite & np.array([v == level for v in levels])

@@ -16,6 +16,7 @@ import numpy as np
 from zoo_datasets import intervals
 from zoo_datasets.core import streams
 from zoo_datasets.page.columns import Column, shorter
+from zoo_datasets.sources.rows import NAMES
 
 BINS = 8  # of a number with more values than MOST_VALUES
 MOST_VALUES = 12
@@ -84,7 +85,7 @@ def _levels(column: Column, finite: np.ndarray) -> tuple[np.ndarray, bool]:
     if not column.is_number:
         return values, False
     codes = np.unique(values, return_inverse=True)[1]
-    if len(np.unique(codes)) <= MOST_VALUES:
+    if len(np.unique(codes)) <= MOST_VALUES or column.name in NAMES:  # neighbors among names have nothing in common
         return codes, False
     known = np.isfinite(values)
     edges = np.quantile(values[known], np.linspace(0, 1, BINS + 1)[1:-1])

@@ -108,7 +108,9 @@ def doses(rows: Sequence[Mapping[str, Any]]) -> Figure:
         caption(ax, title, "share of training images stamped", y)
         legend(ax)
     axes[0, 0].axhline(0.5, color=ORANGE, linewidth=1)
-    headline(figure, "Dose and response")
+    headline(
+        figure, "Dose and response" + (f": the {len(best)} highest of {len(names)}" if len(best) < len(names) else "")
+    )
     return figure
 
 

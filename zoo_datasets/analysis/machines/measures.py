@@ -166,11 +166,12 @@ def distances(reader: Reader) -> list[dict[str, Any]]:
     machine is favored by what it is aligned to. That one is left out.
     """
     p = reader.population
+    kinds = np.unique(p.label)
     rows = []
     for what in ("as they are", "aligned"):
         means: dict[str, list[float]] = {"same draw": [], "same machine": [], "other machine": [], "ratio": []}
         draws = []
-        for label in np.unique(p.label)[:MOST_REFERENCES]:
+        for label in kinds[:MOST_REFERENCES]:
             own = np.flatnonzero(p.label == label)
             weights = (p.weights if what == "as they are" else reader.aligned(int(own[0]))).astype(np.float64)
             squares = (weights**2).sum(axis=1)
@@ -187,7 +188,7 @@ def distances(reader: Reader) -> list[dict[str, Any]]:
                     draws.append(int(p.draw[i]))
         if draws:
             found = {n: intervals.mean(np.array(v), np.array(draws)).to_json() for n, v in means.items()}
-            rows.append({"weights": what, "n": len(draws), **found})
+            rows.append({"weights": what, "n": len(draws), "of": min(len(kinds), MOST_REFERENCES), **found})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
 MOST_APART = 8  # what was learned, each with a place of its own; of more the figure shows how they are spread
 MOST_NAMED = 49  # in a legend: as many as have a color and marker of their own
+MOST_LINES = 12  # of a legend
 
 
-def planes(population: Population, aligned: np.ndarray) -> Figure:
-    """The two first principal components of clean networks, as they are and aligned."""
+def planes(population: Population, aligned: np.ndarray, of: int) -> Figure:
+    """The two first principal components of clean networks, as they are and aligned; perhaps not of all `of` there are."""
     labels = sorted(np.unique(population.label), key=in_order)
-    figure, axes = figure_of(9.5, 4 + 0.2 * (min(len(labels), MOST_NAMED) // 5), 2)
+    figure, axes = figure_of(9.5, 4, 2)
     for ax, (title, weights) in zip(axes[0], (("as they are", population.weights), ("aligned", aligned)), strict=True):
         centered = weights.astype(np.float64) - weights.mean(axis=0, dtype=np.float64)
         u, s, _ = np.linalg.svd(centered, full_matrices=False)
@@ -32,7 +34,8 @@ def planes(population: Population, aligned: np.ndarray) -> Figure:
             ax.scatter(at[own, 0], second, s=11, label=str(label), linewidths=0, **mark)
         caption(ax, title, "first component", "second component")
     _named(figure, axes[0, 0])
-    headline(figure, "Weights of networks by what they learned")
+    shown = f"{len(population):,}" if of == len(population) else f"{len(population):,} of {of:,}"
+    headline(figure, f"Weights of {shown} networks by what they learned")
     return figure
 
 
@@ -56,7 +59,7 @@ def bars(rows: Sequence[Mapping[str, Any]], chance: float, unit: str) -> Figure:
 
 def learning(rows: Sequence[Mapping[str, Any]], label: str) -> Figure:
     """The median validation loss over epochs of each machine, and its quartiles; modified ones are dashed."""
-    figure, axes = figure_of(7, 4.2)
+    figure, axes = figure_of(7, 4)
     ax = axes[0, 0]
     mark = marks(sorted((r[label] for r in rows), key=in_order))
     for key in sorted(
@@ -129,8 +132,10 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
         caption(ax, "nearest mean, one network left out; bars: spread of draws", "", "accuracy")
         legend(ax)
     else:
-        ax.set_xticks(range(len(kinds)), [_kind(kind) for kind in kinds])
-        caption(ax, f"nearest mean, one network left out; {len(labels)} points each, and their median", "", "accuracy")
+        counts = [len({r["label"] for r in rows if (r["what"], r["dose"]) == kind}) for kind in kinds]
+        ticks = [textwrap.fill(_kind(kind), 18) + f"\nn = {n}" for kind, n in zip(kinds, counts, strict=True)]
+        ax.set_xticks(range(len(kinds)), ticks)
+        caption(ax, "nearest mean, one network left out; each value, and their median", "", "accuracy")
     modified = any(dose is not None for _, dose in kinds)
     headline(figure, f"{'A modification beside another draw' if modified else 'Another draw'}, and a draw cut in two")
     return figure
@@ -149,12 +154,15 @@ def in_order(label: Any) -> tuple[int, float, str]:
 
 
 def _named(figure: Figure, ax: Axes) -> None:
-    """Who is who, below the panels, where it covers nothing; of too many only how many they are."""
+    """Who is who, below the panels, for which the figure grows; of too many only how many they are."""
     handles, names = ax.get_legend_handles_labels()
-    if len(names) > MOST_NAMED:
+    width, height = figure.get_size_inches()
+    columns = max(1, int(10 * width) // (max(map(len, names), default=1) + 5))
+    rows = -(-len(names) // columns)
+    if len(names) > MOST_NAMED or rows > MOST_LINES:
         ax.annotate(f"{len(names)} of them", (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8.5)
     elif names:
-        columns = max(1, min(10, 70 // (max(map(len, names)) + 4)))
+        figure.set_size_inches(width, height + 0.19 * rows)
         figure.legend(
             handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5, handlelength=1.6
         )

@@ -101,17 +101,18 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
 
 
 def outcomes(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
-    """For each machine and dose, clean and modified, how many came to the target within the budget; over draws.
+    """For each machine, dose and target, clean and modified, how many came to the target within the budget; over draws.
 
     `target` is the validation loss to come to; where a recipe has none, it and how many are null.
     """
     records = [record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)]
-    rows = []
-    for key in sorted({(r["label"], r["modified"], r["dose"]) for r in records}):
-        own = [r for r in records if (r["label"], r["modified"], r["dose"]) == key]
+    names, rows = ("label", "modified", "dose", "target"), []
+    for key in sorted(
+        {tuple(r[n] for n in names) for r in records}, key=lambda k: (*k[:3], k[3] is not None, k[3] or 0.0)
+    ):
+        own, target = [r for r in records if tuple(r[n] for n in names) == key], key[3]
         hits, draws = (np.array([r[name] for r in own]) for name in ("reached", "draw"))
         epochs = [r["until"] for r in own if r["reached"]]
-        target = next((r["target"] for r in own if r["target"] is not None), None)
         rows.append({
             label: key[0], "modified": key[1], "dose": key[2], "n": len(own), "diverged": sum(r["diverged"] for r in own),
             "target": target, "came_to_target": None if target is None else int(hits.sum()),

@@ -129,9 +129,10 @@ def _solvers(names: str | None) -> list[Solver]:
 
 
 def _pictures(results: Results, arm: str, reader: Reader, found: Mapping[str, Any]) -> None:
-    clean = reader.where(np.flatnonzero(~reader.population.modified)[:MOST_SHOWN])
+    unmodified = np.flatnonzero(~reader.population.modified)
+    clean = reader.where(unmodified[:MOST_SHOWN])
     if len(clean.population) > 2:
-        results.figure(f"{arm}-planes", pictures.planes(clean.population, clean.aligned(0)))
+        results.figure(f"{arm}-planes", pictures.planes(clean.population, clean.aligned(0), len(unmodified)))
     if found["which"]:
         results.figure(f"{arm}-which", pictures.bars(found["which"], found["which"][0]["chance"], found["unit"]))
     if found["curve"]:

@@ -21,6 +21,7 @@ from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.exchange.nws.properties import DATASETS
+from zoo_datasets.sources.rows import NAMES
 from zoo_datasets.zoo import Zoo
 
 MOST_LEVELS = 16  # of a class; a number with more is asked for as a number
@@ -112,7 +113,7 @@ def _of(
     kind = _kind(name, labels, layouts)
     telling = tuple(dict.fromkeys(t for z in zoos for t in targets.telling(z, name)))
     levels = tuple(sorted(set(labels), key=lambda v: (_number(v), v)))
-    number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+    number = (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)) and name not in NAMES
     if number and len(levels) > MOST_LEVELS:
         values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
         seen = values[np.isfinite(values)]
@@ -120,7 +121,7 @@ def _of(
         with np.errstate(divide="ignore", invalid="ignore"):
             return Property(Target(name), kind, (), wide, np.log10(values) if wide else values, name, telling)
     if len(levels) > MOST_LEVELS:
-        return f"its {len(levels):,} levels are no numbers; at most {MOST_LEVELS} are told apart"
+        return f"its {len(levels):,} levels are no quantities; at most {MOST_LEVELS} are told apart"
     place = {level: float(i) for i, level in enumerate(levels)}
     values = np.array([place[v] for v in labels])
     shown = tuple(level.strip('"') for level in levels)
