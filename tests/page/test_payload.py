@@ -201,7 +201,6 @@ def test_models_alone_in_their_layout_are_counted_beside_a_map(tmp_path: Path) -
     assert np.isnan(arrays["xy"].reshape(-1, 2)[:, 0]).tolist() == [False, False, False, True]
 
 
-@pytest.mark.slow
 def test_names_are_not_binned_with_their_neighbors() -> None:
     """Twenty-five automata that decide accuracy decide all of it; as a quantity in bins they would seem to decide little."""
     rng = np.random.default_rng(0)
@@ -215,6 +214,7 @@ def test_names_are_not_binned_with_their_neighbors() -> None:
     assert binned[0].interval.value < 0.9
 
 
+@pytest.mark.slow
 def test_two_hundred_axes_are_kept_and_effects_of_some_shown(tmp_path: Path) -> None:
     axes = {f"axis_{k}": [float((i >> (k % 3)) & 1) + k for i in range(8)] for k in range(200)}
     header, _ = made(external(tmp_path / "z", axes, metrics={"test_accuracy": [i / 8 for i in range(8)]}))
