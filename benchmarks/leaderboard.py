@@ -1,17 +1,19 @@
 """Folders of `bench` → benchmarks/results/leaderboard.md, one small table of all numbers, and pictures.
 
-In:  folders that `python -m zoo_datasets bench … --out FOLDER` wrote. Out: their tables one below the other, their lines in
-     benchmarks/results/leaderboard.parquet, and in docs/pictures: R² and τ beside ceilings and controls
+In:  folders that `python -m zoo_datasets bench … --out FOLDER` wrote. Their tables and what they chose are kept in
+     benchmarks/results/bench/, by the name of the folder; the same name again replaces them.
+Out: of all that are kept the page of tables, and in docs/pictures: R² and τ beside ceilings and controls
      (`leaderboard-scores.svg`), learned on one source and asked of another (`leaderboard-transfer.svg`), and over the number
      of networks (`leaderboard-curve.svg`), each where there are numbers for it. No number is typed.
 
-    python benchmarks/leaderboard.py FOLDER [FOLDER…] [--target test_accuracy]
+    python benchmarks/leaderboard.py [FOLDER…] [--target test_accuracy]
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from zoo_datasets.core import figures, files
 from zoo_datasets.leaderboard import ORACLE, WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("leaderboard.md", "leaderboard.parquet", "chosen.json")
 SHOWN = ("r2", "kendall")
 HEAD = """# Leaderboard
 
@@ -37,16 +40,24 @@ controls and intervals are is in `docs/benchmark.md`.
 def main() -> None:
     """Write the page, the table and the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--target", default="test_accuracy")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
     options = parser.parse_args()
-    table = pa.concat_tables([pq.read_table(f / "leaderboard.parquet") for f in options.folders])
-    page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in options.folders)
+    for folder in options.folders:
+        kept = options.out / "bench" / folder.resolve().name
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            (kept / name).unlink(missing_ok=True)
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, kept / name)
+    folders = sorted(f.parent for f in options.out.glob("bench/*/leaderboard.parquet"))
+    if not folders:
+        raise SystemExit("No result is kept yet: name a folder that `bench --out` wrote.")
+    table = pa.concat_tables([pq.read_table(f / "leaderboard.parquet") for f in folders])
+    page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in folders)
     files.write_atomic(options.out / "leaderboard.md", page)
-    with files.atomic(options.out / "leaderboard.parquet") as out:
-        pq.write_table(table, out, compression="zstd")
     rows = [r for r in table.to_pylist() if r["target"] == options.target and r["error"] is None]
     for name, draw in (("scores", scores), ("transfer", transfer), ("curve", curve)):
         figure = draw(rows)

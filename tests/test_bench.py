@@ -527,8 +527,15 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", call)
     importlib.import_module("leaderboard").main()
     assert (folder / "leaderboard.md").read_text() in (out / "leaderboard.md").read_text()
-    both = [str(pq.read_table(f / "leaderboard.parquet").to_pylist()) for f in (out, folder)]  # NaN is not NaN
-    assert both[0] == both[1]
+    kept = out / "bench" / folder.name
+    assert (kept / "leaderboard.parquet").read_bytes() == (folder / "leaderboard.parquet").read_bytes()
+    # Another folder beside it: the page has the tables of both, in the order of their names.
+    (out / "bench" / "another").mkdir()
+    for name in ("leaderboard.md", "leaderboard.parquet"):
+        shutil.copyfile(kept / name, out / "bench" / "another" / name)
+    monkeypatch.setattr(sys, "argv", [call[0], *call[2:]])
+    importlib.import_module("leaderboard").main()
+    assert (out / "leaderboard.md").read_text().count((folder / "leaderboard.md").read_text()) == 2
     assert {p.name for p in out.glob("*.svg")} == {"leaderboard-scores.svg", "leaderboard-transfer.svg"}
 
 
