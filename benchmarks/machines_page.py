@@ -53,7 +53,15 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
             for arm, of in numbers["arms"].items()
         )
         + (f"; with {others}" if others else "")
-        + f". {numbers['tests']['n']} tests, of which {numbers['tests']['findings']} stay below q = {LEVEL:g}.\n"
+        + f". {numbers['tests']['n']} tests, of which {numbers['tests']['findings']} stay below q = {LEVEL:g}"
+        + "".join(
+            {
+                f"; over {of['units']} {of['unit']} no p is below {2.0 ** -of['units']:.2g}"
+                for of in numbers["arms"].values()
+                if of["units"] < FEW
+            }
+        )
+        + ".\n"
     )
     yield from (f"* {sentence}" for sentence in findings(numbers))
     yield ""

@@ -18,6 +18,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "mnist-cnn",
         "mlds-ds1",
         "mlds-ds2",
+        "mlds-automata",
         "backdoors-poor-data",
         "backdoors-cue",
     }
