@@ -120,7 +120,7 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             yield f"**What was learned, {said}.** Best, the {best['solver']}: {_value(best['accuracy'])} of {best['n']:,}; {chance}{beside}."
         if rows := [r for r in found["modified"] if r["solver"] == WEIGHTS]:
             told = [r for r in rows if _low(r["auc"]) > 0.5 and _q(r) < LEVEL]
-            yield f"**Clean or modified, {said}.** Weights tell {len(told)} of {len(rows)} changes in networks of unseen {found['unit']}: {_list(map(_change, told))}."
+            yield f"**Clean or modified, {said}.** By {WEIGHTS}, fixed beforehand, weights tell {len(told)} of {len(rows)} changes in networks of unseen {found['unit']}: {_list(map(_change, told))}."
             blind = [r for r in told if _of(found, r, BLIND) is not None and _low(_of(found, r, BLIND)["auc"]) <= 0.5]
             alone = [r for r in blind if _of(found, r, TRAINING) is None or _low(_of(found, r, TRAINING)["auc"]) <= 0.5]
             yield f"**Where loss is blind, {said}.** Of these, the held-out loss without keys does not tell {len(blind)}: {_list(map(_change, blind))}; nor does what is known of training {len(alone)}: {_list(map(_change, alone))}."

@@ -764,7 +764,10 @@ def test_sentences_of_the_page_follow_the_numbers(study: Path) -> None:
     known = {"logisticon": 0.9, "trainingalone": 0.4, "losswithout": 0.4, "losswith": 0.9}
     both = "SimpleXOR (key by chance), SingleDirect (key by chance)"
     alone = said(**known)
-    assert f"Weights tell 2 of 2 changes in networks of unseen data draws: {both}." in alone
+    assert (
+        f"By logistic on statistics, fixed beforehand, weights tell 2 of 2 changes in networks of unseen data draws: {both}."
+        in alone
+    )
     assert (
         f"the held-out loss without keys does not tell 2: {both}; nor does what is known of training 2: {both}."
         in alone
@@ -772,6 +775,6 @@ def test_sentences_of_the_page_follow_the_numbers(study: Path) -> None:
     longer = said(**known | {"trainingalone": 0.9})
     assert f"does not tell 2: {both}; nor does what is known of training 0: none." in longer
     assert "does not tell 0: none" in said(**known | {"losswithout": 0.8})
-    assert "Weights tell 0 of 2 changes" in said(**known | {"logisticon": 0.45})
+    assert "weights tell 0 of 2 changes" in said(**known | {"logisticon": 0.45})
     numbers["outcomes"][0]["came_to_target"] = 0
     assert f"**Not learned in the budget:** `{numbers['outcomes'][0]['machine']}`" in next(iter(page.findings(numbers)))

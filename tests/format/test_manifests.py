@@ -19,6 +19,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "mlds-ds1",
         "mlds-ds2",
         "mlds-automata",
+        "mlds-doses",
         "backdoors-poor-data",
         "backdoors-cue",
     }

@@ -112,7 +112,7 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
     labels = list(dict.fromkeys(r["label"] for r in rows))
     kinds = list(dict.fromkeys((r["what"], r["dose"]) for r in rows))
     apart = len(labels) <= MOST_APART
-    figure, axes = figure_of(1.6 + 1.8 * (len(labels) if apart else len(kinds)), 3.6)
+    figure, axes = figure_of(max(6.5, 1.6 + 1.8 * (len(labels) if apart else len(kinds))), 3.6)
     ax = axes[0, 0]
     for i, (kind, mark) in enumerate(marks(kinds).items()):
         own = {r["label"]: r for r in rows if (r["what"], r["dose"]) == kind}
@@ -130,7 +130,7 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> Figure:
     if apart:
         ax.set_xticks(range(len(labels)), labels)
         caption(ax, "nearest mean, one network left out; bars: spread of draws", "", "accuracy")
-        legend(ax)
+        _named(figure, ax)
     else:
         counts = [len({r["label"] for r in rows if (r["what"], r["dose"]) == kind}) for kind in kinds]
         ticks = [textwrap.fill(_kind(kind), 18) + f"\nn = {n}" for kind, n in zip(kinds, counts, strict=True)]
