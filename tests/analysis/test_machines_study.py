@@ -398,6 +398,13 @@ def test_a_test_over_draws_is_one_of_their_signs() -> None:
     np.testing.assert_allclose(questions.over_draws(np.array([1.0, 3.0, 5.0]), np.array([7, 7, 2])), [5.0, 2.0])
 
 
+def test_of_one_network_a_machine_nothing_is_asked() -> None:
+    p = made(draws=6, each=4)
+    alone = p.where(np.array([int(np.flatnonzero(p.label == name)[0]) for name in ("A", "B")]))
+    assert questions.which(Reader(alone), 0, [LINEAR]) == []
+    assert questions.curve(Reader(alone), 0, [LINEAR]) == []
+
+
 def test_a_learning_curve_ends_at_all_there_is() -> None:
     rows = questions.curve(clean(made(of_machine=1.0)), 0, [LINEAR])
     assert [r["n_train"] for r in rows] == [25, 48]

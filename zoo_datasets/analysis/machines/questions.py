@@ -33,7 +33,7 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
     every = len(reader.population)
     reader, p = (matched := _even(reader, seed)), matched.population
     kinds, counts = np.unique(p.label, return_counts=True)
-    if len(kinds) < 2:
+    if len(kinds) < 2 or counts.min() < 2:  # of a class of one network nothing is learned where it is held out
         return []
     fold, chance = folds(p.draw, seed), float(counts.max() / len(p))
     asked = [s for s in solvers if reader.can(s)]
@@ -58,7 +58,8 @@ def curve(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
     """The same from fewer networks in training."""
     reader = _even(reader, seed)
     p = reader.population
-    if len(np.unique(p.label)) < 2:
+    kinds, counts = np.unique(p.label, return_counts=True)
+    if len(kinds) < 2 or counts.min() < 2:
         return []
     fold = folds(p.draw, seed)
     largest = min(int((fold != f).sum()) for f in np.unique(fold))
