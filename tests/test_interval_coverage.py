@@ -102,6 +102,19 @@ def clustered_share(rng: np.random.Generator, n_groups: int) -> tuple[Interval, 
     return intervals.proportion(rng.random(len(group)) < rng.beta(2, 0.5, n_groups)[group], group), 0.8
 
 
+def balanced_of(*shares: float) -> Simulation:
+    """Groups of a member of each class, which often err together; classes are told right by so many."""
+
+    def whole(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+        group, y = np.repeat(np.arange(n_groups), len(shares)), np.tile(np.arange(len(shares)), n_groups)
+        luck = np.where(rng.random(len(y)) < RHO, rng.random(n_groups)[group], rng.random(len(y)))
+        right = luck < np.asarray(shares)[y]
+        said = np.where(right, y, (y + 1) % len(shares))
+        return intervals.score("balanced_accuracy", y, said, group), float(np.mean(shares))
+
+    return whole
+
+
 def eta_of(effect: float) -> Simulation:
     def triplets(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
         """Three levels, each once in a group that shares half of the rest: the truth is of many groups."""
@@ -143,6 +156,8 @@ def covered(simulation: Simulation, n_groups: int, trials: int) -> tuple[float, 
         (share_of(0.5), 500, 0.93),
         (share_of(0.97), 500, 0.93),
         (clustered_share, 500, 0.92),
+        (balanced_of(0.97, 0.97), 500, 0.92),
+        (balanced_of(0.5, 0.9, 0.7), 500, 0.92),
     ],
     ids=lambda value: getattr(value, "__qualname__", None),
 )

@@ -104,13 +104,11 @@ def test_two_ways_that_are_one_are_counted_once() -> None:
 # ── scores ──
 
 
-@pytest.mark.parametrize("metric", ["r2", "kendall", "auc", "balanced_accuracy"])
+@pytest.mark.parametrize("metric", ["r2", "kendall", "auc"])
 def test_a_score_of_sums_is_that_of_metrics(metric: str) -> None:
     y, prediction, group = grouped(25, 3)
-    if metric in ("auc", "balanced_accuracy"):
+    if metric == "auc":
         y = (y > 0).astype(int)
-    if metric == "balanced_accuracy":
-        prediction = (prediction > 0.3).astype(int)
     prediction = np.round(prediction, 1)  # ties
     form = FORMS[metric]
     sums = form.sums(y.astype(float), prediction, group, 25)
@@ -204,6 +202,46 @@ def test_a_contrast_is_of_the_same_resamples() -> None:
     assert 0 < found.low < found.value < found.high
     both = [intervals.score("r2", y, p, group) for p in (worse, prediction)]
     assert found.high - found.low < sum(i.high - i.low for i in both)
+
+
+def test_balanced_accuracy_is_a_share_of_each_class() -> None:
+    """Of balanced classes the interval is that of the share of hits; of unequal ones the rare class widens it."""
+    rng = np.random.default_rng(0)
+    y, group = np.repeat(np.arange(4), 40), np.arange(160)
+    said = np.where(rng.random(160) < 0.8, y, (y + 1) % 4)
+    found, plain = intervals.score("balanced_accuracy", y, said, group), intervals.score("accuracy", y, said, group)
+    assert found.method == "exact"
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.01)
+    kept = np.concatenate([np.flatnonzero(y > 0), np.flatnonzero(y == 0)[:6]])
+    rare = intervals.score("balanced_accuracy", y[kept], said[kept], group[kept])
+    assert rare.high - rare.low > 1.3 * (found.high - found.low)
+
+
+def test_many_classes_near_the_end_of_the_range_have_bounds_that_say_something() -> None:
+    """Twenty classes of eleven, three misses: a bootstrap-t had resamples without any, and said [0.52, 1.00]."""
+    y, group = np.repeat(np.arange(20), 11), np.arange(220)
+    said = y.copy()
+    said[[0, 50, 100]] = (said[[0, 50, 100]] + 1) % 20
+    near = intervals.score("balanced_accuracy", y, said, group)
+    assert 0.95 < near.low < 217 / 220 < near.high < 1
+    constant = intervals.score("balanced_accuracy", y, np.zeros(220, int), group)
+    assert (constant.value, constant.method) == (0.05, "exact")
+    assert 0.02 < constant.low < 0.05 < constant.high < 0.1
+    perfect = intervals.score("balanced_accuracy", y, y, group)
+    assert (perfect.high, round(perfect.low, 3)) == (1.0, round(binomtest(220, 220).proportion_ci(0.95).low, 3))
+    gain = intervals.contrast("balanced_accuracy", y, np.zeros(220, int), said, group)
+    assert 0.9 < gain.low < gain.value < gain.high < 1
+    none = intervals.contrast("balanced_accuracy", y, np.zeros(220, int), y, group)
+    assert none.method == "none"
+    assert intervals.contrast("balanced_accuracy", y, said, said, group).high == 0
+
+
+def test_what_rounding_leaves_of_an_error_makes_no_bound() -> None:
+    """A resample whose error is 1e-17 and should be 0 has no t of 1e15."""
+    values, errors = np.array([1.0, 1.2, 0.8, 1.1] * 30), np.array([0.1, 0.1, 0.1, 1e-17] * 30)
+    assert bootstrap.t_bounds(1.0, 0.1, values, errors, 0.9)[0] == -np.inf
+    errors[values == 1.1] = 0.1
+    assert np.isfinite(bootstrap.t_bounds(1.0, 0.1, values, errors, 0.9)[:2]).all()
 
 
 def test_any_function_has_the_interval_of_its_sums() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from zoo_datasets.core import streams
 
+ROUNDING = 1e-9  # of an error: less is what sums leave of nothing, and would make a t of any size
 BLOCK_NUMBERS = 2**22  # held at once, of float64: 32 MB
 
 
@@ -91,7 +92,8 @@ def t_bounds(
     A resample at the end of an endless scale has t = ±∞, and a bound that depends on it is infinite.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = (values - value) / errors
+        errors = np.where(errors > ROUNDING * error, errors, 0.0 * errors)
+        t = np.where(np.abs(values - value) > ROUNDING * error, values - value, 0.0) / errors
     t[np.isinf(values)] = values[np.isinf(values)]
     usable = t[~np.isnan(t)]
     undefined = 1 - len(usable) / len(t)

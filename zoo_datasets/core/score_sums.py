@@ -2,7 +2,7 @@
 
 In:  y and prediction [n], and each example's group as a number below G.
 Out: `bootstrap.Sums`, whose value is the score on a scale without ends (`Form.back` undoes it), so that an
-     interval cannot leave the score's range: logit of an AUC or an accuracy, atanh of τ, −log(1 − R²).
+     interval cannot leave the score's range: logit of an AUC, atanh of τ, −log(1 − R²).
 
 At equal weights each is the score of `zoo_datasets.metrics` (a test compares them).
 """
@@ -58,20 +58,6 @@ def _r2(y: np.ndarray, prediction: np.ndarray, group: np.ndarray, n_groups: int,
         return scale
 
     return Sums(per_group(columns, group, n_groups), no_pairs(n_groups), of)
-
-
-def _balanced_accuracy(y: np.ndarray, prediction: np.ndarray, group: np.ndarray, n_groups: int) -> Sums:
-    classes, label = np.unique(y, return_inverse=True)
-    member = label[:, None] == np.arange(len(classes))  # (n, C)
-    right = member & (y == prediction)[:, None]
-
-    def of(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
-        hits, count = linear[..., : len(classes)], linear[..., len(classes) :]
-        seen = count > 0.5  # of whole numbers, left over from a subtraction
-        share = np.where(seen, hits / np.where(seen, count, 1.0), 0.0)
-        return _logit(share.sum(axis=-1) / seen.sum(axis=-1))
-
-    return Sums(per_group(np.hstack([right, member]).astype(float), group, n_groups), no_pairs(n_groups), of)
 
 
 def _auc(y: np.ndarray, score: np.ndarray, group: np.ndarray, n_groups: int) -> Sums:
@@ -142,5 +128,4 @@ FORMS = {
     "r2": Form(_r2, lambda z: 1.0 - np.exp(-z)),
     "kendall": Form(_kendall, np.tanh, pairs=True, share=lambda tau: (1 + tau) / 2, of_share=lambda p: 2 * p - 1),
     "auc": Form(_auc, _expit, by_class=True, share=_same, of_share=_same),
-    "balanced_accuracy": Form(_balanced_accuracy, _expit, by_class=True, share=_same, of_share=_same),
 }
