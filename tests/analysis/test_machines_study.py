@@ -398,6 +398,12 @@ def test_a_test_over_draws_is_one_of_their_signs() -> None:
     np.testing.assert_allclose(questions.over_draws(np.array([1.0, 3.0, 5.0]), np.array([7, 7, 2])), [5.0, 2.0])
 
 
+def test_draws_of_one_network_are_not_cut_in_two() -> None:
+    p = made(draws=8, each=1)
+    assert {r["what"] for r in measures.nulls(Reader(p), 0)} == {"the draws cut in two"}
+    assert len({r["what"] for r in measures.nulls(Reader(made(draws=4, each=2)), 0)}) == 2
+
+
 def test_of_one_network_a_machine_nothing_is_asked() -> None:
     p = made(draws=6, each=4)
     alone = p.where(np.array([int(np.flatnonzero(p.label == name)[0]) for name in ("A", "B")]))

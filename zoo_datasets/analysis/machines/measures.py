@@ -21,6 +21,7 @@ from zoo_datasets.core import streams
 CUTS = 20  # of a null: their mean is known to a fifth of their spread
 CUTS_OF_A_DRAW = 10  # of few networks one cut says little
 MOST_REFERENCES = 5  # machines of which networks' distances to all others are taken: each is aligned anew
+FEWEST_CUT = 4  # draws: two on each side, one of them in training
 FEWEST = 2  # networks of a side, so that there is a mean without one of them
 
 
@@ -33,9 +34,12 @@ def nulls(reader: Reader, seed: int) -> Iterator[dict[str, Any]]:
     for label in np.unique(p.label):
         part = reader.where((p.label == label) & ~p.modified)
         draws = part.population.draw
-        if len(np.unique(draws)) < 4:  # two on each side, one of them in training
+        of_draw = np.unique(draws, return_counts=True)[1]
+        if len(of_draw) < FEWEST_CUT:
             continue
-        for what, cut in (("each draw cut in two", _each_cut), ("the draws cut in two", _pool_cut)):
+        # Where a draw is one network no draw can be cut: what is left out would have the side that training has less of.
+        cuts = [("each draw cut in two", _each_cut)] if (of_draw > 1).sum() >= FEWEST_CUT else []
+        for what, cut in (*cuts, ("the draws cut in two", _pool_cut)):
             found = []
             for turn in range(CUTS):
                 y, fold = cut(draws, seed, f"{label} {turn}")
