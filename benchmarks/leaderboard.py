@@ -46,7 +46,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
     options = parser.parse_args()
     for folder in options.folders:
+        if not (folder / "leaderboard.parquet").exists():
+            raise SystemExit(f"{folder} holds no leaderboard.parquet: name a folder that `bench --out` wrote.")
         kept = options.out / "bench" / folder.resolve().name
+        if kept.resolve() == folder.resolve():
+            continue
         kept.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             (kept / name).unlink(missing_ok=True)

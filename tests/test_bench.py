@@ -529,6 +529,9 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (folder / "leaderboard.md").read_text() in (out / "leaderboard.md").read_text()
     kept = out / "bench" / folder.name
     assert (kept / "leaderboard.parquet").read_bytes() == (folder / "leaderboard.parquet").read_bytes()
+    monkeypatch.setattr(sys, "argv", [call[0], str(kept), *call[2:]])  # what is kept already stays
+    importlib.import_module("leaderboard").main()
+    assert (kept / "leaderboard.parquet").exists()
     # Another folder beside it: the page has the tables of both, in the order of their names.
     (out / "bench" / "another").mkdir()
     for name in ("leaderboard.md", "leaderboard.parquet"):
