@@ -27,6 +27,7 @@ WEIGHTS, BLIND, KNOWING, TRAINING = (
 LEVEL = 0.05  # of corrected tests
 STILL = 1.1  # a loss that falls by less in a doubling of epochs gives no pace
 MOST_DOUBLINGS = 6  # of the budget: of what lies beyond a curve says nothing
+MOST_TIMES = 10  # as many networks: of what lies beyond an AUC says nothing
 FEW = 8  # units, of whose flips of signs a test has hardly enough
 MOST_APART = 8  # machines that have rows of their own; of more a table says how they are spread
 
@@ -390,13 +391,26 @@ def _power(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     }
     yield (
         f"**The smallest change that shows:** AUC at so many networks a side, told apart where its lower bound, corrected over "
-        f"{rows[0][1]['tests']} tests, is above ½. Of more networks nothing is said:\n"
+        f"{rows[0][1]['tests']} tests, is above ½. What more networks would do is an extrapolation: the AUC stays as it is with the most, and "
+        "its bounds narrow by the root of their number:\n"
     )
+    most = {(arm, r["label"], r["dose"]): r for arm, r in sorted(rows, key=lambda row: row[1]["n"])}
     kinds = list(dict.fromkeys(key[:3] for key in at))
     yield from pages.table(
-        ("arm", "machine", "key in", *(f"{n} a side" for n in sizes)),
-        [(ARMS[k[0]], *k[1:], *(at.get((*k, n), "") for n in sizes)) for k in kinds],
+        ("arm", "machine", "key in", *(f"{n} a side" for n in sizes), "told from, extrapolated"),
+        [(ARMS[k[0]], *k[1:], *(at.get((*k, n), "") for n in sizes), _more(most[k])) for k in kinds],
     )
+
+
+def _more(row: Mapping[str, Any]) -> str:
+    """From how many networks a side a change would be told whose AUC stays as it is."""
+    auc = row["auc"]
+    if row["told_apart"] or auc["low"] is None:
+        return "–"
+    if auc["value"] <= 0.5:
+        return "none: its AUC is not above ½"
+    times = ((auc["value"] - auc["low"]) / (auc["value"] - 0.5)) ** 2
+    return f"{row['n'] * times:,.0f} a side" if times <= MOST_TIMES else f"more than {row['n'] * MOST_TIMES:,}"
 
 
 def _value(score: Mapping[str, Any]) -> str:

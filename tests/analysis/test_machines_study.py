@@ -748,6 +748,21 @@ def test_outcomes_with_and_without_a_target_stand_apart() -> None:
     assert rows == ["| Parity | 4 | 0 | – | – | – | – |", "| Parity | 6 | 0 | 3 | 0.50 [0.20, 0.80] | – | – |"]
 
 
+def test_beyond_the_networks_there_are_the_page_extrapolates_and_says_so() -> None:
+    def row(n: int, dose: str, value: float, low: float) -> tuple[str, dict[str, Any]]:
+        auc = {"value": value, "low": low, "high": 1.0}
+        return "matched", {"label": "A", "dose": dose, "n": n, "auc": auc, "told_apart": low > 0.5, "tests": 6}
+
+    rows = [row(50, "0.1", 0.7, 0.3), row(300, "0.1", 0.6, 0.4), row(300, "0.2", 0.5, 0.4), row(300, "0.5", 0.9, 0.8)]
+    rows.append(row(300, "0.3", 0.51, 0.4))
+    text = list(page_of_machines()._power(rows))
+    assert "is an extrapolation" in text[0]
+    # The half width .2 has to halve: four times as many.
+    assert [line.split(" | ")[-1] for line in text[3:7]] == [
+        "1,200 a side |", "none: its AUC is not above ½ |", "– |", "more than 3,000 |",
+    ]  # fmt: skip
+
+
 def test_of_many_machines_the_page_says_how_they_are_spread() -> None:
     page, score = page_of_machines(), {"low": 0.1, "high": 0.9}
     rows = [
