@@ -346,7 +346,9 @@ def _balanced_contrast(
         return _none(of, value, level, n_groups, len(y), _few(fewest, scarce))
     variance = _clustered_sum(_added(y, second) - _added(y, first), label)
     if variance == 0 and value:
-        return _none(of, value, level, n_groups, len(y), "no group differs from others of its class")
+        # No group differs from others of its class: the bounds of both, as if they were apart, are wider than any of the two.
+        a, b = (_balanced(y, p, groups, level) for p in (first, second))
+        return _interval(of, value, (b.low - a.high, b.high - a.low), level, "exact", n_groups, len(y))
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(variance))
     bounds = max(-1.0, value - half), min(1.0, value + half)
     return _interval(of, value, bounds, level, "t", n_groups, len(y))
