@@ -326,7 +326,9 @@ def _balanced(y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: 
     else:
         holding = np.array([len(np.unique(label[y == c])) for c in np.unique(y)])
         worth = len(holding) ** 2 / (1 / holding).sum()
-    bounds = _clopper_pearson(value, min(worth, len(y)), level)
+    # A rare class without a miss adds no variance, and is known no better for it.
+    count = np.unique(y, return_counts=True)[1]
+    bounds = _clopper_pearson(value, min(worth, len(count) ** 2 / (1 / count).sum()), level)
     return _interval(metric, value, bounds, level, "exact", n_groups, len(y))
 
 

@@ -93,7 +93,7 @@ def t_bounds(
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.where(errors > ROUNDING * error, errors, 0.0 * errors)
-        t = np.where(np.abs(values - value) > ROUNDING * error, values - value, 0.0) / errors
+        t = np.where(np.abs(values - value) <= ROUNDING * error, 0.0, values - value) / errors
     t[np.isinf(values)] = values[np.isinf(values)]
     usable = t[~np.isnan(t)]
     undefined = 1 - len(usable) / len(t)
