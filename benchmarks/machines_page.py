@@ -114,6 +114,8 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
         if rows := [r for r in found["which"] if not r["control"]]:
             best = max(rows, key=lambda r: r["accuracy"]["value"])
             chance = f"chance is {best['chance']:.2f}"
+            if best.get("not_asked"):
+                chance += f"; not asked, for they are of one draw: {_list(best['not_asked'])}"
             gain = best.get("gain")
             beside = (
                 f"; {_signed(gain)} over the best control, {best['best_control']}{_doubt(best, found)}" if gain else ""
@@ -405,8 +407,10 @@ def _power(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
 def _more(row: Mapping[str, Any]) -> str:
     """From how many networks a side a change would be told whose AUC stays as it is."""
     auc = row["auc"]
-    if row["told_apart"] or auc["low"] is None:
+    if row["told_apart"]:
         return "–"
+    if auc["low"] is None:
+        return "no lower bound"
     if auc["value"] <= 0.5:
         return "none: its AUC is not above ½"
     times = ((auc["value"] - auc["low"]) / (auc["value"] - 0.5)) ** 2

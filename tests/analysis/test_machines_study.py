@@ -96,6 +96,63 @@ def test_folds_are_of_whole_draws() -> None:
     np.testing.assert_array_equal(folds(draws[order], 3), fold[order])
 
 
+def test_folds_hold_as_many_draws_of_every_class() -> None:
+    """Where draws hold one class each, as where each network is a draw of its own."""
+    labels = np.repeat(list("ABCD"), 10)
+    for seed in range(5):
+        fold = folds(np.arange(40), seed, labels)
+        counts = {(f, k): int(((fold == f) & (labels == k)).sum()) for f in range(5) for k in "ABCD"}
+        assert set(counts.values()) == {2}
+    draws = np.repeat(np.arange(13), 2)
+    np.testing.assert_array_equal(folds(draws, 3, np.tile(["A", "B"], 13)), folds(draws, 3))
+    mixed = folds(np.arange(7), 0, np.array(list("AAABBBB")))
+    assert sorted(np.bincount(mixed)) == [1, 1, 1, 2, 2]  # no fold is empty for it
+
+
+@pytest.mark.slow
+def test_where_each_network_is_a_draw_noise_scores_chance() -> None:
+    """Folds that are not balanced by class score .07 of .10: who is held out is rarer in training."""
+    found = []
+    for turn in range(30):
+        rng = np.random.default_rng(turn)
+        p = made(draws=100, each=1, architecture=FLAT)
+        p = p.where(~p.modified & (p.label == "A"))
+        noise = rng.normal(size=p.weights.shape).astype(np.float32)
+        own = dataclasses.replace(p, weights=noise, label=np.array([f"c{i % 10}" for i in range(100)]))
+        [row] = questions.which(Reader(own), turn, [LINEAR])
+        assert row["chance"] == pytest.approx(0.1)
+        found.append(row["accuracy"]["value"])
+    assert abs(np.mean(found) - 0.1) < 0.018  # of 3,000 networks; standard error .006
+
+
+def test_chance_is_over_draws_as_accuracy_is() -> None:
+    """Draws of three A, and of one A and one B: who says A is right in all of the first and in half of the others."""
+    p = made(draws=8, each=3)
+    p = p.where(~p.modified)
+    first = np.array(
+        [not ((p.draw == d) & (p.label == k))[:i].any() for i, (d, k) in enumerate(zip(p.draw, p.label, strict=True))]
+    )
+    own = p.where(((p.draw < 6) & (p.label == "A")) | ((p.draw >= 6) & first))
+    constant = dataclasses.replace(own, weights=np.zeros_like(own.weights))
+    [row] = questions.which(Reader(constant), 0, [LINEAR])
+    assert (row["n"], row["accuracy"]["value"]) == (22, pytest.approx(7 / 8))
+    assert row["chance"] == pytest.approx(7 / 8)  # of networks it would be 20 of 22
+    assert row["test"]["p"] > 0.5
+
+
+def test_a_machine_of_one_draw_is_left_out_and_named() -> None:
+    p = made(draws=8, each=4, of_machine=1.0)
+    p = p.where(~p.modified)
+    names = p.label.astype(object)
+    names[np.flatnonzero(p.draw == 0)[0]] = "rare"
+    reader = Reader(dataclasses.replace(p, label=names.astype(str)))
+    [row] = questions.which(reader, 0, [LINEAR])
+    assert (row["classes"], row["not_asked"]) == (2, ["rare"])
+    assert row["left_out"] >= 1
+    assert row["accuracy"]["value"] > 0.95
+    assert [r["n_train"] for r in questions.curve(reader, 0, [LINEAR])]
+
+
 @pytest.mark.slow
 def test_networks_are_aligned_to_one_of_training() -> None:
     """Two references serve all folds, and the one that a fold is aligned to is never in it."""
@@ -307,7 +364,7 @@ def test_who_fell_out_of_one_class_falls_out_of_all() -> None:
     fell = (p.label == "A") & ~p.modified & (p.draw < 3) & (np.arange(len(p)) % 8 == 0)
     assert 0 < fell.sum() < 12
     p = p.where(~fell)
-    even = questions._even(clean(p), 0).population
+    even = questions._asked(clean(p), 0).population
     counts = {(d, k): int(((even.draw == d) & (even.label == k)).sum()) for d in range(6) for k in "AB"}
     assert all(counts[d, "A"] == counts[d, "B"] for d in range(6))
     assert sum(counts.values()) == 48 - 2 * fell.sum()
@@ -402,6 +459,13 @@ def test_draws_of_one_network_are_not_cut_in_two() -> None:
     p = made(draws=8, each=1)
     assert {r["what"] for r in measures.nulls(Reader(p), 0)} == {"the draws cut in two"}
     assert len({r["what"] for r in measures.nulls(Reader(made(draws=4, each=2)), 0)}) == 2
+    q = made(draws=8, each=2).where(np.arange(64) % 32 > 3)  # of two draws one network of each machine is gone
+    counts = {(r["label"], r["what"]): (r["n"], r["draws"]) for r in measures.nulls(clean(q), 0)}
+    for label in "AB":
+        of_draw = np.unique(q.draw[(q.label == label) & ~q.modified], return_counts=True)[1]
+        assert set(of_draw) == {1, 2}
+        assert counts[label, "each draw cut in two"] == (2 * (of_draw == 2).sum(), (of_draw == 2).sum())
+        assert counts[label, "the draws cut in two"] == (of_draw.sum(), 8)
 
 
 def test_of_one_network_a_machine_nothing_is_asked() -> None:
@@ -755,11 +819,13 @@ def test_beyond_the_networks_there_are_the_page_extrapolates_and_says_so() -> No
 
     rows = [row(50, "0.1", 0.7, 0.3), row(300, "0.1", 0.6, 0.4), row(300, "0.2", 0.5, 0.4), row(300, "0.5", 0.9, 0.8)]
     rows.append(row(300, "0.3", 0.51, 0.4))
+    rows.append(row(300, "0.4", 0.51, 0.4))
+    rows[-1][1]["auc"]["low"] = None
     text = list(page_of_machines()._power(rows))
     assert "is an extrapolation" in text[0]
     # The half width .2 has to halve: four times as many.
-    assert [line.split(" | ")[-1] for line in text[3:7]] == [
-        "1,200 a side |", "none: its AUC is not above ½ |", "– |", "more than 3,000 |",
+    assert [line.split(" | ")[-1] for line in text[3:8]] == [
+        "1,200 a side |", "none: its AUC is not above ½ |", "– |", "more than 3,000 |", "no lower bound |",
     ]  # fmt: skip
 
 

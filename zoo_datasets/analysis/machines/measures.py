@@ -32,14 +32,18 @@ def nulls(reader: Reader, seed: int) -> Iterator[dict[str, Any]]:
     """
     p = reader.population
     for label in np.unique(p.label):
-        part = reader.where((p.label == label) & ~p.modified)
-        draws = part.population.draw
-        of_draw = np.unique(draws, return_counts=True)[1]
-        if len(of_draw) < FEWEST_CUT:
-            continue
-        # Where a draw is one network no draw can be cut: what is left out would have the side that training has less of.
-        cuts = [("each draw cut in two", _each_cut)] if (of_draw > 1).sum() >= FEWEST_CUT else []
-        for what, cut in (*cuts, ("the draws cut in two", _pool_cut)):
+        own = np.flatnonzero((p.label == label) & ~p.modified)
+        of_draw = np.unique(p.draw[own], return_inverse=True, return_counts=True)
+        # A draw of one network cannot be cut: it would have the side that training has less of.
+        several = own[of_draw[2][of_draw[1]] > 1]
+        for what, cut, rows in (
+            ("each draw cut in two", _each_cut, several),
+            ("the draws cut in two", _pool_cut, own),
+        ):
+            part = reader.where(rows)
+            draws = part.population.draw
+            if len(np.unique(draws)) < FEWEST_CUT:
+                continue
             found = []
             for turn in range(CUTS):
                 y, fold = cut(draws, seed, f"{label} {turn}")

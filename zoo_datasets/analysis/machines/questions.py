@@ -29,23 +29,29 @@ TAIL = 25  # resamples beyond each bound, however high its level
 
 
 def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> list[dict[str, Any]]:
-    """Which machine did clean networks learn? By each solver; chance is the share of the largest class."""
-    every = len(reader.population)
-    reader, p = (matched := _even(reader, seed)), matched.population
+    """Which machine did clean networks learn? By each solver; chance is what the largest class said of all comes to.
+
+    Machines of one draw cannot be learned where it is held out: they are left out, and named.
+    """
+    every = reader.population
+    reader = _asked(reader, seed)
+    p = reader.population
     kinds, counts = np.unique(p.label, return_counts=True)
-    if len(kinds) < 2 or counts.min() < 2:  # of a class of one network nothing is learned where it is held out
+    if len(kinds) < 2:
         return []
-    fold, chance = folds(p.draw, seed), float(counts.max() / len(p))
+    fold = folds(p.draw, seed, p.label)
+    guess = np.isin(p.label, kinds[counts == counts.max()]) / (counts == counts.max()).sum()  # of the largest, any
     asked = [s for s in solvers if reader.can(s)]
     right = {s: (foretold(reader, p.label, fold, s, seed)[0] == p.label).astype(float) for s in asked}
     best = max((s for s in asked if s.control), key=lambda s: right[s].mean(), default=None)
     rows = []
     for solver, hits in right.items():
         row = {
-            "solver": solver.name, "control": solver.control, "n": len(p), "left_out": every - len(p), "classes": len(kinds),
-            "accuracy": intervals.proportion(hits, p.draw).to_json(), "chance": chance,
+            "solver": solver.name, "control": solver.control, "n": len(p), "left_out": len(every) - len(p), "classes": len(kinds),
+            "not_asked": sorted(set(map(str, every.label)) - set(map(str, kinds))),
+            "accuracy": intervals.proportion(hits, p.draw).to_json(), "chance": float(over_draws(guess, p.draw).mean()),
             "recall": {str(k): float(hits[p.label == k].mean()) for k in kinds},
-            "test": above(over_draws(hits - chance, p.draw), seed),
+            "test": above(over_draws(hits - guess, p.draw), seed),
         }  # fmt: skip
         if best is not None and not solver.control:
             row |= {"best_control": best.name, "gain": intervals.difference(right[best], hits, p.draw).to_json()}
@@ -56,12 +62,11 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
 
 def curve(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> list[dict[str, Any]]:
     """The same from fewer networks in training."""
-    reader = _even(reader, seed)
+    reader = _asked(reader, seed)
     p = reader.population
-    kinds, counts = np.unique(p.label, return_counts=True)
-    if len(kinds) < 2 or counts.min() < 2:
+    if len(np.unique(p.label)) < 2:
         return []
-    fold = folds(p.draw, seed)
+    fold = folds(p.draw, seed, p.label)
     largest = min(int((fold != f).sum()) for f in np.unique(fold))
     rows = []
     for solver in (s for s in solvers if s.reads in ("raw", "statistics")):
@@ -167,8 +172,13 @@ def twins(p: Population, clean: np.ndarray, changed: np.ndarray) -> list[tuple[i
     return [(of[t], int(i)) for i in changed if (t := str(p.twin[i])) in of]
 
 
-def _even(reader: Reader, seed: int) -> Reader:
-    """In each draw as many networks of every class, so that who fell out tells nothing; all, where that would leave less than half."""
+def _asked(reader: Reader, seed: int) -> Reader:
+    """Of machines that several draws hold, in each draw as many networks of every one, so that who fell out tells nothing.
+
+    All of them, where that would leave less than half, or no machine of several draws.
+    """
+    p = reader.population
+    reader = reader.where(np.isin(p.label, _of_several_draws(p)))
     p = reader.population
     kinds = np.unique(p.label)
     kept: list[np.ndarray] = []
@@ -180,7 +190,12 @@ def _even(reader: Reader, seed: int) -> Reader:
             for k, rows in zip(kinds, own, strict=True)
         ]
     rows = np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
-    return reader.where(rows) if len(rows) >= len(p) / 2 else reader
+    even = reader.where(rows)
+    return even if len(rows) >= len(p) / 2 and len(_of_several_draws(even.population)) else reader
+
+
+def _of_several_draws(p: Population) -> list[str]:
+    return [k for k in np.unique(p.label) if len(np.unique(p.draw[p.label == k])) > 1]
 
 
 # ── tests ────────────────────────────────────────────────────────────────────────────
