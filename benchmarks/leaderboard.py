@@ -27,7 +27,7 @@ from zoo_datasets.core import figures, files
 from zoo_datasets.leaderboard import ORACLE, WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ("leaderboard.md", "leaderboard.parquet", "chosen.json")
+NEEDED, BESIDE = ("leaderboard.md", "leaderboard.parquet"), ("chosen.json",)
 SHOWN = ("r2", "kendall")
 HEAD = """# Leaderboard
 
@@ -45,17 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
     options = parser.parse_args()
-    for folder in options.folders:
-        if not (folder / "leaderboard.parquet").exists():
-            raise SystemExit(f"{folder} holds no leaderboard.parquet: name a folder that `bench --out` wrote.")
-        kept = options.out / "bench" / folder.resolve().name
-        if kept.resolve() == folder.resolve():
-            continue
-        kept.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
-            (kept / name).unlink(missing_ok=True)
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, kept / name)
+    keep(options.folders, options.out / "bench")
     folders = sorted(f.parent for f in options.out.glob("bench/*/leaderboard.parquet"))
     if not folders:
         raise SystemExit("No result is kept yet: name a folder that `bench --out` wrote.")
@@ -68,6 +58,25 @@ def main() -> None:
         if figure is not None:
             save(figure, options.pictures / f"leaderboard-{name}.svg")
             print(f"{options.pictures / f'leaderboard-{name}.svg'}")
+
+
+def keep(folders: Sequence[Path], under: Path) -> None:
+    """Copy what is shown of each folder; nothing is replaced unless all of them can be."""
+    named: dict[str, Path] = {}
+    for folder in map(Path.resolve, folders):
+        if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+            raise SystemExit(f"{folder} holds no {' and no '.join(missing)}: name a folder that `bench --out` wrote.")
+        if named.setdefault(folder.name, folder) != folder:
+            raise SystemExit(f"{named[folder.name]} and {folder} have one name, by which results are kept: rename one.")
+    for name, folder in named.items():
+        kept = under / name
+        if kept.resolve() == folder:
+            continue
+        kept.mkdir(parents=True, exist_ok=True)
+        for file in (*NEEDED, *BESIDE):
+            (kept / file).unlink(missing_ok=True)
+            if (folder / file).exists():
+                shutil.copyfile(folder / file, kept / file)
 
 
 def at_home(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

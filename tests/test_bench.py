@@ -518,6 +518,26 @@ def test_over_levels_there_are_bounds_from_five_on(found):
     assert many["b"].low < many["b"].value < many["b"].high
 
 
+def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
+    """Where a class is of too few groups nothing is known of a lead: no star, and the note names the class as a number."""
+    list(results.run(found, ["statistics-ridge"], 1, tmp_path))
+    cells = results.read(found, tmp_path)
+    target = next(t for t in found.test.targets.of if t.classes)
+    asked = leaderboard.question(found, found.test, target)
+    one = np.unique(asked.groups)[:1]
+    place = [t.name for t in found.train.targets.of].index(target.name)
+    values = found.test.targets.values.copy()
+    values[asked.keep, place] = np.isin(asked.groups, one).astype(float)
+    part = dataclasses.replace(found.test, targets=dataclasses.replace(found.test.targets, values=values))
+    rare = dataclasses.replace(found, test=part)
+    ranked = leaderboard.rows(rare, cells, target)
+    assert len(ranked) > 1
+    assert all(r.separable is None for r in ranked)
+    table = "\n".join(leaderboard._table(target, ranked))
+    assert " * |" not in table
+    assert f"1 of {len(np.unique(asked.groups))} groups hold class 1, and at least 5 are needed" in table
+
+
 def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page and its pictures are made of the folder alone."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
@@ -532,6 +552,25 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [call[0], str(kept), *call[2:]])  # what is kept already stays
     importlib.import_module("leaderboard").main()
     assert (kept / "leaderboard.parquet").exists()
+    # One of two cannot be kept: neither is.
+    (kept / "leaderboard.md").write_text("kept")
+    twin, half = folder / "apart" / folder.name, folder / "half"
+    twin.mkdir(parents=True)
+    half.mkdir()
+    shutil.copyfile(folder / "leaderboard.parquet", half / "leaderboard.parquet")
+    for other, said in (
+        (half, "half holds no leaderboard.md: name a folder"),
+        (twin, "holds no leaderboard.md and no"),
+    ):
+        monkeypatch.setattr(sys, "argv", [call[0], str(folder), str(other), *call[2:]])
+        with pytest.raises(SystemExit, match=said):
+            importlib.import_module("leaderboard").main()
+    for name in ("leaderboard.md", "leaderboard.parquet"):
+        shutil.copyfile(folder / name, twin / name)
+    with pytest.raises(SystemExit, match="have one name"):
+        importlib.import_module("leaderboard").main()
+    assert (kept / "leaderboard.md").read_text() == "kept"
+    shutil.copyfile(folder / "leaderboard.md", kept / "leaderboard.md")
     # Another folder beside it: the page has the tables of both, in the order of their names.
     (out / "bench" / "another").mkdir()
     for name in ("leaderboard.md", "leaderboard.parquet"):

@@ -115,6 +115,23 @@ def balanced_of(*shares: float) -> Simulation:
     return whole
 
 
+def rare(sizes: tuple[int, ...], *shares: float, agree: float | None = None) -> Simulation:
+    """Classes of so many networks. With `agree` the difference of two readers, told right by as many as two shares say,
+    who follow the same luck so often."""
+
+    def few(rng: np.random.Generator, _: int) -> tuple[Interval, float]:
+        y = np.repeat(np.arange(len(sizes)), sizes)
+        luck = [rng.random(len(y)) for _ in range(2)]
+        if agree is None:
+            said = np.where(luck[0] < np.asarray(shares)[y], y, y + 1)
+            return intervals.score("balanced_accuracy", y, said, np.arange(len(y))), float(np.mean(shares))
+        luck[1] = np.where(rng.random(len(y)) < agree, luck[0], luck[1])
+        said, other = (np.where(own < share, y, y + 1) for own, share in zip(luck, shares, strict=True))
+        return intervals.contrast("balanced_accuracy", y, said, other, np.arange(len(y))), shares[1] - shares[0]
+
+    return few
+
+
 def eta_of(effect: float) -> Simulation:
     def triplets(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
         """Three levels, each once in a group that shares half of the rest: the truth is of many groups."""
@@ -169,6 +186,28 @@ def test_a_nominal_95_percent_is_about_that(simulation: Simulation, trials: int,
     else:
         assert share >= least
         assert none <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("simulation", "least"),
+    [
+        (rare((200, 5), 0.99, 0.8), 0.92),
+        (rare((200, 10), 0.95, 0.95), 0.92),
+        (rare((100, 8, 8), 0.9, 0.6, 0.9), 0.92),
+        (rare((200, 5), 0.6, 0.8, agree=0.0), 0.92),
+        (rare((200, 10), 0.9, 0.97, agree=0.5), 0.92),
+        (rare((200, 10), 0.8, 0.8, agree=0.9), 0.92),
+        (rare((100, 8, 8), 0.6, 0.8, agree=0.5), 0.92),
+        (
+            rare((200, 5), 0.6, 0.8, agree=0.9),
+            0.86,
+        ),  # five networks, of which one of five is told differently: often none is
+    ],
+)
+def test_a_rare_class_is_covered(simulation: Simulation, least: float) -> None:
+    share, none = covered(simulation, 0, 500)
+    print(f"{share:.3f}")
+    assert (share >= least, none) == (True, 0)
 
 
 @pytest.mark.parametrize(("inits", "draws"), [(10, 5), (10, 10), (20, 6), (10, 40), (6, 20)])

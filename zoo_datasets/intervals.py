@@ -32,6 +32,7 @@ RESAMPLES = 999  # 25 of them in each tail of 95 %
 # Groups that are deleted in turn; where there are more they are dealt into so many. Scores are sums over groups,
 # any other function is computed anew for each.
 MOST_UNITS, MOST_UNITS_OF_A_FUNCTION = 400, 40
+NEAR_ONE = 1 - 1e-12  # a correlation that has a z
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
 
 
@@ -44,7 +45,7 @@ class Interval:
     low: float
     high: float
     level: float  # 0.95
-    method: str  # "t", "crossed t", "exact", "bootstrap-t", or "none"
+    method: str  # "t", "crossed t", "exact", "paired", "bootstrap-t", or "none"
     n_groups: int
     n_examples: int
     note: str = ""  # why there are no bounds, that groups are few, of which variation the bounds are
@@ -163,6 +164,7 @@ def score(
     if metric not in metrics.SCORES:
         raise ValueError(errors.unknown("metric", metric, metrics.SCORES))
     if metric == "balanced_accuracy":
+        _no_options(metric, options)
         return _balanced(y, prediction, groups, level)
     value = metrics.SCORES[metric](y, prediction, **options)
     if metric in ("mae", "difference", "accuracy"):
@@ -174,7 +176,7 @@ def score(
             found = mean(np.abs(error) if metric == "mae" else error, groups, level=level)
         return dataclasses.replace(found, of=metric)
     form = FORMS[metric]
-    y, prediction, label, n_groups = _scored(metric, y, prediction, groups, level)
+    y, prediction, label, n_groups = _scored(y, prediction, groups, level)
     worth, scarce = _worth(form, y, label, n_groups)
     if worth < FEWEST_GROUPS or np.isnan(value):
         return _none(metric, value, level, n_groups, len(y), _few(worth, scarce))
@@ -193,13 +195,14 @@ def contrast(
 ) -> Interval:  # fmt: skip
     """How much better `second` scores than `first` on the same examples, by bootstrap-t: score − score.
 
-    Of `balanced_accuracy` by Student's t on what each group adds to the difference.
+    Of `balanced_accuracy` by the exact bounds of both and their correlation.
     """
     if metric == "balanced_accuracy":
+        _no_options(metric, options)
         return _balanced_contrast(y, first, second, groups, level)
     form = FORMS[metric]
     value = metrics.SCORES[metric](y, second, **options) - metrics.SCORES[metric](y, first, **options)
-    y, first, label, n_groups = _scored(metric, y, first, groups, level)
+    y, first, label, n_groups = _scored(y, first, groups, level)
     worth, scarce = _worth(form, y, label, n_groups)
     of = f"difference of {metric}"
     if worth < FEWEST_GROUPS or np.isnan(value):
@@ -296,8 +299,13 @@ def _labeled(values: np.ndarray, groups: np.ndarray, level: float) -> tuple[np.n
     return label, int(label.max()) + 1
 
 
+def _no_options(metric: str, options: Mapping[str, Any]) -> None:
+    if options:
+        raise TypeError(f"{metric} takes no options, and was given {', '.join(sorted(options))}.")
+
+
 def _scored(
-    metric: str, y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: float
+    y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """y and prediction as the sums take them, groups as numbers [n], and how many groups."""
     y, prediction = np.asarray(y).astype(np.float64), np.asarray(prediction).astype(np.float64)
@@ -309,7 +317,8 @@ def _balanced(y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: 
 
     A resample in which a rare class has no miss left has no error either, so that a bootstrap-t of many classes
     comes to bounds near nothing. The variance is that of what each group adds, linearized; at the end of the range, where
-    there is none, the mean is worth as many judgements as one group each of its classes would make it.
+    there is none, the mean is worth as many judgements as one group each of its classes would make it. It is never worth
+    more than its examples: C² / Σ 1/n_c, so that a class of five networks weighs as five.
     """
     from scipy.stats import t
 
@@ -335,25 +344,30 @@ def _balanced(y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: 
 def _balanced_contrast(
     y: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, level: float
 ) -> Interval:
-    from scipy.stats import t
+    """second − first, by the bounds of each and their correlation over groups (Newcombe 1998, method 10; Zou & Donner 2008).
 
-    of, value = (
-        "difference of balanced_accuracy",
-        metrics.balanced_accuracy(y, second) - metrics.balanced_accuracy(y, first),
-    )
-    y = np.asarray(y)
-    label, n_groups = _labeled(y, groups, level)
-    fewest, scarce = _rarest(y, label, n_groups)
-    if fewest < FEWEST_GROUPS or np.isnan(value):
-        return _none(of, value, level, n_groups, len(y), _few(fewest, scarce))
-    variance = _clustered_sum(_added(y, second) - _added(y, first), label)
-    if variance == 0 and value:
-        # No group differs from others of its class: the bounds of both, as if they were apart, are wider than any of the two.
-        a, b = (_balanced(y, p, groups, level) for p in (first, second))
-        return _interval(of, value, (b.low - a.high, b.high - a.low), level, "exact", n_groups, len(y))
-    half = float(t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(variance))
-    bounds = max(-1.0, value - half), min(1.0, value + half)
-    return _interval(of, value, bounds, level, "t", n_groups, len(y))
+    A t interval of the differences would be too narrow where a class is rare: few of its networks are told differently, and
+    where by luck none is, it adds no variance. Exact bounds of each score know better.
+    """
+    a, b = (_balanced(y, p, groups, level) for p in (first, second))
+    of, value = "difference of balanced_accuracy", b.value - a.value
+    if "none" in (a.method, b.method):
+        return _none(of, value, level, a.n_groups, len(y), a.note or b.note)
+    label, n_groups = _labeled(np.asarray(y), groups, level)
+    parts = [np.bincount(label, _added(np.asarray(y), p)) for p in (first, second)]
+    spread = float(np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum()))
+    # Without spread nothing is known of how they go together: as if they were apart. A high correlation of few is luck
+    # in part: Fisher's z is less by its variance, 1 / (n − 3) of the rarest class.
+    rho = float(np.clip((parts[0] * parts[1]).sum() / spread, -NEAR_ONE, NEAR_ONE)) if spread > 1e-24 else 0.0
+    fewest, _ = _rarest(np.asarray(y), label, n_groups)
+    rho = min(rho, max(0.0, float(np.tanh(np.arctanh(rho) - 1 / (fewest - 3)))))
+
+    def reach(one: float, other: float) -> float:
+        return float(np.sqrt(max(0.0, one**2 - 2 * rho * one * other + other**2)))
+
+    low = value - reach(b.value - b.low, a.high - a.value)
+    high = value + reach(b.high - b.value, a.value - a.low)
+    return _interval(of, value, (max(-1.0, low), min(1.0, high)), level, "paired", n_groups, len(y))
 
 
 def _added(y: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -383,7 +397,7 @@ def _worth(form: Form, y: np.ndarray, label: np.ndarray, n_groups: int) -> tuple
 
 def _rarest(y: np.ndarray, label: np.ndarray, n_groups: int) -> tuple[int, str]:
     """How many groups hold the rarest class, and how to say that they are few."""
-    holding = {str(c): len(np.unique(label[y == c])) for c in np.unique(y)}
+    holding = {f"{c:g}" if isinstance(c, float) else str(c): len(np.unique(label[y == c])) for c in np.unique(y)}
     rarest = min(holding, key=lambda c: holding[c])
     return holding[rarest], f"{holding[rarest]} of {n_groups} groups hold class {rarest}"
 

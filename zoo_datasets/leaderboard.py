@@ -51,7 +51,9 @@ class Row:
     seeds: int
     cpu_s: float
     parameters: int
-    separable: bool | None  # whether the best baseline's lead leaves out 0; None for the best itself
+    separable: (
+        bool | None
+    )  # whether the best's lead leaves out 0; None for the best itself, and of too few groups to say
     gain: Interval | None = None  # of the first metric over CONTROL on the same groups
     null: Mapping[str, tuple[float, float, int]] | None = None  # after shuffled targets: 2.5 %, 97.5 %, and how many
     error: str | None = None
@@ -167,7 +169,7 @@ def rows(
     ranked = []
     for i, (row, given) in enumerate(done):
         lead = asked.lead(first, given, done[0][1]) if i else None
-        separable = None if lead is None else bool(lead.low > 0)
+        separable = None if lead is None or lead.method == "none" else bool(lead.low > 0)
         gain = asked.lead(first, control, given) if control is not None and row.baseline != CONTROL else None
         ranked.append(dataclasses.replace(row, separable=separable, gain=gain))
     return ranked + failed

@@ -105,8 +105,11 @@ def test_folds_hold_as_many_draws_of_every_class() -> None:
         assert set(counts.values()) == {2}
     draws = np.repeat(np.arange(13), 2)
     np.testing.assert_array_equal(folds(draws, 3, np.tile(["A", "B"], 13)), folds(draws, 3))
-    mixed = folds(np.arange(7), 0, np.array(list("AAABBBB")))
-    assert sorted(np.bincount(mixed)) == [1, 1, 1, 2, 2]  # no fold is empty for it
+    few = folds(np.arange(7), 0, np.array(list("AAABBBB")))
+    assert sorted(np.bincount(few)) == [2, 2, 3]  # each has one of the three
+    pairs = folds(np.arange(10), 0, np.repeat(list("ABCDE"), 2))
+    assert all(len(set(pairs[i : i + 2])) == 2 for i in range(0, 10, 2))
+    assert list(np.bincount(pairs)) == [5, 5]
 
 
 @pytest.mark.slow

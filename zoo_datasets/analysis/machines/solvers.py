@@ -62,19 +62,21 @@ WEIGHTS = SOLVERS[
 def folds(draws: np.ndarray, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
     """The fold (n,) of each network: whole draws, dealt in an order of the seed's.
 
-    Of draws that do not hold the same `labels` (n,), those that do are dealt one after the other: else the folds that hold
-    more of a class have fewer of it in training, and what is guessed there is guessed against the answer.
+    Of draws that do not hold the same `labels` (n,), those that do are dealt one after the other, into no more folds than draws
+    hold any: else the folds that hold more of a class have fewer of it in training, and guesses there go against the answer.
     """
+    n_folds = FOLDS
     names, at = np.unique(draws, return_inverse=True)
     order = streams.permutation(streams.stream_key(["folds", seed]), len(names))
     if labels is not None:
         kinds = np.unique(labels, return_inverse=True)[1]
         held = np.zeros((len(names), kinds.max(initial=0) + 1), bool)
         held[at, kinds] = True
+        n_folds = min(FOLDS, max(2, int(held.sum(axis=0).min(initial=FOLDS))))
         alike = np.unique(held, axis=0, return_inverse=True)[1].ravel()
         order = order[np.argsort(alike[order], kind="stable")]
     fold = np.empty(len(names), np.int64)
-    fold[order] = np.arange(len(names)) % min(FOLDS, len(names))
+    fold[order] = np.arange(len(names)) % min(n_folds, len(names))
     placed: np.ndarray = fold[at]
     return placed
 
