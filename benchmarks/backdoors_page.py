@@ -16,11 +16,14 @@ PICTURES = {
     "triggers": "triggers", "detectors": "detectors and controls", "questions": "held-out levels", "doses": "dose and response",
     "where": "where it shows",
 }  # fmt: skip
-LOSS = "test loss and accuracy"
+FIXED, KNOWN = "statistics, logistic", "recipe"  # of all zoos side by side
 
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
     """The page's Markdown for every zoo analyzed so far."""
+    if results:
+        yield "## Results\n"
+        yield from summary(results)
     for name, numbers in sorted(results.items()):
         yield f"### {name}\n"
         yield _counts(numbers)
@@ -28,6 +31,31 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from pages.pictures(name, PICTURES)
         yield from tables(numbers)
+
+
+def summary(results: Mapping[str, Any]) -> Iterator[str]:
+    """All zoos at a glance: of matched networks the best detector beside the best control, and what is known of training alone."""
+    rows = []
+    for name, numbers in sorted(results.items()):
+        own = [r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"]
+        readers, controls = ([r for r in own if r["control"] is kind] for kind in (False, True))
+        if readers and controls:
+            best, control = max(readers, key=_auc), max(controls, key=_auc)
+            of = numbers["population"]
+            at = {_name(r): _value(r["auc"]) for r in own}
+            known = best["yardstick"]
+            rows.append((
+                f"`{pages.short(name)}`", f"{of['working']:,} of {of['pairs']:,}", f"{best['trojaned']:,}", _name(best), _value(best["auc"]),
+                "–" if known is None else f"{known:.2f}", control["detector"], _value(control["auc"]), at.get(FIXED, ""), at.get(KNOWN, ""),
+            ))  # fmt: skip
+    if rows:
+        yield (
+            "**At a glance,** matched pairs that work, by the detector and by the control with the highest AUC, which favors both; then "
+            "one detector for all of them, and the recipe with the count of updates, which sees no network:\n"
+        )
+        yield from pages.table(
+            ("zoo", "pairs that work", "trojaned, tested", "by weights", "AUC", "yardstick", "by a control", "AUC", FIXED, KNOWN), rows
+        )  # fmt: skip
 
 
 def _counts(numbers: Mapping[str, Any]) -> str:

@@ -137,6 +137,11 @@ def test_the_page_has_every_table_and_its_sentences_follow_the_numbers(
     page, numbers = importlib.import_module("backdoors_page"), json.loads((study / "numbers.json").read_text())
     assert list(page.section({})) == []
     text = "\n".join(page.section({"a/poisoned": numbers}))
+    matched = [r for r in numbers["table"] if (r["question"], r["pairs_that"]) == ("matched", "works")]
+    best, control = (max((r for r in matched if r["control"] is kind), key=page._auc) for kind in (False, True))
+    (row,) = [line for line in text.splitlines() if line.startswith("| `poisoned` |")]
+    assert f"| {page._name(best)} | {page._value(best['auc'])} |" in row
+    assert f"| {control['detector']} | {page._value(control['auc'])} |" in row
     for table in ("Which attacks work", "Matched:", "Held-out levels", "Dose and response"):
         assert f"**{table}" in text
     widths = [[k.count(" | ") for k in block.splitlines()] for block in text.split("\n\n") if block.startswith("| ")]
