@@ -186,7 +186,7 @@ def test_a_class_in_few_groups_is_said() -> None:
     y = np.repeat([0, 1], [30, 3])
     found = intervals.score("auc", y, np.arange(33.0), np.arange(33))
     assert math.isnan(found.low)
-    assert "3 of 33 groups hold class 1.0, and at least 5 are needed" in str(found)
+    assert "3 of 33 groups hold class 1, and at least 5 are needed" in str(found)
     undefined = intervals.score("auc", np.zeros(30), np.arange(30.0), np.arange(30))
     assert math.isnan(undefined.value)
     assert "not defined" in str(undefined)
@@ -237,6 +237,22 @@ def test_many_classes_near_the_end_of_the_range_have_bounds_that_say_something()
     same = intervals.contrast("balanced_accuracy", y, said, said, group)
     assert (same.value, same.method) == (0, "paired")
     assert -0.05 < same.low < 0 < same.high < 0.05  # that 220 networks are told alike does not say that all are
+
+
+def test_classes_of_large_numbers_stay_apart() -> None:
+    y = np.repeat([1000000.0, 1000001.0, 1000002.0], [20, 2, 20])
+    found = intervals.score("balanced_accuracy", y, y, np.arange(42))
+    assert (found.method, found.note) == ("none", "2 of 42 groups hold class 1000001, and at least 5 are needed")
+
+
+def test_the_jackknife_is_students_t_of_a_mean() -> None:
+    x = np.random.default_rng(0).normal(size=12)
+    without = (x.sum() - x) / 11
+    found, plain = intervals.jackknife(x.mean(), without, 12), intervals.mean(x, np.arange(12))
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+    assert intervals.jackknife(0.0, without[:4], 12).method == "none"
+    without[3] = np.nan
+    assert "without some group" in intervals.jackknife(0.0, without, 12).note
 
 
 def test_balanced_accuracy_takes_no_options() -> None:

@@ -32,7 +32,6 @@ RESAMPLES = 999  # 25 of them in each tail of 95 %
 # Groups that are deleted in turn; where there are more they are dealt into so many. Scores are sums over groups,
 # any other function is computed anew for each.
 MOST_UNITS, MOST_UNITS_OF_A_FUNCTION = 400, 40
-NEAR_ONE = 1 - 1e-12  # a correlation that has a z
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
 
 
@@ -45,7 +44,7 @@ class Interval:
     low: float
     high: float
     level: float  # 0.95
-    method: str  # "t", "crossed t", "exact", "paired", "bootstrap-t", or "none"
+    method: str  # "t", "crossed t", "jackknife t", "exact", "paired", "bootstrap-t", or "none"
     n_groups: int
     n_examples: int
     note: str = ""  # why there are no bounds, that groups are few, of which variation the bounds are
@@ -274,6 +273,26 @@ def statistic(
     return _resampled(of, value, at, (n_units, n_groups, len(label)), level, seed, n)
 
 
+def jackknife(
+    value: float, without: np.ndarray, n_examples: int, *, of: str = "statistic", level: float = 0.95
+) -> Interval:
+    """A statistic whose examples share groups in ways of their own, as distances between groups do: t of the jackknife's error.
+
+    `without` (groups,) is the statistic with each group left out, wherever it takes part (Efron & Tibshirani 1993, ch. 11).
+    """
+    from scipy.stats import t
+
+    without = np.asarray(without, np.float64)
+    n_groups = len(without)
+    if n_groups < FEWEST_GROUPS:
+        return _none(of, value, level, n_groups, n_examples)
+    if not np.isfinite([value, *without]).all():
+        return _none(of, value, level, n_groups, n_examples, "not defined without some group")
+    error = np.sqrt((n_groups - 1) / n_groups * ((without - without.mean()) ** 2).sum())
+    half = float(t.ppf((1 + level) / 2, n_groups - 1) * error)
+    return _interval(of, value, (value - half, value + half), level, "jackknife t", n_groups, n_examples)
+
+
 # ── parts ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -337,7 +356,7 @@ def _balanced(y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: 
         worth = len(holding) ** 2 / (1 / holding).sum()
     # A rare class without a miss adds no variance, and is known no better for it.
     count = np.unique(y, return_counts=True)[1]
-    bounds = _clopper_pearson(value, min(worth, len(count) ** 2 / (1 / count).sum()), level)
+    bounds = _clopper_pearson(value, min(worth, _most_worth(count)), level)
     return _interval(metric, value, bounds, level, "exact", n_groups, len(y))
 
 
@@ -356,18 +375,23 @@ def _balanced_contrast(
     label, n_groups = _labeled(np.asarray(y), groups, level)
     parts = [np.bincount(label, _added(np.asarray(y), p)) for p in (first, second)]
     spread = float(np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum()))
-    # Without spread nothing is known of how they go together: as if they were apart. A high correlation of few is luck
-    # in part: Fisher's z is less by its variance, 1 / (n − 3) of the rarest class.
-    rho = float(np.clip((parts[0] * parts[1]).sum() / spread, -NEAR_ONE, NEAR_ONE)) if spread > 1e-24 else 0.0
-    fewest, _ = _rarest(np.asarray(y), label, n_groups)
-    rho = min(rho, max(0.0, float(np.tanh(np.arctanh(rho) - 1 / (fewest - 3)))))
+    # Without spread nothing is known of how they go together: as if they were apart.
+    rho = float(np.clip((parts[0] * parts[1]).sum() / spread, -1, 1)) if spread > 1e-24 else 0.0
+    # However alike two readers are: what of so many judgements none shows may still be told differently.
+    count = np.unique(y, return_counts=True)[1]
+    least = 1 - ((1 - level) / 2) ** (1 / min(n_groups, _most_worth(count)))
 
     def reach(one: float, other: float) -> float:
-        return float(np.sqrt(max(0.0, one**2 - 2 * rho * one * other + other**2)))
+        return max(least, float(np.sqrt(max(0.0, one**2 - 2 * rho * one * other + other**2))))
 
     low = value - reach(b.value - b.low, a.high - a.value)
     high = value + reach(b.high - b.value, a.value - a.low)
     return _interval(of, value, (max(-1.0, low), min(1.0, high)), level, "paired", n_groups, len(y))
+
+
+def _most_worth(count: np.ndarray) -> float:
+    """How many judgements a mean of the shares of classes of so many examples (C,) is worth at most."""
+    return float(len(count) ** 2 / (1 / count).sum())
 
 
 def _added(y: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -397,9 +421,10 @@ def _worth(form: Form, y: np.ndarray, label: np.ndarray, n_groups: int) -> tuple
 
 def _rarest(y: np.ndarray, label: np.ndarray, n_groups: int) -> tuple[int, str]:
     """How many groups hold the rarest class, and how to say that they are few."""
-    holding = {f"{c:g}" if isinstance(c, float) else str(c): len(np.unique(label[y == c])) for c in np.unique(y)}
+    holding = {c: len(np.unique(label[y == c])) for c in np.unique(y).tolist()}
     rarest = min(holding, key=lambda c: holding[c])
-    return holding[rarest], f"{holding[rarest]} of {n_groups} groups hold class {rarest}"
+    name = int(rarest) if isinstance(rarest, float) and rarest.is_integer() else rarest
+    return holding[rarest], f"{holding[rarest]} of {n_groups} groups hold class {name}"
 
 
 def _dealt(label: np.ndarray, n_groups: int, most: int, seed: int) -> tuple[np.ndarray, int]:

@@ -110,6 +110,12 @@ def test_folds_hold_as_many_draws_of_every_class() -> None:
     pairs = folds(np.arange(10), 0, np.repeat(list("ABCDE"), 2))
     assert all(len(set(pairs[i : i + 2])) == 2 for i in range(0, 10, 2))
     assert list(np.bincount(pairs)) == [5, 5]
+    # A class of two draws that hold others too is in two folds.
+    held = ["ABC"] * 8 + ["AR", "BR", "BC"]
+    draws = np.repeat(np.arange(11), [len(h) for h in held])
+    for seed in range(20):
+        mixed = folds(draws, seed, np.array(list("".join(held))))
+        assert mixed[draws == 8][0] != mixed[draws == 9][0]
 
 
 @pytest.mark.slow
@@ -141,6 +147,21 @@ def test_chance_is_over_draws_as_accuracy_is() -> None:
     assert (row["n"], row["accuracy"]["value"]) == (22, pytest.approx(7 / 8))
     assert row["chance"] == pytest.approx(7 / 8)  # of networks it would be 20 of 22
     assert row["test"]["p"] > 0.5
+
+
+def test_chance_says_what_is_most_frequent_over_draws() -> None:
+    """Three draws of five A and thirteen of one B cannot be evened: of networks most are A, of draws most are B."""
+    p = made(draws=16, each=5)
+    p = p.where(~p.modified)
+    first = np.array(
+        [not (p.draw[:i] == d)[p.label[:i] == k].any() for i, (d, k) in enumerate(zip(p.draw, p.label, strict=True))]
+    )
+    own = p.where(((p.draw < 3) & (p.label == "A")) | ((p.draw >= 3) & (p.label == "B") & first))
+    assert (len(own), (own.label == "A").sum()) == (28, 15)
+    [row] = questions.which(Reader(dataclasses.replace(own, weights=np.zeros_like(own.weights))), 0, [LINEAR])
+    assert (row["evened"], row["chance"]) == (False, pytest.approx(13 / 16))
+    [even] = questions.which(clean(made(draws=6, each=2)), 0, [LINEAR])
+    assert even["evened"] is True
 
 
 def test_a_machine_of_one_draw_is_left_out_and_named() -> None:
@@ -307,7 +328,9 @@ def test_a_null_that_could_not_fail_would_be_seen() -> None:
     """The same cut of the pool of draws with folds over networks: a class is its draw, and is told."""
     reader = clean(made(draws=20, each=4, of_draw=3.0))
     draws = reader.population.draw
-    y, fold = measures._pool_cut(draws, 0, "A 0")
+    rows, y = measures._pool_cut(draws, 0, "A 0")
+    assert len(rows) == len(draws)
+    fold = folds(draws, 0, y)
     assert all(len(np.unique(fold[draws == d])) == 1 for d in np.unique(draws))
     assert [len(np.unique(draws[y & (fold == f)])) for f in range(5)] == [2] * 5
     assert [len(np.unique(draws[~y & (fold == f)])) for f in range(5)] == [2] * 5
@@ -315,14 +338,32 @@ def test_a_null_that_could_not_fail_would_be_seen() -> None:
     assert aucs(y[:, None], score[:, None])[0] > 0.9
 
 
-def test_cuts_of_each_draw_are_halves() -> None:
-    draws = np.repeat(np.arange(8), 5)
-    y, fold = measures._each_cut(draws, 0, "A 0")
-    larger = [[measures._each_cut(draws, 0, f"A {turn}")[0][draws == d].sum() for d in range(8)] for turn in range(5)]
-    assert all(sorted(halves) == [2] * 4 + [3] * 4 for halves in larger)
-    assert len({tuple(halves) for halves in larger}) > 1  # not the same draws' each time
-    assert all(len(np.unique(fold[draws == d])) == 1 for d in range(8))
-    assert (measures._each_cut(draws, 0, "A 1")[0] != y).any()
+def test_cuts_are_halves_and_of_an_odd_number_another_is_left_out_each_turn() -> None:
+    """Two of five draws against three would leave a fold of one side, and noise at .40."""
+    draws = np.repeat(np.arange(7), 5)
+    each, pool = ([cut(draws, 0, f"A {turn}") for turn in range(9)] for cut in (measures._each_cut, measures._pool_cut))
+    for rows, y in each:
+        assert (np.diff(rows) > 0).all()
+        assert all([(draws[rows][y == side] == d).sum() for side in (True, False)] == [2, 2] for d in range(7))
+    for rows, y in pool:
+        assert [len(np.unique(draws[rows][y == side])) for side in (True, False)] == [3, 3]
+        assert len(rows) == 6 * 5
+    for found in (each, pool):
+        assert len({tuple(rows) for rows, _ in found}) > 3
+        assert len({tuple(rows[y]) for rows, y in found}) > 3
+
+
+@pytest.mark.slow
+def test_nulls_of_five_draws_are_a_half_on_noise() -> None:
+    found: dict[str, list[float]] = {"each draw cut in two": [], "the draws cut in two": []}
+    for turn in range(6):
+        p = made(draws=5, each=5, architecture=FLAT)
+        p = p.where(~p.modified & (p.label == "A"))
+        noise = np.random.default_rng(turn).normal(size=p.weights.shape).astype(np.float32)
+        for row in measures.nulls(Reader(dataclasses.replace(p, weights=noise)), turn):
+            found[row["what"]].append(row["auc"])
+    for values in found.values():
+        assert abs(np.mean(values) - 0.5) < 0.05
 
 
 @pytest.mark.slow
@@ -339,6 +380,26 @@ def test_distances_are_of_a_draw_a_machine_and_another() -> None:
     assert nothing["same draw"]["value"] == pytest.approx(nothing["same machine"]["value"], rel=0.05)
     draws, _ = measures.distances(clean(made(of_draw=1.0, architecture=FLAT)))
     assert draws["same draw"]["high"] < draws["same machine"]["low"]
+
+
+@pytest.mark.slow
+def test_bounds_of_distances_hold_what_is_there() -> None:
+    """A distance is of two draws: bounds by the spread of networks' means alone would hold it in seven of ten."""
+    p = made(draws=10, each=2, architecture=FLAT)
+    p = p.where(~p.modified)
+    size, held, trials = p.weights.shape[1], 0, 60
+
+    def drawn(seed: int, n: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        scale = rng.lognormal(sigma=0.5, size=(n, 1))  # some lie far out
+        return np.asarray(scale * rng.normal(size=(n, size)), np.float32)
+
+    far = drawn(999, 3000).astype(np.float64)
+    truth = np.linalg.norm(far[:1500] - far[1500:], axis=1).mean()
+    for turn in range(trials):
+        row, _ = measures.distances(Reader(dataclasses.replace(p, weights=drawn(turn, len(p)))))
+        held += row["other machine"]["low"] <= truth <= row["other machine"]["high"]
+    assert held / trials >= 0.85
 
 
 @pytest.mark.slow
@@ -367,7 +428,7 @@ def test_who_fell_out_of_one_class_falls_out_of_all() -> None:
     fell = (p.label == "A") & ~p.modified & (p.draw < 3) & (np.arange(len(p)) % 8 == 0)
     assert 0 < fell.sum() < 12
     p = p.where(~fell)
-    even = questions._asked(clean(p), 0).population
+    even = questions._asked(clean(p), 0)[0].population
     counts = {(d, k): int(((even.draw == d) & (even.label == k)).sum()) for d in range(6) for k in "AB"}
     assert all(counts[d, "A"] == counts[d, "B"] for d in range(6))
     assert sum(counts.values()) == 48 - 2 * fell.sum()
@@ -417,6 +478,12 @@ def test_the_smallest_dose_that_shows_is_found(monkeypatch: pytest.MonkeyPatch) 
     for r in rows:
         assert r["told_apart"] == (r["auc"]["low"] > 0.5)
         assert r["auc"]["level"] == pytest.approx(1 - 0.05 / 12)
+    assert all(r["twins"] for r in rows)
+    # The same starts at every n: without an effect precision grows by the root of n, and does not leap where all are twins.
+    width = {r["n"]: r["auc"]["high"] - r["auc"]["low"] for r in rows if r["dose"] == "0.004"}
+    assert width[20] < 6 * width[60]
+    alone = dataclasses.replace(p, twin=np.array([f"{i}" for i in range(len(p))]))
+    assert not any(r["twins"] for r in questions.power(Reader(alone), 0))
     order = np.random.default_rng(1).permutation(len(p))
     at_random = p.where(order)
     assert [r["n"] for r in questions.power(Reader(at_random), 0)] == [r["n"] for r in rows]

@@ -32,49 +32,49 @@ def nulls(reader: Reader, seed: int) -> Iterator[dict[str, Any]]:
     """
     p = reader.population
     for label in np.unique(p.label):
-        own = np.flatnonzero((p.label == label) & ~p.modified)
-        of_draw = np.unique(p.draw[own], return_inverse=True, return_counts=True)
-        # A draw of one network cannot be cut: it would have the side that training has less of.
-        several = own[of_draw[2][of_draw[1]] > 1]
-        for what, cut, rows in (
-            ("each draw cut in two", _each_cut, several),
-            ("the draws cut in two", _pool_cut, own),
-        ):
-            part = reader.where(rows)
-            draws = part.population.draw
-            if len(np.unique(draws)) < FEWEST_CUT:
-                continue
-            found = []
+        part = reader.where((p.label == label) & ~p.modified)
+        draws = part.population.draw
+        for what, cut in (("each draw cut in two", _each_cut), ("the draws cut in two", _pool_cut)):
+            found, used = [], 0
             for turn in range(CUTS):
-                y, fold = cut(draws, seed, f"{label} {turn}")
-                _, score = foretold(part, y, fold, WEIGHTS, seed)
+                rows, y = cut(draws, seed, f"{label} {turn}")
+                if (n_draws := len(np.unique(draws[rows]))) < FEWEST_CUT:
+                    break
+                _, score = foretold(part.where(rows), y, folds(draws[rows], seed, y), WEIGHTS, seed)
                 found.append(float(aucs(y[:, None], score[:, None])[0]))
-            yield {
-                "label": str(label), "what": what, "solver": WEIGHTS.name, "n": len(draws), "draws": len(np.unique(draws)),
-                "cuts": CUTS, "auc": float(np.mean(found)), "spread": float(np.std(found, ddof=1)), "least": min(found),
-                "most": max(found),
-            }  # fmt: skip
+                used = len(rows)
+            else:
+                yield {
+                    "label": str(label), "what": what, "solver": WEIGHTS.name, "n": used, "draws": n_draws,
+                    "cuts": CUTS, "auc": float(np.mean(found)), "spread": float(np.std(found, ddof=1)), "least": min(found),
+                    "most": max(found),
+                }  # fmt: skip
 
 
 def _each_cut(draws: np.ndarray, seed: int, turn: str) -> tuple[np.ndarray, np.ndarray]:
-    """Half of each draw's networks (n,), and folds of whole draws."""
-    y, names = np.zeros(len(draws), bool), np.unique(draws)
-    place = streams.permutation(streams.stream_key(["each cut", seed, turn]), len(names))
-    for draw, at in zip(names, place, strict=True):
+    """Networks (m,), as many of both sides of each draw, and their side (m,): of an odd number one is left out, another each turn."""
+    kept, side = [], []
+    for draw in np.unique(draws):
         rows = np.flatnonzero(draws == draw)
         order = streams.permutation(streams.stream_key(["each cut", seed, turn, int(draw)]), len(rows))
-        y[rows[order[: (len(rows) + int(at) % 2) // 2]]] = True  # of odd numbers the larger part for every second draw
-    return y, folds(draws, seed)
+        half = len(rows) // 2
+        kept.append(rows[order[: 2 * half]])
+        side.append(np.arange(2 * half) < half)
+    return _in_order(np.concatenate(kept), np.concatenate(side))
 
 
 def _pool_cut(draws: np.ndarray, seed: int, turn: str) -> tuple[np.ndarray, np.ndarray]:
-    """Networks of half of the draws (n,), and folds that hold equally many draws of each side: else one would be rarer in training."""
+    """Networks (m,) of as many draws of both sides, and their side (m,): of an odd number of draws one is left out, another each turn."""
     names = np.unique(draws)
     order = names[streams.permutation(streams.stream_key(["pool cut", seed, turn]), len(names))]
-    y, fold = np.isin(draws, order[: len(order) // 2]), np.empty(len(draws), np.int64)
-    for side in (y, ~y):
-        fold[side] = folds(draws[side], seed)
-    return y, fold
+    half = len(order) // 2
+    rows = np.flatnonzero(np.isin(draws, order[: 2 * half]))
+    return rows, np.isin(draws[rows], order[:half])
+
+
+def _in_order(rows: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(rows)
+    return rows[order], side[order]
 
 
 # ── the yardstick ────────────────────────────────────────────────────────────────────
@@ -175,29 +175,59 @@ def distances(reader: Reader) -> list[dict[str, Any]]:
     """
     p = reader.population
     kinds = np.unique(p.label)
+    names, draw = np.unique(p.draw, return_inverse=True)
+    member = (draw[:, None] == np.arange(len(names))).astype(np.float64)  # (n, D)
     rows = []
     for what in ("as they are", "aligned"):
-        means: dict[str, list[float]] = {"same draw": [], "same machine": [], "other machine": [], "ratio": []}
-        draws = []
+        sums, counts, of = [], [], []
         for label in kinds[:MOST_REFERENCES]:
             own = np.flatnonzero(p.label == label)
             weights = (p.weights if what == "as they are" else reader.aligned(int(own[0]))).astype(np.float64)
             squares = (weights**2).sum(axis=1)
             apart = np.sqrt(np.maximum(squares[own[1:], None] + squares - 2 * weights[own[1:]] @ weights.T, 0))
-            usable = np.arange(len(p)) != own[0]
-            for i, to in zip(own[1:], apart, strict=True):
-                others = usable & (np.arange(len(p)) != i)
-                same = others & (p.label == label)
-                parts = (same & (p.draw == p.draw[i]), same & (p.draw != p.draw[i]), others & (p.label != label))
-                if all(part.any() for part in parts):
-                    values = [float(to[part].mean()) for part in parts]
-                    for name, value in zip(means, (*values, values[1] / values[2]), strict=True):
-                        means[name].append(value)
-                    draws.append(int(p.draw[i]))
-        if draws:
-            found = {n: intervals.mean(np.array(v), np.array(draws)).to_json() for n, v in means.items()}
-            rows.append({"weights": what, "n": len(draws), "of": min(len(kinds), MOST_REFERENCES), **found})
+            usable = (np.arange(len(p)) != own[0]) & (np.arange(len(p)) != own[1:, None])
+            same, near = p.label == label, p.draw == p.draw[own[1:], None]
+            parts = np.stack([usable & same & near, usable & same & ~near, usable & ~same]).astype(np.float64)
+            sums.append((parts * apart) @ member)  # (3, m, D)
+            counts.append(parts @ member)
+            of.append(draw[own[1:]])
+        found = _between(np.concatenate(sums, 1), np.concatenate(counts, 1), np.concatenate(of))
+        if found:
+            rows.append({"weights": what, "of": min(len(kinds), MOST_REFERENCES), **found})
     return rows
+
+
+def _between(sums: np.ndarray, counts: np.ndarray, draw: np.ndarray) -> dict[str, Any]:
+    """Means over draws of m networks' distances to others, with jackknife bounds; sums and counts (3, m, D) of others by their draw.
+
+    A distance is of two draws, so that a draw is left out at both ends: the spread of networks' means alone is half of it.
+    """
+
+    def at(gone: int | None) -> np.ndarray:
+        """(4,): of the same draw, the same machine, another machine, and the ratio of the last two."""
+        some = np.ones(sums.shape[2])
+        rows = np.ones(len(draw), bool)
+        if gone is not None:
+            some[gone] = 0
+            rows = draw != gone
+        n = counts[:, rows] @ some
+        good = (n > 0).all(axis=0)
+        means = (sums[:, rows] @ some)[:, good] / n[:, good]  # (3, networks)
+        values = np.vstack([means, means[1] / means[2]])
+        if not good.any():
+            return np.full(4, np.nan)
+        return np.array([over_draws(v, draw[rows][good]).mean() for v in values])
+
+    every = (counts.sum(axis=2) > 0).all(axis=0)
+    if not every.any():
+        return {}
+    held = np.unique(draw[every])
+    value, without = at(None), np.array([at(int(d)) for d in held])
+    names = ("same draw", "same machine", "other machine", "ratio")
+    return {"n": int(every.sum())} | {
+        name: intervals.jackknife(float(value[i]), without[:, i], int(every.sum()), of="mean distance").to_json()
+        for i, name in enumerate(names)
+    }
 
 
 def to_data(reader: Reader) -> list[dict[str, Any]]:

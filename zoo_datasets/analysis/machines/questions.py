@@ -29,18 +29,20 @@ TAIL = 25  # resamples beyond each bound, however high its level
 
 
 def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> list[dict[str, Any]]:
-    """Which machine did clean networks learn? By each solver; chance is what the largest class said of all comes to.
+    """Which machine did clean networks learn? By each solver; chance is what comes of saying the most frequent of all.
 
-    Machines of one draw cannot be learned where it is held out: they are left out, and named.
+    Machines of one draw cannot be learned where it is held out: they are left out, and named where any other is asked about.
     """
     every = reader.population
-    reader = _asked(reader, seed)
+    reader, evened = _asked(reader, seed)
     p = reader.population
-    kinds, counts = np.unique(p.label, return_counts=True)
+    kinds = np.unique(p.label)
     if len(kinds) < 2:
         return []
     fold = folds(p.draw, seed, p.label)
-    guess = np.isin(p.label, kinds[counts == counts.max()]) / (counts == counts.max()).sum()  # of the largest, any
+    share = np.array([over_draws((p.label == k).astype(float), p.draw).mean() for k in kinds])
+    largest = kinds[share > share.max() - 1e-9]
+    guess = np.isin(p.label, largest) / len(largest)
     asked = [s for s in solvers if reader.can(s)]
     right = {s: (foretold(reader, p.label, fold, s, seed)[0] == p.label).astype(float) for s in asked}
     best = max((s for s in asked if s.control), key=lambda s: right[s].mean(), default=None)
@@ -48,7 +50,7 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
     for solver, hits in right.items():
         row = {
             "solver": solver.name, "control": solver.control, "n": len(p), "left_out": len(every) - len(p), "classes": len(kinds),
-            "not_asked": sorted(set(map(str, every.label)) - set(map(str, kinds))),
+            "evened": evened, "not_asked": sorted(set(map(str, every.label)) - set(map(str, kinds))),
             "accuracy": intervals.proportion(hits, p.draw).to_json(), "chance": float(over_draws(guess, p.draw).mean()),
             "recall": {str(k): float(hits[p.label == k].mean()) for k in kinds},
             "test": above(over_draws(hits - guess, p.draw), seed),
@@ -62,7 +64,7 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
 
 def curve(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> list[dict[str, Any]]:
     """The same from fewer networks in training."""
-    reader = _asked(reader, seed)
+    reader, _ = _asked(reader, seed)
     p = reader.population
     if len(np.unique(p.label)) < 2:
         return []
@@ -110,7 +112,7 @@ def modified(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> 
 def power(reader: Reader, seed: int, level: float = 0.95) -> list[dict[str, Any]]:
     """The smallest dose that shows at n networks a side: told apart where the AUC's lower bound, corrected over all, is above ½.
 
-    Nothing is said of more networks than there are.
+    Where there are twins, the sides are twins of each other at every n. Nothing is said of more networks than there are.
     """
     p = reader.population
     doses = sorted({dose for _, dose in changes(p)})
@@ -121,11 +123,15 @@ def power(reader: Reader, seed: int, level: float = 0.95) -> list[dict[str, Any]
     rows = []
     for (label, dose), n in itertools.product(changes(p), POWER):
         both = sides(p, label, dose)
+        pairs = np.array(twins(p, *both), np.int64).reshape(-1, 2).T  # (2, pairs)
+        if paired := pairs.shape[1] > 0:
+            both = pairs[0], pairs[1]
         if min(map(len, both)) < n:
             continue
+        # The same starts on both sides, or none: a design in which their number changes with n would have another precision.
+        keys = [streams.stream_key(["power", seed, label, dose, n, 0 if paired else side]) for side in range(2)]
         picked = np.sort(np.concatenate([
-            some[streams.permutation(streams.stream_key(["power", seed, label, dose, n, side]), len(some))[:n]]
-            for side, some in enumerate(both)
+            some[streams.permutation(key, len(some))[:n]] for key, some in zip(keys, both, strict=True)
         ]))  # fmt: skip
         part = reader.where(picked)
         own = part.population
@@ -135,7 +141,7 @@ def power(reader: Reader, seed: int, level: float = 0.95) -> list[dict[str, Any]
         resamples = int(np.ceil(2 * TAIL / (1 - corrected)))
         auc = intervals.score("auc", own.modified.astype(np.int64), score, own.draw, level=corrected, n=resamples)
         rows.append({
-            "label": label, "dose": dose, "n": n, "auc": auc.to_json(), "told_apart": bool(auc.low > 0.5), "tests": tests,
+            "label": label, "dose": dose, "n": n, "twins": paired, "auc": auc.to_json(), "told_apart": bool(auc.low > 0.5), "tests": tests,
         })  # fmt: skip
     return rows
 
@@ -172,10 +178,10 @@ def twins(p: Population, clean: np.ndarray, changed: np.ndarray) -> list[tuple[i
     return [(of[t], int(i)) for i in changed if (t := str(p.twin[i])) in of]
 
 
-def _asked(reader: Reader, seed: int) -> Reader:
+def _asked(reader: Reader, seed: int) -> tuple[Reader, bool]:
     """Of machines that several draws hold, in each draw as many networks of every one, so that who fell out tells nothing.
 
-    All of them, where that would leave less than half, or no machine of several draws.
+    All of them, where that would leave less than half, or no machine of several draws; and whether they were evened.
     """
     p = reader.population
     reader = reader.where(np.isin(p.label, _of_several_draws(p)))
@@ -191,7 +197,8 @@ def _asked(reader: Reader, seed: int) -> Reader:
         ]
     rows = np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
     even = reader.where(rows)
-    return even if len(rows) >= len(p) / 2 and len(_of_several_draws(even.population)) else reader
+    evened = len(rows) >= len(p) / 2 and len(_of_several_draws(even.population)) > 0
+    return (even if evened else reader), evened
 
 
 def _of_several_draws(p: Population) -> list[str]:

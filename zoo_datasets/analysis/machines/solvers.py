@@ -54,31 +54,41 @@ SOLVERS = (
     Solver("loss without keys", "loss", "logistic"),
     Solver("loss with keys", "loss with keys", "logistic"),
 )
-WEIGHTS = SOLVERS[
-    3
-]  # what reads weights where one solver has to do: of few networks it makes the most, and it is quick
+WEIGHTS = SOLVERS[3]  # where one solver has to do, chosen before any result: it is quick
 
 
 def folds(draws: np.ndarray, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
     """The fold (n,) of each network: whole draws, dealt in an order of the seed's.
 
-    Of draws that do not hold the same `labels` (n,), those that do are dealt one after the other, into no more folds than draws
-    hold any: else the folds that hold more of a class have fewer of it in training, and guesses there go against the answer.
+    With `labels` (n,) each draw goes where fewest hold the rarest class that it has, rare ones first, and there are no more
+    folds than draws that hold any class (two at least): else a class is rarer in training where more of it is held out, and
+    guesses there go against the answer.
     """
-    n_folds = FOLDS
     names, at = np.unique(draws, return_inverse=True)
     order = streams.permutation(streams.stream_key(["folds", seed]), len(names))
-    if labels is not None:
-        kinds = np.unique(labels, return_inverse=True)[1]
-        held = np.zeros((len(names), kinds.max(initial=0) + 1), bool)
-        held[at, kinds] = True
-        n_folds = min(FOLDS, max(2, int(held.sum(axis=0).min(initial=FOLDS))))
-        alike = np.unique(held, axis=0, return_inverse=True)[1].ravel()
-        order = order[np.argsort(alike[order], kind="stable")]
-    fold = np.empty(len(names), np.int64)
-    fold[order] = np.arange(len(names)) % min(n_folds, len(names))
+    if labels is None:
+        fold = np.empty(len(names), np.int64)
+        fold[order] = np.arange(len(names)) % min(FOLDS, len(names))
+    else:
+        fold = _dealt(order, at, np.unique(labels, return_inverse=True)[1])
     placed: np.ndarray = fold[at]
     return placed
+
+
+def _dealt(order: np.ndarray, at: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """The fold of each draw; `at` and `kinds` (n,) are the draw and the class of each network."""
+    held = np.zeros((len(order), kinds.max(initial=0) + 1), np.int64)
+    held[at, kinds] = 1
+    of_class = held.sum(axis=0)
+    n_folds = min(FOLDS, len(order), max(2, int(of_class.min(initial=FOLDS))))
+    rarest = np.where(held > 0, of_class, len(order) + 1).argmin(axis=1)
+    fold, counts = np.empty(len(order), np.int64), np.zeros((n_folds, held.shape[1]), np.int64)
+    size = np.zeros(n_folds, np.int64)
+    for draw in order[np.lexsort((rarest[order], of_class[rarest[order]]))]:
+        fold[draw] = chosen = np.lexsort((size, counts[:, rarest[draw]]))[0]
+        counts[chosen] += held[draw]
+        size[chosen] += 1
+    return fold
 
 
 class Aligner:
