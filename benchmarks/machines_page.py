@@ -6,6 +6,7 @@ Out: sentences, whose words follow from comparisons made here, and tables. No nu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import log2
 from statistics import median
@@ -50,7 +51,7 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     others = ", ".join(f"`{z['name']}`" for z in numbers["zoos"][1:])
     yield (
         "; ".join(
-            f"{ARMS[arm]}: {of['n']:,} networks, {of['clean']:,} of them clean, of {of['units']:,} {of['unit']}"
+            f"{ARMS[arm]}{_missed(numbers) if arm == 'matched' else ''}: {of['n']:,} networks, {of['clean']:,} of them clean, of {of['units']:,} {of['unit']}"
             for arm, of in numbers["arms"].items()
         )
         + (f"; with {others}" if others else "")
@@ -81,7 +82,7 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
         if readers and controls:
             best, control = (max(some, key=lambda r: r["accuracy"]["value"]) for some in (readers, controls))
             rows.append((
-                f"`{pages.short(name)}`", f"which {label} of {best['classes']}", f"{best['n']:,}", f"{best['chance']:.2f}",
+                f"`{pages.short(name)}`", f"which {label} of {best['classes']}{_missed(numbers)}", f"{best['n']:,}", f"{best['chance']:.2f}",
                 best["solver"], _value(best["accuracy"]), control["solver"], _value(control["accuracy"]),
             ))  # fmt: skip
         for own in (r for r in found.get("modified") or [] if r["solver"] == WEIGHTS):
@@ -95,7 +96,8 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield (
             f"**At a glance**, at equal length: accuracy of which it was, by the reader and by the control with the highest, which favors "
-            f"both; AUC of clean against modified, by {WEIGHTS} and by the better of two controls. No control here knows the key.\n"
+            f"both; AUC of clean against modified, by {WEIGHTS} and by the better of two controls. The loss without keys is of data that hold none; what is "
+            "known of training has the loss of the zoo's own validation data, in which the key is.\n"
         )
         yield from pages.table(("zoo", "asked", "n", "chance", "by weights", "score", "by a control", "score"), rows)
 
@@ -105,6 +107,7 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
 
 def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     """What the numbers say; words follow from comparisons made here."""
+    label = numbers["settings"]["label"]
     never = [_what(r, numbers) for r in numbers["outcomes"] if r["came_to_target"] == 0]
     if never:
         yield f"**Not learned in the budget:** {', '.join(never)}."
@@ -114,6 +117,8 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
         if rows := [r for r in found["which"] if not r["control"]]:
             best = max(rows, key=lambda r: r["accuracy"]["value"])
             chance = f"chance is {best['chance']:.2f}"
+            if not best.get("evened", True) and best["chance"] > 1 / best["classes"] + 1e-9:
+                chance += "; machines are not evened, for that would leave less than half"
             if best.get("not_asked"):
                 chance += f"; not asked, for they are of one draw: {_list(best['not_asked'])}"
             gain = best.get("gain")
@@ -121,9 +126,11 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
                 f"; {_signed(gain)} over the best control, {best['best_control']}{_doubt(best, found)}" if gain else ""
             )
             yield f"**What was learned, {said}.** Best, the {best['solver']}: {_value(best['accuracy'])} of {best['n']:,}; {chance}{beside}."
+        elif len({r[label] for r in numbers["outcomes"]}) > 1:
+            yield f"**What was learned, {said}.** Not asked: no two values of {label} are of several {found['unit']}."
         if rows := [r for r in found["modified"] if r["solver"] == WEIGHTS]:
             told = [r for r in rows if _low(r["auc"]) > 0.5 and _q(r) < LEVEL]
-            yield f"**Clean or modified, {said}.** By {WEIGHTS}, fixed beforehand, weights tell {len(told)} of {len(rows)} changes in networks of unseen {found['unit']}: {_list(map(_change, told))}."
+            yield f"**Clean or modified, {said}.** By {WEIGHTS}, fixed beforehand, weights tell {len(told)} of {len(rows)} changes in networks of unseen {found['unit']}: {_list(map(_change, told))}.{_others(found, len(told))}"
             blind = [r for r in told if _of(found, r, BLIND) is not None and _low(_of(found, r, BLIND)["auc"]) <= 0.5]
             alone = [r for r in blind if _of(found, r, TRAINING) is None or _low(_of(found, r, TRAINING)["auc"]) <= 0.5]
             yield f"**Where loss is blind, {said}.** Of these, the held-out loss without keys does not tell {len(blind)}: {_list(map(_change, blind))}; nor does what is known of training {len(alone)}: {_list(map(_change, alone))}."
@@ -134,6 +141,22 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             # The mean of the cuts against its standard error.
             off = [r for r in rows if abs(r["auc"] - 0.5) > 3 * r["spread"] / r["cuts"] ** 0.5]
             yield f"**Nulls, {said}.** Of {len(rows)} nulls of {rows[0]['cuts']} cuts, {len(off)} lie further from ½ than three standard errors of their mean."
+
+
+def _others(found: Mapping[str, Any], n_told: int) -> str:
+    """Readers of weights that tell more changes than the one fixed beforehand: seen afterwards, and said so."""
+    rows = [r for r in found["modified"] if not r["control"] and r["solver"] != WEIGHTS]
+    told = Counter(r["solver"] for r in rows if _low(r["auc"]) > 0.5 and _q(r) < LEVEL)
+    more = [f"the {solver} {n}" for solver, n in told.most_common() if n > n_told]
+    return f" Others tell more, which is seen afterwards: {', '.join(more)}." if more else ""
+
+
+def _missed(numbers: Mapping[str, Any]) -> str:
+    """Where training stops at the target, those who trained equally long are those who did not come to it."""
+    came = sum(r["came_to_target"] or 0 for r in numbers["outcomes"])
+    n = sum(r["n"] - r["diverged"] for r in numbers["outcomes"])
+    matched = numbers["arms"].get("matched", {}).get("n")
+    return ", of those that missed the target alone" if came and matched == n - came else ""
 
 
 def _would_take(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -364,13 +387,13 @@ def _blind(arms: Mapping[str, Any], label: str) -> Iterator[str]:
             own = {s: _of(found, beside, s) for s in (BLIND, KNOWING, TRAINING, *solvers)}
             if (first := next((r for r in own.values() if r), None)) is None:
                 continue
-            told = [s for s, r in own.items() if r and _low(r["auc"]) > 0.5]
+            told = [s for s, r in own.items() if r and _low(r["auc"]) > 0.5 and _q(r) < LEVEL]
             weights = own.get(WEIGHTS) or {}
             rows.append((
                 ARMS[arm], beside["label"], beside["dose"], str(first["n"]), *(_both(beside, f"loss {k} a key") for k in ("before", "after")),
                 _both(beside, "epochs until the target", ".0f"), *(_value(r["auc"]) if r else "" for r in own.values()),
-                _value(weights["paired"]) if weights.get("paired") else "", _signed(weights["gain"]) if "gain" in weights else "",
-                _test(weights), _list(told),
+                _test(weights), _value(weights["paired"]) if weights.get("paired") else "",
+                _signed(weights["gain"]) if "gain" in weights else "", _list(told),
             ))  # fmt: skip
     if rows:
         solvers = list(dict.fromkeys(r["solver"] for _, r in _all(arms, "modified") if not r["control"]))
@@ -381,7 +404,7 @@ def _blind(arms: Mapping[str, Any], label: str) -> Iterator[str]:
         )
         yield from pages.table(
             ("arm", label, "key in", "n", "loss before a key, clean / modified", "loss after a key", "epochs to the target", BLIND, KNOWING,
-             TRAINING, *solvers, "of twins", "over the best control", "q", "told by"),
+             TRAINING, *solvers, f"q of {WEIGHTS}", "of twins", "over the best control", "told by"),
             rows,
         )  # fmt: skip
 
@@ -391,8 +414,9 @@ def _power(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     at = {
         (arm, r["label"], r["dose"], r["n"]): _value(r["auc"]) + (" told" if r["told_apart"] else "") for arm, r in rows
     }
+    twins = ", each with its twin on the other" if all(r.get("twins") for _, r in rows) else ""
     yield (
-        f"**The smallest change that shows:** AUC at so many networks a side, told apart where its lower bound, corrected over "
+        f"**The smallest change that shows,** by {WEIGHTS}: AUC at so many networks a side{twins}, told apart where its lower bound, corrected over "
         f"{rows[0][1]['tests']} tests, is above ½. What more networks would do is an extrapolation: the AUC stays as it is with the most, and "
         "its bounds narrow by the root of their number:\n"
     )

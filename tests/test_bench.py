@@ -535,6 +535,8 @@ def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
     assert all(r.separable is None for r in ranked)
     table = "\n".join(leaderboard._table(target, ranked))
     assert " * |" not in table
+    assert table.count(" ? |") == len(ranked) - 1
+    assert "? of too few groups to say whether it is." in leaderboard._notes(rare, part, target, "", ranked)
     assert f"1 of {len(np.unique(asked.groups))} groups hold class 1, and at least 5 are needed" in table
 
 

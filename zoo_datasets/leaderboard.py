@@ -249,7 +249,8 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
         if row.error:
             lines.append(f"| {row.baseline} | {' | '.join(['–'] * (len(heads) - 2))} | {row.error} |")
             continue
-        name = row.baseline if row.separable is not False else f"{row.baseline} *"
+        unknown = row is not table[0] and row.separable is None
+        name = row.baseline + (" *" if row.separable is False else " ?" if unknown else "")
         values = [in_words(row.scores[m], row.spread[m]) for m in shown]
         values.append("–" if row.gain is None else in_words(row.gain, sign="+"))
         values += [_null(row, m) for m in SHOWN[kind][:2]] if null else []
@@ -259,6 +260,8 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
 
 def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequence[Row]) -> list[str]:
     notes = ["\\* not separable from the first row: the interval of the difference holds 0."]
+    if any(r.separable is None and not r.error for r in table[1:]):
+        notes.append("? of too few groups to say whether it is.")
     if unit := _unit(found, where):
         notes.append(
             f"Bounds are over the init groups of {len(part):,} networks of this one {unit}; over {unit}s one permits no interval."

@@ -882,6 +882,31 @@ def test_outcomes_with_and_without_a_target_stand_apart() -> None:
     assert rows == ["| Parity | 4 | 0 | – | – | – | – |", "| Parity | 6 | 0 | 3 | 0.50 [0.20, 0.80] | – | – |"]
 
 
+def test_the_page_says_who_is_left_and_what_was_not_asked() -> None:
+    """Where training stops at the target, equal length is those who missed it; and a question without an answer is named."""
+    page, of = page_of_machines(), {"n": 40, "diverged": 0, "target": 0.1, "share": None}
+    numbers: dict[str, Any] = {
+        "settings": {"label": "machine"},
+        "outcomes": [{"machine": "A", "came_to_target": 27, **of}, {"machine": "B", "came_to_target": 2, **of}],
+        "learning": [], "arms": {"matched": {"n": 51, "unit": "data draws", "which": [], "modified": [], "yardstick": [], "nulls": []}},
+    }  # fmt: skip
+    assert page._missed(numbers) == ", of those that missed the target alone"
+    numbers["arms"]["matched"]["n"] = 80
+    assert page._missed(numbers) == ""
+    assert "**What was learned, equal length.** Not asked: no two values of machine are of several data draws." in list(
+        page.findings(numbers)
+    )
+    found = {
+        "modified": [
+            {"solver": solver, "control": False, "auc": {"low": low}, "test": {"q": 0.01}}
+            for solver, lows in ((page.WEIGHTS, (0.6, 0.4)), ("forest", (0.6, 0.6)), ("other", (0.6, 0.4)))
+            for low in lows
+        ]
+    }
+    assert page._others(found, 1) == " Others tell more, which is seen afterwards: the forest 2."
+    assert page._others(found, 2) == ""
+
+
 def test_beyond_the_networks_there_are_the_page_extrapolates_and_says_so() -> None:
     def row(n: int, dose: str, value: float, low: float) -> tuple[str, dict[str, Any]]:
         auc = {"value": value, "low": low, "high": 1.0}
