@@ -11,6 +11,9 @@ from typing import Any
 
 import pages
 
+from zoo_datasets.analysis.backdoors.study import SIZES
+from zoo_datasets.intervals import FEW_GROUPS
+
 # Figure → what it shows.
 PICTURES = {
     "triggers": "triggers", "detectors": "detectors and controls", "questions": "held-out levels", "doses": "dose and response",
@@ -80,42 +83,57 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
         if not mine:
             continue
         best = max(mine, key=_auc)
-        beside = max(controls, key=_high) if controls else None
-        detected = list(dict.fromkeys(r["detector"] for r in mine if r["detected"]))
-        unseen = _apart(best, beside) if beside else ""
-        yield (
+        said = (
             f"**{question[0].upper()}{question[1:]}.** Highest of {len(mine)}, {_name(best)}: {_value(best['auc'])} of {best['trojaned']} trojaned and "
-            f"{best['clean']} clean networks; the control that reaches highest, {beside['detector'] if beside else 'none'}, "
-            f"{_value(beside['auc']) if beside else ''}{unseen}. Above the yardstick: {', '.join(detected) or 'none'}."
+            f"{best['clean']} clean networks, learned from {best['n_train']:,}"
         )
-    yield from _smallest(numbers["smallest"])
+        if controls:
+            more = list(
+                dict.fromkeys(r["detector"] for r in mine if r["gain"]["low"] is not None and r["gain"]["low"] > 0)
+            )
+            said += (
+                f"; {_signed(best['gain'])} over the best control, {best['best_control']}, and {_signed(best['gain_of_twins'])} of twins over "
+                f"{best['best_of_twins']}. Above the best control, uncorrected: {', '.join(more) or 'none, which is no finding about weights'}"
+            )
+        if any(r["detected"] is not None for r in mine):
+            detected = list(dict.fromkeys(r["detector"] for r in mine if r["detected"]))
+            said += f". Above the yardstick's upper bound, uncorrected: {', '.join(detected) or 'none'}"
+        yield said + "."
+    yield from _unlike(numbers["population"])
+    yield from _smallest(numbers["smallest"], numbers["population"])
     if broken := [name for name, of in numbers["scales"].items() if not _holds(of["null"])]:
-        yield f"**Nulls** that exclude ½: {', '.join(broken)} (of {len(numbers['scales'])}, uncorrected)."
+        yield f"**Nulls,** one coin for all detectors, that exclude ½: {', '.join(broken)} (of {len(numbers['scales'])}, uncorrected)."
     elif numbers["scales"]:
         known = sum(_bounded(of["null"]) for of in numbers["scales"].values())
-        yield f"**Nulls.** All {known} that have intervals hold ½ within them; {len(numbers['scales']) - known} have none."
+        yield f"**Nulls,** one coin for all detectors: all {known} that have intervals hold ½ within them; {len(numbers['scales']) - known} have none."
 
 
-def _apart(best: Mapping[str, Any], control: Mapping[str, Any]) -> str:
-    apart = best["auc"]["low"] is not None and control["auc"]["high"] is not None
-    return ", and their intervals " + (
-        "do not meet" if apart and best["auc"]["low"] > control["auc"]["high"] else "meet: no finding about weights"
-    )
+def _unlike(of: Mapping[str, Any]) -> Iterator[str]:
+    """The yardstick's detectors learned from fewer networks than those they are a scale for."""
+    if of["yardstick_n_train"] is not None and of["yardstick_n_train"] < of["n_train"]:
+        yield (
+            f"**The yardstick's detectors** learned from {of['yardstick_n_train']:,} networks, and those of matched pairs from {of['n_train']:,}: "
+            "like for like is the question with as few."
+        )
 
 
-def _smallest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for n in sorted({r["n"] for r in rows}):
-        own = [r for r in rows if r["n"] == n and r["smallest_rate"] is not None]
-        if mine := [r for r in own if not r["control"]]:
-            least = min(mine, key=lambda r: r["smallest_rate"])
-            of_controls = min((r["smallest_rate"] for r in own if r["control"]), default=None)
-            of = sum(not r["control"] for r in rows if r["n"] == n)
-            yield (
-                f"**The smallest dose from {n:,} networks:** the smallest of {of} detectors, uncorrected for their number, {least['smallest_rate']:.1%} of images, by {least['detector']}; by controls "
-                f"{'none' if of_controls is None else f'{of_controls:.1%}'}."
-            )
-        else:
-            yield f"**The smallest dose from {n:,} networks:** none of {rows[0]['rates']} is found from the largest down."
+def _smallest(rows: Sequence[Mapping[str, Any]], of: Mapping[str, Any]) -> Iterator[str]:
+    for n in SIZES:
+        own = [r for r in rows if r["n"] == n]
+        if not own:
+            yield f"**The smallest dose from {n:,} networks:** not asked; {of['n_train']:,} networks of pairs that work are there to learn from."
+            continue
+        mine, controls = ([r for r in own if r["control"] is kind] for kind in (False, True))
+        found = [
+            min((r for r in some if r["smallest_rate"] is not None), key=lambda r: r["smallest_rate"], default=None)
+            for some in (mine, controls)
+        ]
+        none = f"none of {own[0]['rates']} from the largest down"
+        least, of_controls = (f"{r['smallest_rate']:.1%} of images, by {r['detector']}" if r else none for r in found)
+        yield (
+            f"**The smallest dose from {n:,} networks,** of pairs that work, the smallest of {len(mine)} detectors, uncorrected for their number: "
+            f"{least}; by controls {of_controls}."
+        )
 
 
 def _bounded(null: Mapping[str, Any]) -> bool:
@@ -140,22 +158,26 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
             for r in numbers["outcomes"]
         ],
     )  # fmt: skip
-    rest = {(r["detector"], r["seed"]): r for r in numbers["table"] if r["pairs_that"] == "rest"}
+    others = {
+        arm: {(r["detector"], r["seed"]): r for r in numbers["table"] if r["pairs_that"] == arm}
+        for arm in ("attack works", "rest")
+    }
     rows = [r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"]
     if rows:
         yield (
             f"**Matched:** {rows[0]['trojaned']} trojaned and {rows[0]['clean']} clean networks of unseen init groups, learned from "
-            f"{rows[0]['n_train']:,}; pairs that do not work beside them:\n"
+            f"{rows[0]['n_train']:,}; beside them all whose attack works, whatever it costs on clean images, and the pairs that do not work. "
+            "† fewer than 20 init groups:\n"
         )
         yield from pages.table(
-            ("detector", "AUC", f"found at {numbers['settings']['false_alarms']:.0%} false alarms", "of twins", "null", "yardstick", "detected",
-             "AUC of the rest", "CPU s"),
-            [_matched(r, rest.get((r["detector"], r["seed"])), numbers["scales"]) for r in rows],
+            ("detector", "AUC", "over the best control", f"found at {numbers['settings']['false_alarms']:.0%} false alarms", "of twins", "null",
+             "yardstick", "detected", "AUC, attack works", "AUC of the rest", "CPU s"),
+            [_matched(r, [of.get((r["detector"], r["seed"])) for of in others.values()], numbers["scales"]) for r in rows],
         )  # fmt: skip
     yield from _questions([r for r in numbers["table"] if r["pairs_that"] == "works"])
     yield from _doses(numbers["doses"])
     if rows := numbers["smallest"]:
-        yield f"**The smallest rate from which on all are found,** bounds corrected for {rows[0]['rates']} rates and all sizes:\n"
+        yield f"**The smallest rate from which on all are found,** of pairs that work ({', '.join(f'{n} at {rate}' for rate, n in rows[0]['pairs'].items())}); rates of fewer than ten are not asked about, and bounds are corrected for {rows[0]['rates']} rates and all sizes:\n"
         sizes = sorted({r["n"] for r in rows})
         at = {(r["detector"], r["n"]): r["smallest_rate"] for r in rows}
         kinds = {r["detector"]: r["control"] for r in rows}
@@ -165,13 +187,13 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _matched(row: Mapping[str, Any], rest: Mapping[str, Any] | None, scales: Mapping[str, Any]) -> tuple[str, ...]:
-    null = scales.get(row["detector"], {}).get("null", {}).get("auc")
-    known = row["yardstick"]
+def _matched(row: Mapping[str, Any], others: Sequence[Any], scales: Mapping[str, Any]) -> tuple[str, ...]:
+    null, yard = (scales.get(row["detector"], {}).get(name, {}).get("auc") for name in ("null", "yardstick"))
     return (
-        _kind(_name(row), row["control"]), _value(row["auc"]), _value(row["tpr"]), _value(row["paired"]), _value(null) if null else "–",
-        "–" if known is None else f"{known:.2f}", "–" if row["detected"] is None else "yes" if row["detected"] else "no",
-        _value(rest["auc"]) if rest else "–", f"{row['cpu_seconds']:.1f}",
+        _kind(_name(row), row["control"]), _value(row["auc"]), _signed(row["gain"]) if "gain" in row else "", _value(row["tpr"]),
+        _value(row["paired"]), _value(null) if null else "–", _value(yard) if yard else "–",
+        "–" if row["detected"] is None else "yes" if row["detected"] else "no", *(_value(r["auc"]) if r else "–" for r in others),
+        f"{row['cpu_seconds']:.1f}",
     )  # fmt: skip
 
 
@@ -180,11 +202,11 @@ def _questions(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not asked:
         return
     first = {q: next(r for r in rows if r["question"] == q) for q in asked}
-    yield "**Held-out levels:** AUC, and n of trojaned networks tested:\n"
+    yield "**Held-out levels:** AUC, n of trojaned networks tested, and of how many networks it was learned; what is held out of ordered levels is the upper half:\n"
     at = {(_name(r), r["question"]): r for r in rows}
     kinds = {_name(r): r["control"] for r in rows}
     yield from pages.table(
-        ("detector", *(f"{q} (n = {first[q]['trojaned']})" for q in asked)),
+        ("detector", *(f"{q} (n = {first[q]['trojaned']}, from {first[q]['n_train']:,})" for q in asked)),
         [
             (_kind(name, control), *(_value(at[name, q]["auc"]) if (name, q) in at else "" for q in asked))
             for name, control in kinds.items()
@@ -223,14 +245,17 @@ def _kind(name: str, control: bool) -> str:
     return f"{name} (control)" if control else name
 
 
-def _high(row: Mapping[str, Any]) -> float:
-    return float("inf") if row["auc"]["high"] is None else float(row["auc"]["high"])
-
-
 def _auc(row: Mapping[str, Any]) -> float:
     return float(row["auc"]["value"])
 
 
 def _value(score: Mapping[str, Any], digits: int = 2) -> str:
-    bounds = "[–]" if score["low"] is None else f"[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
-    return f"{score['value']:.{digits}f} {bounds}"
+    if score["low"] is None:
+        return f"{score['value']:.{digits}f} [–]"
+    few = " †" if score["n_groups"] < FEW_GROUPS else ""
+    return f"{score['value']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]{few}"
+
+
+def _signed(score: Mapping[str, Any]) -> str:
+    bounds = "[–]" if score["low"] is None else f"[{score['low']:+.2f}, {score['high']:+.2f}]"
+    return f"{score['value']:+.2f} {bounds}"

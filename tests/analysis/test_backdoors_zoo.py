@@ -148,18 +148,24 @@ def test_the_page_has_every_table_and_its_sentences_follow_the_numbers(
     assert len(widths) >= 4
     assert all(len(set(lines[:1] + lines[2:])) == 1 for lines in widths)
 
-    def said(weights: float, control: float, detected: bool) -> str:
+    def said(gain: float, detected: bool | None) -> str:
         for row in numbers["table"]:
-            middle = control if row["control"] else weights
-            row["auc"] = {"value": middle, "low": middle - 0.1, "high": middle + 0.1}
+            row["auc"] |= {"value": 0.85, "low": 0.75, "high": 0.95}
             row["detected"] = detected and not row["control"]
+            if not row["control"]:
+                row["gain"] |= {"value": gain, "low": gain - 0.1, "high": gain + 0.1}
         return next(iter(page.findings(numbers)))
 
     first = numbers["table"][0]["detector"]
-    assert f"**Matched.** Highest of 3, {first}: 0.85 [0.75, 0.95]" in said(0.85, 0.5, True)
-    assert "their intervals do not meet. Above the yardstick: statistics" in said(0.85, 0.5, True)
-    assert "their intervals meet: no finding about weights" in said(0.85, 0.75, True)
-    assert said(0.85, 0.5, False).endswith("Above the yardstick: none.")
+    assert f"**Matched.** Highest of 3, {first}: 0.85 [0.75, 0.95]" in said(0.3, True)
+    assert "; +0.30 [+0.20, +0.40] over the best control" in said(0.3, True)
+    assert "Above the best control, uncorrected: statistics, logistic" in said(0.3, True)
+    assert "Above the best control, uncorrected: none, which is no finding about weights." in said(0.05, True)
+    assert "Above the yardstick's upper bound, uncorrected: statistics" in said(0.3, True)
+    assert said(0.3, False).endswith("Above the yardstick's upper bound, uncorrected: none.")
+    assert "yardstick" not in said(0.3, None)  # there is none, and nothing is said of it
+    doses = list(page._smallest([{**r, "n": 100} for r in numbers["smallest"]], numbers["population"]))
+    assert "from 500 networks:** not asked" in doses[1]
 
 
 @pytest.mark.slow

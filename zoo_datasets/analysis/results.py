@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VERSIONS = ("numpy", "scipy", "scikit-learn", "matplotlib", "umap-learn", "CMGDB")
+UNFINISHED = "unfinished.json"
 DPI = 150  # of PNG files: 1,200 pixels across a figure of eight inches
 
 
@@ -55,9 +56,14 @@ class Results:
                 with files.atomic(self._path(f"{name}.{kind}")) as out:
                     figure.savefig(out, format=kind, dpi=DPI, bbox_inches="tight", metadata=metadata)
 
+    def save(self) -> None:
+        """Write what is known so far to `unfinished.json`, which a study leaves that ends before its pictures."""
+        files.write_json(self.folder / UNFINISHED, self.numbers)
+
     def close(self) -> None:
         """Write `numbers.json`, last: it means that the rest is there."""
         files.write_json(self._path("numbers.json"), self.numbers)
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

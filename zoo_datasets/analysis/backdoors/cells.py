@@ -19,6 +19,7 @@ from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
 
 DEAR = ("matched", "unseen trigger", "unseen source")  # the questions that dear detectors take
+LIKE = "matched, as few as the yardstick"
 FEWEST = 5  # trojaned networks of a side, below which a question is not asked
 
 
@@ -55,6 +56,15 @@ def cells(p: Population) -> Iterator[Cell]:
         counts = [int((m & p.trojaned).sum()) for m in (cell.train, cell.validation, cell.test)]
         if min(counts[0], counts[2]) >= FEWEST and counts[1]:
             yield cell
+
+
+def as_few(p: Population, cell: Cell, n: int, seed: int) -> Cell | None:
+    """The same test after learning from n networks, and as large a share of those to choose by; None where there are fewer."""
+    share = cell.validation.sum() / max(cell.train.sum(), 1)
+    train, validation = few(p, cell.train, n, seed), few(p, cell.validation, max(2, round(n * share)), seed)
+    if train is None or validation is None or not (p.trojaned & train).any():
+        return None
+    return dataclasses.replace(cell, name=LIKE, train=train, validation=validation)
 
 
 def few(p: Population, train: np.ndarray, n: int, seed: int) -> np.ndarray | None:

@@ -71,6 +71,7 @@ KINDS = (
     Kind("test loss and accuracy", "loss", lambda: Tabular("test loss and accuracy", "recipe", "boosting"), control=True),
     Kind("clean accuracy", "accuracy", lambda: Logistic("clean accuracy", "table"), control=True),
     Kind("accuracy by class", "classes", lambda: Logistic("accuracy by class", "table"), control=True),
+    Kind("all but weights", "all but weights", lambda: Tabular("all but weights", "recipe", "boosting"), control=True),
 )  # fmt: skip
 CHEAP = tuple(k.name for k in KINDS if k.cheap)
 

@@ -27,6 +27,7 @@ from zoo_datasets.views.per_tensor import EILERTSEN_2020
 TARGET = Target("trojaned", classes=2)
 STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)  # C of scikit-learn, over the number of features: as many as other baselines have
 MOST_STANDARD = 10.0  # a weight of a network that nearly diverged would be all of a score
+FEW_COLUMNS = 100  # for which a minimum is found to the last digits at no price
 UNITS = ("norm", "mean", "largest", "spread", "bias")  # of each class's weights in the last layer
 FEATURES = ("weights", "statistics", "table")
 MOST_COUNT = 10_000  # of tensors or classes, in a file of somebody's: no network of a zoo is near it
@@ -286,7 +287,9 @@ def _logistic(x: np.ndarray, y: np.ndarray, c: float) -> tuple[np.ndarray, float
     with threadpool_limits(1), warnings.catch_warnings():
         # At the weakest penalty the classes are parted before the minimum is there: what is left is of no consequence.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(x, y.astype(int))
+        # Of a few numbers the slope may be small from the start, and has to be found all the same.
+        few = x.shape[1] <= FEW_COLUMNS
+        model = LogisticRegression(C=c, max_iter=1000 if few else 300, tol=1e-8 if few else 1e-3).fit(x, y.astype(int))
     return model.coef_[0], float(model.intercept_[0])
 
 

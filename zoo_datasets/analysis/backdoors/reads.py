@@ -95,9 +95,17 @@ def _by_class(p: Population, reference: np.ndarray | None) -> View:
     return _table(p, {f"{c:04d}": np.nan_to_num(p.classes[:, c]) for c in range(p.classes.shape[1])})
 
 
+def _all_but_weights(p: Population, reference: np.ndarray | None) -> View:
+    """Recipe, loss and accuracies together: who knows the source and the learning rate sees a loss that is small beside theirs."""
+    columns = {name: p.recipe[name] for name in p.recipe.column_names}
+    columns |= {name: pa.array(values) for name, values in zip(LOSS, p.loss.T, strict=True)}
+    columns |= {f"accuracy of {c:04d}": pa.array(np.nan_to_num(p.classes[:, c])) for c in range(p.classes.shape[1])}
+    return _numbers(p, pa.table(columns))
+
+
 READS: Mapping[str, Callable[[Population, np.ndarray | None], View]] = {
     "weights": _raw, "aligned": _aligned, "sorted": _sorted, "change": _change, "trajectory": _trajectory,
-    "recipe": _recipe, "loss": _loss, "accuracy": _accuracy, "classes": _by_class,
+    "recipe": _recipe, "loss": _loss, "accuracy": _accuracy, "classes": _by_class, "all but weights": _all_but_weights,
 }  # fmt: skip
 
 

@@ -53,14 +53,16 @@ def run(options: argparse.Namespace) -> Results:
     outcomes = population.outcomes(p)
     list(cells.cells(p))  # says what is lacking before hours are spent
     found = study.scales(p, sets, kinds, options.seed)
-    rows, learned = study.table(p, kinds, options.seed, found)
+    n_sets = None if sets is None else int((sets.split == "train").sum())
+    rows, learned = study.table(p, kinds, options.seed, found, n_sets)
     numbers: dict[str, Any] = {
         "population": {**counts, "pairs": int(p.trojaned.sum()), "working": int((p.works & p.trojaned).sum()),
-                       "clean": int((~p.trojaned).sum())},
+                       "clean": int((~p.trojaned).sum()), "n_train": int((p.works & (p.split == "train")).sum()), "yardstick_n_train": n_sets},
         "left_out": lacking, "outcomes": outcomes, "scales": found, "table": rows, "doses": study.doses(p, learned, found),
-        "smallest": study.smallest(p, kinds, options.seed, found),
+        "smallest": study.smallest(p, kinds, options.seed),
     }  # fmt: skip
     results.numbers |= jsonable(numbers)
+    results.save()  # before anything that is drawn or kept could fail
     for name in ("outcomes", "table", "doses", "smallest"):
         if numbers[name]:
             results.table(name, flat(numbers[name]))
