@@ -22,6 +22,8 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "mlds-doses",
         "mlds-hard",
         "mlds-large",
+        "mlds-ds4",
+        "backdoors-yardstick",
         "backdoors-poor-data",
         "backdoors-cue",
     }
