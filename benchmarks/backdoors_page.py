@@ -100,6 +100,7 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             said += f". Above the yardstick's upper bound, uncorrected: {', '.join(detected) or 'none'}"
         yield said + "."
     yield from _unlike(numbers["population"])
+    yield from _fooled(numbers)
     yield from _smallest(numbers["smallest"], numbers["population"])
     if broken := [name for name, of in numbers["scales"].items() if not _holds(of["null"])]:
         yield f"**Nulls,** one coin for all detectors, that exclude ½: {', '.join(broken)} (of {len(numbers['scales'])}, uncorrected)."
@@ -115,6 +116,35 @@ def _unlike(of: Mapping[str, Any]) -> Iterator[str]:
             f"**The yardstick's detectors** learned from {of['yardstick_n_train']:,} networks, and those of matched pairs from {of['n_train']:,}: "
             "like for like is the question with as few."
         )
+
+
+def _fooled(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Whether wrong labels without a mark score as trojaned networks do."""
+    matched = {
+        r["detector"]: r
+        for r in numbers["table"]
+        if (r["question"], r["pairs_that"], r["seed"]) == ("matched", "works", 0)
+    }
+    rows = [r for r in numbers["decoys"] if r["wrong_labels"] == "all" and not r["control"]]
+    told = [r for r in rows if _low(matched[r["detector"]]) > 0.5]
+    if told:
+        fooled = [r for r in told if _low(r) > 0.5]
+        yield (
+            f"**Wrong labels without a mark.** Of {len(told)} detectors that tell backdoors above ½, {len(fooled)} tell twins of which one learned wrong "
+            "labels too: "
+            + (
+                ", ".join(
+                    f"{r['detector']} ({_value(r['auc'])} of {r['trojaned']}; backdoors {_value(matched[r['detector']]['auc'])})"
+                    for r in fooled
+                )
+                or "none"
+            )
+            + "."
+        )
+
+
+def _low(row: Mapping[str, Any]) -> float:
+    return float("-inf") if row["auc"]["low"] is None else float(row["auc"]["low"])
 
 
 def _smallest(rows: Sequence[Mapping[str, Any]], of: Mapping[str, Any]) -> Iterator[str]:
@@ -176,6 +206,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
         )  # fmt: skip
     yield from _questions([r for r in numbers["table"] if r["pairs_that"] == "works"])
     yield from _doses(numbers["doses"])
+    yield from _decoys(numbers["decoys"])
     if rows := numbers["smallest"]:
         yield f"**The smallest rate from which on all are found,** of pairs that work ({', '.join(f'{n} at {rate}' for rate, n in rows[0]['pairs'].items())}); rates of fewer than ten are not asked about, and bounds are corrected for {rows[0]['rates']} rates and all sizes:\n"
         sizes = sorted({r["n"] for r in rows})
@@ -226,6 +257,23 @@ def _doses(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         [
             (name, *(_value(at[name, rate]["auc"]) if (name, rate) in at else "" for rate in rates))
             for name in dict.fromkeys(r["detector"] for r in rows)
+        ],
+    )
+
+
+def _decoys(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    sides = list(dict.fromkeys(r["wrong_labels"] for r in rows))
+    first = {side: next(r for r in rows if r["wrong_labels"] == side) for side in sides}
+    yield "**Wrong labels without a mark:** AUC of the same detectors on twins of which one learned so many wrong labels, by chance; who tells them tells no backdoor:\n"
+    at = {(r["detector"], r["wrong_labels"]): r for r in rows}
+    kinds = {r["detector"]: r["control"] for r in rows}
+    yield from pages.table(
+        ("detector", *(f"{side} (n = {first[side]['trojaned']})" for side in sides)),
+        [
+            (_kind(name, control), *(_value(at[name, side]["auc"]) if (name, side) in at else "" for side in sides))
+            for name, control in kinds.items()
         ],
     )
 

@@ -49,6 +49,7 @@ WANTED = {
     "rnn/languages": (1000, {13605}),
     "rnn/tiles": (1000, {15178}),
     "backdoors/yardstick": (300, {11978}),
+    "backdoors/wrong-labels": (600, {11978}),
     "backdoors/poor-data": (700, {11978}),
     "backdoors/cue": (400, {11978}),
 }

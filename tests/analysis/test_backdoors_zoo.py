@@ -49,6 +49,20 @@ replicates: {init: 12}
 training: {epochs: 10}
 splits: {train: 0.5, validation: 0.2, test: 0.3}
 """
+WRONG = """\
+zoo: mine/wrong
+seed: 1
+source: {id: digits, train: 500, validation: 97, test: 1000, scale: standardize}
+architecture: [flatten, {linear: 16}, activation, {linear: classes}]
+subset: {frac: 0.8}
+sample:
+  models: 32
+  axes: {lr: {log_uniform: [3e-3, 6e-3]}, label_noise_frac: [0.06, 0.2]}
+  twins: {label_noise_frac: 0}
+paired: [label_noise_frac]
+training: {epochs: 20}
+snapshots: {steps: [0, 5, 15, 30]}
+"""
 SOME = "statistics-logistic,linear-on-final-initial,outlying-class-weights,clean-accuracy"
 
 
@@ -104,9 +118,24 @@ def test_pairs_are_read_with_what_their_attacks_do(poisoned: Zoo) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(poisoned: Zoo, sets: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return built(tmp_path_factory.mktemp("wrong"), WRONG)
+
+
+@pytest.fixture(scope="module")
+def study(poisoned: Zoo, sets: Zoo, wrong: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "out"
-    asked = ["--yardstick", str(sets.root), "--detectors", SOME, "--out", str(out), "--quiet"]
+    asked = [
+        "--yardstick",
+        str(sets.root),
+        "--decoys",
+        str(wrong.root),
+        "--detectors",
+        SOME,
+        "--out",
+        str(out),
+        "--quiet",
+    ]
     assert main(["analyze", "backdoors", str(poisoned.root), *asked]) == 0
     return out
 
@@ -122,6 +151,10 @@ def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(study: Pat
     assert len(matched) == 4
     assert all(0 <= r["yardstick"] <= 1 and r["detected"] in (True, False) for r in matched.values())
     assert matched["clean accuracy"]["control"]
+    decoys = {(r["detector"], r["wrong_labels"]): r for r in numbers["decoys"]}
+    assert {side for _, side in decoys} >= {"all", "0.06", "0.2"}
+    assert decoys["clean accuracy", "all"]["trojaned"] == decoys["clean accuracy", "all"]["clean"] == 16
+    assert decoys["clean accuracy", "0.06"]["trojaned"] + decoys["clean accuracy", "0.2"]["trojaned"] == 16
     assert set(pq.read_table(out / "table.parquet")["question"].to_pylist()) >= {"matched", "unseen target"}
     for name in ("detectors", "questions", "doses", "where", "triggers"):
         assert (out / f"{name}.png").stat().st_size > 5000
@@ -164,6 +197,16 @@ def test_the_page_has_every_table_and_its_sentences_follow_the_numbers(
     assert "Above the yardstick's upper bound, uncorrected: statistics" in said(0.3, True)
     assert said(0.3, False).endswith("Above the yardstick's upper bound, uncorrected: none.")
     assert "yardstick" not in said(0.3, None)  # there is none, and nothing is said of it
+    assert "**Wrong labels without a mark:**" in text
+    for row in numbers["table"]:
+        row["auc"] |= {"low": 0.6}
+    for row in numbers["decoys"]:
+        row["auc"] |= {"low": 0.6 if row["detector"] == "statistics, logistic" else 0.4}
+    [fooled] = page._fooled(numbers)
+    assert (
+        "Of 3 detectors that tell backdoors above ½, 1 tell twins of which one learned wrong labels too: statistics, logistic ("
+        in fooled
+    )
     doses = list(page._smallest([{**r, "n": 100} for r in numbers["smallest"]], numbers["population"]))
     assert "from 500 networks:** not asked" in doses[1]
 
@@ -261,6 +304,10 @@ def test_zoos_without_twins_or_sets_are_refused(poisoned: Zoo, sets: Zoo) -> Non
         population.read([sets])
     with pytest.raises(ZooError, match="mine/poisoned is no yardstick"):
         population.clean([poisoned])
+    with pytest.raises(ZooError, match="mine/poisoned has networks with a trigger; wrong labels are looked at without"):
+        population.wrong_labels([poisoned])
+    with pytest.raises(ZooError, match="mine/sets has no pair of twins of which one learned wrong labels"):
+        population.wrong_labels([sets])
     alone = poisoned.select(trigger_frac=[0.06, 0.08])
     with pytest.raises(ZooError, match="no clean one that is a twin of one with a trigger"):
         population.read([alone])

@@ -168,6 +168,39 @@ def clean(zoos: Sequence[Zoo]) -> Population:
     return dataclasses.replace(found, trojaned=second, works=np.ones(len(rows), bool))
 
 
+def wrong_labels(zoos: Sequence[Zoo]) -> Population:
+    """Twins of which one learned wrong labels without a mark: `trojaned` are those, `dose` their share, and `works` all equal on clean images.
+
+    Raises ZooError where there are none, or a trigger is among them.
+    """
+    rows = [row for place, zoo in enumerate(zoos) for row in rows_of(zoo, place)]
+    names, like = ", ".join(z.name for z in zoos), "grids/backdoors/wrong-labels.yaml"
+    if any(row["trigger_frac"] for row in rows):
+        raise ZooError(
+            f"{names} has networks with a trigger; wrong labels are looked at without one, like those of {like}."
+        )
+    numbers: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        row["pair"] = numbers.setdefault((row["place"], *(row[k] for k in KEYS)), len(numbers))
+    gone = {r["pair"] for r in rows if r["diverged"] or not np.isfinite(r["scores"][1])}
+    kinds = {kind: {r["pair"] for r in rows if bool(r["label_noise_frac"]) is kind} for kind in (False, True)}
+    kept = [r for r in rows if r["pair"] in (kinds[False] & kinds[True]) - gone]
+    if not kept:
+        raise ZooError(f"{names} has no pair of twins of which one learned wrong labels, like those of {like}.")
+    check_pairs(kept, "label_noise_frac", like)
+    found = population_of(zoos, kept, {})
+    wrong = np.array([bool(r["label_noise_frac"]) for r in kept])
+    accuracy = {int(i): a for i, a, w in zip(found.pair, found.loss[:, 1], wrong, strict=True) if not w}
+    equal = np.array(
+        [abs(a - accuracy[int(i)]) <= MARGIN + 1e-12 for i, a in zip(found.pair, found.loss[:, 1], strict=True)]
+    )
+    mine = wrong & equal
+    dose = np.where(wrong, [r["label_noise_frac"] for r in kept], np.nan)
+    return dataclasses.replace(
+        found, trojaned=wrong, dose=dose, works=np.asarray(mine | (~wrong & np.isin(found.pair, found.pair[mine])))
+    )
+
+
 def scanned(zoo: Zoo) -> Population:
     """The last snapshots of any zoo whose networks can be run, with the earlier ones; nothing is asked of its recipe."""
     table = zoo.table(["model_id", "step"]).to_pydict()

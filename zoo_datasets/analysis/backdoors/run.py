@@ -1,7 +1,8 @@
 """Zoos of clean and trojaned twins → what tells them apart, and what does not.
 
-In:  one zoo or several, as one population; a yardstick zoo of two clean sets, if there is one.
-Out: a `Results`: which attacks work; the table of detectors and controls by question; dose–response; the smallest dose; pictures; and
+In:  one zoo or several, as one population; a yardstick zoo of two clean sets and a zoo of wrong labels, if there are any.
+Out: a `Results`: which attacks work; the table of detectors and controls by question; dose–response; the smallest dose; what wrong
+     labels without a mark do to detectors; pictures; and
      each detector that learned from everything matched, kept for `scan`.
 
 Splits are the zoo's own (of several zoos one is drawn), and the test split is looked at once: whatever a detector chooses it chooses on validation.
@@ -32,6 +33,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yardstick", metavar="ZOO", help="clean networks of two fixed sets, like grids/backdoors/yardstick.yaml"
     )
+    parser.add_argument(
+        "--decoys",
+        metavar="ZOO",
+        help="twins of which one learned wrong labels, like grids/backdoors/wrong-labels.yaml",
+    )
     detectors.arguments(parser)
 
 
@@ -44,9 +50,11 @@ def run(options: argparse.Namespace) -> Results:
     for name, why in lacking.items():
         log.info("left out: %s. %s", name, why)
     sets = None if options.yardstick is None else population.clean([open_zoo(options.yardstick)])
+    wrong = None if options.decoys is None else population.wrong_labels([open_zoo(options.decoys)])
     settings = {
         "seed": options.seed, "detectors": [k.name for k in kinds], "works": population.WORKS, "margin": population.MARGIN,
         "false_alarms": study.FALSE_ALARMS, "yardstick": options.yardstick,
+        "decoys": options.decoys,
     }  # fmt: skip
     results = Results("backdoors", zoos, settings, options.out)
     log.info("%d networks, %d trojaned, %d of those work", len(p), p.trojaned.sum(), (p.works & p.trojaned).sum())
@@ -59,11 +67,11 @@ def run(options: argparse.Namespace) -> Results:
         "population": {**counts, "pairs": int(p.trojaned.sum()), "working": int((p.works & p.trojaned).sum()),
                        "clean": int((~p.trojaned).sum()), "n_train": int((p.works & (p.split == "train")).sum()), "yardstick_n_train": n_sets},
         "left_out": lacking, "outcomes": outcomes, "scales": found, "table": rows, "doses": study.doses(p, learned, found),
-        "smallest": study.smallest(p, kinds, options.seed),
+        "smallest": study.smallest(p, kinds, options.seed), "decoys": study.decoys(p, wrong, learned) if wrong else [],
     }  # fmt: skip
     results.numbers |= jsonable(numbers)
     results.save()  # before anything that is drawn or kept could fail
-    for name in ("outcomes", "table", "doses", "smallest"):
+    for name in ("outcomes", "table", "doses", "smallest", "decoys"):
         if numbers[name]:
             results.table(name, flat(numbers[name]))
     _keep(results, p, learned, [z.name for z in zoos], rows)

@@ -33,6 +33,7 @@ FEWEST_OF_A_RATE = 10  # pairs: fewer have no bound above ½ after correction, e
 SEEDS = 2  # of detectors that learn by chance
 SIZES = (100, 500, 1500)  # training networks of the search for the smallest dose
 BEYOND = 25  # resamples beyond a bound, however far out it lies
+CONTROLS = {k.name for k in detectors.KINDS if k.control}
 Scales = dict[str, dict[str, Any]]  # detector → its null, and its yardstick where there is one
 
 
@@ -156,6 +157,22 @@ def doses(p: Population, learned: dict[str, Detector], found: Scales) -> list[di
                     "works": int(p.works[side & p.trojaned].sum()), **row, **_verdict(row["auc"], found.get(name)),
                 })  # fmt: skip
     return rows
+
+
+def decoys(p: Population, wrong: Population, learned: dict[str, Detector]) -> list[dict[str, Any]]:
+    """What the matched detectors say of twins of which one learned wrong labels without a mark: who tells those tells no backdoor.
+
+    All of them, those equal on clean images as the pairs that are learned from, and by share; none whose start was learned from.
+    """
+    wrong = wrong.take(~np.isin(wrong.group, p.group[p.split != "test"]))
+    sides = {"all": np.ones(len(wrong), bool), "equal on clean images": wrong.works}
+    sides |= {f"{share:.3g}": wrong.with_twins(wrong.dose == share) for share in np.unique(wrong.dose[wrong.trojaned])}
+    return [
+        {"detector": name, "control": name in CONTROLS, "wrong_labels": which, **row}
+        for name, detector in learned.items()
+        for which, side in sides.items()
+        if (row := row_of(wrong, side, detector)) is not None
+    ]
 
 
 def smallest(p: Population, kinds: Sequence[Kind], seed: int) -> list[dict[str, Any]]:
