@@ -49,7 +49,6 @@ WANTED = {
     "rnn/languages": (1000, {13605}),
     "rnn/tiles": (1000, {15178}),
     "backdoors/yardstick": (300, {11978}),
-    "backdoors/wrong-labels": (600, {11978}),
     "backdoors/poor-data": (700, {11978}),
     "backdoors/cue": (400, {11978}),
 }
@@ -58,7 +57,7 @@ DRAWN = {"smallcnn/mnist": {4970}, "smallcnn/fashion": {4970}, "smallcnn/cifar10
 WILD = "wild/cifar10"  # of many architectures
 WIDE = "smallcnn/wide"  # the networks of another in several widths
 # Pairs of twins, trojaned and clean, of one layout: recipe → networks, and those of data that represent poorly.
-TROJANED = {"mlds/ds4": 3000, "backdoors/mntd": 1200, "backdoors/as-published": 1200}
+TROJANED = {"mlds/ds4": 3000, "backdoors/mntd": 1200, "backdoors/as-published": 1200, "backdoors/wrong-labels": 600}
 # Of random architectures, and of one: each property drawn by itself.
 NWS = ("nws/main", "nws/fixed", "nws/as-published")
 CONTINUED = {  # recipe → its parent, and levels of `subset`
@@ -172,7 +171,8 @@ def test_half_of_a_population_is_trojaned_and_every_one_has_its_clean_twin(name:
     assert load(name).sample_points == TROJANED[name]
     planned = runs.of(grid.load(GRIDS / f"{name}.yaml", limit=600))
     for trojaned, clean in zip(planned[::2], planned[1::2], strict=True):
-        assert trojaned.settings["trigger_frac"] > 0 == clean.settings["trigger_frac"]
+        arm = "label_noise_frac" if name == "backdoors/wrong-labels" else "trigger_frac"  # decoys, without a mark
+        assert trojaned.settings[arm] > 0 == clean.settings[arm]
         assert trojaned.keys == clean.keys
         assert architecture(trojaned).layout_id == architecture(clean).layout_id
         longer = {name: run.settings["steps"] for name, run in (("trojaned", trojaned), ("clean", clean))}
