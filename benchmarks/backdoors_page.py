@@ -129,17 +129,14 @@ def _fooled(numbers: Mapping[str, Any]) -> Iterator[str]:
     told = [r for r in rows if _low(matched[r["detector"]]) > 0.5]
     if told:
         fooled = [r for r in told if _low(r) > 0.5]
+        said = [
+            f"{r['detector']} ({_value(r['auc'])} of {r['trojaned']}; backdoors {_value(matched[r['detector']]['auc'])})"
+            for r in fooled or [r for r in told if r["detector"] == FIXED]
+        ]
         yield (
-            f"**Wrong labels without a mark.** Of {len(told)} detectors that tell backdoors above ½, {len(fooled)} tell twins of which one learned wrong "
-            "labels too: "
-            + (
-                ", ".join(
-                    f"{r['detector']} ({_value(r['auc'])} of {r['trojaned']}; backdoors {_value(matched[r['detector']]['auc'])})"
-                    for r in fooled
-                )
-                or "none"
-            )
-            + "."
+            f"**Wrong labels without a mark.** Of {len(told)} detectors that tell backdoors above ½, {len(fooled) or 'none'} "
+            f"{'tells' if len(fooled) < 2 else 'tell'} twins of which one learned wrong labels above ½ too"
+            f"{', the one for all zoos among them' if said and not fooled else ''}{': ' if said else ''}{', '.join(said)}."
         )
 
 

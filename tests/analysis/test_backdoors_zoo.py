@@ -204,8 +204,15 @@ def test_the_page_has_every_table_and_its_sentences_follow_the_numbers(
         row["auc"] |= {"low": 0.6 if row["detector"] == "statistics, logistic" else 0.4}
     [fooled] = page._fooled(numbers)
     assert (
-        "Of 3 detectors that tell backdoors above ½, 1 tell twins of which one learned wrong labels too: statistics, logistic ("
+        "Of 3 detectors that tell backdoors above ½, 1 tells twins of which one learned wrong labels above ½ too: statistics, logistic ("
         in fooled
+    )
+    for row in numbers["decoys"]:
+        row["auc"] |= {"low": 0.4}
+    [none] = page._fooled(numbers)
+    assert (
+        "none tells twins of which one learned wrong labels above ½ too, the one for all zoos among them: statistics, logistic ("
+        in none
     )
     doses = list(page._smallest([{**r, "n": 100} for r in numbers["smallest"]], numbers["population"]))
     assert "from 500 networks:** not asked" in doses[1]

@@ -24,6 +24,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "mlds-large",
         "mlds-ds4",
         "backdoors-yardstick",
+        "backdoors-wrong-labels",
         "backdoors-poor-data",
         "backdoors-cue",
     }
