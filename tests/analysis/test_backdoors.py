@@ -255,10 +255,18 @@ def test_a_small_loss_beside_what_sources_differ_by_is_seen_by_who_knows_the_sou
     p = dataclasses.replace(p, loss=loss, recipe=p.recipe.append_column("source", pa.array(list(map(str, source)))))
     assert auc("all but weights", p) > 0.95
     assert auc("test loss and accuracy", p) < 0.85
+
+
+@pytest.mark.slow
+def test_a_slope_that_is_small_from_the_start_is_found() -> None:
+    """A loss of .0005 beside sources .4 apart: to a coarse tolerance the slope is none, and a control with it is blind to twins."""
+    p = planted(300)
+    noise = 1e-4 * np.random.default_rng(0).normal(size=len(p))
+    accuracy = np.array([0.98, 0.9, 0.6])[p.pair % 3] - 0.0005 * p.trojaned + noise
+    p = dataclasses.replace(p, loss=np.stack([np.full(len(p), 0.3), accuracy], 1))
     learned = detectors.fit(KINDS["clean accuracy"], p.take(p.split == "train"), p.take(p.split == "validation"), 0)
     test = p.take(p.split == "test")
-    told = study.told_of(test, learned.score(test))
-    assert told["paired"]["value"] > 0.95  # a slope that a coarse tolerance takes for none would give one half
+    assert study.told_of(test, learned.score(test))["paired"]["value"] > 0.95
 
 
 def test_many_rates_are_asked_about_in_parts_of_equal_size() -> None:
