@@ -151,6 +151,11 @@ def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(study: Pat
     assert len(matched) == 4
     assert all(0 <= r["yardstick"] <= 1 and r["detected"] in (True, False) for r in matched.values())
     assert matched["clean accuracy"]["control"]
+    assert {n: numbers["settings"][n]["name"] for n in ("yardstick", "decoys")} == {
+        "yardstick": "mine/sets",
+        "decoys": "mine/wrong",
+    }
+    assert str(out.parent) not in json.dumps(numbers["settings"])  # which bytes, and not where they lie
     decoys = {(r["detector"], r["wrong_labels"]): r for r in numbers["decoys"]}
     assert {side for _, side in decoys} >= {"all", "0.06", "0.2"}
     assert decoys["clean accuracy", "all"]["trojaned"] == decoys["clean accuracy", "all"]["clean"] == 16

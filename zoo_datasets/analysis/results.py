@@ -36,7 +36,7 @@ class Results:
         self.written: list[Path] = []
         self.numbers: dict[str, Any] = {
             "analysis": analysis,
-            "zoos": [{"name": z.name, "digests": dict(z.manifest.digests)} for z in zoos],
+            "zoos": [identity(z) for z in zoos],
             "settings": dict(settings),
             "versions": versions(),
         }
@@ -69,6 +69,11 @@ class Results:
         path = self.folder / name
         self.written.append(path)
         return path
+
+
+def identity(zoo: Zoo) -> dict[str, Any]:
+    """Name and digests: which bytes a number is of, wherever they lie."""
+    return {"name": zoo.name, "digests": dict(zoo.manifest.digests)}
 
 
 def flat(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo_datasets.analysis.backdoors import cells, detectors, pictures, population, scan, study
 from zoo_datasets.analysis.backdoors.population import Population
-from zoo_datasets.analysis.results import Results, flat
+from zoo_datasets.analysis.results import Results, flat, identity
 from zoo_datasets.baselines import saved
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.sources.rows import subset_of
@@ -49,12 +49,13 @@ def run(options: argparse.Namespace) -> Results:
     kinds, lacking = detectors.able(kinds, p, asked=options.detectors not in (None, "all"))
     for name, why in lacking.items():
         log.info("left out: %s. %s", name, why)
-    sets = None if options.yardstick is None else population.clean([open_zoo(options.yardstick)])
-    wrong = None if options.decoys is None else population.wrong_labels([open_zoo(options.decoys)])
+    beside = {name: open_zoo(path) for name in ("yardstick", "decoys") if (path := getattr(options, name)) is not None}
+    sets = population.clean([beside["yardstick"]]) if "yardstick" in beside else None
+    wrong = population.wrong_labels([beside["decoys"]]) if "decoys" in beside else None
     settings = {
         "seed": options.seed, "detectors": [k.name for k in kinds], "works": population.WORKS, "margin": population.MARGIN,
-        "false_alarms": study.FALSE_ALARMS, "yardstick": options.yardstick,
-        "decoys": options.decoys,
+        "false_alarms": study.FALSE_ALARMS,
+        **{name: identity(zoo) for name, zoo in beside.items()},
     }  # fmt: skip
     results = Results("backdoors", zoos, settings, options.out)
     log.info("%d networks, %d trojaned, %d of those work", len(p), p.trojaned.sum(), (p.works & p.trojaned).sum())
