@@ -113,11 +113,7 @@ def read(zoos: Sequence[Zoo], data: str | Path | None = None) -> tuple[Populatio
     """
     rows = [row for place, zoo in enumerate(zoos) for row in rows_of(zoo, place)]
     _divide(zoos, rows)
-    numbers: dict[tuple[Any, ...], int] = {}
-    for row in rows:
-        row["pair"] = numbers.setdefault((row["place"], *(row[k] for k in KEYS)), len(numbers))
-    gone = {r["pair"] for r in rows if r["diverged"] or not np.isfinite(r["scores"][1])}
-    kinds = {kind: {r["pair"] for r in rows if bool(r["trigger_frac"]) is kind} for kind in (False, True)}
+    gone, kinds = _paired(rows, "trigger_frac")
     twins = kinds[False] & kinds[True]
     if not twins:
         lacking = "network with a trigger" if not kinds[True] else "clean one that is a twin of one with a trigger"
@@ -179,11 +175,7 @@ def wrong_labels(zoos: Sequence[Zoo]) -> Population:
         raise ZooError(
             f"{names} has networks with a trigger; wrong labels are looked at without one, like those of {like}."
         )
-    numbers: dict[tuple[Any, ...], int] = {}
-    for row in rows:
-        row["pair"] = numbers.setdefault((row["place"], *(row[k] for k in KEYS)), len(numbers))
-    gone = {r["pair"] for r in rows if r["diverged"] or not np.isfinite(r["scores"][1])}
-    kinds = {kind: {r["pair"] for r in rows if bool(r["label_noise_frac"]) is kind} for kind in (False, True)}
+    gone, kinds = _paired(rows, "label_noise_frac")
     kept = [r for r in rows if r["pair"] in (kinds[False] & kinds[True]) - gone]
     if not kept:
         raise ZooError(f"{names} has no pair of twins of which one learned wrong labels, like those of {like}.")
@@ -269,6 +261,15 @@ def rows_of(zoo: Zoo, place: int) -> list[dict[str, Any]]:
             "scores": [np.nan if v is None else v for v in values], "classes": _shares(*(table[name][own[-1]] for name in by_class)), "diverged": row.get("stop_reason") == "diverged",
         }  # fmt: skip
     return rows
+
+
+def _paired(rows: Sequence[dict[str, Any]], arm: str) -> tuple[set[int], dict[bool, set[int]]]:
+    """Number the pairs by the keys of twins; those of which one fell out, and those that have networks without the arm and with it."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        row["pair"] = numbers.setdefault((row["place"], *(row[k] for k in KEYS)), len(numbers))
+    gone = {r["pair"] for r in rows if r["diverged"] or not np.isfinite(r["scores"][1])}
+    return gone, {kind: {r["pair"] for r in rows if bool(r[arm]) is kind} for kind in (False, True)}
 
 
 def _divide(zoos: Sequence[Zoo], rows: Sequence[dict[str, Any]]) -> None:
