@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -21,6 +21,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield "|" + "---|" * len(head)
     yield from ("| " + " | ".join(row) + " |" for row in rows)
     yield ""
+
+
+def joined(names: Iterable[str]) -> str:
+    """One name for zoos that were read as one population: owner/first+second."""
+    first, *others = names
+    return "+".join([first, *map(short, others)])
 
 
 def short(name: str) -> str:

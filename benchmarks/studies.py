@@ -2,7 +2,8 @@
 
 A ZOO is the folder of a sealed zoo, or a recipe, which is built first where `python -m zoo_builder` would build it, unless it is
 there. What stands behind `--` goes to `python -m zoo_datasets analyze`, which leaves its files in analysis/ZOO/. Each call replaces
-the record of its zoo and keeps those of others. Every number of the page that was measured is written by the page's own module.
+the record of its zoo, or of its zoos that are one population, and keeps those of others. Every number of the page that was measured is
+written by the page's own module.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main(study: Study, about: str) -> None:
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("zoo")
+    parser.add_argument("zoo", nargs="+", help="several are one population, where the analysis takes such")
     for name in study.beside:
         parser.add_argument(f"--{name}", dest=name, nargs="+", default=[], metavar="ZOO")
     parser.add_argument(
@@ -51,11 +52,12 @@ def main(study: Study, about: str) -> None:
     numbers, folder = analyzed(study, options, [m for m in more if m != "--"])
     path = HERE / "results" / f"{study.name}.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    results[numbers["zoos"][0]["name"]] = numbers
+    name = pages.joined(z["name"] for z in numbers["zoos"][: len(options.zoo)])
+    results[name] = numbers
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     if options.pictures:
-        keep_pictures(study, folder, numbers["zoos"][0]["name"])
+        keep_pictures(study, folder, name)
     pages.rewrite(pages.DOCS / study.page, study.name, "\n".join(study.section(results)) + "\n")
 
 
@@ -63,14 +65,14 @@ def analyzed(study: Study, options: argparse.Namespace, more: list[str]) -> tupl
     """The numbers of the analysis, and the folder they and the figures lie in."""
     if options.numbers:
         return json.loads(options.numbers.read_text()), options.numbers.parent
-    zoo = folder_of(options.zoo, options.workers)
-    out = options.out or Path("analysis", Path(zoo).name, study.analysis)
+    zoos = [folder_of(z, options.workers) for z in options.zoo]
+    out = options.out or Path("analysis", pages.joined(Path(z).name for z in zoos), study.analysis)
     for old in (out / "numbers.json", *out.glob("*.png")):  # of an earlier run, which might have asked otherwise
         old.unlink(missing_ok=True)
-    command = ["analyze", study.analysis, zoo, "--out", str(out)]
+    command = ["analyze", study.analysis, *zoos, "--out", str(out)]
     for name in study.beside:
-        zoos = [folder_of(z, options.workers) for z in getattr(options, name)]
-        command += [f"--{name}", *zoos] if zoos else []
+        beside = [folder_of(z, options.workers) for z in getattr(options, name)]
+        command += [f"--{name}", *beside] if beside else []
     if failed := cli.main([*command, *more]):
         raise SystemExit(failed)
     return json.loads((out / "numbers.json").read_text()), out

@@ -25,6 +25,8 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "mlds-ds4",
         "backdoors-yardstick",
         "backdoors-wrong-labels",
+        "backdoors-mntd",
+        "backdoors-as-published",
         "backdoors-poor-data",
         "backdoors-cue",
     }
