@@ -30,7 +30,8 @@ from threadpoolctl import threadpool_limits
 from zoo_datasets import cli, intervals
 from zoo_datasets.analysis.dynamics import guidance, populations, readings, run
 from zoo_datasets.analysis.dynamics.cubes import Cubes
-from zoo_datasets.analysis.results import versions
+from zoo_datasets.analysis.results import VERSIONS
+from zoo_datasets.core import libraries
 from zoo_datasets.zoo import open_zoo
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def main() -> None:
     # One family of tests over all zoos: the records are those of `rows`, so these get the corrected values too.
     tests = guidance.correct(studied, scored)
     results = {
-        "versions": versions(),
+        "versions": libraries.versions(VERSIONS),
         "engines": sorted(engines),
         "cpu": os.uname().machine,
         "tests": tests,

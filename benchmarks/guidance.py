@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_limits
 
 from zoo_datasets.analysis.dynamics import guidance, populations, readings
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions
-from zoo_datasets.analysis.results import versions
+from zoo_datasets.analysis.results import VERSIONS
+from zoo_datasets.core import libraries
 from zoo_datasets.zoo import Zoo, open_zoo
 
 HERE = Path(__file__).parent
@@ -54,7 +55,7 @@ def main() -> None:
             used = [p for p in populations.populations(zoo) if p.number < options.most]
             rows += [{"family": family, **gains(population)} for population in used]
             longer += [{"family": family, **r} for r in trained_longer(zoo, used)]
-    result = {"versions": versions(), "rows": rows, "longer": longer, "summary": summary(rows)}
+    result = {"versions": libraries.versions(VERSIONS), "rows": rows, "longer": longer, "summary": summary(rows)}
     RESULT.write_text(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     pages.rewrite(PAGE, "guidance", section(result))
 

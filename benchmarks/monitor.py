@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import intervals
-from zoo_datasets.analysis.results import DPI, versions
+from zoo_datasets.analysis.results import DPI, VERSIONS
 from zoo_datasets.analysis.trajectories import monitor
-from zoo_datasets.core import figures
+from zoo_datasets.core import figures, libraries
 from zoo_datasets.zoo import Zoo, open_zoo
 
 HERE = Path(__file__).parent
@@ -82,7 +82,7 @@ def study(folder: Path, data: Path, networks: int) -> dict[str, Any]:
     for row in rows:
         row |= beside(row, next(r for r in rows if r["condition"] == name(0)))
     return {
-        "networks": networks, "n_history": len(STEPS) - 2, "rows": rows, "versions": versions(),
+        "networks": networks, "n_history": len(STEPS) - 2, "rows": rows, "versions": libraries.versions(VERSIONS),
         "test_accuracy_of_parents": float(np.mean(zoo.final().column("test_accuracy").to_numpy())),
     }  # fmt: skip
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from resealed import reseal
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
@@ -92,7 +93,7 @@ def test_a_problem_is_the_population_split_by_init_group(bench_zoo, found):
         np.testing.assert_array_equal(part.targets.values[:, 0], accuracy[at])
         assert [found.classes["lr"][int(k)] for k in part.targets.values[:, 1]] == [json.dumps(x) for x in lr[at]]
         assert part.view.recipe["lr"].to_pylist() == lr[at].tolist()
-        assert (part.images == 300).all()
+        assert (part.tested[:, 0, 1] == 300).all()
     assert found.name_of("lr") == "weightzoo/bench/lr@1"
 
 
@@ -252,7 +253,13 @@ def test_every_baseline_comes_back_from_its_file(name, found, tmp_path):
 
 def test_mixed_layouts_are_a_sentence(found):
     other = build_architecture(["flatten", {"linear": 3}, "activation", {"linear": "classes"}], (1, 8, 8), 10)
-    view = dataclasses.replace(found.train.view, architectures=(*found.train.view.architectures, other))
+    whole = found.train.view
+    view = dataclasses.replace(
+        whole,
+        architectures=(*whole.architectures, other),
+        architecture=np.array([*whole.architecture[:-1], len(whole.architectures)]),
+    )
+    assert view.take(np.arange(len(view) - 1)).layout.layout_id == whole.layout.layout_id  # of a part without it
     mixed = dataclasses.replace(found, train=dataclasses.replace(found.train, view=view))
     for cell in solving.solve(mixed, "flat", 0):
         assert re.search(r"mixes \d layouts, and this baseline takes one", cell.error)
@@ -292,7 +299,7 @@ def test_a_run_goes_on_where_it_was_stopped(found, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_table_ranks_marks_and_bounds(found, tmp_path):
+def test_the_table_ranks_marks_and_bounds(bench_zoo, found, tmp_path):
     list(results.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
     cells = results.read(found, tmp_path)
     target = found.test.targets.of[0]
@@ -303,7 +310,11 @@ def test_the_table_ranks_marks_and_bounds(found, tmp_path):
     assert next(r for r in ranked if r.baseline == "mean").separable is True  # far behind
     top = leaderboard.ceiling(found, target)
     assert values[0] < top["r2"] < 1
-    assert leaderboard.ceiling(found, found.test.targets.of[2]) == {}
+    assert leaderboard.ceiling(found, found.test.targets.of[1]) == {}  # a setting is known exactly
+    of_gap = leaderboard.ceiling(found, found.test.targets.of[2])
+    assert of_gap["kendall"] < top["kendall"]  # the same images, and less that networks differ by
+    of_class = tasks.problem(open_zoo(bench_zoo.root), ["test_accuracy_of_class_3"])
+    assert 0 < leaderboard.ceiling(of_class, of_class.test.targets.of[0])["r2"] < top["r2"]  # a tenth of the images
     text = leaderboard.markdown(found, cells)
     assert text.count("### weightzoo/bench/") == 3
     assert "of test pairs are tied" in text
@@ -497,11 +508,11 @@ def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
 @pytest.mark.slow
 def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
     target = found.test.targets.of[0]
-    asked = leaderboard.question(found, found.test, target)
+    asked = leaderboard.question(found, target)
     assert len(np.unique(asked.strata)) == 4  # two activations, two rates
     alone = dataclasses.replace(found.test, points=np.arange(len(found.test)).astype(str))
     (control, *_) = solving.solve(found, "metadata", 0)
-    tenths = leaderboard.question(found, alone, target, control)
+    tenths = leaderboard.question(dataclasses.replace(found, test=alone), target, control=control)
     means = [control.predictions[tenths.strata == s] for s in np.unique(tenths.strata)]
     assert len(means) == 10
     assert all(a.max() <= b.min() for a, b in itertools.pairwise(means))
@@ -523,7 +534,7 @@ def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
     list(results.run(found, ["statistics-ridge"], 1, tmp_path))
     cells = results.read(found, tmp_path)
     target = next(t for t in found.test.targets.of if t.classes)
-    asked = leaderboard.question(found, found.test, target)
+    asked = leaderboard.question(found, target)
     one = np.unique(asked.groups)[:1]
     place = [t.name for t in found.train.targets.of].index(target.name)
     values = found.test.targets.values.copy()
@@ -821,7 +832,7 @@ def test_seeds_and_bounds_are_of_the_same_mean(found):
     target = found.test.targets.of[0]
     n = len(found.test)
     part = dataclasses.replace(found.test, groups=np.array(["a"] * (n - 2) + ["b"] * 2))
-    asked = leaderboard.question(found, part, target)
+    asked = leaderboard.question(dataclasses.replace(found, test=part), target)
     given = asked.y + np.where(asked.groups == "a", 0.0, 1.0)
     assert asked.value("mae", given) == pytest.approx(0.5)
     assert asked.interval("mae", given).value == pytest.approx(0.5)
@@ -849,6 +860,163 @@ def test_a_zoo_that_was_built_to_be_asked_is_asked_whole_and_by_what_it_alone_va
         found.name_of("test_accuracy", "weightzoo/asked/batch_size=16")
         == "weightzoo/asked/test_accuracy/from=weightzoo/bench/batch_size=16@1"
     )
+
+
+@pytest.mark.slow
+def test_a_zoo_that_was_built_to_be_asked_is_never_learned_from(bench_zoo, tmp_path, capsys):
+    text = RECIPE.replace("weightzoo/bench", "weightzoo/asked").replace("16", "4").replace("weightzoo", "weightzoo")
+    (tmp_path / "asked.yaml").write_text(text + "splits: {test: 1.0}\nseed: 1\n")
+    build(plan.plan(grid.load(tmp_path / "asked.yaml")), tmp_path / "asked", workers=0)
+    bench = ["--baselines", "statistics-ridge", "--split", "iid,transfer", "--out", str(tmp_path / "out")]
+    assert cli.main(["bench", str(bench_zoo.root), str(tmp_path / "asked"), *bench]) == 0
+    said = capsys.readouterr().out
+    assert "### weightzoo/asked/test_accuracy/from=weightzoo/bench@1" in said
+    assert "## weightzoo/asked, split" not in said
+    assert "R² is against their own mean" in said
+    assert cli.main(["bench", str(tmp_path / "asked"), *bench]) == 1
+    assert "weightzoo/asked: all of its own split is test. Name a zoo to learn from" in capsys.readouterr().err
+
+
+def test_r2_of_another_source_is_against_its_own_mean(bench_zoo, other_zoo):
+    """Who knows no more than that a source is harder has no R² there."""
+    found = tasks.problem(bench_zoo, ["test_accuracy"], others=[other_zoo])
+    target = found.train.targets.of[0]
+    home, away = (leaderboard.question(found, target, w) for w in ("", "weightzoo/other"))
+    assert home.middle == found.train.targets.values[:, 0].mean()
+    assert away.value("r2", np.full(len(away.y), away.y.mean())) == pytest.approx(0)
+    held = tasks.problem(bench_zoo, ["test_accuracy"], "activation=relu")
+    assert leaderboard.question(held, target).middle is None
+
+
+def _reader(found: tasks.Problem, name: str, seed: int, noise: np.ndarray) -> solving.Cell:
+    said = found.test.targets.values[:, 0] + noise
+    return solving.Cell(found.name_of("test_accuracy"), name, seed, said, 1.0, 1, None, None, found.test.digest)
+
+
+def test_the_first_of_many_is_held_to_a_stricter_level(found):
+    """A lead that would count in a table of two does not where the first is the best of nine."""
+    target, rng = found.test.targets.of[0], np.random.default_rng(0)
+    unit = 0.1 * rng.normal(size=(9, len(found.test)))
+    best = _reader(found, "best", 0, 0.5 * unit[0])
+    others = [_reader(found, f"other {i}", 0, 3 * unit[i]) for i in range(2, 9)]
+    verdicts = set()
+    for scale in np.linspace(0.6, 2, 29):
+        second = _reader(found, "second", 0, scale * unit[1])
+        two, nine = (leaderboard.rows(found, [best, second, *more], target) for more in ([], others))
+        verdicts.add(tuple(next(r.separable for r in t if r.baseline == "second") for t in (two, nine)))
+    assert (True, False) in verdicts
+    assert (False, True) not in verdicts
+
+
+def test_a_row_is_not_beaten_by_a_reader_one_of_whose_seeds_it_reaches(found):
+    target, rng = found.test.targets.of[0], np.random.default_rng(0)
+    unit = 0.05 * rng.normal(size=(2, len(found.test)))
+    seeds = [_reader(found, "best", s, scale * unit[0]) for s, scale in enumerate((0.1, 0.1, 5))]
+    second = _reader(found, "second", 0, 4 * unit[1])
+    assert leaderboard.rows(found, [seeds[0], second], target)[1].separable is True
+    assert leaderboard.rows(found, [*seeds, second], target)[1].separable is False
+
+
+@pytest.mark.slow
+def test_only_groups_that_hold_several_levels_lose_networks(bench_zoo, tmp_path):
+    """Where each network has an init of its own, all of a level are asked, and all others learned from."""
+
+    def sizes(zoo: Zoo) -> tuple[int, int]:
+        found = tasks.problem(zoo, ["test_accuracy"], "lr=0.01")
+        return len(found.train) + len(found.validation), len(found.test)
+
+    assert sizes(bench_zoo) == (32, 32)
+    (tmp_path / "paired.yaml").write_text(RECIPE.replace("weightzoo/bench", "weightzoo/paired") + "paired: [lr]\n")
+    build(plan.plan(grid.load(tmp_path / "paired.yaml")), tmp_path / "paired", workers=0)
+    learned, asked = sizes(open_zoo(tmp_path / "paired"))
+    assert learned + asked == 32  # one of each pair
+
+
+@pytest.mark.slow
+def test_seeds_of_other_settings_are_not_mixed_into_a_row(found, tmp_path):
+    """Nor those learned with other targets, nor more of them than were asked for."""
+    one = found.only(["test_accuracy"])
+    list(results.run(one, ["flat-mlp"], 3, tmp_path, controls=()))
+    frozen = {"flat-mlp": {"rate": 1e-3, "dropout": 0.3}}
+    list(results.run(one, ["flat-mlp"], 2, tmp_path, frozen=frozen, controls=()))
+    assert {c.seed for c in results.read(one, tmp_path, frozen=frozen)} == {0, 1}
+    assert {c.seed for c in results.read(one, tmp_path, seeds=1)} == {0}
+    list(results.run(found, ["flat-mlp"], 1, tmp_path, controls=()))
+    cells = [c for c in results.read(found, tmp_path) if c.task == found.name_of("test_accuracy")]
+    assert [c.seed for c in cells] == [0]  # learned with all three, and not the two others that learned accuracy alone
+
+
+@pytest.mark.slow
+def test_who_learned_a_result_stays_named(bench_zoo, other_zoo, tmp_path):
+    """Another question to a saved baseline is answered by later code, and learned by the earlier one."""
+    alone = tasks.problem(bench_zoo, ["test_accuracy"])
+    both = tasks.problem(bench_zoo, ["test_accuracy"], others=[other_zoo])
+    list(results.run(alone, ["statistics"], 1, tmp_path, "first"))
+    list(results.run(both, ["statistics"], 1, tmp_path, "second"))
+    head = json.loads(results.path_of(both, "statistics", 0, tmp_path).read_text())
+    assert head["commit"] == "first"
+    assert {"python", "numpy", "scikit-learn"} <= set(head["versions"])
+
+
+@pytest.mark.slow
+def test_progress_is_a_population_of_its_own_and_networks_are_counted_in_it(bench_zoo, tmp_path, capsys):
+    few = tasks.problem(bench_zoo, ["progress"], networks=10)
+    assert len(set(few.train.ids)) == 10
+    assert len(few.train) == 20  # two snapshots each
+    code = cli.main(
+        ["bench", str(bench_zoo.root), "--tasks", "progress,test_accuracy", "--baselines", "mean", "--out", str(tmp_path)]
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert (code, said.err.count("ask for it alone")) == (0, 0)
+    assert "weightzoo/bench/progress@1" in said.out
+    assert "weightzoo/bench/test_accuracy@1" in said.out
+
+
+@pytest.mark.slow
+def test_a_split_that_leaks_is_a_sentence_and_gives_no_number(bench_zoo, tmp_path, capsys):
+    """A network of the test side has the bytes of one that is learned from."""
+    root = Path(shutil.copytree(bench_zoo.root, tmp_path / "leaky"))
+    split = tasks.problem(bench_zoo, ["test_accuracy"]).split
+    for path in root.rglob("*.parquet"):
+        table = pq.read_table(path)
+        if "weights_sha256" in table.column_names:
+            side = [split.assignment[i] for i in table["model_id"].to_pylist()]
+            hashes = table["weights_sha256"].to_pylist()
+            hashes[side.index("test")] = hashes[side.index("train")]
+            place, field = table.schema.get_field_index("weights_sha256"), table.schema.field("weights_sha256")
+            pq.write_table(table.set_column(place, field, pa.array(hashes, field.type)), path)
+            break
+    reseal(root)
+    assert cli.main(["bench", str(root), "--baselines", "mean", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "weightzoo/bench: the split iid leaks (1 weights on two sides), and is not asked." in said.err
+    assert "| mean" not in said.out
+
+
+def test_accuracy_is_learned_by_itself_where_a_fit_is_dear(bench_zoo, tmp_path, monkeypatch):
+    """One trunk for many heads serves each of them worse, and the controls choose for each."""
+    learned: list[list[str]] = []
+
+    class Dear(Tabular):
+        def fit(self, train, validation, seed):
+            learned.append([t.name for t in train[1].of])
+            super().fit(train, validation, seed)
+
+    monkeypatch.setitem(known.BASELINES, "dear-one", lambda: Dear("dear-one", "none", "mean"))
+    code = cli.main(
+        [
+            "bench", str(bench_zoo.root), "--tasks", "lr,test_accuracy,generalization_gap", "--split", "iid,activation=relu",
+            "--baselines", "dear-one", "--seeds", "1", "--out", str(tmp_path),
+        ]
+    )  # fmt: skip
+    assert code == 0
+    assert learned == [["test_accuracy"], ["lr", "generalization_gap"], ["test_accuracy"]]
+    rows = pq.read_table(tmp_path / "leaderboard.parquet").to_pylist()
+    assert {r["target"] for r in rows if r["baseline"] == "dear-one" and r["split"] == "iid"} == {
+        "lr",
+        "test_accuracy",
+        "generalization_gap",
+    }
 
 
 @pytest.mark.slow

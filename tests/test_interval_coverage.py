@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from zoo_datasets import intervals
+from zoo_datasets import intervals, leaderboard
 from zoo_datasets.intervals import Interval
 
 pytestmark = pytest.mark.slow
@@ -207,6 +207,20 @@ def test_a_rare_class_is_covered(simulation: Simulation, least: float) -> None:
     share, none = covered(simulation, 0, 500)
     print(f"{share:.3f}")
     assert (share >= least, none) == (True, 0)
+
+
+def test_an_order_inside_strata_is_covered() -> None:
+    """τ in tenths of 400 networks; strata are fixed, and a t of ten of them was three times as wide."""
+    rng, truth, held, width, values = np.random.default_rng(0), 2 / np.pi * np.arcsin(0.6), 0, [], []
+    strata = np.arange(400) % 10
+    for _ in range(200):
+        y, other = rng.normal(size=(2, 400))
+        found = intervals.deleted(leaderboard._within, (y, 0.6 * y + 0.8 * other, strata), np.arange(400))
+        held += found.low <= truth <= found.high
+        width.append(found.high - found.low)
+        values.append(found.value)
+    assert held >= 0.92 * 200
+    assert np.mean(width) < 1.3 * 2 * 1.96 * np.std(values)
 
 
 @pytest.mark.parametrize(("inits", "draws"), [(10, 5), (10, 10), (20, 6), (10, 40), (6, 20)])

@@ -27,6 +27,7 @@ from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.sources.rows import NAMES
 from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
 
+SUBSETS = "training subsets"  # what is found of them: networks may share data by design
 MOST_EXAMPLES = 5  # of one kind in a report
 
 
@@ -212,7 +213,7 @@ def _subsets(zoos: Collection[ZooLike], side: Collection[np.ndarray]) -> Finding
         values += [key if used else None for key, used in zip(keys, drawn, strict=True)]
     owner = np.repeat(np.arange(len(side)), [len(s) for s in side])
     text = "one draw of training images, label noise or triggers"
-    return _finding("training subsets", text, pa.array(values, pa.string()), np.concatenate(list(side)), owner)
+    return _finding(SUBSETS, text, pa.array(values, pa.string()), np.concatenate(list(side)), owner)
 
 
 def _hashes(zoos: Collection[ZooLike], side: Collection[np.ndarray]) -> Finding:

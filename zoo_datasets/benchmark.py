@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import io
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from zoo_datasets.core import command, files
 from zoo_datasets.errors import ZooError
 from zoo_datasets.leaderboard import Row
 from zoo_datasets.solving import Cell
+from zoo_datasets.targets import TaskError
 from zoo_datasets.tasks import Problem
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -32,7 +35,8 @@ log = logging.getLogger("zoo_datasets")
 
 TRANSFER = "transfer"
 MOST = 1 << 62
-MAIN = "test_accuracy"  # what dear baselines are asked on held-out splits
+MAIN = "test_accuracy"  # what dear baselines learn by itself, and are asked on held-out splits
+PROGRESS = "progress"
 
 
 def arguments(verb: argparse.ArgumentParser) -> None:
@@ -130,6 +134,14 @@ class _Bench:
         self.pairs = [t for t in asked if t in lineage.TASKS]
         self.asked = [t for t in asked if t not in lineage.TASKS]
 
+    @property
+    def _asked(self) -> Iterator[list[str]]:
+        """Targets of one population each: `progress` is of all snapshots, the others of the last ones."""
+        if rest := [t for t in self.asked if t != PROGRESS]:
+            yield rest
+        if PROGRESS in self.asked:
+            yield [PROGRESS]
+
     def text(self) -> str:
         """All tables."""
         if self.options.protocol:
@@ -141,8 +153,14 @@ class _Bench:
         if TRANSFER in self.splits and len(zoos) < 2:
             self.failed.append("The split transfer asks the baselines of one zoo about others; name at least two zoos.")
         pages = list(self._pairs(zoos)) if self.pairs else []
-        transfers: dict[str, _Solved] = {}
-        for zoo in zoos if self.asked else []:
+        transfers: dict[tuple[bool, str], _Solved] = {}
+        learned_from = [z for z in zoos if not tasks.asked_alone(z)]
+        if self.asked and zoos and not learned_from:
+            names = ", ".join(z.name for z in zoos)
+            self.failed.append(
+                f"{names}: all of its own split is test. Name a zoo to learn from, and the split transfer."
+            )
+        for zoo, asked in itertools.product(learned_from, self._asked):
             for split in self._splits(zoo):
                 held: dict[str, _Solved] = {}
                 for one in split[1]:
@@ -151,18 +169,20 @@ class _Bench:
                         self.options.networks, key=lambda n: -(n or MOST)
                     ):  # choices are made with most
                         with self._said(f"{zoo.name}, split {one}: "):
-                            done = self._solved(zoo, one, networks, zoos)
+                            done = self._solved(zoo, one, networks, zoos, asked)
                             if done.found.networks in counts:
                                 continue  # more than there are is all, which stands here already
                             counts.append(done.found.networks)
                             pages.append(self._page(done))
                             held.setdefault(one, done)
                             if one == "iid":
-                                transfers.setdefault(zoo.name, done)
+                                transfers.setdefault((asked == [PROGRESS], zoo.name), done)
                 if len(held) > 1:
                     pages.append(_over_levels(zoo.name, split[0], held))
-        if TRANSFER in self.splits and len(transfers) > 1:
-            pages.append(transfer_tables(transfers))
+        for alone in (False, True):
+            some = {name: done for (of, name), done in transfers.items() if of is alone}
+            if TRANSFER in self.splits and len(some) > 1:
+                pages.append(transfer_tables(some))
         return "\n".join(pages)
 
     def _protocol(self) -> Iterator[str]:
@@ -204,27 +224,38 @@ class _Bench:
     def _said(self, where: str) -> _Said:
         return _Said(self.failed, where)
 
-    def _solved(self, zoo: Zoo, split: str, networks: int | None, zoos: Sequence[Zoo]) -> _Solved:
+    def _solved(
+        self, zoo: Zoo, split: str, networks: int | None, zoos: Sequence[Zoo], wanted: Sequence[str]
+    ) -> _Solved:
         options = self.options
-        asked = self.asked if self.asked != ["all"] else [t for t in targets.known(zoo) if t != "progress"]
+        asked = wanted if wanted != ["all"] else [t for t in targets.known(zoo) if t != PROGRESS]
         others = [z for z in zoos if z is not zoo] if TRANSFER in self.splits and split == "iid" else []
         new = []
         if options.fresh and split == "iid":
             seed, count = options.fresh
             new = [fresh.build(zoo, seed, count, options.out)]
         found = tasks.problem(zoo, asked, split, others=others, fresh=new, limit=options.limit, networks=networks)
-        self.failed += [f"{zoo.name}, {split}: {why}" for why in found.refused.values() if self.asked != ["all"]]
-        report = str(audit.audit(found.split, tasks.prefix(zoo, options.limit)))
+        self.failed += [f"{zoo.name}, {split}: {why}" for why in found.refused.values() if wanted != ["all"]]
+        report = audit.audit(found.split, tasks.prefix(zoo, options.limit))
+        # Draws of data that networks on both sides learned from are there by design, and the report counts them.
+        if torn := [f"{f.count:,} {f.kind}" for f in report.leaks if f.kind != audit.SUBSETS]:
+            raise TaskError(f"{zoo.name}: the split {split} leaks ({', '.join(torn)} on two sides), and is not asked.")
         dear = [n for n in self.names if n not in known.NO_DRAWS]
-        frozen = results.choose(found, dear if options.tune else [], options.out)
+        learned = [found.only(some) for some in self._together([t.name for t in found.train.targets.of], split)]
+        frozen = (
+            results.choose(learned[0], dear, options.out)
+            if dear and options.tune and learned
+            else results.choose(found, [], options.out)
+        )
         cheap = [n for n in self.names if n in known.NO_DRAWS]
         self._run(found, cheap, frozen, known.CONTROLS)
-        if dear:
-            narrow = found if split == "iid" else found.only([MAIN])
-            if narrow.train.targets.of:
-                self._foretell(narrow, dear, frozen)
-                self._run(narrow, dear, frozen, controls=())
-        cells = results.read(found, options.out, self.failed)
+        for narrow in learned if dear else []:
+            self._foretell(narrow, dear, frozen)
+            self._run(narrow, dear, frozen, controls=())
+        read = functools.partial(results.read, folder=options.out, seeds=options.seeds, frozen=frozen)
+        cells = [c for c in read(found, wrong=self.failed) if c.baseline not in dear]
+        for narrow in learned:
+            cells += [c for c in read(narrow, wrong=[]) if c.baseline in dear]
         first = found.only([found.train.targets.of[0].name])
         for some, shuffles in ((cheap, options.shuffles), (dear, options.dear_shuffles)):
             if split == "iid" and shuffles:
@@ -232,7 +263,17 @@ class _Bench:
                 for name in nulls.run(first, list(dict.fromkeys(wanted)), shuffles, options.out, cells, frozen):
                     log.info("%s: %s, shuffled", zoo.name, name)
         self.failed += sorted({f"{c.task}, {c.baseline}: {c.error}" for c in cells if c.error})
-        return _Solved(found, cells, nulls.read(first, [*known.CONTROLS, *self.names], options.out), report)
+        return _Solved(found, cells, nulls.read(first, [*known.CONTROLS, *self.names], options.out), str(report))
+
+    def _together(self, names: Sequence[str], split: str) -> Iterator[list[str]]:
+        """The targets that a dear baseline learns in one fit: accuracy alone, which controls choose for too, then all others.
+
+        A trunk of many heads serves each of them worse. Where a split is not `iid`, accuracy is all that it is asked.
+        """
+        if MAIN in names:
+            yield [MAIN]
+        if split == "iid" and (rest := [n for n in names if n != MAIN]):
+            yield rest
 
     def _foretell(self, found: Problem, dear: Sequence[str], frozen: Mapping[str, Any]) -> None:
         """Say what the fits that are missing will cost."""

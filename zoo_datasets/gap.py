@@ -25,17 +25,20 @@ def generalization_gap(zoo: Selection) -> np.ndarray:
     """
     trained = zoo.column("train_accuracy_clean").to_pylist()
     correct, count = (zoo.column(f"test_{name}_per_class").to_pylist() for name in ("correct", "count"))
-    # A head of its own (`relabel`) numbers the classes in play alone, and test images are theirs already.
-    known = set(zoo.manifest.factors)
-    classes = zoo.column("subset_classes").to_pylist() if "subset_classes" in known else [None] * len(trained)
-    relabeled = zoo.column("subset_relabel").to_pylist() if "subset_relabel" in known else [False] * len(trained)
     gaps = np.full(len(trained), np.nan)
-    for i, (train, right, of, play, own_head) in enumerate(
-        zip(trained, correct, count, classes, relabeled, strict=True)
-    ):
+    for i, (train, right, of, play) in enumerate(zip(trained, correct, count, classes_in_play(zoo), strict=True)):
         if train is None or not of or right is None:
             continue
-        places = range(len(of)) if play is None or own_head else play
+        places = range(len(of)) if play is None else play
         total = sum(of[c] for c in places)
         gaps[i] = train - sum(right[c] for c in places) / total if total else np.nan
     return gaps
+
+
+def classes_in_play(zoo: Selection) -> list[list[int] | None]:
+    """Of each snapshot the places of the test images' classes that its model learned; None is all of them."""
+    known = set(zoo.manifest.factors)
+    classes = zoo.column("subset_classes").to_pylist() if "subset_classes" in known else [None] * len(zoo)
+    # A head of its own (`relabel`) numbers the classes in play alone, and test images are theirs already.
+    relabeled = zoo.column("subset_relabel").to_pylist() if "subset_relabel" in known else [False] * len(zoo)
+    return [None if own_head else play for play, own_head in zip(classes, relabeled, strict=True)]

@@ -31,7 +31,8 @@ FEW_GROUPS = 20
 RESAMPLES = 999  # 25 of them in each tail of 95 %
 # Groups that are deleted in turn; where there are more they are dealt into so many. Scores are sums over groups,
 # any other function is computed anew for each.
-MOST_UNITS, MOST_UNITS_OF_A_FUNCTION = 400, 40
+MOST_UNITS, MOST_UNITS_OF_A_FUNCTION, MOST_DELETED = 400, 40, 100
+CONTRASTED = (*FORMS, "balanced_accuracy")  # what `contrast` takes
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
 
 
@@ -271,6 +272,23 @@ def statistic(
         return bootstrap.of_function(function, arrays, unit, w)
 
     return _resampled(of, value, at, (n_units, n_groups, len(label)), level, seed, n)
+
+
+def deleted(
+    function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, *, of: str = "statistic",
+    seed: int = 0, level: float = 0.95,
+) -> Interval:  # fmt: skip
+    """Any smooth `function(*arrays)` → float by a jackknife over whole groups, more than 100 dealt into 100: a tenth of a second
+    where `statistic` takes minutes."""
+    arrays = [np.asarray(a) for a in arrays]
+    label, n_groups = _labeled(arrays[0], groups, level)
+    unit, n_units = _dealt(label, n_groups, MOST_DELETED, seed)
+    value = float(function(*arrays))
+    without = (
+        [float(function(*(a[unit != u] for a in arrays))) for u in range(n_units)] if n_groups >= FEWEST_GROUPS else []
+    )
+    found = jackknife(value, np.array(without), len(label), of=of, level=level)
+    return dataclasses.replace(found, n_groups=n_groups)
 
 
 def jackknife(

@@ -34,6 +34,7 @@ WORDS = {
 }  # fmt: skip
 MEANS = ("mae", "accuracy")  # over groups, of which their intervals are, not over examples
 CONTROL = "metadata"  # what the weights must add to
+LEVEL = 0.95  # of bounds; of all leads of a table together
 ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
 STRATA = 10  # by what the recipe alone foretells, where no two networks have the same recipe
@@ -51,10 +52,9 @@ class Row:
     seeds: int
     cpu_s: float
     parameters: int
-    separable: (
-        bool | None
-    )  # whether the best's lead leaves out 0; None for the best itself, and of too few groups to say
-    gain: Interval | None = None  # of the first metric over CONTROL on the same groups
+    # Whether the best's lead leaves out 0, and no seed reaches one of its; None for the best itself, and of too few groups to say.
+    separable: bool | None
+    gains: Mapping[str, Interval] = dataclasses.field(default_factory=dict)  # metric → over CONTROL on the same groups
     null: Mapping[str, tuple[float, float, int]] | None = None  # after shuffled targets: 2.5 %, 97.5 %, and how many
     error: str | None = None
 
@@ -72,7 +72,9 @@ class _Question:
     groups: np.ndarray
     trained: np.ndarray
     strata: np.ndarray
-    middle: float  # mean of the training targets: what R² is measured against
+    middle: (
+        float | None
+    )  # what R² is measured against: the mean of the training targets, or (None) of those asked about
 
     @property
     def kind(self) -> str:
@@ -90,8 +92,7 @@ class _Question:
             enough = self.trained.sum() >= FEWEST and not self.trained.all()
             return metrics.kendall(self.y[self.trained], given[self.trained]) if enough else math.nan
         if metric == "kendall_within":
-            inside, _ = metrics.kendall_within(self.y, given, self.strata)
-            return float(inside.mean()) if len(inside) else math.nan
+            return _within(self.y, given, self.strata)
         if metric == "auc" and self.target.classes != 2:
             return math.nan
         if metric in MEANS:
@@ -106,14 +107,13 @@ class _Question:
             rows = self.trained
             return intervals.score("kendall", self.y[rows], given[rows], self.groups[rows])
         if metric == "kendall_within":
-            inside, _ = metrics.kendall_within(self.y, given, self.strata)
-            return dataclasses.replace(intervals.mean(inside, np.arange(len(inside))), of="mean over strata")
+            return intervals.deleted(_within, (self.y, given, self.strata), self.groups, of=metric)
         return intervals.score(metric, self.y, given, self.groups, **self._options(metric))
 
-    def lead(self, metric: str, first: np.ndarray, second: np.ndarray) -> Interval:
+    def lead(self, metric: str, first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> Interval:
         """How much better `second` is on the same groups."""
         a, b = self._as(metric, first), self._as(metric, second)
-        return intervals.contrast(metric, self.y, a, b, self.groups, **self._options(metric))
+        return intervals.contrast(metric, self.y, a, b, self.groups, level=level, **self._options(metric))
 
     def _as(self, metric: str, given: np.ndarray) -> np.ndarray:
         if not self.target.classes:
@@ -121,15 +121,26 @@ class _Question:
         return given[:, 1] if metric == "auc" and self.target.classes == 2 else given.argmax(1)
 
     def _options(self, metric: str) -> dict[str, Any]:
-        return {"baseline": self.middle} if metric == "r2" else {}
+        return {"baseline": self.middle} if metric == "r2" and self.middle is not None else {}
+
+
+def _within(y: np.ndarray, given: np.ndarray, strata: np.ndarray) -> float:
+    """The mean over strata of τ-b inside them; NaN where none has an order."""
+    inside, _ = metrics.kendall_within(y, given, strata)
+    return float(inside.mean()) if len(inside) else math.nan
 
 
 def _without(metric: str, value: float, n: int) -> Interval:
     return Interval(metric, value, math.nan, math.nan, 0.95, "none", 0, n, "not estimated")
 
 
-def question(found: Problem, part: Part, target: Target, control: Cell | None = None) -> _Question:
-    """What is asked. Strata are equal recipes; where there are hardly any, tenths of what `control` foretells."""
+def question(found: Problem, target: Target, where: str = "", control: Cell | None = None) -> _Question:
+    """What is asked. Strata are equal recipes; where there are hardly any, tenths of what `control` foretells.
+
+    R² is against the training mean where networks are like those of training. Of another source or level that would credit
+    whoever knows that it is harder, and so it is against the mean of its own networks.
+    """
+    part = found.tests[where]
     place = [t.name for t in found.train.targets.of].index(target.name)
     y, train = part.targets.values[:, place], found.train.targets.values[:, place]
     keep = np.flatnonzero(np.isfinite(y))
@@ -139,7 +150,7 @@ def question(found: Problem, part: Part, target: Target, control: Cell | None = 
     if shared < 0.5 and control is not None and not target.classes and len(keep):
         order = np.argsort(np.argsort(control.predictions[keep], kind="stable"), kind="stable")
         strata = order * STRATA // max(1, len(keep))
-    middle = float(train[np.isfinite(train)].mean())
+    middle = None if _unit(found, where) else float(train[np.isfinite(train)].mean())
     return _Question(target, y[keep], keep, part.groups[keep], part.trained[keep], strata, middle)
 
 
@@ -147,13 +158,13 @@ def rows(
     found: Problem, cells: Iterable[Cell], target: Target, where: str = "", nulls: Mapping[str, Any] | None = None
 ) -> list[Row]:
     """The table of one task, best first; what failed comes last. `nulls` are those of `nulls.read`."""
-    task, part = found.name_of(target.name, where), found.tests[where]
+    task = found.name_of(target.name, where)
     by_name: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.task == task:
             by_name.setdefault(cell.baseline, []).append(cell)
     good = {n: of for n, of in by_name.items() if not any(c.error for c in of)}
-    asked = question(found, part, target, good.get(CONTROL, [None])[0])
+    asked = question(found, target, where, good.get(CONTROL, [None])[0])
     failed = [
         Row(task, n, {}, {}, len(of), 0.0, 0, None, error=next(c.error for c in of if c.error))
         for n, of in by_name.items()
@@ -162,16 +173,21 @@ def rows(
     if len(asked.y) < 2:
         none = "no network that is asked about has a value"
         return failed + [Row(task, n, {}, {}, len(of), 0.0, 0, None, error=none) for n, of in good.items()]
-    first = SHOWN[asked.kind][0]
+    first, *others = SHOWN[asked.kind][:2]
     done = [_row(task, name, of, asked, nulls or {}) for name, of in good.items()]
     done.sort(key=lambda pair: -_or_last(pair[0].scores[first].value))
     control = next((given for row, given in done if row.baseline == CONTROL), None)
+    # The first is the best of all on these very networks: each lead is held to its share of the error (Bonferroni).
+    level = 1.0 - (1.0 - LEVEL) / max(1, len(done) - 1)
     ranked = []
     for i, (row, given) in enumerate(done):
-        lead = asked.lead(first, given, done[0][1]) if i else None
-        separable = None if lead is None or lead.method == "none" else bool(lead.low > 0)
-        gain = asked.lead(first, control, given) if control is not None and row.baseline != CONTROL else None
-        ranked.append(dataclasses.replace(row, separable=separable, gain=gain))
+        lead = asked.lead(first, given, done[0][1], level) if i else None
+        reached = row.spread[first][1] >= done[0][0].spread[first][0]  # one seed by another of the first
+        separable = None if lead is None or lead.method == "none" else bool(lead.low > 0) and not reached
+        gains = {}
+        if control is not None and row.baseline != CONTROL:
+            gains = {m: asked.lead(m, control, given) for m in (first, *others) if m in intervals.CONTRASTED}
+        ranked.append(dataclasses.replace(row, separable=separable, gains=gains))
     return ranked + failed
 
 
@@ -189,7 +205,7 @@ def _row(
     known = {m: [x for x in v if math.isfinite(x)] for m, v in (null or {}).items()}  # a shuffle that failed is NaN
     bounds = {m: (*np.quantile(v, [0.025, 0.975]).tolist(), len(v)) for m, v in known.items() if v} or None
     cost = float(np.mean([c.cpu_s for c in several]))
-    return Row(task, name, scores, spread, len(several), cost, several[0].parameters, None, None, bounds), given[at]
+    return Row(task, name, scores, spread, len(several), cost, several[0].parameters, None, {}, bounds), given[at]
 
 
 def _or_last(value: float) -> float:
@@ -197,19 +213,20 @@ def _or_last(value: float) -> float:
 
 
 def ceiling(found: Problem, target: Target, where: str = "") -> dict[str, float]:
-    """What an oracle that knows the true test accuracy reaches in `r2` and `kendall`; empty where nothing says how it was measured.
+    """What an oracle that knows the true value reaches in `r2` and `kendall`; empty where nothing says how it was measured.
 
-    The stored accuracy stands for the true one, and is measured again on as many images: mean of `ORACLES` draws.
+    The stored accuracy stands for the true one, and is measured again on as many images: mean of `ORACLES` draws. Each network
+    gets images of its own, though all were measured on the same ones, which keep their order better: of τ it is a lower bound.
     """
     part = found.tests[where]
-    if not target.bounded or target.name != "test_accuracy":
+    asked = question(found, target, where)
+    rate, images = np.moveaxis(part.tested[asked.keep, [t.name for t in part.targets.of].index(target.name)], -1, 0)
+    if not len(rate) or not np.isfinite(rate).all():
         return {}
-    asked = question(found, part, target)
-    true, images = asked.y, part.images[asked.keep]
-    if not len(true) or not (images > 0).all():
-        return {}
+    true, sign = asked.y, -1.0 if target.name == "generalization_gap" else 1.0
     generator = np.random.default_rng(int(part.digest[:16], 16))
-    measured = [generator.binomial(images, true) / images for _ in range(ORACLES)]
+    counts = images.astype(np.int64)
+    measured = [true + sign * (generator.binomial(counts, rate) / counts - rate) for _ in range(ORACLES)]
     again = [dataclasses.replace(asked, y=seen) for seen in measured]
     return {m: float(np.mean([a.value(m, true) for a in again])) for m in ("r2", "kendall")}
 
@@ -241,7 +258,8 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
     more = [m for m in MORE[kind] if any(m in r.scores and math.isfinite(r.scores[m].value) for r in table)]
     shown = [*SHOWN[kind], *more]
     null = any(r.null for r in table)
-    heads = ["baseline", *(WORDS[m] for m in shown), f"over {CONTROL} ({WORDS[shown[0]]})"]
+    over = [m for m in SHOWN[kind] if any(m in r.gains for r in table)] or [shown[0]]
+    heads = ["baseline", *(WORDS[m] for m in shown), *(f"over {CONTROL} ({WORDS[m]})" for m in over)]
     heads += [f"shuffled ({WORDS[m]})" for m in SHOWN[kind][:2]] if null else []
     heads += ["seeds", "parameters", "CPU-s"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
@@ -252,26 +270,30 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
         unknown = row is not table[0] and row.separable is None
         name = row.baseline + (" *" if row.separable is False else " ?" if unknown else "")
         values = [in_words(row.scores[m], row.spread[m]) for m in shown]
-        values.append("–" if row.gain is None else in_words(row.gain, sign="+"))
+        values += [in_words(row.gains[m], sign="+") if m in row.gains else "–" for m in over]
         values += [_null(row, m) for m in SHOWN[kind][:2]] if null else []
         lines.append(f"| {name} | {' | '.join(values)} | {row.seeds} | {row.parameters:,} | {row.cpu_s:,.1f} |")
     return lines
 
 
 def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequence[Row]) -> list[str]:
-    notes = ["\\* not separable from the first row: the interval of the difference holds 0."]
+    notes = [
+        f"\\* not separable from the first row: the interval of the difference, of all of them at {LEVEL:.0%}, holds 0, or a seed reaches "
+        "one of the first row's."
+    ]
     if any(r.separable is None and not r.error for r in table[1:]):
         notes.append("? of too few groups to say whether it is.")
     if unit := _unit(found, where):
         notes.append(
-            f"Bounds are over the init groups of {len(part):,} networks of this one {unit}; over {unit}s one permits no interval."
+            f"Bounds are over the init groups of {len(part):,} networks of this one {unit}; over {unit}s one permits no interval. R² is "
+            "against their own mean."
         )
     if top := ceiling(found, target, where):
         notes.append(
-            f"An oracle reaches R² {top['r2']:.3f} and τ {top['kendall']:.3f}: accuracy was measured on finitely many images."
+            f"An oracle reaches R² {top['r2']:.3f} and at least τ {top['kendall']:.3f}: accuracy was measured on finitely many images."
         )
     if not target.classes:
-        asked = question(found, part, target)
+        asked = question(found, target, where)
         notes.append(
             f"{tied_share(asked.y):.1%} of test pairs are tied, so that τ is at most {metrics.most_kendall(asked.y):.3f}."
         )
@@ -362,13 +384,13 @@ def as_table(found: Problem, tables: Iterable[tuple[Target, Sequence[Row]]], whe
 
 
 def _line(row: Row, metric: str, interval: Interval) -> dict[str, Any]:
-    first = next(iter(row.scores)) == metric and row.gain is not None
+    gain = row.gains.get(metric)
     null = (row.null or {}).get(metric)
     return {
         "metric": metric, "value": interval.value, "low": interval.low, "high": interval.high, "method": interval.method,
         "n": interval.n_examples, "n_groups": interval.n_groups, "least_seed": row.spread[metric][0],
         "most_seed": row.spread[metric][1],
-        **({"gain": row.gain.value, "gain_low": row.gain.low, "gain_high": row.gain.high} if first and row.gain else {}),
+        **({"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high} if gain else {}),
         **({"null_low": null[0], "null_high": null[1], "shuffles": null[2]} if null else {}),
     }  # fmt: skip
 

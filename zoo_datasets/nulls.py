@@ -103,7 +103,7 @@ def _chosen(name: str, found: Problem, cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _values(found: Problem, cell: Cell) -> dict[str, float]:
     target = next(t for t in found.test.targets.of if found.name_of(t.name) == cell.task)
-    asked = leaderboard.question(found, found.test, target)
+    asked = leaderboard.question(found, target)
     return {m: math.nan if cell.error else asked.value(m, asked.of(cell)) for m in leaderboard.SHOWN[asked.kind][:2]}
 
 

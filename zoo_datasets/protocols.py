@@ -189,7 +189,7 @@ def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, ro
         Targets((Target("test_accuracy", bounded=True),), y[:, None]),
         tuple(map(str, rows)),
         np.array(rows).astype(str),
-        np.full(len(rows), IMAGES, np.int64),
+        np.stack([y, np.full(len(rows), float(IMAGES))], axis=1)[:, None],
         y > 0.1 + 3 * np.sqrt(0.1 * 0.9 / IMAGES),
         np.array([streams.canonical_json(r) for r in recipe.to_pylist()]),
     )  # fmt: skip

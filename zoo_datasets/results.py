@@ -9,10 +9,8 @@ Files of others are checked on the way in: they name the networks they are about
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from zoo_datasets import solving, tasks
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import Baseline, Target
 from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, baseline
-from zoo_datasets.core import files, meters, streams
+from zoo_datasets.core import files, libraries, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError, ZooError, shown
 from zoo_datasets.solving import Cell
@@ -33,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 MOST_BYTES = 256 << 20  # of a result file
+VERSIONS = ("numpy", "scipy", "scikit-learn", "torch")
 DIGITS = 7  # of a prediction: fewer would tie networks that a baseline tells apart
 
 
@@ -67,6 +66,7 @@ def _one(
         return True
     solver = _loaded(kept) if good else None
     if solver is not None:
+        commit = (_file(path) or {}).get("commit")  # of who learned it
         new = [c for w in missing for c in solving.answers(found, w, solver, name, seed, good[0].cpu_s)]
     else:
         made, new = solving.fitted(found, name, seed, settings)
@@ -174,7 +174,7 @@ def trained(found: Problem, name: str, seed: int, out: Path) -> Path:
 def _to_json(found: Problem, cells: Sequence[Cell], commit: str | None) -> bytes:
     head = {
         "format": FORMAT, "about": tasks.describe(found), "commit": commit,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "versions": libraries.versions(VERSIONS),
     }  # fmt: skip
     rows = [dataclasses.asdict(c) | {"predictions": rounded(c.predictions)} for c in cells]
     lines = ",\n ".join(json.dumps(jsonable(r), separators=(",", ":")) for r in rows)
@@ -191,31 +191,39 @@ def rounded(values: np.ndarray) -> list[Any]:
 # ── reading ───────────────────────────────────────────────────────────────────────────
 
 
-def read(found: Problem, folder: Path, wrong: list[str] | None = None) -> list[Cell]:
+def read(
+    found: Problem, folder: Path, wrong: list[str] | None = None, *, seeds: int | None = None,
+    frozen: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Cell]:  # fmt: skip
     """The cells of the problem among a folder's result files, ours or others', one for each task, baseline and seed.
 
-    Of several, those that were learned with the same targets come first. A file that was made from other bytes than the
+    All seeds of a row were learned with the same targets: those of the problem, or else those that most seeds have. Of baselines
+    of this package, what was learned with other settings than the `frozen` ones, or by later seeds than so many, is left out. A file that was made from other bytes than the
     zoo's, or does not hold a prediction for each test network, is a sentence in `wrong`, and the others are read; without
     `wrong` it raises IntegrityError.
     """
-    cells: dict[tuple[str, str, int], Cell] = {}
     own = tasks.describe(found)
-    asked_first: list[Sequence[Cell]] = []
-    others: list[Sequence[Cell]] = []
+    learned: dict[tuple[str, str], dict[tuple[str, ...], dict[int, Cell]]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
             value = _file(path)
             if value is None or _differs(value["about"], own):
                 continue
-            same = value["about"].get("targets") == own["targets"]
-            (asked_first if same else others).append(_ours(path, found, value))
+            with_targets = tuple(map(str, value["about"].get("targets") or ()))
+            for cell in _ours(path, found, value):
+                if cell.baseline in BASELINES:
+                    later = seeds is not None and cell.seed >= seeds
+                    if later or not (cell.failed or _with(cell, (frozen or {}).get(cell.baseline))):
+                        continue
+                of = learned.setdefault((cell.task, cell.baseline), {}).setdefault(with_targets, {})
+                of.setdefault(cell.seed, cell)
         except IntegrityError as error:
             if wrong is None:
                 raise
             wrong.append(str(error))
-    for cell in itertools.chain(*asked_first, *others):
-        cells.setdefault((cell.task, cell.baseline, cell.seed), cell)
-    return list(cells.values())
+    same = tuple(own["targets"])
+    chosen = (of[same] if same in of else max(of.values(), key=len) for of in learned.values())
+    return [cell for by_seed in chosen for cell in by_seed.values()]
 
 
 def _differs(about: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

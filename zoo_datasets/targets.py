@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.gap import generalization_gap
+from zoo_datasets.gap import classes_in_play, generalization_gap
 from zoo_datasets.sources.rows import NAMES
 from zoo_datasets.zoo import Zoo
 
@@ -92,6 +92,23 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
         )
     place = {level: float(i) for i, level in enumerate(levels)}
     return Asked(Target(name, len(levels)), levels, False, np.array([place.get(label, np.nan) for label in labels]))
+
+
+def tested(zoo: Zoo, name: str) -> np.ndarray:
+    """The accuracy on finitely many test images that a target was made of, and how many, (n, 2) float64; NaN where it was not."""
+    found = np.full((len(zoo), 2), np.nan)
+    single = re.fullmatch(r"test_accuracy_of_class_(\d+)", name)
+    if (name not in ("test_accuracy", "generalization_gap") and not single) or not has(zoo, "test_count_per_class"):
+        return found
+    correct, count = (zoo.column(f"test_{n}_per_class").to_pylist() for n in ("correct", "count"))
+    play = classes_in_play(zoo) if name == "generalization_gap" else [None] * len(zoo)
+    for row, (right, of, classes) in enumerate(zip(correct, count, play, strict=True)):
+        if not of or right is None:
+            continue
+        places = [int(single[1])] if single else range(len(of)) if classes is None else classes
+        if total := sum(of[c] for c in places if c < len(of)):
+            found[row] = sum(right[c] for c in places if c < len(of)) / total, total
+    return found
 
 
 def has(zoo: Zoo, column: str) -> bool:

@@ -47,7 +47,9 @@ class Part:
     targets: Targets
     ids: tuple[str, ...]  # of models; a model's snapshots have the same
     groups: np.ndarray  # (n,) str: models that share an initialization or a lineage
-    images: np.ndarray  # (n,) int64 test images behind an accuracy; 0 where unknown
+    tested: (
+        np.ndarray
+    )  # (n, K, 2): of each target the accuracy behind it, and on how many test images; NaN where it has none
     trained: np.ndarray  # (n,) bool: whether it learned anything (not diverged, above chance)
     points: np.ndarray  # (n,) str: equal where the recipe is, but for the replicate
 
@@ -62,7 +64,7 @@ class Part:
     def take(self, rows: np.ndarray) -> Part:
         return Part(
             self.zoo, self.view.take(rows), self.targets.take(rows), tuple(self.ids[int(i)] for i in rows),
-            self.groups[rows], self.images[rows], self.trained[rows], self.points[rows],
+            self.groups[rows], self.tested[rows], self.trained[rows], self.points[rows],
         )  # fmt: skip
 
 
@@ -89,7 +91,9 @@ class Problem:
         of = tuple(self.train.targets.of[k] for k in kept)
 
         def part(whole: Part) -> Part:
-            return dataclasses.replace(whole, targets=Targets(of, whole.targets.values[:, kept]))
+            return dataclasses.replace(
+                whole, targets=Targets(of, whole.targets.values[:, kept]), tested=whole.tested[:, kept]
+            )
 
         return dataclasses.replace(
             self, train=part(self.train), validation=part(self.validation), test=part(self.test),
@@ -156,10 +160,12 @@ def problem(
         level_of = np.array([_label(v) for v in population.zoo.column(axis).to_pylist()], object)
         own = split.partition("=")[2]
         train, rows["validation"], test = (r[level_of[r] == own] for r in (train, rows["validation"], test))
+    learned = list(dict.fromkeys(population.ids[i] for i in train))
     # As many as there are, or more, is no limit: the results are the same, and so are their names.
-    if networks is not None and networks >= len(train):
+    if networks is not None and networks >= len(learned):
         networks = None
-    train = train[:networks]
+    first = set(learned[:networks])
+    train = np.array([i for i in train if population.ids[i] in first], np.int64)
     for name, some in zip(SPLITS, (train, rows["validation"], test), strict=True):
         if not len(some):
             raise TaskError(f"{zoo.name}: no network is left for {name} under the split {split!r}. Build more of them.")
@@ -246,8 +252,7 @@ class _Population:
         names = list(dict.fromkeys(part.column("architecture_id").to_pylist()))
         built = tuple(self.zoo.manifest.architecture(str(n), "a network of the task").built() for n in names)
         numbers = np.array([names.index(i) for i in part.column("architecture_id").to_pylist()], np.int64)
-        counts = part.column("test_count_per_class").to_pylist() if _has(part, "test_count_per_class") else []
-        images = np.array([sum(c) if c else 0 for c in counts] or [0] * len(part), np.int64)
+        tested = np.stack([targets.tested(part, a.target.name) for a in found], axis=1)
         varied = {a: part.column(a) if _has(part, a) else pa.nulls(len(part)) for a in axes}
         recipe = pa.table(varied or {"": pa.nulls(len(part))})  # a table of no columns has no rows either
         seen = [c for c in TRAINING if _has(part, c)]
@@ -259,13 +264,13 @@ class _Population:
             Targets(tuple(a.target for a in found), np.stack([a.take(rows) for a in found], axis=1)),
             tuple(self.ids[int(i)] for i in rows),
             np.array([self.keys[self.ids[int(i)]] for i in rows], object).astype(str),
-            images,
-            _trained(part, [built[i] for i in numbers], images),
+            tested,
+            _trained(part, [built[i] for i in numbers]),
             points.astype(str),
         )
 
 
-def _trained(part: Zoo, architectures: Sequence[Architecture], images: np.ndarray) -> np.ndarray:
+def _trained(part: Zoo, architectures: Sequence[Architecture]) -> np.ndarray:
     """(n,) bool: did not diverge, and accuracy above chance by more than its error where one is stored.
 
     A network that diverged is here by its last snapshot that was finite, whose accuracy may be any.
@@ -277,8 +282,8 @@ def _trained(part: Zoo, architectures: Sequence[Architecture], images: np.ndarra
         return stayed
     accuracy = np.asarray(part.column("test_accuracy").cast(pa.float64()).to_numpy(), np.float64)
     chance = np.array([1.0 / max(2, a.n_outputs) for a in architectures])
-    error = np.sqrt(chance * (1 - chance) / np.maximum(images, 1))
-    return np.asarray(stayed & ~(accuracy <= chance + ERRORS_ABOVE_CHANCE * np.where(images > 0, error, 0.0)))
+    error = np.nan_to_num(np.sqrt(chance * (1 - chance) / targets.tested(part, "test_accuracy")[:, 1]))
+    return np.asarray(stayed & ~(accuracy <= chance + ERRORS_ABOVE_CHANCE * error))
 
 
 def _vectors(zoo: Zoo, at_once: int = 1024) -> list[np.ndarray]:
@@ -310,12 +315,17 @@ def _unlearned(zoo: Zoo, home: Zoo, split: Split) -> set[str]:
     Of a zoo that was built to be asked alone (all of its own split is test), that is whatever shares no group with what is
     learned from.
     """
-    if set(zoo.models["split"].to_pylist()) == {"test"}:
+    if asked_alone(zoo):
         keys = split_files.group_keys(home, zoo)
         learned = {keys[i] for i, side in split.assignment.items() if side in ("train", "validation")}
         return {i for i in zoo.models["model_id"].to_pylist() if keys[i] not in learned}
     own = split_files.by_group(zoo, fractions=SHARES, name="iid")
     return {i for i, side in own.assignment.items() if side == "test"}
+
+
+def asked_alone(zoo: Zoo) -> bool:
+    """Whether a zoo was built to be asked, and never learned from: all of its own split is test."""
+    return set(zoo.models["split"].to_pylist()) == {"test"}
 
 
 def _of_other(
@@ -404,11 +414,15 @@ def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
     if name.startswith("from:"):
         return axis, split_files.by_group(zoo, fractions=SHARES, name=name)
     values = {_label(v): v for v in zoo.models[axis].to_pylist()}
-    # Validation is like training, of whole groups: a rule chosen on the level that is asked about would know it.
-    held = split_files.held_out(
-        axis, zoo, test=[values[level]], straddling="drop", fractions={"train": 0.6, "test": 0.4}
-    )
     keys = split_files.group_keys(zoo)
+    sides: dict[str, set[bool]] = {}
+    for model, value in zip(zoo.models["model_id"].to_pylist(), zoo.models[axis].to_pylist(), strict=True):
+        sides.setdefault(keys[model], set()).add(_label(value) == level)
+    torn = any(len(s) > 1 for s in sides.values())  # only then are networks left out
+    held = split_files.held_out(
+        axis, zoo, test=[values[level]], straddling="drop" if torn else "error", fractions={"train": 0.6, "test": 0.4} if torn else None,
+    )  # fmt: skip
+    # Validation is like training, of whole groups: a rule chosen on the level that is asked about would know it.
     drawn = {
         keys[i]: int(streams.digest(["validation", keys[i]])[:8], 16)
         for i, s in held.assignment.items()

@@ -7,8 +7,6 @@ versions: the same call on the same zoo gives the same numbers.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets.core import files
+from zoo_datasets.core import files, libraries
 from zoo_datasets.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ class Results:
             "analysis": analysis,
             "zoos": [identity(z) for z in zoos],
             "settings": dict(settings),
-            "versions": versions(),
+            "versions": libraries.versions(VERSIONS),
         }
 
     def table(self, name: str, table: pa.Table) -> None:
@@ -96,14 +94,3 @@ def flat(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         flat.append(out)
     names = list(dict.fromkeys(n for row in flat for n in row))
     return pa.table({n: pa.array([row.get(n) for row in flat]) for n in names})
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries at hand."""
-    installed = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed

@@ -20,7 +20,7 @@ from torch import nn
 from zoo_datasets import symmetry
 from zoo_datasets.baselines.heads import Heads
 from zoo_datasets.baselines.interface import Predictions, Target, Targets, View, matrix
-from zoo_datasets.baselines.learning import Inputs, Neural, Progress, Standard, Training, Trial
+from zoo_datasets.baselines.learning import Inputs, Neural, Progress, Standard, Training, Trial, perceptron
 from zoo_datasets.errors import ZooError
 
 # Times the mean variance of a component, per network: from hardly any shrinking to hardly any slope. Four, as all have.
@@ -161,10 +161,5 @@ class FlatMlp(Neural):
 
     def network(self, outputs: int, **options: Any) -> nn.Module:
         """P → hidden layers with ReLU → outputs."""
-        dropout = options.pop("dropout", self.dropout)
-        layers: list[nn.Module] = []
-        before = self.layout.n_params
-        for width in options.pop("hidden", self.hidden):
-            layers += [nn.Linear(before, width), nn.ReLU(), nn.Dropout(dropout)]
-            before = width
-        return nn.Sequential(*layers, nn.Linear(before, outputs))
+        hidden, dropout = options.pop("hidden", self.hidden), options.pop("dropout", self.dropout)
+        return perceptron(self.layout.n_params, hidden, outputs, dropout)

@@ -30,7 +30,7 @@ class MixedLayoutsError(ZooError, ValueError):
 class View:
     """n networks, in an order that says nothing."""
 
-    architectures: tuple[Architecture, ...]  # that occur, each once
+    architectures: tuple[Architecture, ...]  # each once; of a part of a population, those of the whole
     architecture: np.ndarray  # (n,) int64: the place of each network's own in `architectures`
     vectors: Sequence[np.ndarray]  # n flat weight vectors (P,) float32; P differs where architectures do
     recipe: pa.Table  # n rows: what the recipe varied, a column for each; no metric. Read it by `recipe_without`
@@ -50,12 +50,14 @@ class View:
 
         Networks that differ only in what has no weights (an activation) share one.
         """
-        if len({a.layout_id for a in self.architectures}) != 1:
+        # A part of a population lists what the whole has: its own layouts are those of its networks.
+        own = [self.architectures[int(i)] for i in np.unique(self.architecture)] or list(self.architectures)
+        if (n_layouts := len({a.layout_id for a in own})) != 1:
             raise MixedLayoutsError(
-                f"The population mixes {len(self.architectures)} layouts, and this baseline takes one. Select one, or take a "
-                "baseline that reads statistics, graphs or tokens."
+                f"The population mixes {n_layouts} layouts, and this baseline takes one. Select one, or take a baseline that reads "
+                "statistics, graphs or tokens."
             )
-        return self.architectures[0]
+        return own[0]
 
     @property
     def matrix(self) -> np.ndarray:

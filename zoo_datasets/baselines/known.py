@@ -31,6 +31,7 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "images": _neural("images", "Images"),
     "statistics-ridge": lambda: Tabular("statistics-ridge", "statistics", "ridge"),
     "statistics": lambda: Tabular("statistics", "statistics", "boosting"),
+    "statistics-mlp": _neural("statistics_mlp", "StatisticsMlp"),
     "statistics-eilertsen": lambda: Tabular("statistics-eilertsen", "statistics", "boosting", "eilertsen"),
     "metadata+statistics": lambda: Tabular("metadata+statistics", "recipe+statistics", "boosting"),
     "flat": _neural("flat", "PcaRidge"),
@@ -58,6 +59,7 @@ SETS = {
     "controls": (*CONTROLS, "metadata+training", "metadata+statistics", "images", "probing-random"),
     "cheap": NO_DRAWS,
     "dear": (
+        "statistics-mlp",
         "flat-mlp",
         "flat-mlp-permuted",
         "deep-sets",

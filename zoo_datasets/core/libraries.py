@@ -6,7 +6,9 @@ The base install reads zoos; what trains, draws and fits comes with extras, and 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Iterator
 
 from zoo_datasets.errors import MissingLibraryError, ZooError
 
@@ -36,3 +38,12 @@ def missing(error: ImportError) -> str | None:
     """The sentence for an import that failed; None where no library that this one uses is missing."""
     module = (error.name or "").split(".")[0]
     return f"{module} is not installed: pip install {PIP[module]}." if module in PIP else None
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of those libraries that are installed, by what pip calls them."""
+    installed = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
