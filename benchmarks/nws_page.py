@@ -42,6 +42,7 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
             else f", {made['seeds']} seeds of {made['epochs']} epochs, {made['windows']} windows a network"
         )
         + f". Median test accuracy {of['accuracy'][2]:.2f}, median of {of['updates'][2]:,.0f} updates"
+        + _by_batch(of.get("updates_by_batch_size", {}))
         + (f"; {of['constant_start']:,} networks start from a constant" if of["constant_start"] else "")
         + ". Intervals: 95 %, over groups.\n"
     )
@@ -49,6 +50,11 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from pages.pictures(name, PICTURES)
     yield from tables(numbers)
+
+
+def _by_batch(updates: Mapping[str, Sequence[float]]) -> str:
+    """Undertrained networks are those of large batches: what is read of a batch size may be that."""
+    return f" ({', '.join(f'{of[2]:,.0f} at batch {size}' for size, of in updates.items())})" if updates else ""
 
 
 def _range(ends: Sequence[int]) -> str:
@@ -76,19 +82,25 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
                     f"{': ' + ', '.join(f'`{n}`' for n in above) if above else ''}. Corrected over {numbers['tests']['n']} tests."
                 )
     if rows := numbers.get("gain"):
-        own = [r for r in rows if r["over"] == "metadata" and r["arm"] == "all"]
-        readable = _names(r for r in own if r["verdict"] == "readable")
-        open_ = {r["property"] for r in own if r["verdict"] == "undecided"} - set(readable)
-        small = [n for n in _names(own) if n not in readable and n not in open_]
-        yield f"**Beyond metadata and vector length.** Readable: {_list(readable)}. Not readable at this n (a gain below {FEWEST:g}): {_list(small)}. Undecided: {_list(sorted(open_))}."
+        for over in dict.fromkeys(r["over"] for r in reversed(rows)):
+            own = [r for r in rows if r["over"] == over and r["arm"] == "all" and r["first"]]
+            readable, small, open_ = (
+                _names(r for r in own if test(r["verdict"]))
+                for test in ("readable".__eq__, lambda v: v.startswith("less"), "undecided".__eq__)
+            )
+            yield (
+                f"**Beyond {over}, and vector length,** by statistics in a support vector machine (of windows, where it is asked what a network "
+                f"looks like), corrected over {numbers['gain_tests']['n']} tests. Readable: {_list(readable)}. Not readable at this n (a gain "
+                f"below {FEWEST:g}): {_list(small)}. Undecided: {_list(open_)}."
+            )
     if rows := numbers.get("when"):
         yield from _early(rows)
     if found := numbers.get("null"):
-        every = [*found["shuffled"], *found["step_0"]]
+        every = [r for r in (*found["shuffled"], *found["step_0"], *numbers.get("when", ())) if r.get("p") is not None]
         leaks = [f"`{r['property']}` by {r['method']}" for r in every if r["leak"]]
         yield (
-            f"**Nulls.** Of {len(every)} readings of shuffled labels and of the first snapshot, {len(leaks)} lie above chance "
-            f"where nothing can be read{': ' + ', '.join(leaks) if leaks else ''}."
+            f"**Nulls.** Of {len(every)} readings of shuffled labels and of training at the first snapshot, {len(leaks)} are told though nothing "
+            f"can be, by permutations and corrected{': ' + ', '.join(leaks) if leaks else ''}."
         )
     if rows := [r for r in (numbers.get("transfer") or {}).get("symmetry", ()) if r["method"] == DEEP]:
         before, after = ({r["property"]: r["value"] for r in rows if r["move"] == m} for m in ("as they are", "both"))
@@ -97,14 +109,17 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _early(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    method = DEEP if any(r["method"] == DEEP for r in rows) else "svm"
+    own = [r for r in rows if r["method"] == DEEP] or rows
+    method = DEEP if own[0]["method"] == DEEP else "support vector machine"
     first: dict[str, int] = {}
-    for r in sorted((r for r in rows if r["method"] == method), key=lambda r: r["place"]):
+    for r in sorted(own, key=lambda r: r["place"]):
         if _low(r) > r["chance"]:
             first.setdefault(r["property"], r["place"])
+        else:
+            first.pop(r["property"], None)
     if first:
         said = ", ".join(f"`{name}` {place}" for name, place in sorted(first.items(), key=lambda item: item[1]))
-        yield f"**When.** The first snapshot (of 0 to {rows[0]['of'] - 1}) at which the {method} reads a property above chance: {said}."
+        yield f"**When.** The snapshot (of 0 to {rows[0]['of'] - 1}) from which on the {method} reads a property above chance: {said}."
 
 
 def _names(rows: Any) -> list[str]:
@@ -158,7 +173,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
             [
                 (
                     f"`{r['property']}`", r["over"], r["arm"], r["method"], str(r["n"]), f"{r['known']:.2f}",
-                    f"{r['with_weights']:.2f}", f"{r['value']:+.3f} {_bounds(r)}: {r['verdict']}", f"{r['q']:.3g}",
+                    f"{r['with_weights']:.2f}", f"{r['value']:+.3f} {_bounds(r)}: {r['verdict'] if r['first'] else 'beside'}", f"{r['q']:.3g}",
                 )
                 for r in rows
             ],
@@ -196,10 +211,10 @@ def _where(found: Mapping[str, Any]) -> Iterator[str]:
             columns = list(dict.fromkeys(r[column] for r in rows))
             yield f"{what}\n"
             yield from pages.table(
-                ("property", "chance", *columns),
+                ("property", "n", "chance", *columns),
                 [
-                    (f"`{n}`", f"{next(r['chance'] for r in rows if r['property'] == n):.2f}", *(_of(rows, **{"property": n, column: c}) for c in columns))
-                    for n in _names(rows)
+                    (f"`{n}`", str(one["n"]), f"{one['chance']:.2f}", *(_of(rows, **{"property": n, column: c}) for c in columns))
+                    for n in _names(rows) for one in (next(r for r in rows if r["property"] == n),)
                 ],
             )  # fmt: skip
 

@@ -70,10 +70,13 @@ def test_weights_that_say_more_are_readable_and_those_that_say_nothing_are_bound
     known = judged(of, [one_hot([0] * 200, 2)])
     all_right = judged(of, [one_hot([0, 1] * 100, 2)])
     found = scoring.gain(known, all_right, 500, 0)
-    assert (found["value"], found["verdict"], found["known"], found["with_weights"]) == (0.5, "readable", 0.5, 1.0)
+    assert (found["value"], found["known"], found["with_weights"]) == (0.5, 0.5, 1.0)
+    assert scoring.verdict(found | {"q": 0.04}) == "readable"
+    assert scoring.verdict(found | {"q": 0.06}) == "undecided"  # of so many tests one is like this by chance
     assert found["p"] == pytest.approx(1 / 501)
     nothing = scoring.gain(known, known, 500, 0)
-    assert (nothing["verdict"], nothing["p"], nothing["high"]) == ("less than 0.05", 1.0, 0.0)
+    assert (nothing["p"], nothing["high"]) == (1.0, 0.0)
+    assert scoring.verdict(nothing | {"q": 1.0}) == "less than 0.05"
 
 
 def test_few_networks_leave_it_undecided() -> None:
@@ -81,7 +84,10 @@ def test_few_networks_leave_it_undecided() -> None:
     right = one_hot([0, 1] * 10, 2)
     one_worse, one_better = right.copy(), right.copy()
     one_worse[0], one_better[2] = [0, 1], [0, 1]
-    assert scoring.gain(judged(of, [one_worse]), judged(of, [one_better]), 100, 0)["verdict"] == "undecided"
+    assert (
+        scoring.verdict(scoring.gain(judged(of, [one_worse]), judged(of, [one_better]), 100, 0) | {"q": 0.5})
+        == "undecided"
+    )
 
 
 def test_weights_are_left_aside_where_they_mislead_on_validation() -> None:
@@ -89,7 +95,7 @@ def test_weights_are_left_aside_where_they_mislead_on_validation() -> None:
     prior = np.array([0.5, 0.5])
     known = np.array([[0.7, 0.3], [0.3, 0.7]] * 20)
     right, wrong = np.array([[0.9, 0.1], [0.1, 0.9]] * 20), np.array([[0.1, 0.9], [0.9, 0.1]] * 20)
-    assert scoring.share_of(of, known, right, values, prior) == 1.0
+    assert scoring.share_of(of, known, right, values, prior) == 2.0
     assert scoring.share_of(of, known, wrong, values, prior) == 0.0
     assert np.allclose(scoring.mixed(of, known, wrong, 0.0, prior), known)
     both = scoring.mixed(of, known[:1], right[:1], 1.0, prior)  # 0.7·0.9 against 0.3·0.1

@@ -7,7 +7,7 @@ without looking at a value (`positions`). Statistics: mean, variance, skewness, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -99,8 +99,9 @@ def statistics(rows: np.ndarray) -> np.ndarray:
     return np.column_stack([mean, variance, skewness, np.quantile(values, EILERTSEN_2020, axis=1).T])
 
 
-def parts(of: Population) -> Mapping[str, Sequence[int]]:
-    """Layers that all networks have → the columns of `layers` that are theirs: first and last of each kind of weight."""
+def parts(of: Population) -> Mapping[str, np.ndarray]:
+    """Layers that all networks have → of each architecture the slot of `layers` that is its own, (A,) int64: first and last of
+    each kind of weight. A layer that is another one in every network is named once."""
     per_architecture = []
     for a in of.architectures:
         entries = [e for e in a.layout if e.role == "parameter"]
@@ -116,9 +117,9 @@ def parts(of: Population) -> Mapping[str, Sequence[int]]:
         per_architecture.append(own)
     shared = set.intersection(*(set(o) for o in per_architecture))
     names = [n for n in ("first convolution", "last convolution", "first layer", "last layer") if n in shared]
-    found: dict[str, Sequence[int]] = {}
+    found: dict[str, np.ndarray] = {}
     for name in names:
-        slots = {o[name] for o in per_architecture}
-        if len(slots) == 1 and list(slots) not in list(found.values()):  # it stands at one place in all
-            found[name] = [*slots]
+        slots = np.array([o[name] for o in per_architecture], np.int64)
+        if not any((slots == other).all() for other in found.values()):
+            found[name] = slots
     return found

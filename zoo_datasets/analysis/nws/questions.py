@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.nws import divisions, features, scoring
 from zoo_datasets.analysis.nws.divisions import Division
-from zoo_datasets.analysis.nws.properties import TRAINING, Property
+from zoo_datasets.analysis.nws.properties import ARCHITECTURE, TRAINING, Property
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import BOOSTING, SVM, solve
 from zoo_datasets.analysis.nws.study import (
@@ -27,6 +28,7 @@ from zoo_datasets.analysis.nws.study import (
     UPDATES,
     Study,
     askable,
+    reader,
 )
 from zoo_datasets.core import meters, streams
 
@@ -107,7 +109,7 @@ def gain(of: Study, deep_folds: bool = False) -> Rows:
             continue
         folds = divisions.folds(of.of, of.seed, kept)
         for p in meters.over(_asked(of, *folds), f"gain over metadata, {arm}", "properties"):
-            rows += _gains(of, p, folds, ("svm", "boosting"), arm)
+            rows += _gains(of, p, folds, (reader(p),) if p.kind == ARCHITECTURE else (reader(p), "boosting"), arm)
         if of.deep and deep_folds:
             for p in _asked(of, *folds):
                 rows += _gains(of, p, folds, (DEEP,), arm)
@@ -118,14 +120,17 @@ def gain(of: Study, deep_folds: bool = False) -> Rows:
 
 
 def _gains(of: Study, p: Property, folds: Sequence[Division], methods: Sequence[str], arm: str) -> Rows:
-    """Rows of one property: for each of two kinds of knowledge, each method mixed with it, and boosting of both at once."""
-    plain: dict[str, list[Judged]] = {METADATA: [], **({UPDATES: []} if arm == "all" else {})}
+    """Rows of one property: for each of two kinds of knowledge, each method mixed with it, and boosting of both at once.
+
+    The first of `methods` is the one whose rows are a verdict: the others were not named before.
+    """
+    plain: dict[str, list[Judged]] = {METADATA: [], UPDATES: []}
     with_weights: dict[tuple[str, str], list[Judged]] = {}
     for at in folds:
         weights = {m: _weights(of, m, p, at) for m in methods}
         layers = of.numbers("layers") if "boosting" in methods and arm == "all" else None
         for over in plain:
-            known = of.answer(over, p, at)
+            known = of.beside(over, p, at)
             plain[over].append(of.judge(p, at, [known.test]))
             values, has = p.values[at.validation], np.isfinite(p.values[at.validation])
             for method, (validation, test) in weights.items():
@@ -139,7 +144,7 @@ def _gains(of: Study, p: Property, folds: Sequence[Division], methods: Sequence[
     return [
         scoring.gain(
             scoring.joined(plain[over]), scoring.joined(parts), of.permutations, of.seed,
-            method=method, over=over, arm=arm, folds=len(folds), kind=p.kind,
+            method=method, over=over, arm=arm, folds=len(folds), kind=p.kind, first=method == reader(p),
         )
         for (method, over), parts in with_weights.items()
     ]  # fmt: skip
@@ -167,15 +172,20 @@ def when(of: Study) -> Rows:
         known = of.of.starts[of.at.test].all() if place == 0 else False
         about = {"place": place, "of": n_places, "step_0": bool(known)}
         for p in _asked(of, of.at):
-            judged = of.judge(p, of.at, [of.answer("svm", p, of.at, place).test])
-            rows.append(judged.record(method="svm", kind=p.kind, **about))
+            judged = of.judge(p, of.at, [of.answer(reader(p), p, of.at, place).test])
+            rows.append(_standing(of, judged, judged.record(method=reader(p), kind=p.kind, **about)))
     if of.deep:
         for seed_said, place in _along(of):
             about = {"place": place, "of": n_places, "step_0": bool(place == 0 and of.of.starts[of.at.test].all())}
             for p in _asked(of, of.at):
                 judged = of.judge(p, of.at, [s[p.name].mean(1) for s in seed_said])
-                rows.append(judged.record(method=DEEP, kind=p.kind, **about))
+                rows.append(_standing(of, judged, judged.record(method=DEEP, kind=p.kind, **about)))
     return rows
+
+
+def _standing(of: Study, judged: Judged, row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a snapshot; of the first one, where nothing of training can be read, with its p as a null."""
+    return row | _test(of, judged) if row["step_0"] and row["kind"] == TRAINING else row
 
 
 def _along(of: Study) -> Iterator[tuple[list[dict[str, np.ndarray]], int]]:
@@ -194,7 +204,8 @@ def where(of: Study) -> dict[str, Rows]:
     found: dict[str, Rows] = {"layers": [], "positions": [], "parts": []}
     numbers, size = of.numbers("layers"), features.NUMBERS
     for name, slots in features.parts(of.of).items():
-        own = numbers[:, :, [c for s in slots for c in range(s * size, (s + 1) * size)]]
+        columns = slots[of.of.architecture][:, None] * size + np.arange(size)
+        own = np.take_along_axis(numbers, columns[:, None], 2)
         for p in _asked(of, of.at):
             judged = of.judge(p, of.at, [solve(SVM, own, p, of.at, of.seed).test])
             found["layers"].append(judged.record(method="svm", layer=name))
@@ -212,15 +223,13 @@ def where(of: Study) -> dict[str, Rows]:
                 "property": p.name, "n": len(by_place[0].networks), "chance": by_place[0].chance,
                 "values": [float(j.interval().value) for j in by_place],
             })  # fmt: skip
-            for part, inside in (
-                ("convolutions", share >= PURE),
-                ("fully connected", share <= 0),
-                ("both", (share > 0) & (share < PURE)),
-            ):
-                has = inside.any(1)
-                if has.any():
-                    mine = _each(of, p, of.at.test[has], [s[p.name][has] for s in said], inside[has])
-                    found["parts"].append(mine.record(part=part, windows=int(inside.sum())))
+            inside_of = {"convolutions": share >= PURE, "fully connected": share <= 0}
+            has = np.logical_and.reduce(
+                [i.any(1) for i in inside_of.values()]
+            )  # the same networks, or they are not compared
+            for part, inside in inside_of.items() if has.any() else ():
+                mine = _each(of, p, of.at.test[has], [s[p.name][has] for s in said], inside[has])
+                found["parts"].append(mine.record(part=part, windows=int(inside[has].sum())))
     return found
 
 
@@ -263,38 +272,51 @@ def how_much(of: Study, sizes: Sequence[int]) -> Rows:
 
 
 def null(of: Study) -> dict[str, Rows]:
-    """Labels shuffled among networks that are learned from, the same budget; and the first snapshot, where only
-    architecture and initialization are there to be read. `leak` marks what should not be above chance and is."""
+    """Labels shuffled among all networks, the same budget; and the first snapshot, where only architecture and
+    initialization are there to be read. Statistics are asked by five folds, about every network. Rows of what nothing can
+    say have a `p`."""
     shuffled: Rows = []
-    learned_from = np.concatenate([of.at.train, of.at.validation])
-    mixed = learned_from[scoring.permutations(of.of.groups[learned_from], 1, streams.generator("nws null", of.seed))[0]]
-    labels = {}
-    for p in _asked(of, of.at):
-        labels[p.name] = p.values.copy()
-        labels[p.name][learned_from] = p.values[mixed]
-        for method in ("svm", "boosting"):
-            judged = of.judge(p, of.at, [of.answer(method, p, of.at, labels=labels[p.name]).test])
-            shuffled.append(_marked(judged.record(method=method, kind=p.kind), True))
+    every = np.arange(len(of.of))
+    mixed = scoring.permutations(of.of.groups, 1, streams.generator("nws null", of.seed))[0]
+    labels = {p.name: p.values[every[mixed]] for p in of.of.properties}
+    folds = divisions.folds(of.of, of.seed) if len(np.unique(of.of.groups)) >= divisions.FOLDS else [of.at]
+    for p in meters.over(_asked(of, *folds), "shuffled labels", "properties"):
+        for method in dict.fromkeys((reader(p), "boosting")):
+            judged = scoring.joined(
+                [of.judge(p, at, [of.answer(method, p, at, labels=labels[p.name]).test]) for at in folds]
+            )
+            shuffled.append(judged.record(method=method, kind=p.kind) | _test(of, judged))
     if of.deep:
-        learned = of.deep.learned(_asked(of, of.at), of.at, of.window, 0, labels=labels)
+        own_labels = {name: values.copy() for name, values in labels.items()}
+        learned = of.deep.learned(_asked(of, of.at), of.at, of.window, 0, labels=own_labels)
         own = of.of.last[of.at.test]
         said = of.deep.said(learned, own, _spaced(of, own, of.windows), of.window)
         for p in _asked(of, of.at):
             judged = of.judge(p, of.at, [said[p.name].mean(1)])
-            shuffled.append(_marked(judged.record(method=DEEP, kind=p.kind), True))
+            shuffled.append(judged.record(method=DEEP, kind=p.kind) | _test(of, judged))
     first: Rows = []
-    kept = of.of.starts
-    at = of.at.within(kept)
-    if len(at.train) and len(at.validation) and len(at.test):
-        for p in _asked(of, at):
-            for method in ("svm", "boosting"):
-                judged = of.judge(p, at, [of.answer(method, p, at, 0).test])
-                first.append(_marked(judged.record(method=method, kind=p.kind), p.kind == TRAINING))
+    started = of.of.starts
+    if started.any() and len(np.unique(of.of.groups[started])) >= divisions.FOLDS:
+        parts = divisions.folds(of.of, of.seed, started)
+        for p in meters.over(_asked(of, *parts), "the first snapshot", "properties"):
+            for method in dict.fromkeys((reader(p), "boosting")):
+                judged = scoring.joined([of.judge(p, at, [of.answer(method, p, at, 0).test]) for at in parts])
+                row = judged.record(method=method, kind=p.kind)
+                first.append(row | _test(of, judged) if p.kind == TRAINING else row)
     return {"shuffled": shuffled, "step_0": first}
 
 
-def _marked(row: dict[str, Any], should_not: bool) -> dict[str, Any]:
-    return row | {"leak": bool(should_not and row["low"] > row["chance"])}
+def mark(rows: Rows) -> dict[str, Any]:
+    """`leak` of every row, in place: whether what nothing can say is told, corrected over all that was asked so; the summary."""
+    tests = [(f"{r['property']}, {r['method']}", r) for r in rows if r.get("p") is not None]
+    summary = testing.correct(tests)
+    for row in rows:
+        row["leak"] = row.get("q") is not None and row["q"] < scoring.FINDING
+    return summary
+
+
+def _test(of: Study, judged: Judged) -> dict[str, Any]:
+    return {"p": scoring.p_value(judged, of.permutations, of.seed), "n_permutations": of.permutations}
 
 
 # ── parts ─────────────────────────────────────────────────────────────────────────────
@@ -306,8 +328,7 @@ def _asked(of: Study, *at: Division) -> list[Property]:
 
 def _kept(of: Study, method: str, judged: Judged) -> dict[str, Any]:
     of.judged[judged.of.name, method] = judged
-    p = scoring.p_value(judged, of.permutations, of.seed)
-    return judged.record(method=method, kind=judged.of.kind, p=p, n_permutations=of.permutations)
+    return judged.record(method=method, kind=judged.of.kind) | _test(of, judged)
 
 
 def _spaced(of: Study, snapshots: np.ndarray, count: int) -> np.ndarray:

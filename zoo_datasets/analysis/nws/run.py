@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.analysis import testing
-from zoo_datasets.analysis.nws import divisions, pictures, population, questions, transfer
+from zoo_datasets.analysis.nws import divisions, pictures, population, questions, scoring, transfer
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows
@@ -144,6 +144,8 @@ def run(options: argparse.Namespace) -> Results:
     if "gain" in asked:
         _keep(results, "gain", questions.gain(study, options.deep_folds))
         results.numbers["gain_tests"] = _corrected(results.numbers["gain"], "p")
+        for row in results.numbers["gain"]:
+            row["verdict"] = scoring.verdict(row)
     if "when" in asked:
         _keep(results, "when", questions.when(study))
     if "where" in asked:
@@ -153,7 +155,10 @@ def run(options: argparse.Namespace) -> Results:
     if "features" in asked:
         results.numbers["features"] = _features(results.numbers)
     if "null" in asked:
-        results.numbers["null"] = questions.null(study)
+        found = questions.null(study)
+        standing = [r for r in results.numbers.get("when", ()) if "p" in r]
+        results.numbers["null"] = found
+        results.numbers["null_tests"] = questions.mark([*found["shuffled"], *found["step_0"], *standing])
     if "transfer" in asked:
         results.numbers["transfer"] = {
             "held_out": transfer.held_out(study, held_out, options.deep_transfer),

@@ -15,7 +15,7 @@ import numpy as np
 from zoo_datasets.analysis.nws import features, scoring
 from zoo_datasets.analysis.nws.divisions import Division
 from zoo_datasets.analysis.nws.population import Population
-from zoo_datasets.analysis.nws.properties import Property
+from zoo_datasets.analysis.nws.properties import ARCHITECTURE, Property
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import BOOSTING, SVM, Answer, solve
 from zoo_datasets.baselines.design import Design
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 # Method → what it reads and how it answers. The first two read no weights, the last one none of their values.
 METADATA, UPDATES = "metadata", "metadata and updates"
-POSITIONS = "positions"
+POSITIONS, WINDOWS = "positions", "svm, windows"
 METHODS: Mapping[str, tuple[str, str]] = {
     METADATA: ("metadata", BOOSTING),
     UPDATES: ("updates", BOOSTING),
     "svm": ("layers", SVM),
     "boosting": ("layers", BOOSTING),
     "svm, whole vector": ("vector", SVM),
-    "svm, windows": ("window", SVM),
+    WINDOWS: ("window", SVM),
     POSITIONS: (POSITIONS, SVM),
 }
 DEEP, ONE = "meta-classifier", "meta-classifier, one window"
@@ -54,6 +54,7 @@ class Study:
     deep: Deep | None
     numbers_of: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
     judged: dict[tuple[str, str], Judged] = dataclasses.field(default_factory=dict)
+    answers: dict[tuple[object, ...], Answer] = dataclasses.field(default_factory=dict)
 
     def numbers(self, kind: str, place: int | None = None, window: int | None = None) -> np.ndarray:
         """(M, W, F) of the snapshots at a place of training, the last one by default."""
@@ -81,19 +82,42 @@ class Study:
     def answer(
         self, method: str, of: Property, at: Division, place: int | None = None, labels: np.ndarray | None = None
     ) -> Answer:  # fmt: skip
-        """What a solver says of a division's networks."""
+        """What a solver says of a division's networks; of true labels it is asked once."""
+        key = (method, of.name, place, *(side.tobytes() for side in (at.train, at.validation, at.test)))
+        if labels is None and key in self.answers:
+            return self.answers[key]
         kind, solver = METHODS[method]
         if kind in ("metadata", "updates"):
             numbers = self.known(of, at, kind == "updates")
         else:
             numbers = self.numbers(kind, place)
-        return solve(solver, numbers, of, at, self.seed, labels)
+        found = solve(solver, numbers, of, at, self.seed, labels)
+        if labels is None:
+            self.answers[key] = found
+        return found
+
+    def beside(self, over: str, of: Property, at: Division) -> Answer:
+        """What is known without weights, beside which they are asked; of what a network looks like with what its windows cover."""
+        if of.kind != ARCHITECTURE:
+            return self.answer(over, of, at)
+        places = self.numbers(POSITIONS)  # (M, W, tensors)
+        known = np.repeat(self.known(of, at, over == UPDATES), places.shape[1], axis=1)
+        return solve(BOOSTING, np.concatenate([known, places], 2), of, at, self.seed)
 
     def judge(self, of: Property, at: Division, predictions: Sequence[np.ndarray]) -> Judged:
         """Predictions of each seed about the division's test networks."""
         train = of.values[at.train]
         center = float(np.median(train[np.isfinite(train)]))
         return scoring.judge(of, predictions, at.test, self.of.groups, center)
+
+
+def reader(of: Property) -> str:
+    """The statistics that a property is read by, named before any result: of each layer; of what a network looks like, of windows.
+
+    Statistics of layers say how many layers there are, and small tensors their size by how far their percentiles lie: of
+    architectures whose values were replaced by noise, depths were still read.
+    """
+    return WINDOWS if of.kind == ARCHITECTURE else "svm"
 
 
 def askable(of: Property, at: Division) -> bool:
