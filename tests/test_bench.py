@@ -993,6 +993,23 @@ def test_a_split_that_leaks_is_a_sentence_and_gives_no_number(bench_zoo, tmp_pat
     assert "| mean" not in said.out
 
 
+@pytest.mark.slow
+def test_shares_of_images_are_asked_and_the_recipe_does_not_tell_them(tmp_path):
+    text = RECIPE.replace("weightzoo/bench", "weightzoo/shares").replace("replicates: 16", "replicates: 6").replace(
+        "  lr: [1e-2, 1e-4]", "  subset: [full, {frac: 0.5}, {label_noise_frac: 0.2}]"
+    )  # fmt: skip
+    (tmp_path / "shares.yaml").write_text(text.replace("batch_size: 32", "batch_size: 32, lr: 1e-2"))
+    build(plan.plan(grid.load(tmp_path / "shares.yaml")), tmp_path / "shares", workers=0)
+    zoo = open_zoo(tmp_path / "shares")
+    assert {"subset_frac", "label_noise_frac"} <= set(targets.known(zoo))
+    found = tasks.problem(zoo, ["subset_frac", "label_noise_frac"])
+    assert not found.refused
+    seen = np.unique(np.concatenate([found.train.targets.values, found.test.targets.values]), axis=0)
+    assert seen.tolist() == [[0.5, 0.0], [1.0, 0.0], [1.0, 0.2]]
+    for target in found.train.targets.of:
+        assert found.train.view.recipe_without(target).column_names == ["activation"]
+
+
 def test_accuracy_is_learned_by_itself_where_a_fit_is_dear(bench_zoo, tmp_path, monkeypatch):
     """One trunk for many heads serves each of them worse, and the controls choose for each."""
     learned: list[list[str]] = []

@@ -3,7 +3,7 @@
 In:  a zoo's networks. Out: a `Target`, the levels of a class, and a value of each network, NaN where it has none.
 
 What can be asked: accuracies and losses as stored, accuracy of one class, the generalization gap on clean labels, the
-epoch of a snapshot (`progress`), whether a class was learned at all (`learned_class_3`), and every setting that the recipe varies: a number where it has more than two levels that are
+epoch of a snapshot (`progress`), shares of images kept or mislabeled, whether a class was learned at all (`learned_class_3`), and every setting that the recipe varies: a number where it has more than two levels that are
 quantities, else a class.
 """
 
@@ -28,6 +28,8 @@ MOST_TIED = 0.5  # of all pairs: with more, a rank correlation says little
 MOST_CLASSES = 200
 LOG_RANGE = 50.0  # a positive setting whose levels span more is asked for as its logarithm to base 10
 MEASURED = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "validation_accuracy")
+# Shares of images that levels of `subset` differ by → what those have that do not say it.
+OF_SUBSET = {"subset_frac": 1.0, "label_noise_frac": 0.0}
 DERIVED: dict[str, Callable[[Zoo], np.ndarray]] = {"generalization_gap": generalization_gap}
 
 
@@ -37,7 +39,8 @@ class TaskError(ZooError, ValueError):
 
 def known(zoo: Zoo) -> list[str]:
     """Names of targets that the zoo may have."""
-    return [*(m for m in MEASURED if m in zoo.models.column_names), *DERIVED, "progress", *zoo.axes]
+    shares = (s for s in OF_SUBSET if _of_subset(zoo, s))
+    return [*(m for m in MEASURED if m in zoo.models.column_names), *DERIVED, "progress", *zoo.axes, *shares]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,9 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
         return Asked(Target(name, bounded=True), (), False, _of_class(zoo, int(name.rpartition("_")[2])))
     if re.fullmatch(r"learned_class_\d+", name):
         return Asked(Target(name, classes=2), ("false", "true"), False, _learned(zoo, int(name.rpartition("_")[2])))
+    if _of_subset(zoo, name):
+        shares = _numbers(zoo.column(name))
+        return Asked(Target(name), (), False, np.where(np.isnan(shares), OF_SUBSET[name], shares))
     if name not in zoo.axes and name not in MEASURED and like is None:
         raise TaskError(unknown("target", name, known(zoo), zoo.name))
     if not has(zoo, name):
@@ -92,6 +98,11 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
         )
     place = {level: float(i) for i, level in enumerate(levels)}
     return Asked(Target(name, len(levels)), levels, False, np.array([place.get(label, np.nan) for label in labels]))
+
+
+def _of_subset(zoo: Zoo, name: str) -> bool:
+    """Whether a target is a share that levels of `subset` differ by, and no axis of its own."""
+    return name in OF_SUBSET and name not in zoo.axes and "subset" in zoo.axes and has(zoo, name)
 
 
 def tested(zoo: Zoo, name: str) -> np.ndarray:
@@ -142,12 +153,12 @@ def _learned(zoo: Zoo, label: int) -> np.ndarray:
 
 
 def telling(zoo: Zoo, name: str) -> tuple[str, ...]:
-    """Axes that give a target away: of a class learned, the subsets; of a setting, what is null wherever it has some level.
+    """Axes that give a target away: of a class learned and of a share of images, the subsets; of a setting, what is null wherever it has some level.
 
     A setting that means something only beside levels of another (`init_std` beside `init_kind: normal`, a trigger's label
     beside a share above 0) says by being null which level that was.
     """
-    if name.startswith("learned_class_"):
+    if name.startswith("learned_class_") or _of_subset(zoo, name):
         return tuple(a for a in zoo.axes if a == "subset" or a.startswith("subset_"))
     if name not in zoo.axes or not has(zoo, name):
         return ()
@@ -185,7 +196,8 @@ def check(zoo: Zoo, of: Asked, train: np.ndarray, test: np.ndarray) -> None:
             raise TaskError(
                 f"{zoo.name}: {target.name!r} is {what} for every {side} network; there is nothing to tell apart."
             )
-    if not target.classes and target.name not in zoo.axes and (tied := tied_share(test[np.isfinite(test)])) > MOST_TIED:
+    setting = target.name in zoo.axes or target.name in OF_SUBSET
+    if not target.classes and not setting and (tied := tied_share(test[np.isfinite(test)])) > MOST_TIED:
         raise TaskError(
             f"{zoo.name}: {tied:.0%} of the pairs of test networks are tied in {target.name!r}, more than {MOST_TIED:.0%}: "
             "their order can hardly be told. Measure on more images, or train longer."
