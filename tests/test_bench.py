@@ -960,9 +960,9 @@ def test_who_learned_a_result_stays_named(bench_zoo, other_zoo, tmp_path):
 
 @pytest.mark.slow
 def test_progress_is_a_population_of_its_own_and_networks_are_counted_in_it(bench_zoo, tmp_path, capsys):
-    few = tasks.problem(bench_zoo, ["progress"], networks=10)
-    assert len(set(few.train.ids)) == 10
-    assert len(few.train) == 20  # two snapshots each
+    few = tasks.problem(bench_zoo, ["progress"], networks=30)
+    assert len(set(few.train.ids)) == 30
+    assert len(few.train) == 60  # two snapshots each
     code = cli.main(
         ["bench", str(bench_zoo.root), "--tasks", "progress,test_accuracy", "--baselines", "mean", "--out", str(tmp_path)]
     )  # fmt: skip

@@ -420,7 +420,7 @@ def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
         sides.setdefault(keys[model], set()).add(_label(value) == level)
     torn = any(len(s) > 1 for s in sides.values())  # only then are networks left out
     held = split_files.held_out(
-        axis, zoo, test=[values[level]], straddling="drop" if torn else "error", fractions={"train": 0.6, "test": 0.4} if torn else None,
+        axis, zoo, test=[values[level]], straddling="drop" if torn else "error", fractions={"train": 0.6, "test": 0.4},
     )  # fmt: skip
     # Validation is like training, of whole groups: a rule chosen on the level that is asked about would know it.
     drawn = {
