@@ -223,10 +223,10 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
     if rows := found.get("held_out"):
         yield "**A level that was never seen:** how the other properties of its networks are read, and how within:\n"
         yield from pages.table(
-            ("held out", "property", "method", "n", "chance", "never seen", "within"),
+            ("held out", "property", "method", "n", "chance", "never seen", "learned from", "within", "learned from", "lost"),
             [
                 (f"`{r['axis']}` {r['level']}", f"`{r['property']}`", r["method"], str(r["n"]), f"{r['chance']:.2f}", _value(r),
-                 f"{r['within']:.2f}" if r.get("within") is not None else "")
+                 str(r["n_train"]), *((f"{r['within']:.2f}", str(r["within_n_train"]), _lost(r)) if r.get("within") is not None else ("", "", "")))
                 for r in rows
             ],
         )  # fmt: skip
@@ -250,6 +250,11 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
                 for r in rows
             ],
         )  # fmt: skip
+
+
+def _lost(row: Mapping[str, Any]) -> str:
+    bounds = "[–]" if row["lost_low"] is None else f"[{row['lost_low']:+.2f}, {row['lost_high']:+.2f}]"
+    return f"{row['lost']:+.2f} {bounds}"
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], method: str) -> str:

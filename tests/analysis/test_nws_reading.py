@@ -245,7 +245,10 @@ def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) ->
     rows = transfer.held_out(study, ["width"])
     assert {r["level"] for r in rows} == {"4", "6"}
     assert "width" not in {r["property"] for r in rows}
-    assert all(0 <= r["within"] <= 1 for r in rows if r["property"] == "optimizer")
+    for row in rows:
+        assert row["lost"] == pytest.approx(row["within"] - row["value"])
+        assert row["lost_low"] <= row["lost"] <= row["lost_high"]
+        assert 0 < row["n_train"] < row["within_n_train"] < len(of)
     with pytest.raises(ZooError, match=r"Unknown property with levels 'lr'.*optimizer"):
         transfer.held_out(study, ["lr"])
 

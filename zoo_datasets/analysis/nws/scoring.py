@@ -43,7 +43,7 @@ class Judged:
         return np.asarray(self.rights.mean(0))
 
     def among(self, kept: np.ndarray) -> Judged:
-        """Those of the networks, (n,) bool."""
+        """Those of the networks, (n,) bool, or (m,) places."""
         return dataclasses.replace(
             self,
             networks=self.networks[kept],

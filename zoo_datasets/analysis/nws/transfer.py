@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import symmetry
+from zoo_datasets import intervals, symmetry
 from zoo_datasets.analysis.nws import divisions, population, scoring
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced
+from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import SVM, solve
 from zoo_datasets.analysis.nws.study import DEEP, Study, askable
 from zoo_datasets.baselines.groups import finite
@@ -42,7 +43,8 @@ FEWEST = 5  # networks of a level, to be asked about
 def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
     """Each level of these properties left out while learning: how the other properties of its networks are read.
 
-    `within` is what five folds over all networks say of the same networks. Raises ZooError for an axis that is no class.
+    `within` is what five folds over all networks say of the same networks, `lost` how much better that is, paired by network, and
+    `n_train` and `within_n_train` from how many each learned. Raises ZooError for an axis that is no class.
     """
     known = {p.name: p for p in of.of.properties if p.target.classes}
     for axis in axes:
@@ -66,12 +68,22 @@ def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
                     continue
                 for method in (*SOLVERS, *([DEEP] if p.name in said else [])):
                     answer = said[p.name] if method == DEEP else of.answer(method, p, at).test
-                    row = of.judge(p, at, [answer]).record(method=method, axis=axis, level=level, kind=p.kind)
+                    judged = of.judge(p, at, [answer])
+                    row = judged.record(method=method, axis=axis, level=level, kind=p.kind, n_train=len(at.train))
                     if (method, p.name) in inside:
-                        same = inside[method, p.name]
-                        row["within"] = float(same.among(np.isin(same.networks, at.test)).interval().value)
+                        row |= _beside(judged, inside[method, p.name])
+                        row["within_n_train"] = round(float(np.mean([len(f.train) for f in folds])))
                     rows.append(row)
     return rows
+
+
+def _beside(never_seen: Judged, within: Judged) -> dict[str, Any]:
+    """How the same networks are read by who has learned from others of their level."""
+    place = {network: i for i, network in enumerate(within.networks.tolist())}
+    order = np.array([place[network] for network in never_seen.networks.tolist()])
+    known = within.among(order)
+    lost = intervals.difference(never_seen.right, known.right, known.groups)
+    return {"within": float(known.interval().value), "lost": lost.value, "lost_low": lost.low, "lost_high": lost.high}
 
 
 # ── other coordinates ─────────────────────────────────────────────────────────────────
