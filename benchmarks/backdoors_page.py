@@ -19,6 +19,7 @@ PICTURES = {
     "triggers": "triggers", "detectors": "detectors and controls", "questions": "held-out levels", "doses": "dose and response",
     "where": "where it shows",
 }  # fmt: skip
+CONFOUND = ("weightzoo/backdoors-mntd", "weightzoo/backdoors-as-published")
 FIXED, KNOWN = "statistics, logistic", "recipe"  # of all zoos side by side
 
 
@@ -27,6 +28,7 @@ def section(results: Mapping[str, Any]) -> Iterator[str]:
     if results:
         yield "## Results\n"
         yield from summary(results)
+        yield from _confound(results)
     for name, numbers in sorted(results.items()):
         yield f"### {name}\n"
         yield _counts(numbers)
@@ -40,7 +42,7 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
     """All zoos at a glance: of matched networks the best detector beside the best control, and what is known of training alone."""
     rows = []
     for name, numbers in sorted(results.items()):
-        own = [r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"]
+        own = _matched_rows(numbers)
         readers, controls = ([r for r in own if r["control"] is kind] for kind in (False, True))
         if readers and controls:
             best, control = max(readers, key=_auc), max(controls, key=_auc)
@@ -59,6 +61,31 @@ def summary(results: Mapping[str, Any]) -> Iterator[str]:
         yield from pages.table(
             ("zoo", "pairs that work", "trojaned, tested", "by weights", "AUC", "yardstick", "by a control", "AUC", FIXED, KNOWN), rows
         )  # fmt: skip
+
+
+def _confound(results: Mapping[str, Any]) -> Iterator[str]:
+    """What it is worth that trojaned networks of published sets train longer: the same attacks, with and without it."""
+    even, longer = (
+        {(r["detector"], r["seed"]): r for r in _matched_rows(results[name])} if name in results else {}
+        for name in CONFOUND
+    )
+    if even and longer:
+        readers = [
+            k
+            for k, r in longer.items()
+            if not r["control"] and k in even and None not in (r["auc"]["low"], even[k]["auc"]["high"])
+        ]
+        above = [_name(longer[k]) for k in readers if longer[k]["auc"]["low"] > even[k]["auc"]["high"]]
+        told = longer[KNOWN, 0]["auc"]
+        yield (
+            f"**What longer training of the trojaned arm is worth** (`{pages.short(CONFOUND[1])}`): the count of updates tells the arms at "
+            f"{_value(told)}, without a look at a network. Of {len(readers)} detectors, the AUC of {', '.join(above) or 'none'} lies above its interval "
+            f"in `{pages.short(CONFOUND[0])}`, where both arms take equal steps.\n"
+        )
+
+
+def _matched_rows(numbers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"]
 
 
 def _counts(numbers: Mapping[str, Any]) -> str:
@@ -189,7 +216,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
         arm: {(r["detector"], r["seed"]): r for r in numbers["table"] if r["pairs_that"] == arm}
         for arm in ("attack works", "rest")
     }
-    rows = [r for r in numbers["table"] if r["question"] == "matched" and r["pairs_that"] == "works"]
+    rows = _matched_rows(numbers)
     if rows:
         yield (
             f"**Matched:** {rows[0]['trojaned']} trojaned and {rows[0]['clean']} clean networks of unseen init groups, learned from "
