@@ -201,7 +201,7 @@ def test_networks_of_a_zoo_that_cannot_be_read_are_left_out_and_counted(
     assert main(["scan", str(tmp_path / "detector"), str(other), "--out", str(tmp_path / "rows"), "--quiet"]) == 0
     said = capsys.readouterr().out
     assert "Left out: 1 networks whose weights are no finite numbers" in said
-    assert "of 7 networks score as" in said
+    assert "of 7 networks are suspect" in said
     assert set(pq.read_table(tmp_path / "rows")["model_id"].to_pylist()) == set(p.model) - {lost}
 
 
@@ -223,8 +223,28 @@ def test_a_network_with_batch_norm_is_scored_with_the_counter_that_torch_adds(tm
     )
     np.testing.assert_array_equal(plain.weights[0], counted.weights[0])
     np.testing.assert_array_equal(plain.weights[0], q.weights[0])
-    with pytest.raises(ZooError, match="another layout than the detector knows"):
+    with pytest.raises(ZooError, match=r"another layout than the detector knows: it has beside other\.$"):
         scan.of_state_dict(state(tmp_path / "other", q, other=np.zeros(1, np.float32)), scanner)
+
+
+@pytest.mark.parametrize(
+    "begins", [b"PK\x03\x04\x14\x00\x00\x00\x08\x00archive", b"\x80\x02}q\x00X\x06\x00\x00\x00weight"]
+)
+def test_a_checkpoint_of_torch_is_named_and_not_opened(begins: bytes, tmp_path: Path) -> None:
+    p, detector = planted(), detectors.Detector("it", "weights", linear.OutlierClass("it", "weights"))
+    (tmp_path / "one.pt").write_bytes(begins)
+    with pytest.raises(IntegrityError, match=r"is a pickle, as `torch.save` writes them.*save_file"):
+        scan.of_state_dict(tmp_path / "one.pt", scan.calibrated(detector, p, {"value": 0.5}, "words"))
+
+
+def test_networks_of_another_training_are_said_to_be_unlike() -> None:
+    """Lower than clean ones: of clean and trojaned networks of the detector's own nothing is said."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        assert scan.unlike(rng.uniform(size=40)) is None
+    assert scan.unlike(np.concatenate([rng.uniform(size=20), rng.uniform(0, 0.05, 20)])) is None
+    assert "24 of 24 score lower than 90% of its clean networks" in str(scan.unlike(np.full(24, 0.97)))
+    assert scan.unlike(np.full(4, 1.0)) is None  # too few to say
 
 
 @pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1), ("I8", 1)])

@@ -45,11 +45,11 @@ def run(options: argparse.Namespace) -> Results:
     """The whole study. Raises ZooError where the zoos hold no such population."""
     kinds = detectors.named(options.detectors)
     zoos = [open_zoo(path) for path in options.path]
+    beside = {name: open_zoo(path) for name in ("yardstick", "decoys") if (path := getattr(options, name)) is not None}
     p, counts = population.read(zoos, options.data)
     kinds, lacking = detectors.able(kinds, p, asked=options.detectors not in (None, "all"))
     for name, why in lacking.items():
         log.info("left out: %s. %s", name, why)
-    beside = {name: open_zoo(path) for name in ("yardstick", "decoys") if (path := getattr(options, name)) is not None}
     sets = population.clean([beside["yardstick"]]) if "yardstick" in beside else None
     wrong = population.wrong_labels([beside["decoys"]]) if "decoys" in beside else None
     settings = {

@@ -35,10 +35,12 @@ from zoo_datasets.networks import architecture
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import open_zoo
 
+PICKLES = (b"PK", b"\x80")  # zip archives of `torch.save`, and bare ones
 READ = ("F16", "F32", "F64")  # types of weights in a state dict
 MOST_BYTES = 1 << 30  # of a state dict: no network of a zoo is near it
 SHOWN = 20  # networks, the most suspect first
 LEAST_SLOPE = 1e-6  # a calibration never turns the order round
+LOWEST, BY_CHANCE, FEWEST_UNLIKE = 0.1, 1e-3, 5  # when scanned networks are called unlike those that the detector knows
 FEWEST_CLEAN = 20  # networks, of which one is the 5 % that are called suspect
 COLUMNS = pa.schema({
     "model_id": pa.string(), "score": pa.float64(), "chance": pa.float64(), "as_suspect": pa.float64(), "flagged": pa.bool_(),
@@ -155,10 +157,16 @@ def words_of(p: Population, zoos: list[str], kind: str) -> str:
         numbers = [float(v) for v in levels if v.replace(".", "", 1).isdigit()]
         return f"{min(numbers):g} to {max(numbers):g}" if len(numbers) == len(levels) and numbers else ", ".join(levels)
 
+    trained = ""
+    if "updates" in p.recipe.column_names:
+        updates = [u for u, own in zip(p.recipe["updates"].to_pylist(), train, strict=True) if own]
+        ends = f"{min(updates):,}" if min(updates) == max(updates) else f"{min(updates):,} to {max(updates):,}"
+        trained = f" after {ends} updates"
     return (
         f"{kind}, learned from {int((train & ~p.trojaned).sum()):,} clean and {len(mine):,} trojaned networks of "
-        f"{', '.join(zoos)} whose attack works: triggers on {between('rate')} of the training images of {between('source')}, "
-        f"opacity {between('opacity')}, to one of {len(set(mine.factors['target']))} targets. It knows no other kind of backdoor."
+        f"{', '.join(zoos)}{trained}, whose attack works: triggers on {between('rate')} of the training images of {between('source')}, "
+        f"opacity {between('opacity')}, to one of {len(set(mine.factors['target']))} targets. It knows no other kind of backdoor, "
+        "no other training and no other data."
     )
 
 
@@ -181,6 +189,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _scan(scanner: Scanner, options: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
     """Rows by falling score, and how many networks have no row, for they cannot be read."""
     path = Path(options.networks)
+    if path.suffix == ".safetensors" and not path.is_file():
+        raise ZooError(f"There is no state dict at {path}.")
     networks = of_state_dict(path, scanner) if path.is_file() else scanned(open_zoo(options.networks))
     _check_layouts(networks, scanner)
     readable = reads.readable(scanner.detector.reads, networks)
@@ -204,6 +214,7 @@ def tell(options: argparse.Namespace) -> int:
     rows, left_out = _scan(scanner, options)
     command.say(scanner.words)
     command.say(f"AUC {scanner.auc['value']:.3f} on its own test networks")
+    command.say("network\tscore\tchance\tclean ones as suspect")
     for row in rows[:SHOWN]:
         flag = "suspect" if row["flagged"] else ""
         command.say(
@@ -211,16 +222,34 @@ def tell(options: argparse.Namespace) -> int:
         )
     if len(rows) > SHOWN:
         command.say(
-            f"… and {len(rows) - SHOWN:,} less suspect" + ("" if options.out else "; --out FILE keeps them all")
+            f"… and {len(rows) - SHOWN:,} with lower scores" + ("" if options.out else "; --out FILE keeps them all")
         )
     if left_out:
         command.say(
             f"Left out: {left_out:,} networks whose weights are no finite numbers, or do not move where they should"
         )
     command.say(
-        f"{sum(r['flagged'] for r in rows):,} of {len(rows):,} networks score as at most {FALSE_ALARMS:.0%} of clean ones do"
+        f"{sum(r['flagged'] for r in rows):,} of {len(rows):,} networks are suspect: they score as high as at most {FALSE_ALARMS:.0%} of clean ones do"
     )
+    if said := unlike(np.array([r["as_suspect"] for r in rows])):
+        command.say(said)
     return 0
+
+
+def unlike(as_suspect: np.ndarray) -> str | None:
+    """A sentence where networks (n,) score as neither clean nor trojaned ones of the detector's own do: lower than both.
+
+    One in ten clean networks has nine in ten clean ones above it, and of trojaned ones fewer; many more are another training.
+    """
+    from scipy.stats import binom
+
+    low = int((as_suspect >= 1 - LOWEST).sum())
+    if len(as_suspect) < FEWEST_UNLIKE or binom.sf(low - 1, len(as_suspect), LOWEST) > BY_CHANCE:
+        return None
+    return (
+        f"{low:,} of {len(as_suspect):,} score lower than {1 - LOWEST:.0%} of its clean networks do, where one in ten would: these were trained "
+        "otherwise or on other data, and a low score says nothing of them"
+    )
 
 
 def load(path: Path) -> Scanner:
@@ -241,6 +270,11 @@ def of_state_dict(path: Path, scanner: Scanner) -> Population:
     from safetensors.numpy import load as from_bytes
 
     data, steps = files.read_bounded(path, MOST_BYTES), {t for a in scanner.architectures for t in a.step_tensors}
+    if data.startswith(PICKLES) and data[8:9] != b"{":  # where the header of a safetensors file begins
+        raise IntegrityError(
+            f"{path} is a pickle, as `torch.save` writes them, and nothing is unpickled here. Save its tensors with "
+            "`safetensors.torch.save_file`."
+        )
     try:
         head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         types = {name: entry["dtype"] for name, entry in head.items() if name != "__metadata__"}
@@ -263,12 +297,21 @@ def of_state_dict(path: Path, scanner: Scanner) -> Population:
                     f"{bad:,} of the {len(vector):,} weights in {path} are no finite numbers: nothing can be read of them."
                 )
             return Population.of_weights(scanner.architectures, np.array([place]), [vector], [path.name])
-    shapes = {name: tuple(np.shape(t)) for name, t in tensors.items()}
-    wanted = {e.name: list(e.shape) for e in scanner.architectures[0].layout}
-    raise MixedLayoutsError(
-        f"{path} holds tensors of another layout than the detector knows: {json.dumps({k: list(v) for k, v in shapes.items()})[:400]}; "
-        f"it needs {json.dumps(wanted)[:400]}."
+    shapes = {name: tuple(np.shape(t)) for name, t in tensors.items() if name not in steps}
+    wanted = {e.name: e.shape for e in scanner.architectures[0].layout}
+    wrong = {
+        "it lacks": [n for n in wanted if n not in shapes],
+        "it has beside": [n for n in shapes if n not in wanted],
+        "of other shapes are": [
+            f"{n} {list(s)}, not {list(wanted[n])}" for n, s in shapes.items() if wanted.get(n, s) != s
+        ],
+    }
+    said = "; ".join(
+        f"{what} {', '.join(map(shown, names[:4]))}{', …' if len(names) > 4 else ''}"
+        for what, names in wrong.items()
+        if names
     )
+    raise MixedLayoutsError(f"{path} holds tensors of another layout than the detector knows: {said}.")
 
 
 def _check_layouts(networks: Population, scanner: Scanner) -> None:
