@@ -258,7 +258,9 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
     more = [m for m in MORE[kind] if any(m in r.scores and math.isfinite(r.scores[m].value) for r in table)]
     shown = [*SHOWN[kind], *more]
     null = any(r.null for r in table)
-    over = [m for m in SHOWN[kind] if any(m in r.gains for r in table)] or [shown[0]]
+    over = [
+        m for m in shown[:2] if m == shown[0] or any(m in r.gains and math.isfinite(r.gains[m].value) for r in table)
+    ]
     heads = ["baseline", *(WORDS[m] for m in shown), *(f"over {CONTROL} ({WORDS[m]})" for m in over)]
     heads += [f"shuffled ({WORDS[m]})" for m in SHOWN[kind][:2]] if null else []
     heads += ["seeds", "parameters", "CPU-s"]

@@ -246,7 +246,8 @@ def test_a_kept_detector_scans_another_zoo_and_a_state_dict(
     assert main(["scan", detector, str(sets.root), "--out", str(tmp_path / "scores.parquet"), "--quiet"]) == 0
     said = capsys.readouterr().out
     assert "learned from" in said
-    assert "It knows no other kind of backdoor." in said
+    assert " updates, whose attack works: triggers on" in said
+    assert "It knows no other kind of backdoor, no other training and no other data." in said
     scores = pq.read_table(tmp_path / "scores.parquet")
     assert scores.num_rows == 24
     assert scores["score"].to_pylist() == sorted(scores["score"].to_pylist(), reverse=True)
