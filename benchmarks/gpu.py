@@ -8,9 +8,11 @@ the last step has a native side too. In this order, each step timed, and everyth
 
 1. `device`: what it is, its rate of float32 products and of copies.
 2. `tests`: `pytest -m gpu tests/engines`.
-3. `rates`: training steps per second of cohorts of 16 to 4,096 models, with and without CUDA graphs, their memory, and
+3. `draws`: training steps per second with the augmentation of the Neural Weight Space and with dropout, drawn by the device and
+   by the host, against none.
+4. `rates`: training steps per second of cohorts of 16 to 4,096 models, with and without CUDA graphs, their memory, and
    their share of the device's products; against one process per model (as many as there are cores), and `vmap`.
-4. `build`: a zoo of 4,096 small CNNs with snapshots and evaluation, against the native engine on all cores.
+5. `build`: a zoo of 4,096 small CNNs with snapshots and evaluation, against the native engine on all cores.
 
 `--device cpu --tiny` is a dry run of all of it.
 """
@@ -44,11 +46,20 @@ from workloads import WORKLOADS, data_of, job_of, window_of
 from zoo_builder.engines import gpu_memory, torch_batched
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_datasets.networks import kernels
+from zoo_datasets.networks.augmentation import Augmentation, Distortion
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-STEPS = ("tests", "rates", "build")
+STEPS = ("tests", "draws", "rates", "build")
 COHORTS = (16, 64, 256, 1024, 4096)
+DRAWN = {
+    "augmentation": lambda models: {"augmentation": Augmentation(fill=(0.0,), distortion=NWS)},
+    "dropout": lambda models: {"dropout_rate": np.full(models, 0.25)},
+}  # what a job has besides
+NWS = Distortion(
+    translate=3, rotate=15, zoom=0.099, shear=3, brightness=0.2, contrast=(0.5, 1.5), hue=0.08, saturation=(0.3, 1.5), noise=0.03,
+    mean=(0.0,) * 3, std=(1.0,) * 3,
+)  # as grids/nws  # fmt: skip
 GRID = """\
 zoo: weightzoo/gpu
 source: {{id: digits, train: 1200, validation: 297, test: 300, resize: 28}}
@@ -151,7 +162,7 @@ def tests(device: str, tiny: bool) -> dict[str, Any]:
     call = [sys.executable, "-m", "pytest", "-q", "-m", marks, "tests/engines/test_gpu.py", "-p", "no:cacheprovider"]
     call += ["-W", "default", *chosen]
     if device == "cuda":
-        call.insert(6, "tests/engines/test_gpu_kernels.py")
+        call[6:6] = ["tests/engines/test_gpu_kernels.py", "tests/engines/test_gpu_draws.py"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     last = done.stdout.strip().split("\n")[-1] if done.stdout.strip() else done.stderr.strip().split("\n")[-1]
     return {
@@ -176,8 +187,13 @@ class Clock:
         return time.monotonic() > self.end
 
 
-def ours(name: str, models: int, graphs: bool, device: str, clock: Clock) -> dict[str, Any]:
-    """Training steps of all models per second by the clock, windows of 32 steps, host work included."""
+def ours(
+    name: str, models: int, graphs: bool, device: str, clock: Clock, drawn: str = "", drawing: bool | None = None
+) -> dict[str, Any]:
+    """Training steps of all models per second by the clock, windows of 32 steps, host work included.
+
+    `drawn` is one of `DRAWN`, and `drawing` whether the device draws it.
+    """
     w = WORKLOADS[name]
     pool, labels = data_of(w)
     free()
@@ -187,7 +203,8 @@ def ours(name: str, models: int, graphs: bool, device: str, clock: Clock) -> dic
     torch_batched.GRAPH_STEPS = before if graphs else 2**31
     gpu_memory.MOST_MODELS = models  # as wide as the cohort, where memory allows it
     try:
-        backend, generator = TorchBatched(job_of(w, models, pool), device), np.random.default_rng(1)
+        job = dataclasses.replace(job_of(w, models, pool), **(DRAWN[drawn](models) if drawn else {}))
+        backend, generator = TorchBatched(job, device, drawing=drawing), np.random.default_rng(1)
         width = min(models, backend.width)
         steps = max(8, min(32, 2**24 // (models * w.batch)))
         windows = [window_of(w, models, steps, labels, 0, generator) for _ in range(2)]
@@ -207,6 +224,23 @@ def ours(name: str, models: int, graphs: bool, device: str, clock: Clock) -> dic
         found["bytes_per_model"] = torch.cuda.max_memory_allocated() / width
         found["planned_bytes_per_model"] = gpu_memory.per_model(w.architecture, w.batch)
     return found
+
+
+def draws(device: str, tiny: bool, clock: Clock, log: Log) -> None:
+    """Steps per second with draws, of those without, in rounds. A device that is a CPU is told its draws."""
+    found: list[dict[str, Any]] = []
+    sides = {"device": None, "host": False} if device == "cuda" else {"host": False}
+    for name, drawn, models in (("W6", "augmentation", 256), ("W2", "dropout", 1024)):
+        models = 2 if tiny else models
+        entry: dict[str, Any] = {"workload": name, "what": WORKLOADS[name].what, "drawn": drawn, "models": models}
+        cases = {"none": ("", None)} | {side: (drawn, drawing) for side, drawing in sides.items()}
+        each: dict[str, list[float]] = {case: [] for case in cases}
+        for _ in range(1 if tiny else 3):
+            for case, given in cases.items():
+                each[case].append(ours(name, models, True, device, clock, *given)["steps_per_s"])
+        found.append(entry | {"steps_per_s": {case: float(np.median(r)) for case, r in each.items()}})
+        log.say(json.dumps(found[-1]))
+        log.keep(draws=found)
 
 
 def rates(device: str, tiny: bool, clock: Clock, log: Log) -> None:
@@ -298,7 +332,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What training on this machine's GPU does, and how fast.")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--skip", default="", help="of tests,rates,build")
+    parser.add_argument("--skip", default="", help="of tests,draws,rates,build")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes, to try the script itself")
     options = parser.parse_args()
@@ -325,6 +359,9 @@ def main() -> None:
     if "build" not in skipped:  # before the rates, which take what time is left
         with log.step("build"):
             build(options.device, options.tiny, log)
+    if "draws" not in skipped:
+        with log.step("draws"):
+            draws(options.device, options.tiny, Clock(end, 0.05 if options.tiny else 0.5), log)
     if "rates" not in skipped:
         with log.step("rates"):
             rates(options.device, options.tiny, Clock(end, 0.05 if options.tiny else 0.5), log)

@@ -54,6 +54,15 @@ def table(result: dict[str, Any]) -> str:
         "Steps of all models per second by the clock, host work included, one run each (`python benchmarks/gpu.py`); "
         "*side by side* is the width from which no wider cohort is 1.1 times as fast, *processes* are one per core, all on the GPU.",
     ]
+    for e in result.get("draws", []):
+        plain, *_ = e["steps_per_s"].values()
+        ways = [
+            f"{e['steps_per_s'][w] / plain:.0%} drawn by the {w}" for w in ("device", "host") if w in e["steps_per_s"]
+        ]
+        lines += [
+            "",
+            f"{e['what']}, {e['models']:,} models, with {e['drawn']}: {', '.join(ways)}, of the rate without.",
+        ]
     if "tests" in result:
         lines += ["", f"Tests on the device: {result['tests']['summary']}."]
     if b := result.get("build"):

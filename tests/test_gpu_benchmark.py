@@ -26,12 +26,14 @@ def test_a_dry_run_takes_every_step_and_writes_what_it_found(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["tests"]["passed"], found["tests"]
-    assert set(found["seconds"]) == {"device", "tests", "rates", "build"}
+    assert set(found["seconds"]) == {"device", "tests", "draws", "rates", "build"}
     assert found["about"]["product_flops"] > 0
     for entry in found["rates"]:
         assert [o["models"] for o in entry["ours"]] == [2, 2, 4, 4]
         for measured in (*entry["ours"], entry["one_process"], entry["vmap_16"], entry["processes"]):
             assert measured["steps_per_s"] > 0, measured
+    assert [d["drawn"] for d in found["draws"]] == ["augmentation", "dropout"]
+    assert all(rate > 0 for d in found["draws"] for rate in d["steps_per_s"].values())
     assert found["build"]["seconds"] > 0
     text = (tmp_path / "gpu.md").read_text()
     assert all(entry["what"] in text for entry in found["rates"])
@@ -42,7 +44,7 @@ def test_a_dry_run_takes_every_step_and_writes_what_it_found(tmp_path):
 def test_an_unknown_step_is_said():
     done = run("--skip", "tests,everything")
     assert done.returncode == 2
-    assert "--skip everything: known are tests, rates, build" in done.stderr
+    assert "--skip everything: known are tests, draws, rates, build" in done.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 // Enough of CUDA for a CPU: one block after another, its threads as threads of the system.
 #include <barrier>
 #include <cmath>
+#include <cstring>
 #include <thread>
 #include <vector>
 struct Index { unsigned x, y, z; };
@@ -9,9 +10,23 @@ static thread_local Index blockIdx, threadIdx;
 static Index gridDim;
 static std::barrier<> *barrier_;
 #define __global__
+#define __device__ static
 #define __shared__ static
 #define __launch_bounds__(n)
 #define __restrict__ __restrict
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
+inline long long __double_as_longlong(double x) {
+  long long bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline double __longlong_as_double(long long bits) {
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
 inline void __syncthreads() { barrier_->arrive_and_wait(); }
 template <class Kernel, class... Arguments>
 void run_grid(Kernel kernel, Index grid, unsigned threads, Arguments... arguments) {

@@ -1,16 +1,18 @@
 """CUDA source → the same kernels on this CPU, thread by thread: whether they are right, without a GPU.
 
-A compiler of `gpu.convolution`, in the place of NVRTC. Slow; tiny sizes only.
+A compiler of `gpu.convolution` and `gpu.draws`, in the place of NVRTC. Slow; tiny sizes only.
 """
 
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from zoo_datasets.networks.gpu import nvrtc
@@ -25,6 +27,16 @@ SIGNATURES = {
     ),
     "max_pool": ("MAX_POOL", "float *x, float *y, unsigned char *p", "x, y, p"),
     "max_pool_gradient": ("MAX_POOL", "float *g, unsigned char *p, float *dx", "g, p, dx"),
+    "dropout": (
+        "DROPOUT",
+        "word *keys, long long *step, long long *least, float *scales, float *y",
+        "keys, step, least, scales, y",
+    ),
+    "augment": (
+        "AUGMENT",
+        "float *pool, long long *rows, word *keys, long long *step, double *numbers, float *y",
+        "pool, rows, keys, step, numbers, y",
+    ),
 }
 
 
@@ -33,13 +45,20 @@ class Emulator:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.made: dict[tuple[tuple[str, int], ...], Kernels] = {}
+        self.made: dict[tuple[nvrtc.Source, tuple[tuple[str, int], ...]], Kernels] = {}
 
-    def compiled(self, constants: Mapping[str, int], device: torch.device) -> Kernels:
-        key = tuple(sorted(constants.items()))
+    @classmethod
+    def here(cls, folders: pytest.TempPathFactory) -> Emulator:
+        """One for a test; skips it where there is no compiler."""
+        if shutil.which("g++") is None:
+            pytest.skip("no g++")
+        return cls(folders.mktemp("kernels"))
+
+    def compiled(self, source: nvrtc.Source, constants: Mapping[str, int], device: torch.device) -> Kernels:
+        key = source, tuple(sorted(constants.items()))
         if key not in self.made:
             stem = self.folder / f"kernels{len(self.made)}"
-            text = f'#include "{HEADER}"\n#include "{nvrtc.SOURCE}"\n'
+            text = f'#include "{HEADER}"\n#include "{nvrtc.FOLDER / source.name}"\n'
             for name, (flag, parameters, arguments) in SIGNATURES.items():
                 if flag in constants:
                     text += (
@@ -49,7 +68,7 @@ class Emulator:
             stem.with_suffix(".cpp").write_text(text)
             subprocess.run(
                 ["g++", "-std=c++20", "-O1", "-w", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC",
-                 "-pthread", *(f"-D{k}={v}" for k, v in key), str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))],
+                 "-pthread", *(f"-D{k}={v}" for k, v in key[1]), str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))],
                 check=True,
             )  # fmt: skip
             self.made[key] = Kernels(ctypes.CDLL(str(stem.with_suffix(".so"))))

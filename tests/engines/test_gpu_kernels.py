@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,9 +27,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    if shutil.which("g++") is None:
-        pytest.skip("no g++")
-    return Emulator(tmp_path_factory.mktemp("kernels"))
+    return Emulator.here(tmp_path_factory)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

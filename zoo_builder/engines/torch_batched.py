@@ -18,6 +18,7 @@ from zoo_builder.engines.contract import Job, Window, check_batches
 from zoo_builder.engines.torch_common import Tensors
 from zoo_datasets.core import libraries
 from zoo_datasets.networks.batched import Batched
+from zoo_datasets.networks.gpu import draws
 
 with libraries.needed():
     import torch
@@ -39,8 +40,12 @@ class TorchBatched:
 
     name = "torch_batched"
 
-    def __init__(self, job: Job, device: str = "cpu", recorder: graphs.Recorder | None = None) -> None:
+    def __init__(
+        self, job: Job, device: str = "cpu", recorder: graphs.Recorder | None = None, *, drawing: bool | None = None
+    ) -> None:
         """`recorder` makes graphs of steps; without one CUDA does on a GPU, and nothing on a CPU.
+
+        `drawing` is whether the device draws batches, augmentation and dropout itself: a GPU does, a CPU is told them.
 
         Raises GridError where one model does not fit a GPU, BuildError where others leave too little of it.
         """
@@ -58,7 +63,7 @@ class TorchBatched:
             self._state = common.State(job, self._device)
             self._columns = common.TensorColumns(job.architecture, self._device)
             self._pool = None  # on a CPU batches are gathered from the job's own array
-            if self._device.type != "cpu" and not job.augmentation.any:
+            if self._device.type != "cpu" if drawing is None else drawing:
                 self._pool = torch.tensor(job.pool, device=self._device)
         self._slices: dict[bytes, list[_Slice]] = {}
 
@@ -169,6 +174,9 @@ class _Slice:
         self._limits = common.clip_limits(job, models, device)
         # Nodes where no model drops anything cost nothing.
         self._dropout = {name: rate[models] for name, rate in common.dropout_rates(job).items() if rate[models].any()}
+        self._images_of, self._factors_of = None, {}  # type: draws.Images | None, dict[str, draws.Dropout]
+        if pool is not None:
+            self._draw(device)
         self._recorder = recorder
         self._graphs: dict[int, graphs.Graph] = {}  # by batch size
 
@@ -197,18 +205,19 @@ class _Slice:
         device, models = self._device, self.models
         rates = common.rates(self._job, window, models, device)  # (T, 4, m, 1)
         rows = window.rows[models]
-        places = None if self._pool is None else torch.from_numpy(rows).to(device)
+        places = None if self._pool is None else torch.from_numpy(rows).to(device).long()
+        steps = window.first_step + torch.arange(len(window.batch_sizes), device=device)
         losses = torch.empty(len(window.batch_sizes), len(models), device=device)
         start = 0
         for j, batch in enumerate(window.batch_sizes.tolist()):
             part = slice(start, start + batch)
             start += batch
             given = {"targets": common.targets_of(self._job, window, models, part).to(device), "rates": rates[j]}
-            given |= self._masks(window.first_step + j, batch)
             if places is None:
+                given |= self._masks(window.first_step + j, batch)
                 given["images"] = self._images(rows[:, part], window.first_step + j)
             else:
-                given["rows"] = places[:, part]
+                given |= {"rows": places[:, part], "step": steps[j : j + 1]}
             losses[j] = self._run(given, batch, int((window.batch_sizes[j:] == batch).sum()))
         return losses.T.cpu().numpy()
 
@@ -222,8 +231,14 @@ class _Slice:
 
     def _step(self, given: Tensors) -> torch.Tensor:
         """One update from the step's inputs alone; the loss (m,) before it."""
-        images = given["images"] if self._pool is None else self._pool[given["rows"]]  # (m, B, *input_shape)
-        logits = self._network(self._tensors, images, given)  # (m, B, C)
+        masks = given
+        if self._pool is None or self._images_of is None:
+            images = given["images"]  # (m, B, *input_shape)
+        else:
+            rows, step = given["rows"], given["step"]
+            images = self._images_of(self._pool, rows, step)
+            masks = {name: factors(rows.shape[1], step) for name, factors in self._factors_of.items()}
+        logits = self._network(self._tensors, images, masks)  # (m, B, C)
         loss = common.losses(self._job.loss, logits, given["targets"])
         gradients = torch.autograd.grad(loss.sum(), list(self._leaves.values()))
         with torch.no_grad():
@@ -234,6 +249,18 @@ class _Slice:
                 own, (slot1, slot2) = rule.rows, self._slots
                 rule.update(self._parameters[own], g[own], slot1[own], slot2[own], given["rates"][:, own])
         return loss.detach()
+
+    def _draw(self, device: torch.device) -> None:
+        """Have the device draw what each step needs."""
+        job = self._job
+        keys = {name: draws.keys([of[m] for m in self.models.tolist()], device)
+                for name, of in (("augment", job.augment_key), ("dropout", job.dropout_key))}  # fmt: skip
+        self._images_of = draws.Images(job.augmentation, keys["augment"])
+        for layer, node in enumerate(job.architecture.nodes):
+            if node.name in self._dropout:
+                self._factors_of[node.name] = draws.Dropout(
+                    layer, node.shape, keys["dropout"], self._dropout[node.name]
+                )
 
     def _images(self, rows: np.ndarray, step: int) -> torch.Tensor:
         """The batch of every model (m, B, *input_shape)."""

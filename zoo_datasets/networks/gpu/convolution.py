@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from zoo_datasets.core import libraries
 from zoo_datasets.networks.gpu import nvrtc
@@ -29,21 +28,9 @@ SHARED_VALUES = 4096  # of weights in shared memory at a time, 16 kB
 VERSION = "1"  # of the kernels' arithmetic: it is part of what a network's bits depend on
 
 
-class Kernels(Protocol):
-    """What compiled kernels do: `nvrtc.Kernels`."""
+SOURCE = nvrtc.Source("convolution.cu")
 
-    def launch(
-        self, name: str, grid: tuple[int, int, int], threads: int, *arguments: torch.Tensor | int | None
-    ) -> None: ...
-
-
-class Compiler(Protocol):
-    """Who makes kernels: `nvrtc`; a test compiles them for the CPU."""
-
-    def compiled(self, constants: Mapping[str, int], device: torch.device) -> Kernels: ...
-
-
-compiler: Compiler = nvrtc
+compiler: nvrtc.Compiler = nvrtc
 
 
 def inner(x: torch.Tensor) -> torch.Tensor:
@@ -144,7 +131,7 @@ def _convolve(
         "CB": max(1, min(inputs, SHARED_VALUES // (g.kernel**2 * padded))),
     }  # fmt: skip
     grid = math.ceil(units / threads), math.ceil(outputs / at_once), g.m
-    compiler.compiled(constants, out.device).launch("convolve", grid, threads, x, stride, weight, bias, out)
+    compiler.compiled(SOURCE, constants, out.device).launch("convolve", grid, threads, x, stride, weight, bias, out)
 
 
 def _weight_gradient(
@@ -160,7 +147,7 @@ def _weight_gradient(
         "NT": (threads := _threads(g.batch * g.rows * tiles)),
     }  # fmt: skip
     grid = g.channels * parts, math.ceil(g.outputs / at_once), g.m
-    kernels = compiler.compiled(constants, dw.device)
+    kernels = compiler.compiled(SOURCE, constants, dw.device)
     kernels.launch("weight_gradient", grid, threads, x, stride, given, dw, db)
 
 
@@ -175,7 +162,7 @@ class _MaxPool(torch.autograd.Function):
             "MAX_POOL": 1, "B": batch, "K": kernel, "S": stride, "H": height, "W": width, "ROWS": rows, "COLUMNS": columns,
             "NT": THREADS,
         }  # fmt: skip
-        kernels = compiler.compiled(ctx.constants, x.device)
+        kernels = compiler.compiled(SOURCE, ctx.constants, x.device)
         kernels.launch("max_pool", (m * channels, 1, 1), THREADS, x, out, places)
         ctx.save_for_backward(places)
         ctx.shape = x.shape
@@ -187,7 +174,7 @@ class _MaxPool(torch.autograd.Function):
         given = given.contiguous()
         dx = given.new_empty(ctx.shape)
         m, channels = ctx.shape[:2]
-        kernels = compiler.compiled(ctx.constants, dx.device)
+        kernels = compiler.compiled(SOURCE, ctx.constants, dx.device)
         kernels.launch("max_pool_gradient", (m * channels, 1, 1), THREADS, given, places, dx)
         return dx, None, None
 

@@ -7,18 +7,42 @@ stream, so that its CUDA graphs record them.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from zoo_datasets.core import libraries
 
 with libraries.needed():
     import torch
 
-SOURCE = Path(__file__).with_name("convolution.cu")
+FOLDER = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A file of kernels beside this one, how it is compiled, and the files that it includes."""
+
+    name: str
+    options: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+
+
+class Launching(Protocol):
+    """What compiled kernels do: `Kernels`."""
+
+    def launch(
+        self, name: str, grid: tuple[int, int, int], threads: int, *arguments: torch.Tensor | int | None
+    ) -> None: ...
+
+
+class Compiler(Protocol):
+    """Who makes kernels: this module; a test compiles them for the CPU."""
+
+    def compiled(self, source: Source, constants: Mapping[str, int], device: torch.device) -> Launching: ...
 
 
 class Kernels:
@@ -41,9 +65,9 @@ class Kernels:
         _ask(_driver().cuLaunchKernel(self._functions[name], *grid, threads, 1, 1, 0, stream, pointers, None), name)
 
 
-def compiled(constants: Mapping[str, int], device: torch.device) -> Kernels:
-    """The kernels of `convolution.cu` under these constants, for the device. Raises RuntimeError with the log."""
-    return _kernels(tuple(sorted(constants.items())), torch.cuda.get_device_capability(device), device.index)
+def compiled(source: Source, constants: Mapping[str, int], device: torch.device) -> Kernels:
+    """The kernels of a source under these constants, for the device. Raises RuntimeError with the log."""
+    return _kernels(source, tuple(sorted(constants.items())), torch.cuda.get_device_capability(device), device.index)
 
 
 def obstacle() -> str | None:
@@ -57,16 +81,21 @@ def obstacle() -> str | None:
 
 
 @functools.cache  # modules stay loaded: CUDA graphs may still run them
-def _kernels(constants: tuple[tuple[str, int], ...], capability: tuple[int, int], index: int | None) -> Kernels:
+def _kernels(
+    source: Source, constants: tuple[tuple[str, int], ...], capability: tuple[int, int], index: int | None
+) -> Kernels:  # fmt: skip
     library, program = _library(), ctypes.c_void_p()
-    source = SOURCE.read_bytes()
-    _check(library.nvrtcCreateProgram(ctypes.byref(program), source, SOURCE.name.encode(), 0, None, None), "create")
-    options = ["--std=c++17", "--gpu-architecture=sm_{}{}".format(*capability)]
+    text, count = (FOLDER / source.name).read_bytes(), len(source.includes)
+    names = (ctypes.c_char_p * count)(*(name.encode() for name in source.includes))
+    included = (ctypes.c_char_p * count)(*((FOLDER / name).read_bytes() for name in source.includes))
+    made = library.nvrtcCreateProgram(ctypes.byref(program), text, source.name.encode(), count, included, names)
+    _check(made, "create")
+    options = ["--std=c++17", "--gpu-architecture=sm_{}{}".format(*capability), *source.options]
     options += [f"-D{name}={value}" for name, value in constants]
     given = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
     try:
         if library.nvrtcCompileProgram(program, len(options), given):
-            raise RuntimeError(f"{SOURCE.name} does not compile under {dict(constants)}:\n{_log(program)}")
+            raise RuntimeError(f"{source.name} does not compile under {dict(constants)}:\n{_log(program)}")
         size = ctypes.c_size_t()
         _check(library.nvrtcGetCUBINSize(program, ctypes.byref(size)), "size")
         code = ctypes.create_string_buffer(size.value)
