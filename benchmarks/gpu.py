@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout that is not ins
 
 import gpu_peers
 from gpu_table import table
-from workloads import WORKLOADS, data_of, job_of, window_of
+from workloads import DROPPING, WORKLOADS, Workload, data_of, job_of, window_of
 
 from zoo_builder.engines import gpu_memory, torch_batched
 from zoo_builder.engines.torch_batched import TorchBatched
@@ -194,7 +194,7 @@ def ours(
 
     `drawn` is one of `DRAWN`, and `drawing` whether the device draws it.
     """
-    w = WORKLOADS[name]
+    w = _workload(name)
     pool, labels = data_of(w)
     free()
     if device == "cuda":
@@ -226,13 +226,17 @@ def ours(
     return found
 
 
+def _workload(name: str) -> Workload:
+    return (WORKLOADS | {DROPPING.name: DROPPING})[name]
+
+
 def draws(device: str, tiny: bool, clock: Clock, log: Log) -> None:
     """Steps per second with draws, of those without, in rounds. A device that is a CPU is told its draws."""
     found: list[dict[str, Any]] = []
     sides = {"device": None, "host": False} if device == "cuda" else {"host": False}
-    for name, drawn, models in (("W6", "augmentation", 256), ("W2", "dropout", 1024)):
+    for name, drawn, models in (("W6", "augmentation", 256), (DROPPING.name, "dropout", 1024)):
         models = 2 if tiny else models
-        entry: dict[str, Any] = {"workload": name, "what": WORKLOADS[name].what, "drawn": drawn, "models": models}
+        entry: dict[str, Any] = {"workload": name, "what": _workload(name).what, "drawn": drawn, "models": models}
         cases = {"none": ("", None)} | {side: (drawn, drawing) for side, drawing in sides.items()}
         each: dict[str, list[float]] = {case: [] for case in cases}
         for _ in range(1 if tiny else 3):

@@ -65,6 +65,8 @@ WORKLOADS = {
         Workload("MLDS", "4 GRUs of 12 units and 5 linear layers on 10 steps of 9, 4,364 parameters", ["rows", *({"gru": 12} for _ in range(4)), "last_step", *(x for _ in range(4) for x in ({"linear": 12}, "activation")), {"linear": "classes"}], (1, 10, 9), 64, 8),
     )
 }  # fmt: skip
+# W1 as published: what it is compared with has no streams of masks.
+DROPPING = Workload("W1D", "CNN of Model Zoos with its dropout, 2,464 parameters", "small-cnn", (1, 28, 28), 32)
 
 
 def job_of(w: Workload, n_models: int, pool: np.ndarray) -> Job:
