@@ -56,6 +56,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     for e in result.get("draws", []):
         plain, *_ = e["steps_per_s"].values()
+        if len(e["steps_per_s"]) < 2:
+            continue
         ways = [
             f"{e['steps_per_s'][w] / plain:.0%} drawn by the {w}" for w in ("device", "host") if w in e["steps_per_s"]
         ]

@@ -32,7 +32,7 @@ def test_a_dry_run_takes_every_step_and_writes_what_it_found(tmp_path):
         assert [o["models"] for o in entry["ours"]] == [2, 2, 4, 4]
         for measured in (*entry["ours"], entry["one_process"], entry["vmap_16"], entry["processes"]):
             assert measured["steps_per_s"] > 0, measured
-    assert [d["drawn"] for d in found["draws"]] == ["augmentation", "dropout"]
+    assert [d["drawn"] for d in found["draws"]] == ["augmentation", "augmentation", "dropout", "dropout"]
     assert all(rate > 0 for d in found["draws"] for rate in d["steps_per_s"].values())
     assert found["build"]["seconds"] > 0
     text = (tmp_path / "gpu.md").read_text()
