@@ -34,7 +34,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "| network, batch | steps/s | TFLOP/s (of products) | models side by side | MB a model | over 1 process | over processes | at 16: over `vmap`, over no graphs |",
         "|---|---|---|---|---|---|---|---|",
-    ]
+    ] * bool(result.get("rates"))
     for e in result.get("rates", []):
         top = best(e)
         if top is None:
@@ -47,8 +47,8 @@ def table(result: dict[str, Any]) -> str:
             f"| {enough(e):,} | {memory} | {_ratio(top['steps_per_s'], e.get('one_process'))} "
             f"| {_ratio(top['steps_per_s'], e.get('processes'))} | {at16} |"
         )
+    lines += [""] * bool(lines)
     lines += [
-        "",
         f"{a['device']}, driver {a['driver']}, CUDA {a['cuda']}, torch {a['torch']}, {a['cores']} cores, {a['day']}, commit "
         f"{a['commit']}: float32 products {a['product_flops'] / 1e12:.1f} TFLOP/s, copies {a['copy_bytes_per_s'] / 1e12:.2f} TB/s. "
         "Steps of all models per second by the clock, host work included, one run each (`python benchmarks/gpu.py`); "

@@ -59,7 +59,7 @@ def _engines() -> str:
 
 def gpu() -> str:
     """The tables of `docs/gpu.md`, one for each device that was measured."""
-    return "\n".join(str(gpu_table.table(_result(name))) for name in ("gpu", "gpu-h100"))
+    return "\n".join(str(gpu_table.table(_result(name))) for name in ("gpu", "gpu-h100", "gpu-draws"))
 
 
 def _gpu() -> str:

@@ -108,6 +108,18 @@ def test_the_same_cohort_twice_and_step_by_step_gives_the_same_bits(layers, devi
     assert equal(stepped.state(), first.state())
 
 
+def test_models_that_stop_until_one_is_left(device):
+    """Fewer than half are graphs of their own, and the last ones' are gone by then."""
+    job = make_job(LAYERS["max_pool"], m=6)
+    ours, reference = TorchBatched(job, device), TorchLoop(job)
+    for first, left in ((0, 6), (10, 2), (20, 1)):
+        active = np.arange(6) < left
+        window = make_window(job, [8] * 10, lr=1e-2, first_step=first, active=active)
+        for engine in (ours, reference):
+            engine.advance(window)
+    np.testing.assert_allclose(ours.state()["weights"], reference.state()["weights"], atol=NEAR)
+
+
 def test_a_resumed_checkpoint_gives_the_same_bits(device):
     job = rich_job(6)
     window = make_window(job, [6] * 20, lr=1e-3)

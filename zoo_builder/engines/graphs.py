@@ -8,6 +8,7 @@ it was before the capture, whose trial steps no model may see.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,10 +34,14 @@ class Recorder(Protocol):
 
 
 class Cuda:
-    """CUDA graphs of one engine. They share a pool of memory: none runs while another does."""
+    """CUDA graphs of one engine. They share a pool of memory: none runs while another does.
+
+    A pool ends with its last graph, and PyTorch takes no other into it: then there is a new one.
+    """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._alive: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
     def tried(self, work: Callable[[], torch.Tensor]) -> None:
         side = _side_stream(torch.cuda.current_device())
@@ -47,7 +52,10 @@ class Cuda:
         torch.cuda.current_stream().wait_stream(side)
 
     def recorded(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        if not self._alive:
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
+        self._alive.add(graph)
         with torch.cuda.graph(graph, pool=self._pool):
             result = work()
         return graph.replay, result
