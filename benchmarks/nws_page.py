@@ -141,7 +141,7 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
     """One for each question that was answered."""
     if rows := numbers.get("accuracy"):
         methods = [m for m in SHOWN if any(r["method"] == m for r in rows)]
-        yield "**Accuracy on networks never seen** (of a number, 1 − error / error of the median):\n"
+        yield "**Accuracy on networks never seen** (of a number, 1 − error / error of the median; after a semicolon the least and the most over seeds):\n"
         yield from pages.table(
             ("property", "kind", "n", "chance", *methods),
             [
@@ -199,7 +199,24 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
                 for method in dict.fromkeys(r["method"] for r in rows)
             ],
         )
+    yield from _null(numbers.get("null") or {})
     yield from _transfer(numbers.get("transfer") or {})
+
+
+def _null(found: Mapping[str, Any]) -> Iterator[str]:
+    """Both nulls beside each other, each by method."""
+    every = [("shuffled labels", found.get("shuffled") or ()), ("the first snapshot", found.get("step_0") or ())]
+    if not any(rows for _, rows in every):
+        return
+    yield "**Nulls:** of the first snapshot only architecture and initialization can be told; q where nothing can:\n"
+    yield from pages.table(
+        ("property", "kind", "read from", "method", "n", "chance", "accuracy", "q"),
+        [
+            (f"`{r['property']}`", r["kind"], what, r["method"], str(r["n"]), f"{r['chance']:.2f}", _value(r),
+             "" if r.get("q") is None else f"{r['q']:.2g}{', a leak' if r['leak'] else ''}")
+            for what, rows in every for r in rows
+        ],
+    )  # fmt: skip
 
 
 def _where(found: Mapping[str, Any]) -> Iterator[str]:
@@ -266,7 +283,10 @@ def _of(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> str:
 
 
 def _value(row: Mapping[str, Any]) -> str:
-    return f"{row['value']:.2f} {_bounds(row)}"
+    """The value, its interval over groups, and the spread over seeds, which is no part of it."""
+    seeds = row.get("by_seed") or ()
+    spread = f"; {min(seeds):.2f} to {max(seeds):.2f}" if len(seeds) > 1 else ""
+    return f"{row['value']:.2f} {_bounds(row)}{spread}"
 
 
 def _bounds(row: Mapping[str, Any]) -> str:
