@@ -2,7 +2,7 @@
 
 In:  folders that `python -m zoo_datasets bench … --out FOLDER` wrote. Their tables and what they chose are kept in
      benchmarks/results/bench/, by the name of the folder; the same name again replaces them.
-Out: of all that are kept the page of tables, and in docs/pictures: R² and τ beside ceilings and controls
+Out: of all that are kept the page of tables, what docs/benchmark.md says of them, and in docs/pictures: R² and τ beside ceilings and controls
      (`leaderboard-scores.svg`), learned on one source and asked of another (`leaderboard-transfer.svg`), and over the number
      of networks (`leaderboard-curve.svg`), each where there are numbers for it. No number is typed.
 
@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import benchmark_page
 import numpy as np
+import pages
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--target", default="test_accuracy")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "pictures")
+    parser.add_argument("--page", type=Path, default=pages.DOCS / "benchmark.md")
     options = parser.parse_args()
     keep(options.folders, options.out / "bench")
     folders = sorted(f.parent for f in options.out.glob("bench/*/leaderboard.parquet"))
@@ -58,6 +61,7 @@ def main() -> None:
         if figure is not None:
             save(figure, options.pictures / f"leaderboard-{name}.svg")
             print(f"{options.pictures / f'leaderboard-{name}.svg'}")
+    pages.rewrite(options.page, "benchmark", "\n".join(benchmark_page.section(table.to_pylist())) + "\n")
 
 
 def keep(folders: Sequence[Path], under: Path) -> None:

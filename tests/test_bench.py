@@ -556,7 +556,9 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     monkeypatch.delitem(sys.modules, "leaderboard", raising=False)
     out = folder / "page"
-    call = ["leaderboard.py", str(folder), "--out", str(out), "--pictures", str(out)]
+    written = folder / "benchmark.md"
+    written.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    call = ["leaderboard.py", str(folder), "--out", str(out), "--pictures", str(out), "--page", str(written)]
     monkeypatch.setattr(sys, "argv", call)
     importlib.import_module("leaderboard").main()
     assert (folder / "leaderboard.md").read_text() in (out / "leaderboard.md").read_text()
@@ -591,6 +593,11 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [call[0], *call[2:]])
     importlib.import_module("leaderboard").main()
     assert (out / "leaderboard.md").read_text().count((folder / "leaderboard.md").read_text()) == 2
+    text = written.read_text()
+    assert "old" not in text
+    assert all(f"| {zoo} |" in text for zoo in ("bench", "other"))
+    assert "Learned on one zoo, asked of another" in text
+    assert "A level that was never seen" in text
     assert {p.name for p in out.glob("*.svg")} == {"leaderboard-scores.svg", "leaderboard-transfer.svg"}
 
 
