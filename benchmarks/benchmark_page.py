@@ -9,261 +9,252 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pages
 
+from zoo_datasets.baselines import images
 from zoo_datasets.baselines.known import SETS
 from zoo_datasets.leaderboard import ORACLE, WORDS
 
 ACCURACY = "test_accuracy"
-RECIPE = ("metadata", "metadata-ridge")
-IMAGES = "images"
+RECIPE, IMAGES = ("metadata", "metadata-ridge"), "images"
 THIRD = 1 / 3  # of what the recipe leaves, that weights may leave at most
-WHOLE = ("probing", "neural-graph", "nfn", "scalegmn", "deep-sets", "tokens")  # what reads whole networks
 MAIN = ("r2", "balanced_accuracy")
+SCORES = ("r2", "kendall")
 PICTURES = {
     "scores": "R² and τ beside their ceilings and controls",
     "transfer": "learned on one zoo and asked of another",
     "curve": "by the number of networks that are learned from",
 }
+SHOWN = f"{images.COUNT} images"
 
 Line = Mapping[str, Any]
+Among = Callable[[str], bool]
+
+
+def _named(*names: str) -> Among:
+    return lambda name: name in names
+
+
+def _weights(name: str) -> bool:
+    """Whether a baseline reads weights, and is told nothing else."""
+    return name not in SETS["controls"] and name != ORACLE
+
+
+def _statistics(name: str) -> bool:
+    return name.startswith("statistics")
+
+
+def _whole(name: str) -> bool:
+    """Whether it reads the weights themselves."""
+    return _weights(name) and not _statistics(name)
+
+
+# Columns of tables: the best of each kind.
+KINDS: Mapping[str, Among] = {
+    "recipe": _named(*RECIPE), SHOWN: _named(IMAGES), "statistics": _statistics, "whole networks": _whole,
+}  # fmt: skip
+HOME: Mapping[str, Among] = {
+    "ceiling": _named(ORACLE), "recipe": _named(*RECIPE), "recipe + training metrics": _named("metadata+training"),
+    SHOWN: _named(IMAGES), "statistics": _statistics, "whole networks": _whole, "recipe + statistics": _named("metadata+statistics"),
+}  # fmt: skip
 
 
 def section(lines: Sequence[Line]) -> Iterator[str]:
     """The page's Markdown for every table that is kept."""
-    good = [r for r in lines if r["error"] is None and r["value"] is not None and not math.isnan(r["value"])]
-    home = [
-        r for r in good if r["split"] == "iid" and r["task"].startswith(f"{r['zoo']}/") and "/from=" not in r["task"]
-    ]
-    full = [r for r in home if r["n_train"] == _most(home, r)]
-    if not any(r["target"] == ACCURACY for r in full):
+    good = [r for r in lines if r["error"] is None and _number(r["value"])]
+    good = [r for r in good if r["n_train"] == _most(good, r)]
+    home = [r for r in good if r["split"] == "iid" and "/from=" not in r["task"]]
+    asked = [r for r in home if r["baseline"] != ORACLE and r["target"] == ACCURACY]
+    zoos = list(dict.fromkeys(r["zoo"] for r in asked))
+    if not zoos:
         yield "No population of networks that differ in accuracy has been asked with this version yet.\n"
         return
-    yield from (f"* {sentence}" for sentence in findings(full))
+    yield from (f"* {sentence}" for zoo in zoos for sentence in findings(zoo, [r for r in home if r["zoo"] == zoo]))
     yield ""
     for stem, what in PICTURES.items():
         path = f"pictures/leaderboard-{stem}.svg"
         if (pages.DOCS / path).exists():
             yield f"![{what}]({path})\n"
-    yield from _accuracy(full)
-    yield from _statistics(full)
-    yield from _asked_of_others([r for r in good if r["target"] == ACCURACY and "/from=" in r["task"]])
-    yield from _levels([r for r in good if r["target"] == ACCURACY and r["split"] != "iid"])
-    yield from _targets(full)
-    yield from _costs(full)
+    yield from _accuracy(zoos, home)
+    yield from _every(zoos, home)
+    away = [r for r in good if r["target"] == ACCURACY and "/from=" in r["task"]]
+    yield from _elsewhere(
+        "**Learned on one zoo, asked of another:** test accuracy; R² against the mean of the networks that are asked:",
+        ("learned on", "asked of"), [r for r in away if not _fresh(r)],
+        lambda r: (pages.short(r["zoo"]), f"`{_plain(r['task'])}`"),
+    )  # fmt: skip
+    yield from _elsewhere(
+        "**Networks that were built since,** by the same recipe from another seed; R² against the mean of those that were learned from:",
+        ("learned on", "asked of"), [r for r in away if _fresh(r)],
+        lambda r: (pages.short(r["zoo"]), f"`{_plain(r['task'])}`"),
+    )  # fmt: skip
+    yield from _elsewhere(
+        "**A level that was never seen:** test accuracy of its networks:",
+        ("zoo", "level"), [r for r in good if r["target"] == ACCURACY and _held_out(r)],
+        lambda r: (pages.short(r["zoo"]), f"`{r['split']}`"),
+    )  # fmt: skip
+    yield from _targets(zoos, home)
+    yield from _costs(zoos, home)
+
+
+def _number(value: Any) -> bool:
+    return value is not None and not math.isnan(value)
 
 
 def _most(lines: Sequence[Line], of: Line) -> int:
-    return max(int(r["n_train"]) for r in lines if (r["zoo"], r["target"]) == (of["zoo"], of["target"]))
+    """The largest number of networks that a task was learned from; smaller ones are the learning curve's."""
+    same = ("zoo", "zoo_digest", "split", "task")
+    return max(int(r["n_train"]) for r in lines if all(r[k] == of[k] for k in same))
 
 
-# ── who is best at what ───────────────────────────────────────────────────────────────
+def _fresh(line: Line) -> bool:
+    """Whether a line is of networks that were built after a result was handed in."""
+    return bool(line["task"].startswith(f"{line['zoo']}-fresh-"))
 
 
-def _zoos(lines: Iterable[Line]) -> list[str]:
-    return list(dict.fromkeys(r["zoo"] for r in lines if r["target"] == ACCURACY))
+def _held_out(line: Line) -> bool:
+    """Whether a line is of a level that nothing was learned from: `axis=level`, and no other question of that split."""
+    return re.fullmatch(r"[^:=]+=[^:]*", line["split"]) is not None and "/from=" not in line["task"]
 
 
-def _weights(name: str) -> bool:
-    """Whether a baseline reads weights, and nothing else that a control is told."""
-    return name not in SETS["controls"] and name != ORACLE
+def _plain(task: str) -> str:
+    """What is asked, of whom: a task without its owner, its source and what all of a table share."""
+    return re.sub(r"/from=[^@]*", "", re.sub(r"^[^/]+/", "", task)).replace(f"/{ACCURACY}", "")
 
 
-def _best(lines: Iterable[Line], metric: str, among: Any, target: str = ACCURACY, zoo: str = "") -> Line | None:
-    own = [
-        r for r in lines if r["metric"] == metric and r["target"] == target and r["zoo"] == zoo and among(r["baseline"])
-    ]
+def _best(lines: Iterable[Line], metric: str, among: Among, target: str = ACCURACY) -> Line | None:
+    own = [r for r in lines if r["metric"] == metric and r["target"] == target and among(r["baseline"])]
     return max(own, key=lambda r: r["value"], default=None)
 
 
-def _named(names: Sequence[str]) -> Any:
-    return lambda name: name in names
+# ── sentences ─────────────────────────────────────────────────────────────────────────
 
 
-def findings(full: Sequence[Line]) -> Iterator[str]:
-    """What the numbers say, a sentence for each zoo and question."""
-    for zoo in _zoos(full):
-        best, known = _best(full, "r2", _weights, zoo=zoo), _best(full, "r2", _named(RECIPE), zoo=zoo)
-        ceiling = _best(full, "r2", _named((ORACLE,)), zoo=zoo)
-        if best is not None and known is not None:
-            share = (1 - best["value"]) / (1 - known["value"])
-            yield (
-                f"**{pages.short(zoo)}: accuracy.** The best of the weights ({best['baseline']}) leaves {1 - best['value']:.3f} of the variance, the recipe alone "
-                f"({known['baseline']}, tuned) {1 - known['value']:.3f}: {share:.2f} of it, {'at most' if share <= THIRD else 'more than'} a third"
-                + (f"; an oracle leaves {1 - ceiling['value']:.4f}" if ceiling is not None else "")
-                + "."
+def findings(zoo: str, home: Sequence[Line]) -> Iterator[str]:
+    """What the numbers of a zoo say of its networks' accuracy."""
+    best, known = (_best(home, "r2", kind) for kind in (_weights, _named(*RECIPE)))
+    if best is not None and known is not None and known["value"] < 1:
+        share = (1 - best["value"]) / (1 - known["value"])
+        ceiling = _best(home, "r2", _named(ORACLE))
+        yield (
+            f"**{pages.short(zoo)}: accuracy.** The best of the weights ({best['baseline']}) has an R² of {best['value']:.3f}, the recipe alone "
+            f"({known['baseline']}, tuned) {known['value']:.3f}"
+            + (f", an oracle {ceiling['value']:.4f}" if ceiling is not None else "")
+            + f": what the weights leave is {share:.2f} of what the recipe leaves, {'at most' if share <= THIRD else 'more than'} a third."
+        )
+    order, old, shown = (_best(home, "kendall", kind) for kind in (_whole, _statistics, _named(IMAGES)))
+    if order is not None and old is not None:
+        yield (
+            f"**{pages.short(zoo)}: order.** τ of the best that reads the weights themselves ({order['baseline']}) is {_value(order)}, of the best "
+            f"statistics ({old['baseline']}) {_value(old)}: {_beside(order, old)}"
+            + (
+                f". {images.COUNT} labelled images run through each network reach {_value(shown)}"
+                if shown is not None
+                else ""
             )
-        order, old = _best(full, "kendall", _named(WHOLE), zoo=zoo), _best(full, "kendall", _statistics_alone, zoo=zoo)
-        shown = _best(full, "kendall", _named((IMAGES,)), zoo=zoo)
-        if order is not None and old is not None:
-            apart = (
-                order["low"] is not None
-                and old["high"] is not None
-                and (order["low"] > old["high"] or order["high"] < old["low"])
-            )
-            yield (
-                f"**{pages.short(zoo)}: order.** τ of the best that reads whole networks ({order['baseline']}) is {_value(order)}, of the best statistics "
-                f"({old['baseline']}) {_value(old)}: the intervals {'lie apart' if apart else 'overlap'}"
-                + (f". 128 labelled images run through each network reach {_value(shown)}" if shown is not None else "")
-                + "."
-            )
+            + "."
+        )
 
 
-def _statistics_alone(name: str) -> bool:
-    return name.startswith("statistics")
+def _beside(one: Line, other: Line) -> str:
+    """How two intervals of the same networks lie; where they overlap, a paired difference may still be one."""
+    if not all(_number(r[k]) for r in (one, other) for k in ("low", "high")):
+        return "there is no interval to compare"
+    if one["low"] > other["high"]:
+        return "above, and the intervals lie apart"
+    return "below, and the intervals lie apart" if one["high"] < other["low"] else "the intervals overlap"
 
 
 # ── tables ────────────────────────────────────────────────────────────────────────────
 
 
-def _accuracy(full: Sequence[Line]) -> Iterator[str]:
-    yield "**Test accuracy, by init group:** R² and τ of the best of each kind, on the same test networks:\n"
+def _accuracy(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     rows = []
-    for zoo in _zoos(full):
-        one = next(r for r in full if r["zoo"] == zoo and r["target"] == ACCURACY and r["baseline"] != ORACLE)
-        for metric in ("r2", "kendall", "kendall_trained", "kendall_within"):
-            kinds = (
-                _named((ORACLE,)),
-                _named(RECIPE),
-                _named(("metadata+training",)),
-                _named((IMAGES,)),
-                _statistics_alone,
-                _named(WHOLE),
-                _named(("metadata+statistics",)),
-            )
-            found = [_best(full, metric, kind, zoo=zoo) for kind in kinds]
-            if any(found):
-                rows.append(
-                    (pages.short(zoo), f"{one['n_train']:,}", f"{one['n']:,}", WORDS[metric], *map(_cell, found))
-                )
-    head = (
-        "zoo",
-        "learned from",
-        "asked",
-        "",
-        "ceiling",
-        "recipe",
-        "recipe + training metrics",
-        "128 images",
-        "statistics",
-        "whole networks",
-        "recipe + statistics",
-    )
-    yield from pages.table(head, rows)
+    for zoo in zoos:
+        own = [r for r in home if r["zoo"] == zoo]
+        for metric in (*SCORES, "kendall_trained", "kendall_within"):
+            if (row := _row(own, metric, HOME)) is not None:
+                rows.append((pages.short(zoo), f"{own[0]['n_train']:,}", *row))
+    yield "**Test accuracy, by init group:** the best of each kind:\n"
+    yield from pages.table(("zoo", "learned from", "asked", "", *HOME), rows)
 
 
-def _statistics(full: Sequence[Line]) -> Iterator[str]:
+def _elsewhere(
+    what: str, head: tuple[str, str], lines: Sequence[Line], names: Callable[[Line], tuple[str, str]]
+) -> Iterator[str]:
+    """A table of tasks whose networks are not those of the split by init group."""
+    rows = []
+    for zoo, split, task in dict.fromkeys((r["zoo"], r["split"], r["task"]) for r in lines):
+        own = [r for r in lines if (r["zoo"], r["split"], r["task"]) == (zoo, split, task)]
+        for metric in SCORES:
+            if (row := _row(own, metric, KINDS)) is not None:
+                rows.append((*names(own[0]), *row))
+    if rows:
+        yield f"{what}\n"
+        yield from pages.table((*head, "n", "", *KINDS), rows)
+
+
+def _row(
+    lines: Sequence[Line], metric: str, kinds: Mapping[str, Among], target: str = ACCURACY
+) -> tuple[str, ...] | None:
+    """How many networks were asked, the metric, and the best of each kind; None where there is none."""
+    found = [_best(lines, metric, kind, target) for kind in kinds.values()]
+    asked = max((r["n"] for r in found if r is not None and r["n"]), default=None)
+    return None if asked is None else (f"{asked:,}", WORDS[metric], *map(_cell, found))
+
+
+def _every(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     """Every baseline on accuracy: R² and what it adds to the recipe."""
-    zoos = _zoos(full)
-    names = [n for n in dict.fromkeys(r["baseline"] for r in full if r["target"] == ACCURACY) if n != ORACLE]
-    value = {(r["baseline"], r["zoo"]): r for r in full if r["target"] == ACCURACY and r["metric"] == "r2"}
-    names.sort(key=lambda n: -sum(value[n, z]["value"] for z in zoos if (n, z) in value))
+    at = {(r["baseline"], r["zoo"]): r for r in home if r["target"] == ACCURACY and r["metric"] == "r2"}
+    names = [n for n in dict.fromkeys(name for name, _ in at) if n != ORACLE]
+    names.sort(key=lambda n: -max(at[n, z]["value"] for z in zoos if (n, z) in at))
     yield "**R² of test accuracy, and its gain over the recipe, of every baseline:**\n"
-    cell = lambda r: "" if r is None else _value(r) + (f"; {_gain(r)}" if r["gain"] is not None else "")  # noqa: E731
-    yield from pages.table(
-        ("baseline", *map(pages.short, zoos)), [(n, *(cell(value.get((n, z))) for z in zoos)) for n in names]
-    )
+    rows = [(n, *(_with_gain(at[n, z]) if (n, z) in at else "" for z in zoos)) for n in names]
+    yield from pages.table(("baseline", *map(pages.short, zoos)), rows)
 
 
-def _asked_of_others(lines: Sequence[Line]) -> Iterator[str]:
-    """R² (against the mean of the networks asked) and τ of who was learned elsewhere."""
-    if not lines:
-        return
-    yield "**Learned on one zoo, asked of another:** test accuracy; R² against the mean of the networks that are asked:\n"
-    rows = []
-    for task in dict.fromkeys(r["task"] for r in lines):
-        own = [
-            r
-            for r in lines
-            if r["task"] == task and r["n_train"] == max(x["n_train"] for x in lines if x["task"] == task)
-        ]
-        zoo = own[0]["zoo"]
-        asked = re.sub(r"^[^/]+/", "", re.sub(r"/from=.*", "", task)).replace(f"/{ACCURACY}", "")
-        for metric in ("r2", "kendall"):
-            kinds = (_named(RECIPE), _named((IMAGES,)), _statistics_alone, _named(WHOLE))
-            found = [_best(own, metric, kind, zoo=zoo) for kind in kinds]
-            rows.append((pages.short(zoo), asked, _asked(own), WORDS[metric], *map(_cell, found)))
-    yield from pages.table(
-        ("learned on", "asked of", "n", "", "recipe", "128 images", "statistics", "whole networks"), rows
-    )
-
-
-def _levels(lines: Sequence[Line]) -> Iterator[str]:
-    """R² and τ on a level that nothing was learned from."""
-    lines = [r for r in lines if r["split"] not in ("transfer",)]
-    if not lines:
-        return
-    yield "**A level that was never seen:** test accuracy of its networks:\n"
-    rows = []
-    for zoo, split in dict.fromkeys((r["zoo"], r["split"]) for r in lines):
-        own = [r for r in lines if (r["zoo"], r["split"]) == (zoo, split)]
-        for metric in ("r2", "kendall"):
-            kinds = (_named(RECIPE), _named((IMAGES,)), _statistics_alone, _named(WHOLE))
-            found = [_best(own, metric, kind, zoo=zoo) for kind in kinds]
-            rows.append((pages.short(zoo), split, _asked(own), WORDS[metric], *map(_cell, found)))
-    yield from pages.table(("zoo", "level", "n", "", "recipe", "128 images", "statistics", "whole networks"), rows)
-
-
-def _targets(full: Sequence[Line]) -> Iterator[str]:
+def _targets(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     """All other targets, by the best of each kind."""
+    kinds = {name: HOME[name] for name in ("ceiling", "recipe", "statistics", "whole networks")}
     rows = []
-    for zoo, target in dict.fromkeys((r["zoo"], r["target"]) for r in full if r["target"] != ACCURACY):
-        if zoo not in _zoos(full):
-            continue
-        metric = next(
-            (m for m in MAIN if any(r["metric"] == m for r in full if (r["zoo"], r["target"]) == (zoo, target))), None
-        )
-        if metric is None:
-            continue
-        kinds = (_named((ORACLE,)), _named(RECIPE), _statistics_alone, _named(WHOLE))
-        found = [_best(full, metric, kind, target, zoo) for kind in kinds]
-        best = _best(full, metric, _weights, target, zoo)
-        gain = "" if best is None or best["gain"] is None else _gain(best)
-        rows.append((f"`{target}`", pages.short(zoo), WORDS[metric], *map(_cell, found), gain))
+    for target in dict.fromkeys(r["target"] for r in home if r["target"] != ACCURACY and r["zoo"] in zoos):
+        for zoo in zoos:
+            own = [r for r in home if r["zoo"] == zoo and r["target"] == target]
+            for metric in MAIN:
+                if (row := _row(own, metric, kinds, target)) is not None:
+                    best = _best(own, metric, _weights, target)
+                    rows.append((f"`{target}`", pages.short(zoo), *row, _gain(best) if best else ""))
     if rows:
         yield "**Other targets, by init group:** the best of each kind, and what the best of the weights adds to the recipe (its other axes):\n"
-        yield from pages.table(("target", "zoo", "", "ceiling", "recipe", "statistics", "whole networks", "gain"), rows)
+        yield from pages.table(("target", "zoo", "n", "", *kinds, "gain"), rows)
 
 
-def _costs(full: Sequence[Line]) -> Iterator[str]:
-    """CPU seconds of a fit, the mean over seeds."""
-    own = [
-        r
-        for r in full
-        if r["target"] == ACCURACY and r["metric"] == "r2" and r["baseline"] != ORACLE and r["cpu_s"] is not None
-    ]
-    if not own:
-        return
+def _costs(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
+    own = [r for r in home if r["target"] == ACCURACY and r["metric"] == "r2" and r["baseline"] != ORACLE]
+    at = {(r["baseline"], r["zoo"]): r for r in own if _number(r["cpu_s"])}
+    names = sorted(dict.fromkeys(n for n, _ in at), key=lambda n: -max(at[n, z]["cpu_s"] for z in zoos if (n, z) in at))
+    rows = []
+    for n in names:
+        parameters = max(r["parameters"] or 0 for r in own if r["baseline"] == n)
+        rows.append((n, f"{parameters:,}", *(f"{at[n, z]['cpu_s']:,.1f}" if (n, z) in at else "" for z in zoos)))
     yield "**What a fit of accuracy costs:** CPU seconds of a seed on one core, beside other work:\n"
-    zoos = _zoos(own)
-    at = {(r["baseline"], r["zoo"]): r for r in own}
-    names = sorted(
-        dict.fromkeys(r["baseline"] for r in own),
-        key=lambda n: -max(at[n, z]["cpu_s"] for z in zoos if (n, z) in at),
-    )
-    cell = lambda r: "" if r is None else f"{r['cpu_s']:,.1f}"  # noqa: E731
-    yield from pages.table(
-        ("baseline", "parameters", *map(pages.short, zoos)),
-        [(n, f"{next(r['parameters'] for r in own if r['baseline'] == n):,}", *(cell(at.get((n, z))) for z in zoos)) for n in names],
-    )  # fmt: skip
+    yield from pages.table(("baseline", "parameters", *map(pages.short, zoos)), rows)
 
 
-def _asked(lines: Sequence[Line]) -> str:
-    """How many networks were asked about; a ceiling has no number of its own."""
-    return f"{max(r['n'] or 0 for r in lines):,}"
+# ── cells ─────────────────────────────────────────────────────────────────────────────
 
 
 def _cell(row: Line | None) -> str:
-    return (
-        ""
-        if row is None
-        else f"{_value(row)} {row['baseline']}"
-        if row["baseline"] != ORACLE
-        else f"{row['value']:.3f}"
-    )
+    if row is None:
+        return ""
+    return f"{row['value']:.3f}" if row["baseline"] == ORACLE else f"{_value(row)} {row['baseline']}"
+
+
+def _with_gain(row: Line) -> str:
+    return "; ".join(filter(None, (_value(row), _gain(row))))
 
 
 def _value(row: Line) -> str:
@@ -271,11 +262,9 @@ def _value(row: Line) -> str:
 
 
 def _gain(row: Line) -> str:
-    return f"{row['gain']:+.3f}{_bounds(row['gain_low'], row['gain_high'], '+.3f')}"
+    return f"{row['gain']:+.3f}{_bounds(row['gain_low'], row['gain_high'], '+.3f')}" if _number(row["gain"]) else ""
 
 
 def _bounds(low: float | None, high: float | None, how: str) -> str:
     """Nothing where there is no interval, as over one level or source."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return ""
-    return f" [{low:{how}}, {high:{how}}]"
+    return f" [{low:{how}}, {high:{how}}]" if _number(low) and _number(high) else ""

@@ -231,7 +231,7 @@ def _workload(name: str) -> Workload:
 
 
 def draws(device: str, tiny: bool, clock: Clock, log: Log) -> None:
-    """Steps per second with draws and without, in rounds; of few models by the host too, which takes a thousand times as long.
+    """Steps per second with draws and without, in rounds; of few models by the host too, once, which takes long.
 
     A device that is a CPU is told its draws.
     """

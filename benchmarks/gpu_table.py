@@ -63,7 +63,7 @@ def table(result: dict[str, Any]) -> str:
         ]
         lines += [
             "",
-            f"{e['what']}, {e['models']:,} models, with {e['drawn']}: {', '.join(ways)}, of the rate without.",
+            f"{e['what']}, {e['models']:,} models, with {e['drawn']}: {', '.join(ways)}, of the rate without (medians of three rounds; the host once).",
         ]
     if "tests" in result:
         lines += ["", f"Tests on the device: {result['tests']['summary']}."]

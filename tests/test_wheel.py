@@ -152,6 +152,13 @@ def test_it_says_that_it_is_typed(wheel: Path, sdist: Path) -> None:
         assert marks <= {name.partition("/")[2] for name in archive.getnames()}
 
 
+def test_it_has_what_is_compiled_where_there_is_a_gpu(wheel: Path) -> None:
+    kernels = {path.relative_to(ROOT).as_posix() for path in (ROOT / "zoo_datasets/networks/gpu").glob("*.[ci]*")}
+    assert len(kernels) == 3
+    with zipfile.ZipFile(wheel) as archive:
+        assert kernels <= set(archive.namelist())
+
+
 def test_its_commands_run_and_name_what_is_missing(
     python: Path, tiny_zoo: Path, tiny_grid: Path, tmp_path: Path, bare_environment: dict[str, str]
 ) -> None:

@@ -154,3 +154,54 @@ def test_every_p_value_of_the_tests_is_in_the_results() -> None:
         assert test["findings"] == sum(t["q"] < test["level"] for t in test["tests"])
         promising = [t["n_permutations"] for t in test["tests"] if t["p"] <= 0.1]
         assert all(n >= test["permutations_needed"] for n in promising), family
+
+
+def line(baseline: str, value: float, **changes: Any) -> dict[str, Any]:
+    """A line of a table of `bench`, with an interval of .05 to both sides."""
+    given = {
+        "zoo": "weightzoo/a", "zoo_digest": "0", "split": "iid", "target": "test_accuracy", "task": "weightzoo/a/test_accuracy@1",
+        "metric": "r2", "n_train": 100, "n": 50, "error": None, "seeds": 3, "parameters": 10, "cpu_s": 1.0, "gain": None, "gain_low": None,
+        "gain_high": None,
+    }  # fmt: skip
+    return given | {"baseline": baseline, "value": value, "low": value - 0.05, "high": value + 0.05} | changes
+
+
+def benchmark_page(*lines: dict[str, Any]) -> str:
+    return "\n".join(benchmark("benchmark").section(lines))
+
+
+def test_the_benchmark_says_what_the_weights_leave_of_what_the_recipe_leaves() -> None:
+    known = line("metadata", 0.6)
+    assert "0.25 of what the recipe leaves, at most a third" in benchmark_page(known, line("nfn", 0.9))
+    assert "0.50 of what the recipe leaves, more than a third" in benchmark_page(known, line("nfn", 0.8))
+    orders = [line(name, value, metric="kendall") for name, value in (("nfn", 0.9), ("statistics-ridge", 0.7))]
+    assert "above, and the intervals lie apart" in benchmark_page(known, *orders)
+    assert "below, and the intervals lie apart" in benchmark_page(
+        known, orders[1], orders[0] | {"value": 0.5, "low": 0.4, "high": 0.6}
+    )
+    assert "the intervals overlap" in benchmark_page(known, orders[0], orders[1] | {"high": 0.86})
+    assert "no interval to compare" in benchmark_page(known, orders[0], orders[1] | {"low": None, "high": None})
+
+
+def test_the_benchmark_keeps_levels_training_sizes_and_fresh_networks_apart() -> None:
+    known = line("metadata", 0.6)
+    few = benchmark_page(known, line("nfn", 0.9, n_train=100), line("nfn", 0.97, n_train=10))
+    assert "0.970" not in few
+    level = {"split": "lr=0.1", "task": "weightzoo/a/test_accuracy/lr=0.1@1"}
+    learned = {"split": "from:lr=0.1", "task": "weightzoo/a/test_accuracy/from:lr=0.1@1"}
+    shown = benchmark_page(known, line("nfn", 0.3, **level), line("nfn", 0.99, **learned)).partition("never seen")[2]
+    assert "0.300" in shown
+    assert "0.990" not in shown
+    other = {"task": "weightzoo/b/test_accuracy/from=weightzoo/a@1"}
+    since = {"task": "weightzoo/a-fresh-7/test_accuracy/from=weightzoo/a@1"}
+    text = benchmark_page(known, line("nfn", 0.4, **other), line("nfn", 0.5, **since))
+    before, _, after = text.partition("asked of another")[2].partition("built since")
+    assert ("0.400" in before, "0.500" in before, "0.500" in after) == (True, False, True)
+
+
+def test_the_benchmark_page_lives_without_bounds_gains_and_controls() -> None:
+    assert "No population" in benchmark_page(line("oracle", 0.99))
+    bare = {"low": None, "high": None, "gain": float("nan")}
+    text = benchmark_page(line("metadata", 1.0), line("nfn", -0.2, **bare), line("oracle", 0.99, n=None))
+    assert "nan" not in text
+    assert "-0.200 nfn" in text

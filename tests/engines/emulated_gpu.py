@@ -18,6 +18,7 @@ import torch
 from zoo_datasets.networks.gpu import nvrtc
 
 HEADER = Path(__file__).with_name("emulated_cuda.h")
+OPTIONS = {"--fmad=false": "-ffp-contract=off"}  # as the compiler of a CPU calls them
 SIGNATURES = {
     "convolve": ("CONVOLVE", "float *x, long long xs, float *w, float *b, float *y", "x, xs, w, b, y"),
     "weight_gradient": (
@@ -29,8 +30,8 @@ SIGNATURES = {
     "max_pool_gradient": ("MAX_POOL", "float *g, unsigned char *p, float *dx", "g, p, dx"),
     "dropout": (
         "DROPOUT",
-        "word *keys, long long *step, long long *least, float *scales, float *y",
-        "keys, step, least, scales, y",
+        "word *keys, long long *step, long long layer, long long *least, float *scales, float *y",
+        "keys, step, layer, least, scales, y",
     ),
     "augment": (
         "AUGMENT",
@@ -68,7 +69,7 @@ class Emulator:
             stem.with_suffix(".cpp").write_text(text)
             subprocess.run(
                 ["g++", "-std=c++20", "-O1", "-w", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC",
-                 "-pthread", *(f"-D{k}={v}" for k, v in key[1]), str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))],
+                 "-pthread", *(OPTIONS[o] for o in source.options), *(f"-D{k}={v}" for k, v in key[1]), str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))],
                 check=True,
             )  # fmt: skip
             self.made[key] = Kernels(ctypes.CDLL(str(stem.with_suffix(".so"))))

@@ -1,19 +1,16 @@
-"""What a recorded step reads, writes and leaves alone: the bookkeeping around CUDA graphs, without CUDA.
-
-The recorder here does the work again from the same memory, as a graph would.
-"""
+"""What a recorded step reads, writes and leaves alone: the bookkeeping around CUDA graphs, without CUDA."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cohorts import RICH, cut, equal, make_job, make_optimizers, make_window, rich_job
+from recorders import Again
 
 from zoo_builder import grid
 from zoo_builder.engines import gpu_memory, graphs, torch_batched
@@ -22,28 +19,6 @@ from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_datasets.errors import GridError
 
 ROOT = Path(__file__).parents[2]
-
-
-class Again:
-    """Records work by keeping it: a replay computes it anew and writes the result where the first lay."""
-
-    def __init__(self) -> None:
-        self.trials = self.recordings = self.replays = 0
-
-    def tried(self, work: Callable[[], torch.Tensor]) -> None:
-        self.trials += 1
-        for _ in range(graphs.TRIALS):
-            work()
-
-    def recorded(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-        self.recordings += 1
-        result = torch.full_like(work(), torch.nan)  # a capture computes nothing that may be read
-
-        def replay() -> None:
-            self.replays += 1
-            result.copy_(work())
-
-        return replay, result
 
 
 def test_a_graph_copies_what_it_is_given_and_shows_no_trial():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cohorts import cut, equal, make_window, rich_job
 from emulated_gpu import Emulator
+from recorders import Again
 
 from zoo_builder.engines.torch_batched import TorchBatched
 from zoo_datasets.core import streams
@@ -58,9 +59,8 @@ def drawn(
     pool = generator.standard_normal((30, *shape)).astype(np.float32)
     rows = generator.integers(0, len(pool), (len(KEYS), batch))
     at = torch.tensor([7, step], device=device)[1:]  # as a window gives it: one of many
-    made = draws.Images(a, draws.keys(KEYS, device))(
-        torch.from_numpy(pool).to(device), torch.from_numpy(rows).to(device), at
-    )
+    images = draws.Images(a, draws.keys(KEYS, device), shape)
+    made = images(torch.from_numpy(pool).to(device), torch.from_numpy(rows).to(device), at)
     return made.cpu().numpy(), np.stack([augment.apply(pool[r], a, k, step) for r, k in zip(rows, KEYS, strict=True)])
 
 
@@ -76,14 +76,25 @@ def test_images_have_the_bits_of_the_definition(case, shape, device):
     assert drawn(CASES[case], shape, 6, batch, device)[0].tobytes() != got.tobytes()  # a step draws anew
 
 
-def test_flat_input_takes_noise_alone(device):
-    a = Augmentation(shift=2, flip=True, noise=(0.5,), fill=(1.0,))
-    got, wanted = drawn(dataclasses.replace(a, shift=0, flip=False), (21,), 3, 5, device)
-    assert got.tobytes() == wanted.tobytes()
-    assert drawn(a, (21,), 3, 5, device)[0].tobytes() == got.tobytes()
+def test_one_channel_and_one_fill_for_all(device):
+    grey = dataclasses.replace(CASES["shift"], fill=(0.5,), noise=(0.1,), distortion=WARP)
+    for channels in (1, 2):
+        got, wanted = drawn(grey, (channels, 8, 8), 3, 4, device)
+        assert got.astype(np.float32).tobytes() == wanted.astype(np.float32).tobytes()
 
 
-@pytest.mark.parametrize("shape", [(5,), (16,), (3, 7, 5)], ids=str)
+@pytest.mark.parametrize("noise", [(0.5,), tuple(np.linspace(0, 3, 21).tolist())], ids=["one", "each its own"])
+def test_flat_input_takes_noise_alone(noise, device):
+    a = Augmentation(noise=noise, fill=(1.0,) * len(noise))
+    got, wanted = drawn(a, (21,), 3, 5, device)
+    assert got.tobytes() == wanted.astype(np.float32).tobytes()
+    moved = dataclasses.replace(a, shift=2, flip=True, distortion=WARP)
+    assert drawn(moved, (21,), 3, 5, device)[0].tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize(
+    "shape", [(5,), (16,), (3, 7, 5), (20, 9, 11)], ids=str
+)  # the last takes several blocks of threads
 def test_dropout_keeps_what_the_definition_keeps(shape, device):
     rates, layer, step = np.array([0.0, 0.3, 0.999]), 4, 2**33 + 1
     got = draws.Dropout(layer, shape, draws.keys(KEYS, device), rates)(6, torch.tensor([step], device=device))
@@ -99,10 +110,15 @@ def test_a_cohort_that_draws_itself_trains_the_same_networks(device):
     if device.type == "cuda":
         pytest.skip("compares two ways of one CPU; `test_gpu.py` compares a GPU with the reference")
     job = rich_job(4, augmentation=Augmentation(shift=1, fill=(0, 0), noise=(0.1, 0.2)))
-    window = make_window(job, [6, 6, 3], lr=1e-3)
+    # Rows may lie in memory in any order: what is sent to the device is its own.
+    job = dataclasses.replace(job, pool=np.ascontiguousarray(job.pool.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+    window = make_window(job, [6] * 10 + [3], lr=1e-3)
     told, drawing, parts = TorchBatched(job), TorchBatched(job, drawing=True), TorchBatched(job, drawing=True)
-    assert told.advance(window).tobytes() == drawing.advance(window).tobytes()
-    assert equal(told.state(), drawing.state())
-    for j in range(3):
+    recorded = TorchBatched(job, recorder=Again(), drawing=True)
+    losses = told.advance(window)
+    for engine in (drawing, recorded):
+        assert losses.tobytes() == engine.advance(window).tobytes()
+        assert equal(told.state(), engine.state())
+    for j in range(11):
         parts.advance(cut(window, j, j + 1))
     assert equal(parts.state(), told.state())

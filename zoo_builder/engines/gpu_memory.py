@@ -52,15 +52,17 @@ def total() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
 
 
-def check_free(architecture: Architecture, batch: int, models: int, abreast: int, device: torch.device) -> None:
-    """Raises BuildError where other programs leave too little of the GPU for a cohort, so many of it abreast."""
+def check_free(
+    architecture: Architecture, batch: int, models: int, abreast: int, pool: int, device: torch.device
+) -> None:
+    """Raises BuildError where other programs leave too little of the GPU for a cohort, so many of it abreast, and the bytes of its images."""
     with libraries.needed():
         import torch
     free, whole = torch.cuda.mem_get_info(device)
     # What this process has reserved and does not use is free to it.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     # All wait there with weights and slots, twice: theirs, and those of the part that steps.
-    needed = abreast * per_model(architecture, batch) + models * 4 * 8 * architecture.n_params
+    needed = abreast * per_model(architecture, batch) + models * 4 * 8 * architecture.n_params + pool
     if needed > free:
         raise BuildError(
             f"{models:,} models, {abreast:,} of them side by side, take {size(needed)} of the GPU, and other programs leave {size(free)} of its "

@@ -63,8 +63,9 @@ class TorchBatched:
             self._state = common.State(job, self._device)
             self._columns = common.TensorColumns(job.architecture, self._device)
             self._pool = None  # on a CPU batches are gathered from the job's own array
-            if self._device.type != "cpu" if drawing is None else drawing:
-                self._pool = torch.tensor(job.pool, device=self._device)
+            there = self._device.type != "cpu" if drawing is None else drawing
+            if there:
+                self._pool = torch.tensor(np.ascontiguousarray(job.pool, np.float32), device=self._device)
         self._slices: dict[bytes, list[_Slice]] = {}
 
     @property
@@ -160,7 +161,7 @@ class _Slice:
         recorder: graphs.Recorder | None,
     ) -> None:  # fmt: skip
         self.models = models
-        self._job, self._network, self._columns, self._pool = job, network, columns, pool
+        self._job, self._network, self._columns = job, network, columns
         self._device = device = network.device
         self._index = torch.from_numpy(models).to(device)[:, None]
         m = len(models)
@@ -174,9 +175,7 @@ class _Slice:
         self._limits = common.clip_limits(job, models, device)
         # Nodes where no model drops anything cost nothing.
         self._dropout = {name: rate[models] for name, rate in common.dropout_rates(job).items() if rate[models].any()}
-        self._images_of, self._factors_of = None, {}  # type: draws.Images | None, dict[str, draws.Dropout]
-        if pool is not None:
-            self._draw(device)
+        self._drawn = None if pool is None else _Drawn(job, models, self._dropout, pool)
         self._recorder = recorder
         self._graphs: dict[int, graphs.Graph] = {}  # by batch size
 
@@ -205,7 +204,7 @@ class _Slice:
         device, models = self._device, self.models
         rates = common.rates(self._job, window, models, device)  # (T, 4, m, 1)
         rows = window.rows[models]
-        places = None if self._pool is None else torch.from_numpy(rows).to(device).long()
+        places = None if self._drawn is None else torch.from_numpy(rows).to(device).long()
         steps = window.first_step + torch.arange(len(window.batch_sizes), device=device)
         losses = torch.empty(len(window.batch_sizes), len(models), device=device)
         start = 0
@@ -231,13 +230,10 @@ class _Slice:
 
     def _step(self, given: Tensors) -> torch.Tensor:
         """One update from the step's inputs alone; the loss (m,) before it."""
-        masks = given
-        if self._pool is None or self._images_of is None:
-            images = given["images"]  # (m, B, *input_shape)
+        if self._drawn is None:
+            images, masks = given["images"], given  # (m, B, *input_shape)
         else:
-            rows, step = given["rows"], given["step"]
-            images = self._images_of(self._pool, rows, step)
-            masks = {name: factors(rows.shape[1], step) for name, factors in self._factors_of.items()}
+            images, masks = self._drawn(given["rows"], given["step"])
         logits = self._network(self._tensors, images, masks)  # (m, B, C)
         loss = common.losses(self._job.loss, logits, given["targets"])
         gradients = torch.autograd.grad(loss.sum(), list(self._leaves.values()))
@@ -249,18 +245,6 @@ class _Slice:
                 own, (slot1, slot2) = rule.rows, self._slots
                 rule.update(self._parameters[own], g[own], slot1[own], slot2[own], given["rates"][:, own])
         return loss.detach()
-
-    def _draw(self, device: torch.device) -> None:
-        """Have the device draw what each step needs."""
-        job = self._job
-        keys = {name: draws.keys([of[m] for m in self.models.tolist()], device)
-                for name, of in (("augment", job.augment_key), ("dropout", job.dropout_key))}  # fmt: skip
-        self._images_of = draws.Images(job.augmentation, keys["augment"])
-        for layer, node in enumerate(job.architecture.nodes):
-            if node.name in self._dropout:
-                self._factors_of[node.name] = draws.Dropout(
-                    layer, node.shape, keys["dropout"], self._dropout[node.name]
-                )
 
     def _images(self, rows: np.ndarray, step: int) -> torch.Tensor:
         """The batch of every model (m, B, *input_shape)."""
@@ -279,6 +263,28 @@ class _Slice:
         return masks
 
 
+class _Drawn:
+    """What the device draws for the models of a slice: their batches as they see them, and dropout's factors."""
+
+    def __init__(self, job: Job, models: np.ndarray, dropout: dict[str, np.ndarray], pool: torch.Tensor) -> None:
+        """`dropout` has the models' rates by node."""
+        augment, keys = (
+            draws.keys([of[m] for m in models.tolist()], pool.device) for of in (job.augment_key, job.dropout_key)
+        )
+        self._pool = pool
+        self._images = draws.Images(job.augmentation, augment, pool.shape[1:])
+        self._factors = {
+            node.name: draws.Dropout(layer, node.shape, keys, dropout[node.name])
+            for layer, node in enumerate(job.architecture.nodes)
+            if node.name in dropout
+        }
+
+    def __call__(self, rows: torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, Tensors]:
+        """Images (m, B, *input_shape) and factors (m, B, *shape) by node, of the rows (m, B) at that step (1,)."""
+        factors = {name: of(rows.shape[1], step) for name, of in self._factors.items()}
+        return self._images(self._pool, rows, step), factors
+
+
 class _Network:
     """The batched network, and how many models and samples it takes at once."""
 
@@ -291,7 +297,7 @@ class _Network:
             whole = torch.cuda.get_device_properties(device).total_memory
             self.width = gpu_memory.width(job.architecture, job.batch_size, whole)
             abreast = min(self.width, job.n_models)
-            gpu_memory.check_free(job.architecture, job.batch_size, job.n_models, abreast, device)
+            gpu_memory.check_free(job.architecture, job.batch_size, job.n_models, abreast, job.pool.nbytes, device)
 
     def evaluation_batch(self, width: int) -> int:
         """Samples at once for so many models."""

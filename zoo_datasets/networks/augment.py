@@ -50,7 +50,7 @@ def augmented(images: np.ndarray, augmentation: Augmentation, key: str, step: in
 def apply(images: np.ndarray, augmentation: Augmentation, key: str, step: int) -> np.ndarray:
     """The augmented batch (B, channels, rows, columns) of one model at one step, float32.
 
-    Flat input (B, features) takes noise alone, one standard deviation for all.
+    Flat input (B, features) takes noise alone, of one standard deviation or of each feature its own.
     """
     if images.ndim == 4 and (augmentation.shift or augmentation.crop or augmentation.flip):
         row, column = maps(augmentation, key, step, len(images), *images.shape[2:])

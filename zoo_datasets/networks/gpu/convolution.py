@@ -20,6 +20,7 @@ with libraries.needed():
     import torch
     import torch.nn.functional as F
 
+SOURCE = nvrtc.Source("convolution.cu")
 MOST_COLUMNS = 8  # of outputs, that a thread holds at a time
 MOST_CHANNELS = 8  # likewise: 64 sums and a window of the row stay in registers
 MOST_TAPS = 100  # sums of the weights' gradient that a thread holds
@@ -27,8 +28,6 @@ THREADS = 128
 SHARED_VALUES = 4096  # of weights in shared memory at a time, 16 kB
 VERSION = "1"  # of the kernels' arithmetic: it is part of what a network's bits depend on
 
-
-SOURCE = nvrtc.Source("convolution.cu")
 
 compiler: nvrtc.Compiler = nvrtc
 

@@ -18,18 +18,18 @@ __device__ void philox(const word *key, word i, word a, word b, word c, word out
 }
 
 #ifdef DROPOUT
-// A thread takes a block of 16 fields of one sample. UNITS of a node, LAYER its place; y (m, B, UNITS).
+// A thread takes a block of 16 fields of one sample. UNITS of a node, `layer` its place; y (m, B, UNITS).
 #define FIELDS 16
 #define BLOCKS ((UNITS + FIELDS - 1) / FIELDS)
 
 extern "C" __global__ void __launch_bounds__(NT) dropout(
-    const word *__restrict__ keys, const long long *__restrict__ step, const long long *__restrict__ thresholds,
+    const word *__restrict__ keys, const long long *__restrict__ step, long long layer, const long long *__restrict__ thresholds,
     const float *__restrict__ scales, float *__restrict__ y) {
   const int unit = blockIdx.x * NT + threadIdx.x, model = blockIdx.y;
   if (unit >= B * BLOCKS) return;
   const int sample = unit / BLOCKS, first = unit % BLOCKS * FIELDS;
   word w[4];
-  philox(keys + 2 * model, (word)unit + 1, *step, LAYER, 1, w);
+  philox(keys + 2 * model, (word)unit + 1, *step, layer, 1, w);
   y += ((long long)model * B + sample) * UNITS + first;
   for (int i = 0; i < FIELDS && first + i < UNITS; ++i)
     y[i] = (long long)(w[i / 4] >> (16 * (i % 4)) & 0xFFFF) >= thresholds[model] ? scales[model] : 0.0f;

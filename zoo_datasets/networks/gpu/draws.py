@@ -35,46 +35,48 @@ def keys(of: Sequence[str], device: torch.device) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Batches of an augmentation. `keys` (m, 2) of the networks' augmentation streams."""
+    """Batches of an augmentation, of images (C, H, W) or of flat inputs (F,), which take noise alone.
+
+    `keys` (m, 2) of the networks' augmentation streams.
+    """
 
     augmentation: Augmentation
     keys: torch.Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def _sides(self) -> tuple[int, int, int]:
+        """Channels, rows, columns; each value of a flat input is a channel, which noise may name."""
+        return self.shape if len(self.shape) == 3 else (math.prod(self.shape), 1, 1)
+
+    @functools.cached_property
+    def _numbers(self) -> torch.Tensor:
+        """The distortion's eleven numbers; fill, mean, std and noise of each channel; float64, as `draws.cu` reads them.
+
+        Kept here: a graph that was captured reads this memory for as long as it is replayed.
+        """
+        a, d, channels = self.augmentation, self.augmentation.distortion, self._sides[0]
+        each = ((a.fill, 0.0), (d.mean, 0.0), (d.std, 1.0), (a.noise, 0.0))
+        tables = [np.broadcast_to(given or (empty,), channels) for given, empty in each]
+        return torch.from_numpy(np.concatenate([d.numbers or (0.0,) * 11, *tables])).to(self.keys.device)
 
     def __call__(self, pool: torch.Tensor, rows: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Pool (n, C, H, W) or (n, F), rows (m, B), step (1,), all whole numbers int64 → (m, B, C, H, W) or (m, B, F).
-
-        Flat input takes noise alone, one standard deviation for all.
-        """
+        """Pool (n, *shape), contiguous, rows (m, B) and step (1,), both int64 → (m, B, *shape)."""
         a, d = self.augmentation, self.augmentation.distortion
         if not a.any:
             return pool[rows]
-        m, batch = rows.shape
-        flat = pool.dim() == 2
-        channels, height, width = (1, 1, pool.shape[1]) if flat else pool.shape[1:]
-        moves, warps, colors = ((not flat and bool(x)) for x in (a.shift or a.crop or a.flip, d.warps, d.colors))
+        (m, batch), (channels, height, width) = rows.shape, self._sides
+        images = len(self.shape) == 3
         constants = {
             "AUGMENT": 1, "B": batch, "C": channels, "ROWS": height, "COLUMNS": width, "NT": THREADS,
-            "MOVES": moves, "SHIFT": a.shift, "CROP": a.crop, "FLIP": a.flip, "WARPS": warps, "COLORS": colors,
-            "BRIGHTENS": bool(d.brightness), "CONTRASTS": d.contrast != (1.0, 1.0), "TINTS": d.tints, "GRAINY": bool(d.noise),
-            "NOISY": bool(a.noise),
+            "MOVES": images and bool(a.shift or a.crop or a.flip), "SHIFT": a.shift, "CROP": a.crop, "FLIP": a.flip,
+            "WARPS": images and d.warps, "COLORS": images and d.colors, "BRIGHTENS": bool(d.brightness),
+            "CONTRASTS": d.contrast != (1.0, 1.0), "TINTS": d.tints, "GRAINY": bool(d.noise), "NOISY": bool(a.noise),
         }  # fmt: skip
-        out = pool.new_empty(m, batch, *pool.shape[1:])
+        out = pool.new_empty(m, batch, *self.shape)
         kernels = compiler.compiled(SOURCE, {name: int(v) for name, v in constants.items()}, pool.device)
-        numbers = _numbers(a, channels, pool.device)
-        kernels.launch("augment", (batch, m, 1), THREADS, pool, rows.contiguous(), self.keys, step, numbers, out)
+        kernels.launch("augment", (batch, m, 1), THREADS, pool, rows.contiguous(), self.keys, step, self._numbers, out)
         return out
-
-
-@functools.lru_cache(maxsize=64)
-def _numbers(a: Augmentation, channels: int, device: torch.device) -> torch.Tensor:
-    """The distortion's eleven numbers; fill, mean, std and noise of each channel; float64, as `draws.cu` reads them."""
-    d = a.distortion
-    tables = [
-        np.broadcast_to(v or (empty,), channels)
-        for v, empty in ((a.fill, 0.0), (d.mean, 0.0), (d.std, 1.0), (a.noise, 0.0))
-    ]
-    numbers = np.concatenate([d.numbers or (0.0,) * 11, *tables])
-    return torch.from_numpy(numbers).to(device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +103,10 @@ class Dropout:
         units = math.prod(self.shape)
         thresholds, scales = self._given
         out = scales.new_empty(len(scales), batch, *self.shape)
-        constants = {"DROPOUT": 1, "B": batch, "UNITS": units, "LAYER": self.layer, "NT": THREADS}
+        constants = {"DROPOUT": 1, "B": batch, "UNITS": units, "NT": THREADS}
         blocks = math.ceil(batch * math.ceil(units / streams.FIELDS_PER_BLOCK) / THREADS)
         kernels = compiler.compiled(SOURCE, constants, out.device)
-        kernels.launch("dropout", (blocks, len(scales), 1), THREADS, self.keys, step, thresholds, scales, out)
+        kernels.launch(
+            "dropout", (blocks, len(scales), 1), THREADS, self.keys, step, self.layer, thresholds, scales, out
+        )
         return out
