@@ -16,6 +16,8 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
     assert {f.name for f in FOLDERS} == {
         "digits-mlp",
         "mnist-cnn",
+        "mnist-smallcnn",
+        "fashion-smallcnn",
         "mlds-ds1",
         "mlds-ds2",
         "mlds-automata",
