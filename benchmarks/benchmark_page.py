@@ -60,6 +60,12 @@ HOME: Mapping[str, Among] = {
     "ceiling": _named(ORACLE), "recipe": _named(*RECIPE), "recipe + training metrics": _named("metadata+training"),
     SHOWN: _named(IMAGES), "statistics": _statistics, "whole networks": _whole, "recipe + statistics": _named("metadata+statistics"),
 }  # fmt: skip
+ONE = (
+    SHOWN,
+    "recipe + training metrics",
+    "recipe + statistics",
+    "ceiling",
+)  # kinds of one baseline, which needs no name
 
 
 def section(lines: Sequence[Line]) -> Iterator[str]:
@@ -201,9 +207,12 @@ def _row(
     lines: Sequence[Line], metric: str, kinds: Mapping[str, Among], target: str = ACCURACY
 ) -> tuple[str, ...] | None:
     """How many networks were asked, the metric, and the best of each kind; None where there is none."""
-    found = [_best(lines, metric, kind, target) for kind in kinds.values()]
-    asked = max((r["n"] for r in found if r is not None and r["n"]), default=None)
-    return None if asked is None else (f"{asked:,}", WORDS[metric], *map(_cell, found))
+    found = {name: _best(lines, metric, kind, target) for name, kind in kinds.items()}
+    asked = max((r["n"] for r in found.values() if r is not None and r["n"]), default=None)
+    cells = (
+        "" if r is None else f"{_value(r)} {'' if name in ONE else r['baseline']}".strip() for name, r in found.items()
+    )
+    return None if asked is None else (f"{asked:,}", WORDS[metric], *cells)
 
 
 def _every(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
@@ -245,12 +254,6 @@ def _costs(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
 
 
 # ── cells ─────────────────────────────────────────────────────────────────────────────
-
-
-def _cell(row: Line | None) -> str:
-    if row is None:
-        return ""
-    return f"{row['value']:.3f}" if row["baseline"] == ORACLE else f"{_value(row)} {row['baseline']}"
 
 
 def _with_gain(row: Line) -> str:
