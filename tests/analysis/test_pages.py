@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {
     "trajectories": ("trajectories_page", "trajectories"), "monitor": ("monitor", "trajectories"),
     "dynamics": ("dynamics_page", "dynamics"), "guidance": ("guidance", "dynamics"),
-    "nws": ("nws_page", "nws"), "mlds": ("machines_page", "machines"), "recurrent": ("recurrent", "machines"),
+    "nws": ("nws_page", "nws"), "nws-cost": ("nws_cost", "nws"), "mlds": ("machines_page", "machines"), "recurrent": ("recurrent", "machines"),
     "backdoors": ("backdoors_page", "backdoors"), "representation": ("representation_page", "backdoors"),
     "rates": ("rates", "reference/zoos"), "benchmark": ("benchmark_page", "benchmark"),
 }  # fmt: skip
@@ -120,6 +120,7 @@ def test_links_of_a_page_lead_somewhere(page: str) -> None:
 def results(name: str) -> Any:
     if name == "benchmark":
         return benchmark_lines()
+    name = "rates" if name == "nws-cost" else name
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
@@ -127,6 +128,17 @@ def benchmark_lines() -> list[dict[str, Any]]:
     """Of every folder of `bench` that is kept."""
     kept = sorted((ROOT / "benchmarks" / "results" / "bench").glob("*/leaderboard.parquet"))
     return [line for path in kept for line in pq.read_table(path).to_pylist()]
+
+
+def test_the_cost_of_neural_weight_space_counts_its_recipes_alone() -> None:
+    """Twice the seconds are twice the hours; a recipe of another family changes nothing."""
+    of = benchmark("nws-cost")
+    assert "Nothing has been measured" in "".join(of.section({"mlds/ds1": {}}))
+    r = {"networks": 10, "steps": 4000, "examples": 256_000, "cpu_s": 360.0, "in_recipe": 3000, "cpu": "a core"}
+    said = "\n".join(of.section({"nws/fixed": r, "mlds/ds1": {}}))
+    assert "| `nws/fixed` | 10 | 400 | 25,600 | 36.0 | 0.0278 | 3,000 | 30 |" in said
+    assert "take 30 CPU-hours" in said
+    assert "take 60 CPU-hours" in "\n".join(of.section({"nws/fixed": r | {"cpu_s": 720.0}}))
 
 
 def test_sentences_of_trajectories_follow_the_numbers() -> None:

@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from zoo_datasets import intervals, metrics, variation
 from zoo_datasets.analysis.trajectories import paths
+from zoo_datasets.baselines.design import Design
 from zoo_datasets.core import meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, alternatives
@@ -155,6 +156,7 @@ def read_control(parents: Zoo, children: Zoo, axis: str | None, clean: str | Non
 
 def _read(parents: Zoo, children: Zoo, pairs: list[tuple[str, str]], names: list[str]) -> Children:
     rows = {row["model_id"]: row for row in children.models.to_pylist()}
+    places = {name: i for i, name in enumerate(rows)}
     course: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for name in dict.fromkeys(id for pair in pairs for id in pair):
         course[name] = _child(parents, children, rows[name])
@@ -170,7 +172,7 @@ def _read(parents: Zoo, children: Zoo, pairs: list[tuple[str, str]], names: list
     return Children(
         np.stack([course[i][1] for i in ids]),
         np.array([rows[i]["lineage_root"] for i in ids]),
-        _metadata([[rows[i][name] for name in names] for i in ids]),
+        _metadata(children.models.select(names), [places[i] for i in ids]),
         np.stack([course[i][2] for i in ids]),
         _losses(parents, [(rows[i]["parent_id"], rows[i]["parent_step"]) for i in ids]),
         np.array(schedule),
@@ -217,15 +219,11 @@ def _before_training(children: Zoo, axis: str) -> list[str]:
     return [*factors, "parent_step", "n_train", "replicate_init", "replicate_order", "replicate_subset"]
 
 
-def _metadata(rows: list[list[Any]]) -> np.ndarray:
-    """Numbers of any columns: those of numbers, and codes of the others."""
-    columns = []
-    for values in zip(*rows, strict=True):
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-            columns.append(np.array(values, np.float64))
-        else:
-            columns.append(np.unique([str(v) for v in values], return_inverse=True)[1].astype(np.float64))
-    return np.column_stack(columns)
+def _metadata(recipe: pa.Table, places: list[int]) -> np.ndarray:
+    """The rows of a recipe as numbers; of settings that are all the same, one column that says nothing."""
+    recipe = recipe.take(places)
+    columns = Design(recipe)(recipe)
+    return columns if columns.shape[1] else np.zeros((len(places), 1))
 
 
 # ── detecting ─────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,76 @@
+"""benchmarks/results/{rates,engines,gpu-draws}.json → what Neural Weight Space costs, between the markers of docs/nws.md.
+
+In:  `rates.py`'s measurements, of which those of grids/nws/ count; the share of sgemm and the GPU's rate of the fixed network.
+Out: sentences and a table. No number is typed. `rates.py` calls this when it has measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pages
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = pages.DOCS / "nws.md"
+FAMILY = "nws/"
+FIXED = "nws/fixed"
+WORKLOAD = "W6"  # the fixed network, in engines.json and gpu-draws.json
+CORES = 64  # of the node that the whole is told for
+BATCH = 64  # of W6's measured steps
+
+
+def section(rates: Mapping[str, Any]) -> Iterator[str]:
+    """The table of the recipes, and what all their networks take here, on a node, and on a GPU."""
+    own = {name: r for name, r in sorted(rates.items()) if name.startswith(FAMILY)}
+    if not own:
+        yield "Nothing has been measured with this version yet.\n"
+        return
+    yield from pages.table(
+        ("recipe", "measured on", "steps each", "images learned each", "CPU s each", "networks a second and core", "as published", "CPU-h"),
+        [
+            (f"`{name}`", f"{r['networks']:,}", f"{r['steps'] / r['networks']:,.0f}", f"{r['examples'] / r['networks']:,.0f}",
+             f"{_each(r):.1f}", f"{1 / _each(r):.4f}", f"{r['in_recipe']:,}", f"{_hours(r):,.0f}")
+            for name, r in own.items()
+        ],
+    )  # fmt: skip
+    hours, networks = sum(map(_hours, own.values())), sum(r["in_recipe"] for r in own.values())
+    yield (
+        f"All {networks:,} take {hours:,.0f} CPU-hours by that: {hours / 48:,.0f} days of two cores, {hours / CORES:,.1f} hours of "
+        f"a node of {CORES} ({', '.join(sorted({r['cpu'] for r in own.values()}))}; start, scoring and sealing included).\n"
+    )
+    yield _sgemm()
+    for name, r in own.items():
+        if name.split()[0] == FIXED:
+            yield _gpu(r)
+
+
+def _sgemm() -> str:
+    engines = json.loads((RESULTS / "engines.json").read_text())
+    of = next(t for t in engines["training"] if t["workload"] == WORKLOAD)
+    return (
+        f"A step of the fixed network reaches {of['share_of_sgemm']:.0%} of what one core does in sgemm ({engines['cpu']}, without "
+        "augmentation; `benchmarks/results/engines.json`).\n"
+    )
+
+
+def _gpu(fixed: Mapping[str, Any]) -> str:
+    found = json.loads((RESULTS / "gpu-draws.json").read_text())
+    best = max((d for d in found["draws"] if d["workload"] == WORKLOAD), key=lambda d: d["models"])
+    images = best["steps_per_s"]["device"] * BATCH
+    hours = fixed["examples"] / fixed["networks"] * fixed["in_recipe"] / images / 3600
+    return (
+        f"On a GPU ({found['about']['device']}), {best['models']} fixed networks side by side learn {images:,.0f} augmented images a second: "
+        f"{hours:.1f} hours of training for all {fixed['in_recipe']:,}, if cohorts are that wide and scoring costs nothing. Networks "
+        "of random architecture are alone in their cohorts, and a GPU is no faster with these than a core ([GPU](gpu.md)).\n"
+    )
+
+
+def _each(result: Mapping[str, Any]) -> float:
+    return float(result["cpu_s"] / result["networks"])
+
+
+def _hours(result: Mapping[str, Any]) -> float:
+    return _each(result) * int(result["in_recipe"]) / 3600
