@@ -29,7 +29,7 @@ from zoo_datasets.tasks import Part, Problem
 
 log = logging.getLogger(__name__)
 
-SAVED_EVERY = 10  # shuffles: what a stop may cost
+SAVED_EVERY = 30.0  # CPU seconds, or one shuffle that takes more: what a stop may cost
 SHARED = 0.5  # of networks: with more in groups of two and more, shuffling stays inside groups
 
 
@@ -46,7 +46,7 @@ def run(
         done = _known(path, said)
         start = min((len(v) for of in done.values() for v in of.values()), default=0)
         done = {task: {m: v[:start] for m, v in of.items()} for task, of in done.items()}
-        began = time.process_time()
+        began = saved = time.process_time()
         for k in range(start, shuffles):
             rng = streams.generator("null", k)
             train, validation = (shuffled(p, rng) for p in (found.train, found.validation))
@@ -56,13 +56,14 @@ def run(
             ):
                 for metric, value in _values(found, cell).items():
                     done.setdefault(cell.task, {}).setdefault(metric, []).append(value)
-            if k + 1 == shuffles or (k + 1 - start) % SAVED_EVERY == 0:
+            if k + 1 == shuffles or time.process_time() - saved > SAVED_EVERY:
                 head = {
                     "kind": "null", "about": tasks.describe(found), "baseline": name, "within": within(found.train),
                     "settings": said,
                 }  # fmt: skip
                 spent = {"cpu_s": time.process_time() - began, "shuffles": k + 1}
                 files.write_atomic(path, json.dumps(jsonable({**head, **spent, "scores": done})) + "\n")
+                saved = time.process_time()
         yield name
 
 
