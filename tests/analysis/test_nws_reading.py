@@ -327,13 +327,14 @@ def test_one_network_and_a_zoo_in_which_nothing_varies_are_one_sentence(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_meta_classifier_reads_a_planted_setting_from_windows_of_networks_never_seen(
-    zoo: Zoo, tmp_path: Path
+    zoo: Zoo, tmp_path: Path, precision: str
 ) -> None:
     from zoo_datasets.analysis.nws.deep import Deep
 
     of = population.read([zoo], ["optimizer"])
-    study = Study(of, divisions.sealed(of), 64, 1, 8, 0, 200, Deep(of, 30, 8, tmp_path))
+    study = Study(of, divisions.sealed(of), 64, 1, 8, 0, 200, Deep(of, 30, 8, tmp_path, precision))
     (optimizer,) = of.properties
     said = questions._last(study, 0, study.at.test, 8)["optimizer"].mean(1)
     row = study.judge(optimizer, study.at, [said]).record()

@@ -44,6 +44,35 @@ def test_five_thousand_weights_reach_the_head_as_4864_values_by_seven_halvings_a
     assert (sum(halved), length * 256) == (8, 4864)
 
 
+def test_a_window_goes_through_one_dimensional_layers_though_it_is_laid_out_as_an_image() -> None:
+    """The layers as the paper has them, with the same weights."""
+    torch.manual_seed(0)
+    network, window = MetaClassifier(200, 3).eval(), torch.randn(2, 200)
+    found = window[:, None]
+    for module in network.convolutions:
+        if isinstance(module, torch.nn.Conv2d):
+            found = torch.conv1d(found, module.weight[:, :, 0], module.bias, padding=2)
+        elif isinstance(module, torch.nn.MaxPool2d):
+            found = torch.max_pool1d(found, 2)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            found = module(found[:, :, None])[:, :, 0]
+        else:
+            found = module(found)
+    torch.testing.assert_close(network(window), network.head(found), rtol=1e-4, atol=1e-5)
+
+
+def test_products_of_half_precision_are_near_those_of_full_and_weights_stay_full() -> None:
+    torch.manual_seed(0)
+    full, half = MetaClassifier(200, 3), MetaClassifier(200, 3, "bfloat16")
+    half.load_state_dict(full.state_dict())
+    window = torch.randn(4, 200)
+    one, other = full.eval()(window), half.eval()(window)
+    assert one.dtype == other.dtype == torch.float32
+    assert 0 < (one - other).abs().max() < 0.05 * one.abs().max()
+    half.train()(window).sum().backward()
+    assert {p.dtype for p in half.parameters()} == {p.grad.dtype for p in half.parameters()} == {torch.float32}
+
+
 def test_a_window_that_nothing_is_left_of_is_refused() -> None:
     with pytest.raises(ZooError, match="window of 15 values is too short; the least is 16"):
         meta_classifier.stages(15)

@@ -57,19 +57,24 @@ def stages(window: int) -> tuple[list[tuple[int, ...]], list[bool], int]:
 
 
 class MetaClassifier(nn.Module):
-    """Windows (B, k) → (B, outputs)."""
+    """Windows (B, k) → (B, outputs).
 
-    def __init__(self, window: int, outputs: int) -> None:
+    At precision `bfloat16` products have 8 bits of mantissa and float32 sums, and weights stay float32: on a CPU with AMX some three
+    times as fast. A window is an image of one row, since channels that lie beside each other are faster in torch.
+    """
+
+    def __init__(self, window: int, outputs: int, precision: str = "float32") -> None:
         super().__init__()
+        self.precision: torch.dtype = getattr(torch, precision)
         convolutions, halved, length = stages(window)
         layers: list[nn.Module] = []
         before = 1
         for channels, halves in zip(convolutions, halved, strict=True):
             for after in channels:
-                layers += [nn.Conv1d(before, after, KERNEL, padding="same"), nn.ReLU(), nn.BatchNorm1d(after)]
+                layers += [nn.Conv2d(before, after, (1, KERNEL), padding="same"), nn.ReLU(), nn.BatchNorm2d(after)]
                 before = after
-            layers += [nn.MaxPool1d(2)] if halves else []
-        self.convolutions = nn.Sequential(*layers)
+            layers += [nn.MaxPool2d((1, 2))] if halves else []
+        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         head: list[nn.Module] = [nn.Flatten()]
         before *= length
         for units in HEAD:
@@ -77,14 +82,16 @@ class MetaClassifier(nn.Module):
             before = units
         self.head = nn.Sequential(*head, nn.Linear(before, outputs))
         for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_normal_(module.weight)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.head(self.convolutions(windows[:, None]))
-        return found
+        row = windows[:, None, None].contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", self.precision, enabled=self.precision != torch.float32):
+            found: torch.Tensor = self.head(self.convolutions(row))
+        return found.float()
 
 
 # ── windows ───────────────────────────────────────────────────────────────────────────
@@ -152,7 +159,7 @@ def ask(learned: Learned, inputs: Inputs, n: int, batch: int, batch_statistics: 
 @contextlib.contextmanager
 def _of_the_batch(network: nn.Module) -> Iterator[None]:
     """Batch norms as while training, their running statistics left as they are."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     state = {name: value.clone() for name, value in network.state_dict().items() if "running" in name or "num_" in name}
     for norm in norms:
         norm.train()

@@ -42,6 +42,7 @@ class Deep:
     epochs: int
     batch: int
     folder: Path
+    precision: str = "float32"  # of products
 
     def learned(
         self, properties: Sequence[Property], at: Division, window: int, seed: int, *, published: bool = False,
@@ -54,7 +55,7 @@ class Deep:
         path = self.folder / f"{self._key(targets, at, window, seed, published, training)}.safetensors"
         choices = [self._choices(n, published) for n in at.train.tolist()]
         train = at.train if not published else np.repeat(at.train, list(map(len, choices)))
-        if (known := _kept(path, targets.take(train), window, training)) is not None:
+        if (known := _kept(path, targets.take(train), window, training, self.precision)) is not None:
             return known
         rows, rng = self.rows, streams.generator("nws validation", seed)
         each = choices if not published else [row[None] for c in choices for row in c]
@@ -68,13 +69,13 @@ class Deep:
                 log.debug("%s: epoch %d, validation %.4f", what, done, score)
 
             found, record = learn(
-                lambda outputs: MetaClassifier(window, outputs),
+                lambda outputs: MetaClassifier(window, outputs, self.precision),
                 (meta_classifier.drawn(rows, each, window), targets.take(train)),
                 (meta_classifier.fixed(rows, own, starts, window), targets.take(np.repeat(at.validation, VALIDATED))),
                 training, seed, progress=tell,
             )  # fmt: skip
         log.info("%s: best after epoch %d, validation %.4f", what, record["epoch"], record["score"])
-        files.write_atomic(path, save(dict(found.network.state_dict())))
+        files.write_atomic(path, save({name: v.contiguous() for name, v in found.network.state_dict().items()}))
         return found
 
     def said(
@@ -111,16 +112,16 @@ class Deep:
         known = targets.values[np.concatenate([at.train, at.validation])]
         values = [[None if np.isnan(x) else float(x) for x in row] for row in known]
         asked = [[t.name, t.classes] for t in targets.of]
-        how = dataclasses.asdict(training)
+        how = dataclasses.asdict(training) | {"precision": self.precision}
         return streams.digest(["nws", zoos, sides, asked, values, window, seed, published, how])[:24]
 
 
-def _kept(path: Path, targets: Targets, window: int, training: Training) -> Learned | None:
+def _kept(path: Path, targets: Targets, window: int, training: Training, precision: str) -> Learned | None:
     """What was learned before; None where it was not, or its file is damaged."""
     if not path.exists():
         return None
     heads = Heads(targets, training.bounded, training.numbers)
-    network = MetaClassifier(window, heads.outputs)
+    network = MetaClassifier(window, heads.outputs, precision)
     try:
         network.load_state_dict(load(path.read_bytes()))
     except Exception as error:  # whatever a damaged file raises: it is learned again

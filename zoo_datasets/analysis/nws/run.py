@@ -31,6 +31,7 @@ from zoo_datasets.zoo import open_zoo
 
 log = logging.getLogger("zoo_datasets")
 
+PRECISIONS = ("float32", "bfloat16")
 WINDOW = 5000  # consecutive weights, as published
 SIZES = (500, 1500, 5000, 15_000)
 BATCH = 16  # of some hundred networks, 64 windows a step are too few steps for ten million parameters
@@ -69,6 +70,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=BATCH, metavar="N",
         help=f"windows of a step (default: {BATCH}; published with 64, of 30 times as many networks)",
     )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0],
+        help="of the meta-classifier's products (default: float32); bfloat16 is faster where the CPU multiplies it (AMX)",
+    )  # fmt: skip
     parser.add_argument("--windows", type=int, default=64, metavar="N", help="that are averaged (default: 64)")
     parser.add_argument("--no-deep", action="store_true", help="statistics and metadata alone, no meta-classifier")
     parser.add_argument("--deep-folds", action="store_true", help="the meta-classifier in all five folds of `gain`")
@@ -106,6 +111,7 @@ def run(options: argparse.Namespace) -> Results:
     sizes = [_window(of, k) for k in options.sizes] if options.sizes else _sizes(of)
     names = (
         "seed", "seeds", "epochs", "batch", "windows", "questions", "single", "published_epoch", "deep_folds", "no_deep", "permutations",
+        "precision",
     )  # fmt: skip
     settings = {name: getattr(options, name) for name in names} | {"window": window, "sizes": sizes}
     results = Results("nws", [*zoos, *younger], settings, options.out)
@@ -117,7 +123,7 @@ def run(options: argparse.Namespace) -> Results:
 
         for k in {window, *(sizes if "how-much" in options.questions else ())}:
             stages(k)  # a window that is too short is said before anything is learned
-        deep = Deep(of, options.epochs, options.batch, results.folder / "trained")
+        deep = Deep(of, options.epochs, options.batch, results.folder / "trained", options.precision)
     study = Study(of, at, window, options.seeds, options.windows, options.seed, options.permutations, deep)
     if not _asked(study):
         raise ZooError(
