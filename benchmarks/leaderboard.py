@@ -52,7 +52,8 @@ def main() -> None:
     folders = sorted(f.parent for f in options.out.glob("bench/*/leaderboard.parquet"))
     if not folders:
         raise SystemExit("No result is kept yet: name a folder that `bench --out` wrote.")
-    table = pa.concat_tables([pq.read_table(f / "leaderboard.parquet") for f in folders])
+    read = [pq.read_table(f / "leaderboard.parquet") for f in folders]
+    table = pa.concat_tables(read, promote_options="default")  # earlier ones have fewer columns
     page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in folders)
     files.write_atomic(options.out / "leaderboard.md", page)
     rows = [r for r in table.to_pylist() if r["target"] == options.target and r["error"] is None]

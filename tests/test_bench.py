@@ -505,6 +505,27 @@ def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
     assert "12 shuffles" in leaderboard.markdown(first, cells, read)
 
 
+@pytest.mark.parametrize(("boosting", "ridge", "liked"), [(0.4, 0.3, "metadata-ridge"), (0.3, 0.4, "metadata")])
+def test_what_weights_must_add_to_is_the_recipe_that_validation_likes_better(found, answered, boosting, ridge, liked):
+    """Boosting learns from noise where the recipe says nothing: a gain over that alone would be a gift."""
+    losses = {"metadata": boosting, "metadata-ridge": ridge}
+    cells = [
+        dataclasses.replace(c, chosen={"tried": [{"validation_loss": losses[c.baseline]}, {"validation_loss": 9.0}]})
+        if c.baseline in losses
+        else c
+        for c in results.read(found, answered)
+    ]
+    target = found.test.targets.of[0]
+    table = leaderboard.rows(found, cells, target)
+    assert {r.control for r in table} == {liked}
+    (row,) = (r for r in table if r.baseline == liked)
+    assert row.gains == {}
+    assert all("r2" in r.gains for r in table if r.baseline != liked)
+    assert f"The recipe is {liked}" in leaderboard.markdown(found, cells)
+    lines = leaderboard.as_table(found, [(target, table)]).to_pylist()
+    assert {r["gain_over"] for r in lines if r["gain"] is not None} == {liked}
+
+
 @pytest.mark.slow
 def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
     target = found.test.targets.of[0]

@@ -33,7 +33,7 @@ WORDS = {
     "spearman": "ρ", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "auc": "AUC",
 }  # fmt: skip
 MEANS = ("mae", "accuracy")  # over groups, of which their intervals are, not over examples
-CONTROL = "metadata"  # what the weights must add to
+RECIPE = ("metadata", "metadata-ridge")  # what the weights must add to: the one that validation likes better
 LEVEL = 0.95  # of bounds; of all leads of a table together
 ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
@@ -54,8 +54,11 @@ class Row:
     parameters: int
     # Whether the best's lead leaves out 0, and no seed reaches one of its; None for the best itself, and of too few groups to say.
     separable: bool | None
-    gains: Mapping[str, Interval] = dataclasses.field(default_factory=dict)  # metric → over CONTROL on the same groups
+    gains: Mapping[str, Interval] = dataclasses.field(
+        default_factory=dict
+    )  # metric → over `control` on the same groups
     null: Mapping[str, tuple[float, float, int]] | None = None  # after shuffled targets: 2.5 %, 97.5 %, and how many
+    control: str | None = None  # of RECIPE
     error: str | None = None
 
 
@@ -164,7 +167,8 @@ def rows(
         if cell.task == task:
             by_name.setdefault(cell.baseline, []).append(cell)
     good = {n: of for n, of in by_name.items() if not any(c.error for c in of)}
-    asked = question(found, target, where, good.get(CONTROL, [None])[0])
+    recipe = control_of(good)
+    asked = question(found, target, where, good[recipe][0] if recipe else None)
     failed = [
         Row(task, n, {}, {}, len(of), 0.0, 0, None, error=next(c.error for c in of if c.error))
         for n, of in by_name.items()
@@ -176,7 +180,7 @@ def rows(
     first, *others = SHOWN[asked.kind][:2]
     done = [_row(task, name, of, asked, nulls or {}) for name, of in good.items()]
     done.sort(key=lambda pair: -_or_last(pair[0].scores[first].value))
-    control = next((given for row, given in done if row.baseline == CONTROL), None)
+    control = next((given for row, given in done if row.baseline == recipe), None)
     # The first is the best of all on these very networks: each lead is held to its share of the error (Bonferroni).
     level = 1.0 - (1.0 - LEVEL) / max(1, len(done) - 1)
     ranked = []
@@ -185,10 +189,22 @@ def rows(
         reached = row.spread[first][1] >= done[0][0].spread[first][0]  # one seed by another of the first
         separable = None if lead is None or lead.method == "none" else bool(lead.low > 0) and not reached
         gains = {}
-        if control is not None and row.baseline != CONTROL:
+        if control is not None and row.baseline != recipe:
             gains = {m: asked.lead(m, control, given) for m in (first, *others) if m in intervals.CONTRASTED}
-        ranked.append(dataclasses.replace(row, separable=separable, gains=gains))
+        ranked.append(dataclasses.replace(row, separable=separable, gains=gains, control=recipe))
     return ranked + failed
+
+
+def control_of(cells: Mapping[str, Sequence[Cell]]) -> str | None:
+    """Of those that know the recipe alone, by name, the one with the least loss on validation; None where there is none."""
+    losses = {name: _validation_loss(cells[name][0]) for name in RECIPE if name in cells}
+    return min(losses, key=losses.__getitem__) if losses else None
+
+
+def _validation_loss(cell: Cell) -> float:
+    """Of what was chosen; infinite where a file of others does not say."""
+    tried = cell.chosen.get("tried", ()) if isinstance(cell.chosen, Mapping) else ()
+    return min((float(t.get("validation_loss", math.inf)) for t in tried), default=math.inf)
 
 
 def _row(
@@ -261,7 +277,7 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
     over = [
         m for m in shown[:2] if m == shown[0] or any(m in r.gains and math.isfinite(r.gains[m].value) for r in table)
     ]
-    heads = ["baseline", *(WORDS[m] for m in shown), *(f"over {CONTROL} ({WORDS[m]})" for m in over)]
+    heads = ["baseline", *(WORDS[m] for m in shown), *(f"over recipe ({WORDS[m]})" for m in over)]
     heads += [f"shuffled ({WORDS[m]})" for m in SHOWN[kind][:2]] if null else []
     heads += ["seeds", "parameters", "CPU-s"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
@@ -283,6 +299,8 @@ def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequen
         f"\\* not separable from the first row: the interval of the difference, of all of them at {LEVEL:.0%}, holds 0, or a seed reaches "
         "one of the first row's."
     ]
+    if control := next((r.control for r in table if r.control), None):
+        notes.append(f"The recipe is {control}, which validation likes best of those that know no more.")
     if any(r.separable is None and not r.error for r in table[1:]):
         notes.append("? of too few groups to say whether it is.")
     if unit := _unit(found, where):
@@ -392,13 +410,13 @@ def _line(row: Row, metric: str, interval: Interval) -> dict[str, Any]:
         "metric": metric, "value": interval.value, "low": interval.low, "high": interval.high, "method": interval.method,
         "n": interval.n_examples, "n_groups": interval.n_groups, "least_seed": row.spread[metric][0],
         "most_seed": row.spread[metric][1],
-        **({"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high} if gain else {}),
+        **({"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "gain_over": row.control} if gain else {}),
         **({"null_low": null[0], "null_high": null[1], "shuffles": null[2]} if null else {}),
     }  # fmt: skip
 
 
 _COLUMNS = (
-    ("zoo zoo_digest split target task baseline metric method error", pa.string()),
+    ("zoo zoo_digest split target task baseline metric method error gain_over", pa.string()),
     ("n_train n n_groups shuffles seeds parameters", pa.int64()),
     ("value low high least_seed most_seed gain gain_low gain_high null_low null_high cpu_s", pa.float64()),
     ("separable", pa.bool_()),
