@@ -747,6 +747,32 @@ def test_a_number_that_names_something_is_a_level_to_whoever_reads_the_recipe():
     assert audit._design([Recipe()], ["automaton"], np.ones(12, bool))[0].shape == (12, 3)
 
 
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_boosting_keeps_the_turns_that_validation_likes_and_none_where_nothing_can_be_read(classes):
+    rng = np.random.default_rng(0)
+    x, other = rng.normal(size=(200, 3)), rng.normal(size=(200, 3))
+
+    def right(of):
+        return np.digitize(of[:, 0], [-0.5, 0.5][: classes - 1]).astype(float) if classes else of[:, 0]
+
+    solver = tabular.Boosting(Target("t", classes), 0.1, 15, 0)
+    solver.fit(x, right(x))
+    whole, last = solver.predict(other), tabular._loss(solver.target, solver.predict(other), right(other))
+    turns = solver.keep_best(other, right(other))
+    assert 0 < turns <= 25
+    assert tabular._loss(solver.target, solver.predict(other), right(other)) <= last
+    if turns == 25:
+        np.testing.assert_array_equal(solver.predict(other), whole)
+    noise = rng.permutation(right(x))
+    solver.fit(x, noise)
+    assert solver.keep_best(other, np.full(200, noise.mean()) if not classes else rng.permutation(noise)) < 25
+    solver.forest = solver.forest.first(0)
+    said = solver.predict(other)
+    np.testing.assert_allclose(said, np.tile(said[:1], (200,) + (1,) * (said.ndim - 1)))
+    expected = np.bincount(noise.astype(int)) / 200 if classes else noise.mean()
+    np.testing.assert_allclose(said[0], expected, rtol=1e-6)
+
+
 def test_boosting_of_many_classes_takes_fewer_turns(monkeypatch):
     monkeypatch.setattr(tabular, "TREES", 300)
     turns = {n: tabular.Boosting(Target("t", n), 0.1, 15, 0).trees for n in (0, 2, 20, 100, 200)}

@@ -11,10 +11,17 @@ import pytest
 
 from zoo_datasets import cli, protocols
 from zoo_datasets.baselines import tabular
+from zoo_datasets.baselines.design import Design
 from zoo_datasets.errors import IntegrityError, ZooNotFoundError
 
 SHAPES = [(3, 3, 1, 16), (3, 3, 16, 16), (3, 3, 16, 16), (16, 10)]
 ROWS = 90
+# As published, without the metrics that nothing here reads.
+HEADER = (
+    "config.activation,config.b_init,config.dataset,config.dnn_architecture,config.dropout,config.epochs,config.init_std,config.l2reg,"
+    "config.learning_rate,config.num_layers,config.num_units,config.optimizer,config.random_seed,config.train_fraction,config.w_init,"
+    "modeldir,step,test_accuracy"
+)
 
 
 @pytest.fixture
@@ -32,8 +39,12 @@ def folder(tmp_path: Path) -> Path:
     draw = np.random.default_rng(0)
     weights = draw.standard_normal((ROWS, start)).astype(np.float32)
     accuracy = 1 / (1 + np.exp(-weights[:, -170:-160].mean(1) * 3))  # the last bias
-    rows = [f"{86 if i % 3 else 10},{a:.4f},{'relu' if i % 2 else 'tanh'},0.01" for i, a in enumerate(accuracy)]
-    (place / "metrics.csv").write_text("step,test_accuracy,config.activation,config.l2reg\n" + "\n".join(rows) + "\n")
+    rows = [
+        f"{'relu' if i % 2 else 'tanh'},zeros,mnist,cnn,0.1,18,0.05,0.01,0.002,3,16,adam,{i},1.0,{'he_normal' if i % 4 else 'orthogonal'},"
+        f"d/{i},{86 if i % 3 else 10},{a:.4f}"
+        for i, a in enumerate(accuracy)
+    ]
+    (place / "metrics.csv").write_text(HEADER + "\n" + "\n".join(rows) + "\n")
     np.save(place / "weights.npy", weights)
     order = [0, *random.Random(1).sample(range(ROWS), ROWS)]
     (place / "mnist_split.csv").write_text("\n".join(map(str, order)) + "\n")
@@ -56,6 +67,16 @@ def test_the_published_permutation_names_row_0_twice() -> None:
     rows = protocols.permutation(files[0])
     assert rows[0] == 0
     assert len(set(rows)) >= len(rows) - 1
+
+
+def test_the_recipe_is_every_published_setting_and_no_name_of_a_run(folder: Path) -> None:
+    known = protocols.published(folder).train.view.recipe
+    assert {"activation", "w_init", "b_init", "init_std", "l2reg", "learning_rate", "train_fraction"} <= set(
+        known.column_names
+    )
+    assert not {"random_seed", "modeldir", "step", "test_accuracy"} & set(known.column_names)
+    design = Design(known)
+    assert [name for name, _ in design.levels] == ["activation", "w_init"]
 
 
 def test_kernels_lie_as_our_layers_have_them(folder: Path) -> None:

@@ -31,11 +31,9 @@ PROTOCOLS = ("nfn",)
 STEP = 86
 MOST_BYTES = 1 << 30  # of a table or a split
 SPLITS_IN = "small-cnn-zoo-splits"
-RECIPE = (
-    "activation", "dropout", "initializer", "initial_learning_rate", "learning_rate", "l2reg", "init_std", "optimizer",
-    "train_fraction", "reduce_train",
-)  # fmt: skip
-IMAGES = 10_000  # test images of its sources; SVHN's 26,032 are told by nobody here
+SETTING = "config."  # what a column of the recipe begins with
+NO_SETTING = ("random_seed",)  # a name of the run
+IMAGES = {"svhn": 26_032}  # test images of a source; the others have 10,000
 
 
 def sides(permutation: Sequence[int], steps: np.ndarray) -> dict[str, list[int]]:
@@ -172,14 +170,15 @@ def _order(folder: Path) -> np.ndarray:
 
 def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, rows: Sequence[int]) -> Part:
     own = table.take(pa.array(rows, pa.int64()))
-    columns = {c.removeprefix("config."): c for c in table.column_names}
-    varied = {c: own[columns[c]] for c in RECIPE if c in columns}
-    recipe = pa.table(varied or {"": pa.nulls(len(rows))})  # a table of no columns has no rows either
-    activation = own[columns["activation"]].to_pylist() if "activation" in columns else ["relu"] * len(rows)
+    columns = [c.removeprefix(SETTING) for c in table.column_names if c.startswith(SETTING)]
+    settings = {c: own[SETTING + c] for c in columns if c not in NO_SETTING}
+    recipe = pa.table(settings or {"": pa.nulls(len(rows))})  # a table of no columns has no rows either
+    activation = settings["activation"].to_pylist() if "activation" in settings else ["relu"] * len(rows)
     names = sorted(set(map(str, activation)))
     vectors = [np.asarray(weights[r], np.float32)[order] for r in rows]
     y = np.asarray(own["test_accuracy"].to_numpy(zero_copy_only=False), np.float64)
     good = np.array([np.isfinite(v).all() for v in vectors], bool) & np.isfinite(y)
+    images = float(next((n for source, n in IMAGES.items() if source in name), 10_000))
     part = Part(
         name,
         View(
@@ -189,8 +188,8 @@ def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, ro
         Targets((Target("test_accuracy", bounded=True),), y[:, None]),
         tuple(map(str, rows)),
         np.array(rows).astype(str),
-        np.stack([y, np.full(len(rows), float(IMAGES))], axis=1)[:, None],
-        y > 0.1 + 3 * np.sqrt(0.1 * 0.9 / IMAGES),
+        np.stack([y, np.full(len(rows), images)], axis=1)[:, None],
+        y > 0.1 + 3 * np.sqrt(0.1 * 0.9 / images),
         np.array([streams.canonical_json(r) for r in recipe.to_pylist()]),
     )  # fmt: skip
     return part.take(np.flatnonzero(good))

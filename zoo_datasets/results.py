@@ -20,7 +20,7 @@ import numpy as np
 from zoo_datasets import solving, tasks
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import Baseline, Target
-from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, baseline
+from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, REVISIONS, baseline
 from zoo_datasets.core import files, libraries, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError, ZooError, shown
@@ -158,7 +158,8 @@ def choose(found: Problem, names: Sequence[str], out: Path) -> dict[str, dict[st
 
 def key_of(found: Problem, name: str, seed: int) -> str:
     """What the files of a fit are called."""
-    return streams.digest([found.digest, name, seed])[:16]
+    revision = [REVISIONS[name]] if name in REVISIONS else []
+    return streams.digest([found.digest, name, seed, *revision])[:16]
 
 
 def path_of(found: Problem, name: str, seed: int, out: Path) -> Path:

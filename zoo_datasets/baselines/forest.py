@@ -6,6 +6,7 @@ In:  a fitted model of numbers. Out: a `Forest`: features (n, F) → sums of lea
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,12 @@ class Forest:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(n, outputs) float64."""
         found = np.tile(self.start, (len(x), 1))
+        for turn in self.turns(x):
+            found += turn
+        return found
+
+    def turns(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """What each turn adds to `start`, (n, outputs) float64."""
         rows = np.arange(len(x))[:, None]
         for roots in self.roots:  # (outputs,)
             at = np.tile(roots, (len(x), 1))
@@ -50,5 +57,10 @@ class Forest:
                 here = x[rows, self.feature[at]]
                 left = (here <= self.threshold[at]) | (np.isnan(here) & self.missing_left[at])
                 at = self.children[at, np.where(left, 0, 1)]
-            found += self.value[at]
-        return found
+            yield self.value[at]
+
+    def first(self, turns: int) -> Forest:
+        """The trees of the first turns alone; of none, what is foretold without having looked."""
+        end = int(self.roots[turns, 0]) if turns < len(self.roots) else len(self.value)
+        nodes = {n: getattr(self, n)[:end] for n in ("feature", "threshold", "missing_left", "children", "value")}
+        return dataclasses.replace(self, roots=self.roots[:turns], **nodes)

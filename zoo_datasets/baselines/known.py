@@ -53,6 +53,10 @@ NO_DRAWS = (
     "mean", "metadata-ridge", "metadata", "metadata+training", "images", "statistics-ridge", "statistics",
     "statistics-eilertsen", "metadata+statistics", "flat",
 )  # fmt: skip
+# Of baselines that came to say something else than before: which one a result is of. What has no number is the first.
+REVISIONS = dict.fromkeys(
+    ("metadata", "metadata+training", "statistics", "statistics-eilertsen", "metadata+statistics"), 2
+)
 CONTROLS = ("mean", "metadata-ridge", "metadata")  # beside every row, asked for or not
 # Names that stand for several.
 SETS = {

@@ -1,7 +1,8 @@
 """Numbers for each network → predictions: mean, ridge and boosting, tuned alike on validation.
 
 In:  features (n, F) of a view: none (`mean`), the recipe (`metadata`), statistics of each tensor (`statistics`), or both.
-Out: a `Baseline`. All solvers have the same budget: `GRID` settings each, chosen by validation alone.
+Out: a `Baseline`. All solvers have the same budget: four settings each, chosen by validation alone; and of boosting the turn that
+validation likes best, as networks have their best epoch: where nothing can be read, it says the mean.
 
 Statistics per tensor: Unterthiner et al., "Predicting Neural Network Accuracy from Weights" (2020), section 3; the quantiles of
 Eilertsen et al., "Classifying the classifier" (2020) as a variant.
@@ -74,8 +75,11 @@ class Tabular:
             tried = []
             for settings, solver in trials:
                 solver.fit(x[rows], y[rows])
+                turns = {}
+                if isinstance(solver, Boosting) and held.any():
+                    turns = {"turns": solver.keep_best(v[held], z[held])}
                 loss = _loss(target, solver.predict(v[held]), z[held]) if held.any() else 0.0
-                tried.append({**settings, "validation_loss": loss})
+                tried.append({**settings, **turns, "validation_loss": loss})
                 if best is None or loss < best[0]:
                     best = loss, solver, settings
             assert best is not None
@@ -219,11 +223,26 @@ class Boosting:
         self.forest = Forest.of(model)
         self.size = len(self.forest.value)
 
+    def keep_best(self, x: np.ndarray, y: np.ndarray) -> int:
+        """Keep the first turns alone, as many as these networks (n, F) with their targets (n,) like best; gives their number."""
+        raw = np.tile(self.forest.start, (len(x), 1))
+        losses = [_loss(self.target, self._said(raw), y)]
+        for turn in self.forest.turns(x):
+            raw = raw + turn
+            losses.append(_loss(self.target, self._said(raw), y))
+        best = int(np.argmin(losses))
+        self.forest = self.forest.first(best)
+        self.size = max(1, len(self.forest.value))
+        return best
+
     def predict(self, x: np.ndarray) -> np.ndarray:
-        raw = self.forest(x)
+        return self._said(self.forest(x))
+
+    def _said(self, raw: np.ndarray) -> np.ndarray:
+        """Sums of trees (n, outputs) → numbers, or shares of classes."""
         if not self.target.classes:
             return np.asarray(np.clip(raw[:, 0], 0, 1) if self.target.bounded else raw[:, 0])
-        shares = np.zeros((len(x), self.target.classes))
+        shares = np.zeros((len(raw), self.target.classes))
         if raw.shape[1] == 1:  # of two classes, the second's log odds
             raw = np.concatenate([np.zeros_like(raw), raw], 1)
         odds = np.exp(raw - raw.max(1, keepdims=True))
