@@ -505,6 +505,18 @@ def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
     assert "12 shuffles" in leaderboard.markdown(first, cells, read)
 
 
+def test_a_result_of_what_a_baseline_was_before_stands_aside_and_is_made_again(found, tmp_path, monkeypatch):
+    first, wrong = found.only(["test_accuracy"]), []
+    with monkeypatch.context() as before:
+        before.setattr(results, "REVISIONS", {})
+        list(results.run(first, [], 1, tmp_path))
+    old = {c.baseline for c in results.read(first, tmp_path, wrong)}
+    assert (old, wrong) == ({"mean", "metadata-ridge"}, [])
+    assert ("metadata", 0, False) in list(results.run(first, [], 1, tmp_path))
+    assert {c.baseline for c in results.read(first, tmp_path, wrong)} == {"mean", "metadata-ridge", "metadata"}
+    assert wrong == []
+
+
 @pytest.mark.parametrize(("boosting", "ridge", "liked"), [(0.4, 0.3, "metadata-ridge"), (0.3, 0.4, "metadata")])
 def test_what_weights_must_add_to_is_the_recipe_that_validation_likes_better(found, answered, boosting, ridge, liked):
     """Boosting learns from noise where the recipe says nothing: a gain over that alone would be a gift."""

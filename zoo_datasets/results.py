@@ -158,8 +158,11 @@ def choose(found: Problem, names: Sequence[str], out: Path) -> dict[str, dict[st
 
 def key_of(found: Problem, name: str, seed: int) -> str:
     """What the files of a fit are called."""
-    revision = [REVISIONS[name]] if name in REVISIONS else []
-    return streams.digest([found.digest, name, seed, *revision])[:16]
+    return _key(found.digest, name, seed, REVISIONS.get(name, 1))
+
+
+def _key(digest: str, name: str, seed: int, revision: int) -> str:
+    return streams.digest([digest, name, seed, *([revision] if revision > 1 else [])])[:16]
 
 
 def path_of(found: Problem, name: str, seed: int, out: Path) -> Path:
@@ -243,14 +246,19 @@ def _ours(path: Path, found: Problem, value: Mapping[str, Any]) -> Sequence[Cell
     cells = _cells_of(path, found, value)
     learned = about.get("targets")
     learned = learned if isinstance(learned, list) and all(isinstance(t, str) for t in learned) else []
+    kept = []
     for cell in cells:
-        name = f"{streams.digest([found.digest_of(learned), cell.baseline, cell.seed])[:16]}.json"
-        if cell.baseline in BASELINES and path.name != name:
+        now = REVISIONS.get(cell.baseline, 1)
+        keys = [_key(found.digest_of(learned), cell.baseline, cell.seed, r) for r in range(now, 0, -1)]
+        if cell.baseline not in BASELINES or path.stem == keys[0]:
+            kept.append(cell)
+        elif path.stem not in keys:  # those are of what the baseline was before, and stand aside
+            name = f"{keys[0]}.json"
             raise IntegrityError(
                 f"{path} calls a result {cell.baseline!r}, which is a baseline of this package, whose own would be in {name}. "
                 "Give it a name of its own."
             )
-    return cells
+    return kept
 
 
 def _file(path: Path) -> dict[str, Any] | None:
