@@ -103,6 +103,7 @@ def section(lines: Sequence[Line]) -> Iterator[str]:
         lambda r: (pages.short(r["zoo"]), f"`{r['split']}`"),
     )  # fmt: skip
     yield from _targets(zoos, home)
+    yield from _nulls(home)
     yield from _costs(zoos, home)
 
 
@@ -142,20 +143,18 @@ def _best(lines: Iterable[Line], metric: str, among: Among, target: str = ACCURA
 def findings(zoo: str, home: Sequence[Line]) -> Iterator[str]:
     """What the numbers of a zoo say of its networks' accuracy."""
     best, known = (_best(home, "r2", kind) for kind in (_weights, _named(*RECIPE)))
-    if best is not None and known is not None and known["value"] < 1:
-        share = (1 - best["value"]) / (1 - known["value"])
+    if best is not None and known is not None:
         ceiling = _best(home, "r2", _named(ORACLE))
         yield (
-            f"**{pages.short(zoo)}: accuracy.** The best of the weights ({best['baseline']}) has an R² of {best['value']:.3f}, the recipe alone "
-            f"({known['baseline']}, tuned) {known['value']:.3f}"
+            f"**{pages.short(zoo)}: accuracy.** The best of the weights ({best['baseline']}) has an R² of {_value(best)}, the recipe alone "
+            f"({known['baseline']}, tuned) {_value(known)}"
             + (f", an oracle {ceiling['value']:.4f}" if ceiling is not None else "")
-            + f": what the weights leave is {share:.2f} of what the recipe leaves, {'at most' if share <= THIRD else 'more than'} a third."
+            + f"{_left(best)}."
         )
-    order, old, shown = (_best(home, "kendall", kind) for kind in (_whole, _statistics, _named(IMAGES)))
-    if order is not None and old is not None:
+    order, shown = (_best(home, "kendall", kind) for kind in (_whole, _named(IMAGES)))
+    if order is not None:
         yield (
-            f"**{pages.short(zoo)}: order.** τ of the best that reads the weights themselves ({order['baseline']}) is {_value(order)}, of the best "
-            f"statistics ({old['baseline']}) {_value(old)}: {_beside(order, old)}"
+            f"**{pages.short(zoo)}: order.** τ of the best that reads the weights themselves ({order['baseline']}) is {_value(order)}{_beyond(order)}"
             + (
                 f". {images.COUNT} labelled images run through each network reach {_value(shown)}"
                 if shown is not None
@@ -165,13 +164,30 @@ def findings(zoo: str, home: Sequence[Line]) -> Iterator[str]:
         )
 
 
-def _beside(one: Line, other: Line) -> str:
-    """How two intervals of the same networks lie; where they overlap, a paired difference may still be one."""
-    if not all(_number(r[k]) for r in (one, other) for k in ("low", "high")):
-        return "there is no interval to compare"
-    if one["low"] > other["high"]:
-        return "above, and the intervals lie apart"
-    return "below, and the intervals lie apart" if one["high"] < other["low"] else "the intervals overlap"
+def _left(row: Line) -> str:
+    """What it leaves of what the recipe leaves, (1 − R²) / (1 − R² of the recipe), and whether that is a third at most."""
+    if not _number(row.get("left")):
+        return ""
+    low, high = row["left_low"], row["left_high"]
+    third = (
+        "at most a third"
+        if high <= THIRD
+        else "more than a third"
+        if low > THIRD
+        else "a third lies inside these bounds"
+    )
+    seeds = f"; by seed {row['left_least_seed']:.2f} to {row['left_most_seed']:.2f}" if row["seeds"] > 1 else ""
+    return f": it leaves {row['left']:.2f}{_bounds(low, high, '.2f')} of what the recipe leaves, {third}{seeds}"
+
+
+def _beyond(row: Line) -> str:
+    """Its lead over statistics on the same networks."""
+    if not _number(row.get("beyond")):
+        return ""
+    low, high = row["beyond_low"], row["beyond_high"]
+    known = _number(low) and _number(high)
+    word = "no interval" if not known else "above" if low > 0 else "below" if high < 0 else "not told apart"
+    return f", {row['beyond']:+.3f}{_bounds(low, high, '+.3f')} over {row['beyond_over']} on the same networks: {word}"
 
 
 # ── tables ────────────────────────────────────────────────────────────────────────────
@@ -239,6 +255,22 @@ def _targets(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     if rows:
         yield "**Other targets, by init group:** the best of each kind, and what the best of the weights adds to the recipe (its other axes):\n"
         yield from pages.table(("target", "zoo", "n", "", *kinds, "gain"), rows)
+
+
+def _nulls(home: Sequence[Line]) -> Iterator[str]:
+    """What is left where targets were shuffled; low bounds above chance are a leak."""
+    own = [r for r in home if r["target"] == ACCURACY and r["metric"] == "kendall" and _number(r.get("null_low"))]
+    if not own:
+        return
+    leaks = [f"{r['baseline']} on {pages.short(r['zoo'])}" for r in own if r["null_low"] > 0]
+    yield (
+        f"**Shuffled targets,** fitted again: 2.5 to 97.5 % of τ. {'Above chance: ' + ', '.join(leaks) + '.' if leaks else 'Nobody is above chance.'}\n"
+    )
+    rows = [
+        (r["baseline"], pages.short(r["zoo"]), f"[{r['null_low']:.3f}, {r['null_high']:.3f}]", str(r["shuffles"]))
+        for r in own
+    ]
+    yield from pages.table(("baseline", "zoo", "τ", "shuffles"), rows)
 
 
 def _costs(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:

@@ -191,7 +191,7 @@ def test_all_solvers_have_the_same_budget_and_record_it(found):
         (cell, *_) = solving.solve(found, name, 0)
         assert len(cell.chosen["tried"]) == 4
         losses = [t["validation_loss"] for t in cell.chosen["tried"]]
-        settings = [{k: v for k, v in t.items() if k != "validation_loss"} for t in cell.chosen["tried"]]
+        settings = [{k: v for k, v in t.items() if k not in ("validation_loss", "turns")} for t in cell.chosen["tried"]]
         assert cell.chosen["chosen"] == settings[int(np.argmin(losses))]
 
 
@@ -538,6 +538,49 @@ def test_what_weights_must_add_to_is_the_recipe_that_validation_likes_better(fou
     assert {r["gain_over"] for r in lines if r["gain"] is not None} == {liked}
 
 
+def test_stars_are_of_readers_of_weights_and_controls_that_know_more_stand_above_without_one(found, answered):
+    """A control that is told training accuracy is best of all, and would leave nobody to be compared."""
+    target = found.test.targets.of[0]
+    cells = [c for c in results.read(found, answered) if c.task == found.name_of(target.name)]
+    y = found.test.targets.values[:, 0]
+    rng = np.random.default_rng(0)
+    told, weights, near, far = (
+        dataclasses.replace(cells[0], baseline=name, predictions=y + scale * rng.normal(size=len(y)))
+        for name, scale in (("metadata+training", 1e-4), ("nfn", 0.02), ("probing", 0.022), ("flat", 2.0))
+    )
+    table = {r.baseline: r for r in leaderboard.rows(found, [*cells, told, weights, near, far], target)}
+    assert list(table)[:2] == ["metadata+training", "nfn"]
+    assert [table[n].separable for n in ("metadata+training", "nfn", "probing", "flat")] == [None, None, False, True]
+    said = leaderboard.markdown(found, [*cells, told, weights, near, far])
+    assert "| probing * |" in said
+    assert "| metadata+training |" in said
+    assert "not separable from nfn, the first that reads weights" in said
+
+
+def test_what_is_left_of_what_the_recipe_leaves_is_a_share_of_squared_error_with_bounds(found, answered):
+    target = found.test.targets.of[0]
+    cells = [c for c in results.read(found, answered) if c.task == found.name_of(target.name)]
+    y = found.test.targets.values[:, 0]
+    (recipe,) = (c for c in cells if c.baseline == "metadata")
+    off = recipe.predictions - y
+    half = [
+        dataclasses.replace(recipe, baseline="nfn", seed=i, predictions=y + share * off)
+        for i, share in enumerate((0.5, 0.4))
+    ]
+    control = [
+        dataclasses.replace(c, chosen={"tried": [{"validation_loss": 0.0}]}) if c is recipe else c for c in cells
+    ]
+    row = next(r for r in leaderboard.rows(found, [*control, *half], target) if r.baseline == "nfn")
+    assert row.left.value == pytest.approx(0.25)
+    assert row.left.low == pytest.approx(0.25)  # the same share in every group
+    assert row.left_by_seed == pytest.approx((0.16, 0.25))
+    score, known = (
+        row.scores["r2"].value,
+        next(r for r in leaderboard.rows(found, control, target) if r.baseline == "metadata"),
+    )
+    assert row.left.value == pytest.approx((1 - score) / (1 - known.scores["r2"].value))
+
+
 @pytest.mark.slow
 def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
     target = found.test.targets.of[0]
@@ -564,7 +607,7 @@ def test_over_levels_there_are_bounds_from_five_on(found):
 
 def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
     """Where a class is of too few groups nothing is known of a lead: no star, and the note names the class as a number."""
-    list(results.run(found, ["statistics-ridge"], 1, tmp_path))
+    list(results.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
     cells = results.read(found, tmp_path)
     target = next(t for t in found.test.targets.of if t.classes)
     asked = leaderboard.question(found, target)
@@ -575,11 +618,11 @@ def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
     part = dataclasses.replace(found.test, targets=dataclasses.replace(found.test.targets, values=values))
     rare = dataclasses.replace(found, test=part)
     ranked = leaderboard.rows(rare, cells, target)
-    assert len(ranked) > 1
+    assert len(ranked) - 1 > leaderboard.first_of(ranked)
     assert all(r.separable is None for r in ranked)
     table = "\n".join(leaderboard._table(target, ranked))
     assert " * |" not in table
-    assert table.count(" ? |") == len(ranked) - 1
+    assert table.count(" ? |") == len(ranked) - 1 - leaderboard.first_of(ranked)
     assert "? of too few groups to say whether it is." in leaderboard._notes(rare, part, target, "", ranked)
     assert f"1 of {len(np.unique(asked.groups))} groups hold class 1, and at least 5 are needed" in table
 

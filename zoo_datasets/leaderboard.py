@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from zoo_datasets import intervals, metrics, tasks
 from zoo_datasets.baselines.interface import Target
+from zoo_datasets.baselines.known import SETS
 from zoo_datasets.intervals import Interval
 from zoo_datasets.solving import Cell
 from zoo_datasets.targets import tied_share
@@ -34,6 +35,12 @@ WORDS = {
 }  # fmt: skip
 MEANS = ("mae", "accuracy")  # over groups, of which their intervals are, not over examples
 RECIPE = ("metadata", "metadata-ridge")  # what the weights must add to: the one that validation likes better
+STATISTICS = (
+    "statistics",
+    "statistics-eilertsen",
+    "statistics-ridge",
+)  # what readers of the weights themselves must add to
+IN_A_TAIL = 5  # resamples beyond a bound, at least
 LEVEL = 0.95  # of bounds; of all leads of a table together
 ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
@@ -52,13 +59,20 @@ class Row:
     seeds: int
     cpu_s: float
     parameters: int
-    # Whether the best's lead leaves out 0, and no seed reaches one of its; None for the best itself, and of too few groups to say.
+    # Whether the lead of the best reader of weights leaves out 0, and no seed reaches one of its; None for itself and for controls that
+    # score higher, and of too few groups to say.
     separable: bool | None
     gains: Mapping[str, Interval] = dataclasses.field(
         default_factory=dict
     )  # metric → over `control` on the same groups
     null: Mapping[str, tuple[float, float, int]] | None = None  # after shuffled targets: 2.5 %, 97.5 %, and how many
     control: str | None = None  # of RECIPE
+    left: Interval | None = None  # its squared error / that of `control`: what it leaves of what the recipe leaves
+    left_by_seed: tuple[float, float] = (math.nan, math.nan)
+    reference: str | None = None  # of STATISTICS
+    beyond: Mapping[str, Interval] = dataclasses.field(
+        default_factory=dict
+    )  # metric → over `reference` on the same groups
     error: str | None = None
 
 
@@ -75,9 +89,8 @@ class _Question:
     groups: np.ndarray
     trained: np.ndarray
     strata: np.ndarray
-    middle: (
-        float | None
-    )  # what R² is measured against: the mean of the training targets, or (None) of those asked about
+    middle: float | None  # what R² is against: the mean of the training targets, or (None) of those asked about
+    tenths: bool = False  # whether strata are of what the recipe foretells
 
     @property
     def kind(self) -> str:
@@ -104,8 +117,10 @@ class _Question:
 
     def interval(self, metric: str, given: np.ndarray) -> Interval:
         value, given = self.value(metric, given), self._as(metric, given)
-        if math.isnan(value) or metric == "spearman":
+        if math.isnan(value):
             return _without(metric, value, len(self.y))
+        if metric == "spearman":
+            return intervals.deleted(metrics.spearman, (self.y, given), self.groups, of=metric)
         if metric == "kendall_trained":
             rows = self.trained
             return intervals.score("kendall", self.y[rows], given[rows], self.groups[rows])
@@ -116,7 +131,19 @@ class _Question:
     def lead(self, metric: str, first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> Interval:
         """How much better `second` is on the same groups."""
         a, b = self._as(metric, first), self._as(metric, second)
-        return intervals.contrast(metric, self.y, a, b, self.groups, level=level, **self._options(metric))
+        n = max(intervals.RESAMPLES, math.ceil(2 * IN_A_TAIL / (1 - level)))
+        return intervals.contrast(metric, self.y, a, b, self.groups, level=level, n=n, **self._options(metric))
+
+    def left(self, control: np.ndarray, given: np.ndarray) -> Interval:
+        """The squared error of `given` as a share of the control's, (1 − R²) / (1 − R² of the control); bounds on a log scale."""
+
+        def log_share(y: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return float(np.log(((other - y) ** 2).mean() / ((one - y) ** 2).mean()))
+
+        found = intervals.deleted(log_share, (self.y, control, given), self.groups, of="share of squared error")
+        value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
+        return dataclasses.replace(found, value=value, low=low, high=high)
 
     def _as(self, metric: str, given: np.ndarray) -> np.ndarray:
         if not self.target.classes:
@@ -149,12 +176,18 @@ def question(found: Problem, target: Target, where: str = "", control: Cell | No
     keep = np.flatnonzero(np.isfinite(y))
     points = part.points[keep]
     strata = np.unique(points, return_inverse=True)[1]
-    shared = (np.bincount(strata)[strata] > 1).mean() if len(keep) else 0.0
-    if shared < 0.5 and control is not None and not target.classes and len(keep):
+    tenths = bool(_apart(points) and control is not None and not target.classes)
+    if tenths and control is not None:
         order = np.argsort(np.argsort(control.predictions[keep], kind="stable"), kind="stable")
         strata = order * STRATA // max(1, len(keep))
     middle = None if _unit(found, where) else float(train[np.isfinite(train)].mean())
-    return _Question(target, y[keep], keep, part.groups[keep], part.trained[keep], strata, middle)
+    return _Question(target, y[keep], keep, part.groups[keep], part.trained[keep], strata, middle, tenths)
+
+
+def _apart(recipes: np.ndarray) -> bool:
+    """Whether most networks (n,) share their recipe with nobody."""
+    _, label = np.unique(recipes, return_inverse=True)
+    return bool(len(label) and (np.bincount(label)[label] > 1).mean() < 0.5)
 
 
 def rows(
@@ -181,23 +214,57 @@ def rows(
     done = [_row(task, name, of, asked, nulls or {}) for name, of in good.items()]
     done.sort(key=lambda pair: -_or_last(pair[0].scores[first].value))
     control = next((given for row, given in done if row.baseline == recipe), None)
-    # The first is the best of all on these very networks: each lead is held to its share of the error (Bonferroni).
-    level = 1.0 - (1.0 - LEVEL) / max(1, len(done) - 1)
+    reference = _least_loss(good, STATISTICS)
+    known = {row.baseline: given for row, given in done}
+    # The best of those that read weights is so on these very networks: each lead is held to its share of the error (Bonferroni).
+    best = first_of([row for row, _ in done])
+    level = 1.0 - (1.0 - LEVEL) / max(1, len(done) - 1 - best)
     ranked = []
     for i, (row, given) in enumerate(done):
-        lead = asked.lead(first, given, done[0][1], level) if i else None
-        reached = row.spread[first][1] >= done[0][0].spread[first][0]  # one seed by another of the first
+        lead = asked.lead(first, given, done[best][1], level) if i > best else None
+        reached = row.spread[first][1] >= done[best][0].spread[first][0]  # one seed by another of the first
         separable = None if lead is None or lead.method == "none" else bool(lead.low > 0) and not reached
-        gains = {}
+        row = dataclasses.replace(row, separable=separable, control=recipe)
         if control is not None and row.baseline != recipe:
-            gains = {m: asked.lead(m, control, given) for m in (first, *others) if m in intervals.CONTRASTED}
-        ranked.append(dataclasses.replace(row, separable=separable, gains=gains, control=recipe))
+            row = _with_gain(row, asked, control, [asked.of(c) for c in good[row.baseline]], given)
+        if reference is not None and _reads_weights(row.baseline) and row.baseline not in STATISTICS:
+            beyond = {m: asked.lead(m, known[reference], given) for m in (first, *others) if m in intervals.CONTRASTED}
+            row = dataclasses.replace(row, reference=reference, beyond=beyond)
+        ranked.append(row)
     return ranked + failed
+
+
+def _with_gain(
+    row: Row, asked: _Question, control: np.ndarray, several: Sequence[np.ndarray], given: np.ndarray
+) -> Row:
+    """What a row adds to the recipe, and of a number what it leaves of what that leaves: of its median seed, and by seed."""
+    shown = SHOWN[asked.kind][:2]
+    gains = {m: asked.lead(m, control, given) for m in shown if m in intervals.CONTRASTED}
+    if asked.target.classes:
+        return dataclasses.replace(row, gains=gains)
+    shares = [asked.left(control, p).value for p in several] if len(several) > 1 else []
+    left = asked.left(control, given)
+    by_seed = (min(shares), max(shares)) if shares else (left.value, left.value)
+    return dataclasses.replace(row, gains=gains, left=left, left_by_seed=by_seed)
+
+
+def _reads_weights(name: str) -> bool:
+    """Whether a baseline reads weights, and is told nothing else."""
+    return name not in SETS["controls"]
+
+
+def first_of(table: Sequence[Row]) -> int:
+    """The place of the best reader of weights among rows, best first; 0 where there are controls alone."""
+    return next((i for i, row in enumerate(table) if _reads_weights(row.baseline)), 0)
 
 
 def control_of(cells: Mapping[str, Sequence[Cell]]) -> str | None:
     """Of those that know the recipe alone, by name, the one with the least loss on validation; None where there is none."""
-    losses = {name: _validation_loss(cells[name][0]) for name in RECIPE if name in cells}
+    return _least_loss(cells, RECIPE)
+
+
+def _least_loss(cells: Mapping[str, Sequence[Cell]], names: Sequence[str]) -> str | None:
+    losses = {name: _validation_loss(cells[name][0]) for name in names if name in cells}
     return min(losses, key=losses.__getitem__) if losses else None
 
 
@@ -231,20 +298,23 @@ def _or_last(value: float) -> float:
 def ceiling(found: Problem, target: Target, where: str = "") -> dict[str, float]:
     """What an oracle that knows the true value reaches in `r2` and `kendall`; empty where nothing says how it was measured.
 
-    The stored accuracy stands for the true one, and is measured again on as many images: mean of `ORACLES` draws. Each network
-    gets images of its own, though all were measured on the same ones, which keep their order better: of τ it is a lower bound.
+    Of R² it is 1 − the variance of measuring p on n images, p (1 − p) / (n − 1), over that of the targets. Of τ it is what measuring
+    again would reach, mean of `ORACLES` draws: the stored accuracy stands for the true one, which sets networks too far apart, and
+    each gets images of its own, which disorders them more than the same images for all. It is about right, and no bound.
     """
     part = found.tests[where]
     asked = question(found, target, where)
     rate, images = np.moveaxis(part.tested[asked.keep, [t.name for t in part.targets.of].index(target.name)], -1, 0)
     if not len(rate) or not np.isfinite(rate).all():
         return {}
+    middle = asked.y.mean() if asked.middle is None else asked.middle
+    noise = (rate * (1 - rate) / np.maximum(images - 1, 1)).mean()
     true, sign = asked.y, -1.0 if target.name == "generalization_gap" else 1.0
     generator = np.random.default_rng(int(part.digest[:16], 16))
     counts = images.astype(np.int64)
     measured = [true + sign * (generator.binomial(counts, rate) / counts - rate) for _ in range(ORACLES)]
-    again = [dataclasses.replace(asked, y=seen) for seen in measured]
-    return {m: float(np.mean([a.value(m, true) for a in again])) for m in ("r2", "kendall")}
+    order = [dataclasses.replace(asked, y=seen).value("kendall", true) for seen in measured]
+    return {"r2": float(1 - noise / ((asked.y - middle) ** 2).mean()), "kendall": float(np.mean(order))}
 
 
 # ── showing ───────────────────────────────────────────────────────────────────────────
@@ -281,11 +351,12 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
     heads += [f"shuffled ({WORDS[m]})" for m in SHOWN[kind][:2]] if null else []
     heads += ["seeds", "parameters", "CPU-s"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for row in table:
+    first = first_of(table)
+    for place, row in enumerate(table):
         if row.error:
             lines.append(f"| {row.baseline} | {' | '.join(['–'] * (len(heads) - 2))} | {row.error} |")
             continue
-        unknown = row is not table[0] and row.separable is None
+        unknown = place > first and row.separable is None
         name = row.baseline + (" *" if row.separable is False else " ?" if unknown else "")
         values = [in_words(row.scores[m], row.spread[m]) for m in shown]
         values += [in_words(row.gains[m], sign="+") if m in row.gains else "–" for m in over]
@@ -295,13 +366,14 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
 
 
 def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequence[Row]) -> list[str]:
+    first = first_of(table)
     notes = [
-        f"\\* not separable from the first row: the interval of the difference, of all of them at {LEVEL:.0%}, holds 0, or a seed reaches "
-        "one of the first row's."
+        f"\\* not separable from {table[first].baseline}, the first that reads weights: the interval of the difference, of all of them at "
+        f"{LEVEL:.0%}, holds 0, or a seed reaches one of its."
     ]
     if control := next((r.control for r in table if r.control), None):
         notes.append(f"The recipe is {control}, which validation likes best of those that know no more.")
-    if any(r.separable is None and not r.error for r in table[1:]):
+    if any(r.separable is None and not r.error for r in table[first + 1 :]):
         notes.append("? of too few groups to say whether it is.")
     if unit := _unit(found, where):
         notes.append(
@@ -310,10 +382,18 @@ def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequen
         )
     if top := ceiling(found, target, where):
         notes.append(
-            f"An oracle reaches R² {top['r2']:.3f} and at least τ {top['kendall']:.3f}: accuracy was measured on finitely many images."
+            f"An oracle reaches R² {top['r2']:.3f} and some τ {top['kendall']:.3f}: accuracy was measured on finitely many images."
         )
     if not target.classes:
         asked = question(found, target, where)
+        if any("kendall_within" in r.scores and math.isfinite(r.scores["kendall_within"].value) for r in table):
+            tenths = control is not None and _apart(part.points[asked.keep])
+            strata = (
+                f"tenths of what {control} foretells, since hardly two networks share a recipe"
+                if tenths
+                else "networks of one recipe"
+            )
+            notes.append(f"“{WORDS['kendall_within']}” is inside {strata}.")
         notes.append(
             f"{tied_share(asked.y):.1%} of test pairs are tied, so that τ is at most {metrics.most_kendall(asked.y):.3f}."
         )
@@ -404,21 +484,37 @@ def as_table(found: Problem, tables: Iterable[tuple[Target, Sequence[Row]]], whe
 
 
 def _line(row: Row, metric: str, interval: Interval) -> dict[str, Any]:
-    gain = row.gains.get(metric)
     null = (row.null or {}).get(metric)
+    left = row.left if metric == "r2" else None
     return {
         "metric": metric, "value": interval.value, "low": interval.low, "high": interval.high, "method": interval.method,
         "n": interval.n_examples, "n_groups": interval.n_groups, "least_seed": row.spread[metric][0],
         "most_seed": row.spread[metric][1],
-        **({"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "gain_over": row.control} if gain else {}),
+        **_bounded("gain", row.gains.get(metric), row.control), **_bounded("beyond", row.beyond.get(metric), row.reference),
+        **_bounded("left", left), **({"left_least_seed": row.left_by_seed[0], "left_most_seed": row.left_by_seed[1]} if left else {}),
         **({"null_low": null[0], "null_high": null[1], "shuffles": null[2]} if null else {}),
     }  # fmt: skip
 
 
+def _bounded(name: str, found: Interval | None, over: str | None = None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        name: found.value,
+        f"{name}_low": found.low,
+        f"{name}_high": found.high,
+        **({f"{name}_over": over} if over else {}),
+    }
+
+
 _COLUMNS = (
-    ("zoo zoo_digest split target task baseline metric method error gain_over", pa.string()),
+    ("zoo zoo_digest split target task baseline metric method error gain_over beyond_over", pa.string()),
     ("n_train n n_groups shuffles seeds parameters", pa.int64()),
-    ("value low high least_seed most_seed gain gain_low gain_high null_low null_high cpu_s", pa.float64()),
+    (
+        "value low high least_seed most_seed gain gain_low gain_high beyond beyond_low beyond_high null_low null_high cpu_s",
+        pa.float64(),
+    ),
+    ("left left_low left_high left_least_seed left_most_seed", pa.float64()),
     ("separable", pa.bool_()),
 )
 SCHEMA = pa.schema([(name, kind) for names, kind in _COLUMNS for name in names.split()])

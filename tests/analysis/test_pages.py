@@ -184,15 +184,35 @@ def benchmark_page(*lines: dict[str, Any]) -> str:
 
 def test_the_benchmark_says_what_the_weights_leave_of_what_the_recipe_leaves() -> None:
     known = line("metadata", 0.6)
-    assert "0.25 of what the recipe leaves, at most a third" in benchmark_page(known, line("nfn", 0.9))
-    assert "0.50 of what the recipe leaves, more than a third" in benchmark_page(known, line("nfn", 0.8))
-    orders = [line(name, value, metric="kendall") for name, value in (("nfn", 0.9), ("statistics-ridge", 0.7))]
-    assert "above, and the intervals lie apart" in benchmark_page(known, *orders)
-    assert "below, and the intervals lie apart" in benchmark_page(
-        known, orders[1], orders[0] | {"value": 0.5, "low": 0.4, "high": 0.6}
+    left = {
+        "left": 0.25,
+        "left_low": 0.2,
+        "left_high": 0.3,
+        "left_least_seed": 0.22,
+        "left_most_seed": 0.41,
+        "seeds": 3,
+    }
+    said = benchmark_page(known, line("nfn", 0.9, **left))
+    assert "it leaves 0.25 [0.20, 0.30] of what the recipe leaves, at most a third; by seed 0.22 to 0.41" in said
+    assert "a third lies inside these bounds" in benchmark_page(known, line("nfn", 0.9, **left | {"left_high": 0.35}))
+    assert "more than a third" in benchmark_page(known, line("nfn", 0.9, **left | {"left_low": 0.34, "left_high": 0.5}))
+    beyond = {"beyond": 0.2, "beyond_low": 0.1, "beyond_high": 0.3, "beyond_over": "statistics", "metric": "kendall"}
+    assert "+0.200 [+0.100, +0.300] over statistics on the same networks: above" in benchmark_page(
+        known, line("nfn", 0.9, **beyond)
     )
-    assert "the intervals overlap" in benchmark_page(known, orders[0], orders[1] | {"high": 0.86})
-    assert "no interval to compare" in benchmark_page(known, orders[0], orders[1] | {"low": None, "high": None})
+    for bounds, word in (((-0.1, 0.3), "not told apart"), ((-0.3, -0.1), "below"), ((None, None), "no interval")):
+        changed = beyond | dict(zip(("beyond_low", "beyond_high"), bounds, strict=True))
+        assert f"on the same networks: {word}" in benchmark_page(known, line("nfn", 0.9, **changed))
+
+
+def test_the_benchmark_shows_nulls_and_says_which_lie_above_chance() -> None:
+    null = {"metric": "kendall", "null_low": -0.1, "null_high": 0.1, "shuffles": 100}
+    calm = benchmark_page(line("metadata", 0.6), line("nfn", 0.9, **null))
+    assert "Nobody is above chance" in calm
+    assert "| nfn | a | [-0.100, 0.100] | 100 |" in calm
+    assert "Above chance: nfn on a." in benchmark_page(
+        line("metadata", 0.6), line("nfn", 0.9, **null | {"null_low": 0.01})
+    )
 
 
 def test_the_benchmark_keeps_levels_training_sizes_and_fresh_networks_apart() -> None:
