@@ -29,7 +29,7 @@ from zoo_datasets.core import figures, files
 from zoo_datasets.leaderboard import ORACLE, WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED, BESIDE = ("leaderboard.md", "leaderboard.parquet"), ("chosen.json",)
+NEEDED, BESIDE = ("leaderboard.md", "leaderboard.parquet"), ("chosen.json", "tasks.json")
 SHOWN = ("r2", "kendall")
 HEAD = """# Leaderboard
 

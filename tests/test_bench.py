@@ -697,6 +697,10 @@ def test_bench_of_several_zoos_goes_on_after_what_cannot_be_asked(bench_zoo, oth
     ):  # fmt: skip
         assert text in said.out, text
     page(tmp_path, monkeypatch)
+    asked = json.loads((tmp_path / "tasks.json").read_text())["weightzoo/other/test_accuracy/from=weightzoo/bench@1"]
+    assert asked["population"]["zoo"] == "weightzoo/bench"
+    assert asked["asked_of"]["zoo"] == "weightzoo/other"
+    assert asked["metrics"][:2] == ["r2", "kendall"]
     table = pq.read_table(tmp_path / "leaderboard.parquet")
     kept = table.filter((pc.field("metric") == "r2") & (pc.field("baseline") == "statistics-ridge"))
     assert len(kept) == 8  # two zoos: iid, transfer, two levels held out
@@ -826,6 +830,24 @@ def test_boosting_keeps_the_turns_that_validation_likes_and_none_where_nothing_c
     np.testing.assert_allclose(said, np.tile(said[:1], (200,) + (1,) * (said.ndim - 1)))
     expected = np.bincount(noise.astype(int)) / 200 if classes else noise.mean()
     np.testing.assert_allclose(said[0], expected, rtol=1e-6)
+
+
+def test_of_a_drawn_number_its_lowest_and_highest_quarter_and_the_middle_are_held_out(bench_zoo, monkeypatch):
+    """Each network has a rate of its own: a level each would be as many problems."""
+    monkeypatch.setattr(tasks, "MOST_LEVELS", 1)
+    rates = bench_zoo.models["lr"].to_numpy()
+    named = tasks.level_names(bench_zoo, "lr")
+    assert set(named.values()) <= {"lowest", "middle", "highest"}
+    assert named[tasks._label(float(rates.min()))] == "lowest"
+    low = min(tasks.levels(bench_zoo, "lr"), key=["lowest", "middle", "highest"].index)
+    found = tasks.problem(bench_zoo, ["test_accuracy"], f"lr={low}")
+    asked, learned = (bench_zoo.select(model_id=list(p.ids)).models["lr"].to_numpy() for p in (found.test, found.train))
+    assert {named[tasks._label(float(v))] for v in asked} == {low}
+    assert low not in {named[tasks._label(float(v))] for v in learned}
+    with pytest.raises(
+        errors.ZooError, match=r"activation has 2 levels in weightzoo/bench, and a level is held out of at most 1\."
+    ):
+        tasks.levels(bench_zoo, "activation")
 
 
 def test_boosting_of_many_classes_takes_fewer_turns(monkeypatch):
@@ -1064,7 +1086,7 @@ def test_who_learned_a_result_stays_named(bench_zoo, other_zoo, tmp_path):
     list(results.run(both, ["statistics"], 1, tmp_path, "second"))
     head = json.loads(results.path_of(both, "statistics", 0, tmp_path).read_text())
     assert head["commit"] == "first"
-    assert {"python", "numpy", "scikit-learn"} <= set(head["versions"])
+    assert {"python", "weightzoo", "numpy", "scikit-learn"} <= set(head["versions"])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ import pyarrow.parquet as pq
 
 from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, protocols, results, solving, targets, tasks
 from zoo_datasets.baselines import known
+from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import command, files
+from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError
 from zoo_datasets.leaderboard import Row
 from zoo_datasets.solving import Cell
@@ -93,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
     bench = _Bench(options, names)
     text = bench.text()
     files.write_atomic(options.out / "leaderboard.md", text)
+    if bench.tasks:
+        files.write_atomic(options.out / "tasks.json", json.dumps(jsonable(bench.tasks), indent=1) + "\n")
     if bench.lines:
         whole, out = pa.concat_tables(bench.lines), io.BytesIO()
         pq.write_table(whole, out, compression="zstd")
@@ -129,6 +134,7 @@ class _Bench:
         self.options, self.names = options, names
         self.failed: list[str] = []  # sentences
         self.lines: list[pa.Table] = []
+        self.tasks: dict[str, Mapping[str, Any]] = {}  # by name, what each asks
         self.splits = list(dict.fromkeys(options.split.split(",")))
         asked = list(dict.fromkeys(options.tasks.split(",")))
         self.pairs = [t for t in asked if t in lineage.TASKS]
@@ -299,10 +305,17 @@ class _Bench:
         for where in found.tests:
             pairs = [(t, done.rows(t.name, where)) for t in found.train.targets.of]
             self.lines.append(leaderboard.as_table(found, pairs, where))
+            self.tasks |= {found.name_of(t.name, where): _task(found, t, where) for t, table in pairs if table}
         text = leaderboard.markdown(found, done.cells, done.nulls, done.rows)
         if self.options.fresh and found.split_name == "iid":
             text += "\n" + _beside_fresh(done, f"{found.zoo}-fresh-{self.options.fresh[0]}")
         return f"{text}\nThe split, audited:\n\n```\n{done.audit}\n```\n"
+
+
+def _task(found: Problem, target: Target, where: str) -> dict[str, Any]:
+    """A task as a file says it."""
+    kind = "class" if target.classes else "number"
+    return tasks.asked(found, target, where) | {"metrics": [*leaderboard.SHOWN[kind], *leaderboard.MORE[kind]]}
 
 
 class _Said:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 MOST_BYTES = 256 << 20  # of a result file
-VERSIONS = ("numpy", "scipy", "scikit-learn", "torch")
+VERSIONS = ("weightzoo", "numpy", "scipy", "scikit-learn", "torch")
 DIGITS = 7  # of a prediction: fewer would tie networks that a baseline tells apart
 
 

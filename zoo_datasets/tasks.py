@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets import split_files, targets
-from zoo_datasets.baselines.interface import Labelled, Targets, View
+from zoo_datasets.baselines.interface import Labelled, Target, Targets, View
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.format.paths import SPLITS
@@ -32,6 +32,7 @@ from zoo_datasets.targets import Asked, TaskError
 from zoo_datasets.zoo import Zoo
 
 VERSION = 1  # of the tasks' meaning; another filter, target or split under the same name takes the next
+MOST_LEVELS = 12  # of an axis, that are asked about one by one; a number with more was drawn
 SHARES = {"train": 0.5, "validation": 0.1, "test": 0.4}
 TRAINING = ("train_loss", "train_accuracy")  # what the control `metadata+training` is told
 # A network learned nothing that is not better than chance by three standard errors of the images it was measured on.
@@ -157,7 +158,8 @@ def problem(
     train, test = rows["train"], rows["test"]
     level_of = None
     if axis is not None:
-        level_of = np.array([_label(v) for v in population.zoo.column(axis).to_pylist()], object)
+        named = level_names(zoo, axis)
+        level_of = np.array([named[_label(v)] for v in population.zoo.column(axis).to_pylist()], object)
         own = split.partition("=")[2]
         train, rows["validation"], test = (r[level_of[r] == own] for r in (train, rows["validation"], test))
     learned = list(dict.fromkeys(population.ids[i] for i in train))
@@ -208,11 +210,29 @@ def prefix(zoo: Zoo, limit: int | None) -> Zoo:
     return zoo.take(np.flatnonzero([i in first for i in zoo.column("model_id").to_pylist()]))
 
 
-def levels(zoo: Zoo, axis: str) -> list[str]:
-    """The levels of an axis as splits name them. Raises TaskError."""
+def level_names(zoo: Zoo, axis: str) -> dict[str, str]:
+    """Each value of an axis, as splits name it → its level. Raises TaskError.
+
+    Of a number that was drawn for each network the levels are its lowest quarter, its highest, and the middle: to hold one out
+    asks for what lies beyond what was learned, or between.
+    """
     if axis not in zoo.axes:
         raise TaskError(unknown("axis", axis, zoo.axes, zoo.name))
-    return sorted({_label(v) for v in zoo.models[axis].to_pylist()})
+    values = zoo.models[axis].to_pylist()
+    labels = {_label(v) for v in values}
+    if len(labels) <= MOST_LEVELS:
+        return {label: label for label in labels}
+    if not all(isinstance(v, int | float) for v in values):
+        raise TaskError(
+            f"{axis} has {len(labels):,} levels in {zoo.name}, and a level is held out of at most {MOST_LEVELS}."
+        )
+    low, high = np.quantile(np.array(values, np.float64), [0.25, 0.75], method="inverted_cdf")
+    return {_label(v): "lowest" if v <= low else "highest" if v > high else "middle" for v in values}
+
+
+def levels(zoo: Zoo, axis: str) -> list[str]:
+    """The levels of an axis as splits name them. Raises TaskError."""
+    return sorted(set(level_names(zoo, axis).values()))
 
 
 def describe(found: Problem) -> dict[str, Any]:
@@ -222,6 +242,21 @@ def describe(found: Problem) -> dict[str, Any]:
         "version": VERSION, "limit": found.limit, "networks": found.networks, "targets": [t.name for t in found.train.targets.of],
         "n": {s: len(getattr(found, s)) for s in SPLITS},
         "groups": {s: len(set(getattr(found, s).groups.tolist())) for s in SPLITS},
+    }  # fmt: skip
+
+
+def asked(found: Problem, target: Target, where: str = "") -> dict[str, Any]:
+    """One task in words: population and filter, target, split and what is asked, by name and digest."""
+    part = found.tests[where]
+    return {
+        "population": {"zoo": found.zoo, "digest": found.zoo_digest, "limit": found.limit},
+        "filter": "every snapshot" if target.name == "progress" else "the last snapshot of each network",
+        "left_out": "networks with a weight that is not finite, and those whose target is null",
+        "target": target.name, "kind": "class" if target.classes else "number", "classes": target.classes or None,
+        "split": {"name": found.split_name, "digest": found.split.digest, "rule": found.split.rule},
+        "learned_from": {"networks": len(found.train), "validation": len(found.validation)},
+        "asked_of": {"zoo": part.zoo, "networks": len(part), "digest": part.digest},
+        "version": VERSION,
     }  # fmt: skip
 
 
@@ -352,9 +387,6 @@ def _of_other(
     return parts
 
 
-MOST_LEVELS = 12
-
-
 # ── labelled inputs ───────────────────────────────────────────────────────────────────
 
 
@@ -413,14 +445,16 @@ def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
         raise TaskError(unknown("level", level, known, f"axis {axis!r}"))
     if name.startswith("from:"):
         return axis, split_files.by_group(zoo, fractions=SHARES, name=name)
+    named = level_names(zoo, axis)
     values = {_label(v): v for v in zoo.models[axis].to_pylist()}
+    held_values = [v for label, v in values.items() if named[label] == level]
     keys = split_files.group_keys(zoo)
     sides: dict[str, set[bool]] = {}
     for model, value in zip(zoo.models["model_id"].to_pylist(), zoo.models[axis].to_pylist(), strict=True):
-        sides.setdefault(keys[model], set()).add(_label(value) == level)
+        sides.setdefault(keys[model], set()).add(named[_label(value)] == level)
     torn = any(len(s) > 1 for s in sides.values())  # only then are networks left out
     held = split_files.held_out(
-        axis, zoo, test=[values[level]], straddling="drop" if torn else "error", fractions={"train": 0.6, "test": 0.4},
+        axis, zoo, test=held_values, straddling="drop" if torn else "error", fractions={"train": 0.6, "test": 0.4},
     )  # fmt: skip
     # Validation is like training, of whole groups: a rule chosen on the level that is asked about would know it.
     drawn = {
