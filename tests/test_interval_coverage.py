@@ -56,6 +56,38 @@ def r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
     return intervals.score("r2", y, y + shared() / np.sqrt(3), group, baseline=0.0), 2 / 3
 
 
+def _two_readers(rng: np.random.Generator, n_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Targets of variance 1 and two readers whose errors, half of them alike, have variances 1/2 and 1/3; groups of three."""
+    group = np.repeat(np.arange(n_groups), 3)
+
+    def shared() -> np.ndarray:
+        own = rng.normal(size=len(group))
+        return np.sqrt(RHO) * rng.normal(size=n_groups)[group] + np.sqrt(1 - RHO) * own
+
+    y, alike = shared(), shared()
+    first, second = (np.sqrt(0.5) * (alike + shared()) for _ in range(2))
+    return y, y + np.sqrt(1 / 2) * first, y + np.sqrt(1 / 3) * second, group
+
+
+def lead_r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    y, first, second, group = _two_readers(rng, n_groups)
+    return intervals.contrast("r2", y, first, second, group, baseline=0.0, n=399), 1 / 2 - 1 / 3
+
+
+def lead_kendall(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """Of bivariate normals τ is 2/π · asin ρ."""
+    y, first, second, group = _two_readers(rng, n_groups)
+    rho = [1 / np.sqrt(1 + v) for v in (1 / 2, 1 / 3)]
+    one = np.arange(0, len(y), 3)  # one of a group: pairs inside groups have a τ of their own
+    found = intervals.contrast("kendall", y[one], first[one], second[one], group[one], n=399)
+    return found, float(2 / np.pi * (np.arcsin(rho[1]) - np.arcsin(rho[0])))
+
+
+def left_of_error(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    y, first, second, group = _two_readers(rng, n_groups)
+    return leaderboard.left(y, first, second, group), 2 / 3
+
+
 def kendall(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
     """One example a group, of a bivariate normal: τ = 2/π · asin ρ."""
     x = rng.normal(size=n_groups)
@@ -186,6 +218,15 @@ def test_a_nominal_95_percent_is_about_that(simulation: Simulation, trials: int,
     else:
         assert share >= least
         assert none <= 0.01
+
+
+@pytest.mark.parametrize("n_groups", [20, 40, 600])  # those of more than 400 are dealt
+@pytest.mark.parametrize("simulation", [lead_r2, lead_kendall, left_of_error], ids=lambda s: s.__qualname__)
+def test_a_lead_over_another_reader_is_covered(simulation: Simulation, n_groups: int) -> None:
+    share, none = covered(simulation, n_groups, 100 if n_groups > 100 else 200)
+    print(f"{simulation.__qualname__} {n_groups} groups: {share:.3f}, none for {none:.3f}")
+    assert share >= 0.90
+    assert none <= 0.01
 
 
 @pytest.mark.parametrize(

@@ -135,15 +135,7 @@ class _Question:
         return intervals.contrast(metric, self.y, a, b, self.groups, level=level, n=n, **self._options(metric))
 
     def left(self, control: np.ndarray, given: np.ndarray) -> Interval:
-        """The squared error of `given` as a share of the control's, (1 − R²) / (1 − R² of the control); bounds on a log scale."""
-
-        def log_share(y: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return float(np.log(((other - y) ** 2).mean() / ((one - y) ** 2).mean()))
-
-        found = intervals.deleted(log_share, (self.y, control, given), self.groups, of="share of squared error")
-        value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
-        return dataclasses.replace(found, value=value, low=low, high=high)
+        return left(self.y, control, given, self.groups)
 
     def _as(self, metric: str, given: np.ndarray) -> np.ndarray:
         if not self.target.classes:
@@ -152,6 +144,18 @@ class _Question:
 
     def _options(self, metric: str) -> dict[str, Any]:
         return {"baseline": self.middle} if metric == "r2" and self.middle is not None else {}
+
+
+def left(y: np.ndarray, control: np.ndarray, given: np.ndarray, groups: np.ndarray) -> Interval:
+    """The squared error of `given` as a share of the control's, all (n,): (1 − R²) / (1 − R² of the control). Bounds on a log scale."""
+
+    def log_share(y: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.log(((other - y) ** 2).mean() / ((one - y) ** 2).mean()))
+
+    found = intervals.deleted(log_share, (y, control, given), groups, of="share of squared error")
+    value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
+    return dataclasses.replace(found, value=value, low=low, high=high)
 
 
 def _within(y: np.ndarray, given: np.ndarray, strata: np.ndarray) -> float:
