@@ -15,11 +15,16 @@ import pages
 PICTURES = {
     "accuracy": "accuracy by property", "features": "local and global features", "by-accuracy": "by accuracy of the networks",
     "gain": "gain over metadata", "when": "along training", "where": "along the vector", "layers": "by layer",
-    "how-much": "by size of the window", "null": "nulls",
+    "how-much": "by size of the window", "null": "nulls", "null-gain": "gain by the weights of others",
 }  # fmt: skip
-DEEP, ONE = "meta-classifier", "meta-classifier, one window"
-SHOWN = ("metadata", "metadata and updates", "positions", "svm", "boosting", DEEP, ONE)
+DEEP, ONE, SEED_0 = "meta-classifier", "meta-classifier, one window", "meta-classifier, first seed"
+WINDOWS = "svm, windows"
+NAMED = "statistics named beforehand"  # of layers; of windows, where it is asked what a network looks like
+SHOWN = ("metadata", "metadata and updates", "positions", "svm", WINDOWS, "boosting", DEEP, ONE)
 FEWEST = 0.05  # as the analysis calls a gain too small to matter
+LEVEL = 0.05  # of false discoveries
+MOMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of training, that the table of snapshots shows
+STILL, MOVED = "as they are", "both"  # of other coordinates: none, and all that there are
 
 
 def section(results: Mapping[str, Any]) -> Iterator[str]:
@@ -71,14 +76,14 @@ def _sides(of: Mapping[str, Any]) -> str:
 def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     """What the numbers say; words follow from comparisons made here."""
     if rows := numbers.get("accuracy"):
-        for method in (DEEP, "svm"):
-            own = [r for r in rows if r["method"] == method]
+        for who, own in (
+            (f"The {DEEP}", [r for r in rows if r["method"] == DEEP]),
+            ("A support vector machine on statistics", [r for r in rows if r["first"]]),
+        ):
             if own:
-                above = [
-                    r["property"] for r in own if r.get("q") is not None and r["q"] < 0.05 and _low(r) > r["chance"]
-                ]
+                above = [r["property"] for r in own if _above(r)]
                 yield (
-                    f"**What.** The {method} reads {len(above)} of {len(own)} properties above chance"
+                    f"**What.** {who} reads {len(above)} of {len(own)} properties above chance"
                     f"{': ' + ', '.join(f'`{n}`' for n in above) if above else ''}. Corrected over {numbers['tests']['n']} tests."
                 )
     if rows := numbers.get("gain"):
@@ -94,32 +99,63 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
                 f"below {FEWEST:g}): {_list(small)}. Undecided: {_list(open_)}."
             )
     if rows := numbers.get("when"):
-        yield from _early(rows)
+        yield from _early(rows, numbers["when_tests"]["n"])
     if found := numbers.get("null"):
-        every = [r for r in (*found["shuffled"], *found["step_0"], *numbers.get("when", ())) if r.get("p") is not None]
+        every = [r for rows in found.values() for r in rows if r.get("p") is not None]
         leaks = [f"`{r['property']}` by {r['method']}" for r in every if r["leak"]]
         yield (
-            f"**Nulls.** Of {len(every)} readings of shuffled labels and of training at the first snapshot, {len(leaks)} are told though nothing "
-            f"can be, by permutations and corrected{': ' + ', '.join(leaks) if leaks else ''}."
+            f"**Nulls.** Of {len(every)} readings of shuffled labels, of training at the first snapshot, and of what other networks' weights add, "
+            f"{len(leaks)} are told though nothing can be, by permutations and corrected{': ' + ', '.join(leaks) if leaks else ''}."
         )
-    if rows := [r for r in (numbers.get("transfer") or {}).get("symmetry", ()) if r["method"] == DEEP]:
-        before, after = ({r["property"]: r["value"] for r in rows if r["move"] == m} for m in ("as they are", "both"))
-        lost = [n for n in before if before[n] - after[n] > FEWEST]
-        yield f"**Other coordinates.** Of networks that compute the same with permuted units and other scales, the meta-classifier reads {len(lost)} of {len(before)} properties worse by more than {FEWEST:g}: {_list(lost)}."
+    if rows := (numbers.get("transfer") or {}).get("symmetry", ()):
+        yield from _coordinates(rows)
 
 
-def _early(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _early(rows: Sequence[Mapping[str, Any]], tests: int) -> Iterator[str]:
     own = [r for r in rows if r["method"] == DEEP] or rows
-    method = DEEP if own[0]["method"] == DEEP else "support vector machine"
-    first: dict[str, int] = {}
-    for r in sorted(own, key=lambda r: r["place"]):
-        if _low(r) > r["chance"]:
-            first.setdefault(r["property"], r["place"])
+    reader = f"the {DEEP}" if own[0]["method"] == DEEP else "a support vector machine on statistics"
+    first = {name: place for (name, _), place in _from(own).items()}
+    said = ", ".join(f"`{name}` {place}" for name, place in sorted(first.items(), key=lambda item: item[1])) or "none"
+    yield (
+        f"**When.** The snapshot (of 0 to {rows[0]['of'] - 1}) from which on {reader} reads a property above chance, corrected over "
+        f"{tests} tests of snapshots, properties and methods: {said}."
+    )
+
+
+def _from(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    """Property and method → the first of those snapshots after which it is read at each; none where the last one does not tell it."""
+    first: dict[tuple[str, str], int] = {}
+    for r in sorted(rows, key=lambda r: r["place"]):
+        key = r["property"], r["method"]
+        if _above(r):
+            first.setdefault(key, r["place"])
         else:
-            first.pop(r["property"], None)
-    if first:
-        said = ", ".join(f"`{name}` {place}" for name, place in sorted(first.items(), key=lambda item: item[1]))
-        yield f"**When.** The snapshot (of 0 to {rows[0]['of'] - 1}) from which on the {method} reads a property above chance: {said}."
+            first.pop(key, None)
+    return first
+
+
+def _coordinates(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Worse or not by the interval of the paired difference, of networks that were moved."""
+    own = [r for r in rows if r["method"] == DEEP] or [r for r in rows if r["method"] == WINDOWS]
+    own = [r for r in own if r["move"] == MOVED]
+    if not own:
+        return
+    reader = f"the {DEEP}" if own[0]["method"] == DEEP else "a support vector machine on statistics of windows"
+    worse = [r["property"] for r in own if r["lost_low"] is not None and r["lost_low"] > 0]
+    alike = [
+        r["property"]
+        for r in own
+        if r["lost_high"] is not None and r["lost_high"] < FEWEST and r["property"] not in worse
+    ]
+    rest = [r["property"] for r in own if r["property"] not in (*worse, *alike)]
+    yield (
+        f"**Other coordinates.** Of networks that compute the same with permuted units and other scales, {reader} reads worse than of the same "
+        f"networks as they are: {_list(worse)}. Not worse by {FEWEST:g}: {_list(alike)}. Undecided: {_list(rest)}."
+    )
+
+
+def _above(row: Mapping[str, Any]) -> bool:
+    return row.get("q") is not None and row["q"] < LEVEL and _low(row) > row["chance"]
 
 
 def _names(rows: Any) -> list[str]:
@@ -156,15 +192,15 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
                 for own in ([r for r in rows if r["property"] == name],)
             ],
         )
-        arms = [m for m in dict.fromkeys(r["method"] for r in rows) if m.startswith(DEEP) and m not in (DEEP, ONE)]
-        if arms:
-            yield "**Other ways to learn and to ask the meta-classifier:**\n"
+        arms = {r["method"]: r["steps"] for r in rows if r["method"].startswith(DEEP) and r["method"] != ONE}
+        if len(arms) > 1:
+            yield (
+                "**Other ways to learn and to ask the meta-classifier.** What was learned with one seed (networks of one property, published epochs) "
+                "is to be compared with the first seed. Steps are those of one seed:\n"
+            )
             yield from pages.table(
-                ("property", DEEP, *arms),
-                [
-                    (f"`{n}`", *(_cell([r for r in rows if r["property"] == n], m) for m in (DEEP, *arms)))
-                    for n in _names(rows)
-                ],
+                ("property", *(f"{m}: {steps:,} steps" for m, steps in arms.items())),
+                [(f"`{n}`", *(_cell([r for r in rows if r["property"] == n], m) for m in arms)) for n in _names(rows)],
             )
     if rows := numbers.get("gain"):
         yield "**What weights add to metadata**, by five folds over all networks (the meta-classifier on the test networks alone, unless it says so):\n"
@@ -179,14 +215,25 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
             ],
         )  # fmt: skip
     if rows := [r for r in numbers.get("by_accuracy") or () if r["bin"] in ("inside", "no constant start")]:
-        yield "**Inside thirds of final accuracy, and without networks of a constant start:**\n"
+        yield f"**Inside thirds of final accuracy, and without networks of a constant start,** by metadata, {NAMED}, and the {DEEP}:\n"
         yield from pages.table(
             ("property", "networks", "method", "n", "chance", "accuracy"),
             [
                 (f"`{r['property']}`", "inside thirds" if r["bin"] == "inside" else r["bin"], r["method"], str(r["n"]), f"{r['chance']:.2f}", _value(r))
-                for r in rows if r["method"] in ("metadata", "boosting", DEEP)
+                for r in rows if r["first"] or r["method"] in ("metadata", DEEP)
             ],
         )  # fmt: skip
+    if rows := numbers.get("features"):
+        reads = {r["method"]: r["reads"] for r in rows}
+        yield "**Local and global features:**\n"
+        yield from pages.table(
+            ("property", "chance", *(f"{method} ({what})" for method, what in reads.items())),
+            [
+                (f"`{n}`", f"{one['chance']:.2f}", *(_of(rows, property=n, method=m) for m in reads))
+                for n in _names(rows) for one in (next(r for r in rows if r["property"] == n),)
+            ],
+        )  # fmt: skip
+    yield from _when(numbers.get("when") or ())
     yield from _where(numbers.get("where") or {})
     if rows := numbers.get("how_much"):
         sizes = sorted({r["size"] for r in rows})
@@ -204,19 +251,61 @@ def tables(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _null(found: Mapping[str, Any]) -> Iterator[str]:
-    """Both nulls beside each other, each by method."""
+    """Nulls beside each other, each by method; and the gains by other networks' weights."""
     every = [("shuffled labels", found.get("shuffled") or ()), ("the first snapshot", found.get("step_0") or ())]
-    if not any(rows for _, rows in every):
+    if any(rows for _, rows in every):
+        yield (
+            "**Nulls:** of the first snapshot only architecture and initialization can be told; q where nothing can. Of shuffled labels the mean, "
+            "its interval over shuffles, and the least and the most of them:\n"
+        )
+        yield from pages.table(
+            ("property", "kind", "read from", "method", "n", "chance", "accuracy", "q"),
+            [
+                (f"`{r['property']}`", r["kind"], f"{r['shuffles']} {what}" if "shuffles" in r else what, r["method"], str(r["n"]),
+                 f"{r['chance']:.2f}", _value(r), _told(r))
+                for what, rows in every for r in rows
+            ],
+        )  # fmt: skip
+    if rows := found.get("gain"):
+        yield "**What the weights of other networks add to metadata,** as the verdicts are made; nothing can be gained:\n"
+        yield from pages.table(
+            ("property", "beside", "method", "n", "metadata", "with their weights", "gain", "q"),
+            [
+                (f"`{r['property']}`", r["over"], r["method"], str(r["n"]), f"{r['known']:.2f}", f"{r['with_weights']:.2f}",
+                 f"{r['value']:+.3f} {_bounds(r)}", _told(r))
+                for r in rows
+            ],
+        )  # fmt: skip
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return "" if row.get("q") is None else f"{row['q']:.2g}{', a leak' if row['leak'] else ''}"
+
+
+def _when(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """At some moments of training, and the snapshot from which on a property is read."""
+    if not rows:
         return
-    yield "**Nulls:** of the first snapshot only architecture and initialization can be told; q where nothing can:\n"
+    last = rows[0]["of"] - 1
+    places = list(dict.fromkeys(round(share * last) for share in MOMENTS))
+    first = _from(rows)
+    yield f"**When:** accuracy at snapshots 0 to {last}, and from which on it is above chance, corrected:\n"
     yield from pages.table(
-        ("property", "kind", "read from", "method", "n", "chance", "accuracy", "q"),
+        ("property", "method", "chance", *(f"snapshot {place}" for place in places), "readable from"),
         [
-            (f"`{r['property']}`", r["kind"], what, r["method"], str(r["n"]), f"{r['chance']:.2f}", _value(r),
-             "" if r.get("q") is None else f"{r['q']:.2g}{', a leak' if r['leak'] else ''}")
-            for what, rows in every for r in rows
+            (
+                f"`{n}`",
+                m,
+                f"{own[0]['chance']:.2f}",
+                *(_of(own, place=place) for place in places),
+                str(first.get((n, m), "–")),
+            )
+            for n in _names(rows)
+            for m in dict.fromkeys(r["method"] for r in rows)
+            for own in ([r for r in rows if r["property"] == n and r["method"] == m],)
+            if own
         ],
-    )  # fmt: skip
+    )
 
 
 def _where(found: Mapping[str, Any]) -> Iterator[str]:
@@ -248,16 +337,14 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
             ],
         )  # fmt: skip
     if rows := found.get("symmetry"):
-        moves = list(dict.fromkeys(r["move"] for r in rows))
-        yield "**The same networks in other coordinates:**\n"
+        yield "**The same networks in other coordinates:** those that a move changes, beside the same ones as they are, paired:\n"
         yield from pages.table(
-            ("property", "method", *moves),
+            ("property", "method", "move", "n", "as they are", "moved", "lost"),
             [
-                (f"`{n}`", m, *(_of(rows, property=n, method=m, move=move) for move in moves))
-                for n in _names(rows)
-                for m in dict.fromkeys(r["method"] for r in rows)
+                (f"`{r['property']}`", r["method"], r["move"], str(r["n_moved"]), f"{r['before']:.2f}", _value(r), _lost(r))
+                for n in _names(rows) for r in rows if r["property"] == n and r["move"] != STILL
             ],
-        )
+        )  # fmt: skip
     if rows := found.get("children"):
         yield "**Children that went on under another recipe:** read as what their parent was trained with, and as what they are:\n"
         yield from pages.table(
@@ -283,8 +370,10 @@ def _of(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> str:
 
 
 def _value(row: Mapping[str, Any]) -> str:
-    """The value, its interval over groups, and the spread over seeds, which is no part of it."""
-    seeds = row.get("by_seed") or ()
+    """The value, its interval over groups, and the spread over seeds, which is no part of it; of shuffles both are over these."""
+    if row["value"] is None:
+        return "–"
+    seeds = row.get("by_shuffle") or row.get("by_seed") or ()
     spread = f"; {min(seeds):.2f} to {max(seeds):.2f}" if len(seeds) > 1 else ""
     return f"{row['value']:.2f} {_bounds(row)}{spread}"
 

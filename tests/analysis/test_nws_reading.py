@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,23 @@ import pytest
 from planted_zoos import planted
 
 from zoo_datasets import cli, views
-from zoo_datasets.analysis.nws import divisions, features, population, questions, scoring, transfer
+from zoo_datasets.analysis.nws import (
+    divisions,
+    features,
+    kept,
+    nulls,
+    population,
+    questions,
+    run,
+    scoring,
+    solvers,
+    transfer,
+)
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import ARCHITECTURE, TRAINING, Property
-from zoo_datasets.analysis.nws.study import METADATA, POSITIONS, WINDOWS, Study, reader
+from zoo_datasets.analysis.nws.solvers import BOOSTING, EITHER, SVM
+from zoo_datasets.analysis.nws.study import METADATA, METHODS, POSITIONS, UPDATES, WINDOWS, Study, reader
+from zoo_datasets.analysis.results import Results
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.layers import build_architecture
@@ -152,6 +167,38 @@ def test_a_layer_is_each_networks_own_wherever_it_stands() -> None:
     assert found == {"first convolution": [0, 0], "last convolution": [0, 2], "first layer": [4, 4]}
 
 
+# ── solvers ──
+
+
+def test_what_needs_no_weights_chooses_between_solvers_and_is_not_worse_than_either(study: Study) -> None:
+    """On validation, where it chooses; so that no gain is over a control that overfits."""
+    at = study.at
+    for p in study.of.properties:
+        said = [solvers.solve(s, study.known(p, at), p, at, 0).validation for s in (EITHER, SVM, BOOSTING)]
+        both, *each = (solvers._loss(p, v, p.values[at.validation]) for v in said)
+        assert both == min(each)
+    assert {solver for kind, solver in METHODS.values() if kind in ("metadata", "updates")} == {EITHER}
+
+
+def test_what_windows_cover_is_one_row_a_network_and_asked_once(study: Study) -> None:
+    width = next(p for p in study.of.properties if p.name == "width")
+    found = study.beside(METADATA, width, study.at)
+    assert found is study.beside(METADATA, width, study.at)
+    assert (found.test.argmax(1) == width.values[study.at.test]).all()  # the length says it
+
+
+def test_two_pieces_of_a_network_are_learned_from_and_all_are_asked_about() -> None:
+    made, numbers = twins(40)
+    (p,) = made.properties
+    at = divisions.sealed(made)
+    pieces = np.repeat(numbers, 4, axis=1)
+    pieces[at.train, 2:] = np.nan  # which no machine learns from
+    two = solvers.solve(SVM, pieces, p, at, 0)
+    assert np.allclose(two.test, solvers.solve(SVM, numbers[:, [0, 0]], p, at, 0).test)
+    pieces[at.test, 3] += 5.0
+    assert not np.allclose(two.test, solvers.solve(SVM, pieces, p, at, 0).test)
+
+
 # ── answers ──
 
 
@@ -183,10 +230,12 @@ def test_nothing_of_training_is_readable_at_the_first_snapshot(study: Study) -> 
     assert not last["step_0"]
     assert first["low"] <= first["chance"]
     assert last["value"] == 1.0
-    found = questions.null(study)
-    every = [*found["shuffled"], *found["step_0"], *(r for r in rows if "p" in r)]
-    questions.mark(every)
-    assert any("place" in r for r in every)
+    assert all(0 < r["p"] <= 1 for r in rows)
+    found = nulls.null(study, 3)
+    every = [*found["shuffled"], *found["step_0"], *found["gain"]]
+    nulls.mark(every)
+    assert {(r["shuffles"], len(r["by_shuffle"])) for r in found["shuffled"]} == {(3, 3)}
+    assert all(min(r["by_shuffle"]) <= r["value"] <= max(r["by_shuffle"]) for r in found["shuffled"])
     assert not [r for r in every if r["leak"]]
 
 
@@ -197,7 +246,7 @@ def test_what_nothing_can_say_and_is_told_is_marked() -> None:
         for i, p in enumerate([0.001, 0.04, 0.5, 0.9])
     ]
     rows.append({"property": "width", "method": "svm"})  # which may be read
-    summary = questions.mark(rows)
+    summary = nulls.mark(rows)
     assert [r["leak"] for r in rows] == [True, False, False, False, False]
     assert (summary["n"], summary["findings"]) == (4, 1)
 
@@ -205,13 +254,56 @@ def test_what_nothing_can_say_and_is_told_is_marked() -> None:
 @pytest.mark.slow
 def test_the_null_asks_every_network_and_tells_a_leak(study: Study, of: Population) -> None:
     """A first snapshot that says how its network was trained, as if it had been taken late."""
-    found = questions.null(study)
-    assert {r["n"] for r in found["step_0"] if r["property"] == "optimizer"} == {int(of.starts.sum())}
+    found = nulls.first_snapshot(study)
+    assert {r["n"] for r in found if r["property"] == "optimizer"} == {int(of.starts.sum())}
     late = dataclasses.replace(study, numbers_of={("layers 64", 0): study.numbers("layers", 3)}, answers={})
     assert late.window == 64
-    rows = questions.null(late)["step_0"]
-    questions.mark(rows)
+    rows = nulls.first_snapshot(late)
+    nulls.mark(rows)
     assert {r["property"] for r in rows if r["leak"]} >= {"optimizer"}
+
+
+def test_twins_on_both_sides_are_a_leak_of_shuffled_labels() -> None:
+    """Pairs that share weights and label: who is learned from says what the other is, whatever the label."""
+    pairs = 40
+    made, numbers = twins(pairs)
+    study = Study(made, divisions.sealed(made), 4, 1, 8, 0, 400, None)
+    study.numbers_of["layers 4", 0] = numbers
+    first, second = np.arange(pairs), np.arange(pairs, 2 * pairs)
+    parted = divisions.Division("parted", first, second[:8], second[8:])
+    rows = nulls.shuffled(study, [parted], 3)
+    nulls.mark(rows)
+    assert {r["method"] for r in rows if r["leak"]} == {"svm", "boosting"}
+    together = nulls.shuffled(study, divisions.folds(made, 0), 3)
+    nulls.mark(together)
+    assert not [r for r in together if r["leak"]]
+
+
+@pytest.mark.slow
+def test_the_weights_of_others_gain_nothing_and_ones_own_would_be_a_leak(study: Study, of: Population) -> None:
+    folds = divisions.folds(of, 0)
+    moved = nulls.others(of, 0)
+    assert (np.sort(moved) == np.arange(60)).all()
+    assert (moved != np.arange(60)).all()
+    assert (of.architecture[moved] == of.architecture).all()
+    rows, own = (nulls.no_gain(study, folds, m) for m in (moved, np.arange(60)))
+    assert {(r["over"], r["arm"], r["first"]) for r in rows} == {
+        (o, "weights of others", True) for o in (METADATA, UPDATES)
+    }
+    nulls.mark(rows)
+    nulls.mark(own)
+    assert not [r for r in rows if r["leak"]]
+    assert "optimizer" in {r["property"] for r in own if r["leak"]}
+
+
+def test_networks_alone_in_their_architecture_lend_each_other_their_weights() -> None:
+    of = dataclasses.replace(
+        tiny(6), architectures=tiny(1).architectures * 4, architecture=np.array([0, 0, 0, 1, 2, 3])
+    )
+    moved = nulls.others(of, 0)
+    assert set(moved[:3].tolist()) == {0, 1, 2}
+    assert set(moved[3:].tolist()) == {3, 4, 5}
+    assert (moved != np.arange(6)).all()
 
 
 @pytest.mark.slow
@@ -234,8 +326,30 @@ def test_the_gain_over_metadata_is_large_for_a_planted_setting_and_none_for_the_
 def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: Study) -> None:
     rows = transfer.symmetries(study)
     before, after = (rows_of(rows, property="optimizer", method="svm", move=m)[0] for m in ("as they are", "permuted"))
-    assert (before["n_moved"], after["n_moved"]) == (0, len(study.at.test))
+    assert (before["n_moved"], after["n_moved"], after["n"]) == (0, len(study.at.test), len(study.at.test))
     assert before["value"] == after["value"] == 1.0
+    for row in rows:
+        if row["move"] != transfer.STILL:
+            assert row["n"] == row["n_moved"]
+            assert row["lost"] == pytest.approx(row["before"] - row["value"])
+            assert row["lost_low"] <= row["lost"] <= row["lost_high"]
+
+
+def test_a_move_is_judged_by_the_networks_that_it_changes_alone(study: Study) -> None:
+    """Half of them change, and of these all are read wrong; the others, read right, say nothing of the move."""
+    optimizer = next(p for p in study.of.properties if p.name == "optimizer")
+    right = np.eye(2)[optimizer.values[study.at.test].astype(int)]
+    changed = np.arange(len(right)) % 2 == 0
+    wrong = np.where(changed[:, None], 1 - right, right)
+    by_move = {
+        name: study.judge(optimizer, study.at, [said]) for name, said in (("as they are", right), ("both", wrong))
+    }
+    still, row = transfer._paired(study, "svm", by_move, {"as they are": ~changed & changed, "both": changed})
+    assert (still["n"], still["value"], still["n_moved"]) == (len(right), 1.0, 0)
+    assert (row["n"], row["before"], row["value"], row["lost"]) == (changed.sum(), 1.0, 0.0, 1.0)
+    assert transfer._paired(study, "svm", by_move, {"as they are": ~changed & changed, "both": ~changed & changed}) == [
+        still
+    ]
 
 
 @pytest.mark.slow
@@ -283,6 +397,33 @@ def test_the_command_writes_numbers_tables_and_pictures(zoo: Zoo, tmp_path: Path
     assert all("q" in r for r in numbers["accuracy"])
     assert numbers["tests"]["n"] == len(numbers["accuracy"])
     assert {r["size"] for r in numbers["how_much"]} == {20, 40}
+    assert not (tmp_path / "unfinished.json").exists()
+    said = page_of(numbers)
+    assert "A support vector machine on statistics reads" in said
+    assert "**Local and global features:**" in said
+
+
+def test_what_was_answered_is_not_asked_again_of_the_same_question_code_and_zoo(zoo: Zoo, tmp_path: Path) -> None:
+    def ask(settings: dict[str, Any], answer: float) -> dict[str, Any]:
+        results = Results("nws", [zoo], settings, tmp_path)
+        kept.Answers(results).ask("accuracy", lambda: {"accuracy": [{"value": answer, "low": np.float64("nan")}]})
+        return results.numbers
+
+    first = ask({"seed": 0}, 0.5)["accuracy"]
+    assert first == [{"value": 0.5, "low": None}]
+    assert ask({"seed": 0}, 0.6)["accuracy"] == first
+    assert ask({"seed": 1}, 0.7)["accuracy"][0]["value"] == 0.7
+    (tmp_path / "unfinished.json").write_text("{")  # whatever else lies there
+    assert ask({"seed": 1}, 0.8)["accuracy"][0]["value"] == 0.8
+
+
+def test_a_property_of_one_level_gets_no_meta_classifier_of_its_own() -> None:
+    made, _ = twins(40)
+    (kind,) = made.properties
+    alone = dataclasses.replace(made, properties=(dataclasses.replace(kind, values=np.zeros(80)),))
+    study = Study(alone, divisions.sealed(alone), 4, 1, 8, 0, 100, None)
+    with pytest.raises(ZooError, match=r"--single kind: the 40 networks that are learned from have one level of it"):
+        run._single(study, ["kind"])
 
 
 @pytest.mark.parametrize(
@@ -337,6 +478,7 @@ def test_a_meta_classifier_reads_a_planted_setting_from_windows_of_networks_neve
     study = Study(of, divisions.sealed(of), 64, 1, 8, 0, 200, Deep(of, 30, 8, tmp_path, precision))
     (optimizer,) = of.properties
     said = questions._last(study, 0, study.at.test, 8)["optimizer"].mean(1)
+    assert questions._last(study, 0, study.at.test, 8) is questions._last(study, 0, study.at.test, 8)
     row = study.judge(optimizer, study.at, [said]).record()
     assert row["value"] > row["chance"] + 0.2
 
@@ -344,7 +486,7 @@ def test_a_meta_classifier_reads_a_planted_setting_from_windows_of_networks_neve
 @pytest.mark.slow
 def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
     call = ["analyze", "nws", str(zoo.root), "--out", str(tmp_path), "--epochs", "1", "--seeds", "2", "--windows", "4", "--window",
-            "40", "--sizes", "20", "--permutations", "20", "--single", "lr", "--published-epoch", "--quiet"]  # fmt: skip
+            "40", "--sizes", "20", "--permutations", "20", "--shuffles", "2", "--single", "lr", "--published-epoch", "--quiet"]  # fmt: skip
     assert cli.main(call) == 0
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     methods = {r["method"] for r in numbers["accuracy"]}
@@ -355,6 +497,16 @@ def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, 
     assert {r["method"] for r in numbers["gain"]} == {"svm", WINDOWS, "boosting", "boosting of both", "meta-classifier"}
     assert {r["method"] for r in numbers["gain"] if r["kind"] == ARCHITECTURE} == {WINDOWS, "meta-classifier"}
     assert {r["method"] for r in numbers["gain"] if r["first"]} == {"svm", WINDOWS}
+    assert {len(r["by_shuffle"]) for r in numbers["null"]["shuffled"] if r["method"] == "meta-classifier"} == {2}
+    steps = {r["method"]: r["steps"] for r in numbers["accuracy"] if r["method"].startswith("meta-classifier")}
+    n = numbers["population"]["sides"]["train"]
+    assert steps["meta-classifier, first seed"] == steps["meta-classifier of lr alone"] == -(-n // 16)
+    assert steps["meta-classifier, published epochs"] == -(-2 * n // 16)  # two of four snapshots
+    assert {r["method"] for r in numbers["features"]} >= {"meta-classifier", "meta-classifier, one window"}
+    said = page_of(numbers)
+    for words in ("**What.** The meta-classifier reads", "**When.**", "**Nulls.**", "**Other coordinates.**", f"first seed: {-(-n // 16)} steps",
+                  "**When:**", "**What the weights of other networks add to metadata,**"):  # fmt: skip
+        assert words in said
     first = (tmp_path / "numbers.json").read_bytes()
     trained = {p: p.stat().st_mtime_ns for p in (tmp_path / "trained").iterdir()}
     assert cli.main(call) == 0  # again: nothing is learned, and the numbers are the same
@@ -390,6 +542,27 @@ def test_what_weights_say_is_heard_beside_trees_that_know_nothing() -> None:
     assert alone.right.mean() > gained["known"] + 0.08
     assert gained["value"] > 0.6 * (alone.right.mean() - gained["known"])
     assert gained["low"] > 0
+
+
+def page_of(numbers: dict[str, Any]) -> str:
+    """What the page says of a study, by a module of benchmarks/."""
+    if (folder := str(Path(__file__).resolve().parents[2] / "benchmarks")) not in sys.path:
+        sys.path.append(folder)
+    return "\n".join(importlib.import_module("nws_page").section({"weightzoo/planted": numbers}))
+
+
+def twins(pairs: int) -> tuple[Population, np.ndarray]:
+    """Pairs i, i + pairs of one group, with one label; and statistics (M, 1, 6) that are those of the pair."""
+    rng = np.random.default_rng(0)
+    values = np.tile(rng.integers(0, 2, pairs).astype(float), 2)
+    numbers = np.tile(rng.normal(size=(pairs, 1, 6)), (2, 1, 1))
+    made = dataclasses.replace(
+        tiny(2 * pairs),
+        groups=np.tile([f"g{i}" for i in range(pairs)], 2),
+        side=np.tile(np.repeat(["test", "validation", "train"], [10, 10, pairs - 20]), 2),
+        properties=(Property(Target("kind", 2), TRAINING, ("a", "b"), False, values, "kind", ()),),
+    )
+    return made, numbers
 
 
 def tiny(n: int) -> Population:

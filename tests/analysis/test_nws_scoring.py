@@ -119,6 +119,30 @@ def test_p_is_uniform_where_answers_know_nothing() -> None:
     assert np.mean(np.array(found) <= 0.05) < 0.15
 
 
+def test_one_p_of_several_shuffles_finds_what_each_alone_leaves_open() -> None:
+    """Eight of twelve right is chance one time in five; ten times over it is none."""
+    of = class_of(np.array([0, 1.0] * 6))
+    said = one_hot([0, 1] * 4 + [1, 0] * 2, 2)
+    parts = [judged(of, [said])] * 10
+    alone = scoring.p_of_all(parts[:1], 2000, 0)
+    assert alone == scoring.p_value(parts[0], 2000, 0)
+    assert 0.1 < alone < 0.4
+    draw = np.random.default_rng(0)
+    mixed = []
+    for _ in range(10):  # labels that have nothing in common, each said as well
+        values = draw.permutation(of.values)
+        wrong = draw.permutation(
+            np.concatenate([draw.choice(np.flatnonzero(values == v), 2, replace=False) for v in (0, 1)])
+        )
+        told = values.copy()
+        told[wrong] = 1 - told[wrong]
+        mixed.append(judged(class_of(values), [one_hot(told.astype(int).tolist(), 2)]))
+    assert {float(j.right.mean()) for j in mixed} == {8 / 12}
+    assert scoring.p_of_all(mixed, 2000, 0) < 0.01
+    nothing = [judged(class_of(draw.permutation(of.values)), [one_hot([0, 1] * 6, 2)]) for _ in range(10)]
+    assert scoring.p_of_all(nothing, 2000, 0) > 0.05
+
+
 def test_permutations_move_inside_groups_and_groups_of_one_size_among_each_other() -> None:
     groups = np.array([0, 0, 1, 1, 2])
     found = scoring.permutations(groups, 400, np.random.default_rng(0))
@@ -144,4 +168,4 @@ def test_more_layers_than_colors_are_drawn() -> None:
         for p in ("optimizer", "lr") for i in range(12)
     ]  # fmt: skip
     assert len(pictures._layers(rows).axes[0].lines) == 3 * len(rows)  # a point, its interval and the tick of chance
-    assert len(pictures._gains(rows).axes[0].lines) == 2 * len(rows) + 1  # and the line of no gain
+    assert len(pictures._gains(rows, "a title").axes[0].lines) == 2 * len(rows) + 1  # and the line of no gain

@@ -43,25 +43,27 @@ class VectorMachine:
         """Choose the temperature at which these examples, not learned from, are likeliest."""
         if not self.target.classes or not len(y):
             return
-        losses = []
-        for temperature in TEMPERATURES:
-            self.temperature = temperature
-            shares = self.predict(x)[np.arange(len(y)), y.astype(np.int64)]
-            losses.append(-np.log(np.maximum(shares, 1e-12)).mean())
+        scores, own = self._scores(x), (np.arange(len(y)), y.astype(np.int64))
+        losses = [-np.log(np.maximum(self._shares(scores, t)[own], 1e-12)).mean() for t in TEMPERATURES]
         self.temperature = TEMPERATURES[int(np.argmin(losses))]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(n,) numbers, or (n, classes) probabilities."""
         if not self.target.classes:
             return np.asarray(self.model.predict(self._standard(x)) * self.spread + self.center)
-        found = np.full((len(x), self.target.classes), 1e-6)
+        return self._shares(self._scores(x), self.temperature)
+
+    def _scores(self, x: np.ndarray) -> np.ndarray:
+        """(n, classes that were learned): what costs time."""
         if self.model is None:
-            found[:, self.classes.astype(np.int64)] = 1.0
-            return found / found.sum(1, keepdims=True)
+            return np.zeros((len(x), 1))
         scores = self.model.decision_function(self._standard(x))
-        if scores.ndim == 1:
-            scores = np.stack([-scores, scores], 1) / 2
-        odds = np.exp(self.temperature * (scores - scores.max(1, keepdims=True)))
+        return np.stack([-scores, scores], 1) / 2 if scores.ndim == 1 else np.asarray(scores)
+
+    def _shares(self, scores: np.ndarray, temperature: float) -> np.ndarray:
+        """(n, classes): their softmax; a class that was never seen is nearly impossible."""
+        found = np.full((len(scores), self.target.classes), 1e-6)
+        odds = np.exp(temperature * (scores - scores.max(1, keepdims=True)))
         found[:, self.classes.astype(np.int64)] += odds / odds.sum(1, keepdims=True)
         return found / found.sum(1, keepdims=True)
 

@@ -30,6 +30,8 @@ from zoo_datasets.core import files, meters, streams
 
 log = logging.getLogger("zoo_datasets")
 
+# Raised with every change of how a meta-classifier learns: what was kept before is learned again.
+VERSION = 1
 VALIDATED = 4  # windows of each validation network, of random snapshots, that epochs are compared by
 BATCH = 64  # windows of one network that are asked about together, as published
 
@@ -45,13 +47,12 @@ class Deep:
     precision: str = "float32"  # of products
 
     def learned(
-        self, properties: Sequence[Property], at: Division, window: int, seed: int, *, published: bool = False,
-        labels: Mapping[str, np.ndarray] | None = None,
-    ) -> Learned:  # fmt: skip
-        """One trunk with a head for each property. `labels` (M,) by name stand for the true ones, in a null."""
-        values = np.stack([(labels or {}).get(p.name, p.values) for p in properties], 1)  # (M, K)
+        self, properties: Sequence[Property], at: Division, window: int, seed: int, *, published: bool = False
+    ) -> Learned:
+        """One trunk with a head for each property."""
+        values = np.stack([p.values for p in properties], 1)  # (M, K)
         targets = Targets(tuple(p.target for p in properties), values)
-        training = dataclasses.replace(meta_classifier.PUBLISHED, epochs=self.epochs, batch=self.batch)
+        training = self._training
         path = self.folder / f"{self._key(targets, at, window, seed, published, training)}.safetensors"
         choices = [self._choices(n, published) for n in at.train.tolist()]
         train = at.train if not published else np.repeat(at.train, list(map(len, choices)))
@@ -101,6 +102,15 @@ class Deep:
     def rows(self) -> Rows:
         return Rows(self.of.vectors, self.of.orders)
 
+    def steps(self, at: Division, published: bool = False) -> int:
+        """Of one fit: an epoch meets each network once, or each snapshot of its second half."""
+        windows = sum(len(self._choices(n, True)) for n in at.train.tolist()) if published else len(at.train)
+        return self.epochs * -(-windows // self.batch)
+
+    @property
+    def _training(self) -> Training:
+        return dataclasses.replace(meta_classifier.PUBLISHED, epochs=self.epochs, batch=self.batch)
+
     def _choices(self, network: int, published: bool) -> np.ndarray:
         own = self.of.snapshots[network]
         return own[len(own) // 2 :] if published else own
@@ -113,7 +123,7 @@ class Deep:
         values = [[None if np.isnan(x) else float(x) for x in row] for row in known]
         asked = [[t.name, t.classes] for t in targets.of]
         how = dataclasses.asdict(training) | {"precision": self.precision}
-        return streams.digest(["nws", zoos, sides, asked, values, window, seed, published, how])[:24]
+        return streams.digest(["nws", VERSION, zoos, sides, asked, values, window, seed, published, how])[:24]
 
 
 def _kept(path: Path, targets: Targets, window: int, training: Training, precision: str) -> Learned | None:

@@ -29,6 +29,11 @@ class Division:
     validation: np.ndarray
     test: np.ndarray
 
+    @property
+    def key(self) -> tuple[bytes, ...]:
+        """Who is on which side: what was learned of one division is not asked about another."""
+        return tuple(side.tobytes() for side in (self.train, self.validation, self.test))
+
     def within(self, kept: np.ndarray) -> Division:
         """The same sides of the networks that are kept, (M,) bool."""
         return Division(self.name, *(s[kept[s]] for s in (self.train, self.validation, self.test)))

@@ -94,7 +94,7 @@ def statistics(rows: np.ndarray) -> np.ndarray:
     mean = values.mean(1)
     centered = values - mean[:, None]
     variance = (centered**2).mean(1)
-    third = (centered**3).mean(1)
+    third = (centered * centered * centered).mean(1)  # a power of 3 takes many times as long
     skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
     return np.column_stack([mean, variance, skewness, np.quantile(values, EILERTSEN_2020, axis=1).T])
 

@@ -31,10 +31,14 @@ Rows = Sequence[Mapping[str, Any]]
 METHOD_COLORS = {
     "meta-classifier": BLUE, "svm": ORANGE, "boosting": GREEN, "metadata": GREY, "metadata and updates": INK,
     "svm, windows": PINK, "svm, whole vector": SKY, "meta-classifier, one window": SKY, "positions": VERMILION,
-    "boosting of both": PINK,
+    "boosting of both": PINK, "meta-classifier, whole vector": INK,
 }  # fmt: skip
-SHOWN = ("metadata", "svm", "boosting", "meta-classifier")
-LOCAL = ("svm, windows", "svm, whole vector", "svm", "meta-classifier, one window", "meta-classifier")
+# What a network looks like is read by statistics of windows, all else by those of layers.
+SHOWN = ("metadata", "svm", "svm, windows", "boosting", "meta-classifier")
+LOCAL = (
+    "svm, windows", "svm, whole vector", "svm", "meta-classifier, one window", "meta-classifier", "meta-classifier, whole vector",
+)  # fmt: skip
+LEVEL = 0.05  # of false discoveries, as on the page
 COLUMNS = 4  # panels side by side, where each property has one
 
 
@@ -48,7 +52,15 @@ def figures(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
         yield "by-accuracy", _lines(rows, "accuracy_of_networks", "mean test accuracy of the networks asked about", SHOWN,
                                     "Read by how accurate the networks are, in thirds")  # fmt: skip
     if rows := numbers.get("gain"):
-        yield "gain", _gains([r for r in rows if r["arm"] != "no constant start" and r["over"] == "metadata"])
+        own = [r for r in rows if r["arm"] != "no constant start" and r["over"] == "metadata"]
+        readable = {r["property"] for r in own if r["first"] and r["verdict"] == "readable"}
+        yield (
+            "gain",
+            _gains(
+                own,
+                f"Weights say more than metadata of {len(readable)} of {len({r['property'] for r in own})} properties",
+            ),
+        )
     if rows := numbers.get("when"):
         yield "when", _lines([r | {"at": r["place"] / max(1, r["of"] - 1)} for r in rows], "at", "share of training",
                              SHOWN, "When each property becomes readable")  # fmt: skip
@@ -61,18 +73,23 @@ def figures(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
     if found := numbers.get("null"):
         rows = [*(r | {"method": f"{r['method']}, shuffled"} for r in found["shuffled"]),
                 *(r | {"method": f"{r['method']}, step 0"} for r in found["step_0"])]  # fmt: skip
-        leaks = sum(r["leak"] for r in rows)
-        yield "null", _bars(rows, tuple(dict.fromkeys(r["method"] for r in rows)),
-                            f"Nulls: {leaks} of {len(rows)} are above chance where nothing can be read")  # fmt: skip
+        asked = [r for r in rows if r.get("p") is not None]
+        if rows:
+            yield "null", _bars(rows, tuple(dict.fromkeys(r["method"] for r in rows)),
+                                f"Nulls: {sum(r['leak'] for r in asked)} of {len(asked)} are told where nothing can be read")  # fmt: skip
+        if rows := found["gain"]:
+            leaks, names = {r["property"] for r in rows if r["leak"]}, {r["property"] for r in rows}
+            yield "null-gain", _gains([r for r in rows if r["over"] == "metadata"],
+                                      f"Weights of other networks: a gain of {len(leaks)} of {len(names)} properties, where there is none")  # fmt: skip
 
 
 def _above(rows: Rows) -> str:
-    methods = [m for m in ("meta-classifier", "boosting") if any(r["method"] == m for r in rows)]
-    own = [r for r in rows if r["method"] == methods[0]] if methods else []
-    above = sum(r["low"] > r["chance"] for r in own)
-    return (
-        f"{above} of {len(own)} properties are read above chance by the {methods[0]}" if own else "Accuracy by property"
-    )
+    """By the meta-classifier, or the statistics that were named beforehand; as the page counts."""
+    deep = [r for r in rows if r["method"] == "meta-classifier"]
+    own = deep or [r for r in rows if r["first"]]
+    above = sum(r["q"] < LEVEL and _number(r["low"]) > r["chance"] for r in own)
+    reader = "the meta-classifier" if deep else "a support vector machine"
+    return f"{above} of {len(own)} properties are read above chance by {reader}"
 
 
 def _bars(rows: Rows, methods: Sequence[str], title: str) -> Figure:
@@ -85,7 +102,7 @@ def _bars(rows: Rows, methods: Sequence[str], title: str) -> Figure:
         color = METHOD_COLORS.get(method, COLORS[j])
         for r in (r for r in rows if r["method"] == method):
             y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(shown) - 0.4
-            ax.plot(r["value"], y, "o", color=color, markersize=4, label=method)
+            ax.plot(_number(r["value"]), y, "o", color=color, markersize=4, label=method)
             if np.isfinite(_number(r["low"])):
                 ax.plot([r["low"], r["high"]], [y, y], color=color, linewidth=1.2)
             ax.plot([r["chance"]] * 2, [y - 0.4 / len(shown), y + 0.4 / len(shown)], color=INK, linewidth=1)
@@ -107,7 +124,7 @@ def _lines(rows: Rows, x: str, label: str, methods: Sequence[str], title: str, l
             mine = sorted((r for r in own if r["method"] == method), key=lambda r: float(r[x]))
             if mine:
                 at = [float(r[x]) for r in mine]
-                ax.plot(at, [r["value"] for r in mine], color=METHOD_COLORS[method], marker=".", label=method)
+                ax.plot(at, [_number(r["value"]) for r in mine], color=METHOD_COLORS[method], marker=".", label=method)
                 bounds = [[_number(r[k]) for r in mine] for k in ("low", "high")]
                 ax.fill_between(at, *bounds, color=METHOD_COLORS[method], alpha=0.15, linewidth=0)
         best = sorted((float(r[x]), r["chance"]) for r in own)
@@ -115,7 +132,7 @@ def _lines(rows: Rows, x: str, label: str, methods: Sequence[str], title: str, l
         if log:
             ax.set_xscale("log")
         caption(ax, name, label, "accuracy")
-    _once(axes[0])
+    _once(axes[0], axes[: len(names)])
     headline(figure, title)
     return figure
 
@@ -124,7 +141,12 @@ def _positions(rows: Rows) -> Figure:
     names = [r["property"] for r in rows]
     figure, axes = _panels(names)
     for r, ax in zip(rows, axes, strict=False):
-        ax.plot(np.linspace(0, 1, len(r["values"])), r["values"], color=BLUE, label="meta-classifier, one window")
+        ax.plot(
+            np.linspace(0, 1, len(r["values"])),
+            [_number(v) for v in r["values"]],
+            color=BLUE,
+            label="meta-classifier, one window",
+        )
         ax.axhline(r["chance"], color=GREY, linestyle=":", label="chance")
         caption(ax, r["property"], "place of the window in the vector", "accuracy")
     _once(axes[0])
@@ -150,7 +172,7 @@ def _beside(rows: Rows, key: str, colors: Mapping[str, str], *, chance: bool) ->
     ax = axes[0, 0]
     for r in rows:
         y, color = names.index(r["property"]) + 0.8 * (shown.index(r[key]) + 0.5) / len(shown) - 0.4, colors[r[key]]
-        ax.plot(r["value"], y, "o", color=color, markersize=4, label=r[key])
+        ax.plot(_number(r["value"]), y, "o", color=color, markersize=4, label=r[key])
         ax.plot([_number(r["low"]), _number(r["high"])], [y, y], color=color, linewidth=1.2)
         if chance:
             ax.plot([r["chance"]] * 2, [y - 0.4 / len(shown), y + 0.4 / len(shown)], color=INK, linewidth=1)
@@ -159,15 +181,12 @@ def _beside(rows: Rows, key: str, colors: Mapping[str, str], *, chance: bool) ->
     return figure, ax
 
 
-def _gains(rows: Rows) -> Figure:
+def _gains(rows: Rows, title: str) -> Figure:
     figure, ax = _beside(rows, "method", METHOD_COLORS, chance=False)
     ax.axvline(0, color=INK, linewidth=1)
     caption(ax, "with 95 % intervals over groups", "accuracy with weights − accuracy of metadata and vector length", "")
     _once(ax)
-    readable = {r["property"] for r in rows if r["verdict"] == "readable"}
-    headline(
-        figure, f"Weights say more than metadata of {len(readable)} of {len({r['property'] for r in rows})} properties"
-    )
+    headline(figure, title)
     return figure
 
 
@@ -180,9 +199,9 @@ def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat)
 
 
-def _once(ax: Axes) -> None:
-    """A legend in which each label stands once."""
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+def _once(ax: Axes, of: Sequence[Axes] = ()) -> None:
+    """A legend in which each label stands once; of several panels those of all, which need not show the same methods."""
+    handles = {label: h for a in (of or [ax]) for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
     legend(ax, handles=list(handles.values()), labels=list(handles))
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.nws import divisions, features, scoring
 from zoo_datasets.analysis.nws.divisions import Division
-from zoo_datasets.analysis.nws.properties import ARCHITECTURE, TRAINING, Property
+from zoo_datasets.analysis.nws.properties import ARCHITECTURE, Property
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import BOOSTING, SVM, solve
 from zoo_datasets.analysis.nws.study import (
@@ -25,12 +24,13 @@ from zoo_datasets.analysis.nws.study import (
     OF_MIXED,
     OF_NETWORK,
     ONE,
+    SEED_0,
     UPDATES,
     Study,
     askable,
     reader,
 )
-from zoo_datasets.core import meters, streams
+from zoo_datasets.core import meters
 
 Rows = list[dict[str, Any]]
 BINS = 3  # of networks by their accuracy
@@ -43,7 +43,11 @@ PURE = 1.0  # share of a window's values, for it to be of one part of the networ
 
 def accuracy(of: Study, more: Sequence[tuple[str, Sequence[Property], bool]] = ()) -> Rows:
     """Every property and method, with chance, interval and p; `more` are further meta-classifiers: name, properties, and
-    whether their epochs are the published ones, one seed each."""
+    whether their epochs are the published ones.
+
+    These have one seed each and are compared with the first seed of the others, not with the mean over several. Beside what a
+    meta-classifier says stand the steps that it learned.
+    """
     rows = []
     for p in meters.over(_asked(of, of.at), "properties from statistics", "properties"):
         for method in METHODS:
@@ -51,16 +55,22 @@ def accuracy(of: Study, more: Sequence[tuple[str, Sequence[Property], bool]] = (
     if of.deep:
         for method, batch in ((DEEP, ""), (OF_NETWORK, "network"), (OF_MIXED, "mixed")):
             said = [_last(of, seed, of.at.test, of.windows, batch) for seed in range(of.seeds)]
+            steps = {"steps": of.deep.steps(of.at)}
             for p in _asked(of, of.at):
-                rows.append(_kept(of, method, of.judge(p, of.at, [s[p.name].mean(1) for s in said])))
+                rows.append(_kept(of, method, of.judge(p, of.at, [s[p.name].mean(1) for s in said])) | steps)
                 if method == DEEP:
-                    rows.append(_kept(of, ONE, _each(of, p, of.at.test, [s[p.name] for s in said])))
+                    rows.append(_kept(of, ONE, _each(of, p, of.at.test, [s[p.name] for s in said])) | steps)
+                    if more:
+                        # No test of its own: it is part of the mean above.
+                        one = of.judge(p, of.at, [said[0][p.name].mean(1)])
+                        rows.append(one.record(method=SEED_0, kind=p.kind, first=False, p=None) | steps)
         for name, properties, published in more:
+            steps = {"steps": of.deep.steps(of.at, published)}
             learned = of.deep.learned(properties, of.at, of.window, 0, published=published)
             found = of.deep.said(
                 learned, of.of.last[of.at.test], _spaced(of, of.of.last[of.at.test], of.windows), of.window
             )
-            rows += [_kept(of, name, of.judge(p, of.at, [found[p.name].mean(1)])) for p in properties]
+            rows += [_kept(of, name, of.judge(p, of.at, [found[p.name].mean(1)])) | steps for p in properties]
     return rows
 
 
@@ -68,6 +78,7 @@ def by_accuracy(of: Study) -> Rows:
     """The same answers, by how accurate the networks are: thirds, and all of them inside thirds."""
     rows = []
     for (_, method), judged in of.judged.items():
+        about = {"method": method, "kind": judged.of.kind, "first": method == reader(judged.of)}
         own = of.of.accuracy[judged.networks]
         known = np.isfinite(own)
         if not known.any():
@@ -77,17 +88,17 @@ def by_accuracy(of: Study) -> Rows:
         parts = [judged.among(place == b) for b in range(BINS)]
         for number, part in enumerate(parts):
             if len(part.networks):
-                at = {"method": method, "bin": number, "accuracy_of_networks": float(own[place == number].mean())}
-                rows.append(part.record(**at))
+                at: dict[str, Any] = {"bin": number, "accuracy_of_networks": float(own[place == number].mean())}
+                rows.append(part.record(**about, **at))
         some = [p for p in parts if len(p.networks)]
         sizes = [len(p.networks) for p in some]
-        inside = {"method": method, "bin": "inside", "accuracy_of_networks": float(own[known].mean())}
+        inside: dict[str, Any] = {"bin": "inside", "accuracy_of_networks": float(own[known].mean())}
         chance = float(np.average([p.chance for p in some], weights=sizes))
-        rows.append(judged.among(known).record(**inside) | {"chance": chance})
+        rows.append(judged.among(known).record(**about, **inside) | {"chance": chance})
         constant = of.of.constant[judged.networks]
         if constant.any() and not constant.all():
-            at = {"method": method, "bin": "no constant start", "accuracy_of_networks": float(own[~constant].mean())}
-            rows.append(judged.among(~constant).record(**at))
+            at = {"bin": "no constant start", "accuracy_of_networks": float(own[~constant].mean())}
+            rows.append(judged.among(~constant).record(**about, **at))
     return rows
 
 
@@ -165,7 +176,7 @@ def _weights(of: Study, method: str, p: Property, at: Division) -> tuple[np.ndar
 
 
 def when(of: Study) -> Rows:
-    """By snapshot, from the first to the last: statistics learned at that snapshot, the meta-classifier at all."""
+    """By snapshot, from the first to the last: statistics learned at that snapshot, the meta-classifier at all. Each with its p."""
     rows = []
     n_places = of.of.n_places
     for place in meters.over(range(n_places), "snapshots along training", "snapshots"):
@@ -173,19 +184,14 @@ def when(of: Study) -> Rows:
         about = {"place": place, "of": n_places, "step_0": bool(known)}
         for p in _asked(of, of.at):
             judged = of.judge(p, of.at, [of.answer(reader(p), p, of.at, place).test])
-            rows.append(_standing(of, judged, judged.record(method=reader(p), kind=p.kind, **about)))
+            rows.append(judged.record(method=reader(p), kind=p.kind, **about) | _test(of, judged))
     if of.deep:
         for seed_said, place in _along(of):
             about = {"place": place, "of": n_places, "step_0": bool(place == 0 and of.of.starts[of.at.test].all())}
             for p in _asked(of, of.at):
                 judged = of.judge(p, of.at, [s[p.name].mean(1) for s in seed_said])
-                rows.append(_standing(of, judged, judged.record(method=DEEP, kind=p.kind, **about)))
+                rows.append(judged.record(method=DEEP, kind=p.kind, **about) | _test(of, judged))
     return rows
-
-
-def _standing(of: Study, judged: Judged, row: dict[str, Any]) -> dict[str, Any]:
-    """The row of a snapshot; of the first one, where nothing of training can be read, with its p as a null."""
-    return row | _test(of, judged) if row["step_0"] and row["kind"] == TRAINING else row
 
 
 def _along(of: Study) -> Iterator[tuple[list[dict[str, np.ndarray]], int]]:
@@ -268,57 +274,6 @@ def how_much(of: Study, sizes: Sequence[int]) -> Rows:
     return rows
 
 
-# ── nulls ─────────────────────────────────────────────────────────────────────────────
-
-
-def null(of: Study) -> dict[str, Rows]:
-    """Labels shuffled among all networks, the same budget; and the first snapshot, where only architecture and
-    initialization are there to be read. Statistics are asked by five folds, about every network. Rows of what nothing can
-    say have a `p`."""
-    shuffled: Rows = []
-    every = np.arange(len(of.of))
-    mixed = scoring.permutations(of.of.groups, 1, streams.generator("nws null", of.seed))[0]
-    labels = {p.name: p.values[every[mixed]] for p in of.of.properties}
-    folds = divisions.folds(of.of, of.seed) if len(np.unique(of.of.groups)) >= divisions.FOLDS else [of.at]
-    for p in meters.over(_asked(of, *folds), "shuffled labels", "properties"):
-        for method in dict.fromkeys((reader(p), "boosting")):
-            judged = scoring.joined(
-                [of.judge(p, at, [of.answer(method, p, at, labels=labels[p.name]).test]) for at in folds]
-            )
-            shuffled.append(judged.record(method=method, kind=p.kind) | _test(of, judged))
-    if of.deep:
-        own_labels = {name: values.copy() for name, values in labels.items()}
-        learned = of.deep.learned(_asked(of, of.at), of.at, of.window, 0, labels=own_labels)
-        own = of.of.last[of.at.test]
-        said = of.deep.said(learned, own, _spaced(of, own, of.windows), of.window)
-        for p in _asked(of, of.at):
-            judged = of.judge(p, of.at, [said[p.name].mean(1)])
-            shuffled.append(judged.record(method=DEEP, kind=p.kind) | _test(of, judged))
-    first: Rows = []
-    started = of.of.starts
-    if started.any() and len(np.unique(of.of.groups[started])) >= divisions.FOLDS:
-        parts = divisions.folds(of.of, of.seed, started)
-        for p in meters.over(_asked(of, *parts), "the first snapshot", "properties"):
-            for method in dict.fromkeys((reader(p), "boosting")):
-                judged = scoring.joined([of.judge(p, at, [of.answer(method, p, at, 0).test]) for at in parts])
-                row = judged.record(method=method, kind=p.kind)
-                first.append(row | _test(of, judged) if p.kind == TRAINING else row)
-    return {"shuffled": shuffled, "step_0": first}
-
-
-def mark(rows: Rows) -> dict[str, Any]:
-    """`leak` of every row, in place: whether what nothing can say is told, corrected over all that was asked so; the summary."""
-    tests = [(f"{r['property']}, {r['method']}", r) for r in rows if r.get("p") is not None]
-    summary = testing.correct(tests)
-    for row in rows:
-        row["leak"] = row.get("q") is not None and row["q"] < scoring.FINDING
-    return summary
-
-
-def _test(of: Study, judged: Judged) -> dict[str, Any]:
-    return {"p": scoring.p_value(judged, of.permutations, of.seed), "n_permutations": of.permutations}
-
-
 # ── parts ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -326,9 +281,14 @@ def _asked(of: Study, *at: Division) -> list[Property]:
     return [p for p in of.of.properties if all(askable(p, a) for a in at)]
 
 
+def _test(of: Study, judged: Judged) -> dict[str, Any]:
+    return {"p": scoring.p_value(judged, of.permutations, of.seed), "n_permutations": of.permutations}
+
+
 def _kept(of: Study, method: str, judged: Judged) -> dict[str, Any]:
     of.judged[judged.of.name, method] = judged
-    return judged.record(method=method, kind=judged.of.kind) | _test(of, judged)
+    first = method == reader(judged.of)
+    return judged.record(method=method, kind=judged.of.kind, first=first) | _test(of, judged)
 
 
 def _spaced(of: Study, snapshots: np.ndarray, count: int) -> np.ndarray:
@@ -339,12 +299,15 @@ def _spaced(of: Study, snapshots: np.ndarray, count: int) -> np.ndarray:
 def _last(
     of: Study, seed: int, networks: np.ndarray, count: int, batch_statistics: str = "", at: Division | None = None
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """What the meta-classifier of a seed says of windows of the networks' last snapshots, (n, W, …)."""
+    """What the meta-classifier of a seed says of windows of the networks' last snapshots, (n, W, …) of each property; asked once."""
     assert of.deep
     at = at or of.at
-    learned = of.deep.learned(_asked(of, at), at, of.window, seed)
-    own = of.of.last[networks]
-    return of.deep.said(learned, own, _spaced(of, own, count), of.window, batch_statistics)
+    key = (*at.key, seed, networks.tobytes(), count, batch_statistics)
+    if key not in of.said:
+        learned = of.deep.learned(_asked(of, at), at, of.window, seed)
+        own = of.of.last[networks]
+        of.said[key] = of.deep.said(learned, own, _spaced(of, own, count), of.window, batch_statistics)
+    return of.said[key]
 
 
 def _each(

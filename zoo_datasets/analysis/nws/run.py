@@ -2,7 +2,8 @@
 
 In:  zoos whose networks differ in their settings, pooled. Out: a `Results`: for each setting the accuracy of meta-classifiers,
      of statistics and of metadata beside chance; when in training, where in the vector, from how many weights,
-     of how accurate networks; what weights add to metadata; nulls; transfer.
+     of how accurate networks; what weights add to metadata; nulls; transfer. It is saved after every question: a study that was
+     stopped, called again alike with the same code, goes on with the question it was at.
 
 After Eilertsen et al., "Classifying the classifier: dissecting the weight space of neural networks" (ECAI 2020), with the
 controls that it has not. All snapshots of a network, and all networks that share an initialization, are on one side.
@@ -19,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.analysis import testing
-from zoo_datasets.analysis.nws import divisions, pictures, population, questions, scoring, transfer
+from zoo_datasets.analysis.nws import divisions, nulls, pictures, population, questions, scoring, transfer
+from zoo_datasets.analysis.nws.kept import Answers
 from zoo_datasets.analysis.nws.population import Population
-from zoo_datasets.analysis.nws.properties import Property
+from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.study import DEEP, ONE, Study, askable
 from zoo_datasets.analysis.results import Results
@@ -43,11 +45,13 @@ QUESTIONS = {
     "where": "by place in the vector and by layer",
     "how-much": "by size of the window",
     "features": "local against global: windows, layers, the whole vector",
-    "null": "labels shuffled, and the first snapshot",
+    "null": "labels shuffled, the first snapshot, and gains by the weights of others",
     "transfer": "levels never seen, other coordinates, children",
 }
 # Beside the accuracy, which they are made of.
 FROM_ACCURACY = ("by-accuracy", "features")
+WHOLE = "meta-classifier, whole vector"  # where that is one window, beside the one of smaller windows
+TABLES = ("accuracy", "by_accuracy", "gain", "when", "how_much")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +80,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--windows", type=int, default=64, metavar="N", help="that are averaged (default: 64)")
     parser.add_argument("--no-deep", action="store_true", help="statistics and metadata alone, no meta-classifier")
-    parser.add_argument("--deep-folds", action="store_true", help="the meta-classifier in all five folds of `gain`")
+    parser.add_argument(
+        "--deep-folds", action=argparse.BooleanOptionalAction, default=False,
+        help="the meta-classifier in all five folds of `gain`",
+    )  # fmt: skip
     parser.add_argument(
         "--single",
         nargs="+",
@@ -86,7 +93,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--published-epoch",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="once more with epochs of all snapshots of the second half, one seed",
     )
     parser.add_argument(
@@ -97,6 +105,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--children", nargs="+", default=[], metavar="ZOO", help="zoos that went on from these networks"
     )
+    parser.add_argument(
+        "--shuffles", type=int, default=nulls.SHUFFLES, metavar="N",
+        help=f"of the labels, each learned anew by statistics (default: {nulls.SHUFFLES}; the meta-classifier has one a seed)",
+    )  # fmt: skip
     parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help="of each test (default: 20000)")
     parser.add_argument("--no-pictures", action="store_true", help="numbers and tables alone")
 
@@ -110,8 +122,8 @@ def run(options: argparse.Namespace) -> Results:
     window = _window(of, options.window)
     sizes = [_window(of, k) for k in options.sizes] if options.sizes else _sizes(of)
     names = (
-        "seed", "seeds", "epochs", "batch", "windows", "questions", "single", "published_epoch", "deep_folds", "no_deep", "permutations",
-        "precision",
+        "seed", "seeds", "epochs", "batch", "windows", "questions", "properties", "single", "published_epoch", "deep_folds",
+        "no_deep", "held_out", "deep_transfer", "shuffles", "permutations", "precision",
     )  # fmt: skip
     settings = {name: getattr(options, name) for name in names} | {"window": window, "sizes": sizes}
     results = Results("nws", [*zoos, *younger], settings, options.out)
@@ -131,11 +143,11 @@ def run(options: argparse.Namespace) -> Results:
         )
     for child in younger:  # a mistake in the call is told before the long part
         transfer.grown(of, child)
-    single, held_out = _named(of, options.single), _held_out(of, options.held_out)
+    single, held_out = _single(study, options.single), _held_out(of, options.held_out)
     results.numbers["population"] = describe(study)
     results.numbers["properties"] = [_property(p, of) for p in of.properties]
     results.numbers["refused"] = of.refused
-    asked = set(options.questions)
+    asked, answers = set(options.questions), Answers(results)
     if asked & {"accuracy", *FROM_ACCURACY}:
         log.info("%d networks, %d properties, windows of %s weights", len(of), len(of.properties), f"{window:,}")
         more: list[tuple[str, Sequence[Property], bool]] = [
@@ -143,33 +155,27 @@ def run(options: argparse.Namespace) -> Results:
         ]
         if options.published_epoch:
             more.append(("meta-classifier, published epochs", [p for p in of.properties if p in _asked(study)], True))
-        _keep(results, "accuracy", questions.accuracy(study, more))
-        results.numbers["tests"] = _corrected(results.numbers["accuracy"], "p")
-    if "by-accuracy" in asked:
-        _keep(results, "by_accuracy", questions.by_accuracy(study))
+        answers.ask("accuracy", lambda: _accuracy(study, more, "by-accuracy" in asked))
     if "gain" in asked:
-        _keep(results, "gain", questions.gain(study, options.deep_folds))
-        results.numbers["gain_tests"] = _corrected(results.numbers["gain"], "p")
-        for row in results.numbers["gain"]:
-            row["verdict"] = scoring.verdict(row)
+        answers.ask("gain", lambda: _gain(study, options.deep_folds))
     if "when" in asked:
-        _keep(results, "when", questions.when(study))
+        answers.ask("when", lambda: _when(study))
     if "where" in asked:
-        results.numbers["where"] = questions.where(study)
+        answers.ask("where", lambda: {"where": questions.where(study)})
     if "how-much" in asked:
-        _keep(results, "how_much", questions.how_much(study, sizes))
+        answers.ask("how-much", lambda: {"how_much": questions.how_much(study, sizes)})
     if "features" in asked:
         results.numbers["features"] = _features(results.numbers)
     if "null" in asked:
-        found = questions.null(study)
-        standing = [r for r in results.numbers.get("when", ()) if "p" in r]
-        results.numbers["null"] = found
-        results.numbers["null_tests"] = questions.mark([*found["shuffled"], *found["step_0"], *standing])
+        answers.ask("null", lambda: _null(study, options.shuffles, results.numbers.get("when", ())))
     if "transfer" in asked:
-        results.numbers["transfer"] = {
+        answers.ask("transfer", lambda: {"transfer": {
             "held_out": transfer.held_out(study, held_out, options.deep_transfer),
             "symmetry": transfer.symmetries(study), "children": transfer.children(study, younger),
-        }  # fmt: skip
+        }})  # fmt: skip
+    for name in TABLES:
+        if rows := results.numbers.get(name):
+            results.table(name, _table(rows))
     if not options.no_pictures:
         for name, figure in pictures.figures(results.numbers):
             results.figure(name, figure)
@@ -183,7 +189,7 @@ def run(options: argparse.Namespace) -> Results:
 
 def _check(options: argparse.Namespace) -> None:
     """Raises ZooError for counts that are none."""
-    for name in ("seeds", "epochs", "batch", "windows", "permutations"):
+    for name in ("seeds", "epochs", "batch", "windows", "shuffles", "permutations"):
         if getattr(options, name) < 1:
             raise ZooError(f"--{name} {getattr(options, name)} is none; the least is 1.")
     for name in ("single", "published_epoch", "deep_folds", "deep_transfer"):
@@ -217,6 +223,18 @@ def _named(of: Population, names: Sequence[str]) -> list[Property]:
         if name not in known:
             raise ZooError(unknown("property", name, known, of.names))
     return [known[name] for name in names]
+
+
+def _single(study: Study, names: Sequence[str]) -> list[Property]:
+    """Raises ZooError for a property that nothing could be learned of."""
+    found = _named(study.of, names)
+    for p in found:
+        if not askable(p, study.at):
+            raise ZooError(
+                f"--single {p.name}: the {len(study.at.train):,} networks that are learned from have one level of it, or those asked "
+                f"about have none. Leave it out."
+            )
+    return found
 
 
 def _held_out(of: Population, names: Sequence[str] | None) -> list[str]:
@@ -271,24 +289,61 @@ def _property(p: Property, of: Population) -> dict[str, Any]:
     return row | {"logarithm": p.logarithm, "range": _quartiles(values)}
 
 
+def _accuracy(study: Study, more: Sequence[tuple[str, Sequence[Property], bool]], by_accuracy: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"accuracy": questions.accuracy(study, more)}
+    found["tests"] = _corrected(found["accuracy"])
+    if by_accuracy:
+        found["by_accuracy"] = questions.by_accuracy(study)
+    return found
+
+
+def _gain(study: Study, deep_folds: bool) -> dict[str, Any]:
+    rows = questions.gain(study, deep_folds)
+    tests = _corrected(rows)
+    for row in rows:
+        row["verdict"] = scoring.verdict(row)
+    return {"gain": rows, "gain_tests": tests}
+
+
+def _when(study: Study) -> dict[str, Any]:
+    """Corrected over snapshots × properties × methods."""
+    rows = questions.when(study)
+    return {"when": rows, "when_tests": _corrected(rows)}
+
+
+def _null(study: Study, shuffles: int, when: Rows) -> dict[str, Any]:
+    """With what was read of training at the first snapshot, test networks alone: corrected among the nulls, as each can be a leak."""
+    found = nulls.null(study, shuffles)
+    found["step_0_test"] = [
+        {k: v for k, v in r.items() if k != "q"} for r in when if r["step_0"] and r["kind"] == TRAINING
+    ]
+    return {"null": found, "null_tests": nulls.mark([row for rows in found.values() for row in rows])}
+
+
 def _features(numbers: Mapping[str, Any]) -> Rows:
-    """Rows of local and global readers beside each other."""
+    """Rows of local and global readers beside each other; a window of all weights is global, and has a name of its own."""
     of = {
         "svm, windows": "local", ONE: "local", "svm, whole vector": "global", "svm": "by layer",
         DEEP: "many local",
     }  # fmt: skip
     found = [row | {"reads": of[row["method"]]} for row in numbers["accuracy"] if row["method"] in of]
-    whole = [row | {"reads": "global"} for row in numbers.get("how_much", ()) if row["all"] and row["method"] == DEEP]
+    whole = [
+        row | {"reads": "global", "method": WHOLE}
+        for row in numbers.get("how_much", ())
+        if row["all"] and row["method"] == DEEP
+    ]
     return found + whole
 
 
-def _corrected(rows: Rows, key: str) -> dict[str, Any]:
-    """q beside each p, over properties × methods, in place; the summary."""
-    tested = [row for row in rows if row.get(key) is not None]
-    return testing.correct([(f"{row['property']}, {row['method']}, {row.get('over', '')}", row) for row in tested])
+def _corrected(rows: Rows) -> dict[str, Any]:
+    """q beside each p, over all of them, in place; the summary."""
+    tested = [row for row in rows if row.get("p") is not None]
+    return testing.correct([(_name(row), row) for row in tested])
 
 
-def _keep(results: Results, name: str, rows: Rows) -> None:
-    results.numbers[name] = rows
-    if rows:
-        results.table(name, pa.Table.from_pylist([r | {k: str(r[k]) for k in ("bin",) if k in r} for r in rows]))
+def _name(row: Mapping[str, Any]) -> str:
+    return ", ".join(str(row[k]) for k in ("property", "method", "over", "arm", "place") if k in row)
+
+
+def _table(rows: Rows) -> pa.Table:
+    return pa.Table.from_pylist([r | {k: str(r[k]) for k in ("bin",) if k in r} for r in rows])

@@ -165,15 +165,24 @@ def p_value(judged: Judged, n_permutations: int, seed: int) -> float | None:
     Labels change places within groups, and whole groups with others of their size: nothing of what networks of a group
     share is taken for independent. None of windows that were judged one by one, whose mean is another method's.
     """
-    if not judged.said.size:
-        return None
+    return p_of_all([judged], n_permutations, seed) if judged.said.size else None
+
+
+def p_of_all(parts: Sequence[Judged], n_permutations: int, seed: int) -> float:
+    """The same of several at once, by the mean of how often each is right: of shuffles, whose labels have nothing in common."""
     rng = streams.generator("nws labels", seed)
-    values, seen, reached = judged.values, float(judged.right.mean()), 0
-    at_once = max(1, AT_ONCE // (len(values) * len(judged.said)))
+    seen, reached = np.mean([part.right.mean() for part in parts]), 0
+    at_once = max(1, AT_ONCE // max(part.said.size for part in parts))
     for start in range(0, n_permutations, at_once):
         count = min(at_once, n_permutations - start)
-        mixed_values = values[permutations(judged.groups, count, rng)]  # (count, n)
-        right = _right(judged.of, judged.said[:, None], mixed_values[None], judged.error).mean((0, 2))
+        right = np.zeros(count)
+        drawn: dict[bytes, np.ndarray] = {}  # to draw takes longest: parts about the same networks share it
+        for part in parts:
+            key = part.networks.tobytes()
+            if key not in drawn:
+                drawn[key] = permutations(part.groups, count, rng)
+            mixed_values = part.values[drawn[key]]  # (count, n)
+            right += _right(part.of, part.said[:, None], mixed_values[None], part.error).mean((0, 2)) / len(parts)
         reached += int((right >= seen - 1e-12).sum())
     return (1 + reached) / (1 + n_permutations)
 

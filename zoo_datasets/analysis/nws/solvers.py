@@ -1,4 +1,4 @@
-"""Numbers of networks and a property → predictions: a support vector machine or boosted trees, chosen on validation.
+"""Numbers of networks and a property → predictions: a support vector machine, boosted trees, or which of both validation likes better.
 
 In:  numbers (M, W, F) of all networks, a `Division`. Out: an `Answer`: predictions about validation and test networks, each
      the mean over the W pieces of a network. What is chosen is chosen anew in every division.
@@ -16,7 +16,9 @@ from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.baselines.tabular import Boosting, Constant
 from zoo_datasets.baselines.vector_machine import WIDTHS, VectorMachine
 
-SVM, BOOSTING = SOLVERS = ("svm", "boosting")
+SVM, BOOSTING, EITHER = "svm", "boosting", "either"
+# Pieces of a network that are learned from: the time of a machine grows with the square of its rows and faster, and all are asked about.
+LEARNED = 2
 LEAVES = (7, 31)  # of a tree: boosting chooses between them
 TRUST = (1.0, 0.5, 0.25, 0.1, 0.0)  # in what was learned, against the shares of the classes; chosen on validation
 RATE, TREES = 0.1, 100  # as many as some hundred networks can use: a study is hundreds of fits
@@ -33,33 +35,41 @@ class Answer:
 
 
 def solve(
-    solver: str, numbers: np.ndarray, of: Property, at: Division, seed: int, labels: np.ndarray | None = None,
-    more: tuple[np.ndarray, ...] = (),
-) -> Answer:  # fmt: skip
-    """Learn from the train side, choose on the validation side. `labels` (M,) stand for the true ones, in a null.
+    solver: str, numbers: np.ndarray, of: Property, at: Division, seed: int, more: tuple[np.ndarray, ...] = ()
+) -> Answer:
+    """Learn from the train side, choose on the validation side.
 
     `more` are numbers (n, W, F) of other networks that are asked about beside.
     """
-    values = of.values if labels is None else labels
+    values = of.values
     train, validation = at.train[np.isfinite(values[at.train])], at.validation[np.isfinite(values[at.validation])]
     y, z = values[train], values[validation]
     prior = prior_of(of, y)
-    best: tuple[float, Any] | None = None
+    best: tuple[float, float, Any] | None = None
     for machine in _settings(solver, of, seed, len(np.unique(y)) > 1 and numbers.shape[2] > 0):
-        x, pieces = _rows(numbers[train])
+        x, pieces = _rows(numbers[train][:, :LEARNED])
         machine.fit(x, np.repeat(y, pieces))
         if isinstance(machine, VectorMachine):
-            machine.warm(_rows(numbers[validation])[0], np.repeat(z, pieces))
-        loss = _loss(of, _said(machine, numbers[validation]), z) if len(z) else 0.0
+            machine.warm(_rows(numbers[validation])[0], np.repeat(z, numbers.shape[1]))
+        # Trees of a hundred networks are surer than they are right: nothing that is mixed with them would be heard, and a
+        # machine, whose temperature is chosen, would always be preferred.
+        loss, trust = _trusted(of, _said(machine, numbers[validation]), z, prior)
         if best is None or loss < best[0]:
-            best = loss, machine
+            best = loss, trust, machine
     assert best is not None
-    said = [_said(best[1], n) for n in (numbers[at.validation], numbers[at.test], *more)]
-    # Trees of a hundred networks are surer than they are right, and nothing that is mixed with them would be heard.
-    known = np.isfinite(values[at.validation])
-    trust = min(TRUST, key=lambda t: _loss(of, tempered(of, said[0][known], t, prior), z)) if len(z) else 1.0
-    said = [tempered(of, s, trust, prior) for s in said]
+    _, trust, machine = best
+    asked = (numbers[at.validation], numbers[at.test], *more)
+    said = [tempered(of, _said(machine, n), trust, prior) for n in asked]
     return Answer(said[0], said[1], prior, tuple(said[2:]))
+
+
+def _trusted(of: Property, said: np.ndarray, y: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
+    """The least loss on validation networks, and the trust at which it is had."""
+    if not len(y):
+        return 0.0, 1.0
+    losses = [_loss(of, tempered(of, said, t, prior), y) for t in TRUST]
+    best = int(np.argmin(losses))
+    return losses[best], TRUST[best]
 
 
 def tempered(of: Property, said: np.ndarray, trust: float, prior: np.ndarray) -> np.ndarray:
@@ -82,9 +92,9 @@ def prior_of(of: Property, y: np.ndarray) -> np.ndarray:
 def _settings(solver: str, of: Property, seed: int, learnable: bool) -> list[Any]:
     if not learnable:
         return [Constant(of.target)]
-    if solver == SVM:
-        return [VectorMachine(of.target, cost, width) for cost, width in WIDTHS]
-    return [Boosting(of.target, RATE, leaves, seed, TREES) for leaves in LEAVES]
+    machines: list[Any] = [VectorMachine(of.target, cost, width) for cost, width in WIDTHS]
+    trees: list[Any] = [Boosting(of.target, RATE, leaves, seed, TREES) for leaves in LEAVES]
+    return {SVM: machines, BOOSTING: trees, EITHER: [*machines, *trees]}[solver]
 
 
 def _rows(numbers: np.ndarray) -> tuple[np.ndarray, int]:

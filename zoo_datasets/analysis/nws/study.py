@@ -17,18 +17,19 @@ from zoo_datasets.analysis.nws.divisions import Division
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import ARCHITECTURE, Property
 from zoo_datasets.analysis.nws.scoring import Judged
-from zoo_datasets.analysis.nws.solvers import BOOSTING, SVM, Answer, solve
+from zoo_datasets.analysis.nws.solvers import BOOSTING, EITHER, SVM, Answer, solve
 from zoo_datasets.baselines.design import Design
 
 if TYPE_CHECKING:
     from zoo_datasets.analysis.nws.deep import Deep
 
-# Method → what it reads and how it answers. The first two read no weights, the last one none of their values.
+# Method → what it reads and how it answers. The first two read no weights, the last one none of their values. What needs no weights
+# may choose between solvers: a gain over a control that overfits would be a gift.
 METADATA, UPDATES = "metadata", "metadata and updates"
 POSITIONS, WINDOWS = "positions", "svm, windows"
 METHODS: Mapping[str, tuple[str, str]] = {
-    METADATA: ("metadata", BOOSTING),
-    UPDATES: ("updates", BOOSTING),
+    METADATA: ("metadata", EITHER),
+    UPDATES: ("updates", EITHER),
     "svm": ("layers", SVM),
     "boosting": ("layers", BOOSTING),
     "svm, whole vector": ("vector", SVM),
@@ -36,6 +37,7 @@ METHODS: Mapping[str, tuple[str, str]] = {
     POSITIONS: (POSITIONS, SVM),
 }
 DEEP, ONE = "meta-classifier", "meta-classifier, one window"
+SEED_0 = "meta-classifier, first seed"  # beside what was learned with one seed
 OF_NETWORK, OF_MIXED = "meta-classifier, batch statistics of a network", "meta-classifier, batch statistics of many"
 ASKED = 8  # windows of a network, where many snapshots or places are asked about
 
@@ -55,14 +57,19 @@ class Study:
     numbers_of: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
     judged: dict[tuple[str, str], Judged] = dataclasses.field(default_factory=dict)
     answers: dict[tuple[object, ...], Answer] = dataclasses.field(default_factory=dict)
+    # What a meta-classifier said of all its properties at once.
+    said: dict[tuple[object, ...], dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def numbers(self, kind: str, place: int | None = None, window: int | None = None) -> np.ndarray:
         """(M, W, F) of the snapshots at a place of training, the last one by default."""
-        place, window = self.of.n_places - 1 if place is None else place, window or self.window
-        key = (f"{kind} {window}", place)
+        key = self.key(kind, place, window)
         if key not in self.numbers_of:
-            self.numbers_of[key] = self.of_snapshots(kind, self.of.at(place), window)
+            self.numbers_of[key] = self.of_snapshots(kind, self.of.at(key[1]), window)
         return self.numbers_of[key]
+
+    def key(self, kind: str, place: int | None = None, window: int | None = None) -> tuple[str, int]:
+        """What `numbers_of` calls them."""
+        return f"{kind} {window or self.window}", self.of.n_places - 1 if place is None else place
 
     def of_snapshots(self, kind: str, snapshots: np.ndarray, window: int | None = None) -> np.ndarray:
         """(n, W, F) of any snapshots."""
@@ -79,30 +86,35 @@ class Study:
         table = self.of.metadata(of, updates)
         return Design(table.take(at.train))(table)[:, None]
 
-    def answer(
-        self, method: str, of: Property, at: Division, place: int | None = None, labels: np.ndarray | None = None
-    ) -> Answer:  # fmt: skip
-        """What a solver says of a division's networks; of true labels it is asked once."""
-        key = (method, of.name, place, *(side.tobytes() for side in (at.train, at.validation, at.test)))
-        if labels is None and key in self.answers:
-            return self.answers[key]
+    def answer(self, method: str, of: Property, at: Division, place: int | None = None) -> Answer:
+        """What a solver says of a division's networks; it is asked once."""
+        key = (method, of.name, place, *at.key)
+        if key not in self.answers:
+            self.answers[key] = self.learned(method, of, at, place)
+        return self.answers[key]
+
+    def learned(self, method: str, of: Property, at: Division, place: int | None = None) -> Answer:
+        """The same, learned anew: of labels that are not the property's own."""
         kind, solver = METHODS[method]
-        if kind in ("metadata", "updates"):
-            numbers = self.known(of, at, kind == "updates")
-        else:
-            numbers = self.numbers(kind, place)
-        found = solve(solver, numbers, of, at, self.seed, labels)
-        if labels is None:
-            self.answers[key] = found
-        return found
+        own = kind in ("metadata", "updates")
+        numbers = self.known(of, at, kind == "updates") if own else self.numbers(kind, place)
+        return solve(solver, numbers, of, at, self.seed)
 
     def beside(self, over: str, of: Property, at: Division) -> Answer:
-        """What is known without weights, beside which they are asked; of what a network looks like with what its windows cover."""
+        """What is known without weights, beside which they are asked; of what a network looks like with what its windows cover.
+
+        Of each tensor the mean and the most over the windows, which is its share of the vector and, where it is small, its size: one
+        row a network, as trees count rows in their leaves.
+        """
         if of.kind != ARCHITECTURE:
             return self.answer(over, of, at)
-        places = self.numbers(POSITIONS)  # (M, W, tensors)
-        known = np.repeat(self.known(of, at, over == UPDATES), places.shape[1], axis=1)
-        return solve(BOOSTING, np.concatenate([known, places], 2), of, at, self.seed)
+        key = (over, POSITIONS, of.name, *at.key)
+        if key not in self.answers:
+            places = self.numbers(POSITIONS)  # (M, W, tensors)
+            covered = [places.mean(1, keepdims=True), places.max(1, keepdims=True)]
+            numbers = np.concatenate([self.known(of, at, over == UPDATES), *covered], 2)
+            self.answers[key] = solve(EITHER, numbers, of, at, self.seed)
+        return self.answers[key]
 
     def judge(self, of: Property, at: Division, predictions: Sequence[np.ndarray]) -> Judged:
         """Predictions of each seed about the division's test networks."""

@@ -24,16 +24,19 @@ from zoo_datasets.analysis.nws.study import DEEP, Study, askable
 from zoo_datasets.baselines.groups import finite
 from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.intervals import Interval
 from zoo_datasets.zoo import Zoo
 
 SOLVERS = ("svm", "boosting")
 # What is done to a network that leaves its function as it is → the kinds of symmetry.
+STILL = "as they are"
 MOVES: Mapping[str, tuple[str, ...]] = {
-    "as they are": (),
+    STILL: (),
     "permuted": ("permutation",),
     "rescaled": ("scale", "sign"),
     "both": symmetry.KINDS,
 }
+SYMMETRIC = {"svm": "layers", "svm, windows": "window"}  # method → what it reads
 FEWEST = 5  # networks of a level, to be asked about
 
 
@@ -83,49 +86,76 @@ def _beside(never_seen: Judged, within: Judged) -> dict[str, Any]:
     order = np.array([place[network] for network in never_seen.networks.tolist()])
     known = within.among(order)
     lost = intervals.difference(never_seen.right, known.right, known.groups)
-    return {"within": float(known.interval().value), "lost": lost.value, "lost_low": lost.low, "lost_high": lost.high}
+    return {"within": float(known.interval().value)} | _lost(lost)
 
 
 # ── other coordinates ─────────────────────────────────────────────────────────────────
 
 
 def symmetries(of: Study) -> Rows:
-    """Test networks in other coordinates, read by what learned from networks as they are."""
-    rows: Rows = []
-    own = of.of.last[of.at.test]
-    for name, kinds in meters.over(list(MOVES.items()), "networks in other coordinates", "moves"):
-        vectors, n_moved = _moved(of.of, own, kinds, of.seed)
-        at = _with(of.of, vectors)
-        for method, kind in (("svm", "layers"), ("svm, windows", "window")):
-            there = Study(at, of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None).of_snapshots(
-                kind, own
-            )
-            for p in _asked(of, of.at):
-                answer = solve(SVM, of.numbers(kind), p, of.at, of.seed, more=(there,)).more[0]
-                rows.append(of.judge(p, of.at, [answer]).record(method=method, move=name, n_moved=n_moved, kind=p.kind))
-        if of.deep:
-            from zoo_datasets.analysis.nws.deep import moved
+    """Test networks in other coordinates, read by what learned from networks as they are.
 
-            learned = [of.deep.learned(_asked(of, of.at), of.at, of.window, seed) for seed in range(of.seeds)]
-            elsewhere = moved(of.deep.rows, vectors)
-            said = [of.deep.said(net, own, _spaced(of, own, of.windows), of.window, rows=elsewhere) for net in learned]
-            for p in _asked(of, of.at):
-                judged = of.judge(p, of.at, [s[p.name].mean(1) for s in said])
-                rows.append(judged.record(method=DEEP, move=name, n_moved=n_moved, kind=p.kind))
+    Of each move those networks alone whose weights it changes, beside the same networks as they are, paired: `before` and `lost`.
+    """
+    own, asked = of.of.last[of.at.test], _asked(of, of.at)
+    moved: dict[str, np.ndarray] = {}  # move → of which test networks it changes weights, (n,) bool
+    there: dict[str, list[np.ndarray]] = {kind: [] for kind in SYMMETRIC.values()}
+    said: dict[str, list[dict[str, np.ndarray]]] = {}
+    learned = [of.deep.learned(asked, of.at, of.window, seed) for seed in range(of.seeds)] if of.deep else []
+    for name, kinds in meters.over(list(MOVES.items()), "networks in other coordinates", "moves"):
+        vectors, moved[name] = _moved(of.of, own, kinds, of.seed)
+        elsewhere = Study(_with(of.of, vectors), of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None)
+        for kind, numbers in there.items():
+            numbers.append(elsewhere.of_snapshots(kind, own))
+        if of.deep:
+            from zoo_datasets.analysis.nws import deep
+
+            windows, starts = deep.moved(of.deep.rows, vectors), _spaced(of, own, of.windows)
+            said[name] = [of.deep.said(net, own, starts, of.window, rows=windows) for net in learned]
+    rows: Rows = []
+    for method, kind in SYMMETRIC.items():
+        for p in asked:
+            answers = solve(SVM, of.numbers(kind), p, of.at, of.seed, more=tuple(there[kind])).more
+            by_move = {name: of.judge(p, of.at, [answer]) for name, answer in zip(MOVES, answers, strict=True)}
+            rows += _paired(of, method, by_move, moved)
+    for p in asked if of.deep else ():
+        by_move = {name: of.judge(p, of.at, [s[p.name].mean(1) for s in own_said]) for name, own_said in said.items()}
+        rows += _paired(of, DEEP, by_move, moved)
     return rows
 
 
-def _moved(of: Population, snapshots: np.ndarray, kinds: Sequence[str], seed: int) -> tuple[dict[int, np.ndarray], int]:
-    """Snapshot → its vector after a random move, and how many differ from before."""
+def _paired(of: Study, method: str, by_move: Mapping[str, Judged], moved: Mapping[str, np.ndarray]) -> Rows:
+    rows: Rows = []
+    still = by_move[STILL]
+    for name, judged in by_move.items():
+        changed = np.isin(judged.networks, of.at.test[moved[name]])
+        about = {"method": method, "move": name, "kind": judged.of.kind, "n_moved": int(changed.sum())}
+        if name == STILL:
+            rows.append(judged.record(**about))
+        elif changed.any():
+            before, after = still.among(changed), judged.among(changed)
+            lost = intervals.difference(after.right, before.right, before.groups)
+            rows.append(after.record(**about) | {"before": float(before.interval().value)} | _lost(lost))
+    return rows
+
+
+def _lost(found: Interval) -> dict[str, Any]:
+    return {"lost": found.value, "lost_low": found.low, "lost_high": found.high}
+
+
+def _moved(
+    of: Population, snapshots: np.ndarray, kinds: Sequence[str], seed: int
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Snapshot → its vector after a random move, and which of them differ from before, (n,) bool."""
     vectors: dict[int, np.ndarray] = {}
-    n_moved = 0
-    for i in snapshots.tolist():
+    differs = np.zeros(len(snapshots), bool)
+    for place, i in enumerate(snapshots.tolist()):
         before = finite(np.asarray(of.vectors[i]))
         architecture = of.architectures[of.architecture[of.owner[i]]]
         own = [k for k in kinds if k in symmetry.known_kinds(architecture)]
         vectors[i] = symmetry.augment(before, architecture, [seed, of.ids[of.owner[i]]], kinds=own) if own else before
-        n_moved += int((vectors[i] != before).any())
-    return vectors, n_moved
+        differs[place] = (vectors[i] != before).any()
+    return vectors, differs
 
 
 def _with(of: Population, vectors: Mapping[int, np.ndarray]) -> Population:
@@ -175,25 +205,27 @@ def _of_children(of: Study, name: str, young: Population, networks: np.ndarray, 
     groups = of.of.groups[parent]
     theirs = Study(young, of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None)
     own_values = {p.name: p.values for p in young.properties}
-    for place in sorted({0, young.n_places // 2, young.n_places - 1}):
+    asked = _asked(of, of.at)
+    places = sorted({0, young.n_places // 2, young.n_places - 1})
+    there = tuple(theirs.of_snapshots("layers", young.at(place)[networks]) for place in places)
+    by_statistics: dict[str, tuple[np.ndarray, ...]] = {}  # of each property an answer a place
+    if there[0].shape[2] == of.numbers("layers").shape[2]:
+        by_statistics = {p.name: solve(SVM, of.numbers("layers"), p, of.at, of.seed, more=there).more for p in asked}
+    learned = [of.deep.learned(asked, of.at, of.window, seed) for seed in range(of.seeds)] if of.deep else []
+    for number, place in enumerate(places):
         snapshots = young.at(place)[networks]
         answers: dict[str, dict[str, list[np.ndarray]]] = {m: {} for m in ("svm", DEEP)}
-        there = theirs.of_snapshots("layers", snapshots)
-        if there.shape[2] == of.numbers("layers").shape[2]:
-            for p in _asked(of, of.at):
-                found = solve(SVM, of.numbers("layers"), p, of.at, of.seed, more=(there,)).more[0]
-                answers["svm"][p.name] = [found]
+        answers["svm"] = {name: [found[number]] for name, found in by_statistics.items()}
         if of.deep:
             from zoo_datasets.baselines.meta_classifier import Rows as Windows
 
             windows = Windows(young.vectors, young.orders)
             starts = windows.spaced(snapshots, of.window, of.windows)
-            for seed in range(of.seeds):
-                net = of.deep.learned(_asked(of, of.at), of.at, of.window, seed)
+            for net in learned:
                 for key, value in of.deep.said(net, snapshots, starts, of.window, rows=windows).items():
                     answers[DEEP].setdefault(key, []).append(value.mean(1))
         for method, by_property in answers.items():
-            for p in _asked(of, of.at):
+            for p in asked:
                 if p.name in by_property:
                     rows += _two_ways(of, p, by_property[p.name], groups, parent, own_values.get(p.name), networks,
                                       {"zoo": name, "method": method, "place": place, "of": young.n_places})  # fmt: skip

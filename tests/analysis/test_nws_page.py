@@ -1,0 +1,169 @@
+"""The page of settings from weights: its words follow from intervals and corrected tests, and one command asks for all of it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from zoo_datasets.analysis.nws import pictures, run
+
+Row = dict[str, Any]
+
+
+def benchmark(name: str) -> ModuleType:
+    """A module of benchmarks/, which finds its neighbors there as a script does."""
+    if (folder := str(Path(__file__).resolve().parents[2] / "benchmarks")) not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
+def read(property: str, method: str, low: float, q: float | None, **more: Any) -> Row:
+    """A reading of a property whose chance is one half."""
+    return {
+        "property": property, "method": method, "kind": "training", "n": 40, "chance": 0.5, "value": 0.7, "low": low, "high": 0.9,
+        "q": q, "first": method == "svm",
+    } | more  # fmt: skip
+
+
+# ── when ──
+
+
+def test_when_a_property_is_read_follows_the_corrected_tests() -> None:
+    """Above chance by its interval alone is one of many; and what is lost again was not read from then on."""
+    page = benchmark("nws_page")
+    rows = [
+        read("lr", "svm", low, q, place=place, of=4, by_seed=[0.7])
+        for place, (low, q) in enumerate([(0.6, 0.01), (0.4, 0.5), (0.6, 0.04), (0.6, 0.01)])
+    ]
+    assert page._from(rows) == {("lr", "svm"): 2}
+    rows[2]["q"] = 0.06
+    assert page._from(rows) == {("lr", "svm"): 3}
+    (said,) = page._early(rows, 44)
+    assert said.endswith("44 tests of snapshots, properties and methods: `lr` 3.")
+    rows[3]["q"] = 0.06
+    assert page._from(rows) == {}
+
+
+def test_without_a_meta_classifier_snapshots_are_drawn_and_told_by_statistics() -> None:
+    rows = [
+        read(name, method, 0.6, 0.01, place=place, of=3)
+        for name, method in (("lr", "svm"), ("width", "svm, windows")) for place in range(3)
+    ]  # fmt: skip
+    ((name, figure),) = pictures.figures({"when": rows})
+    assert name == "when"
+    assert {line.get_label() for ax in figure.axes for line in ax.lines} == {"svm", "svm, windows", "chance"}
+    assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"svm", "svm, windows", "chance"}
+    (said,) = benchmark("nws_page")._early(rows, 6)
+    assert "a support vector machine on statistics reads" in said
+    assert said.endswith("`lr` 0, `width` 0.")
+
+
+# ── other coordinates ──
+
+
+def moved(property: str, low: float | None, high: float | None) -> Row:
+    return read(
+        property,
+        "meta-classifier",
+        0.6,
+        None,
+        move="both",
+        n_moved=20,
+        before=0.8,
+        lost=0.1,
+        lost_low=low,
+        lost_high=high,
+    )
+
+
+def test_what_is_lost_in_other_coordinates_is_said_by_its_interval() -> None:
+    page = benchmark("nws_page")
+    rows = [
+        moved("lr", 0.02, 0.2),
+        moved("optimizer", -0.2, 0.3),
+        moved("width", -0.02, 0.03),
+        moved("source", None, None),
+    ]
+    (said,) = page._coordinates(rows)
+    assert "as they are: `lr`. Not worse by 0.05: `width`. Undecided: `optimizer`, `source`." in said
+
+
+# ── what ──
+
+
+def test_a_property_counts_as_read_by_its_corrected_test_on_page_and_picture() -> None:
+    rows = [read("lr", "svm", 0.6, 0.2), read("optimizer", "svm", 0.6, 0.01), read("lr", "boosting", 0.6, 0.01)]
+    assert pictures._above(rows) == "1 of 2 properties are read above chance by a support vector machine"
+    (said,) = benchmark("nws_page").findings({"accuracy": rows, "tests": {"n": 3}})
+    assert "on statistics reads 1 of 2 properties above chance: `optimizer`. Corrected over 3 tests." in said
+
+
+def test_the_headline_of_gains_counts_the_verdicts_that_were_named_beforehand() -> None:
+    rows = [
+        read("lr", method, 0.1, 0.01, over="metadata", arm="all", verdict="readable", first=first)
+        for method, first in (("svm", False), ("boosting", False))
+    ]
+
+    def headline() -> str:
+        ((_, figure),) = pictures.figures({"gain": rows})
+        return figure.get_suptitle()
+
+    assert headline() == "Weights say more than metadata of 0 of 1 properties"
+    rows[0]["first"] = True
+    assert headline() == "Weights say more than metadata of 1 of 1 properties"
+
+
+def test_inside_thirds_the_methods_named_beforehand_are_shown() -> None:
+    rows = [
+        read("lr", method, 0.6, None, bin="inside", first=first, by_seed=[0.7])
+        for method, first in (("svm", True), ("boosting", False), ("metadata", False), ("meta-classifier", False))
+    ]
+    lines = [line for line in benchmark("nws_page").tables({"by_accuracy": rows}) if line.startswith("| `lr`")]
+    assert [line.split(" | ")[2] for line in lines] == ["svm", "metadata", "meta-classifier"]
+
+
+def test_a_window_of_all_weights_has_a_name_of_its_own() -> None:
+    own = read("lr", "meta-classifier", 0.6, 0.01)
+    rows = run._features({"accuracy": [own], "how_much": [own | {"all": False}, own | {"all": True}]})
+    assert [(r["method"], r["reads"]) for r in rows] == [("meta-classifier", "many local"), (run.WHOLE, "global")]
+    assert run.WHOLE in pictures.LOCAL
+
+
+# ── the command, and what it costs ──
+
+
+@pytest.mark.parametrize(
+    ("given", "run_with"),
+    [
+        ("zoo --pictures", "zoo --pictures --single source optimizer batch_size --published-epoch --deep-folds"),
+        ("zoo -- --no-deep", "zoo --no-deep"),
+        ("zoo -- --single lr --no-deep-folds",
+         "zoo --single source optimizer batch_size --published-epoch --deep-folds --single lr --no-deep-folds"),
+    ],
+)  # fmt: skip
+def test_one_command_asks_for_the_whole_table_unless_told_otherwise(given: str, run_with: str) -> None:
+    assert benchmark("nws").with_defaults(given.split()) == run_with.split()
+
+
+def test_the_last_option_counts() -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    run.arguments(parser)
+    _, *more = benchmark("nws").with_defaults("zoo -- --single lr --no-published-epoch".split())
+    found = parser.parse_args(more)
+    assert (found.single, found.published_epoch, found.deep_folds) == (["lr"], False, True)
+
+
+def test_the_cost_sums_one_measurement_of_each_published_recipe() -> None:
+    of = benchmark("nws_cost")
+    r = {"networks": 10, "steps": 4000, "examples": 256_000, "cpu_s": 360.0, "in_recipe": 3000, "cpu": "a core"}
+    others = {"nws/fixed training.epochs=5": r | {"networks": 99}, "nws/as-published": r}
+    assert "All 3,000 of `nws/fixed` take 30 CPU-hours" in "\n".join(of.section({"nws/fixed": r} | others))
+    said = "\n".join(of.section({"nws/main a=1": r, "nws/main a=2": r | {"networks": 20}} | others))
+    assert "All 6,000 of `nws/main a=2` and `nws/fixed training.epochs=5` take" in said
