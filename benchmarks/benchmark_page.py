@@ -26,6 +26,7 @@ SCORES = ("r2", "kendall")
 PICTURES = {
     "scores": "R² and τ beside their ceilings and controls",
     "transfer": "learned on one zoo and asked of another",
+    "width": "learned at one width and asked of others",
     "curve": "by the number of networks that are learned from",
 }
 SHOWN = f"{images.COUNT} images"

@@ -3,8 +3,9 @@
 In:  folders that `python -m zoo_datasets bench … --out FOLDER` wrote. Their tables and what they chose are kept in
      benchmarks/results/bench/, by the name of the folder; the same name again replaces them.
 Out: of all that are kept the page of tables, what docs/benchmark.md says of them, and in docs/pictures: R² and τ beside ceilings and controls
-     (`leaderboard-scores.svg`), learned on one source and asked of another (`leaderboard-transfer.svg`), and over the number
-     of networks (`leaderboard-curve.svg`), each where there are numbers for it. No number is typed.
+     (`leaderboard-scores.svg`), learned on one source and asked of another (`leaderboard-transfer.svg`), learned at one width and asked of
+     others (`leaderboard-width.svg`), and over the number of networks (`leaderboard-curve.svg`), each where there are numbers for it. No
+     number is typed.
 
     python benchmarks/leaderboard.py [FOLDER…] [--target test_accuracy]
 """
@@ -57,7 +58,7 @@ def main() -> None:
     page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in folders)
     files.write_atomic(options.out / "leaderboard.md", page)
     rows = [r for r in table.to_pylist() if r["target"] == options.target and r["error"] is None]
-    for name, draw in (("scores", scores), ("transfer", transfer), ("curve", curve)):
+    for name, draw in (("scores", scores), ("transfer", transfer), ("width", width), ("curve", curve)):
         figure = draw(rows)
         if figure is not None:
             save(figure, options.pictures / f"leaderboard-{name}.svg")
@@ -146,6 +147,43 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
         ax.set_xticks(range(len(zoos)), short, rotation=20)
         ax.set_yticks(range(len(zoos)), short)
         ax.set_title(f"{WORDS[metric]} of {best}: learned on (rows), asked of (columns)", fontsize=9)
+    return figure
+
+
+def width(rows: Sequence[dict[str, Any]]) -> Any:
+    """Width of the networks asked → τ, a panel for each other setting, a line for the best at home of each kind."""
+    asked: dict[str, dict[str, list[tuple[int, dict[str, Any]]]]] = {}
+    home = at_home(rows)
+    names: dict[str, list[str]] = {}
+    for zoo in dict.fromkeys(r["zoo"] for r in home):
+        own = [r for r in home if r["zoo"] == zoo and r["metric"] == "r2"]
+        kinds = (benchmark_page.KINDS[k] for k in ("recipe", "statistics", "whole networks"))
+        names[zoo] = [
+            max(of, key=lambda r: r["value"])["baseline"] for k in kinds if (of := [r for r in own if k(r["baseline"])])
+        ]
+    for r in rows:
+        level = re.fullmatch(rf"([^@]*)/{r['target']}/from={re.escape(r['zoo'])}/([^@]*)@\d+", r["task"])
+        told = dict(pair.split("=", 1) for pair in level[2].split(",")) if level else {}
+        # Of several zoos that are learned from, the one whose networks are those of the widths.
+        if not level or "width" not in told or r["metric"] != "kendall" or not level[1].startswith(r["zoo"]):
+            continue
+        if r["baseline"] in names.get(r["zoo"], ()):
+            other = ", ".join(f"{k} {v}" for k, v in told.items() if k != "width")
+            asked.setdefault(other, {}).setdefault(r["baseline"], []).append((int(told["width"]), r))
+    if not asked:
+        return None
+    figure, axes = figures.figure_of(5.5 * len(asked), 4.5, columns=len(asked))
+    for j, (other, lines) in enumerate(sorted(asked.items())):
+        for k, (name, found) in enumerate(lines.items()):
+            found.sort(key=lambda pair: pair[0])
+            at, values = [w for w, _ in found], [r["value"] for _, r in found]
+            color = figures.GREY if name in SETS["controls"] else figures.COLORS[k]
+            axes[0, j].plot(at, values, "o-", color=color, label=name)
+            axes[0, j].vlines(at, [r["low"] for _, r in found], [r["high"] for _, r in found], color=color)
+        axes[0, j].set_xscale("log", base=2)
+        axes[0, j].set_xlabel(f"width of the networks asked{', ' if other else ''}{other}")
+        axes[0, j].set_ylabel(WORDS["kendall"])
+    axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
 
 

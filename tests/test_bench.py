@@ -677,6 +677,42 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {p.name for p in out.glob("*.svg")} == {"leaderboard-scores.svg", "leaderboard-transfer.svg"}
 
 
+def test_widths_are_a_panel_for_each_parameterization_and_a_line_for_the_best_of_each_kind(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    leaderboards = importlib.import_module("leaderboard")
+
+    def line(baseline, task, value, metric="kendall"):
+        given = {
+            "zoo": "o/a",
+            "split": "iid",
+            "target": "test_accuracy",
+            "n_train": 9,
+            "low": value - 0.1,
+            "high": value + 0.1,
+        }
+        return given | {"baseline": baseline, "task": task, "value": value, "metric": metric}
+
+    rows = [
+        line(n, "o/a/test_accuracy@1", v, "r2")
+        for n, v in (("metadata", 0.5), ("nfn", 0.7), ("probing", 0.8), ("statistics", 0.6))
+    ]
+    assert leaderboards.width(rows) is None
+    for place, width in enumerate((64, 8)):
+        for kind in ("mup", "standard"):
+            task = f"o/a-wide/test_accuracy/from=o/a/parameterization={kind},width={width}@1"
+            rows += [
+                line(n, task, v + 0.1 * place)
+                for n, v in (("metadata", 0.3), ("nfn", 0.1), ("probing", 0.4), ("statistics", 0.2))
+            ]
+    axes = leaderboards.width(rows).axes
+    assert [a.get_xlabel() for a in axes] == [
+        f"width of the networks asked, parameterization {k}" for k in ("mup", "standard")
+    ]
+    drawn = {of.get_label(): of.get_xydata().tolist() for of in axes[0].lines}
+    assert set(drawn) == {"metadata", "statistics", "probing"}
+    np.testing.assert_allclose(drawn["probing"], [[8, 0.5], [64, 0.4]])
+
+
 @pytest.mark.slow
 def test_bench_of_several_zoos_goes_on_after_what_cannot_be_asked(bench_zoo, other_zoo, tmp_path, capsys, monkeypatch):
     code = cli.main(
