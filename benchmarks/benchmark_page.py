@@ -87,6 +87,9 @@ def section(lines: Sequence[Line]) -> Iterator[str]:
             yield f"![{what}]({path})\n"
     yield from _accuracy(zoos, home)
     yield from _every(zoos, home)
+    yield from _by_number(
+        [r for r in lines if r["error"] is None and r["split"] == "iid" and "/from=" not in r["task"]]
+    )
     away = [r for r in good if r["target"] == ACCURACY and "/from=" in r["task"]]
     yield from _elsewhere(
         "**Learned on one zoo, asked of another:** test accuracy; R² against the mean of the networks that are asked:",
@@ -240,6 +243,34 @@ def _every(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     yield "**R² of test accuracy, and its gain over the recipe, of every baseline:**\n"
     rows = [(n, *(_with_gain(at[n, z]) if (n, z) in at else "" for z in zoos)) for n in names]
     yield from pages.table(("baseline", *map(pages.short, zoos)), rows)
+
+
+def _by_number(home: Sequence[Line]) -> Iterator[str]:
+    """What the best reader of most networks leaves of what the recipe leaves, learned from fewer."""
+    rows = []
+    for zoo in dict.fromkeys(r["zoo"] for r in home):
+        own = [
+            r
+            for r in home
+            if r["zoo"] == zoo and r["target"] == ACCURACY and r["metric"] == "r2" and _number(r.get("left"))
+        ]
+        counts = sorted({r["n_train"] for r in own})
+        best = _best([r for r in own if r["n_train"] == counts[-1]], "r2", _weights) if len(counts) > 1 else None
+        if best is not None:
+            found = sorted((r for r in own if r["baseline"] == best["baseline"]), key=lambda r: r["n_train"])
+            rows += [
+                (
+                    pages.short(zoo),
+                    r["baseline"],
+                    f"{r['n_train']:,}",
+                    _value(r),
+                    f"{r['left']:.2f}{_bounds(r['left_low'], r['left_high'], '.2f')}",
+                )
+                for r in found
+            ]
+    if rows:
+        yield "**Learned from fewer:** what the best reader of weights leaves of what the recipe, learned from as many, leaves:\n"
+        yield from pages.table(("zoo", "baseline", "learned from", "R²", "left"), rows)
 
 
 def _targets(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:

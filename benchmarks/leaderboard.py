@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from zoo_datasets.leaderboard import ORACLE, WORDS
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED, BESIDE = ("leaderboard.md", "leaderboard.parquet"), ("chosen.json", "tasks.json")
 SHOWN = ("r2", "kendall")
+MOST_WHOLE = 3  # readers of whole networks, in the picture of transfer
+STYLES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 5)), (0, (3, 1, 1, 1)))  # of controls
 HEAD = """# Leaderboard
 
 Written by `python benchmarks/leaderboard.py` from the result files of `python -m zoo_datasets bench`; what the tasks,
@@ -118,36 +120,53 @@ def scores(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def transfer(rows: Sequence[dict[str, Any]]) -> Any:
-    """Learned on × asked of, R² and τ of the baseline that is best at home."""
+    """Learned on × asked of: τ of the recipe, of images, of the statistics that are best at home, and of whole readers."""
     zoos = list(dict.fromkeys(r["zoo"] for r in rows))
-    iid = [r for r in rows if r["split"] == "iid" and r["baseline"] not in (*SETS["controls"], ORACLE)]
+    iid = [r for r in rows if r["split"] == "iid" and r["metric"] == "kendall" and r["baseline"] != ORACLE]
     if len(zoos) < 2 or not any("/from=" in r["task"] for r in iid):
         return None
-    home = [r for r in at_home(iid) if r["metric"] == "r2"]
-    best = max({r["baseline"] for r in home}, key=lambda b: np.mean([r["value"] for r in home if r["baseline"] == b]))
-    figure, axes = figures.figure_of(9, 4.5, columns=2)
+    home = [r for r in at_home(iid) if np.isfinite(r["value"])]
+    mean = {
+        n: np.mean([r["value"] for r in home if r["baseline"] == n])
+        for n in dict.fromkeys(r["baseline"] for r in home)
+    }
+    shown = [
+        max(of, key=mean.__getitem__)
+        for k in ("recipe", benchmark_page.SHOWN, "statistics")
+        if (of := _of_kind(k, mean))
+    ]
+    whole = sorted(_of_kind("whole networks", mean), key=lambda n: -mean[n])
+    shown += whole[:MOST_WHOLE]
+    columns = min(3, len(shown))
+    figure, axes = figures.figure_of(
+        3.6 * columns, 3.4 * -(-len(shown) // columns), columns=columns, rows=-(-len(shown) // columns)
+    )
     iid.sort(key=lambda r: r["n_train"])  # of several, the last is of most networks
-    for j, metric in enumerate(SHOWN):
+    for ax in axes.ravel()[len(shown) :]:
+        ax.axis("off")
+    for name, ax in zip(shown, axes.ravel(), strict=False):
         values = np.full((len(zoos), len(zoos)), np.nan)
-        for r in iid:
-            if r["baseline"] == best and r["metric"] == metric:
-                # None: networks that were built since, or levels of another zoo; no column is theirs.
-                asked = next(
-                    (z for z in zoos if re.match(rf"{re.escape(z)}/[^/]+(/from={re.escape(r['zoo'])})?@", r["task"])),
-                    None,
-                )
-                if asked is not None:
-                    values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]
-        ax = axes[0, j]
+        for r in (r for r in iid if r["baseline"] == name):
+            # None: networks that were built since, or levels of another zoo; no column is theirs.
+            asked = next(
+                (z for z in zoos if re.match(rf"{re.escape(z)}/[^/]+(/from={re.escape(r['zoo'])})?@", r["task"])), None
+            )
+            if asked is not None:
+                values[zoos.index(r["zoo"]), zoos.index(asked)] = r["value"]
         ax.grid(visible=False)
         ax.imshow(values, vmin=0, vmax=1, cmap="Blues")
         for (a, b), v in np.ndenumerate(values):
-            ax.text(b, a, f"{v:.2f}", ha="center", va="center", color="white" if v > 0.6 else figures.INK)
-        short = [re.sub(r".*/", "", z) for z in zoos]
-        ax.set_xticks(range(len(zoos)), short, rotation=20)
+            said, dark = ("–", False) if np.isnan(v) else (f"{v:.2f}", v > 0.6)
+            ax.text(b, a, said, ha="center", va="center", color="white" if dark else figures.INK)
+        short = [re.sub(r".*/", "", z).split("-")[0] for z in zoos]
+        ax.set_xticks(range(len(zoos)), short)
         ax.set_yticks(range(len(zoos)), short)
-        ax.set_title(f"{WORDS[metric]} of {best}: learned on (rows), asked of (columns)", fontsize=9)
+        ax.set_title(f"{WORDS['kendall']} of {name}: on (rows), of (columns)", fontsize=9)
     return figure
+
+
+def _of_kind(kind: str, names: Iterable[str]) -> list[str]:
+    return [n for n in names if benchmark_page.KINDS[kind](n)]
 
 
 def width(rows: Sequence[dict[str, Any]]) -> Any:
@@ -196,19 +215,28 @@ def curve(rows: Sequence[dict[str, Any]]) -> Any:
     )
     if zoo is None:
         return None
-    figure, axes = figures.figure_of(11, 4.5, columns=2)
+    figure, axes = figures.figure_of(12, 4.8, columns=2)
+    names = list(dict.fromkeys(r["baseline"] for r in home if r["zoo"] == zoo))
+    controls = [n for n in names if n in SETS["controls"]]
+    weights = [n for n in names if n not in controls]
     for j, metric in enumerate(SHOWN):
         ax = axes[0, j]
         own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric]
-        for k, name in enumerate(dict.fromkeys(r["baseline"] for r in own)):
+        for name in [*weights, *controls]:
             points = sorted((r["n_train"], r["value"]) for r in own if r["baseline"] == name)
-            color = figures.GREY if name in SETS["controls"] else figures.COLORS[k % len(figures.COLORS)]
-            ax.plot(*zip(*points, strict=True), "o-", color=color, label=name)
+            if name in controls:
+                how = {"color": figures.GREY, "linestyle": STYLES[controls.index(name) % len(STYLES)]}
+            else:
+                how = {"color": figures.COLORS[weights.index(name) % len(figures.COLORS)], "marker": "o"}
+            ax.plot(*zip(*points, strict=True), label=name, **how)
         ax.set_xscale("log")
+        counts = sorted({r["n_train"] for r in own})
+        ax.set_xticks(counts, [f"{n:,}" for n in counts])
+        ax.minorticks_off()
         ax.set_xlabel(f"training networks of {zoo}")
         ax.set_ylabel(WORDS[metric])
         ax.set_ylim(-0.05, 1.01)
-    axes[0, 1].legend(fontsize=7, frameon=False)
+    axes[0, 1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

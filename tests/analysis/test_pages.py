@@ -205,6 +205,20 @@ def test_the_benchmark_says_what_the_weights_leave_of_what_the_recipe_leaves() -
         assert f"on the same networks: {word}" in benchmark_page(known, line("nfn", 0.9, **changed))
 
 
+def test_the_benchmark_shows_what_fewer_networks_leave_where_there_are_several_numbers() -> None:
+    left = {"left": 0.25, "left_low": 0.2, "left_high": 0.3, "left_least_seed": 0.22, "left_most_seed": 0.41}
+    many, few = (
+        line("nfn", 0.9, **left),
+        line("nfn", 0.7, n_train=10, **left | {"left": 1.5, "left_low": 1.0, "left_high": 2.0}),
+    )
+    other = line("probing", 0.8, n_train=10, **left)  # best of few, and not asked about: the best of most is
+    text = benchmark_page(line("metadata", 0.6), many, few, other).partition("Learned from fewer")[2].partition("**")[2]
+    assert "| a | nfn | 10 | 0.700 [0.650, 0.750] | 1.50 [1.00, 2.00] |" in text
+    assert "| a | nfn | 100 | 0.900 [0.850, 0.950] | 0.25 [0.20, 0.30] |" in text
+    assert "probing" not in text.partition("\n\n**")[0]
+    assert "Learned from fewer" not in benchmark_page(line("metadata", 0.6), many)
+
+
 def test_the_benchmark_shows_nulls_and_says_which_lie_above_chance() -> None:
     null = {"metric": "kendall", "null_low": -0.1, "null_high": 0.1, "shuffles": 100}
     calm = benchmark_page(line("metadata", 0.6), line("nfn", 0.9, **null))
