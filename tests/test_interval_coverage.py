@@ -88,6 +88,14 @@ def left_of_error(rng: np.random.Generator, n_groups: int) -> tuple[Interval, fl
     return leaderboard.left(y, first, second, group), 2 / 3
 
 
+def apart_r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """One reader, asked twice: of networks that have nothing in common."""
+    once, again = (_two_readers(rng, n_groups) for _ in range(2))
+    first = intervals.score("r2", once[0], once[1], once[3], baseline=0.0, n=399)
+    second = intervals.score("r2", again[0], again[2], again[3], baseline=0.0, n=399)
+    return intervals.apart(first, second), 1 / 2 - 1 / 3
+
+
 def kendall(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
     """One example a group, of a bivariate normal: τ = 2/π · asin ρ."""
     x = rng.normal(size=n_groups)
@@ -221,7 +229,7 @@ def test_a_nominal_95_percent_is_about_that(simulation: Simulation, trials: int,
 
 
 @pytest.mark.parametrize("n_groups", [20, 40, 600])  # those of more than 400 are dealt
-@pytest.mark.parametrize("simulation", [lead_r2, lead_kendall, left_of_error], ids=lambda s: s.__qualname__)
+@pytest.mark.parametrize("simulation", [lead_r2, lead_kendall, left_of_error, apart_r2], ids=lambda s: s.__qualname__)
 def test_a_lead_over_another_reader_is_covered(simulation: Simulation, n_groups: int) -> None:
     share, none = covered(simulation, n_groups, 100 if n_groups > 100 else 200)
     print(f"{simulation.__qualname__} {n_groups} groups: {share:.3f}, none for {none:.3f}")

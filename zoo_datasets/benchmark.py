@@ -22,7 +22,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets import audit, fresh, leaderboard, lineage, nulls, protocols, results, solving, targets, tasks
+from zoo_datasets import (
+    audit,
+    fresh,
+    intervals,
+    leaderboard,
+    lineage,
+    nulls,
+    protocols,
+    results,
+    solving,
+    targets,
+    tasks,
+)
 from zoo_datasets.baselines import known
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import command, files
@@ -339,18 +351,22 @@ class _Said:
 
 
 def _beside_fresh(done: _Solved, fresh_zoo: str) -> str:
-    """Each baseline on the test side and on networks that were built after it, side by side."""
+    """Each baseline on the test side and on networks that were built after it, side by side, and what it loses there."""
     found, pages = done.found, []
     for target in found.train.targets.of:
         metrics = leaderboard.SHOWN["class" if target.classes else "number"][:2]
         tables = [done.rows(target.name, where) for where in ("", fresh_zoo)]
-        heads = [f"{leaderboard.WORDS[m]}, {kind}" for m in metrics for kind in ("test", "fresh")]
+        heads = [f"{leaderboard.WORDS[m]}, {kind}" for m in metrics for kind in ("test", "fresh", "fresh − test")]
         lines = [f"### {target.name}: the test side, and {len(found.tests[fresh_zoo]):,} networks built since", ""]
         lines += [f"| baseline | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
         later = {r.baseline: r for r in tables[1] if not r.error}
         for row in (r for r in tables[0] if r.baseline in later and not r.error):
             both = (row, later[row.baseline])
-            cells = [leaderboard.in_words(r.scores[m]) for m in metrics for r in both]
+            cells = []
+            for m in metrics:
+                old, new = (r.scores[m] for r in both)
+                cells += [leaderboard.in_words(old), leaderboard.in_words(new)]
+                cells.append(leaderboard.in_words(intervals.apart(old, new), sign="+"))
             lines.append(f"| {row.baseline} | {' | '.join(cells)} |")
         pages.append("\n".join([*lines, ""]))
     return "\n".join(pages)

@@ -219,6 +219,18 @@ def contrast(
     return _resampled(of, value, both.values_and_errors, (n_units, n_groups, len(y)), level, seed, n)
 
 
+def apart(first: Interval, second: Interval) -> Interval:
+    """second − first of scores on groups that have nothing in common, from the bounds of both (MOVER: Zou & Donner 2008, eq. 2)."""
+    value = second.value - first.value
+    low = value - float(np.hypot(second.value - second.low, first.high - first.value))
+    high = value + float(np.hypot(second.high - second.value, first.value - first.low))
+    n_groups, n = first.n_groups + second.n_groups, first.n_examples + second.n_examples
+    of = f"difference of {first.of}"
+    if "none" in (first.method, second.method):
+        return _none(of, value, first.level, n_groups, n, first.note or second.note)
+    return _interval(of, value, (low, high), first.level, "MOVER", n_groups, n)
+
+
 def eta_squared(
     values: np.ndarray, levels: np.ndarray, groups: np.ndarray, *, seed: int = 0, level: float = 0.95
 ) -> Interval:  # fmt: skip
