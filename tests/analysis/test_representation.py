@@ -88,10 +88,10 @@ def test_the_study_leaves_numbers_tables_and_pictures(poor: Zoo, tmp_path: Path)
     row = {(r["level"], r["detector"]): r for r in numbers["told"]}
     assert len(row) == 10
     assert {row[level, "recipe"]["auc"]["value"] for level in (RARE, CUE)} == {0.5}  # no control is told the level
-    # A class that was rare shows in weights and in its own accuracy; so does one that is known by its mark, and not in the loss.
+    # A class that was rare shows in weights and in its own accuracy; so does one that is known by its mark, and hardly in the loss.
     for level, detector in ((RARE, "statistics, logistic"), (RARE, "accuracy by class"), (CUE, "accuracy by class")):
         assert row[level, detector]["auc"]["low"] > 0.6
-    assert row[CUE, "test loss and accuracy"]["auc"]["low"] < 0.5
+    assert row[CUE, "test loss and accuracy"]["auc"]["value"] < row[CUE, "accuracy by class"]["auc"]["value"] - 0.1
     assert row[RARE, "statistics, logistic"]["beyond"] is False
     assert row[CUE, "accuracy by class"]["beyond"] is None
     null = numbers["nulls"]["accuracy by class"]["auc"]
