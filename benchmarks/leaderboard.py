@@ -127,8 +127,7 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
         return None
     home = [r for r in at_home(iid) if np.isfinite(r["value"])]
     mean = {
-        n: np.mean([r["value"] for r in home if r["baseline"] == n])
-        for n in dict.fromkeys(r["baseline"] for r in home)
+        n: np.mean([r["value"] for r in home if r["baseline"] == n]) for n in dict.fromkeys(r["baseline"] for r in home)
     }
     shown = [
         max(of, key=mean.__getitem__)
