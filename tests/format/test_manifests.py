@@ -17,6 +17,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "digits-mlp",
         "mnist-cnn",
         "mnist-smallcnn",
+        "mnist-smallcnn-wide",
         "cifar10-smallcnn",
         "fashion-smallcnn",
         "mlds-ds1",
