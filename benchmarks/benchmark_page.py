@@ -133,7 +133,7 @@ def _held_out(line: Line) -> bool:
 
 def _plain(task: str) -> str:
     """What is asked, of whom: a task without its owner, its source and what all of a table share."""
-    return re.sub(r"/from=[^@]*", "", re.sub(r"^[^/]+/", "", task)).replace(f"/{ACCURACY}", "")
+    return re.sub(r"/from=[^/@]+/[^/@]+", "", re.sub(r"^[^/]+/", "", task)).replace(f"/{ACCURACY}", "")
 
 
 def _best(lines: Iterable[Line], metric: str, among: Among, target: str = ACCURACY) -> Line | None:
