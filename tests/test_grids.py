@@ -65,6 +65,7 @@ CONTINUED = {  # recipe → its parent, and levels of `subset`
     "trajectories/digits-doses": ("trajectories/digits", 9),
     "trajectories/mnist-cnn-continued": ("trajectories/mnist-cnn", 4),
 }
+FINE_TUNED = {"nws/fixed-children": "nws/fixed"}  # recipe → its parent, whose networks differ in what they keep
 REORDERED = {  # recipe → its parent: the same data in two orders
     "trajectories/digits-reordered": "trajectories/digits",
     "trajectories/mnist-cnn-reordered": "trajectories/mnist-cnn",
@@ -100,12 +101,14 @@ def architecture(run: runs.Run) -> Architecture:
 
 def test_the_table_above_names_every_recipe() -> None:
     found = {p.relative_to(GRIDS).with_suffix("").as_posix() for p in GRIDS.rglob("*.yaml")}
-    assert found == {WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED}
+    assert found == {WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *FINE_TUNED, *REORDERED}
 
 
 @pytest.mark.slow
 def test_no_two_recipes_write_one_zoo() -> None:
-    zoos = [load(name).zoo for name in (WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *REORDERED)]
+    zoos = [
+        load(name).zoo for name in (WILD, WIDE, *TROJANED, *NWS, *WANTED, *DRAWN, *CONTINUED, *FINE_TUNED, *REORDERED)
+    ]
     assert len(set(zoos)) == len(zoos)
 
 
@@ -352,6 +355,30 @@ def test_a_continuation_is_the_recipe_of_its_parent_but_for_what_it_varies(name:
     epochs = ours.fixed["epochs"] or ours.fixed["steps"] // per_epoch
     assert {e * per_epoch for e in range(epochs + 1)} <= set(steps)
     assert sum(s < per_epoch for s in steps) >= 4
+
+
+@pytest.mark.parametrize("name", FINE_TUNED)
+def test_a_fine_tuning_has_one_recipe_for_all_and_keeps_what_a_network_is(name: str) -> None:
+    """All but architecture and activation is of one value, and each is one that parents may have, so that both can be asked."""
+    ours, theirs = load(name), load(FINE_TUNED[name])
+    assert ours.parent_zoo == theirs.zoo
+    assert (ours.axis_names, ours.fixed["init_keep"], ours.fixed["init_snapshot"]) == ((), ("architecture",), -1)
+    assert ours.fixed["source"] in {lv.values["source"] for d in theirs.draws if d.name == "source" for lv in d.levels}
+    levels = PUBLISHED
+    for axis in ("batch_size", "optimizer"):
+        assert ours.fixed[axis] in levels[axis]
+    for setting in (
+        "source_train",
+        "source_validation",
+        "source_test",
+        "resize",
+        "channels",
+        "scale",
+        "balance_classes",
+    ):
+        assert ours.fixed[setting] == theirs.fixed[setting]
+    low, high = next((d.low, d.high) for d in theirs.draws if d.name == "lr")
+    assert low < ours.fixed["lr"] < high
 
 
 @pytest.mark.slow

@@ -250,7 +250,7 @@ def test_a_whole_number_is_a_quantity_or_a_name() -> None:
     generated_ones = {p.setting_of(g.name) for g in generated.GENERATED.values() for p in g.parameters}
     quantities = (whole & generated_ones) | {
         "augment_crop", "augment_shift", "automaton_bits", "automaton_states", "batch_size", "channels", "epochs", "examples",
-        "init_models", "init_step", "min_epochs", "mup_base", "patience", "resize", "schedule_every_epochs", "source_steps",
+        "init_models", "init_snapshot", "init_step", "min_epochs", "mup_base", "patience", "resize", "schedule_every_epochs", "source_steps",
         "source_test", "source_train", "source_validation", "steps", "stop_below", "stop_drops", "stop_unchanged",
         "trigger_column", "trigger_row", "trigger_size",
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -252,6 +253,94 @@ def test_the_first_parents_in_plan_order_are_a_prefix(tmp_path: Path, parent: Pa
     assert [r.id for r in plan.plan(load(child_of(parent), tmp_path, limit=2)).runs] == whole[:2]
 
 
+def test_a_start_is_named_by_its_place_among_the_snapshots(tmp_path: Path, parent: Path) -> None:
+    for place, step in ((0, 0), (1, 3), (-1, 16), (-6, 0)):
+        planned = plan.plan(load(child_of(parent, epoch=None, init={"snapshot": place}), tmp_path))
+        assert [r.start.step for r in planned.runs] == [step] * 4
+    for place in (6, -7):
+        with pytest.raises(GridError, match="has a snapshot at the epoch, step or place that `init` asks for"):
+            plan.plan(load(child_of(parent, epoch=None, init={"snapshot": place}), tmp_path))
+
+
+def test_a_place_is_one_among_its_own_models_snapshots(parent: Path) -> None:
+    """Parents that ended at different steps have different last ones."""
+    there = lineage.open_parents(str(parent))
+    row = there.rows[0]
+    kept = there.snapshots[row["model_id"]]
+    shorter = {row["model_id"]: {s: kept[s] for s in (3, 8, 0)}}
+    ended = dataclasses.replace(there, snapshots={**there.snapshots, **shorter})
+    assert ended.step(row, None, None, -1) == 8
+    assert ended.step(there.rows[1], None, None, -1) == 16
+    assert ended.step(row, None, None, 3) is None
+    assert (ended.step(row, None, 8, None), ended.step(row, 1.0, None, None)) == (8, None)
+
+
+def test_what_is_kept_is_each_parents_own(make: Make, tmp_path: Path) -> None:
+    """Parents that differ, and children that have of it what is kept; the rest is the recipe's."""
+    axes = {
+        "architecture": [["flatten", {"linear": n}, "activation", {"linear": "classes"}] for n in (4, 5)],
+        "activation": ["tanh", "gelu"],
+        "optimizer": ["momentum", "adam"],
+        "source_train": [60, 100],
+    }
+    dropped = ("architecture", "dropout", "replicates", "augmentation")
+    of = {k: v for k, v in PARENT.items() if k not in dropped}
+    training = {k: v for k, v in PARENT["training"].items() if k != "optimizer"} | {"momentum": 0.5}
+    sizes = {"source": {"id": "digits", "validation": 20, "test": 40}}
+    first = make(of | sizes | {"zoo": "weightzoo/many", "axes": axes, "training": training})
+    of.pop("source")
+    start = {"zoo": str(first), "snapshot": -1, "keep": ["source", "architecture", "optimizer"]}
+    recipe = of | {"zoo": "weightzoo/kept", "init": start, "training": {"epochs": 1, "lr": 0.02, "batch_size": 16}}
+    second = make(recipe | {"snapshots": {"epochs": [0, 1]}})
+    parents = {r["model_id"]: r for r in models(first)}
+    children = models(second)
+    kept = (
+        "source",
+        "source_train",
+        "n_train",
+        "architecture",
+        "architecture_id",
+        "activation",
+        "optimizer",
+        "momentum",
+        "beta1",
+    )
+    assert len(children) == 16
+    assert len({tuple(row[k] for k in kept) for row in children}) == 16
+    for row in children:
+        theirs = parents[row["parent_id"]]
+        assert [row[k] for k in kept] == [theirs[k] for k in kept]
+        assert row["momentum"] == (0.5 if row["optimizer"] == "momentum" else None)
+        assert (row["lr"], row["batch_size"], row["init_snapshot"], row["relation"]) == (0.02, 16, -1, "variation")
+    assert "init_keep" not in children[0]
+    starts, ends = ({r["model_id"]: r["weights_sha256"] for r in open_zoo(z).table(["model_id", "step", "weights_sha256"]).to_pylist()
+                     if r["step"] == at} for z, at in ((second, 0), (first, 16)))  # fmt: skip
+    ended = [row for row in children if parents[row["parent_id"]]["n_train"] == 100]
+    assert len(ended) == 8
+    for row in ended:
+        assert starts[row["model_id"]] == ends[row["parent_id"]]
+    assert verify.verify(second, retrain=3).problems == []
+
+
+@pytest.mark.parametrize(
+    ("keep", "given", "said"),
+    [
+        (["source"], {"source": "digits"}, "`source` is given here, and `init: {keep: …}` takes `source`"),
+        (["architecture"], {}, "`architecture` is given here, and `init: {keep: …}` takes `architecture`"),
+        (["activation"], {"axes": {"activation": ["relu", "tanh"]}}, "`activation` is given here"),
+        (["optimizer"], {"training": {"momentum": 0.5, "optimizer": "momentum"}}, "takes `optimizer` from the parents"),
+        (["epochs"], {}, "setting to keep 'epochs'"),
+        (["init_std"], {}, "setting to keep 'init_std'"),
+        (["colour"], {}, "setting to keep 'colour'"),
+    ],
+)
+def test_what_is_kept_is_not_given_too(
+    keep: list[str], given: dict[str, Any], said: str, tmp_path: Path, parent: Path
+) -> None:
+    with pytest.raises(GridError, match=re.escape(said)):
+        plan.plan(load(child_of(parent, init={"keep": keep}, **given), tmp_path))
+
+
 def test_an_axis_of_epochs_starts_each_parent_at_each(tmp_path: Path, parent: Path) -> None:
     planned = plan.plan(load(child_of(parent, epoch=None, axes={"init_epoch": [1, 3]}), tmp_path))
     assert sorted((r.replicate["init"], r.start.step) for r in planned.runs) == [
@@ -264,6 +353,7 @@ def test_an_axis_of_epochs_starts_each_parent_at_each(tmp_path: Path, parent: Pa
 STARTS = {
     "init_epoch": {"axes": {"init_epoch": [1, 3]}},
     "init_step": {"axes": {"init_step": [3, 4, 8]}},
+    "init_snapshot": {"axes": {"init_snapshot": [1, 2, -2]}},
     "init_optimizer": {"axes": {"init_optimizer": ["continue", "reset"]}, "init": {"epoch": 2}},
 }
 
@@ -276,7 +366,7 @@ def test_models_that_differ_in_their_start_alone_are_trained_as_they_are_alone(
 ) -> None:
     """The promise of tests/planning/test_every_setting.py, for what a start is."""
     if setting not in STARTS:
-        assert setting in ("init_zoo", "init_models")  # a recipe has one, for all of its runs
+        assert setting in ("init_zoo", "init_models", "init_keep")  # a recipe has one, for all of its runs
         assert not settings.SETTINGS[setting].axis
         return
     planned = plan.plan(load(child_of(parent, epoch=None, **STARTS[setting]), tmp_path), engine="torch_loop")
@@ -471,8 +561,8 @@ def test_a_changed_parent_is_another_recipe(make: Make, parent: Path, child: Pat
     [
         ({"init": {"zoo": "weightzoo/nowhere"}}, "the parent zoo 'weightzoo/nowhere' is not here .*Build it, fetch it"),
         ({"init": {"epoch": 3.5}}, r"No model of weightzoo/parent has a snapshot.*epochs 0, 0\.96, 1, 2, 3, 4"),
-        ({"init": {"step": 4}}, "needs one of `epoch` and `step`"),
-        ({"epoch": None}, "needs one of `epoch` and `step`"),
+        ({"init": {"step": 4}}, "needs one of `epoch`, `step` and `snapshot`"),
+        ({"epoch": None}, "needs one of `epoch`, `step` and `snapshot`"),
         ({"init": {"kind": "normal"}}, "`init_kind` is of weights that are drawn; these are taken from"),
         ({"init": {"bias": 0.5}}, "`init_bias` is of weights that are drawn"),
         ({"init": {"optimizer": "keep"}}, "Unknown init_optimizer 'keep'.*Known: continue, reset"),

@@ -74,9 +74,14 @@ class Parents:
     rows: tuple[Mapping[str, Any], ...]
     snapshots: Mapping[str, Mapping[int, Mapping[str, Any]]]  # model id → step → row of `snapshots`
 
-    def step(self, row: Mapping[str, Any], epoch: float | None, step: int | None) -> int:
-        """The step that is meant by an epoch of a parent, or by a step."""
-        return step if step is not None else round((epoch or 0.0) * steps_per_epoch(row["n_train"], row["batch_size"]))
+    def step(self, row: Mapping[str, Any], epoch: float | None, step: int | None, place: int | None) -> int | None:
+        """The step that is meant by an epoch of a parent, by a step, or by a place among its snapshots; None where it has no such snapshot."""
+        there = sorted(self.snapshots[row["model_id"]])
+        if place is not None:
+            return there[place] if -len(there) <= place < len(there) else None
+        if step is None:
+            step = round((epoch or 0.0) * steps_per_epoch(row["n_train"], row["batch_size"]))
+        return step if step in there else None
 
     def start(self, row: Mapping[str, Any], step: int, keeps: bool, relation: str) -> Start:
         """The start at a step of a parent; `keeps`: with its optimizer's slots. Raises KeyError."""

@@ -206,13 +206,16 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     """The continuation of one parent at one point; None where it has no snapshot at the epoch asked for."""
     values = {**grid.fixed, **point}
     row = parents.rows[replicate["init"]]
-    step = parents.step(row, values["init_epoch"], values["init_step"])
-    if step not in parents.snapshots[row["model_id"]]:
+    step = parents.step(row, values["init_epoch"], values["init_step"], values["init_snapshot"])
+    if step is None:
         return None
     parent = from_row(row, parents.layer_lists)
+    values |= _kept(values["init_keep"] or (), parent)
     kept = parents.snapshots[row["model_id"]][step].get("optimizer_sha256") is not None
     how = _optimizer(values, parent.settings["optimizer"], kept, parents.zoo)
-    resolved = normalize(values | {"init_zoo": parents.zoo, "init_models": None, "init_optimizer": how})
+    resolved = normalize(
+        values | {"init_zoo": parents.zoo, "init_models": None, "init_keep": None, "init_optimizer": how}
+    )
     # Repeat 0 of a stream is the parent's own, which goes on; whatever differs between the
     # children of one snapshot, they are twins: levels never enter.
     keys = {
@@ -227,6 +230,12 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     return _identified(
         Run("", resolved, labels, dict(replicate), keys, grid.snapshots, row["split"], start, row.get("init_group"))
     )
+
+
+def _kept(names: Iterable[str], parent: Run) -> dict[str, Any]:
+    """The parent's values of what a child keeps."""
+    kept = [setting for name in names for setting in settings.KEPT[name]]
+    return {name: parent.settings.get(name, settings.DEFAULTS[name]) for name in kept}
 
 
 def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:
@@ -256,7 +265,7 @@ def _check_starts(grid: Grid, parents: Parents, found: int, asked: int) -> None:
     if not found:
         epochs = ", ".join(f"{e:g}" for e in parents.epochs()[:40])
         raise GridError(
-            f"No model of {parents.zoo} has a snapshot at the epoch or step that `init` asks for. Its snapshots are at "
+            f"No model of {parents.zoo} has a snapshot at the epoch, step or place that `init` asks for. Its snapshots are at "
             f"epochs {epochs}."
         )
     if found < asked and grid.limit is None:

@@ -15,7 +15,7 @@ from zoo_builder.recipe import settings
 from zoo_builder.recipe.axes import Axis, Draw, extremes, place_of, touched
 from zoo_builder.recipe.document import Document
 from zoo_builder.recipe.generated import layers_of
-from zoo_datasets.errors import GridError
+from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.networks.layers import PRESETS, unrolled
 
 Axes = Sequence[Axis | Draw]
@@ -63,8 +63,11 @@ def _lineage(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
         if given:
             raise GridError(f"{place}: `{min(given)}` is given, but no `zoo` to start from: `init: {{zoo: …}}`.")
         return
-    if len(given & {"init_epoch", "init_step"}) != 1:
-        raise GridError(f"{place}: a start from a zoo needs one of `epoch` and `step`: `init: {{zoo: …, epoch: 5}}`.")
+    if len(given & {"init_epoch", "init_step", "init_snapshot"}) != 1:
+        raise GridError(
+            f"{place}: a start from a zoo needs one of `epoch`, `step` and `snapshot`: `init: {{zoo: …, epoch: 5}}`."
+        )
+    _kept_or_given(document, fixed, axes)
     _nothing_drawn(document, fixed, axes)
     _nothing_assigned(document)
 
@@ -76,9 +79,26 @@ def _varied_lineage(document: Document, axis: Axis | Draw) -> set[str]:
     if axis.name == "init":
         raise GridError(
             f"{place_of(document, axis)}: a level of `init` cannot name a zoo; write `init: {{zoo: …}}` for the whole "
-            "recipe, and vary `init_epoch`, `init_step` or `init_optimizer`."
+            "recipe, and vary `init_epoch`, `init_step`, `init_snapshot` or `init_optimizer`."
         )
     return touched(axis) & set(LINEAGE_SETTINGS)
+
+
+def _kept_or_given(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """What networks keep of their parents the recipe does not say too."""
+    place, given = document.where("init", "keep"), _given(document)
+    for name in fixed["init_keep"] or ():
+        if name not in settings.KEPT:
+            raise GridError(unknown("setting to keep", name, settings.KEPT, place))
+        kept = settings.KEPT[name]
+        here = [(document.where(*given[k]), k) for k in kept if k in given]
+        here += [(place_of(document, a), k) for a in axes for k in kept if k in touched(a)]
+        if name == "source" and document.values.get("source") is not None:  # its name alone is no block
+            here.append((document.where("source"), "source"))
+        if here:
+            raise GridError(
+                f"{here[0][0]}: `{here[0][1]}` is given here, and `init: {{keep: …}}` takes `{name}` from the parents. Leave one out."
+            )
 
 
 def _nothing_drawn(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
@@ -201,6 +221,8 @@ def _unused_layers(
     document: Document, fixed: Mapping[str, Any], axes: Axes, given: Mapping[str, tuple[str, ...]]
 ) -> None:
     """Raises GridError for a dropout rate or an activation that no architecture has a layer for."""
+    if "architecture" in (fixed["init_keep"] or ()):
+        return  # it is each parent's
     varied = [lv.values for a in axes for lv in a.levels if "architecture" in lv.values]
     lists = [layers_of({**fixed, **v}) for v in varied or [fixed]]
     layers = [x for y in lists for _, x in unrolled(PRESETS[y] if isinstance(y, str) else y)]

@@ -121,6 +121,7 @@ class Setting:
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
 PARAMETERIZATIONS = ("standard", "mup")
 RATE_SCHEDULES = ("constant", "step", "exponential", "cosine")
+MOST_SNAPSHOTS = 1_000_000  # of a model
 MOST_WEIGHT = 1e30  # a float32 ends at 3e38, and so does a draw a few standard deviations away
 LAYER_INITS = tuple(kind for kind in INITS if kind != "constant")
 
@@ -262,6 +263,11 @@ _TABLE = (
             "which snapshots: those of this epoch", low=0, high=1e9, later=True),
     Setting("init_step", "init.step", Feeds.LINEAGE, "int", None,
             "or those after so many updates", low=0, later=True),
+    Setting("init_snapshot", "init.snapshot", Feeds.LINEAGE, "int", None,
+            "or by their place in each model's, from 0; -1 is its last", low=-MOST_SNAPSHOTS, high=MOST_SNAPSHOTS, later=True),
+    Setting("init_keep", "init.keep", Feeds.LINEAGE, "names", None,
+            "settings that each model has from the one it goes on from; `source`, `architecture` and `optimizer` with all that "
+            "belongs to them", axis=False, later=True),
     Setting("init_models", "init.models", Feeds.LINEAGE, "int", None,
             "only its first models in plan order", low=1, axis=False, later=True),
     Setting("init_optimizer", "init.optimizer", Feeds.LINEAGE, "choice", None,
@@ -406,6 +412,15 @@ def sets(axis: str) -> tuple[str, ...]:
     """The names of the settings that an axis may set: its own, or all of its block."""
     return tuple(s.name for s in MEMBERS[axis]) if axis in MEMBERS else (axis,)
 
+
+# What a model may have from the one it goes on from: each by itself, but for those that mean nothing without others.
+_KEPT_WHOLE = {
+    "source": feeding(Feeds.SOURCE, Feeds.SCALING), "architecture": feeding(Feeds.ARCHITECTURE), "optimizer": feeding(Feeds.OPTIMIZER),
+}  # fmt: skip
+_ALWAYS_OWN = feeding(Feeds.PLACE, Feeds.INIT, Feeds.LINEAGE, Feeds.BUDGET)
+KEPT: dict[str, tuple[str, ...]] = {
+    axis: _KEPT_WHOLE.get(axis, sets(axis)) for axis in AXES if not set(sets(axis)) & set(_ALWAYS_OWN)
+}
 
 # What the models of a cohort have one value of, and what decides with it whether they go together.
 ALIKE = feeding(*(f for f in Feeds if f.sharing is Sharing.ALIKE))
