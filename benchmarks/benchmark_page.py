@@ -15,7 +15,7 @@ from typing import Any
 import pages
 
 from zoo_datasets.baselines import images
-from zoo_datasets.baselines.known import SETS
+from zoo_datasets.baselines.known import is_control
 from zoo_datasets.leaderboard import ORACLE, WORDS
 
 ACCURACY = "test_accuracy"
@@ -41,7 +41,7 @@ def _named(*names: str) -> Among:
 
 def _weights(name: str) -> bool:
     """Whether a baseline reads weights, and is told nothing else."""
-    return name not in SETS["controls"] and name != ORACLE
+    return not is_control(name) and name != ORACLE
 
 
 def _statistics(name: str) -> bool:

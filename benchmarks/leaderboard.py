@@ -25,7 +25,7 @@ import pages
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets.baselines.known import SETS
+from zoo_datasets.baselines.known import is_control
 from zoo_datasets.core import figures, files
 from zoo_datasets.leaderboard import ORACLE, WORDS
 
@@ -106,7 +106,7 @@ def scores(rows: Sequence[dict[str, Any]]) -> Any:
             own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric and np.isfinite(r["value"])]
             bars = sorted((r for r in own if r["baseline"] != ORACLE), key=lambda r: r["value"])
             for place, r in enumerate(bars):
-                color = figures.GREY if r["baseline"] in SETS["controls"] else figures.BLUE
+                color = figures.GREY if is_control(r["baseline"]) else figures.BLUE
                 ax.plot(r["value"], place, "o", color=color)
                 if r["low"] is not None and np.isfinite(r["low"]):
                     ax.plot([r["low"], r["high"]], [place, place], color=color)
@@ -195,7 +195,7 @@ def width(rows: Sequence[dict[str, Any]]) -> Any:
         for k, (name, found) in enumerate(lines.items()):
             found.sort(key=lambda pair: pair[0])
             at, values = [w for w, _ in found], [r["value"] for _, r in found]
-            color = figures.GREY if name in SETS["controls"] else figures.COLORS[k]
+            color = figures.GREY if is_control(name) else figures.COLORS[k]
             axes[0, j].plot(at, values, "o-", color=color, label=name)
             axes[0, j].vlines(at, [r["low"] for _, r in found], [r["high"] for _, r in found], color=color)
         axes[0, j].set_xscale("log", base=2)
@@ -216,7 +216,7 @@ def curve(rows: Sequence[dict[str, Any]]) -> Any:
         return None
     figure, axes = figures.figure_of(12, 4.8, columns=2)
     names = list(dict.fromkeys(r["baseline"] for r in home if r["zoo"] == zoo))
-    controls = [n for n in names if n in SETS["controls"]]
+    controls = [n for n in names if is_control(n)]
     weights = [n for n in names if n not in controls]
     for j, metric in enumerate(SHOWN):
         ax = axes[0, j]

@@ -909,13 +909,15 @@ def test_a_bad_file_is_a_sentence_and_the_others_are_read(found, tmp_path):
     path = results.path_of(found, "metadata", 0, tmp_path)
     text = path.read_text()
     (tmp_path / "0000.json").write_text(text)  # a stranger's, who calls it as ours
+    (tmp_path / "0001.json").write_text(text.replace('"metadata"', '"metadata, mean of 3"'))
     (tmp_path / "zzz.json").write_text("{")
     path.write_text(text[:-9])
     wrong: list[str] = []
     cells = results.read(found, tmp_path, wrong)
     assert len(cells) == whole - 3
-    assert len(wrong) == 3
+    assert len(wrong) == 4
     assert any("calls a result 'metadata'" in s for s in wrong)
+    assert any("calls a result 'metadata, mean of 3'" in s for s in wrong)
     assert not [c for c in cells if c.baseline == "metadata"]
     assert ("metadata", 0, False) in list(results.run(found, [], 1, tmp_path))  # ours is made again
     assert len(results.read(found, tmp_path, [])) == whole
@@ -1080,8 +1082,33 @@ def test_a_row_is_not_beaten_by_a_reader_one_of_whose_seeds_it_reaches(found):
     unit = 0.05 * rng.normal(size=(2, len(found.test)))
     seeds = [_reader(found, "best", s, scale * unit[0]) for s, scale in enumerate((0.1, 0.1, 5))]
     second = _reader(found, "second", 0, 4 * unit[1])
-    assert leaderboard.rows(found, [seeds[0], second], target)[1].separable is True
-    assert leaderboard.rows(found, [*seeds, second], target)[1].separable is False
+    for of_best, beaten in ((seeds[:1], True), (seeds, False)):
+        ranked = leaderboard.rows(found, [*of_best, second], target)
+        assert ranked[0].baseline == "best"
+        assert next(r.separable for r in ranked if r.baseline == "second") is beaten
+
+
+def test_seeds_that_are_asked_together_are_a_row_of_their_own(found):
+    """What they say on average errs less than each, costs what they cost, and has the rank of what it is made of."""
+    target, rng = found.test.targets.of[0], np.random.default_rng(0)
+    noise = 0.05 * rng.normal(size=(6, len(found.test)))
+    seeds = [_reader(found, "reader", s, noise[s]) for s in range(3)]
+    control = [_reader(found, "probing-random", s, 0.1 * noise[3 + s]) for s in range(3)]
+    ranked = leaderboard.rows(found, [*seeds, *control], target)
+    by_name = {r.baseline: r for r in ranked}
+    assert [r.baseline for r in ranked] == [
+        "probing-random, mean of 3",
+        "probing-random",
+        "reader, mean of 3",
+        "reader",
+    ]
+    assert ranked[leaderboard.first_of(ranked)].baseline == "reader, mean of 3"
+    one, three = by_name["reader"], by_name["reader, mean of 3"]
+    mean = np.mean([c.predictions for c in seeds], axis=0)
+    asked = leaderboard.question(found, target)
+    assert three.scores["r2"].value == asked.value("r2", mean[asked.keep])
+    assert (three.seeds, three.cpu_s, three.parameters) == (1, 3 * one.cpu_s, 3 * one.parameters)
+    assert "reader, mean of 2" not in {r.baseline for r in leaderboard.rows(found, seeds[:2], target)}
 
 
 @pytest.mark.slow

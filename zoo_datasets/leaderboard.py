@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from zoo_datasets import intervals, metrics, tasks
 from zoo_datasets.baselines.interface import Target
-from zoo_datasets.baselines.known import SETS
+from zoo_datasets.baselines.known import is_control
 from zoo_datasets.intervals import Interval
-from zoo_datasets.solving import Cell
+from zoo_datasets.solving import Cell, together
 from zoo_datasets.targets import tied_share
 from zoo_datasets.tasks import Part, Problem
 
@@ -45,6 +45,7 @@ LEVEL = 0.95  # of bounds; of all leads of a table together
 ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
 STRATA = 10  # by what the recipe alone foretells, where no two networks have the same recipe
+SEVERAL = 3  # seeds whose mean is a row of its own
 FEWEST = 20  # trained networks that an order is worth being told of
 
 
@@ -204,6 +205,8 @@ def rows(
         if cell.task == task:
             by_name.setdefault(cell.baseline, []).append(cell)
     good = {n: of for n, of in by_name.items() if not any(c.error for c in of)}
+    many = [of for of in good.values() if len(of) >= SEVERAL]
+    good |= {cell.baseline: [cell] for cell in map(together, many)}
     recipe = control_of(good)
     asked = question(found, target, where, good[recipe][0] if recipe else None)
     failed = [
@@ -231,7 +234,7 @@ def rows(
         row = dataclasses.replace(row, separable=separable, control=recipe)
         if control is not None and row.baseline != recipe:
             row = _with_gain(row, asked, control, [asked.of(c) for c in good[row.baseline]], given)
-        if reference is not None and _reads_weights(row.baseline) and row.baseline not in STATISTICS:
+        if reference is not None and not is_control(row.baseline) and row.baseline not in STATISTICS:
             beyond = {m: asked.lead(m, known[reference], given) for m in (first, *others) if m in intervals.CONTRASTED}
             row = dataclasses.replace(row, reference=reference, beyond=beyond)
         ranked.append(row)
@@ -252,14 +255,9 @@ def _with_gain(
     return dataclasses.replace(row, gains=gains, left=left, left_by_seed=by_seed)
 
 
-def _reads_weights(name: str) -> bool:
-    """Whether a baseline reads weights, and is told nothing else."""
-    return name not in SETS["controls"]
-
-
 def first_of(table: Sequence[Row]) -> int:
     """The place of the best reader of weights among rows, best first; 0 where there are controls alone."""
-    return next((i for i, row in enumerate(table) if _reads_weights(row.baseline)), 0)
+    return next((i for i, row in enumerate(table) if not is_control(row.baseline)), 0)
 
 
 def control_of(cells: Mapping[str, Sequence[Cell]]) -> str | None:

@@ -20,7 +20,7 @@ import numpy as np
 from zoo_datasets import solving, tasks
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import Baseline, Target
-from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, REVISIONS, baseline
+from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, REVISIONS, baseline, single
 from zoo_datasets.core import files, libraries, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError, ZooError, shown
@@ -250,7 +250,7 @@ def _ours(path: Path, found: Problem, value: Mapping[str, Any]) -> Sequence[Cell
     for cell in cells:
         now = REVISIONS.get(cell.baseline, 1)
         keys = [_key(found.digest_of(learned), cell.baseline, cell.seed, r) for r in range(now, 0, -1)]
-        if cell.baseline not in BASELINES or path.stem == keys[0]:
+        if single(cell.baseline) not in BASELINES or path.stem == keys[0]:
             kept.append(cell)
         elif path.stem not in keys:  # those are of what the baseline was before, and stand aside
             name = f"{keys[0]}.json"

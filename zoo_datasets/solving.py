@@ -12,13 +12,13 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from zoo_datasets.baselines import known
 from zoo_datasets.baselines.interface import Baseline, Target, Targets
-from zoo_datasets.baselines.known import baseline
 from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError
 from zoo_datasets.tasks import Problem
@@ -50,6 +50,19 @@ class Cell:
         return self.error is not None and not np.isfinite(self.predictions).any()
 
 
+def together(several: Sequence[Cell]) -> Cell:
+    """Seeds of a baseline as one baseline: it says the mean of what they say, and costs what they cost.
+
+    Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles" (2017).
+    """
+    return dataclasses.replace(
+        several[0], baseline=known.together(several[0].baseline, len(several)), seed=0, chosen=None,
+        predictions=np.mean([c.predictions for c in several], axis=0),
+        cpu_s=sum(c.cpu_s for c in several), predict_cpu_s=sum(c.predict_cpu_s for c in several),
+        parameters=sum(c.parameters for c in several),
+    )  # fmt: skip
+
+
 def solve(found: Problem, name: str, seed: int, settings: Mapping[str, Any] | None = None) -> list[Cell]:
     """Fit a baseline once, for all targets of the problem, and ask it. Where it cannot, cells that say why."""
     return fitted(found, name, seed, settings)[1]
@@ -60,7 +73,7 @@ def fitted(
 ) -> tuple[Baseline | None, list[Cell]]:
     started = time.process_time()
     try:
-        solver = baseline(name, settings)
+        solver = known.baseline(name, settings)
         with meters.track(f"{name}, seed {seed}", 0, "epochs") as meter:
             if hasattr(solver, "progress"):
                 solver.progress = functools.partial(_tell, meter)
@@ -78,7 +91,7 @@ def _tell(meter: meters.Meter, done: int, of_all: int, _: float) -> None:
 def estimate(found: Problem, name: str, settings: Mapping[str, Any] | None = None) -> float:
     """CPU seconds that one fit will take, from two of its steps; 0 of what takes seconds or cannot be fitted."""
     try:
-        solver = baseline(name, settings)
+        solver = known.baseline(name, settings)
         if not hasattr(solver, "estimate"):
             return 0.0
         return float(

@@ -99,6 +99,21 @@ def baseline(name: str, settings: Mapping[str, Any] | None = None) -> Baseline:
     return made
 
 
+def together(name: str, seeds: int) -> str:
+    """The name of the mean of what several seeds of a baseline say."""
+    return f"{name}, mean of {seeds}"
+
+
+def is_control(name: str) -> bool:
+    """Whether a baseline, or the mean of its seeds, is told more than weights, or learns less of them than others do."""
+    return single(name) in SETS["controls"]
+
+
+def single(name: str) -> str:
+    """The baseline whose seeds' mean has that name; any other name as it is."""
+    return name.partition(", mean of ")[0]
+
+
 def register(name: str, make: Callable[[], Baseline]) -> None:
     """Make a baseline of one's own known by a name."""
     BASELINES[name] = make
