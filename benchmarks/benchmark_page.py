@@ -16,7 +16,7 @@ import pages
 
 from zoo_datasets.baselines import images
 from zoo_datasets.baselines.known import is_control
-from zoo_datasets.leaderboard import ORACLE, WORDS
+from zoo_datasets.ranking import ORACLE, WORDS
 
 ACCURACY = "test_accuracy"
 RECIPE, IMAGES = ("metadata", "metadata-ridge"), "images"

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from zoo_datasets.baselines.known import is_control
 from zoo_datasets.core import figures, files
-from zoo_datasets.leaderboard import ORACLE, WORDS
+from zoo_datasets.ranking import ORACLE, WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED, BESIDE = ("leaderboard.md", "leaderboard.parquet"), ("chosen.json", "tasks.json")

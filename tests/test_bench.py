@@ -20,7 +20,7 @@ from resealed import reseal
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import audit, cli, errors, leaderboard, nulls, results, solving, targets, tasks
+from zoo_datasets import audit, cli, errors, leaderboard, nulls, ranking, results, solving, targets, tasks
 from zoo_datasets.baselines import known, saved, tabular
 from zoo_datasets.baselines.design import Design
 from zoo_datasets.baselines.interface import Target, Targets, View
@@ -303,18 +303,18 @@ def test_the_table_ranks_marks_and_bounds(bench_zoo, found, tmp_path):
     list(results.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
     cells = results.read(found, tmp_path)
     target = found.test.targets.of[0]
-    ranked = leaderboard.rows(found, cells, target)
+    ranked = ranking.rows(found, cells, target)
     values = [r.scores["r2"].value for r in ranked]
     assert values == sorted(values, reverse=True)
     assert ranked[0].separable is None
     assert next(r for r in ranked if r.baseline == "mean").separable is True  # far behind
-    top = leaderboard.ceiling(found, target)
+    top = ranking.ceiling(found, target)
     assert values[0] < top["r2"] < 1
-    assert leaderboard.ceiling(found, found.test.targets.of[1]) == {}  # a setting is known exactly
-    of_gap = leaderboard.ceiling(found, found.test.targets.of[2])
+    assert ranking.ceiling(found, found.test.targets.of[1]) == {}  # a setting is known exactly
+    of_gap = ranking.ceiling(found, found.test.targets.of[2])
     assert of_gap["kendall"] < top["kendall"]  # the same images, and less that networks differ by
     of_class = tasks.problem(open_zoo(bench_zoo.root), ["test_accuracy_of_class_3"])
-    assert 0 < leaderboard.ceiling(of_class, of_class.test.targets.of[0])["r2"] < top["r2"]  # a tenth of the images
+    assert 0 < ranking.ceiling(of_class, of_class.test.targets.of[0])["r2"] < top["r2"]  # a tenth of the images
     text = leaderboard.markdown(found, cells)
     assert text.count("### weightzoo/bench/") == 3
     assert "of test pairs are tied" in text
@@ -499,7 +499,7 @@ def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
     values = read["statistics-ridge"]["weightzoo/bench/test_accuracy@1"]["kendall"]
     assert len(values) == 12
     assert np.quantile(values, 0.025) < 0 < np.quantile(values, 0.975)
-    true = leaderboard.rows(first, cells, first.test.targets.of[0], nulls=read)
+    true = ranking.rows(first, cells, first.test.targets.of[0], nulls=read)
     row = next(r for r in true if r.baseline == "statistics-ridge")
     assert row.null["kendall"][1] < row.scores["kendall"].value
     assert "12 shuffles" in leaderboard.markdown(first, cells, read)
@@ -528,7 +528,7 @@ def test_what_weights_must_add_to_is_the_recipe_that_validation_likes_better(fou
         for c in results.read(found, answered)
     ]
     target = found.test.targets.of[0]
-    table = leaderboard.rows(found, cells, target)
+    table = ranking.rows(found, cells, target)
     assert {r.control for r in table} == {liked}
     (row,) = (r for r in table if r.baseline == liked)
     assert row.gains == {}
@@ -548,7 +548,7 @@ def test_stars_are_of_readers_of_weights_and_controls_that_know_more_stand_above
         dataclasses.replace(cells[0], baseline=name, predictions=y + scale * rng.normal(size=len(y)))
         for name, scale in (("metadata+training", 1e-4), ("nfn", 0.02), ("probing", 0.022), ("flat", 2.0))
     )
-    table = {r.baseline: r for r in leaderboard.rows(found, [*cells, told, weights, near, far], target)}
+    table = {r.baseline: r for r in ranking.rows(found, [*cells, told, weights, near, far], target)}
     assert list(table)[:2] == ["metadata+training", "nfn"]
     assert [table[n].separable for n in ("metadata+training", "nfn", "probing", "flat")] == [None, None, False, True]
     said = leaderboard.markdown(found, [*cells, told, weights, near, far])
@@ -570,13 +570,13 @@ def test_what_is_left_of_what_the_recipe_leaves_is_a_share_of_squared_error_with
     control = [
         dataclasses.replace(c, chosen={"tried": [{"validation_loss": 0.0}]}) if c is recipe else c for c in cells
     ]
-    row = next(r for r in leaderboard.rows(found, [*control, *half], target) if r.baseline == "nfn")
+    row = next(r for r in ranking.rows(found, [*control, *half], target) if r.baseline == "nfn")
     assert row.left.value == pytest.approx(0.25)
     assert row.left.low == pytest.approx(0.25)  # the same share in every group
     assert row.left_by_seed == pytest.approx((0.16, 0.25))
     score, known = (
         row.scores["r2"].value,
-        next(r for r in leaderboard.rows(found, control, target) if r.baseline == "metadata"),
+        next(r for r in ranking.rows(found, control, target) if r.baseline == "metadata"),
     )
     assert row.left.value == pytest.approx((1 - score) / (1 - known.scores["r2"].value))
 
@@ -584,22 +584,22 @@ def test_what_is_left_of_what_the_recipe_leaves_is_a_share_of_squared_error_with
 @pytest.mark.slow
 def test_strata_are_equal_recipes_or_tenths_of_what_the_recipe_says(found):
     target = found.test.targets.of[0]
-    asked = leaderboard.question(found, target)
+    asked = ranking.question(found, target)
     assert len(np.unique(asked.strata)) == 4  # two activations, two rates
     alone = dataclasses.replace(found.test, points=np.arange(len(found.test)).astype(str))
     (control, *_) = solving.solve(found, "metadata", 0)
-    tenths = leaderboard.question(dataclasses.replace(found, test=alone), target, control=control)
+    tenths = ranking.question(dataclasses.replace(found, test=alone), target, control=control)
     means = [control.predictions[tenths.strata == s] for s in np.unique(tenths.strata)]
     assert len(means) == 10
     assert all(a.max() <= b.min() for a, b in itertools.pairwise(means))
 
 
 def test_over_levels_there_are_bounds_from_five_on(found):
-    def row(value: float) -> leaderboard.Row:
-        return leaderboard.Row("t", "b", {"r2": leaderboard._without("r2", value, 9)}, {}, 1, 0.0, 0, None)
+    def row(value: float) -> ranking.Row:
+        return ranking.Row("t", "b", {"r2": ranking._without("r2", value, 9)}, {}, 1, 0.0, 0, None)
 
-    few = leaderboard.over_units({str(i): [row(0.1 * i)] for i in range(4)}, "r2")
-    many = leaderboard.over_units({str(i): [row(0.1 * i)] for i in range(5)}, "r2")
+    few = ranking.over_units({str(i): [row(0.1 * i)] for i in range(4)}, "r2")
+    many = ranking.over_units({str(i): [row(0.1 * i)] for i in range(5)}, "r2")
     assert few["b"].method == "none"
     assert "4 groups" in few["b"].note
     assert many["b"].low < many["b"].value < many["b"].high
@@ -610,19 +610,19 @@ def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
     list(results.run(found, ["statistics-ridge", "statistics"], 1, tmp_path))
     cells = results.read(found, tmp_path)
     target = next(t for t in found.test.targets.of if t.classes)
-    asked = leaderboard.question(found, target)
+    asked = ranking.question(found, target)
     one = np.unique(asked.groups)[:1]
     place = [t.name for t in found.train.targets.of].index(target.name)
     values = found.test.targets.values.copy()
     values[asked.keep, place] = np.isin(asked.groups, one).astype(float)
     part = dataclasses.replace(found.test, targets=dataclasses.replace(found.test.targets, values=values))
     rare = dataclasses.replace(found, test=part)
-    ranked = leaderboard.rows(rare, cells, target)
-    assert len(ranked) - 1 > leaderboard.first_of(ranked)
+    ranked = ranking.rows(rare, cells, target)
+    assert len(ranked) - 1 > ranking.first_of(ranked)
     assert all(r.separable is None for r in ranked)
     table = "\n".join(leaderboard._table(target, ranked))
     assert " * |" not in table
-    assert table.count(" ? |") == len(ranked) - 1 - leaderboard.first_of(ranked)
+    assert table.count(" ? |") == len(ranked) - 1 - ranking.first_of(ranked)
     assert "? of too few groups to say whether it is." in leaderboard._notes(rare, part, target, "", ranked)
     assert f"1 of {len(np.unique(asked.groups))} groups hold class 1, and at least 5 are needed" in table
 
@@ -982,7 +982,7 @@ def test_a_shuffle_that_fails_keeps_its_place(found, tmp_path, monkeypatch):
     read = nulls.read(first, ["odd"], tmp_path)
     values = read["odd"]["weightzoo/bench/test_accuracy@1"]["r2"]
     assert np.isfinite(values).tolist() == [True, False, True, False, True]
-    (row,) = leaderboard.rows(first, cells, first.test.targets.of[0], nulls=read)
+    (row,) = ranking.rows(first, cells, first.test.targets.of[0], nulls=read)
     assert row.null["r2"][2] == 3
     assert np.isfinite(row.null["r2"][:2]).all()
 
@@ -1001,7 +1001,7 @@ def test_seeds_and_bounds_are_of_the_same_mean(found):
     target = found.test.targets.of[0]
     n = len(found.test)
     part = dataclasses.replace(found.test, groups=np.array(["a"] * (n - 2) + ["b"] * 2))
-    asked = leaderboard.question(dataclasses.replace(found, test=part), target)
+    asked = ranking.question(dataclasses.replace(found, test=part), target)
     given = asked.y + np.where(asked.groups == "a", 0.0, 1.0)
     assert asked.value("mae", given) == pytest.approx(0.5)
     assert asked.interval("mae", given).value == pytest.approx(0.5)
@@ -1050,11 +1050,11 @@ def test_r2_of_another_source_is_against_its_own_mean(bench_zoo, other_zoo):
     """Who knows no more than that a source is harder has no R² there."""
     found = tasks.problem(bench_zoo, ["test_accuracy"], others=[other_zoo])
     target = found.train.targets.of[0]
-    home, away = (leaderboard.question(found, target, w) for w in ("", "weightzoo/other"))
+    home, away = (ranking.question(found, target, w) for w in ("", "weightzoo/other"))
     assert home.middle == found.train.targets.values[:, 0].mean()
     assert away.value("r2", np.full(len(away.y), away.y.mean())) == pytest.approx(0)
     held = tasks.problem(bench_zoo, ["test_accuracy"], "activation=relu")
-    assert leaderboard.question(held, target).middle is None
+    assert ranking.question(held, target).middle is None
 
 
 def _reader(found: tasks.Problem, name: str, seed: int, noise: np.ndarray) -> solving.Cell:
@@ -1071,7 +1071,7 @@ def test_the_first_of_many_is_held_to_a_stricter_level(found):
     verdicts = set()
     for scale in np.linspace(0.6, 2, 29):
         second = _reader(found, "second", 0, scale * unit[1])
-        two, nine = (leaderboard.rows(found, [best, second, *more], target) for more in ([], others))
+        two, nine = (ranking.rows(found, [best, second, *more], target) for more in ([], others))
         verdicts.add(tuple(next(r.separable for r in t if r.baseline == "second") for t in (two, nine)))
     assert (True, False) in verdicts
     assert (False, True) not in verdicts
@@ -1083,7 +1083,7 @@ def test_a_row_is_not_beaten_by_a_reader_one_of_whose_seeds_it_reaches(found):
     seeds = [_reader(found, "best", s, scale * unit[0]) for s, scale in enumerate((0.1, 0.1, 5))]
     second = _reader(found, "second", 0, 4 * unit[1])
     for of_best, beaten in ((seeds[:1], True), (seeds, False)):
-        ranked = leaderboard.rows(found, [*of_best, second], target)
+        ranked = ranking.rows(found, [*of_best, second], target)
         assert ranked[0].baseline == "best"
         assert next(r.separable for r in ranked if r.baseline == "second") is beaten
 
@@ -1094,7 +1094,7 @@ def test_seeds_that_are_asked_together_are_a_row_of_their_own(found):
     noise = 0.05 * rng.normal(size=(6, len(found.test)))
     seeds = [_reader(found, "reader", s, noise[s]) for s in range(3)]
     control = [_reader(found, "probing-random", s, 0.1 * noise[3 + s]) for s in range(3)]
-    ranked = leaderboard.rows(found, [*seeds, *control], target)
+    ranked = ranking.rows(found, [*seeds, *control], target)
     by_name = {r.baseline: r for r in ranked}
     assert [r.baseline for r in ranked] == [
         "probing-random, mean of 3",
@@ -1102,13 +1102,13 @@ def test_seeds_that_are_asked_together_are_a_row_of_their_own(found):
         "reader, mean of 3",
         "reader",
     ]
-    assert ranked[leaderboard.first_of(ranked)].baseline == "reader, mean of 3"
+    assert ranked[ranking.first_of(ranked)].baseline == "reader, mean of 3"
     one, three = by_name["reader"], by_name["reader, mean of 3"]
     mean = np.mean([c.predictions for c in seeds], axis=0)
-    asked = leaderboard.question(found, target)
+    asked = ranking.question(found, target)
     assert three.scores["r2"].value == asked.value("r2", mean[asked.keep])
     assert (three.seeds, three.cpu_s, three.parameters) == (1, 3 * one.cpu_s, 3 * one.parameters)
-    assert "reader, mean of 2" not in {r.baseline for r in leaderboard.rows(found, seeds[:2], target)}
+    assert "reader, mean of 2" not in {r.baseline for r in ranking.rows(found, seeds[:2], target)}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from zoo_datasets import intervals, leaderboard
+from zoo_datasets import intervals, ranking
 from zoo_datasets.intervals import Interval
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def lead_kendall(rng: np.random.Generator, n_groups: int) -> tuple[Interval, flo
 
 def left_of_error(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
     y, first, second, group = _two_readers(rng, n_groups)
-    return leaderboard.left(y, first, second, group), 2 / 3
+    return ranking.left(y, first, second, group), 2 / 3
 
 
 def apart_r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
@@ -264,7 +264,7 @@ def test_an_order_inside_strata_is_covered() -> None:
     strata = np.arange(400) % 10
     for _ in range(200):
         y, other = rng.normal(size=(2, 400))
-        found = intervals.deleted(leaderboard._within, (y, 0.6 * y + 0.8 * other, strata), np.arange(400))
+        found = intervals.deleted(ranking._within, (y, 0.6 * y + 0.8 * other, strata), np.arange(400))
         held += found.low <= truth <= found.high
         width.append(found.high - found.low)
         values.append(found.value)

@@ -30,6 +30,7 @@ from zoo_datasets import (
     lineage,
     nulls,
     protocols,
+    ranking,
     results,
     solving,
     targets,
@@ -40,7 +41,7 @@ from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import command, files
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError
-from zoo_datasets.leaderboard import Row
+from zoo_datasets.ranking import Row
 from zoo_datasets.solving import Cell
 from zoo_datasets.targets import TaskError
 from zoo_datasets.tasks import Problem
@@ -135,7 +136,7 @@ class _Solved:
         if of is None:
             return []
         if (target, where) not in self.kept:
-            self.kept[target, where] = leaderboard.rows(self.found, self.cells, of, where, self.nulls)
+            self.kept[target, where] = ranking.rows(self.found, self.cells, of, where, self.nulls)
         return self.kept[target, where]
 
 
@@ -327,7 +328,7 @@ class _Bench:
 def _task(found: Problem, target: Target, where: str) -> dict[str, Any]:
     """A task as a file says it."""
     kind = "class" if target.classes else "number"
-    return tasks.asked(found, target, where) | {"metrics": [*leaderboard.SHOWN[kind], *leaderboard.MORE[kind]]}
+    return tasks.asked(found, target, where) | {"metrics": [*ranking.SHOWN[kind], *ranking.MORE[kind]]}
 
 
 class _Said:
@@ -354,9 +355,9 @@ def _beside_fresh(done: _Solved, fresh_zoo: str) -> str:
     """Each baseline on the test side and on networks that were built after it, side by side, and what it loses there."""
     found, pages = done.found, []
     for target in found.train.targets.of:
-        metrics = leaderboard.SHOWN["class" if target.classes else "number"][:2]
+        metrics = ranking.SHOWN["class" if target.classes else "number"][:2]
         tables = [done.rows(target.name, where) for where in ("", fresh_zoo)]
-        heads = [f"{leaderboard.WORDS[m]}, {kind}" for m in metrics for kind in ("test", "fresh", "fresh − test")]
+        heads = [f"{ranking.WORDS[m]}, {kind}" for m in metrics for kind in ("test", "fresh", "fresh − test")]
         lines = [f"### {target.name}: the test side, and {len(found.tests[fresh_zoo]):,} networks built since", ""]
         lines += [f"| baseline | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
         later = {r.baseline: r for r in tables[1] if not r.error}
@@ -378,7 +379,7 @@ def _over_levels(zoo: str, axis: str, held: Mapping[str, _Solved]) -> str:
     pages = []
     for target in first.found.train.targets.of:
         kind = "class" if target.classes else "number"
-        for metric in leaderboard.SHOWN[kind][:2]:
+        for metric in ranking.SHOWN[kind][:2]:
             tables = {level: done.rows(target.name) for level, done in held.items()}
             title = f"{zoo}/{target.name}, each level of {axis} held out"
             pages.append(leaderboard.over_units_markdown(title, tables, metric, "level"))
@@ -391,7 +392,7 @@ def transfer_tables(solved: Mapping[str, _Solved]) -> str:
     shared = [t for n, t in targets_of[0].items() if all(n in of for of in targets_of)]
     pages = []
     for target in shared:
-        for metric in leaderboard.SHOWN["class" if target.classes else "number"][:2]:
+        for metric in ranking.SHOWN["class" if target.classes else "number"][:2]:
             value: dict[tuple[str, str, str], float] = {}
             for source, done in solved.items():
                 for asked_of in solved:
@@ -402,7 +403,7 @@ def transfer_tables(solved: Mapping[str, _Solved]) -> str:
                         if metric in row.scores:
                             value[row.baseline, source, asked_of] = row.scores[metric].value
             names = list(dict.fromkeys(b for b, *_ in value))
-            lines = [f"### {target.name}: {leaderboard.WORDS[metric]}, learned on one source and asked of another", ""]
+            lines = [f"### {target.name}: {ranking.WORDS[metric]}, learned on one source and asked of another", ""]
             columns = [f"{a.split('/')[-1]} → {b.split('/')[-1]}" for a in solved for b in solved]
             lines += [f"| baseline | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
             for name in names:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import leaderboard, results, solving, tasks
+from zoo_datasets import ranking, results, solving, tasks
 from zoo_datasets.core import files, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError
@@ -104,8 +104,8 @@ def _chosen(name: str, found: Problem, cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _values(found: Problem, cell: Cell) -> dict[str, float]:
     target = next(t for t in found.test.targets.of if found.name_of(t.name) == cell.task)
-    asked = leaderboard.question(found, target)
-    return {m: math.nan if cell.error else asked.value(m, asked.of(cell)) for m in leaderboard.SHOWN[asked.kind][:2]}
+    asked = ranking.question(found, target)
+    return {m: math.nan if cell.error else asked.value(m, asked.of(cell)) for m in ranking.SHOWN[asked.kind][:2]}
 
 
 def _known(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
