@@ -26,7 +26,7 @@ def with_defaults(arguments: Sequence[str]) -> list[str]:
     """The command line with what the table needs before the options that the caller gives, of which the last one counts."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     own, more = list(arguments[:at]), list(arguments[at + 1 :])
-    return [*own, *(() if "--no-deep" in arguments else DEEP), *more]
+    return [*own, "--", *(() if "--no-deep" in arguments else DEEP), *more]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,22 @@ class Study(NamedTuple):
 
 
 def main(study: Study, about: str) -> None:
-    """Parse the command line, analyze, and write results, pictures and page."""
+    """Read the command line, analyze, and write results, pictures and page."""
+    options, more = told(study, about, sys.argv[1:])
+    numbers, folder = analyzed(study, options, more)
+    path = HERE / "results" / f"{study.name}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    name = pages.joined(z["name"] for z in numbers["zoos"][: len(options.zoo)])
+    results[name] = numbers
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    if options.pictures:
+        keep_pictures(study, folder, name)
+    pages.rewrite(pages.DOCS / study.page, study.name, "\n".join(study.section(results)) + "\n")
+
+
+def told(study: Study, about: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What the command line says: our options, and the analysis' own."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -48,17 +64,11 @@ def main(study: Study, about: str) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the analysis' files (default: analysis/ZOO/NAME)")
     parser.add_argument("--pictures", action="store_true", help="draw those of docs/pictures/ again")
     parser.add_argument("--workers", type=int, default=0, help="of a build (default: 0, in this process)")
-    options, more = parser.parse_known_args()
-    numbers, folder = analyzed(study, options, [m for m in more if m != "--"])
-    path = HERE / "results" / f"{study.name}.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    name = pages.joined(z["name"] for z in numbers["zoos"][: len(options.zoo)])
-    results[name] = numbers
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    if options.pictures:
-        keep_pictures(study, folder, name)
-    pages.rewrite(pages.DOCS / study.page, study.name, "\n".join(study.section(results)) + "\n")
+    at = (
+        arguments.index("--") if "--" in arguments else len(arguments)
+    )  # what follows names no zoo, whatever it looks like
+    options, more = parser.parse_known_args(arguments[:at])
+    return options, [*more, *arguments[at + 1 :]]
 
 
 def analyzed(study: Study, options: argparse.Namespace, more: list[str]) -> tuple[dict[str, Any], Path]:

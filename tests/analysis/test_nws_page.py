@@ -140,14 +140,25 @@ def test_a_window_of_all_weights_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("given", "run_with"),
     [
-        ("zoo --pictures", "zoo --pictures --single source optimizer batch_size --published-epoch --deep-folds"),
-        ("zoo -- --no-deep", "zoo --no-deep"),
+        ("zoo --pictures", "zoo --pictures -- --single source optimizer batch_size --published-epoch --deep-folds"),
+        ("zoo -- --no-deep", "zoo -- --no-deep"),
         ("zoo -- --single lr --no-deep-folds",
-         "zoo --single source optimizer batch_size --published-epoch --deep-folds --single lr --no-deep-folds"),
+         "zoo -- --single source optimizer batch_size --published-epoch --deep-folds --single lr --no-deep-folds"),
     ],
 )  # fmt: skip
 def test_one_command_asks_for_the_whole_table_unless_told_otherwise(given: str, run_with: str) -> None:
     assert benchmark("nws").with_defaults(given.split()) == run_with.split()
+
+
+def test_what_stands_behind_two_dashes_goes_to_the_analysis() -> None:
+    """Also where the first option has no value, and would be taken as one more zoo."""
+    of = benchmark("nws")
+    for given, more in (
+        ("a b -- --no-deep", ["--no-deep"]),
+        ("a b --sizes 3 --pictures -- --no-deep --sizes 5 6", ["--sizes", "3", "--no-deep", "--sizes", "5", "6"]),
+    ):
+        options, rest = of.studies.told(of.STUDY, "", of.with_defaults(given.split()))
+        assert (options.zoo, rest) == (["a", "b"], more)
 
 
 def test_the_last_option_counts() -> None:
@@ -155,7 +166,7 @@ def test_the_last_option_counts() -> None:
 
     parser = argparse.ArgumentParser()
     run.arguments(parser)
-    _, *more = benchmark("nws").with_defaults("zoo -- --single lr --no-published-epoch".split())
+    _, _, *more = benchmark("nws").with_defaults("zoo -- --single lr --no-published-epoch".split())
     found = parser.parse_args(more)
     assert (found.single, found.published_epoch, found.deep_folds) == (["lr"], False, True)
 
