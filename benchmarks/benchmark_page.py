@@ -87,6 +87,7 @@ def section(lines: Sequence[Line]) -> Iterator[str]:
             yield f"![{what}]({path})\n"
     yield from _accuracy(zoos, home)
     yield from _every(zoos, home)
+    yield from _over_statistics(zoos, home)
     yield from _by_number(
         [r for r in lines if r["error"] is None and r["split"] == "iid" and "/from=" not in r["task"]]
     )
@@ -191,7 +192,7 @@ def _beyond(row: Line) -> str:
     low, high = row["beyond_low"], row["beyond_high"]
     known = _number(low) and _number(high)
     word = "no interval" if not known else "above" if low > 0 else "below" if high < 0 else "not told apart"
-    return f", {row['beyond']:+.3f}{_bounds(low, high, '+.3f')} over {row['beyond_over']} on the same networks: {word}"
+    return f", {_lead(row, 'beyond')} over {row['beyond_over']} on the same networks: {word}"
 
 
 # ── tables ────────────────────────────────────────────────────────────────────────────
@@ -243,6 +244,23 @@ def _every(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     yield "**R² of test accuracy, and its gain over the recipe, of every baseline:**\n"
     rows = [(n, *(_with_gain(at[n, z]) if (n, z) in at else "" for z in zoos)) for n in names]
     yield from pages.table(("baseline", *map(pages.short, zoos)), rows)
+
+
+def _over_statistics(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
+    """What reading the weights themselves adds to statistics of them, on the same networks."""
+    own = [r for r in home if r["target"] == ACCURACY and r["metric"] in SCORES and _number(r.get("beyond"))]
+    at = {(r["baseline"], r["metric"], r["zoo"]): r for r in own}
+    names = sorted(
+        dict.fromkeys(r["baseline"] for r in own), key=lambda n: -max(r["beyond"] for r in own if r["baseline"] == n)
+    )
+    rows = [
+        (n, WORDS[m], *(_lead(at[n, m, z], "beyond") if (n, m, z) in at else "" for z in zoos))
+        for n in names
+        for m in SCORES
+    ]
+    if rows:
+        yield "**What readers of the weights themselves add to statistics,** those that validation likes best, on the same networks:\n"
+        yield from pages.table(("baseline", "", *map(pages.short, zoos)), rows)
 
 
 def _by_number(home: Sequence[Line]) -> Iterator[str]:
@@ -330,7 +348,11 @@ def _value(row: Line) -> str:
 
 
 def _gain(row: Line) -> str:
-    return f"{row['gain']:+.3f}{_bounds(row['gain_low'], row['gain_high'], '+.3f')}" if _number(row["gain"]) else ""
+    return _lead(row, "gain") if _number(row["gain"]) else ""
+
+
+def _lead(row: Line, name: str) -> str:
+    return f"{row[name]:+.3f}{_bounds(row[f'{name}_low'], row[f'{name}_high'], '+.3f')}"
 
 
 def _bounds(low: float | None, high: float | None, how: str) -> str:

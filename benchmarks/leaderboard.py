@@ -25,7 +25,7 @@ import pages
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets.baselines.known import is_control
+from zoo_datasets.baselines.known import is_control, single
 from zoo_datasets.core import figures, files
 from zoo_datasets.ranking import ORACLE, WORDS
 
@@ -135,7 +135,9 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
         if (of := _of_kind(k, mean))
     ]
     whole = sorted(_of_kind("whole networks", mean), key=lambda n: -mean[n])
-    shown += whole[:MOST_WHOLE]
+    shown += list({single(n): n for n in reversed(whole)}.values())[::-1][
+        :MOST_WHOLE
+    ]  # each once: one seed, or the mean of several
     columns = min(3, len(shown))
     figure, axes = figures.figure_of(
         3.6 * columns, 3.4 * -(-len(shown) // columns), columns=columns, rows=-(-len(shown) // columns)
@@ -215,9 +217,10 @@ def curve(rows: Sequence[dict[str, Any]]) -> Any:
     if zoo is None:
         return None
     figure, axes = figures.figure_of(12, 4.8, columns=2)
-    names = list(dict.fromkeys(r["baseline"] for r in home if r["zoo"] == zoo))
+    names = [n for n in dict.fromkeys(r["baseline"] for r in home if r["zoo"] == zoo) if n == single(n)]
     controls = [n for n in names if is_control(n)]
     weights = [n for n in names if n not in controls]
+    colors = [c for c in figures.COLORS if c != figures.GREY]
     for j, metric in enumerate(SHOWN):
         ax = axes[0, j]
         own = [r for r in home if r["zoo"] == zoo and r["metric"] == metric]
@@ -226,7 +229,8 @@ def curve(rows: Sequence[dict[str, Any]]) -> Any:
             if name in controls:
                 how = {"color": figures.GREY, "linestyle": STYLES[controls.index(name) % len(STYLES)]}
             else:
-                how = {"color": figures.COLORS[weights.index(name) % len(figures.COLORS)], "marker": "o"}
+                turn, place = divmod(weights.index(name), len(colors))
+                how = {"color": colors[place], "marker": "os"[turn % 2]}
             ax.plot(*zip(*points, strict=True), label=name, **how)
         ax.set_xscale("log")
         counts = sorted({r["n_train"] for r in own})
