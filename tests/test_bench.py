@@ -359,6 +359,86 @@ def test_bench_from_the_command_line(bench_zoo, tmp_path):
     assert cli.main(["bench", str(bench_zoo.root), "--baselines", "magic", "--out", str(tmp_path)]) == 1
 
 
+def test_a_folder_that_has_tables_is_gone_on_with(bench_zoo, tmp_path, capsys, caplog):
+    """Again it is the same; what cannot be asked leaves its tables; a stranger's misspelt task is said."""
+    call = ["bench", str(bench_zoo.root), "--baselines", "mean", "--out", str(tmp_path)]
+    assert cli.main(call) == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.*")}
+    assert cli.main(call) == 0
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.*")} == before
+    capsys.readouterr()
+    for wrong, said in (
+        ([*call, "--split", "activaton"], "Unknown split 'activaton'"), ([*call, "--shuffles", "-1"], "-1 is not at least 0"),
+        (["bench", str(tmp_path / "nowhere"), *call[2:]], "nowhere"), ([*call, "--networks", "1e3,x"], "'1e3' is no whole number"),
+    ):  # fmt: skip
+        try:
+            code = cli.main(wrong)
+        except SystemExit as ended:
+            code = ended.code
+        assert code in (1, 2)
+        assert said in capsys.readouterr().err
+        assert {p.name: p.read_bytes() for p in tmp_path.glob("*.*")} == before
+    path = next(p for p in tmp_path.glob("*.json") if '"mean"' in p.read_text())
+    theirs = path.read_text().replace('"mean"', '"theirs"').replace("/test_accuracy@1", "/test_acuracy@1")
+    (tmp_path / "theirs.json").write_text(theirs)
+    assert cli.main(call) == 0
+    assert (
+        "theirs.json answers weightzoo/bench/test_acuracy@1, which was not asked this time" in capsys.readouterr().err
+    )
+
+
+def test_several_numbers_of_networks_are_tables_and_tasks_of_their_own(bench_zoo, tmp_path):
+    call = ["bench", str(bench_zoo.root), "--baselines", "mean", "--networks", "8,16", "--out", str(tmp_path)]
+    assert cli.main(call) == 0
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        f"## weightzoo/bench, split iid, {n} networks" for n in (16, 8)
+    ]
+    assert "the first that reads weights" not in text  # there is none
+    learned = [t["learned_from"]["networks"] for t in json.loads((tmp_path / "tasks.json").read_text())["tasks"]]
+    assert learned == [16, 8]
+
+
+def test_every_baseline_and_set_is_on_the_page():
+    text = (Path(__file__).parents[1] / "docs" / "benchmark.md").read_text()
+    assert not [n for n in (*known.BASELINES, *known.SETS) if f"`{n}`" not in text]
+
+
+def test_a_level_is_known_by_its_value(bench_zoo):
+    """As recipes write numbers: 1e-2 is 0.01, in the name of the task too."""
+    for split in ("lr=1e-2", "from:lr=1e-2"):
+        assert list(tasks.expand(bench_zoo, split)) == [split.replace("1e-2", "0.01")]
+        assert tasks.problem(bench_zoo, ["test_accuracy"], split).split_name == split.replace("1e-2", "0.01")
+    with pytest.raises(targets.TaskError, match="Unknown level '2e-2'"):
+        tasks.problem(bench_zoo, ["test_accuracy"], "lr=2e-2")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"baseline": "solo, mean of 3"}, "not the name of several seeds together, is needed"),
+        ({"baseline": "a|b"}, "baseline of .* is a|b; a line of at most 1,000 characters without |, and"),
+        ({"seed": -1}, "seed of .* is -1; a whole number from 0 is needed"),
+        ({"predictions": True}, "predictions of .* are no numbers"),
+        ({"predictions": "0.5"}, "predictions of .* are no numbers"),
+        ({"predictions": [3, 5]}, "are no probabilities: each network's are from 0 to 1 and add up to 1"),
+        ({"predictions": [-0.5, 1.5]}, "are no probabilities"),
+        (None, "has seed 0 twice"),
+    ],
+)
+def test_what_a_file_of_others_may_not_say(change, said, found, tmp_path):
+    of_a_class = change is not None and isinstance(change.get("predictions"), list)
+    target = next(t for t in found.test.targets.of if bool(t.classes) == of_a_class)
+    each = change["predictions"] if change and "predictions" in change else [0.5, 0.5] if of_a_class else 0.5
+    cell = {"task": found.name_of(target.name), "baseline": "theirs", "seed": 0, "asked": found.test.digest, "cpu_s": 1.0,
+            "predict_cpu_s": 0.0, "parameters": 3, "chosen": None, "error": None} | (change or {})  # fmt: skip
+    cells = [cell | {"predictions": [each] * len(found.test)}] * (2 if change is None else 1)
+    value = {"format": results.FORMAT, "about": tasks.describe(found), "cells": cells}
+    (tmp_path / "theirs.json").write_text(json.dumps(value))
+    with pytest.raises(errors.IntegrityError, match=said.replace("|", r"\|")):
+        results.read(found, tmp_path)
+
+
 # ── several zoos, nulls, saved baselines, strata ──
 
 
@@ -733,7 +813,8 @@ def test_bench_of_several_zoos_goes_on_after_what_cannot_be_asked(bench_zoo, oth
     ):  # fmt: skip
         assert text in said.out, text
     page(tmp_path, monkeypatch)
-    asked = json.loads((tmp_path / "tasks.json").read_text())["weightzoo/other/test_accuracy/from=weightzoo/bench@1"]
+    tasks_there = json.loads((tmp_path / "tasks.json").read_text())["tasks"]
+    (asked,) = (t for t in tasks_there if t["name"] == "weightzoo/other/test_accuracy/from=weightzoo/bench@1")
     assert asked["population"]["zoo"] == "weightzoo/bench"
     assert asked["asked_of"]["zoo"] == "weightzoo/other"
     assert asked["metrics"][:2] == ["r2", "kendall"]
@@ -917,7 +998,7 @@ def test_a_bad_file_is_a_sentence_and_the_others_are_read(found, tmp_path):
     assert len(cells) == whole - 3
     assert len(wrong) == 4
     assert any("calls a result 'metadata'" in s for s in wrong)
-    assert any("calls a result 'metadata, mean of 3'" in s for s in wrong)
+    assert any("not the name of several seeds together, is needed" in s for s in wrong)
     assert not [c for c in cells if c.baseline == "metadata"]
     assert ("metadata", 0, False) in list(results.run(found, [], 1, tmp_path))  # ours is made again
     assert len(results.read(found, tmp_path, [])) == whole
@@ -1107,7 +1188,11 @@ def test_seeds_that_are_asked_together_are_a_row_of_their_own(found):
     mean = np.mean([c.predictions for c in seeds], axis=0)
     asked = ranking.question(found, target)
     assert three.scores["r2"].value == asked.value("r2", mean[asked.keep])
-    assert (three.seeds, three.cpu_s, three.parameters) == (1, 3 * one.cpu_s, 3 * one.parameters)
+    assert (three.seeds, three.cpu_s, three.parameters) == (3, 3 * one.cpu_s, 3 * one.parameters)
+    assert (three.spread, three.left_by_seed) == (one.spread, one.left_by_seed)  # those of its seeds
+    assert three.spread["r2"][1] < three.scores["r2"].value
+    same = [_reader(found, "sure", s, noise[0]) for s in range(3)]  # draws nothing
+    assert [r.baseline for r in ranking.rows(found, same, target)] == ["sure"]
     assert "reader, mean of 2" not in {r.baseline for r in ranking.rows(found, seeds[:2], target)}
 
 

@@ -79,11 +79,15 @@ def arguments(verb: argparse.ArgumentParser) -> None:
         help="learn from so many at most; several by commas give a learning curve (default: all of the training side)",
     )  # fmt: skip
     verb.add_argument(
-        "--shuffles", type=int, default=0, metavar="N",
+        "--shuffles", type=_from_zero, default=0, metavar="N",
         help="fit N times on shuffled targets of the first task, cheap baselines (default: 0; 100 give an interval)",
     )  # fmt: skip
     verb.add_argument(
-        "--dear-shuffles", type=int, default=0, metavar="N", help="the same of those that take minutes (default: 0)"
+        "--dear-shuffles",
+        type=_from_zero,
+        default=0,
+        metavar="N",
+        help="the same of those that take minutes (default: 0)",
     )
     verb.add_argument(
         "--tune", action="store_true",
@@ -108,9 +112,13 @@ def run(options: argparse.Namespace) -> int:
     names = known.named(options.baselines.split(","))
     bench = _Bench(options, names)
     text = bench.text()
-    files.write_atomic(options.out / "leaderboard.md", text)
+    if text.strip():  # else the tables that are there stay
+        files.write_atomic(options.out / "leaderboard.md", text)
     if bench.tasks:
-        files.write_atomic(options.out / "tasks.json", json.dumps(jsonable(bench.tasks), indent=1) + "\n")
+        value = {"kind": "tasks", "tasks": bench.tasks}
+        files.write_atomic(options.out / "tasks.json", json.dumps(jsonable(value), indent=1) + "\n")
+        for sentence in results.unasked(options.out, {t["name"] for t in bench.tasks}):
+            log.warning("%s", sentence)
     if bench.lines:
         whole, out = pa.concat_tables(bench.lines), io.BytesIO()
         pq.write_table(whole, out, compression="zstd")
@@ -147,7 +155,7 @@ class _Bench:
         self.options, self.names = options, names
         self.failed: list[str] = []  # sentences
         self.lines: list[pa.Table] = []
-        self.tasks: dict[str, Mapping[str, Any]] = {}  # by name, what each asks
+        self.tasks: list[Mapping[str, Any]] = []  # what each asks
         self.splits = list(dict.fromkeys(options.split.split(",")))
         asked = list(dict.fromkeys(options.tasks.split(",")))
         self.pairs = [t for t in asked if t in lineage.TASKS]
@@ -166,7 +174,7 @@ class _Bench:
         if self.options.protocol:
             return "\n".join(self._protocol())
         zoos = []
-        for name in self.options.zoos:
+        for name in dict.fromkeys(self.options.zoos):
             with self._said(""):
                 zoos.append(open_zoo(name))
         if TRANSFER in self.splits and len(zoos) < 2:
@@ -318,7 +326,7 @@ class _Bench:
         for where in found.tests:
             pairs = [(t, done.rows(t.name, where)) for t in found.train.targets.of]
             self.lines.append(leaderboard.as_table(found, pairs, where))
-            self.tasks |= {found.name_of(t.name, where): _task(found, t, where) for t, table in pairs if table}
+            self.tasks += [_task(found, t, where) for t, table in pairs if table]
         text = leaderboard.markdown(found, done.cells, done.nulls, done.rows)
         if self.options.fresh and found.split_name == "iid":
             text += "\n" + _beside_fresh(done, f"{found.zoo}-fresh-{self.options.fresh[0]}")
@@ -328,7 +336,11 @@ class _Bench:
 def _task(found: Problem, target: Target, where: str) -> dict[str, Any]:
     """A task as a file says it."""
     kind = "class" if target.classes else "number"
-    return tasks.asked(found, target, where) | {"metrics": [*ranking.SHOWN[kind], *ranking.MORE[kind]]}
+    return (
+        {"name": found.name_of(target.name, where)}
+        | tasks.asked(found, target, where)
+        | {"metrics": [*ranking.SHOWN[kind], *ranking.MORE[kind]]}
+    )
 
 
 class _Said:
@@ -416,9 +428,20 @@ def transfer_tables(solved: Mapping[str, _Solved]) -> str:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return _whole(text, 1)
+
+
+def _from_zero(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is not at least {least}")
     return value
 
 

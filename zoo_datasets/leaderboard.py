@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from zoo_datasets import metrics, tasks
 from zoo_datasets.baselines.interface import Target
+from zoo_datasets.baselines.known import is_control
 from zoo_datasets.intervals import Interval
 from zoo_datasets.ranking import (
     LEVEL,
@@ -34,6 +35,8 @@ from zoo_datasets.solving import Cell
 from zoo_datasets.targets import tied_share
 from zoo_datasets.tasks import Part, Problem
 
+MOST_PLAIN = 1e6  # a score that is written out
+
 
 def markdown(
     found: Problem, cells: Sequence[Cell], nulls: Mapping[str, Any] | None = None,
@@ -42,7 +45,13 @@ def markdown(
     """The tables of all tasks of a problem; `known` gives rows of (target, where) that were made before."""
     about = tasks.describe(found)
     counts = ", ".join(f"{about['n'][s]:,} {s} ({about['groups'][s]:,} groups)" for s in about["n"])
-    lines = [f"## {found.zoo}, split {found.split_name}", "", f"Networks: {counts}. Zoo {found.zoo_digest[:16]}.", ""]
+    few = f", {found.networks:,} networks" if found.networks else ""
+    lines = [
+        f"## {found.zoo}, split {found.split_name}{few}",
+        "",
+        f"Networks: {counts}. Zoo {found.zoo_digest[:16]}.",
+        "",
+    ]
     for name, why in found.refused.items():
         lines += [f"{name} is not asked: {why}", ""]
     for where, part in found.tests.items():
@@ -82,8 +91,9 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
 
 def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequence[Row]) -> list[str]:
     first = first_of(table)
+    which = ", the first that reads weights" if not is_control(table[first].baseline) else ""
     notes = [
-        f"\\* not separable from {table[first].baseline}, the first that reads weights: the interval of the difference, of all of them at "
+        f"\\* not separable from {table[first].baseline}{which}: the interval of the difference, of all of them at "
         f"{LEVEL:.0%}, holds 0, or a seed reaches one of its."
     ]
     if control := next((r.control for r in table if r.control), None):
@@ -130,6 +140,8 @@ def in_words(interval: Interval, spread: tuple[float, float] = (0.0, 0.0), sign:
     if not bounds and interval.note != "not estimated":
         bounds = f" ({interval.note})"
     over = f"; seeds {spread[0]:.3f}–{spread[1]:.3f}" if spread[0] != spread[1] else ""
+    if abs(interval.value) >= MOST_PLAIN:  # what diverged
+        return f"{interval.value:{sign}.3g}"
     return f"{interval.value:{sign}.3f}{bounds}{over}"
 
 
@@ -148,7 +160,7 @@ def over_units_markdown(title: str, tables: Mapping[str, Sequence[Row]], metric:
     value = {(u, r.baseline): r.scores[metric].value for u, t in tables.items() for r in t if metric in r.scores}
     names = dict.fromkeys(r.baseline for t in tables.values() for r in t if not r.error)
     for name in sorted(names, key=lambda n: -or_last(means[n].value) if n in means else math.inf):
-        shown = [f"{value[u, name]:.3f}" if (u, name) in value else "–" for u in tables]
+        shown = [f"{v:.3f}" if math.isfinite(v := value.get((u, name), math.nan)) else "–" for u in tables]
         last = in_words(means[name]) if name in means else "–"
         lines.append(f"| {name} | {' | '.join(shown)} | {last} |")
     return "\n".join(lines) + "\n"

@@ -50,7 +50,10 @@ FEWEST = 20  # trained networks that an order is worth being told of
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A baseline on a task: each metric's interval at the median seed, its spread over seeds, and against the best."""
+    """A baseline on a task: each metric's interval at the median seed, its spread over seeds, and against the best.
+
+    Of the mean of several seeds the interval is its own, the spread that of the seeds it is made of, and the cost theirs together.
+    """
 
     task: str
     baseline: str
@@ -120,12 +123,12 @@ class _Question:
         if math.isnan(value):
             return _without(metric, value, len(self.y))
         if metric == "spearman":
-            return intervals.deleted(metrics.spearman, (self.y, given), self.groups, of=metric)
+            return _of_an_order(intervals.deleted(metrics.spearman, (self.y, given), self.groups, of=metric))
         if metric == "kendall_trained":
             rows = self.trained
             return intervals.score("kendall", self.y[rows], given[rows], self.groups[rows])
         if metric == "kendall_within":
-            return intervals.deleted(_within, (self.y, given, self.strata), self.groups, of=metric)
+            return _of_an_order(intervals.deleted(_within, (self.y, given, self.strata), self.groups, of=metric))
         return intervals.score(metric, self.y, given, self.groups, **self._options(metric))
 
     def lead(self, metric: str, first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> Interval:
@@ -162,6 +165,15 @@ def _within(y: np.ndarray, given: np.ndarray, strata: np.ndarray) -> float:
     """The mean over strata of τ-b inside them; NaN where none has an order."""
     inside, _ = metrics.kendall_within(y, given, strata)
     return float(inside.mean()) if len(inside) else math.nan
+
+
+def _of_an_order(found: Interval) -> Interval:
+    """Bounds of a correlation: a jackknife's, of few groups, may lie beyond what there is."""
+    return (
+        dataclasses.replace(found, low=max(-1.0, found.low), high=min(1.0, found.high))
+        if found.method != "none"
+        else found
+    )
 
 
 def _without(metric: str, value: float, n: int) -> Interval:
@@ -204,8 +216,11 @@ def rows(
         if cell.task == task:
             by_name.setdefault(cell.baseline, []).append(cell)
     good = {n: of for n, of in by_name.items() if not any(c.error for c in of)}
-    many = [of for of in good.values() if len(of) >= SEVERAL]
-    good |= {cell.baseline: [cell] for cell in map(together, many)}
+    # What draws nothing says the same by every seed, and its mean is no other reader.
+    many = [
+        of for of in good.values() if len(of) >= SEVERAL and (np.ptp([c.predictions for c in of], axis=0) > 0).any()
+    ]
+    whole = {(cell := together(of)).baseline: (cell, of) for of in many}
     recipe = control_of(good)
     asked = question(found, target, where, good[recipe][0] if recipe else None)
     failed = [
@@ -214,10 +229,12 @@ def rows(
         if n not in good
     ]
     if len(asked.y) < 2:
-        none = "no network that is asked about has a value"
+        none = "fewer than two networks that are asked about have a value"
         return failed + [Row(task, n, {}, {}, len(of), 0.0, 0, None, error=none) for n, of in good.items()]
     first, *others = SHOWN[asked.kind][:2]
     done = [_row(task, name, of, asked, nulls or {}) for name, of in good.items()]
+    done += [_row(task, name, of, asked, {}, cell) for name, (cell, of) in whole.items()]
+    seeds_of = good | {name: of for name, (_, of) in whole.items()}
     done.sort(key=lambda pair: -or_last(pair[0].scores[first].value))
     control = next((given for row, given in done if row.baseline == recipe), None)
     reference = _least_loss(good, STATISTICS)
@@ -228,11 +245,11 @@ def rows(
     ranked = []
     for i, (row, given) in enumerate(done):
         lead = asked.lead(first, given, done[best][1], level) if i > best else None
-        reached = row.spread[first][1] >= done[best][0].spread[first][0]  # one seed by another of the first
+        reached = _most(row, first) >= done[best][0].spread[first][0]  # one seed by another of the first
         separable = None if lead is None or lead.method == "none" else bool(lead.low > 0) and not reached
         row = dataclasses.replace(row, separable=separable, control=recipe)
         if control is not None and row.baseline != recipe:
-            row = _with_gain(row, asked, control, [asked.of(c) for c in good[row.baseline]], given)
+            row = _with_gain(row, asked, control, [asked.of(c) for c in seeds_of[row.baseline]], given)
         if reference is not None and not is_control(row.baseline) and row.baseline not in STATISTICS:
             beyond = {m: asked.lead(m, known[reference], given) for m in (first, *others) if m in intervals.CONTRASTED}
             row = dataclasses.replace(row, reference=reference, beyond=beyond)
@@ -275,21 +292,26 @@ def _validation_loss(cell: Cell) -> float:
     return min((float(t.get("validation_loss", math.inf)) for t in tried), default=math.inf)
 
 
+def _most(row: Row, metric: str) -> float:
+    return max(row.spread[metric][1], row.scores[metric].value)
+
+
 def _row(
-    task: str, name: str, several: Sequence[Cell], asked: _Question, nulls: Mapping[str, Any]
+    task: str, name: str, several: Sequence[Cell], asked: _Question, nulls: Mapping[str, Any], whole: Cell | None = None
 ) -> tuple[Row, np.ndarray]:
-    """A row without its place, and the predictions of its median seed."""
+    """A row without its place, and its predictions: those of the median seed, or of `whole`, which is what the seeds say together."""
     shown = (*SHOWN[asked.kind], *MORE[asked.kind])
     given = [asked.of(c) for c in several]
     values = {m: [asked.value(m, p) for p in given] for m in shown}
-    at = int(np.argsort(values[shown[0]])[(len(given) - 1) // 2])
-    scores = {m: asked.interval(m, given[at]) for m in shown}
+    own = given[int(np.argsort(values[shown[0]])[(len(given) - 1) // 2])] if whole is None else asked.of(whole)
+    scores = {m: asked.interval(m, own) for m in shown}
     spread = {m: (min(v), max(v)) for m, v in values.items()}
     null = nulls.get(name, {}).get(task)
     known = {m: [x for x in v if math.isfinite(x)] for m, v in (null or {}).items()}  # a shuffle that failed is NaN
     bounds = {m: (*np.quantile(v, [0.025, 0.975]).tolist(), len(v)) for m, v in known.items() if v} or None
-    cost = float(np.mean([c.cpu_s for c in several]))
-    return Row(task, name, scores, spread, len(several), cost, several[0].parameters, None, {}, bounds), given[at]
+    cost = float(np.mean([c.cpu_s for c in several])) if whole is None else whole.cpu_s
+    parameters = (whole or several[0]).parameters
+    return Row(task, name, scores, spread, len(several), cost, parameters, None, {}, bounds), own
 
 
 def or_last(value: float) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,10 @@ def read(
                     if later or not (cell.failed or _with(cell, (frozen or {}).get(cell.baseline))):
                         continue
                 of = learned.setdefault((cell.task, cell.baseline), {}).setdefault(with_targets, {})
+                if cell.seed in of and single(cell.baseline) not in BASELINES:
+                    raise IntegrityError(
+                        f"{path}: {cell.task} by {cell.baseline!r} has seed {cell.seed} twice, here or in a file before it."
+                    )
                 of.setdefault(cell.seed, cell)
         except IntegrityError as error:
             if wrong is None:
@@ -228,6 +232,22 @@ def read(
     same = tuple(own["targets"])
     chosen = (of[same] if same in of else max(of.values(), key=len) for of in learned.values())
     return [cell for by_seed in chosen for cell in by_seed.values()]
+
+
+def unasked(folder: Path, tasks_here: Collection[str]) -> Iterator[str]:
+    """A sentence for each file of others that holds answers to tasks that were not asked now: perhaps its names are misspelt."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            value = _file(path)
+        except IntegrityError:
+            continue  # it has been said
+        cells = [c for c in value["cells"] if isinstance(c, dict)] if value else []
+        named = {str(c.get("task")) for c in cells if single(str(c.get("baseline"))) not in BASELINES} - set(tasks_here)
+        if named:
+            yield f"{path} answers {', '.join(sorted(named))[:MOST_SAID]}, which was not asked this time; it is in no table."
+
+
+MOST_SAID = 300  # characters of names in a sentence
 
 
 def _differs(about: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
@@ -275,7 +295,7 @@ def _file(path: Path) -> dict[str, Any] | None:
     return dict(value)
 
 
-OTHER_KINDS = ("null", "chosen", "pairs")
+OTHER_KINDS = ("null", "chosen", "pairs", "tasks")
 
 
 def _cells_of(path: Path, found: Problem, value: Mapping[str, Any]) -> list[Cell]:
@@ -299,15 +319,20 @@ def _cell(path: Path, row: Mapping[str, Any], of: Target, part: Part) -> Cell:
             "folder, or open the zoo that it is about."
         )
     try:
-        values = np.array([[np.nan if x is None else x for x in np.atleast_1d(p)] for p in row["predictions"]], float)
+        values = np.array([[_number(x) for x in np.atleast_1d(p)] for p in row["predictions"]], float)
     except (TypeError, ValueError, OverflowError):
         raise IntegrityError(f"{path}: predictions of {row['task']} are no numbers.") from None
     wanted = (len(part), max(1, of.classes))
     if values.shape != wanted:
         raise IntegrityError(f"{path}: predictions of {row['task']} have shape {values.shape}, not {wanted}.")
-    for name, good in LEGAL.items():
+    sums = values.sum(1)
+    if of.classes and ((values < -ROUNDED).any() or (np.abs(sums[np.isfinite(sums)] - 1) > ROUNDED).any()):
+        raise IntegrityError(
+            f"{path}: predictions of {row['task']} are no probabilities: each network's are from 0 to 1 and add up to 1."
+        )
+    for name, (good, what) in LEGAL.items():
         if not good(row[name]):
-            raise IntegrityError(f"{path}: {name} of {row['task']} is {shown(row[name])}.")
+            raise IntegrityError(f"{path}: {name} of {row['task']} is {shown(row[name])}; {what} is needed.")
     error = row["error"] or solving.not_numbers(values)
     known = {f.name: row[f.name] for f in dataclasses.fields(Cell)}
     return Cell(**known | {"predictions": values if of.classes else values[:, 0], "error": error})
@@ -324,12 +349,23 @@ def _seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_NUMBER
 
 
+def _number(value: Any) -> float:
+    """Of JSON: a number, or null for none. Raises TypeError."""
+    if isinstance(value, bool | np.bool_ | str):
+        raise TypeError
+    return np.nan if value is None else value
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= solving.MOST_TEXT and value.isprintable() and "|" not in value
 
 
-LEGAL: Mapping[str, Callable[[Any], bool]] = {
-    "baseline": _text, "seed": _whole, "cpu_s": _seconds, "predict_cpu_s": _seconds, "parameters": _whole,
-    "error": lambda value: value is None or _text(value),
-    "chosen": lambda value: value is None or isinstance(value, dict),
+ROUNDED = 1e-2  # of probabilities that were written with few digits
+_LINE = f"a line of at most {solving.MOST_TEXT:,} characters without |"
+# What a cell holds → whether a value will do, and what would.
+LEGAL: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "baseline": (lambda value: _text(value) and single(value) == value, f"{_LINE}, and not the name of several seeds together,"),
+    "seed": (_whole, "a whole number from 0"), "cpu_s": (_seconds, "a number from 0"), "predict_cpu_s": (_seconds, "a number from 0"),
+    "parameters": (_whole, "a whole number from 0"), "error": (lambda value: value is None or _text(value), f"null or {_LINE}"),
+    "chosen": (lambda value: value is None or isinstance(value, dict), "null or an object"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -151,6 +152,7 @@ def problem(
     every = "progress" in names
     own_limit = limit if limit is not None and limit < zoo.manifest.counts.n_models else None
     zoo = prefix(zoo, limit)
+    split = _named(zoo, split)
     axis, chosen = _split(zoo, split)
     population = _Population(zoo, every)
     found, refused = _asked(population.zoo, names)
@@ -378,7 +380,8 @@ def _of_other(
     alone = {}
     for axis in (a for a in zoo.axes if a not in home.axes and _has(zoo, a)):
         of = [f"{axis}={_label(v)}" for v in population.zoo.take(rows).column(axis).to_pylist()]
-        if 1 < len(set(of)) <= MOST_LEVELS:  # not what was drawn for each network
+        each = Counter(of)
+        if 1 < len(each) <= MOST_LEVELS and min(each.values()) > 1:  # not what was drawn for each network
             alone[axis] = of
     cells = [",".join(cell) for cell in zip(*alone.values(), strict=True)]
     parts = {zoo.name: part}
@@ -424,7 +427,7 @@ MOST_SHOWN = 128  # of which an accuracy of .7 is known to .04
 def expand(zoo: Zoo, split: str) -> Iterator[str]:
     """`AXIS` is each of its levels in turn; everything else is itself. Raises TaskError."""
     if split == "iid" or "=" in split:
-        yield split
+        yield _named(zoo, split)
     elif split in zoo.axes:
         yield from (f"{split}={level}" for level in levels(zoo, split))
     else:
@@ -465,6 +468,23 @@ def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
     chosen = {k for k, number in drawn.items() if number % 6 == 0} or {min(drawn, key=lambda k: drawn[k])}
     moved = {i: "validation" if side == "train" and keys[i] in chosen else side for i, side in held.assignment.items()}
     return None, Split(f"held-out-{axis}", VERSION, held.zoos, {**held.rule, "validation_of_train": 1 / 6}, moved)
+
+
+def _named(zoo: Zoo, split: str) -> str:
+    """A split with its level as the zoo has it: 1e-3 is 0.001."""
+    axis, equals, level = split.partition("=")
+    if not equals or (plain := axis.removeprefix("from:")) not in zoo.axes:
+        return split
+    return next(
+        (f"{axis}={known}" for known in levels(zoo, plain) if known == level or _same_number(known, level)), split
+    )
+
+
+def _same_number(known: str, given: str) -> bool:
+    try:
+        return float(known) == float(given)
+    except ValueError:
+        return False
 
 
 def _label(value: Any) -> str:

@@ -219,10 +219,19 @@ def test_the_benchmark_shows_what_fewer_networks_leave_where_there_are_several_n
     assert "Learned from fewer" not in benchmark_page(line("metadata", 0.6), many)
 
 
+def test_the_recipe_that_is_shown_is_the_one_that_gains_are_over() -> None:
+    """Validation chose it; another may be better on the networks that are asked."""
+    gain = {"gain": 0.4, "gain_low": 0.3, "gain_high": 0.5, "gain_over": "metadata"}
+    text = benchmark_page(line("metadata", 0.5), line("metadata-ridge", 0.6), line("nfn", 0.9, **gain))
+    assert "the recipe alone (metadata, tuned) 0.500" in text
+    assert "0.500 [0.450, 0.550] metadata |" in text
+    assert "0.600 [0.550, 0.650] metadata-ridge |" not in text
+
+
 def test_the_benchmark_shows_nulls_and_says_which_lie_above_chance() -> None:
     null = {"metric": "kendall", "null_low": -0.1, "null_high": 0.1, "shuffles": 100}
     calm = benchmark_page(line("metadata", 0.6), line("nfn", 0.9, **null))
-    assert "Nobody is above chance" in calm
+    assert "None of these is above chance" in calm
     assert "| nfn | a | [-0.100, 0.100] | 100 |" in calm
     assert "Above chance: nfn on a." in benchmark_page(
         line("metadata", 0.6), line("nfn", 0.9, **null | {"null_low": 0.01})
