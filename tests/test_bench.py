@@ -20,7 +20,20 @@ from resealed import reseal
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import audit, cli, errors, leaderboard, nulls, ranking, results, solving, targets, tasks
+from zoo_datasets import (
+    audit,
+    cli,
+    errors,
+    intervals,
+    leaderboard,
+    metrics,
+    nulls,
+    ranking,
+    results,
+    solving,
+    targets,
+    tasks,
+)
 from zoo_datasets.baselines import known, saved, tabular
 from zoo_datasets.baselines.design import Design
 from zoo_datasets.baselines.interface import Target, Targets, View
@@ -385,6 +398,17 @@ def test_a_folder_that_has_tables_is_gone_on_with(bench_zoo, tmp_path, capsys, c
     assert (
         "theirs.json answers weightzoo/bench/test_acuracy@1, which was not asked this time" in capsys.readouterr().err
     )
+
+
+def test_what_another_zoo_drew_for_each_network_is_no_level_of_its_own(bench_zoo, tmp_path):
+    """However few of its networks are asked about."""
+    drawn = RECIPE.replace("weightzoo/bench", "weightzoo/drawn").replace("  lr: [1e-2, 1e-4]\nreplicates: 16\n", "")
+    drawn = drawn.replace("axes:\n", "sample:\n  models: 16\n  axes:\n    dropout: {uniform: [0.1, 0.5]}\naxes:\n")
+    (tmp_path / "drawn.yaml").write_text(drawn.replace("activation, {linear", "activation, dropout, {linear"))
+    build(plan.plan(grid.load(tmp_path / "drawn.yaml")), tmp_path / "drawn", workers=0)
+    found = tasks.problem(bench_zoo, ["test_accuracy"], others=[open_zoo(tmp_path / "drawn")])
+    assert set(found.elsewhere) == {"weightzoo/drawn"}
+    assert 1 < len(found.elsewhere["weightzoo/drawn"]) <= tasks.MOST_LEVELS
 
 
 def test_several_numbers_of_networks_are_tables_and_tasks_of_their_own(bench_zoo, tmp_path):
@@ -1167,6 +1191,26 @@ def test_a_row_is_not_beaten_by_a_reader_one_of_whose_seeds_it_reaches(found):
         ranked = ranking.rows(found, [*of_best, second], target)
         assert ranked[0].baseline == "best"
         assert next(r.separable for r in ranked if r.baseline == "second") is beaten
+    lucky = [_reader(found, "second", s, scale * unit[1]) for s, scale in enumerate((4, 4, 0.05))]  # one seed is ahead
+    ranked = ranking.rows(found, [seeds[0], *lucky], target)
+    by_name = {r.baseline: r.separable for r in ranked}
+    assert ranked[0].baseline == "best"
+    assert (by_name["second"], by_name["second, mean of 3"]) == (False, False)
+
+
+def test_bounds_of_an_order_lie_where_an_order_can(found):
+    """A jackknife's over few groups lie beyond 1."""
+    asked = ranking.question(found, found.test.targets.of[0])
+    few = np.arange(len(asked.y)) < 6
+    few = dataclasses.replace(asked, y=asked.y[few], groups=asked.groups[few], keep=asked.keep[few])
+    beyond = 0
+    for seed in range(20):
+        given = np.random.default_rng(seed).normal(size=6)
+        raw = intervals.deleted(metrics.spearman, (few.y, given), few.groups)
+        shown = few.interval("spearman", given)
+        assert (shown.low, shown.high) == (max(-1, raw.low), min(1, raw.high))
+        beyond += raw.high > 1 or raw.low < -1
+    assert beyond
 
 
 def test_seeds_that_are_asked_together_are_a_row_of_their_own(found):
