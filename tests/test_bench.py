@@ -781,6 +781,17 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {p.name for p in out.glob("*.svg")} == {"leaderboard-scores.svg", "leaderboard-transfer.svg"}
 
 
+def test_what_two_folders_say_of_one_question_counts_once(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    once = importlib.import_module("leaderboard").once
+    line = {"zoo_digest": "d", "task": "t", "n_train": 9, "baseline": "b", "metric": "r2", "value": 0.5}
+    others = [
+        line | {k: v}
+        for k, v in (("zoo_digest", "e"), ("task", "u"), ("n_train", 3), ("baseline", "c"), ("metric", "mae"))
+    ]
+    assert once([line, *others, line | {"value": 0.7}]) == [line, *others]
+
+
 def test_widths_are_a_panel_for_each_parameterization_and_a_line_for_the_best_of_each_kind(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     leaderboards = importlib.import_module("leaderboard")
