@@ -19,6 +19,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "mnist-smallcnn",
         "mnist-smallcnn-wide",
         "cifar10-smallcnn",
+        "cifar10-wild",
         "fashion-smallcnn",
         "mlds-ds1",
         "mlds-ds2",
