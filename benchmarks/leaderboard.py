@@ -56,7 +56,9 @@ def main() -> None:
     if not folders:
         raise SystemExit("No result is kept yet: name a folder that `bench --out` wrote.")
     read = [pq.read_table(f / "leaderboard.parquet") for f in folders]
-    lines = once(pa.concat_tables(read, promote_options="default").to_pylist())  # earlier ones have fewer columns
+    lines = benchmark_page.once(
+        pa.concat_tables(read, promote_options="default").to_pylist()
+    )  # earlier ones have fewer columns
     page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in folders)
     files.write_atomic(options.out / "leaderboard.md", page)
     rows = [r for r in lines if r["target"] == options.target and r["error"] is None]
@@ -66,14 +68,6 @@ def main() -> None:
             save(figure, options.pictures / f"leaderboard-{name}.svg")
             print(f"{options.pictures / f'leaderboard-{name}.svg'}")
     pages.rewrite(options.page, "benchmark", "\n".join(benchmark_page.section(lines)) + "\n")
-
-
-def once(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What several folders say of one question, as where one was gone on with under another name, is taken from the first."""
-    first: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in lines:
-        first.setdefault(tuple(line[k] for k in ("zoo_digest", "task", "n_train", "baseline", "metric")), line)
-    return list(first.values())
 
 
 def keep(folders: Sequence[Path], under: Path) -> None:

@@ -783,7 +783,7 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_two_folders_say_of_one_question_counts_once(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    once = importlib.import_module("leaderboard").once
+    once = importlib.import_module("benchmark_page").once
     line = {"zoo_digest": "d", "task": "t", "n_train": 9, "baseline": "b", "metric": "r2", "value": 0.5}
     others = [
         line | {k: v}
