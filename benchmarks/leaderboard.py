@@ -123,11 +123,11 @@ def scores(rows: Sequence[dict[str, Any]]) -> Any:
 
 def transfer(rows: Sequence[dict[str, Any]]) -> Any:
     """Learned on × asked of: τ of the recipe, of images, of the statistics that are best at home, and of whole readers."""
-    zoos = list(dict.fromkeys(r["zoo"] for r in rows))
+    zoos = list(dict.fromkeys(r["zoo"] for r in rows if "/from=" in r["task"] and "-fresh-" not in r["task"]))
     iid = [r for r in rows if r["split"] == "iid" and r["metric"] == "kendall" and r["baseline"] != ORACLE]
     if len(zoos) < 2 or not any("/from=" in r["task"] for r in iid):
         return None
-    home = [r for r in at_home(iid) if np.isfinite(r["value"])]
+    home = [r for r in at_home(iid) if r["zoo"] in zoos and np.isfinite(r["value"])]
     mean = {
         n: np.mean([r["value"] for r in home if r["baseline"] == n]) for n in dict.fromkeys(r["baseline"] for r in home)
     }
