@@ -56,9 +56,8 @@ def main() -> None:
     if not folders:
         raise SystemExit("No result is kept yet: name a folder that `bench --out` wrote.")
     read = [pq.read_table(f / "leaderboard.parquet") for f in folders]
-    lines = benchmark_page.once(
-        pa.concat_tables(read, promote_options="default").to_pylist()
-    )  # earlier ones have fewer columns
+    together = pa.concat_tables(read, promote_options="default")  # earlier ones have fewer columns
+    lines = benchmark_page.once(together.to_pylist())
     page = HEAD + "\n".join((f / "leaderboard.md").read_text(encoding="utf-8") for f in folders)
     files.write_atomic(options.out / "leaderboard.md", page)
     rows = [r for r in lines if r["target"] == options.target and r["error"] is None]
@@ -137,9 +136,8 @@ def transfer(rows: Sequence[dict[str, Any]]) -> Any:
         if (of := _of_kind(k, mean))
     ]
     whole = sorted(_of_kind("whole networks", mean), key=lambda n: -mean[n])
-    shown += list({single(n): n for n in reversed(whole)}.values())[::-1][
-        :MOST_WHOLE
-    ]  # each once: one seed, or the mean of several
+    best = {single(n): n for n in reversed(whole)}  # each once: one seed, or the mean of several
+    shown += list(best.values())[::-1][:MOST_WHOLE]
     columns = min(3, len(shown))
     figure, axes = figures.figure_of(
         3.6 * columns, 3.4 * -(-len(shown) // columns), columns=columns, rows=-(-len(shown) // columns)

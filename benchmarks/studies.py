@@ -64,9 +64,8 @@ def told(study: Study, about: str, arguments: Sequence[str]) -> tuple[argparse.N
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the analysis' files (default: analysis/ZOO/NAME)")
     parser.add_argument("--pictures", action="store_true", help="draw those of docs/pictures/ again")
     parser.add_argument("--workers", type=int, default=0, help="of a build (default: 0, in this process)")
-    at = (
-        arguments.index("--") if "--" in arguments else len(arguments)
-    )  # what follows names no zoo, whatever it looks like
+    # What follows names no zoo, whatever it looks like.
+    at = arguments.index("--") if "--" in arguments else len(arguments)
     options, more = parser.parse_known_args(arguments[:at])
     return options, [*more, *arguments[at + 1 :]]
 
