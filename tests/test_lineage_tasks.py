@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from resealed import write_manifest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
@@ -113,6 +118,13 @@ def test_fresh_networks_are_new_and_asked_about_beside_the_test_side(family, tmp
     assert len(found.elsewhere["weightzoo/parents-fresh-77"]) == 6
     with pytest.raises(TaskError, match="holds 6 networks and not 7"):
         fresh.build(parents, 77, 7, tmp_path)
+    # The zoo was built anew since, by another recipe.
+    manifest = json.loads((parents.root / "manifest.json").read_bytes())
+    manifest["identity"]["document"]["training"]["epochs"] = 9
+    other = Path(shutil.copytree(parents.root, tmp_path / "rebuilt"))
+    write_manifest(other / "manifest.json", manifest)
+    with pytest.raises(TaskError, match="was built by another recipe than weightzoo/parents's"):
+        fresh.build(open_zoo(other), 77, 6, tmp_path)
 
 
 @pytest.mark.slow

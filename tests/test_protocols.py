@@ -16,6 +16,7 @@ from zoo_datasets.errors import IntegrityError, ZooNotFoundError
 
 SHAPES = [(3, 3, 1, 16), (3, 3, 16, 16), (3, 3, 16, 16), (16, 10)]
 ROWS = 90
+LAYOUT = 'varname,start_idx,shape\na/bias:0,0,"(10)"\na/kernel:0,{},"{}"\n'
 # As published, without the metrics that nothing here reads.
 HEADER = (
     "config.activation,config.b_init,config.dataset,config.dnn_architecture,config.dropout,config.epochs,config.init_std,config.l2reg,"
@@ -128,6 +129,12 @@ def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -
         ("metrics.csv", "a,b\n1,2\n", IntegrityError, "has no column 'step'"),
         ("metrics.csv", None, ZooNotFoundError, "has no metrics.csv"),
         ("layout.csv", "varname,start_idx\nx,1\n", IntegrityError, "does not say where tensors lie"),
+        ("layout.csv", "varname,start_idx,shape\n", IntegrityError, "names no tensor"),
+        ("layout.csv", LAYOUT.format(-9, "(10)"), IntegrityError, "from value -9 on lies outside of the 4,970 values"),
+        ("layout.csv", LAYOUT.format(0, "(99999999999999)"), IntegrityError, "lies outside of the 4,970 values"),
+        ("layout.csv", LAYOUT.format(0, "(0)"), IntegrityError, "lies outside"),
+        ("metrics.csv", "step,test_accuracy\nlate,0.5\n", IntegrityError, "step is no number in every row"),
+        ("metrics.csv", "step,test_accuracy\n86,good\n", IntegrityError, "test_accuracy is no number in every row"),
         ("layout.csv", None, ZooNotFoundError, "says where each tensor lies"),
         ("weights.npy", "text", IntegrityError, "cannot be read as an array"),
         ("weights.npy", None, IntegrityError, "cannot be read as an array"),
@@ -140,3 +147,12 @@ def test_a_folder_that_is_none_is_a_sentence(folder, monkeypatch, name, text, er
         (folder / name).write_text(text)
     with pytest.raises(error, match=said):
         protocols.published(folder)
+
+
+def test_weights_that_are_none_and_a_table_without_end_are_a_sentence(folder, monkeypatch) -> None:
+    np.save(folder / "weights.npy", np.full((ROWS, 4970), "text"))
+    with pytest.raises(IntegrityError, match=r"weights\.npy holds <U4, and no weights"):
+        protocols.published(folder)
+    monkeypatch.setattr(protocols, "MOST_BYTES", 100)
+    with pytest.raises(IntegrityError, match="holds more than 100 bytes"):
+        protocols._table(folder)

@@ -130,6 +130,12 @@ def test_a_second_question_is_answered_by_the_saved_baseline(bench_zoo, other_zo
     for task, cell in cells.items():
         np.testing.assert_allclose(cell.predictions, wanted[task], rtol=1e-6)
     assert ("statistics", 0, True) in list(results.run(both, ["statistics"], 1, tmp_path))
+    # Of the other zoo others are asked about now: that alone is asked again.
+    fewer = dataclasses.replace(both, elsewhere={other_zoo.name: both.elsewhere[other_zoo.name].take(np.arange(20))})
+    assert ("statistics", 0, False) in list(results.run(fewer, ["statistics"], 1, tmp_path))
+    cells = {c.task: c for c in results.read(fewer, tmp_path) if c.baseline == "statistics"}
+    assert set(cells) == set(wanted)
+    assert sorted({len(c.predictions) for c in cells.values()}) == [20, len(both.test)]
 
 
 @pytest.mark.slow
@@ -251,6 +257,9 @@ def test_tasks_and_predictions_of_strangers_are_no_traceback(found, answered):
     path.write_text(json.dumps(kept))
     cells = [c for c in results.read(found, answered) if c.baseline == "mean"]
     assert [c.error for c in cells] == [f"1 of {len(found.test)} predictions are beyond ±1e+30", None]
+    kept["about"]["targets"] = 5
+    path.write_text(json.dumps(kept))
+    assert not [c for c in results.read(found, answered, []) if c.baseline == "mean"]  # the name is of one of ours
     kept["cells"][0]["predictions"][0] = 10**400
     path.write_text(json.dumps(kept))
     with pytest.raises(errors.IntegrityError, match="are no numbers"):

@@ -156,9 +156,14 @@ def test_learning_on_one_level_is_asked_on_the_others(bench_zoo):
 
 def test_limit_and_networks_take_prefixes(bench_zoo):
     found = tasks.problem(bench_zoo, ["test_accuracy"], limit=32, networks=7)
-    first = set(bench_zoo.models["model_id"].to_pylist()[:32])
+    planned = sorted(bench_zoo.models.select(["plan_index", "model_id"]).to_pylist(), key=lambda r: r["plan_index"])
+    first = {r["model_id"] for r in planned[:32]}
+    assert first != set(bench_zoo.models["model_id"].to_pylist()[:32])  # whose order is that of the stored split
     assert len(found.train) == 7
     assert {i for p in (found.train, found.validation, found.test) for i in p.ids} <= first
+    assert sum(map(len, (found.validation, found.test))) + len(
+        tasks.problem(bench_zoo, ["test_accuracy"], limit=32).train
+    ) == len(first)
     whole = tasks.problem(bench_zoo, ["test_accuracy"], limit=32)
     assert whole.train.ids[:7] == found.train.ids
     assert whole.test.ids == found.test.ids

@@ -12,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from zoo_datasets.errors import ZooError
 from zoo_datasets.targets import TaskError
@@ -21,7 +22,8 @@ from zoo_datasets.zoo import Zoo, open_zoo
 def build(zoo: Zoo, seed: int, count: int, out: Path) -> Zoo:
     """`count` networks by the recipe of `zoo` from `seed`, in `out/fresh/`; opened where they are there.
 
-    Raises TaskError where the seed is the zoo's own or networks are the same all the same; ZooError where the builder fails.
+    Raises TaskError where the seed is the zoo's own, networks are the same all the same, or those that are there are of another
+    recipe; ZooError where the builder fails.
     """
     own = zoo.manifest.identity.document.get("seed", 0)
     if own == seed:
@@ -48,8 +50,15 @@ def build(zoo: Zoo, seed: int, count: int, out: Path) -> Zoo:
         raise TaskError(
             f"{folder} holds {made.manifest.counts.n_models:,} networks and not {count:,}. Take it away, or ask for as many."
         )
+    if _recipe(made) != _recipe(zoo):
+        raise TaskError(f"{folder} was built by another recipe than {zoo.name}'s. Take it away, and it is built anew.")
     for column in ("model_id", "init_key"):
         both = set(zoo.models[column].to_pylist()) & set(made.models[column].to_pylist())
         if both:
             raise TaskError(f"{len(both):,} fresh networks have a {column} of {zoo.name}: they are not new.")
     return made
+
+
+def _recipe(zoo: Zoo) -> dict[str, Any]:
+    """What its networks are drawn from, whatever the seed and however many."""
+    return {k: v for k, v in zoo.manifest.identity.document.items() if k not in ("zoo", "seed", "limit")}

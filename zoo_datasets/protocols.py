@@ -10,6 +10,7 @@ is test. Where row 0's two places fall on two sides, the same network is on both
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def published(folder: Path, split: Path | None = None, networks: int | None = No
     """The problem of a folder. Raises ZooNotFoundError, IntegrityError."""
     split = split or _split_of(folder)
     table = _table(folder)
-    steps = np.asarray(table["step"].to_numpy(zero_copy_only=False), np.int64)
+    steps = np.asarray(table["step"].to_numpy(), np.int64)
     found = sides(permutation(split), steps)
     if networks is not None and networks >= len(found["train"]):
         networks = None  # no limit: the results are the same, and so are their names
@@ -78,7 +79,9 @@ def published(folder: Path, split: Path | None = None, networks: int | None = No
         weights = np.load(folder / "weights.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise IntegrityError(f"{folder / 'weights.npy'} cannot be read as an array: {error}.") from None
-    order = _order(folder)
+    if weights.dtype.kind != "f":
+        raise IntegrityError(f"{folder / 'weights.npy'} holds {weights.dtype}, and no weights.")
+    order = _order(folder, weights.shape[-1] if weights.ndim else 0)
     if weights.ndim != 2 or weights.shape != (len(table), len(order)):
         raise IntegrityError(
             f"{folder}: weights have shape {weights.shape}; {len(table):,} rows of {len(order):,} values are named."
@@ -109,12 +112,22 @@ def _table(folder: Path) -> pa.Table:
     path = _metrics(folder)
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
-            table = pyarrow.csv.read_csv(stream)
-    except pa.ArrowException as error:
+            text = stream.read(MOST_BYTES + 1)
+            if len(text) > MOST_BYTES:
+                raise IntegrityError(
+                    f"{path} holds more than {MOST_BYTES:,} bytes: it is no table of the Small CNN Zoo."
+                )
+            table = pyarrow.csv.read_csv(pa.py_buffer(text))
+    except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{path} is no table: {error}.") from None
-    missing = [c for c in ("step", "test_accuracy") if c not in table.column_names]
-    if missing:
-        raise IntegrityError(f"{path} has no column {missing[0]!r}.")
+    for name, wanted in (
+        ("step", pa.types.is_integer),
+        ("test_accuracy", lambda t: pa.types.is_floating(t) or pa.types.is_integer(t)),
+    ):
+        if name not in table.column_names:
+            raise IntegrityError(f"{path} has no column {name!r}.")
+        if not wanted(table[name].type) or (name == "step" and table[name].null_count):
+            raise IntegrityError(f"{path}: {name} is no number in every row.")
     return table
 
 
@@ -136,8 +149,8 @@ def _split_of(folder: Path) -> Path:
     )
 
 
-def _order(folder: Path) -> np.ndarray:
-    """Where each of our weights lies in a published row: kernels are (rows, columns, in, out) there, and biases come first."""
+def _order(folder: Path, width: int) -> np.ndarray:
+    """Where each of our weights lies in a published row of so many values: kernels are (rows, columns, in, out) there, and biases come first."""
     path = folder / "layout.csv"
     try:
         with pa.input_stream(str(path)) as stream:
@@ -153,6 +166,8 @@ def _order(folder: Path) -> np.ndarray:
         raise ZooNotFoundError(f"{path} is missing: it says where each tensor lies.") from None
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise IntegrityError(f"{path} does not say where tensors lie: {error}.") from None
+    if not entries:
+        raise IntegrityError(f"{path} names no tensor.")
     layers: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
     for name, entry in entries.items():
         layer, _, kind = name.rpartition("/")
@@ -163,7 +178,11 @@ def _order(folder: Path) -> np.ndarray:
             if kind not in tensors:
                 raise IntegrityError(f"{path}: a layer has no {kind}.")
             start, shape = tensors[kind]
-            at = np.arange(start, start + int(np.prod(shape))).reshape(shape)
+            if start < 0 or min(shape, default=1) < 1 or start + math.prod(shape) > width:
+                raise IntegrityError(
+                    f"{path}: a {kind} of shape {shape} from value {start} on lies outside of the {width:,} values of a row."
+                )
+            at = np.arange(start, start + math.prod(shape)).reshape(shape)
             parts.append((at.transpose(3, 2, 0, 1) if at.ndim == 4 else at.T).ravel())
     return np.concatenate(parts)
 

@@ -81,17 +81,22 @@ def _one(
 
 
 def _there(found: Problem, path: Path) -> Sequence[Cell]:
-    """The cells of a file of ours; none where it is damaged or about something else, so that it is made again."""
+    """The cells of a file of ours, without those that are damaged or of networks that are others now, so that these are made again."""
     if not path.exists():
         return []
+    cells = []
     try:
         value = _file(path)
         if value is None or _differs(value["about"], tasks.describe(found)):
             return []
-        return _cells_of(path, found, value)
+        for row, of, part in _wanted(found, value):
+            try:
+                cells.append(_cell(path, row, of, part))
+            except IntegrityError as error:
+                log.warning("%s It is asked again.", error)
     except IntegrityError as error:
         log.warning("%s It is made again.", error)
-        return []
+    return cells
 
 
 def _loaded(path: Path) -> Baseline | None:
@@ -213,7 +218,7 @@ def read(
             value = _file(path)
             if value is None or _differs(value["about"], own):
                 continue
-            with_targets = tuple(map(str, value["about"].get("targets") or ()))
+            with_targets = tuple(_learned(value["about"]))
             for cell in _ours(path, found, value):
                 if cell.baseline in BASELINES:
                     later = seeds is not None and cell.seed >= seeds
@@ -264,8 +269,7 @@ def _ours(path: Path, found: Problem, value: Mapping[str, Any]) -> Sequence[Cell
             "of the folder, or open the zoo that it names."
         )
     cells = _cells_of(path, found, value)
-    learned = about.get("targets")
-    learned = learned if isinstance(learned, list) and all(isinstance(t, str) for t in learned) else []
+    learned = _learned(about)
     kept = []
     for cell in cells:
         now = REVISIONS.get(cell.baseline, 1)
@@ -279,6 +283,12 @@ def _ours(path: Path, found: Problem, value: Mapping[str, Any]) -> Sequence[Cell
                 "Give it a name of its own."
             )
     return kept
+
+
+def _learned(about: Mapping[str, Any]) -> list[str]:
+    """The targets that a baseline learned together; none where a file of others does not say them."""
+    named = about.get("targets")
+    return named if isinstance(named, list) and all(isinstance(t, str) for t in named) else []
 
 
 def _file(path: Path) -> dict[str, Any] | None:
@@ -300,13 +310,15 @@ OTHER_KINDS = ("null", "chosen", "pairs", "tasks")
 
 def _cells_of(path: Path, found: Problem, value: Mapping[str, Any]) -> list[Cell]:
     """The cells of a file that answer a task of the problem. Raises IntegrityError."""
+    return [_cell(path, row, of, part) for row, of, part in _wanted(found, value)]
+
+
+def _wanted(found: Problem, value: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Target, Part]]:
+    """What a file says of tasks of the problem, not checked yet."""
     wanted = {found.name_of(t.name, w): (t, part) for w, part in found.tests.items() for t in part.targets.of}
-    cells = []
     for row in value["cells"]:
-        if not isinstance(row, dict) or not isinstance(row.get("task"), str) or row["task"] not in wanted:
-            continue
-        cells.append(_cell(path, row, *wanted[row["task"]]))
-    return cells
+        if isinstance(row, dict) and isinstance(row.get("task"), str) and row["task"] in wanted:
+            yield row, *wanted[row["task"]]
 
 
 def _cell(path: Path, row: Mapping[str, Any], of: Target, part: Part) -> Cell:

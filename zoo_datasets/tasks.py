@@ -208,7 +208,10 @@ def prefix(zoo: Zoo, limit: int | None) -> Zoo:
         return zoo
     if limit < 1:
         raise TaskError(f"{limit} models of {zoo.name} are none; the least is 1.")
-    first = set(zoo.models["model_id"].to_pylist()[:limit])
+    ids = zoo.models["model_id"].to_pylist()
+    if _has(zoo, "plan_index"):  # the table itself is in order of splits
+        ids = [ids[i] for i in np.argsort(zoo.models["plan_index"].to_numpy(), kind="stable")]
+    first = set(ids[:limit])
     return zoo.take(np.flatnonzero([i in first for i in zoo.column("model_id").to_pylist()]))
 
 

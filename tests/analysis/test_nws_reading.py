@@ -96,6 +96,18 @@ def test_networks_of_a_constant_start_are_groups_of_their_own(tmp_path: Path) ->
     assert set(found.side.tolist()) == {"train", "validation", "test"}
 
 
+def test_who_goes_on_from_a_network_is_on_its_side(tmp_path: Path) -> None:
+    """Of a parent of a constant start too, which is a group of its own."""
+    older = planted(tmp_path / "weightzoo" / "older", 48, sides=("train",), init_kind="constant", init_group="all")
+    younger = planted(tmp_path / "weightzoo" / "younger", 48, seed=1, sides=("train",), parents=older)
+    found = population.read([older, younger])
+    side, group = (dict(zip(found.ids, of.tolist(), strict=True)) for of in (found.side, found.groups))
+    assert set(side.values()) == {"train", "validation", "test"}
+    for row in younger.models.to_pylist():
+        assert side[row["model_id"]] == side[row["parent_id"]]
+        assert group[row["model_id"]] == group[row["parent_id"]]
+
+
 def test_sides_and_folds_part_no_group_and_ask_everybody_once(of: Population) -> None:
     for at in (divisions.sealed(of), *divisions.folds(of, 0)):
         sides = [set(of.groups[s].tolist()) for s in (at.train, at.validation, at.test)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -308,6 +309,10 @@ def table(*steps: float, error: float = 50.0) -> bytes:
     (put("error.bin", table(0, 1, 1.5, 2)), "holds steps, which are whole numbers"),
     (put("error.bin", table(0, 1, 2, 3, error=101)), "an error is 101 %"),
     (put("stat.bin", b""), "stat.bin has 0 bytes"),
+    (put("stat.bin", np.array([3.0, 30, -8, 1]).tobytes()), "stat.bin: 30 updates in -8 passes and 1 seconds are no training"),
+    (put("stat.bin", np.array([3.0, 1e-300, 1e300, 1]).tobytes()), "are no training"),
+    (put("stat.bin", np.array([3.0, 30, 3, np.inf]).tobytes()), "are no training"),
+    (meta(lambda t: re.sub(r"0\.\d+", "-1", t, count=1)), "`lrate` is '-1'; a number from 0 on is needed"),
     (lambda f: (f / "stat.bin").unlink(), "stat.bin cannot be read: No such file"),
     (lambda f: (f / "meta.csv").unlink(), "meta.csv cannot be read: No such file"),
     (lambda f: shutil.rmtree(f / "weights"), r"it has none"),

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from resealed import write_manifest
+from resealed import reseal
 
 from zoo_builder import grid, plan, verify, worker
 from zoo_builder.build import build
@@ -332,6 +334,14 @@ def test_what_is_kept_is_each_parents_own(make: Make, tmp_path: Path) -> None:
         (["epochs"], {}, "setting to keep 'epochs'"),
         (["init_std"], {}, "setting to keep 'init_std'"),
         (["colour"], {}, "setting to keep 'colour'"),
+        (["momentum"], {}, "`momentum` goes with `optimizer`; keep that."),
+        (["mup_base"], {}, "`mup_base` goes with `parameterization`; keep that."),
+        (["label_noise_frac"], {}, "`label_noise_frac` goes with `subset`; keep that."),
+        (["subset"], {"subset": "full"}, "`subset` is given here, and `init: {keep: …}` takes `subset`"),
+        (["subset"], {"subset": {}}, "`subset` is given here"),
+        (["augmentation"], {"augmentation": "none"}, "`augmentation` is given here"),
+        (["schedule"], {"augmentation": "none", "training": {"schedule": "constant"}}, "`schedule_kind` is given here"),
+        (["patience"], {"training": {"patience": 3}}, "`patience` is given here"),
     ],
 )
 def test_what_is_kept_is_not_given_too(
@@ -339,6 +349,85 @@ def test_what_is_kept_is_not_given_too(
 ) -> None:
     with pytest.raises(GridError, match=re.escape(said)):
         plan.plan(load(child_of(parent, init={"keep": keep}, **given), tmp_path))
+
+
+def test_what_is_kept_has_all_that_it_needs() -> None:
+    """So that no value is kept of which the parent had none because it meant nothing there."""
+    for name, kept in settings.KEPT.items():
+        for needs in (settings.SETTINGS[k].needs for k in kept):
+            assert needs is None or needs.setting in kept, name
+
+
+def test_a_stop_rule_that_is_kept_may_have_a_least_number_of_epochs(tmp_path: Path, parent: Path) -> None:
+    planned = plan.plan(load(child_of(parent, init={"keep": ["patience"]}, training={"min_epochs": 1}), tmp_path))
+    assert {(r.settings["patience"], r.settings["min_epochs"]) for r in planned.runs} == {(None, 1)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        (
+            "lr",
+            float("nan"),
+            r"weightzoo/parent, model [0-9a-f]{16}, by `init: {keep: …}`: `lr` is nan; a number is needed",
+        ),
+        ("lr", None, "`lr` is None; a number is needed"),
+        ("scale", "bogus", "Unknown scale 'bogus'"),
+        ("optimizer", "lion", "Unknown optimizer 'lion'"),
+        ("architecture", "layers-0123", "Unknown architecture preset 'layers-0123'"),
+        ("loss", 7, "Unknown loss"),
+    ],
+)
+def test_what_a_parent_says_of_itself_is_read_as_a_recipe_is(
+    setting: str, value: object, said: str, tmp_path: Path, parent: Path
+) -> None:
+    opened = lineage.open_parents(str(parent))
+    spoilt = dataclasses.replace(opened, rows=tuple({**row, setting: value} for row in opened.rows))
+    kept = next(name for name, names in settings.KEPT.items() if setting in names)
+    recipe = child_of(parent, init={"keep": [kept], "optimizer": "reset"}, training={"batch_size": 16})
+    recipe["training"] = {k: v for k, v in recipe["training"].items() if k not in settings.KEPT[kept]}
+    recipe.pop(kept, None)
+    with pytest.raises(GridError, match=said):
+        runs.of(load(recipe, tmp_path), spoilt)
+
+
+def test_dropout_without_a_layer_in_the_kept_architectures_is_refused(tmp_path: Path, make: Make) -> None:
+    plain = ["flatten", {"linear": 6}, "activation", {"linear": "classes"}]
+    first = make({k: v for k, v in PARENT.items() if k != "dropout"} | {"architecture": plain})
+    recipe = child_of(first, init={"keep": ["architecture"]}, axes={"dropout": [0.1, 0.5]})
+    for name in ("architecture", "dropout"):
+        recipe.pop(name)
+    with pytest.raises(GridError, match=r"no architecture that is kept of .* has a layer `dropout` that takes it"):
+        plan.plan(load(recipe, tmp_path))
+
+
+def test_a_kept_source_may_be_told_where_it_lies(tmp_path: Path, parent: Path) -> None:
+    recipe = child_of(parent, init={"keep": ["source"]}, source={"id": "digits", "path": "/somewhere"})
+    loaded = load(recipe, tmp_path)
+    assert loaded.source_paths == {"digits": "/somewhere"}
+    assert "source" not in loaded.document
+    with pytest.raises(GridError, match="`source` is given here"):
+        load(recipe | {"source": {"id": "digits"}}, tmp_path)
+
+
+@pytest.mark.parametrize(("column", "values"), [("n_train", 0), ("batch_size", None), ("momentum", "drop")])
+def test_a_zoo_that_does_not_say_how_it_was_trained_is_nobodys_parent(
+    column: str, values: int | str | None, tmp_path: Path, parent: Path
+) -> None:
+    root = tmp_path / "spoilt"
+    shutil.copytree(parent, root)
+    for path in sorted((root / "data" / "models").iterdir()):
+        table = pq.read_table(path)
+        at = table.column_names.index(column)
+        of = table.schema.field(at)
+        table = (
+            table.remove_column(at)
+            if values == "drop"
+            else table.set_column(at, of, pa.array([values] * len(table), of.type))
+        )
+        pq.write_table(table, path)
+    with pytest.raises(GridError, match=rf"does not say how its models were trained \(no column {column}\)"):
+        lineage.open_parents(str(reseal(root)))
 
 
 def test_an_axis_of_epochs_starts_each_parent_at_each(tmp_path: Path, parent: Path) -> None:
@@ -458,15 +547,6 @@ def flip(path: Path, at: int = -5) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
-
-
-def reseal(root: Path) -> None:
-    """Make the manifest agree with the files, as somebody would who hides a change."""
-    from zoo_datasets.core import files
-
-    manifest = json.loads((root / "manifest.json").read_bytes())
-    manifest["files"] = [files.record(root, root / e["path"]) for e in manifest["files"]]
-    write_manifest(root / "manifest.json", manifest)
 
 
 @pytest.mark.some(1)

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from zoo_builder.recipe import settings
 from zoo_datasets.core import files
 from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format import shards
@@ -116,6 +119,20 @@ class Parents:
         return sorted({s["epoch"] for r in self.rows[:16] for s in self.snapshots[r["model_id"]].values()})
 
 
+# What a model's row must say for it to go on: how it was trained, and where its streams are.
+NEEDED = (
+    *(s.name for s in settings.SETTINGS.values() if not s.later), "plan_index", "n_train", "lineage_root", "split",
+    *(f"replicate_{name}" for name in ("init", "order", "subset")),
+    *(f"{stream}_key" for stream in ("init", "order", "subset", "augment", "dropout")), "snapshot_schedule",
+)  # fmt: skip
+COUNTED = ("n_train", "batch_size")
+
+
+def _counts(column: pa.ChunkedArray) -> bool:
+    """Whether every model has a number of at least 1."""
+    return column.null_count == 0 and pa.types.is_integer(column.type) and pc.all(pc.greater_equal(column, 1)).as_py()
+
+
 def open_parents(name: str, where: str = "init.zoo") -> Parents:
     """The zoo in the folder `name`: an id under the working directory, or any path.
 
@@ -139,8 +156,8 @@ def _open(root: Path, stamp: str, zoo: str) -> Parents:
     for file in manifest.files.under("data/"):
         file.verify(root)
     table = read_table(root, manifest, "models")
-    needed = ("plan_index", "n_train", "batch_size", "order_key", "subset_key")
-    missing = [n for n in needed if n not in table.column_names]
+    missing = [n for n in NEEDED if n not in table.column_names]
+    missing += [n for n in COUNTED if n not in missing and not _counts(table[n])]
     if missing:
         raise GridError(
             f"{zoo} does not say how its models were trained (no column {', '.join(missing)}), so nothing can go on from "

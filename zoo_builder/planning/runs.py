@@ -23,8 +23,10 @@ from zoo_builder.planning import init_groups
 from zoo_builder.planning.lineage import MOMENTS, Parents, Start
 from zoo_builder.planning.points import Point, Points
 from zoo_builder.recipe import bounds, levels, settings
+from zoo_builder.recipe.conflicts import takes
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
+from zoo_builder.recipe.values import coerce
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format.schema import Column
@@ -121,6 +123,7 @@ def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
     runs = sorted(by_id.values(), key=lambda r: rank[r.id]) if by_twins else list(by_id.values())
     if parents is not None:
         _check_starts(grid, parents, len(runs), asked)
+        _check_used(grid, runs)
         return runs
     assigned = init_groups.assign(runs, grid.splits)
     return [dataclasses.replace(r, split=assigned[r.init_group]) for r in runs]
@@ -210,7 +213,7 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     if step is None:
         return None
     parent = from_row(row, parents.layer_lists)
-    values |= _kept(values["init_keep"] or (), parent)
+    values |= _kept(values["init_keep"] or (), parent, parents.zoo)
     kept = parents.snapshots[row["model_id"]][step].get("optimizer_sha256") is not None
     how = _optimizer(values, parent.settings["optimizer"], kept, parents.zoo)
     resolved = normalize(
@@ -232,10 +235,29 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     )
 
 
-def _kept(names: Iterable[str], parent: Run) -> dict[str, Any]:
-    """The parent's values of what a child keeps."""
-    kept = [setting for name in names for setting in settings.KEPT[name]]
-    return {name: parent.settings.get(name, settings.DEFAULTS[name]) for name in kept}
+def _kept(names: Iterable[str], parent: Run, zoo: str) -> dict[str, Any]:
+    """The parent's values of what a child keeps, as a recipe would be read that says them. Raises GridError."""
+    found = {}
+    for setting in (settings.SETTINGS[s] for name in names for s in settings.KEPT[name]):
+        value = parent.settings.get(setting.name, setting.default)
+        if value is not None or setting.applies(parent.settings):
+            where = f"{zoo}, model {parent.id}, by `init: {{keep: …}}`"
+            value = coerce(setting, list(value) if isinstance(value, tuple) else value, where)
+        found[setting.name] = value
+    return found
+
+
+def _check_used(grid: Grid, runs: Iterable[Run]) -> None:
+    """Raises GridError for a dropout rate that no architecture of the parents has a layer for."""
+    asked = "dropout" in grid.axis_names or grid.fixed["dropout"] != settings.DEFAULTS["dropout"]
+    if (
+        "architecture" in (grid.fixed["init_keep"] or ())
+        and asked
+        and not any(takes(r.settings, "dropout") for r in runs)
+    ):
+        raise GridError(
+            f"`dropout` is given, but no architecture that is kept of {grid.parent_zoo} has a layer `dropout` that takes it."
+        )
 
 
 def _optimizer(values: Mapping[str, Any], theirs: str, kept: bool, zoo: str) -> str:

@@ -89,12 +89,18 @@ def _kept_or_given(document: Document, fixed: Mapping[str, Any], axes: Axes) -> 
     place, given = document.where("init", "keep"), _given(document)
     for name in fixed["init_keep"] or ():
         if name not in settings.KEPT:
+            whole = next((w for w, kept in settings.KEPT.items() if name in kept), None)
+            if whole is not None:
+                raise GridError(f"{place}: `{name}` goes with `{whole}`; keep that.")
             raise GridError(unknown("setting to keep", name, settings.KEPT, place))
         kept = settings.KEPT[name]
         here = [(document.where(*given[k]), k) for k in kept if k in given]
         here += [(place_of(document, a), k) for a in axes for k in kept if k in touched(a)]
-        if name == "source" and document.values.get("source") is not None:  # its name alone is no block
-            here.append((document.where("source"), "source"))
+        block = settings.COMPOSITES.get(name, "source" if name == "source" else None)
+        if (
+            block is not None and document.get(*block.split(".")) is not None
+        ):  # one word for all of it, or nothing in it
+            here.append((document.where(*block.split(".")), name))
         if here:
             raise GridError(
                 f"{here[0][0]}: `{here[0][1]}` is given here, and `init: {{keep: …}}` takes `{name}` from the parents. Leave one out."
@@ -195,7 +201,7 @@ def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) ->
         unmet = _unmet(settings.SETTINGS[name], fixed, axes)
         if unmet:
             raise GridError(f"{document.where(*path)}: `{name}` is given, but {unmet}")
-    names = {a.name for a in axes}
+    names = {a.name for a in axes} | set(fixed["init_keep"] or ())
     rules = [n for n in settings.feeding(settings.Feeds.STOP) if n != "min_epochs"]
     if "min_epochs" in given and not any(fixed[n] is not None or n in names for n in rules):
         raise GridError(
@@ -222,18 +228,25 @@ def _unused_layers(
 ) -> None:
     """Raises GridError for a dropout rate or an activation that no architecture has a layer for."""
     if "architecture" in (fixed["init_keep"] or ()):
-        return  # it is each parent's
+        return  # it is each parent's: `runs.of` says it when it has them
     varied = [lv.values for a in axes for lv in a.levels if "architecture" in lv.values]
-    lists = [layers_of({**fixed, **v}) for v in varied or [fixed]]
-    layers = [x for y in lists for _, x in unrolled(PRESETS[y] if isinstance(y, str) else y)]
-    for name in ("dropout", "activation"):
-        bare = any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in layers)
+    for name in TAKEN_BY_LAYERS:
         axis = next((a for a in axes if name in touched(a)), None)
-        if not bare and (axis is not None or name in given):
+        if (axis is not None or name in given) and not any(takes({**fixed, **v}, name) for v in varied or [fixed]):
             place = place_of(document, axis) if axis is not None else document.where(*given[name])
             raise GridError(
                 f"{place}: `{name}` is given, but no architecture of this recipe has a layer `{name}` that takes it."
             )
+
+
+TAKEN_BY_LAYERS = ("dropout", "activation")
+
+
+def takes(values: Mapping[str, Any], name: str) -> bool:
+    """Whether the architecture has a layer `name` that leaves its value to the setting of that name."""
+    layers = layers_of(values)
+    own = (x for _, x in unrolled(PRESETS[layers] if isinstance(layers, str) else layers))
+    return any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in own)
 
 
 def _given(document: Document) -> dict[str, tuple[str, ...]]:

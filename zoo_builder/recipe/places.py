@@ -42,6 +42,7 @@ def taken(document: Document) -> tuple[Document, dict[str, str]]:
                 raise GridError(f"{place}: source {source!r} has two paths, {paths[source]!r} and {path!r}; keep one.")
         return {key: value for key, value in block.items() if key not in _KEYS}
 
+    kept = document.get("init", "keep")
     for where, levels in _levels(document):
         block: Any = values
         for key in where[:-1]:
@@ -52,6 +53,9 @@ def taken(document: Document) -> tuple[Document, dict[str, str]]:
             if isinstance(levels, list)
             else without(levels, where)
         )
+    # Networks that keep their parents' source may be told where it lies.
+    if paths and "source" in (kept if isinstance(kept, list) else [kept]) and set(values.get("source") or ()) == {"id"}:
+        del values["source"]
     return dataclasses.replace(document, values=values), paths
 
 

@@ -266,8 +266,8 @@ _TABLE = (
     Setting("init_snapshot", "init.snapshot", Feeds.LINEAGE, "int", None,
             "or by their place in each model's, from 0; -1 is its last", low=-MOST_SNAPSHOTS, high=MOST_SNAPSHOTS, later=True),
     Setting("init_keep", "init.keep", Feeds.LINEAGE, "names", None,
-            "settings that each model has from the one it goes on from; `source`, `architecture` and `optimizer` with all that "
-            "belongs to them", axis=False, later=True),
+            "settings that each model has from the one it goes on from; `source`, `architecture`, `optimizer`, `parameterization`, "
+            "`subset`, `schedule` and `augmentation` with all that belongs to them", axis=False, later=True),
     Setting("init_models", "init.models", Feeds.LINEAGE, "int", None,
             "only its first models in plan order", low=1, axis=False, later=True),
     Setting("init_optimizer", "init.optimizer", Feeds.LINEAGE, "choice", None,
@@ -413,13 +413,18 @@ def sets(axis: str) -> tuple[str, ...]:
     return tuple(s.name for s in MEMBERS[axis]) if axis in MEMBERS else (axis,)
 
 
-# What a model may have from the one it goes on from: each by itself, but for those that mean nothing without others.
+# What a model may have from the one it goes on from: each by itself, but for those that mean nothing, or something else, without others.
 _KEPT_WHOLE = {
     "source": feeding(Feeds.SOURCE, Feeds.SCALING), "architecture": feeding(Feeds.ARCHITECTURE), "optimizer": feeding(Feeds.OPTIMIZER),
+    "parameterization": feeding(Feeds.PARAMETERIZATION), **{axis: sets(axis) for axis in COMPOSITES if axis != "init"},
 }  # fmt: skip
-_ALWAYS_OWN = feeding(Feeds.PLACE, Feeds.INIT, Feeds.LINEAGE, Feeds.BUDGET)
-KEPT: dict[str, tuple[str, ...]] = {
-    axis: _KEPT_WHOLE.get(axis, sets(axis)) for axis in AXES if not set(sets(axis)) & set(_ALWAYS_OWN)
+_NOT_ALONE = {
+    *feeding(Feeds.PLACE, Feeds.INIT, Feeds.LINEAGE, Feeds.BUDGET), *_KEPT_WHOLE["source"], *(s.name for m in MEMBERS.values() for s in m),
+}  # fmt: skip
+KEPT: dict[str, tuple[str, ...]] = _KEPT_WHOLE | {
+    s.name: (s.name,)
+    for s in _TABLE
+    if s.axis and s.needs is None and s.name not in _NOT_ALONE and s.name not in _KEPT_WHOLE
 }
 
 # What the models of a cohort have one value of, and what decides with it whether they go together.

@@ -131,7 +131,10 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     known, architecture = _architectures(zoos)
     layouts = np.array([a.layout_id for a in known], object)[architecture]
     found, refused, recipe = properties.found(zoos, layouts, names)
-    return _assembled(zoos, groups, _sides(zoos, ids, groups, constant), found, refused, recipe, known, architecture)
+    sides = _sides(zoos, ids, groups, constant)
+    first = _ancestors(zoos, ids)  # who goes on from another's weights is with it, in whatever group that was put
+    groups, sides = groups[first], sides[first]
+    return _assembled(zoos, groups, sides, found, refused, recipe, known, architecture)
 
 
 def of_children(zoo: Zoo, parents: Population) -> Population:
@@ -200,6 +203,19 @@ def _groups(zoos: Sequence[Zoo], ids: Sequence[str], constant: np.ndarray) -> np
     ]
     own = [(o or i) if c else keys[i] for i, o, c in zip(ids, orders, constant.tolist(), strict=True)]
     return np.array(own, object).astype(str)
+
+
+def _ancestors(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
+    """(M,) int64: the place of the network that each one's weights go back to, its own where that is not here."""
+    place = {i: n for n, i in enumerate(ids)}
+    roots = [
+        root
+        for z in zoos
+        for root in (
+            z.models["lineage_root"].to_pylist() if "lineage_root" in z.models.column_names else [None] * len(z.models)
+        )
+    ]
+    return np.array([place.get(str(root), n) for n, root in enumerate(roots)], np.int64)
 
 
 def _sides(zoos: Sequence[Zoo], ids: Sequence[str], groups: np.ndarray, constant: np.ndarray) -> np.ndarray:

@@ -129,6 +129,7 @@ def _look(folder: Path) -> _Found:
     table = table[np.round(np.linspace(0, len(table) - 1, len(weights))).astype(int)]
     statistics = _numbers(folder / "stat.bin", STATISTICS, 1)[0]
     _check_table(folder / "error.bin", table)
+    _check_statistics(folder / "stat.bin", statistics)
     start = _vector(weights[0], architecture)
     group = streams.digest([architecture.layout_id, hashlib.sha256(start.tobytes()).hexdigest()])[:32]
     return _Found(folder, own, architecture, weights, table, statistics, group)
@@ -154,6 +155,22 @@ def _check_table(path: Path, table: np.ndarray) -> None:
     wrong = ~(np.isnan(shares) | ((shares >= 0) & (shares <= 100)))
     if wrong.any():
         raise ZooError(f"{path}: an error is {shares[wrong][0]:g} %; errors lie between 0 and 100 %.")
+
+
+def _check_statistics(path: Path, statistics: np.ndarray) -> None:
+    """What was not kept is NaN; what was, could have been."""
+    _, updates, passes, seconds = statistics
+    if (
+        updates < 1
+        or updates >= 2**53
+        or passes < 0
+        or passes > updates
+        or not (np.isnan(seconds) or 0 <= seconds < np.inf)
+    ):
+        raise ZooError(
+            f"{path}: {updates:g} updates in {passes:g} passes and {seconds:g} seconds are no training: a pass takes an update "
+            "at least, and no number is negative or infinite."
+        )
 
 
 def _size(path: Path) -> int:

@@ -182,6 +182,8 @@ def _value(name: str, kind: str, text: str, where: str) -> Any:
         if value != int(value) or not 0 < value < 2**31:
             raise ZooError(f"{where}: `{name}` is {errors.shown(text)!r}; a whole number above 0 is needed.")
         return int(value)
+    if value < 0:  # the one number that is not whole is the learning rate
+        raise ZooError(f"{where}: `{name}` is {errors.shown(text)!r}; a number from 0 on is needed.")
     return value
 
 
