@@ -336,3 +336,18 @@ def test_eta_squared_of_nothing_is_near_nothing_and_few_groups_have_no_bounds() 
     same = intervals.eta_squared(np.ones(400), levels, np.arange(400) // 4)
     assert same.method == "none"
     assert "do not vary" in same.note
+
+
+def test_of_a_score_whose_error_one_or_two_groups_make_there_are_no_bounds() -> None:
+    """A resample without them has next to no error, and a t that would put the bound of an R² of 1 at −10¹⁵."""
+    y = np.arange(60.0)
+    near = y + np.resize([0.01, -0.01], 60)
+    near[[7, 30]] += 1
+    found = intervals.score("r2", y, near, np.arange(60))
+    assert found.value > 0.999
+    assert found.method == "none"
+    assert "one or two of 60 groups make nearly all of its error" in str(found)
+    near[[3, 12, 41, 55]] += 1  # six of them are a sample
+    found = intervals.score("r2", y, near, np.arange(60))
+    assert 0.9 < found.low < found.value < found.high <= 1
+    assert intervals.mean(near - y, np.arange(60), skewed=True).method == "bootstrap-t"

@@ -34,6 +34,9 @@ RESAMPLES = 999  # 25 of them in each tail of 95 %
 MOST_UNITS, MOST_UNITS_OF_A_FUNCTION, MOST_DELETED = 400, 40, 100
 CONTRASTED = (*FORMS, "balanced_accuracy")  # what `contrast` takes
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
+# A resample that lacks the groups which make a score's error has an error of next to nothing, and a t of any size. Where that is
+# every tenth, one or two of however many groups make it, and bounds would tell the size of a t. Of few groups it is no wonder.
+FAINT = 0.2  # of the sample's own error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,10 @@ def mean(
         sums = bootstrap.Sums(
             np.column_stack([means, np.ones(n_groups)]), score_sums.no_pairs(n_groups), score_sums.ratio
         )
-        return _resampled(of, value, sums.values_and_errors, (n_groups, n_groups, len(values)), level, seed)
+        counts = n_groups, n_groups, len(values)
+        return _resampled(
+            of, value, sums.values_and_errors, counts, level, seed, is_mean=True
+        )  # a tail is what is asked for
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * means.std(ddof=1) / np.sqrt(n_groups))
     return _interval(of, value, (value - half, value + half), level, "t", n_groups, len(values))
 
@@ -466,16 +472,22 @@ def _dealt(label: np.ndarray, n_groups: int, most: int, seed: int) -> tuple[np.n
 
 def _resampled(
     of: str, value: float, at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], counts: tuple[int, int, int],
-    level: float, seed: int, n: int = RESAMPLES, back: Callable[[Any], Any] = lambda z: z,
+    level: float, seed: int, n: int = RESAMPLES, back: Callable[[Any], Any] = lambda z: z, *, is_mean: bool = False,
 ) -> Interval:  # fmt: skip
     """The bootstrap-t interval of what `at` makes of how often each unit is drawn; counts of units, groups, examples."""
     n_units, n_groups, n_examples = counts
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         (here,), (error,) = at(np.ones((1, n_units), np.int64))
-        low, high, undefined = here, here, 0.0
+        low, high, undefined, faint = here, here, 0.0, 0.0
         if error > 0:
-            low, high, undefined = bootstrap.t_bounds(here, error, *at(bootstrap.draws(n_units, n, seed)), level)
+            values, errors = at(bootstrap.draws(n_units, n, seed))
+            low, high, undefined = bootstrap.t_bounds(here, error, values, errors, level)
+            faint = float((errors[np.isfinite(values)] < FAINT * error).mean()) if np.isfinite(values).any() else 0.0
         bounds = back(low), back(high)
+    if not is_mean and n_groups >= FEW_GROUPS and faint > MOST_UNDEFINED and undefined <= MOST_UNDEFINED:
+        return _none(
+            of, value, level, n_groups, n_examples, f"one or two of {n_groups} groups make nearly all of its error"
+        )
     if np.isfinite([error, low, high]).all() and undefined <= MOST_UNDEFINED:
         found = _interval(of, value, bounds, level, "bootstrap-t", n_groups, n_examples)
         return dataclasses.replace(found, seed=seed)
