@@ -13,6 +13,7 @@ from zoo_builder import grid, plan
 from zoo_builder.build import build
 from zoo_builder.planning import runs
 from zoo_builder.recipe.generated import layers_of
+from zoo_builder.training.inputs import initial_weights
 from zoo_datasets import open_zoo, sources
 from zoo_datasets.errors import GridError
 from zoo_datasets.networks.architecture import Architecture
@@ -228,7 +229,7 @@ def test_every_property_of_a_weight_space_has_its_published_levels(name: str) ->
     )}  # fmt: skip
     assert {(r["momentum"], r["alpha"]) for r in rows} == {(None, None), (0.95, None), (None, 0.9)}
     same = {"resize": 32, "channels": 3, "scale": "unit", "batch_norm": True, "balance_classes": True, "epochs": 1000,
-            "schedule": "exponential(gamma=0.96)", "init_bias": 0.0, "min_epochs": 20, "stop_drops": 5, "stop_below": 30,
+            "schedule": "exponential(gamma=0.96)", "init_bias": 0.0, "norm_scale_std": 0.002, "min_epochs": 19, "stop_drops": 5, "stop_below": 30,
             "stop_unchanged": 30}  # fmt: skip
     assert all(r[k] == v for r in rows for k, v in same.items())
     made = [build_architecture(layers_of(r.settings), (3, 32, 32), 10, r.settings["activation"]) for r in planned]
@@ -238,13 +239,25 @@ def test_every_property_of_a_weight_space_has_its_published_levels(name: str) ->
     assert grid.load(GRIDS / f"{name}.yaml").sample_points == (3000 if name == "nws/fixed" else 13000)
 
 
+@pytest.mark.parametrize("name", NWS[:2])
 @pytest.mark.slow
-def test_constant_starts_of_a_weight_space_lie_where_its_documentation_says() -> None:
-    main, fixed = (runs.of(grid.load(GRIDS / f"{name}.yaml", limit=400)) for name in NWS[:2])
-    groups = [{(r.init_group, r.split) for r in of if r.settings["init_kind"] == "constant"} for of in (main, fixed)]
-    assert [split for _, split in groups[1]] == ["train"]  # one group
-    assert {split for _, split in groups[0]} == {"train", "validation", "test"}
-    assert len({g for g, _ in groups[0]}) == len(groups[0]) > 50
+def test_constant_starts_of_a_weight_space_differ_by_the_scales_of_their_norms(name: str) -> None:
+    constant = [
+        r for r in runs.of(grid.load(GRIDS / f"{name}.yaml", limit=200)) if r.settings["init_kind"] == "constant"
+    ]
+    assert len({r.init_group for r in constant}) == len(constant) > 30
+    assert {r.split for r in constant} == {"train", "validation", "test"}
+    made = build_architecture(layers_of(constant[0].settings), (3, 32, 32), 10, constant[0].settings["activation"])
+    first = initial_weights(constant[0], made)
+    entries = {e.name: first[e.offset : e.end] for e in made.layout.entries}
+    scales = {n: v for n, v in entries.items() if len(set(v.tolist())) > 1}
+    assert len(scales) >= 5
+    assert all(n.endswith(".weight") and 0.9 < v.min() < 1 < v.max() < 1.1 for n, v in scales.items())
+
+
+def test_the_two_weight_spaces_share_no_draw() -> None:
+    rates = [{r.settings["lr"] for r in runs.of(grid.load(GRIDS / f"{name}.yaml", limit=200))} for name in NWS[:2]]
+    assert not rates[0] & rates[1]
 
 
 def test_weight_spaces_take_one_distribution_of_all_but_the_architecture() -> None:

@@ -82,6 +82,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "trigger_clean_label": ("subset.trigger_frac=0.05",),
     "evaluate_batch_statistics": ("architecture=[flatten, {linear: 4}, batch_norm, activation, dropout, {linear: classes}]",),
     "evaluate_augmented": ("augmentation={noise_std: 0.1}",),
+    "norm_scale_std": ("architecture=[flatten, {linear: 4}, batch_norm, activation, dropout, {linear: classes}]",),
     **dict.fromkeys(("filter_size", "depth_conv", "depth_fc", "width_conv", "width_fc", "batch_norm"), ("source.resize=32",)),
 }  # fmt: skip
 # What one value needs besides, which beside the other would mean nothing.

@@ -15,8 +15,11 @@ def epochs_until(accuracies: list[float], **rules: int) -> int | None:
     return None
 
 
-def test_drops_are_counted_one_after_another() -> None:
-    assert epochs_until([0.5, 0.4, 0.3, 0.3, 0.2, 0.1, 0.05], stop_drops=3) == 7  # the equal one begins anew
+def test_drops_are_counted_until_a_rise() -> None:
+    assert (
+        epochs_until([0.5, 0.4, 0.3, 0.3, 0.2, 0.1, 0.05], stop_drops=3) == 5
+    )  # an equal one neither counts nor begins anew
+    assert epochs_until([0.5, 0.4, 0.3, 0.35, 0.2, 0.1, 0.05], stop_drops=3) == 7  # a rise does
     assert epochs_until([0.5, 0.4, 0.3, 0.2], stop_drops=3) == 4
     assert epochs_until([0.4, 0.6, 0.5, 0.7] * 9, stop_drops=2) is None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo_builder.recipe.generated import layers_of
+from zoo_builder.recipe.generated import layers_of, takes
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError
 from zoo_datasets.format import splits
@@ -36,6 +36,8 @@ def fixed_start(settings: Mapping[str, Any]) -> str | None:
     plain = _value(settings, "init")
     ends = [_value(settings, f"init_{layer}") if _own(settings, layer) else plain for layer in ("first", "last")]
     if plain is None and ends == [None, None]:  # the common case: most inits draw
+        return None
+    if settings.get("norm_scale_std") and takes(settings, "batch_norm"):
         return None
     layers = _layers(layers_of(settings), settings["activation"])
     if len(layers) == 1:

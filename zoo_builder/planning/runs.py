@@ -23,7 +23,7 @@ from zoo_builder.planning import init_groups
 from zoo_builder.planning.lineage import MOMENTS, Parents, Start
 from zoo_builder.planning.points import Point, Points
 from zoo_builder.recipe import bounds, levels, settings
-from zoo_builder.recipe.conflicts import takes
+from zoo_builder.recipe.generated import takes
 from zoo_builder.recipe.settings import Feeds
 from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_builder.recipe.values import coerce

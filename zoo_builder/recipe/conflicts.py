@@ -14,9 +14,8 @@ from typing import Any
 from zoo_builder.recipe import settings
 from zoo_builder.recipe.axes import Axis, Draw, extremes, place_of, touched
 from zoo_builder.recipe.document import Document
-from zoo_builder.recipe.generated import layers_of
+from zoo_builder.recipe.generated import takes
 from zoo_datasets.errors import GridError, unknown
-from zoo_datasets.networks.layers import PRESETS, unrolled
 
 Axes = Sequence[Axis | Draw]
 BUDGETS = settings.feeding(settings.Feeds.BUDGET)
@@ -237,16 +236,16 @@ def _unused_layers(
             raise GridError(
                 f"{place}: `{name}` is given, but no architecture of this recipe has a layer `{name}` that takes it."
             )
+    axis = next(
+        (a for a in axes if any(x.values.get("norm_scale_std") for x in a.levels) or a.name == "norm_scale_std"), None
+    )
+    drawn = axis is not None or fixed["norm_scale_std"]
+    if drawn and not any(takes({**fixed, **v}, "batch_norm") for v in varied or [fixed]):
+        place = place_of(document, axis) if axis is not None else document.where(*given["norm_scale_std"])
+        raise GridError(f"{place}: `norm_scale_std` is given, but no architecture of this recipe has a batch norm.")
 
 
 TAKEN_BY_LAYERS = ("dropout", "activation")
-
-
-def takes(values: Mapping[str, Any], name: str) -> bool:
-    """Whether the architecture has a layer `name` that leaves its value to the setting of that name."""
-    layers = layers_of(values)
-    own = (x for _, x in unrolled(PRESETS[layers] if isinstance(layers, str) else layers))
-    return any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in own)
 
 
 def _given(document: Document) -> dict[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from zoo_builder.recipe.values import coerce
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.generated import GENERATED
+from zoo_datasets.networks.layers import PRESETS, unrolled
 
 
 def layers_of(values: Mapping[str, Any]) -> Any:
@@ -22,6 +23,13 @@ def layers_of(values: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in GENERATED:
         return name
     return GENERATED[name](parameters_of(values))
+
+
+def takes(values: Mapping[str, Any], name: str) -> bool:
+    """Whether the architecture has a layer `name` that has no value of its own: `dropout`, `activation`, `batch_norm`."""
+    layers = layers_of(values)
+    own = (x for _, x in unrolled(PRESETS[layers] if isinstance(layers, str) else layers))
+    return any(x == name or (isinstance(x, Mapping) and x.get(name, 0) is None) for x in own)
 
 
 def check_generated(values: Mapping[str, Any], architecture: Architecture) -> None:

@@ -239,6 +239,8 @@ _TABLE = (
     Setting("init_bias", "init.bias", Feeds.INIT, "float", None,
             "every bias at the start; default the preset's, else 0",
             low=-MOST_WEIGHT, high=MOST_WEIGHT),
+    Setting("norm_scale_std", "norm_scale_std", Feeds.INIT, "float", 0.0,
+            "batch norms' scales start from a normal of mean 1 and this standard deviation", low=0, high=MOST_WEIGHT, later=True),
     Setting("init_first_kind", "init.first.kind", Feeds.INIT, "choice", None,
             "distribution of the first layer's weights, where it has its own", choices=LAYER_INITS, later=True),
     Setting("init_first_low", "init.first.low", Feeds.INIT, "float", None,
@@ -312,8 +314,8 @@ _TABLE = (
             "stop after so many epochs without a lower validation loss", low=1),
     Setting("min_epochs", "training.min_epochs", Feeds.STOP, "int", 0, "neither of these stops before", low=0),
     Setting("stop_drops", "training.stop_drops", Feeds.STOP, "int", None,
-            "stop after so many epochs, one after another, in each of which validation accuracy fell; this and the next "
-            "two count from `min_epochs` on", low=1, later=True),
+            "stop after so many epochs in each of which validation accuracy fell, and none between in which it rose; this and the "
+            "next two are counted from the first epoch on, and end nothing before `min_epochs`", low=1, later=True),
     Setting("stop_below", "training.stop_below", Feeds.STOP, "int", None,
             "stop after so many epochs in all whose validation accuracy is below its running average, of which each "
             "epoch is half", low=1, later=True),

@@ -166,6 +166,6 @@ def initial_weights(run: Run, architecture: Architecture) -> np.ndarray:
     )
     return initialize(
         architecture, run.keys["init"], s["init_kind"], low=s["init_low"], high=s["init_high"], mean=s["init_mean"],
-        std=s["init_std"], value=s["init_value"], bias=s["init_bias"], first=first, last=last,
-        ratio=width_ratio(s),
+        std=s["init_std"], value=s["init_value"], bias=s["init_bias"], norm_std=s.get("norm_scale_std", 0.0),
+        first=first, last=last, ratio=width_ratio(s),
     )  # fmt: skip

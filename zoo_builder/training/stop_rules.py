@@ -3,8 +3,9 @@
 In:  the accuracies as they come, one an epoch; how many drops, epochs below the average and unchanged epochs end it.
 Out: a `Trend`, which a checkpoint keeps, and the verdict.
 
-The rules of Eilertsen et al., "Classifying the classifier" (2020): validation accuracy fell 5 times in a row, was
-30 times in all below its running average, or stayed as it was 30 times in a row.
+The rules of the code of Eilertsen et al., "Classifying the classifier" (2020): validation accuracy fell 5 times without a rise
+between, was 30 times in all below its running average, or stayed as it was 30 times in a row. All of it is counted from the
+start, and heeded from the 20th measurement on. The first measurement there is of the initial weights; here it is of epoch 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Trend:
 
     last: float | None = None
     average: float | None = None
-    drops: int = 0  # in a row
+    drops: int = 0  # without a rise between
     below: int = 0  # in all
     unchanged: int = 0  # in a row
 
@@ -33,7 +34,7 @@ class Trend:
         return Trend(
             last=accuracy,
             average=KEPT * self.average + (1 - KEPT) * accuracy,
-            drops=self.drops + 1 if accuracy < self.last else 0,
+            drops=self.drops + (accuracy < self.last) if accuracy <= self.last else 0,
             below=self.below + (accuracy < self.average),
             unchanged=self.unchanged + 1 if accuracy == self.last else 0,
         )

@@ -210,10 +210,8 @@ class Trainer:
 
     def _trend_rule(self, progress: Progress, m: int, epoch: int, accuracy: float) -> str | None:
         s = self.runs[m].settings
-        if epoch < s["min_epochs"]:
-            return None
         progress.trends[m] = progress.trends.get(m, Trend()).after(accuracy)
-        return "early_stopping" if progress.trends[m].ends(s) else None
+        return "early_stopping" if epoch >= s["min_epochs"] and progress.trends[m].ends(s) else None
 
     def _snapshot(self, progress: Progress, wanted: list[int], last: Collection[int]) -> None:
         """Publish the models wanted; those for which it is known to be the last time are scored in full."""

@@ -32,15 +32,15 @@ class LayerInit:
 def initialize(
     architecture: Architecture, key: str, kind: str, *, low: float | None = None, high: float | None = None,
     mean: float | None = None, std: float | None = None, value: float | None = None, bias: float = 0.0,
-    first: LayerInit | None = None, last: LayerInit | None = None, ratio: float = 1.0,
+    norm_std: float = 0.0, first: LayerInit | None = None, last: LayerInit | None = None, ratio: float = 1.0,
 ) -> Float32[np.ndarray, " {architecture.n_params}"]:  # fmt: skip
     """The initial vector of a key: the same bits for every engine and machine.
 
     `uniform` draws from [low, high), by default PyTorch's own ±1/√fan_in (of a GRU ±1/√units);
     `normal` from (mean, std), by default (0, 1/√fan_in). Kaiming (He et al. 2015) takes the gain √2 of
     ReLU; Glorot (Glorot & Bengio 2010) both fans; `orthogonal` (Saxe et al. 2014) is
-    Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1, shift 0,
-    mean 0, variance 1. Each tensor draws from a counter made of its own name: its draws do not
+    Gram–Schmidt of normals. Biases are `bias`; batch norm starts at scale 1 (drawn from a
+    normal of mean 1 and `norm_std`), shift 0, mean 0, variance 1. Each tensor draws from a counter made of its own name: its draws do not
     depend on the layers around it. `first` and `last` are the weights' distributions of the first
     and of the last layer, where they have their own; a single layer is the first. `ratio` is how many times as
     wide as its base the network is (`parameterization.py`): 1 is the standard parameterization.
@@ -51,11 +51,13 @@ def initialize(
     for node in architecture.nodes:
         for e, tensor in architecture.placed(node.name):
             values: Any
+            # By name, not by place: a layer more or less leaves the draws of the others alone.
+            counter = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
             if tensor.start in constants:
                 values = constants[tensor.start]
+            elif tensor.start == "scale":
+                values = 1.0 + norm_std * streams.normals(key, math.prod(tensor.shape), counter) if norm_std else 1.0
             else:
-                # By name, not by place: a layer more or less leaves the draws of the others alone.
-                counter = (int(streams.digest(e.name)[:16], 16), 0, streams.SEQUENCE)
                 init, own_mean, own_std = LayerInit(kind, low, high), mean, std
                 if node.name in own:  # `mean` and `std` are not of a layer's own init
                     init, own_mean, own_std = own[node.name], None, None

@@ -22,7 +22,7 @@ BATCH_NORM_EPS = 1e-5
 def _tensors(node: Node, width: int, own: str, before: str) -> list[Tensor]:
     shape, groups = (width,), (own,)
     return [
-        Tensor("weight", shape, groups, "ones", reads=0),
+        Tensor("weight", shape, groups, "scale", reads=0),
         Tensor("bias", shape, groups, "zeros"),
         Tensor("running_mean", shape, groups, "zeros", buffer=True, follows=True),
         Tensor("running_var", shape, groups, "ones", buffer=True),

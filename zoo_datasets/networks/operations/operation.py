@@ -70,7 +70,7 @@ class Tensor:
     name: str
     shape: Shape
     groups: tuple[str, ...]  # of units, one per dimension, as `layout.Entry` has them
-    start: str = "drawn"  # from the init's distribution; or "bias", "ones", "zeros"
+    start: str = "drawn"  # from the init's distribution; or "bias", "scale", "ones", "zeros"
     buffer: bool = False
     fan: int | None = None  # PyTorch's own uniform is ±1/√fan; None: the fan in
     reads: int | None = None  # the dimension over the units of the layer before
