@@ -35,7 +35,7 @@ SETS = {
     "schedule": ("schedule_",),
     "augmentation": ("augment_",),
     "source": columns_of(SourceSpec),
-    "optimizer": ("momentum", "beta1", "beta2", "alpha", "eps"),
+    "optimizer": ("momentum", "beta1", "beta2", "alpha", "squares_start", "eps"),
     # The others mean nothing at some of its levels.
     "machine": ("automaton_", "automaton"),
     "trigger_frac": ("trigger_",),

@@ -211,7 +211,7 @@ def test_a_rule_about_accuracy_ends_where_the_free_run_says(make_cohort: MakeCoh
 def test_a_model_that_learns_nothing_ends_by_unchanged_accuracy(make_cohort: MakeCohort) -> None:
     changes = ("training.epochs=9", "training.min_epochs=2", "training.stop_unchanged=3")
     trained = worker.train(*make_cohort({"lr": [0.0]}, *changes))
-    assert (trained[1][0]["stop_reason"], steps_of(trained, 0)[-1]) == ("early_stopping", 5 * PER_EPOCH)
+    assert (trained[1][0]["stop_reason"], steps_of(trained, 0)[-1]) == ("early_stopping", 4 * PER_EPOCH)
 
 
 def test_no_rule_stops_before_min_epochs(make_cohort: MakeCohort) -> None:
@@ -434,3 +434,26 @@ def test_training_tells_the_steps_that_are_done_of_all_models(make_cohort: MakeC
         worker.train(*make_cohort({"lr": [1e-3, 1e30]}))  # the second diverges, and has nothing left to do
     assert told == sorted(told)
     assert told[0] < told[-1] == 2 * 2 * PER_EPOCH
+
+
+@every_engine
+def test_rmsprop_may_start_from_the_squares_that_tensorflow_starts_from(make_cohort: MakeCohort, engine: str) -> None:
+    """Its first step is lr · g / √(α s + (1 − α) g²) from a mean of squares s: from 0 it is 10 lr at α = .99, whatever g is."""
+    lr, alpha = 0.001, 0.99
+    changes = (
+        "training.optimizer=rmsprop",
+        "training.steps=1",
+        "training.epochs=",
+        "training.eps=1e-12",
+        "snapshots={steps: [0, 1]}",
+    )
+    moved = {}
+    for squares in (0, 1, 4):
+        cohort = make_cohort({"lr": [lr]}, *changes, f"training.squares_start={squares}", engine=engine)
+        before, after = (s.weights.astype(float) for s in worker.train(*cohort)[0])
+        moved[squares] = np.abs(after - before)
+    hit = moved[1] > 1e-7
+    assert hit.sum() > 20
+    assert np.allclose(moved[0][hit], 10 * lr, rtol=1e-3)
+    g = np.sqrt(alpha * moved[1] ** 2 / (lr**2 - (1 - alpha) * moved[1] ** 2))
+    assert np.allclose(moved[4][hit], (lr * g / np.sqrt(4 * alpha + (1 - alpha) * g**2))[hit], rtol=0.1, atol=1e-8)

@@ -100,9 +100,14 @@ class Trainer:
     def _start(self, models: Sequence[int]) -> dict[str, np.ndarray]:
         """Their parents' state, or their initial weights and an optimizer that has seen nothing: each (k, P)."""
         if self.start is not None:
-            return {name: values[list(models)] for name, values in vars(self.start).items()}
-        weights = np.stack([initial_weights(self.runs[m], self.cohort.architecture) for m in models])
-        return {"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)}
+            state = {name: values[list(models)] for name, values in vars(self.start).items()}
+        else:
+            weights = np.stack([initial_weights(self.runs[m], self.cohort.architecture) for m in models])
+            state = {"weights": weights, "slot1": np.zeros_like(weights), "slot2": np.zeros_like(weights)}
+        for at, run in enumerate(self.runs[m] for m in models):
+            if run.start is None or run.start.optimizer_sha256 is None:
+                state["slot2"][at] = run.settings.get("squares_start") or 0.0
+        return state
 
     def weights_after(self, steps: int) -> np.ndarray:
         """Weights (M, P) after so many steps from the start, without snapshots or stop rules."""
