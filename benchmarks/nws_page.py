@@ -135,12 +135,15 @@ def _from(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
 
 
 def _coordinates(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Worse or not by the interval of the paired difference, of networks that were moved."""
+    """Worse or not by the interval of the paired difference, of networks that were moved; of properties that are read of networks as they are."""
     own = [r for r in rows if r["method"] == DEEP] or [r for r in rows if r["method"] == WINDOWS]
+    told = {r["property"] for r in own if r["move"] == STILL and _low(r) > r["chance"]}
     own = [r for r in own if r["move"] == MOVED]
     if not own:
         return
+    unread = [r["property"] for r in own if r["property"] not in told]
     reader = f"the {DEEP}" if own[0]["method"] == DEEP else "a support vector machine on statistics of windows"
+    own = [r for r in own if r["property"] in told]
     worse = [r["property"] for r in own if r["lost_low"] is not None and r["lost_low"] > 0]
     alike = [
         r["property"]
@@ -150,7 +153,8 @@ def _coordinates(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rest = [r["property"] for r in own if r["property"] not in (*worse, *alike)]
     yield (
         f"**Other coordinates.** Of networks that compute the same with permuted units and other scales, {reader} reads worse than of the same "
-        f"networks as they are: {_list(worse)}. Not worse by {FEWEST:g}: {_list(alike)}. Undecided: {_list(rest)}."
+        f"networks as they are: {_list(worse)}. Not worse by {FEWEST:g}: {_list(alike)}. Undecided: {_list(rest)}. "
+        f"Not surely read above chance as they are: {_list(unread)}."
     )
 
 

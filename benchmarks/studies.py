@@ -67,7 +67,10 @@ def told(study: Study, about: str, arguments: Sequence[str]) -> tuple[argparse.N
     # What follows names no zoo, whatever it looks like.
     at = arguments.index("--") if "--" in arguments else len(arguments)
     options, more = parser.parse_known_args(arguments[:at])
-    return options, [*more, *arguments[at + 1 :]]
+    behind = arguments[at + 1 :]
+    if any(a.split("=")[0] == "--out" for a in behind):
+        raise SystemExit("--out is this command's own: it stands before the `--`.")
+    return options, [*more, *behind]
 
 
 def analyzed(study: Study, options: argparse.Namespace, more: list[str]) -> tuple[dict[str, Any], Path]:

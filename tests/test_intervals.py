@@ -351,3 +351,12 @@ def test_of_a_score_whose_error_one_or_two_groups_make_there_are_no_bounds() -> 
     found = intervals.score("r2", y, near, np.arange(60))
     assert 0.9 < found.low < found.value < found.high <= 1
     assert intervals.mean(near - y, np.arange(60), skewed=True).method == "bootstrap-t"
+
+
+def test_groups_that_are_all_alike_have_bounds_by_how_far_others_can_be() -> None:
+    zeros, groups = np.zeros(40), np.arange(40)
+    found = intervals.mean(zeros, groups, furthest=1.0)
+    assert (found.low, found.high) == pytest.approx((-1 + 0.025 ** (1 / 40), 1 - 0.025 ** (1 / 40)))
+    assert found.method == "exact"
+    assert intervals.difference(zeros, zeros, groups, furthest=np.inf).method == "none"
+    assert intervals.mean(groups / 40, groups, furthest=1.0) == intervals.mean(groups / 40, groups)

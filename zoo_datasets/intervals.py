@@ -70,11 +70,14 @@ class Interval:
 
 
 def mean(
-    values: np.ndarray, groups: np.ndarray, *, skewed: bool = False, seed: int = 0, level: float = 0.95
+    values: np.ndarray, groups: np.ndarray, *, skewed: bool = False, seed: int = 0, level: float = 0.95,
+    furthest: float | None = None,
 ) -> Interval:  # fmt: skip
     """The mean of group means and its t interval: what a new group gives on average, however many examples it has.
 
-    `skewed` asks for a bootstrap-t instead, longer on the side of the tail.
+    `skewed` asks for a bootstrap-t instead, longer on the side of the tail. Where all groups are alike a t has no width, though
+    others need not be like them: `furthest` says how far from these one can be at most, and the bounds are exact with it; with
+    infinity there are none.
     """
     from scipy.stats import t
 
@@ -91,6 +94,15 @@ def mean(
         return _resampled(
             of, value, sums.values_and_errors, counts, level, seed, is_mean=True
         )  # a tail is what is asked for
+    if furthest is not None and np.ptp(means) == 0:
+        if np.isinf(furthest):
+            return _none(
+                of, value, level, n_groups, len(values), f"all {n_groups} groups are alike, and others need not be"
+            )
+        unlike = 1.0 - ((1 - level) / 2) ** (1 / n_groups)  # at most so many are, of which none was seen
+        return _interval(
+            of, value, (value - furthest * unlike, value + furthest * unlike), level, "exact", n_groups, len(values)
+        )
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * means.std(ddof=1) / np.sqrt(n_groups))
     return _interval(of, value, (value - half, value + half), level, "t", n_groups, len(values))
 

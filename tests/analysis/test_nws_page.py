@@ -89,8 +89,11 @@ def test_what_is_lost_in_other_coordinates_is_said_by_its_interval() -> None:
         moved("width", -0.02, 0.03),
         moved("source", None, None),
     ]
+    rows += [read(n, "meta-classifier", 0.6, 0.01, move="as they are") for n in ("lr", "optimizer", "width", "source")]
+    rows += [moved("init", -0.01, 0.01), read("init", "meta-classifier", 0.4, 0.9, move="as they are")]
     (said,) = page._coordinates(rows)
     assert "as they are: `lr`. Not worse by 0.05: `width`. Undecided: `optimizer`, `source`." in said
+    assert said.endswith("Not surely read above chance as they are: `init`.")
 
 
 # ── what ──

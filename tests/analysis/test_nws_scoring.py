@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -75,8 +77,24 @@ def test_weights_that_say_more_are_readable_and_those_that_say_nothing_are_bound
     assert scoring.verdict(found | {"q": 0.06}) == "undecided"  # of so many tests one is like this by chance
     assert found["p"] == pytest.approx(1 / 501)
     nothing = scoring.gain(known, known, 500, 0)
-    assert (nothing["p"], nothing["high"]) == (1.0, 0.0)
+    # None of 200 differs: by an exact bound at most 1.8 % of others do, and by one right answer each.
+    assert (nothing["p"], nothing["high"]) == (1.0, pytest.approx(1 - 0.025 ** (1 / 200)))
+    assert nothing["low"] == -nothing["high"]
     assert scoring.verdict(nothing | {"q": 1.0}) == "less than 0.05"
+
+
+def test_where_no_answer_differs_few_networks_decide_nothing_and_numbers_never_do() -> None:
+    of = class_of(np.tile([0, 1.0], 15))
+    same = judged(of, [one_hot([0] * 30, 2)])
+    found = scoring.gain(same, same, 100, 0)
+    assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 30))
+    assert scoring.verdict(found | {"q": 1.0}) == "undecided"
+    number = dataclasses.replace(of, target=Target("lr"), levels=(), values=np.linspace(0, 1, 30))
+    same = scoring.judge(number, [np.full(30, 0.5)], np.arange(30), np.arange(30), 0.5)
+    found = scoring.gain(same, same, 100, 0)
+    assert np.isnan(found["high"])
+    assert "all 30 groups are alike" in found["note"]
+    assert scoring.verdict(found | {"q": 1.0}) == "undecided"
 
 
 def test_few_networks_leave_it_undecided() -> None:

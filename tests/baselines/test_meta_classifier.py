@@ -20,7 +20,8 @@ def by_hand(channels: list[int], reaching_the_head: int, outputs: int) -> int:
     """Kernels of five values with a bias, scale and shift of each channel; the fully connected layers with biases."""
     pairs = list(zip([1, *channels[:-1]], channels, strict=True))
     units = [reaching_the_head, 1024, 1024, 1024, 1024, 64, outputs]
-    return sum(5 * i * o + o + 2 * o for i, o in pairs) + sum(i * o + o for i, o in itertools.pairwise(units))
+    norms = 2 * sum(units[1:-1])  # behind every layer but the last
+    return sum(5 * i * o + o + 2 * o for i, o in pairs) + sum(i * o + o for i, o in itertools.pairwise(units)) + norms
 
 
 SMALL = [8, 16, 32, 64, 128, 256, *[256] * 6]

@@ -181,7 +181,10 @@ def test_the_files_are_theirs(zoo: Zoo, theirs: Path) -> None:
     for row in errors[1:]:
         smooth = 0.5 * smooth + 0.5 * row[2]
         assert row[4] == smooth
-    assert struct.unpack("<3d", (folder / "stat.bin").read_bytes()[:24]) == (3.0, 30.0, 3.0)
+    of_all = struct.unpack("<3d", (folder / "stat.bin").read_bytes()[:24])
+    assert of_all == (4.0, 30.0, 3.0)
+    kept = np.round(np.linspace(0, of_all[0] - 1, 4)).astype("uint32")  # as their loader takes the rows of snapshots
+    assert errors[kept, 0].tolist() == [0, 10, 20, 30]
     listed = rows_of(theirs / "train.csv")
     assert [r["path"] for r in listed] == [f"{i:04d}" for i in range(6)]
     vector = np.fromfile(folder / "weights" / "001.bin", "<f8")

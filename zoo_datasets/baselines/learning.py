@@ -213,11 +213,13 @@ def _train(
         learned = Learned(make(heads.outputs), heads, training.batch)
         network = learned.network
         optimizer = torch.optim.AdamW(network.parameters(), lr=training.rate, weight_decay=training.decay, fused=True)
-        step, steps = 0, training.epochs * -(-n // training.batch)
+        # A last batch of one has no statistics for a norm to take: it waits for the next epoch's order.
+        batches = range(0, n - (n % training.batch == 1 < n), training.batch)
+        step, steps = 0, training.epochs * len(batches)
         for epoch in range(1, training.epochs + 1):
             network.train()
             order = rng.permutation(n)
-            for at in range(0, n, training.batch):
+            for at in batches:
                 rows = order[at : at + training.batch]
                 loss = heads.loss(network(train[0](rows, rng)) + start, values[rows])
                 optimizer.zero_grad()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -78,7 +79,7 @@ class MetaClassifier(nn.Module):
         head: list[nn.Module] = [nn.Flatten()]
         before *= length
         for units in HEAD:
-            head += [nn.Linear(before, units), nn.ReLU(), nn.Dropout(DROPOUT)]
+            head += [nn.Linear(before, units), nn.ReLU(), nn.BatchNorm1d(units), nn.Dropout(DROPOUT)]
             before = units
         self.head = nn.Sequential(*head, nn.Linear(before, outputs))
         for module in self.modules():
@@ -151,15 +152,23 @@ def ask(learned: Learned, inputs: Inputs, n: int, batch: int, batch_statistics: 
     testing: what is said of a window then depends on those beside it.
     """
     network = learned.network.eval()
-    with one_core(), torch.no_grad(), _of_the_batch(network) if batch_statistics else contextlib.nullcontext():
-        outputs = [network(inputs(np.arange(at, min(at + batch, n)), None)) for at in range(0, n, batch)]
+    with (
+        one_core(),
+        torch.no_grad(),
+        _of_the_batch(network, min(batch, n)) if batch_statistics else contextlib.nullcontext(),
+    ):
+        starts = [*range(0, n, batch)]
+        if len(starts) > 1 and n - starts[-1] == 1:
+            del starts[-1]  # a batch of one has no statistics: the last window is asked with those before it
+        outputs = [network(inputs(np.arange(at, to), None)) for at, to in itertools.pairwise([*starts, n])]
         return learned.heads.predictions(torch.cat(outputs) + learned.heads.start())
 
 
 @contextlib.contextmanager
-def _of_the_batch(network: nn.Module) -> Iterator[None]:
-    """Batch norms as while training, their running statistics left as they are."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+def _of_the_batch(network: nn.Module, batch: int) -> Iterator[None]:
+    """Batch norms as while training, their running statistics left as they are; of single windows those over positions alone."""
+    kinds = (nn.BatchNorm2d, nn.BatchNorm1d) if batch > 1 else (nn.BatchNorm2d,)
+    norms = [m for m in network.modules() if isinstance(m, kinds)]
     state = {name: value.clone() for name, value in network.state_dict().items() if "running" in name or "num_" in name}
     for norm in norms:
         norm.train()

@@ -1,7 +1,7 @@
 """A `Study` → what is told where nothing can be: of shuffled labels, before the first step, by weights that are other networks'.
 
-Each null can fail. Shuffled labels are learned and judged as if they were true: who sees a network on both sides, by itself or by
-what it shares with another, tells them. Before the first step only architecture and initialization are there, so that
+Each null can fail. Shuffled labels are learned and judged as if they were true: who sees a network, or one of its group, on both
+sides tells them; what networks of two groups share it cannot show, since their labels are shuffled apart. Before the first step only architecture and initialization are there, so that
 training which is told was seen later. And where each network is asked with the weights of another one, nothing can be gained
 over what is known of it anyway.
 """
@@ -147,4 +147,6 @@ def others(of: Population, seed: int) -> np.ndarray:
     for pool in np.unique(pools):
         order = rng.permutation(np.flatnonzero(pools == pool))
         found[order] = np.roll(order, 1)
+        if len(order) == 1:  # alone in its architecture, and no other is: anybody's
+            found[order] = rng.choice(np.delete(np.arange(len(of)), order))
     return found

@@ -132,7 +132,9 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     layouts = np.array([a.layout_id for a in known], object)[architecture]
     found, refused, recipe = properties.found(zoos, layouts, names)
     sides = _sides(zoos, ids, groups, constant)
-    first = _ancestors(zoos, ids)  # who goes on from another's weights is with it, in whatever group that was put
+    first = _ancestors(
+        zoos, ids
+    )  # who goes on from another's weights, or has the same, is with it, in whatever group that was put
     groups, sides = groups[first], sides[first]
     return _assembled(zoos, groups, sides, found, refused, recipe, known, architecture)
 
@@ -206,7 +208,10 @@ def _groups(zoos: Sequence[Zoo], ids: Sequence[str], constant: np.ndarray) -> np
 
 
 def _ancestors(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
-    """(M,) int64: the place of the network that each one's weights go back to, its own where that is not here."""
+    """(M,) int64: the place of the network that each one's weights go back to, its own where that is not here.
+
+    Networks that end in the same weights are one network, wherever each is said to come from.
+    """
     place = {i: n for n, i in enumerate(ids)}
     roots = [
         root
@@ -215,7 +220,14 @@ def _ancestors(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
             z.models["lineage_root"].to_pylist() if "lineage_root" in z.models.column_names else [None] * len(z.models)
         )
     ]
-    return np.array([place.get(str(root), n) for n, root in enumerate(roots)], np.int64)
+    found = [place.get(str(root), n) for n, root in enumerate(roots)]
+    ends: dict[str, int] = {}  # of the last weights, the first network that has them
+    for z in zoos:
+        last = z.final()
+        for i, sha in zip(last.column("model_id").to_pylist(), last.column("weights_sha256").to_pylist(), strict=True):
+            n = place[i]
+            found[n] = found[ends.setdefault(sha, n)] if sha is not None else found[n]
+    return np.array(found, np.int64)
 
 
 def _sides(zoos: Sequence[Zoo], ids: Sequence[str], groups: np.ndarray, constant: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ MOST_LEVELS = 16  # of a class; a number with more is asked for as a number
 ARCHITECTURE, INITIALIZATION, TRAINING = KINDS = ("architecture", "initialization", "training")
 # Networks beyond the first of their layout: with fewer, a setting that the layout determines is no finding.
 FEWEST_SHARED = 10
+UNSEEN = -1.0  # the number of a level that a population has not
 SHAPES = ("width", "depth", "filter", "kernel", "channels", "layers", "units", "architecture")
 GRAYS = ("mnist", "fashion")  # sources that differ in their images alone: both gray, of one size
 
@@ -60,9 +61,16 @@ def found(
     for name in names or ():
         if name not in known:
             raise ZooError(unknown("property", name, known, _names(zoos)))
-    columns = {name: _column(zoos, name) for name in known}
     kept: dict[str, Property] = {}
     refused: dict[str, str] = {}
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name in known:
+        try:
+            columns[name] = _column(zoos, name)
+        except ZooError as error:
+            if name in (names or ()):
+                raise
+            refused[name] = str(error)
     for name, column in columns.items():
         labels = _labels(column)
         if len(set(labels)) < 2:
@@ -88,11 +96,11 @@ def found(
 
 
 def like(zoo: Zoo, of: Property) -> Property:
-    """The property of another zoo's models, in the same levels; NaN of a level that is none of them."""
+    """The property of another zoo's models, in the same levels; `UNSEEN` where it is none of them, NaN where it is not known."""
     labels = _labels(_column([zoo], of.column))
     if of.target.classes:
         place = {level: float(i) for i, level in enumerate(of.levels)}
-        values = np.array([place.get(_plain(label, of), np.nan) for label in labels])
+        values = np.array([place.get(_plain(label, of), np.nan if label == "null" else UNSEEN) for label in labels])
     else:
         numbers = np.array([_number(label) for label in labels])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -114,7 +122,7 @@ def _of(
     telling = tuple(dict.fromkeys(t for z in zoos for t in targets.telling(z, name)))
     levels = tuple(sorted(set(labels), key=lambda v: (_number(v), v)))
     number = (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)) and name not in NAMES
-    if number and len(levels) > MOST_LEVELS:
+    if number and (len(levels) > MOST_LEVELS or 2 < len(levels) == len(labels)):  # of few networks each has its own too
         values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
         seen = values[np.isfinite(values)]
         wide = bool(seen.min() > 0 and seen.max() / seen.min() > targets.LOG_RANGE)

@@ -239,7 +239,11 @@ def _single(study: Study, names: Sequence[str]) -> list[Property]:
 
 def _held_out(of: Population, names: Sequence[str] | None) -> list[str]:
     if names is not None:
-        return [p.name for p in _named(of, names)]
+        asked = _named(of, names)
+        for p in asked:
+            if not p.target.classes:
+                raise ZooError(f"--held-out {p.name}: it is a number, and has no levels to leave out.")
+        return [p.name for p in asked]
     likely = ("source", "dataset", "optimizer")
     return [
         p.name

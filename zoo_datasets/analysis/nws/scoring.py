@@ -110,7 +110,14 @@ def _right(of: Property, said: np.ndarray, values: np.ndarray, error: float) -> 
 def _interval(of: Property, right: np.ndarray, groups: np.ndarray) -> Interval:
     if not len(right):
         return Interval("share", float("nan"), float("nan"), float("nan"), 0.95, "none", 0, 0, "no network")
-    return intervals.proportion(right, groups) if of.target.classes else intervals.mean(right, groups)
+    return intervals.proportion(right, groups) if of.target.classes else intervals.mean(right, groups, furthest=np.inf)
+
+
+def difference(first: Judged, second: Judged) -> Interval:
+    """How much more often `second` is right than `first` about the same networks, paired. Where it is as often about each, a class
+    bounds how far others can be from that, and a number does not."""
+    furthest = 1.0 if first.of.target.classes else np.inf
+    return intervals.difference(first.right, second.right, first.groups, furthest=furthest)
 
 
 # ── gains ─────────────────────────────────────────────────────────────────────────────
@@ -119,7 +126,7 @@ def _interval(of: Property, right: np.ndarray, groups: np.ndarray) -> Interval:
 def gain(known: Judged, more: Judged, n_permutations: int, seed: int, **about: Any) -> dict[str, Any]:
     """How much more often `more` is right than `known` about the same networks, paired; and what that lets one say."""
     assert (known.networks == more.networks).all()
-    found = intervals.difference(known.right, more.right, known.groups)
+    found = difference(known, more)
     return {
         "property": known.of.name, **about, "n": len(known.networks), "n_groups": found.n_groups,
         "known": float(known.interval().value), "with_weights": float(more.interval().value), "value": found.value,

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import intervals, symmetry
-from zoo_datasets.analysis.nws import divisions, population, scoring
+from zoo_datasets import symmetry
+from zoo_datasets.analysis.nws import divisions, population, properties, scoring
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced
@@ -85,7 +85,7 @@ def _beside(never_seen: Judged, within: Judged) -> dict[str, Any]:
     place = {network: i for i, network in enumerate(within.networks.tolist())}
     order = np.array([place[network] for network in never_seen.networks.tolist()])
     known = within.among(order)
-    lost = intervals.difference(never_seen.right, known.right, known.groups)
+    lost = scoring.difference(never_seen, known)
     return {"within": float(known.interval().value)} | _lost(lost)
 
 
@@ -134,7 +134,7 @@ def _paired(of: Study, method: str, by_move: Mapping[str, Judged], moved: Mappin
             rows.append(judged.record(**about))
         elif changed.any():
             before, after = still.among(changed), judged.among(changed)
-            lost = intervals.difference(after.right, before.right, before.groups)
+            lost = scoring.difference(after, before)
             rows.append(after.record(**about) | {"before": float(before.interval().value)} | _lost(lost))
     return rows
 
@@ -241,9 +241,13 @@ def _two_ways(
     center = float(np.median(train[np.isfinite(train)]))
     before = p.values[parent]
     now = before if own is None else own[networks]
-    same = (before == now) | np.isnan(now)
+    same, told = (before == now) | np.isnan(now), now != properties.UNSEEN
     rows: Rows = []
-    for whose, values, kept in (("both", before, same), ("parent's", before, ~same), ("child's own", now, ~same)):
+    for whose, values, kept in (
+        ("both", before, same),
+        ("parent's", before, ~same),
+        ("child's own", now, ~same & told),
+    ):
         if kept.any():
             asked = dataclasses.replace(p, values=values)
             judged = scoring.judge(asked, said, np.arange(len(values)), groups, center)

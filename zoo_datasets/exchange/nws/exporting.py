@@ -86,9 +86,9 @@ def _write_model(
         to_nws(zoo.weights[at], architecture).astype("<f8").tofile(weights / f"{number:03d}.bin")
     _errors(rows, columns).astype("<f8").tofile(folder / "error.bin")
     last = rows[-1]
-    epoch = columns["epoch"][last]
-    # A manifest has no clock, so nobody knows how long it took.
-    np.array([epoch, columns["step"][last], epoch, np.nan], "<f8").tofile(folder / "stat.bin")
+    # The first number is how many rows there are, by which their loader finds those of the snapshots. A manifest has no clock, so
+    # nobody knows how long it took.
+    np.array([len(rows), columns["step"][last], columns["epoch"][last], np.nan], "<f8").tofile(folder / "stat.bin")
     (folder / "meta.csv").write_text(properties.written([own.coded()]), encoding="utf-8")
 
 

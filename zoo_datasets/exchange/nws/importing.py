@@ -202,7 +202,7 @@ def _vector(path: Path, architecture: Architecture) -> np.ndarray:
     """Weights in our order, float32 [P]. Raises ZooError where float32 cannot hold a value."""
     data = _bytes(path, VALUE * architecture.n_params)
     given = np.frombuffer(data, "<f8")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         vector = given.astype("<f4")
     if not np.array_equal(vector.astype("<f8"), given, equal_nan=True):
         raise ZooError(f"{path} holds values that no float32 is: they were not written from a float32 network.")

@@ -153,8 +153,10 @@ def parsed(text: str, where: str) -> Properties:
     missing = [name for name in NAMES if name not in head]
     if missing:
         raise ZooError(f"{where} has no column {errors.alternatives(missing)}; all of {', '.join(NAMES)} are needed.")
-    if len(rows) != 2 or len(rows[1]) != len(head):
+    if len(rows) != 2:
         raise ZooError(f"{where} has {len(rows) - 1} rows; one with {len(head)} values is needed, the model's.")
+    if len(rows[1]) != len(head):
+        raise ZooError(f"{where} has {len(rows[1])} values in its row and {len(head)} names above them.")
     row = dict(zip(head, (v.strip() for v in rows[1]), strict=True))
     return Properties(
         **{f.name: _value(f.name, str(f.type), row[f.name], where) for f in dataclasses.fields(Properties)}
