@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,20 @@ SIDES = ("train", "train", "train", "validation", "test", "test")
 
 
 def planted(
-    root: Path, n: int = 60, seed: int = 0, sides: Sequence[str] = SIDES, parents: Zoo | None = None, **changes: Any
+    root: Path,
+    n: int = 60,
+    seed: int = 0,
+    sides: Sequence[str] = SIDES,
+    parents: Zoo | None = None,
+    ids: int | None = None,
+    **changes: Any,
 ) -> Zoo:
     """Readable at the start: `width` (the layout) and `init_kind` (the spread). Readable later: `optimizer` (the mean drifts)
     and `lr` (the spread grows with it). Never: `batch_size`. Accuracy tells nothing.
 
-    With `parents`, such a zoo, each network goes on from one of theirs, in the same layout, with an optimizer of its own.
+    Networks of one `seed` are the same, under other names with other `ids`. With `parents`, such a zoo, each network goes on from one of theirs, in the same layout, with an optimizer of its own.
     """
-    draw = np.random.default_rng(seed)
+    draw, named = np.random.default_rng(seed), seed if ids is None else ids
     made = {
         w: build_architecture(["flatten", {"linear": w}, "activation", {"linear": "classes"}], (1, 4, 4), 3, "relu")
         for w in (4, 6)
@@ -55,7 +62,7 @@ def planted(
         spread = draw.normal(0, 1, architecture.n_params) * (3 + np.log10(lr))
         weights = np.stack([start + (step / 30) * (drift + spread) for step in STEPS]).astype(np.float32)
         row = {
-            "model_id": f"{seed:08x}{i:08x}", "init_group": f"g{seed}-{i}", "layout": architecture.layout_id,
+            "model_id": f"{named:08x}{i:08x}", "init_group": f"g{named}-{i}", "layout": architecture.layout_id,
             "architecture_id": architecture.id, "n_snapshots": len(STEPS), "width": width, "init_kind": kind,
             "optimizer": optimizer, "lr": lr, "batch_size": int(draw.choice([8, 16, 32])),
             "momentum": 0.9 if optimizer == "momentum" else None, "note": "same",
@@ -73,7 +80,8 @@ def planted(
         vectors.append(weights)
     about = contents.About(
         f"weightzoo/{root.name}", {a.layout_id: a.layout for a in made.values()},
-        {a.id: {**a.to_json(), "layout": a.layout_id} for a in made.values()}, FACTORS,
+        {a.id: {**a.to_json(), "layout": a.layout_id} for a in made.values()},
+        tuple(dataclasses.replace(c, type=pa.int64()) if isinstance(changes.get(c.name), int) else c for c in FACTORS),
         {name: levels for name, levels in AXES.items() if name not in changes}, lineage=parents is not None,
     )  # fmt: skip
     parts = []

@@ -96,6 +96,41 @@ def test_networks_of_a_constant_start_are_groups_of_their_own(tmp_path: Path) ->
     assert set(found.side.tolist()) == {"train", "validation", "test"}
 
 
+def test_networks_that_end_in_the_same_weights_are_one_group(tmp_path: Path) -> None:
+    """Whoever has learned one of them can look the other up; shuffled labels, which part them, would not tell."""
+    first = planted(tmp_path / "weightzoo" / "first", 48)
+    again = planted(tmp_path / "weightzoo" / "again", 48, ids=1)
+    assert not set(first.models["model_id"].to_pylist()) & set(again.models["model_id"].to_pylist())
+    found = population.read([first, again])
+    assert len(np.unique(found.groups)) == 48
+    assert found.side[:48].tolist() == found.side[48:].tolist()
+
+
+def test_of_few_networks_a_number_that_each_has_its_own_of_is_no_class(tmp_path: Path) -> None:
+    few = population.read([planted(tmp_path / "weightzoo" / "few", 12)])
+    kinds = {p.name: p.target.classes for p in few.properties}
+    assert kinds["lr"] == 0
+    assert kinds["batch_size"] > 0
+
+
+def test_a_setting_that_two_zoos_hold_as_different_types_is_left_out_where_it_is_not_asked_for(tmp_path: Path) -> None:
+    words = planted(tmp_path / "weightzoo" / "words", 24, note="much")
+    numbers = planted(tmp_path / "weightzoo" / "numbers", 24, seed=1, note=7)
+    found = population.read([words, numbers], ["optimizer"])
+    assert [p.name for p in found.properties] == ["optimizer"]
+    assert "`note` is of different types" in found.refused["note"]
+    with pytest.raises(ZooError, match="`note` is of different types"):
+        population.read([words, numbers], ["note"])
+
+
+def test_nobody_keeps_its_own_weights_though_it_is_alone_in_its_architecture(of: Population) -> None:
+    alone = dataclasses.replace(
+        of, architecture=np.where(np.arange(len(of)) == 7, len(of.architectures), of.architecture),
+        architectures=(*of.architectures, of.architectures[0]),
+    )  # fmt: skip
+    assert (nulls.others(alone, 0) != np.arange(len(of))).all()
+
+
 def test_who_goes_on_from_a_network_is_on_its_side(tmp_path: Path) -> None:
     """Of a parent of a constant start too, which is a group of its own."""
     older = planted(tmp_path / "weightzoo" / "older", 48, sides=("train",), init_kind="constant", init_group="all")
@@ -394,6 +429,17 @@ def test_a_child_is_read_as_its_parent_first_and_as_itself_in_the_end(zoo: Zoo, 
     assert by_whose["child's own"] == pytest.approx(1 - by_whose["parent's"])
 
 
+@pytest.mark.slow
+def test_a_child_of_a_level_that_its_parents_population_lacks_is_told_as_its_parent(zoo: Zoo, tmp_path: Path) -> None:
+    of = population.read([zoo], ["optimizer"])
+    study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)
+    young = planted(tmp_path / "weightzoo" / "young", 60, seed=1, parents=zoo, optimizer="sgd")
+    rows = rows_of(transfer.children(study, [young]), method="svm")
+    assert {r["whose"] for r in rows} == {"parent's"}
+    unsaid = planted(tmp_path / "weightzoo" / "unsaid", 60, seed=1, parents=zoo, optimizer=None)
+    assert {r["whose"] for r in transfer.children(study, [unsaid])} == {"both"}
+
+
 # ── the command ──
 
 
@@ -448,6 +494,7 @@ def test_a_property_of_one_level_gets_no_meta_classifier_of_its_own() -> None:
         (["--seeds", "0"], "--seeds 0 is none; the least is 1."),
         (["--single", "lr"], "--single asks for a meta-classifier, and --no-deep leaves it out"),
         (["--held-out", "depth"], "Unknown property 'depth'"),
+        (["--held-out", "lr"], "--held-out lr: it is a number, and has no levels to leave out."),
         (["--children", "{zoo}"], "No network of weightzoo/planted went on from one of weightzoo/planted."),
         (["{zoo}"], "have networks in common; name each zoo once"),
     ],

@@ -145,3 +145,15 @@ def test_numbers_are_learned_by_their_absolute_error(learned: Learned) -> None:
 def test_the_staircase_ends_at_fifty_stairs_of_five_per_cent() -> None:
     rates = [Training(rate=1.0, schedule="staircase").rate_at(step, 100) for step in (1, 2, 3, 100)]
     assert rates == pytest.approx([1, 1, 0.95, 0.95**49])
+
+
+def test_a_window_that_is_left_alone_is_asked_with_those_before_it() -> None:
+    """Batch norms behind the fully connected layers have no statistics of one."""
+    torch.manual_seed(0)
+    made = Learned(MetaClassifier(20, 2), Heads(Targets((Target("t", 2),), np.array([[0.0], [1.0]]))), 4)
+    windows = torch.randn(5, 20)
+    inputs = lambda places, _: windows[places]  # noqa: E731
+    together = meta_classifier.ask(made, inputs, 5, 5, batch_statistics=True)
+    assert np.array_equal(meta_classifier.ask(made, inputs, 5, 4, batch_statistics=True)["t"], together["t"])
+    alone = meta_classifier.ask(made, inputs, 5, 1, batch_statistics=True)["t"]
+    assert np.isfinite(alone).all()

@@ -143,6 +143,7 @@ def test_a_name_or_parameter_that_is_not_there_is_one_sentence(load, architectur
             r"its name alone there, and its parameters are axes of their own",
         ),
         ("{wild: {depth: 2}}", "axes: {wild_depth: [1, 2]}\n", r"`wild_depth` is fixed here and varied by axis"),
+        ("{wild: {depth: 2}}", "norm_scale_std: 0.1\n", r"no architecture of this recipe has a batch norm"),
         ("{wild: {depth: 2}}", "axes: {dropout: [0, 0.5]}\n", r"no architecture of this recipe has a layer `dropout`"),
     ],
 )
