@@ -236,12 +236,55 @@ def test_an_imported_zoo_has_their_columns_and_ours(exported: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_models_that_start_alike_are_one_group_on_one_side(exported: Path, tmp_path: Path) -> None:
     shutil.copy(exported / "0000" / "weights" / "001.bin", exported / "0003" / "weights" / "001.bin")  # of one shape
+    (exported / "train.csv").unlink()  # which would have all of them on one side
     nws.read(exported, tmp_path / "someone" / "back")
     rows = open_zoo(tmp_path / "someone" / "back").models.sort_by("plan_index").to_pylist()
     assert rows[0]["init_group"] == rows[3]["init_group"]
     assert rows[0]["split"] == rows[3]["split"]
     assert len({r["init_group"] for r in rows}) == 5
     assert {r["split"] for r in rows} == {"train", "validation", "test"}
+
+
+@pytest.mark.slow
+def test_lists_say_which_models_are_in_a_zoo_and_on_which_side(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Theirs leave out networks of very low accuracy, and have no validation."""
+    rows = rows_of(exported / "train.csv")
+    (exported / "train.csv").unlink()
+    for side, kept in (("train", rows[:3]), ("test", rows[3:5])):
+        lines = [",".join(("dataset", "path")), *(f"{r['dataset']},/their/disk/{r['path']}" for r in kept)]
+        (exported / f"nws_main_{side}.csv").write_text("\n".join(lines) + "\n")
+    nws.read(exported, tmp_path / "someone" / "listed")
+    back = open_zoo(tmp_path / "someone" / "listed").models.sort_by("plan_index").to_pylist()
+    assert [r["split"] == "test" for r in back] == [False] * 3 + [True] * 2
+    assert "1 of 6 models are in no list, and are left out" in caplog.text
+    shutil.copy(exported / "0000" / "weights" / "001.bin", exported / "0003" / "weights" / "001.bin")
+    with pytest.raises(
+        ZooError, match="Models 0000 and 0003 start from the same weights, and the lists have one in train"
+    ):
+        nws.read(exported, tmp_path / "someone" / "parted")
+    (exported / "nws_main_test.csv").write_text("dataset,path\nmnist,0000\n")
+    with pytest.raises(ZooError, match="model 0000 is listed twice"):
+        nws.read(exported, tmp_path / "someone" / "twice")
+    (exported / "nws_main_test.csv").write_text("dataset,folder\nmnist,0000\n")
+    with pytest.raises(ZooError, match="a row has no `path`"):
+        nws.read(exported, tmp_path / "someone" / "nowhere")
+    for path in exported.glob("*.csv"):
+        path.write_text("path\n9999\n" if "train" in path.name else "path\n")
+    with pytest.raises(ZooError, match=r"None of the 6 models in .* is in one of its lists"):
+        nws.read(exported, tmp_path / "someone" / "none")
+    assert not (tmp_path / "someone" / "none").exists()
+
+
+@pytest.mark.slow
+def test_what_was_exported_comes_back_under_its_names_on_its_sides(zoo: Zoo, theirs: Path, tmp_path: Path) -> None:
+    nws.read(theirs, tmp_path / "someone" / "back")
+    sides = [
+        {r["model_id"]: r["split"] for r in z.models.to_pylist()}
+        for z in (zoo, open_zoo(tmp_path / "someone" / "back"))
+    ]
+    assert sides[0] == sides[1]
 
 
 @pytest.mark.slow

@@ -1,20 +1,23 @@
 """A folder in the layout of Neural Weight Space → a sealed zoo.
 
 Every model is looked at before a byte is written: its properties, the length of each of its files against
-the network that the properties name. Models that start from the same weights are one init group, which
-constant initialization makes of a whole shape. Columns have their names, and ours beside them where
+the network that the properties name. Models that start from the same weights are one init group. Where lists
+like `train.csv` and `test.csv` lie beside them, these say what is in the zoo, and on which side. Columns have their names, and ours beside them where
 code asks for those; of losses, keys and images a folder says nothing, so these are null.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import io
+import logging
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +37,17 @@ from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.generated import NWS_DROPOUT
 from zoo_datasets.views.nws import from_nws
 
+log = logging.getLogger("zoo_datasets")
+
 MOST_EPOCHS = 100_000  # rows of errors; theirs have at most a thousand
 MOST_META = 100_000  # bytes
 VALUE = 8  # bytes of a float64
 ERROR_COLUMNS, STATISTICS = 5, 4
+MOST_LIST = 1 << 28  # bytes; theirs of 13,000 models has some 2 MB
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
+FROM_TRAIN = (
+    0.1  # of the training side, for validation, where there is no list of it: what their code takes, by network
+)
 # What code for our own zoos asks for, beside the properties.
 FURTHER = (
     Column("source", pa.string(), "the data, as `dataset`"),
@@ -47,6 +56,13 @@ FURTHER = (
     Column("dropout", pa.float64(), "rate of dropout layers that have none of their own"),
     Column("seconds", pa.float64(), "how long training took"),
 )
+
+
+class _Listed(NamedTuple):
+    """What a list says of a model."""
+
+    side: str
+    id: str | None  # that it had in the zoo that was exported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +76,13 @@ class _Found:
     table: np.ndarray  # (S, 5): the rows of `error.bin` that are the snapshots'
     statistics: np.ndarray  # (4,)
     init_group: str
+    listed: _Listed | None  # None where there are no lists
 
     @property
     def id(self) -> str:
-        """16 hex digits of its name and last weights: another folder is another model."""
+        """The one in a list; else 16 hex digits of its name and last weights: another folder is another model."""
+        if self.listed and self.listed.id:
+            return self.listed.id
         last = hashlib.sha256(self.weights[-1].read_bytes()).hexdigest()
         return streams.digest([self.folder.name, last])[:16]
 
@@ -79,11 +98,8 @@ def read(folder: Path, out: Path, name: str | None = None) -> Manifest:
     if not folder.is_dir():
         raise ZooNotFoundError(f"No folder {folder}.")
     with folders.fresh(out) as scratch:
-        models = [_look(f) for f in _folders(folder)]
+        models = _models(folder)
         architectures = {m.architecture.id: m.architecture for m in models}
-        groups = dict.fromkeys(m.init_group for m in models)
-        shares = FRACTIONS if len(groups) >= len(FRACTIONS) else {"train": 1.0}
-        sides = splits.assign(groups, shares)
         about = About(
             zoo=name,
             layouts={a.layout_id: a.layout for a in architectures.values()},
@@ -91,10 +107,65 @@ def read(folder: Path, out: Path, name: str | None = None) -> Manifest:
             factors=(*properties.COLUMNS, *FURTHER),
             axes=_axes(models),
         )
-        return writer.write(scratch, about, _rows(models, sides))
+        return writer.write(scratch, about, _rows(models, _sides(models)))
 
 
 # ── what is there ──
+
+
+def _models(folder: Path) -> list[_Found]:
+    """The models; of a folder with lists those that are in one. Raises ZooError."""
+    there, listed = _folders(folder), _listed(folder)
+    if not listed:
+        return [_look(f, None) for f in there]
+    if left := sum(f.name not in listed for f in there):
+        log.warning("%d of %d models are in no list, and are left out. Without lists all are taken.", left, len(there))
+    models = [_look(f, listed[f.name]) for f in there if f.name in listed]
+    if not models:
+        raise ZooError(f"None of the {len(there)} models in {folder} is in one of its lists.")
+    return models
+
+
+def _listed(folder: Path) -> dict[str, _Listed]:
+    """Model's folder → what the lists of their split say of it: `train.csv`, or `nws_main_train.csv`. Raises ZooError."""
+    found: dict[str, _Listed] = {}
+    for path in sorted(folder.glob("*.csv")):
+        side = path.stem.rpartition("_")[2]
+        if side not in FRACTIONS:
+            continue
+        rows = list(csv.DictReader(io.StringIO(_bytes(path, MOST_LIST).decode("utf-8", "replace"))))
+        for row in rows:
+            if not row.get("path"):
+                raise ZooError(f"{path} lists models, and a row has no `path`: the folder of its model.")
+            name, own = Path(row["path"]).name, row.get("model_id") or ""
+            if name in found:
+                raise ZooError(f"{path}: model {name} is listed twice, here or in a list before it.")
+            found[name] = _Listed(side, own if re.fullmatch("[0-9a-f]{16}", own) else None)
+    return found
+
+
+def _sides(models: Sequence[_Found]) -> dict[str, str]:
+    """Init group → its side: that of the lists, or one by shares. Raises ZooError where lists part a group."""
+    if models[0].listed is None:
+        groups = dict.fromkeys(m.init_group for m in models)
+        return splits.assign(groups, FRACTIONS if len(groups) >= len(FRACTIONS) else {"train": 1.0})
+    first: dict[str, _Found] = {}
+    for m in models:
+        other = first.setdefault(m.init_group, m)
+        if other.listed and m.listed and other.listed.side != m.listed.side:
+            raise ZooError(
+                f"Models {other.folder.name} and {m.folder.name} start from the same weights, and the lists have one in "
+                f"{other.listed.side} and one in {m.listed.side}. Take the lists away, and the zoo is divided anew."
+            )
+    sides = {group: m.listed.side for group, m in first.items() if m.listed}
+    ours = any(m.listed and m.listed.id for m in models)  # a zoo that was exported: it had the sides it had
+    return sides if ours or "validation" in sides.values() else _with_validation(sides)
+
+
+def _with_validation(sides: Mapping[str, str]) -> dict[str, str]:
+    """Their lists have two sides: a tenth of the one that is learned from becomes validation."""
+    shares = {"train": 1 - FROM_TRAIN, "validation": FROM_TRAIN}
+    return {group: splits.by_hash(group, shares) if side == "train" else side for group, side in sides.items()}
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -105,7 +176,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda f: (int(f.name), f.name))
 
 
-def _look(folder: Path) -> _Found:
+def _look(folder: Path, listed: _Listed | None) -> _Found:
     """A model's folder, looked at. Raises ZooError, a sentence that names the file."""
     meta = folder / "meta.csv"
     own = properties.parsed(_bytes(meta, MOST_META).decode("utf-8", "replace"), str(meta))
@@ -132,7 +203,7 @@ def _look(folder: Path) -> _Found:
     _check_statistics(folder / "stat.bin", statistics)
     start = _vector(weights[0], architecture)
     group = streams.digest([architecture.layout_id, hashlib.sha256(start.tobytes()).hexdigest()])[:32]
-    return _Found(folder, own, architecture, weights, table, statistics, group)
+    return _Found(folder, own, architecture, weights, table, statistics, group, listed)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
