@@ -137,10 +137,11 @@ def _filters_fit(architecture: Architecture) -> None:
     for node in architecture.nodes:
         if node.op == "conv":
             _, rows, columns = architecture.input_shapes[node.name]
-            if node.attrs["kernel"] > min(rows, columns):
+            if (kernel := node.attrs["kernel"]) > min(rows, columns):
+                enough = kernel * (max(architecture.input_shape[1:]) // max(1, min(rows, columns)))
                 raise GridError(
-                    f"`filter_size` is {node.attrs['kernel']}, and {node.name} is given {rows}×{columns} values. Lower it, or "
-                    "take larger images: `source: {resize: 32}`."
+                    f"`filter_size` is {kernel}, and {node.name} is given {rows}×{columns} values. Lower it, or take larger images: "
+                    f"`source: {{resize: {enough}}}`."
                 )
 
 
