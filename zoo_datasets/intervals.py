@@ -91,9 +91,7 @@ def mean(
             np.column_stack([means, np.ones(n_groups)]), score_sums.no_pairs(n_groups), score_sums.ratio
         )
         counts = n_groups, n_groups, len(values)
-        return _resampled(
-            of, value, sums.values_and_errors, counts, level, seed, is_mean=True
-        )  # a tail is what is asked for
+        return _resampled(of, value, sums.values_and_errors, counts, level, seed, is_mean=True)
     if furthest is not None and np.ptp(means) == 0:
         if np.isinf(furthest):
             return _none(

@@ -270,6 +270,12 @@ def test_lists_say_which_models_are_in_a_zoo_and_on_which_side(
     (exported / "nws_main_test.csv").write_text("dataset,folder\nmnist,0000\n")
     with pytest.raises(ZooError, match="a row has no `path`"):
         nws.read(exported, tmp_path / "someone" / "nowhere")
+    (exported / "nws_main_test.csv").write_text('path,dataset\n0004,"mnist\n')
+    with pytest.raises(ZooError, match=r"nws_main_test\.csv is no CSV file"):
+        nws.read(exported, tmp_path / "someone" / "unquoted")
+    (exported / "nws_main_test.csv").write_text(f"path,model_id\n0004,{'a' * 16}\n0005,{'a' * 16}\n")
+    with pytest.raises(ZooError, match="give one `model_id` to several models"):
+        nws.read(exported, tmp_path / "someone" / "alike")
     for path in exported.glob("*.csv"):
         path.write_text("path\n9999\n" if "train" in path.name else "path\n")
     with pytest.raises(ZooError, match=r"None of the 6 models in .* is in one of its lists"):

@@ -96,9 +96,8 @@ def _kept_or_given(document: Document, fixed: Mapping[str, Any], axes: Axes) -> 
         here = [(document.where(*given[k]), k) for k in kept if k in given]
         here += [(place_of(document, a), k) for a in axes for k in kept if k in touched(a)]
         block = settings.COMPOSITES.get(name, "source" if name == "source" else None)
-        if (
-            block is not None and document.get(*block.split(".")) is not None
-        ):  # one word for all of it, or nothing in it
+        # One word for all of it, or a block with nothing in it.
+        if block is not None and document.get(*block.split(".")) is not None:
             here.append((document.where(*block.split(".")), name))
         if here:
             raise GridError(

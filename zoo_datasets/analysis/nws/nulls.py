@@ -1,9 +1,9 @@
 """A `Study` → what is told where nothing can be: of shuffled labels, before the first step, by weights that are other networks'.
 
-Each null can fail. Shuffled labels are learned and judged as if they were true: who sees a network, or one of its group, on both
-sides tells them; what networks of two groups share it cannot show, since their labels are shuffled apart. Before the first step only architecture and initialization are there, so that
-training which is told was seen later. And where each network is asked with the weights of another one, nothing can be gained
-over what is known of it anyway.
+Each null can fail. Shuffled labels are learned and judged as if they were true: who sees a network, or one of its group, on
+both sides tells them; what networks of two groups share it cannot show, since their labels are shuffled apart. Before the
+first step only architecture and initialization are there, so that training which is told was seen later. And where each
+network is asked with the weights of another one, nothing can be gained over what is known of it anyway.
 """
 
 from __future__ import annotations

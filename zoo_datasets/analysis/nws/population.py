@@ -132,9 +132,8 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     layouts = np.array([a.layout_id for a in known], object)[architecture]
     found, refused, recipe = properties.found(zoos, layouts, names)
     sides = _sides(zoos, ids, groups, constant)
-    first = _ancestors(
-        zoos, ids
-    )  # who goes on from another's weights, or has the same, is with it, in whatever group that was put
+    # Who goes on from another's weights, or has the same, is with it, in whatever group that was put.
+    first = _ancestors(zoos, ids)
     groups, sides = groups[first], sides[first]
     return _assembled(zoos, groups, sides, found, refused, recipe, known, architecture)
 

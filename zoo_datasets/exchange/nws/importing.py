@@ -123,6 +123,8 @@ def _models(folder: Path) -> list[_Found]:
     models = [_look(f, listed[f.name]) for f in there if f.name in listed]
     if not models:
         raise ZooError(f"None of the {len(there)} models in {folder} is in one of its lists.")
+    if len({m.id for m in models}) < len(models):
+        raise ZooError(f"The lists in {folder} give one `model_id` to several models. Take that column out.")
     return models
 
 
@@ -133,7 +135,11 @@ def _listed(folder: Path) -> dict[str, _Listed]:
         side = path.stem.rpartition("_")[2]
         if side not in FRACTIONS:
             continue
-        rows = list(csv.DictReader(io.StringIO(_bytes(path, MOST_LIST).decode("utf-8", "replace"))))
+        text = _bytes(path, MOST_LIST).decode("utf-8", "replace")
+        try:
+            rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        except csv.Error as error:
+            raise ZooError(f"{path} is no CSV file: {error}.") from None
         for row in rows:
             if not row.get("path"):
                 raise ZooError(f"{path} lists models, and a row has no `path`: the folder of its model.")
