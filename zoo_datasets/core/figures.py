@@ -62,5 +62,6 @@ def caption(ax: Axes, title: str, x: str, y: str) -> None:
     ax.set_ylabel(y, fontsize=9, color=INK)
 
 
-def legend(ax: Axes, **options: Any) -> None:
-    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, **options)
+def legend(of: Axes | Figure, **options: Any) -> None:
+    """Inside of axes, or of a figure where `loc` says: `outside lower center` covers no data."""
+    of.legend(frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6, **options)

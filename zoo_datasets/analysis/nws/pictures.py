@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 METHOD_COLORS = {
     "meta-classifier": BLUE, "svm": ORANGE, "boosting": GREEN, "metadata": GREY, "metadata and updates": INK,
-    "svm, windows": PINK, "svm, whole vector": SKY, "meta-classifier, one window": SKY, "positions": VERMILION,
+    "svm, windows": PINK, "svm, whole vector": SKY, "meta-classifier, one window": VERMILION, "positions": VERMILION,
     "boosting of both": PINK, "meta-classifier, whole vector": INK,
 }  # fmt: skip
 # What a network looks like is read by statistics of windows, all else by those of layers.
@@ -49,7 +49,7 @@ def figures(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
     if rows := numbers.get("features"):
         yield "features", _bars(rows, LOCAL, "Local and global features: windows, layers, the whole vector")
     if rows := [r for r in numbers.get("by_accuracy") or () if isinstance(r["bin"], int)]:
-        yield "by-accuracy", _lines(rows, "accuracy_of_networks", "mean test accuracy of the networks asked about", SHOWN,
+        yield "by-accuracy", _lines(rows, "accuracy_of_networks", "mean test accuracy", SHOWN,
                                     "Read by how accurate the networks are, in thirds")  # fmt: skip
     if rows := numbers.get("gain"):
         own = [r for r in rows if r["arm"] != "no constant start" and r["over"] == "metadata"]
@@ -129,8 +129,13 @@ def _lines(rows: Rows, x: str, label: str, methods: Sequence[str], title: str, l
                 ax.fill_between(at, *bounds, color=METHOD_COLORS[method], alpha=0.15, linewidth=0)
         best = sorted((float(r[x]), r["chance"]) for r in own)
         ax.plot(*zip(*best, strict=True), color=GREY, linestyle=":", label="chance")
-        if log:
+        if log:  # labels of few sizes lie close: the first and the last are enough
             ax.set_xscale("log")
+            ends = sorted({best[0][0], best[-1][0]})
+            ax.set_xticks(ends, [f"{e:,.0f}" for e in ends])
+            ax.minorticks_off()
+        else:
+            ax.locator_params(axis="x", nbins=4)
         caption(ax, name, label, "accuracy")
     _once(axes[0], axes[: len(names)])
     headline(figure, title)
@@ -200,9 +205,12 @@ def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _once(ax: Axes, of: Sequence[Axes] = ()) -> None:
-    """A legend in which each label stands once; of several panels those of all, which need not show the same methods."""
+    """A legend below, in which each label stands once; of several panels those of all, which need not show the same methods."""
     handles = {label: h for a in (of or [ax]) for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
-    legend(ax, handles=list(handles.values()), labels=list(handles))
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    columns = min(len(handles), max(2, int(figure.get_figwidth() // 2.2)))
+    legend(figure, handles=list(handles.values()), labels=list(handles), loc="outside lower center", ncols=columns)
 
 
 def _number(value: Any) -> float:
