@@ -57,7 +57,7 @@ def test_without_a_meta_classifier_snapshots_are_drawn_and_told_by_statistics() 
     ((name, figure),) = pictures.figures({"when": rows})
     assert name == "when"
     assert {line.get_label() for ax in figure.axes for line in ax.lines} == {"svm", "svm, windows", "chance"}
-    assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"svm", "svm, windows", "chance"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"svm", "svm, windows", "chance"}
     (said,) = benchmark("nws_page")._early(rows, 6)
     assert "a support vector machine on statistics reads" in said
     assert said.endswith("`lr` 0, `width` 0.")
