@@ -46,7 +46,7 @@ def section(rates: Mapping[str, Any]) -> Iterator[str]:
         hours, networks = sum(map(_hours, rows)), sum(r["in_recipe"] for r in rows)
         yield (
             f"All {networks:,} of {' and '.join(f'`{name}`' for name in counted.values())} take {hours:,.0f} CPU-hours by that: "
-            f"{hours / 48:,.0f} days of two cores, {hours / CORES:,.1f} hours of a node of {CORES} "
+            f"{hours / 48:,.1f} days of two cores, {hours / CORES:,.1f} hours of a node of {CORES} "
             f"({', '.join(sorted({r['cpu'] for r in rows}))}; start, scoring and sealing included).\n"
         )
     yield _sgemm()

@@ -44,6 +44,11 @@ def heavy_mean(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float
     return intervals.mean(rng.standard_t(3, n_groups), np.arange(n_groups)), 0.0
 
 
+def rare_difference(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """One answer in fifty differs, so that in most draws of few groups none does."""
+    return intervals.mean((rng.random(n_groups) < 0.02).astype(float), np.arange(n_groups), furthest=1.0), 0.02
+
+
 def r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
     """A predictor whose errors have a third of the variance of y, both shared in groups of three."""
     group = np.repeat(np.arange(n_groups), 3)
@@ -210,6 +215,7 @@ def covered(simulation: Simulation, n_groups: int, trials: int) -> tuple[float, 
         (auc_of_skewed_groups, 200, 0.90),
         (eta_of(0.3), 200, 0.86),  # few groups and a small effect: what is seen is larger than what is there
         (eta_of(1.0), 200, 0.92),
+        (rare_difference, 500, 0.93),
         (share_of(0.5), 500, 0.93),
         (share_of(0.97), 500, 0.93),
         (clustered_share, 500, 0.92),
