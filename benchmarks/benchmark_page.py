@@ -2,7 +2,7 @@
 
 In:  lines of `leaderboard.parquet`, of every folder that is kept.
 Out: sentences, whose words follow from comparisons made here, and tables: accuracy by init group beside its ceiling and what the recipe
-     says; learned on one zoo and asked of another; levels never seen; all other targets; what a fit costs. No number is typed.
+     says; learned on one zoo and asked of another; levels never seen; all other targets; pairs; what a fit costs. No number is typed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import pages
 
+from zoo_datasets import lineage
 from zoo_datasets.baselines import images
 from zoo_datasets.baselines.known import is_control
 from zoo_datasets.ranking import ORACLE, WORDS
@@ -109,6 +110,7 @@ def section(lines: Sequence[Line]) -> Iterator[str]:
         lambda r: (pages.short(r["zoo"]), f"`{r['split']}`"),
     )  # fmt: skip
     yield from _targets(zoos, home)
+    yield from _pairs(good)
     yield from _nulls(home)
     yield from _costs(zoos, home)
 
@@ -318,6 +320,22 @@ def _targets(zoos: Sequence[str], home: Sequence[Line]) -> Iterator[str]:
     if rows:
         yield "**Other targets, by init group:** the best of each kind, and what the best of the weights adds to the recipe (its other axes):\n"
         yield from pages.table(("target", "zoo", "n", "", *kinds, "gain"), rows)
+
+
+def _pairs(good: Sequence[Line]) -> Iterator[str]:
+    """Tasks on pairs of networks, whose baselines are their own."""
+    asked = [r for r in good if r["split"] == lineage.SPLIT and r["metric"] == "auc"]
+    rows = []
+    for task in dict.fromkeys(r["task"] for r in asked):
+        of = {r["baseline"]: r for r in asked if r["task"] == task}
+        first = next(iter(of.values()))
+        counts = (f"{first['n']:,}", f"{first['n_groups']:,}")
+        rows.append(
+            (f"`{first['target']}`", pages.short(first["zoo"]), *counts, *(_value(of[b]) for b in lineage.BASELINES))
+        )
+    if rows:
+        yield "**Pairs, by lineages that nothing was learned from:** AUC:\n"
+        yield from pages.table(("task", "zoo", "pairs", "lineages", *lineage.BASELINES), rows)
 
 
 def _nulls(home: Sequence[Line]) -> Iterator[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from resealed import write_manifest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import cli, fresh, lineage, tasks
+from zoo_datasets import cli, fresh, lineage, split_files, tasks
 from zoo_datasets.errors import ZooError
 from zoo_datasets.targets import TaskError
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -91,6 +93,18 @@ def test_pairs_from_the_command_line(family, tmp_path, capsys):
     assert "### weightzoo/children/parent@1, with parents of weightzoo/parents" in first
     assert cli.main(call) == 0
     assert capsys.readouterr().out == first  # from the files
+    kept = pq.read_table(tmp_path / "leaderboard.parquet").to_pylist()
+    assert {(r["target"], r["baseline"], r["metric"]) for r in kept} == set(
+        itertools.product(("same_lineage", "parent"), lineage.BASELINES, ("auc", "accuracy"))
+    )
+    assert all(r["parameters"] > 0 and r["cpu_s"] >= 0 and r["n"] > r["n_groups"] > 1 for r in kept)
+    own = next(r for r in kept if (r["target"], r["baseline"], r["metric"]) == ("same_lineage", "distance", "auc"))
+    assert own["value"] == 1
+    assert own["zoo_digest"] == split_files.zoo_digest(children)
+    told = json.loads((tmp_path / "tasks.json").read_text())["tasks"]
+    assert [t["name"] for t in told] == ["weightzoo/children/same_lineage@1", "weightzoo/children/parent@1"]
+    assert told[0]["parents"]["digest"] == split_files.zoo_digest(parents)
+    assert told[0]["learned_from"]["pairs"] == own["n_train"]
     assert cli.main(["bench", str(parents.root), "--tasks", "parent", "--out", str(tmp_path)]) == 1
     assert "none of the zoos goes on from another" in capsys.readouterr().err
 

@@ -237,10 +237,15 @@ class _Bench:
                 f"{', '.join(self.pairs)}: none of the zoos goes on from another; name the parents' zoo and one that starts from it."
             )
         for parents, children in related:
-            with self._said(""):
-                yield lineage.report(
-                    parents, children, self.pairs, self.options.out, self.options.shuffles, self.options.limit
-                )
+            for task in self.pairs:
+                with self._said(""):
+                    options = self.options
+                    kept = lineage.solved(
+                        parents, children, task, options.out, options.shuffles, options.limit, options.commit
+                    )
+                    self.lines.append(pa.Table.from_pylist(lineage.lines(kept), leaderboard.SCHEMA))
+                    self.tasks.append(lineage.asked(kept))
+                    yield lineage.markdown(kept)
 
     def _splits(self, zoo: Zoo) -> Iterator[tuple[str, list[str]]]:
         """A split as it was named, and what it means in a zoo."""

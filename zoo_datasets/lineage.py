@@ -1,7 +1,7 @@
 """Two zoos, one continued from the other → tasks on pairs of networks: do they belong together, and which came first.
 
 In:  a zoo of parents and a zoo whose models start from them. Out: for each baseline its AUC and accuracy on lineages that
-     it never saw, with intervals over lineages.
+     it never saw, with intervals over lineages: a file, a table, and lines of the table that `bench` keeps.
 
 `same_lineage` pairs the weights that a child starts from with a snapshot of it, or with one of a stranger's child; strangers that
 were trained at another rate are among them wherever there are any. `parent` shows a true pair in drawn order and asks
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,17 +24,20 @@ import pyarrow as pa
 from zoo_datasets import intervals, metrics, split_files, symmetry
 from zoo_datasets.baselines.interface import Target, View
 from zoo_datasets.baselines.tabular import Boosting, Ridge
-from zoo_datasets.core import files, streams
+from zoo_datasets.core import files, libraries, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.format import splits
 from zoo_datasets.intervals import Interval
 from zoo_datasets.reading.selection import Selection
+from zoo_datasets.results import VERSIONS
 from zoo_datasets.targets import TaskError
 from zoo_datasets.tasks import prefix
 from zoo_datasets.views.per_tensor import statistics
 from zoo_datasets.zoo import Zoo
 
-VERSION = 1
+VERSION, FORMAT = 1, 2  # of the tasks, of their files
+SPLIT = "lineages"
+METRICS = ("auc", "accuracy")
 TASKS = ("same_lineage", "parent")
 TRANSIENT = 0.25  # of a child's steps, in which every distance from the parent still tells the order
 SHARES = {"train": 0.6, "test": 0.4}
@@ -55,6 +59,8 @@ class Pairs:
 
 class PairBaseline(Protocol):
     """What a baseline on pairs does; `predict` gives (n,) scores, larger for y = 1, from 0 to 1."""
+
+    parameters: int
 
     def fit(self, a: View, b: View, y: np.ndarray) -> None: ...
     def predict(self, a: View, b: View) -> np.ndarray: ...
@@ -173,6 +179,7 @@ class _OnFeatures:
 
     def fit(self, a: View, b: View, y: np.ndarray) -> None:
         self.solver.fit(self.features(a, b), y.astype(np.float64))
+        self.parameters = int(self.solver.size)
 
     def predict(self, a: View, b: View) -> np.ndarray:
         return np.asarray(self.solver.predict(self.features(a, b))[:, 1])
@@ -187,6 +194,7 @@ class Monotone:
         self.sign = 1.0 if found[self.column] >= 0.5 else -1.0
         self.scores = np.sort(self.sign * moves(a, b)[:, self.column])
         self.shares = np.cumsum(np.ones(len(y))) / len(y)
+        self.parameters = 2 + len(self.scores)
 
     def predict(self, a: View, b: View) -> np.ndarray:
         """Where the move lies among those of training, half of which belong to each answer."""
@@ -234,60 +242,109 @@ class Answer:
     auc: Interval
     accuracy: Interval
     shuffled: tuple[float, ...]  # AUC after each shuffle
+    parameters: int
+    cpu_s: float  # of one fit and its answers
 
 
 def solve(of: Mapping[str, Pairs], shuffles: int = 0) -> Iterator[Answer]:
     """Every baseline, and so many shuffles of the answers of training for each."""
     train, test = of["train"], of["test"]
     for name, make in BASELINES.items():
-        given = _given(make, train, train.y, test)
+        began = time.process_time()
+        given, parameters = _given(make, train, train.y, test)
+        spent = time.process_time() - began
         null = []
         for k in range(shuffles):
             y = streams.generator("pairs", k).permutation(train.y)
-            null.append(metrics.auc(test.y, _given(make, train, y, test)))
+            null.append(metrics.auc(test.y, _given(make, train, y, test)[0]))
         yield Answer(
             name, intervals.score("auc", test.y, given, test.groups),
-            intervals.score("accuracy", test.y, (given > 0.5).astype(np.int64), test.groups), tuple(null),
+            intervals.score("accuracy", test.y, (given > 0.5).astype(np.int64), test.groups), tuple(null), parameters, spent,
         )  # fmt: skip
 
 
-def _given(make: Callable[[], PairBaseline], train: Pairs, y: np.ndarray, test: Pairs) -> np.ndarray:
+def _given(make: Callable[[], PairBaseline], train: Pairs, y: np.ndarray, test: Pairs) -> tuple[np.ndarray, int]:
     solver = make()
     solver.fit(train.a, train.b, y)
-    return solver.predict(test.a, test.b)
+    return solver.predict(test.a, test.b), solver.parameters
 
 
-def report(
-    parents: Zoo, children: Zoo, tasks: Sequence[str], out: Path, shuffles: int = 0, limit: int | None = None
-) -> str:
-    """The tables of the tasks, from a file in `out` where it is there; `limit` takes the first children by plan order."""
-    pages = []
+def solved(
+    parents: Zoo, children: Zoo, task: str, out: Path, shuffles: int = 0, limit: int | None = None,
+    commit: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What is asked and what every baseline reached, from a file in `out` where it is there; `limit` takes the first children
+    by plan order. Raises TaskError where the zoos are no parents and children."""
     limit = limit if limit is not None and limit < children.manifest.counts.n_models else None
-    children = prefix(children, limit)
-    for task in tasks:
-        of = pairs(parents, children, task)
-        digests = [split_files.zoo_digest(z) for z in (parents, children)]
-        path = (
-            out
-            / f"pairs-{streams.digest([*digests, task, VERSION, shuffles, *([] if limit is None else [limit])])[:16]}.json"
-        )
-        if not path.exists():
-            rows = [dataclasses.asdict(a) for a in solve(of, shuffles)]
-            about = {"task": task, "version": VERSION, "zoos": [parents.name, children.name], "digests": digests}
-            n = {s: {"pairs": len(p), "lineages": len(set(p.groups.tolist()))} for s, p in of.items()}
-            files.write_atomic(
-                path, json.dumps(jsonable({"kind": "pairs", **about, "n": n, "rows": rows}), indent=1) + "\n"
-            )
-        kept = json.loads(path.read_bytes())
-        counts = ", ".join(f"{n['pairs']:,} {s} ({n['lineages']:,} lineages)" for s, n in kept["n"].items())
-        lines = [f"### {children.name}/{task}@{VERSION}, with parents of {parents.name}", "", f"Pairs: {counts}.", ""]
-        lines += ["| baseline | AUC | accuracy | shuffled (AUC) |", "|---|---|---|---|"]
-        for row in sorted(kept["rows"], key=lambda r: -(r["auc"]["value"] or 0.0)):
-            null = [v for v in row["shuffled"] if v is not None]
-            shown = "[{:.3f}, {:.3f}]".format(*np.quantile(null, [0.025, 0.975])) if null else "–"
-            lines.append(f"| {row['baseline']} | {_shown(row['auc'])} | {_shown(row['accuracy'])} | {shown} |")
-        pages.append("\n".join([*lines, ""]))
-    return "\n".join(pages)
+    digests = [split_files.zoo_digest(z) for z in (parents, children)]
+    key = streams.digest([FORMAT, *digests, task, VERSION, shuffles, *([] if limit is None else [limit])])
+    path = out / f"pairs-{key[:16]}.json"
+    if not path.exists():
+        of = pairs(parents, prefix(children, limit), task)
+        about = {"kind": "pairs", "format": FORMAT, "task": task, "version": VERSION, "limit": limit, "commit": commit}
+        about |= {"zoos": [parents.name, children.name], "digests": digests, "versions": libraries.versions(VERSIONS)}
+        n = {s: {"pairs": len(p), "lineages": len(set(p.groups.tolist()))} for s, p in of.items()}
+        rows = [dataclasses.asdict(a) for a in solve(of, shuffles)]
+        files.write_atomic(path, json.dumps(jsonable({**about, "n": n, "rows": rows}), indent=1) + "\n")
+    return dict(json.loads(path.read_bytes()))
+
+
+def markdown(kept: Mapping[str, Any]) -> str:
+    """The table of what `solved` gives."""
+    counts = ", ".join(f"{n['pairs']:,} {s} ({n['lineages']:,} lineages)" for s, n in kept["n"].items())
+    lines = [f"### {_name(kept)}, with parents of {kept['zoos'][0]}", "", f"Pairs: {counts}.", ""]
+    lines += ["| baseline | AUC | accuracy | shuffled (AUC) | parameters | CPU-s |", "|---|---|---|---|---|---|"]
+    for row in sorted(kept["rows"], key=lambda r: -(r["auc"]["value"] or 0.0)):
+        null = _null(row)
+        shown = f"[{null['null_low']:.3f}, {null['null_high']:.3f}]" if null else "–"
+        scores = " | ".join(_shown(row[m]) for m in METRICS)
+        lines.append(f"| {row['baseline']} | {scores} | {shown} | {row['parameters']:,} | {row['cpu_s']:,.1f} |")
+    return "\n".join([*lines, ""])
+
+
+def lines(kept: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `solved` gives, a line for each baseline and metric, in columns of the table that `bench` keeps."""
+    about = {
+        "zoo": kept["zoos"][1], "zoo_digest": kept["digests"][1], "split": SPLIT, "target": kept["task"], "task": _name(kept),
+        "n_train": kept["n"]["train"]["pairs"], "seeds": 1,
+    }  # fmt: skip
+    return [
+        {
+            **about, "baseline": row["baseline"], "parameters": row["parameters"], "cpu_s": row["cpu_s"], "metric": metric,
+            **{k: row[metric][k] for k in ("value", "low", "high", "method", "n_groups")}, "n": row[metric]["n_examples"],
+            **(_null(row) if metric == "auc" else {}),
+        }
+        for row in kept["rows"]
+        for metric in METRICS
+    ]  # fmt: skip
+
+
+def asked(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The task in words, as `tasks.asked` says those on networks."""
+    (parents, children), (digest_of_parents, digest) = kept["zoos"], kept["digests"]
+    return {
+        "name": _name(kept),
+        "population": {"zoo": children, "digest": digest, "limit": kept["limit"]},
+        "parents": {"zoo": parents, "digest": digest_of_parents},
+        "filter": f"snapshots that children start from, and theirs after {TRANSIENT:.0%} of their steps",
+        "target": kept["task"], "kind": "class", "classes": 2,
+        "split": {"name": SPLIT, "rule": {"by": "hash of the lineage", "shares": SHARES}},
+        "learned_from": kept["n"]["train"], "asked_of": {"zoo": children, **kept["n"]["test"]},
+        "version": kept["version"], "metrics": list(METRICS),
+    }  # fmt: skip
+
+
+def _name(kept: Mapping[str, Any]) -> str:
+    return f"{kept['zoos'][1]}/{kept['task']}@{kept['version']}"
+
+
+def _null(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The middle 95% of AUC after shuffles; nothing where none was made."""
+    null = [v for v in row["shuffled"] if v is not None]
+    if not null:
+        return {}
+    low, high = np.quantile(null, [0.025, 0.975])
+    return {"null_low": float(low), "null_high": float(high), "shuffles": len(null)}
 
 
 def _shown(of: Mapping[str, Any]) -> str:

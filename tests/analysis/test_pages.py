@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from zoo_datasets import lineage
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -252,6 +254,23 @@ def test_the_benchmark_keeps_levels_training_sizes_and_fresh_networks_apart() ->
     text = benchmark_page(known, line("nfn", 0.4, **other), line("nfn", 0.5, **since))
     before, _, after = text.partition("asked of another")[2].partition("built since")
     assert ("0.400" in before, "0.500" in before, "0.500" in after) == (True, False, True)
+
+
+def test_the_benchmark_shows_pairs_by_their_own_baselines() -> None:
+    pair = {
+        "zoo": "weightzoo/b",
+        "split": "lineages",
+        "target": "parent",
+        "task": "weightzoo/b/parent@1",
+        "n": 608,
+        "n_groups": 19,
+    }
+    asked = [line(b, 0.5 + k / 10, **pair | {"metric": "auc"}) for k, b in enumerate(lineage.BASELINES)]
+    other = [line(b, 0.123, **pair | {"metric": "accuracy"}) for b in lineage.BASELINES]
+    text = benchmark_page(line("metadata", 0.6), *other, *asked)
+    assert "| `parent` | b | 608 | 19 | 0.500 [0.450, 0.550] | 0.600 [0.550, 0.650] | 0.700 [0.650, 0.750] |" in text
+    assert "0.123" not in text
+    assert "Pairs" not in benchmark_page(line("metadata", 0.6))
 
 
 def test_the_benchmark_page_lives_without_bounds_gains_and_controls() -> None:
