@@ -14,7 +14,8 @@ from resealed import write_manifest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import cli, fresh, lineage, split_files, tasks
+from zoo_datasets import cli, fresh, lineage, metrics, split_files, tasks
+from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.targets import TaskError
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -79,7 +80,14 @@ def test_distance_tells_kin_and_cannot_tell_the_order(family):
     assert kin["distance"].auc.value == 1
     assert kin["aligned-distance"].auc.value > 0.9
     assert len(kin["monotone"].shuffled) == 2
-    order = {a.baseline: a for a in lineage.solve(lineage.pairs(*family, "parent"))}
+    of = lineage.pairs(*family, "parent")
+    order = {a.baseline: a for a in lineage.solve(of, shuffles=1)}
+    other = streams.generator("pairs", 0).permutation(of["train"].y)
+    for name, make in lineage.BASELINES.items():  # shuffles are fits that know nothing of the one before
+        unused = make()
+        unused.fit(of["train"].a, of["train"].b, other)
+        alone = metrics.auc(of["test"].y, unused.predict(of["test"].a, of["test"].b))
+        assert order[name].shuffled == (pytest.approx(alone),)
     assert order["distance"].auc.value == pytest.approx(0.5, abs=0.2)
     assert order["monotone"].auc.value > 0.9  # weights grow
 
