@@ -172,7 +172,7 @@ def findings(zoo: str, home: Sequence[Line]) -> Iterator[str]:
             + f"{_left(best)}."
         )
     order, shown = (_best(home, "kendall", kind) for kind in (_whole, _named(IMAGES)))
-    if order is not None:
+    if order is not None and order["baseline"] != "flat":  # which `cheap` has, where no network was asked
         yield (
             f"**{pages.short(zoo)}: order.** τ of the best that reads the weights themselves ({order['baseline']}) is {_value(order)}{_beyond(order)}"
             + (

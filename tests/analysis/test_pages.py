@@ -279,3 +279,8 @@ def test_the_benchmark_page_lives_without_bounds_gains_and_controls() -> None:
     text = benchmark_page(line("metadata", 1.0), line("nfn", -0.2, **bare), line("oracle", 0.99, n=None))
     assert "nan" not in text
     assert "-0.200 nfn" in text
+    ranked = [line(b, 0.4, metric="kendall", beyond=None) for b in ("flat", "statistics")]
+    assert "order." not in benchmark_page(line("metadata", 1.0), *ranked)
+    assert "reads the weights themselves (nfn)" in benchmark_page(
+        line("metadata", 1.0), *ranked, line("nfn", 0.5, metric="kendall", beyond=None)
+    )
