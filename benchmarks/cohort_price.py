@@ -6,15 +6,14 @@ CPU seconds of this process on one core, so that other work on the machine count
 networks of the fixed architecture are trained for --epochs epochs, written, committed and sealed, round after round, one
 size after another; stages are timed where the worker passes them. The fixed price is that of a cohort of one: start (its
 images, its engine, initial weights), part and commit, and its share of sealing. It does not grow with epochs, so beside
-its share here stands that of a network of --usual epochs. Steps with augmentation and without are taken in turn on one
-engine of each, and the ratio is the median of rounds; ranges are of the middle half of them.
+its share here stands that of a network of --usual epochs. Steps with augmentation and without are taken in turn, of each engine
+on this CPU, and the ratio is the median of rounds; ranges are of the middle half of them. `docs/nws.md` says what was found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from engines import cpu_name
 
 from zoo_builder import engines, grid, plan
 from zoo_builder.engines import devices
@@ -140,13 +141,13 @@ def measure(sizes: list[int], rounds: int, epochs: int, usual: int) -> dict[str,
     shares = [sum(f.values()) / t["training"] for f, t in zip(fixed, took[1], strict=True)]
     return {
         "networks": "grids/nws/fixed.yaml on MNIST, 2,000 images, batches of 64, ReLU, no augmentation",
-        "machine": platform.processor() or platform.machine(), "rounds": rounds, "epochs": epochs,
+        "machine": cpu_name(), "rounds": rounds, "epochs": epochs,
         "fixed_seconds": {k: spread([f[k] for f in fixed]) for k in fixed[0]},
         "share_of_training": spread(shares),
         "usual_epochs": usual, "share_of_usual_training": spread([s * epochs / usual for s in shares]),
         "training_seconds_per_network": {size: spread(of) for size, of in rates.items()},
         "rate_against_one": {size: spread([a / b for a, b in zip(rates[1], of, strict=True)]) for size, of in rates.items()},
-        "augmentation": [augmentation("native", 4 * rounds)],
+        "augmentation": [augmentation(engine, 4 * rounds) for engine in engines.ENGINES],
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""benchmarks/results/{rates,engines,gpu-draws}.json → what Neural Weight Space costs, between the markers of docs/nws.md.
+"""benchmarks/results/{rates,cohort_price,engines,gpu-draws}.json → what Neural Weight Space costs, between the markers of docs/nws.md.
 
-In:  `rates.py`'s measurements, of which those of grids/nws/ count; the share of sgemm and the GPU's rate of the fixed network.
+In:  `rates.py`'s measurements, of which those of grids/nws/ count; the price of a cohort, of augmentation, the share of sgemm
+     and the GPU's rate, all of the fixed network.
 Out: sentences and a table. No number is typed. `rates.py` calls this when it has measured.
 """
 
@@ -49,6 +50,7 @@ def section(rates: Mapping[str, Any]) -> Iterator[str]:
             f"{hours / 48:,.1f} days of two cores, {hours / CORES:,.1f} hours of a node of {CORES} "
             f"({', '.join(sorted({r['cpu'] for r in rows}))}; start, scoring and sealing included).\n"
         )
+    yield _cohorts()
     yield _sgemm()
     if FIXED in counted:
         yield _gpu(own[counted[FIXED]])
@@ -58,6 +60,18 @@ def _measured(recipe: str, own: Mapping[str, Any]) -> str | None:
     """The one measurement of a recipe that counts: as it stands, or with changes, of the most networks."""
     names = [name for name in own if name.split()[0] == recipe]
     return recipe if recipe in names else max(names, key=lambda name: own[name]["networks"], default=None)
+
+
+def _cohorts() -> str:
+    found = json.loads((RESULTS / "cohort_price.json").read_text())
+    rates = [r["median"] for size, r in found["rate_against_one"].items() if size != "1"]
+    steps = ", ".join(f"{a['ratio']['median'] - 1:.1%} by `{a['engine']}`" for a in found["augmentation"])
+    return (
+        f"Start, part, commit and sealing of a cohort of one network are {found['share_of_usual_training']['median']:.1%} of its training, where that "
+        f"takes {found['usual_epochs']} epochs. In cohorts of {' and '.join(s for s in found['rate_against_one'] if s != '1')} a network "
+        f"trains {min(rates):.2f} to {max(rates):.2f} times as fast as alone. All nine augmentations add {steps} to a step of one network "
+        f"({found['machine']}; `benchmarks/cohort_price.py`, {found['rounds']} rounds).\n"
+    )
 
 
 def _sgemm() -> str:

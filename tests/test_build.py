@@ -529,10 +529,9 @@ def drive(planned: plan.Plan, paths: ZooPaths, work: executor.Work) -> dict[str,
     records: dict[str, Any] = {}
     paths.build.mkdir(parents=True, exist_ok=True)
     pool = executor.InProcess(work, planned.sources)
+    tasks = [worker.Task(c, str(paths.root)) for c in planned.cohorts]
     with build_module._Interrupt() as interrupt:
-        build_module._drive(
-            paths, pool, planned.cohorts, records, BuildProgress(len(planned.runs)), 60.0, lambda p: None, interrupt
-        )
+        build_module._drive(paths, pool, tasks, records, BuildProgress(len(planned.runs)), lambda p: None, interrupt)
     return records
 
 

@@ -19,7 +19,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from zoo_builder.engines import devices
 from zoo_builder.plan import Plan
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import document
-from zoo_builder.sealing import parts, seal
+from zoo_builder.sealing import earlier, parts, seal
 from zoo_datasets.core import files, meters, records
 from zoo_datasets.errors import BuildError, FormatVersionError, IntegrityError, InterruptedBuildError
 from zoo_datasets.format.manifest import Manifest
@@ -48,6 +48,7 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
     errno.ENFILE: "close other programs' files",
 }
+_Taken = Mapping[str, Mapping[int, earlier.Earlier]]  # by cohort and place, models that other zoos have
 # These say something of the output only where they name a file of it: somebody took it away.
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENXIO, errno.ENODEV}
 
@@ -69,20 +70,23 @@ def build(
     out: Path,
     *,
     workers: int | None = None,
+    earlier_zoos: Sequence[Path] = (),
     checkpoint_every_s: float = worker.CHECKPOINT_EVERY_S,
     report: Callable[[BuildProgress], None] = lambda progress: None,
 ) -> ZooPaths:
     """Build, or go on building, the zoo of a plan in the folder `out`; its paths when sealed.
 
-    `workers` 0 trains in this process; None takes one worker per core (or GPU). Raises
+    `workers` 0 trains in this process; None takes one worker per core (or GPU). Models that `earlier_zoos` have
+    too are taken from there: the zoo comes out as if they had been trained here. Raises
     BuildError where the folder holds another recipe, is locked, the disk is full, cohorts
-    failed, or the build was interrupted; the next call goes on.
+    failed, or the build was interrupted; the next call goes on. Also where no earlier zoo has a model of the plan.
     """
     paths = ZooPaths(out)
     _refuse_other(paths, planned)
     if paths.manifest.exists() and not paths.recipe.exists():
         log.info("%s is sealed already", out)
         return paths
+    taken = _taken(planned, earlier_zoos) if earlier_zoos else {}
     try:
         paths.build.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,7 +101,7 @@ def build(
                 paths.damaged.mkdir(parents=True, exist_ok=True)
                 paths.manifest.replace(paths.damaged / paths.manifest.name)
             files.write_json(paths.recipe, planned.identity)
-            records = _train_missing(paths, planned, workers, checkpoint_every_s, report)
+            records = _train_missing(paths, planned, workers, taken, checkpoint_every_s, report)
             for scratch in paths.root.glob(f"{files.SCRATCH}*"):
                 scratch.unlink()  # of a killed driver; else it would be sealed with the zoo
             seal.seal(paths, planned, records)
@@ -128,6 +132,11 @@ def _refuse_other(paths: ZooPaths, planned: Plan) -> None:
         raise BuildError(
             f"{paths.root} holds the zoo of another recipe: {document.difference(ours, theirs)}. "
             "Build into another folder with --out, or remove that one yourself."
+            + (
+                f" Models that both have are not trained again with --from {paths.root}."
+                if paths.manifest.exists()
+                else ""
+            )
         )
 
 
@@ -185,7 +194,7 @@ def committed(paths: ZooPaths, cohort: Cohort) -> parts.Record | None:
 
 
 def _train_missing(
-    paths: ZooPaths, planned: Plan, workers: int | None, checkpoint_every_s: float,
+    paths: ZooPaths, planned: Plan, workers: int | None, taken: _Taken, checkpoint_every_s: float,
     report: Callable[[BuildProgress], None],
 ) -> dict[str, parts.Record]:  # fmt: skip
     """Every cohort's record, in plan order, after training what had none."""
@@ -202,7 +211,8 @@ def _train_missing(
     shutil.rmtree(paths.failed, ignore_errors=True)
     if missing:
         with _executor(planned, workers, paths) as pool, _Interrupt() as interrupt:
-            parents = str(planned.parents.root) if planned.parents is not None else None
+            parents, root = (str(planned.parents.root) if planned.parents else None), str(paths.root.absolute())
+            tasks = [worker.Task(c, root, checkpoint_every_s, parents, taken.get(c.id, {})) for c in missing]
             with meters.track("training", progress.steps + sum(sum(c.steps) for c in missing), "steps") as meter:
                 meter.skip(progress.steps)
                 meter.also, meter.note = pool.under_way, _note(progress)
@@ -211,8 +221,22 @@ def _train_missing(
                     meter.done, meter.note = progress.steps, _note(progress)
                     report(progress)
 
-                _drive(paths, pool, missing, records, progress, checkpoint_every_s, told, interrupt, parents)
+                _drive(paths, pool, tasks, records, progress, told, interrupt)
     return {c.id: records[c.id] for c in planned.cohorts}
+
+
+def _taken(planned: Plan, zoos: Sequence[Path]) -> _Taken:
+    """By cohort and place the models that are in other zoos. Raises BuildError where these have none of the plan."""
+    there = earlier.Zoos(zoos)
+    taken = {c.id: found for c in planned.cohorts if (found := there.of(c))}
+    names, count = ", ".join(map(str, zoos)), sum(map(len, taken.values()))
+    if not count:
+        raise BuildError(
+            f"None of the {len(planned.runs):,} models of this plan can be taken from {names}. {there.why_not(planned.cohorts)} "
+            "Leave out --from to train all."
+        )
+    log.info("%d of %d models are taken from %s, not trained again", count, len(planned.runs), names)
+    return taken
 
 
 def _note(progress: BuildProgress) -> str:
@@ -223,20 +247,19 @@ def _note(progress: BuildProgress) -> str:
 
 
 def _drive(
-    paths: ZooPaths, pool: executor.Executor, missing: list[Cohort], records: dict[str, parts.Record],
-    progress: BuildProgress, checkpoint_every_s: float, report: Callable[[BuildProgress], None], interrupt: _Interrupt,
-    parents: str | None = None,
+    paths: ZooPaths, pool: executor.Executor, tasks: list[worker.Task], records: dict[str, parts.Record],
+    progress: BuildProgress, report: Callable[[BuildProgress], None], interrupt: _Interrupt,
 ) -> None:  # fmt: skip
-    waiting = iter(missing)
+    waiting = iter(tasks)
     running = 0
     failed: list[str] = []
     disk: OSError | None = None
     while True:
         while running < pool.window and not interrupt.draining and disk is None:
-            cohort = next(waiting, None)
-            if cohort is None:
+            task = next(waiting, None)
+            if task is None:
                 break
-            pool.submit(worker.Task(cohort, str(paths.root.absolute()), checkpoint_every_s, parents))
+            pool.submit(task)
             running += 1
         if not running:
             break
@@ -264,7 +287,7 @@ def _drive(
         raise InterruptedBuildError("Interrupted. What was finished is kept; the same command goes on from there.")
     if failed:
         raise BuildError(
-            f"{len(failed)} of {len(missing)} cohorts failed ({progress.failed} models). Tracebacks are in {paths.failed}; "
+            f"{len(failed)} of {len(tasks)} cohorts failed ({progress.failed} models). Tracebacks are in {paths.failed}; "
             "the other cohorts are kept, and the same command tries the failed ones again."
         )
 

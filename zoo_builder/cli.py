@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     build = verbs.add_parser("build", parents=[recipe], help="build a zoo, or go on with one")
+    build.add_argument(
+        "--from", nargs="+", default=[], metavar="ZOO", dest="earlier", type=Path,
+        help="folders of sealed zoos, like a shorter prefix: models that they have too are not trained again",
+    )  # fmt: skip
     build.add_argument("--quiet", action="store_true", help="only warnings and the result")
     build.set_defaults(run=_build)
     plan = verbs.add_parser("plan", parents=[recipe], help="say what would be built, and what it would take")
@@ -119,7 +123,7 @@ def _build(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     planned, out = _planned(options)
-    paths = build(planned, out, workers=options.workers)
+    paths = build(planned, out, workers=options.workers, earlier_zoos=options.earlier)
     _summary(paths, time.monotonic() - started)
     return 0
 

@@ -1,6 +1,7 @@
 """A cohort → its part: what one worker does, from arrays to a record.
 
-Runs in this process or on a Ray worker; the worker writes files but never commits.
+Runs in this process or on a Ray worker; the worker writes files but never commits. Of models that other zoos have it trains
+none again.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 from zoo_builder import engines
 from zoo_builder.engines import devices
-from zoo_builder.planning import lineage
+from zoo_builder.planning import cohorts, lineage
 from zoo_builder.planning.cohorts import Cohort
-from zoo_builder.sealing import parts
+from zoo_builder.sealing import earlier, parts
+from zoo_builder.sealing.earlier import Earlier
 from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.progress import Snapshot
 from zoo_builder.training.trainer import Trainer
@@ -33,6 +35,9 @@ class Task:
     out: str
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     parents: str | None = None  # folder of the zoo that the cohort starts from
+    earlier: Mapping[int, Earlier] = dataclasses.field(
+        default_factory=dict
+    )  # its models that other zoos have, by place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +51,23 @@ class Done:
 def train_cohort(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]) -> Done:
     """Train a cohort to its part on disk. `shared` holds the sources by their specs.
 
-    Raises OSError where the disk is full or read-only.
+    Raises OSError where the disk is full or read-only, IntegrityError where a zoo that has models of it is damaged.
     """
     started = time.monotonic()
     cohort, paths = task.cohort, ZooPaths(Path(task.out))
-    checkpoint = parts.Checkpoint(paths.checkpoint(cohort.id), cohort.id, task.checkpoint_every_s)
-    snapshots, results, engine = train(cohort, shared[cohort.runs[0].source], checkpoint, task.parents)
+    own: dict[int, list[Snapshot]] = {m: earlier.snapshots_of(cohort, m, e) for m, e in task.earlier.items()}
+    ended = {m: e.result for m, e in task.earlier.items()}
+    engine = next((e.engine for e in task.earlier.values()), {})
+    if left := [m for m in range(len(cohort.runs)) if m not in own]:
+        rest = cohort if not own else cohorts.part(cohort, left)
+        checkpoint = parts.Checkpoint(paths.checkpoint(cohort.id), rest.id, task.checkpoint_every_s)
+        snapshots, results, engine = train(rest, shared[cohort.runs[0].source], checkpoint, task.parents)
+        for s in snapshots:
+            own.setdefault(left[s.model], []).append(dataclasses.replace(s, model=left[s.model]))
+        ended |= dict(zip(left, results, strict=True))
     ids = [r.id for r in cohort.runs]
-    extra = [{**result, "n_train": cohort.n_train} for result in results]
-    record = parts.write_part(paths, cohort.id, ids, snapshots, extra, engine)
+    extra = [{**ended[m], "n_train": cohort.n_train} for m in range(len(ids))]
+    record = parts.write_part(paths, cohort.id, ids, [s for m in range(len(ids)) for s in own[m]], extra, engine)
     return Done(record, time.monotonic() - started)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -233,6 +233,12 @@ def make(chunk: tuple[Run, ...], arch: Architecture, n: int, engine: str, device
         "source_sha256": source_sha256,
     }
     return Cohort(streams.digest(spec), chunk, arch, n, engine, device, source_sha256)
+
+
+def part(cohort: Cohort, places: Sequence[int]) -> Cohort:
+    """The cohort of some of its runs."""
+    runs = tuple(cohort.runs[m] for m in places)
+    return make(runs, cohort.architecture, cohort.n_train, cohort.engine, cohort.device, cohort.source_sha256)
 
 
 def architecture(run: Run, source: sources.Source) -> Architecture:
