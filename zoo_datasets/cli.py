@@ -2,7 +2,8 @@
 publish, scan, show.
 
 The only place of the reader that prints: data to stdout, progress and errors to stderr.
-Exit codes: 0 done, 1 failed or found damage or leaks, 2 a mistake in the call, 130 interrupted.
+Exit codes: 0 done; 2 a command line that cannot be taken, or a name under which there is nothing; 1 failed, or found damage or
+leaks; 130 interrupted.
 """
 
 from __future__ import annotations
