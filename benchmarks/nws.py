@@ -2,8 +2,9 @@
 
     python benchmarks/nws.py ZOO [--children ZOO …] [--pictures] [-- OPTION …]
 
-One call gives the whole table: networks of one property, the published epoch and the meta-classifier in all folds are asked for unless
-an OPTION says otherwise (`--single P …`, `--no-published-epoch`, `--no-deep-folds`, `--no-deep`). Trained meta-classifiers are kept in
+One call gives the whole table: networks of one property, the published epoch, and the meta-classifier in all folds and about every level
+that it has not seen are asked for unless an OPTION says otherwise (`--single P …`, `--no-published-epoch`, `--no-deep-folds`,
+`--no-deep-transfer`, `--no-deep`). Trained meta-classifiers are kept in
 analysis/ZOO/nws/trained/, and answers question by question: a call that was stopped goes on. What a ZOO is, and where results go:
 `studies.py`.
 """
@@ -19,7 +20,7 @@ import studies
 STUDY = studies.Study("nws", "nws", "nws.md", nws_page.section, nws_page.PICTURES, beside=("children",))
 # Named before any result: the data, how it was learned from, and what the number of updates gives away.
 SINGLE = ("source", "optimizer", "batch_size")
-DEEP = ("--single", *SINGLE, "--published-epoch", "--deep-folds")
+DEEP = ("--single", *SINGLE, "--published-epoch", "--deep-folds", "--deep-transfer")
 
 
 def with_defaults(arguments: Sequence[str]) -> list[str]:

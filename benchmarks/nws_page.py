@@ -14,7 +14,7 @@ import pages
 # Question → what its figure shows.
 PICTURES = {
     "accuracy": "accuracy by property", "features": "local and global features", "by-accuracy": "by accuracy of the networks",
-    "gain": "gain over metadata", "when": "along training", "where": "along the vector", "layers": "by layer",
+    "gain": "gain over metadata", "when": "along training", "where": "along the vector", "parts": "by part of the network", "layers": "by layer",
     "how-much": "by size of the window", "null": "nulls", "null-gain": "gain by the weights of others",
 }  # fmt: skip
 DEEP, ONE, SEED_0 = "meta-classifier", "meta-classifier, one window", "meta-classifier, first seed"
@@ -259,8 +259,9 @@ def _null(found: Mapping[str, Any]) -> Iterator[str]:
     every = [("shuffled labels", found.get("shuffled") or ()), ("the first snapshot", found.get("step_0") or ())]
     if any(rows for _, rows in every):
         yield (
-            "**Nulls:** of the first snapshot only architecture and initialization can be told; q where nothing can. Of shuffled labels the mean, "
-            "its interval over shuffles, and the least and the most of them:\n"
+            "**Nulls:** of the first snapshot only architecture and initialization can be told; q where nothing can, and chance is there what the same "
+            "answers say of labels that changed places within folds. Of shuffled labels the mean, its interval over shuffles, and the least and the "
+            "most of them:\n"
         )
         yield from pages.table(
             ("property", "kind", "read from", "method", "n", "chance", "accuracy", "q"),

@@ -169,6 +169,17 @@ def test_widths_are_twins_of_one_draw_and_all_of_them_are_tested() -> None:
     assert set(theirs) < set(ours)  # what learned from those of 16 reads these as they are
 
 
+@pytest.mark.parametrize("name", ["nws/main", "nws/fixed"])
+@pytest.mark.slow
+def test_constant_starts_of_neural_weight_space_share_nothing_and_lie_on_all_sides(name: str) -> None:
+    planned = [
+        r for r in runs.of(grid.load(GRIDS / f"{name}.yaml", limit=300)) if r.settings["init_kind"] == "constant"
+    ]
+    assert len(planned) > 40
+    assert len({r.init_group for r in planned}) == len(planned)
+    assert {r.split for r in planned} == {"train", "validation", "test"}
+
+
 @pytest.mark.parametrize("name", TROJANED)
 @pytest.mark.slow
 def test_half_of_a_population_is_trojaned_and_every_one_has_its_clean_twin(name: str) -> None:

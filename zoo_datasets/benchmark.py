@@ -72,19 +72,21 @@ def arguments(verb: argparse.ArgumentParser) -> None:
         help="by commas: iid (by init group), AXIS=LEVEL to hold that level out, AXIS for each in turn, from:AXIS=LEVEL "
         "to learn on one, transfer to ask each zoo's baselines of the others",
     )  # fmt: skip
-    verb.add_argument("--seeds", type=_count, default=5, help="of every baseline that draws (default: 5)")
-    verb.add_argument("--limit", type=_count, metavar="N", help="only the first N models of each zoo, by plan order")
+    verb.add_argument("--seeds", type=command.count, default=5, help="of every baseline that draws (default: 5)")
+    verb.add_argument(
+        "--limit", type=command.count, metavar="N", help="only the first N models of each zoo, by plan order"
+    )
     verb.add_argument(
         "--networks", type=_counts, metavar="NUMBERS", default=(None,),
         help="learn from so many at most; several by commas give a learning curve (default: all of the training side)",
     )  # fmt: skip
     verb.add_argument(
-        "--shuffles", type=_from_zero, default=0, metavar="N",
+        "--shuffles", type=command.from_zero, default=0, metavar="N",
         help="fit N times on shuffled targets of the first task, cheap baselines (default: 0; 100 give an interval)",
     )  # fmt: skip
     verb.add_argument(
         "--dear-shuffles",
-        type=_from_zero,
+        type=command.from_zero,
         default=0,
         metavar="N",
         help="the same of those that take minutes (default: 0)",
@@ -97,7 +99,7 @@ def arguments(verb: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", type=Path, default=Path("bench"), help="result files and tables (default: bench/)"
     )
     verb.add_argument(
-        "--fresh", nargs=2, type=_count, metavar=("SEED", "N"),
+        "--fresh", nargs=2, type=command.count, metavar=("SEED", "N"),
         help="build N networks by each zoo's recipe from a new seed, and ask the saved baselines of them too",
     )  # fmt: skip
     verb.add_argument(
@@ -432,23 +434,5 @@ def transfer_tables(solved: Mapping[str, _Solved]) -> str:
     return "\n".join(pages)
 
 
-def _count(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _from_zero(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{value} is not at least {least}")
-    return value
-
-
 def _counts(text: str) -> tuple[int | None, ...]:
-    return tuple(None if word == "all" else _count(word) for word in text.split(","))
+    return tuple(None if word == "all" else command.count(word) for word in text.split(","))

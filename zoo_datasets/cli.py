@@ -75,7 +75,7 @@ def _analyze_arguments(verb: argparse.ArgumentParser) -> None:
         own.add_argument(
             "--out", metavar="DIR", type=Path, help="where results go (default: analysis/<zoo>/<analysis>/ here)"
         )
-        own.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
+        own.add_argument("--seed", type=command.seed, default=0, help="of every random choice (default: 0)")
         own.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="only warnings and the result")
         importlib.import_module(f"zoo_datasets.analysis.{name}.run").arguments(own)
 

@@ -143,10 +143,10 @@ def test_a_window_of_all_weights_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("given", "run_with"),
     [
-        ("zoo --pictures", "zoo --pictures -- --single source optimizer batch_size --published-epoch --deep-folds"),
+        ("zoo --pictures", "zoo --pictures -- --single source optimizer batch_size --published-epoch --deep-folds --deep-transfer"),
         ("zoo -- --no-deep", "zoo -- --no-deep"),
         ("zoo -- --single lr --no-deep-folds",
-         "zoo -- --single source optimizer batch_size --published-epoch --deep-folds --single lr --no-deep-folds"),
+         "zoo -- --single source optimizer batch_size --published-epoch --deep-folds --deep-transfer --single lr --no-deep-folds"),
     ],
 )  # fmt: skip
 def test_one_command_asks_for_the_whole_table_unless_told_otherwise(given: str, run_with: str) -> None:

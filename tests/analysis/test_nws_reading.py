@@ -96,6 +96,16 @@ def test_networks_of_a_constant_start_are_groups_of_their_own(tmp_path: Path) ->
     assert set(found.side.tolist()) == {"train", "validation", "test"}
 
 
+def test_networks_whose_constant_start_is_their_own_stay_where_they_were_sealed(tmp_path: Path) -> None:
+    """Scales of batch norms were drawn, so that each is an init group; twins of one initialization are one too."""
+    own = planted(tmp_path / "weightzoo" / "own", 48, init_kind="constant")
+    found = population.read([own])
+    assert found.constant.all()
+    assert found.side.tolist() == own.models["split"].to_pylist()
+    assert set(found.groups.tolist()) == set(own.models["init_group"].to_pylist())
+    assert not population.shared_starts([own], found.ids).any()
+
+
 def test_networks_that_end_in_the_same_weights_are_one_group(tmp_path: Path) -> None:
     """Whoever has learned one of them can look the other up; shuffled labels, which part them, would not tell."""
     first = planted(tmp_path / "weightzoo" / "first", 48)
@@ -204,14 +214,16 @@ def test_positions_count_the_values_of_each_tensor_and_see_none(of: Population) 
 
 
 def test_a_layer_is_each_networks_own_wherever_it_stands() -> None:
-    """The last of two convolutions stands elsewhere than the only one."""
+    """The last of two convolutions stands elsewhere than the only one; where all have as many, each is named. Biases go with them."""
     made = [
         build_architecture([*({"conv": 2}, "relu") * depth, "flatten", {"linear": "classes"}], (1, 8, 8), 3)
         for depth in (1, 2)
     ]
     of = dataclasses.replace(tiny(2), architectures=tuple(made), architecture=np.arange(2))
     found = {name: slots.tolist() for name, slots in features.parts(of).items()}
-    assert found == {"first convolution": [0, 0], "last convolution": [0, 2], "first layer": [4, 4]}
+    assert found == {"first convolution": [[0, 1]] * 2, "last convolution": [[0, 1], [2, 3]], "layer 1": [[4, 5]] * 2}
+    alike = dataclasses.replace(of, architectures=(made[1], made[1]))
+    assert list(features.parts(alike)) == ["convolution 1", "convolution 2", "layer 1"]
 
 
 # ── solvers ──
@@ -491,7 +503,9 @@ def test_a_property_of_one_level_gets_no_meta_classifier_of_its_own() -> None:
         (["--window", "0"], "A window of 0 weights is none"),
         (["--properties", "optimiser"], "Did you mean `optimizer`?"),
         (["--properties", "note"], "`note`: it is \"same\" for every network"),
+        (["--sizes", "84"], "longer than the shortest vector of weightzoo/planted, 83. Take at most --sizes 83."),
         (["--seeds", "0"], "--seeds 0 is none; the least is 1."),
+        (["--batch", "1"], "--batch 1: batch norm needs two windows in a step, or more."),
         (["--single", "lr"], "--single asks for a meta-classifier, and --no-deep leaves it out"),
         (["--held-out", "depth"], "Unknown property 'depth'"),
         (["--held-out", "lr"], "--held-out lr: it is a number, and has no levels to leave out."),
@@ -545,14 +559,19 @@ def test_a_meta_classifier_reads_a_planted_setting_from_windows_of_networks_neve
 @pytest.mark.slow
 def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, capsys: Said) -> None:
     call = ["analyze", "nws", str(zoo.root), "--out", str(tmp_path), "--epochs", "1", "--seeds", "2", "--windows", "4", "--window",
-            "40", "--sizes", "20", "--permutations", "20", "--shuffles", "2", "--single", "lr", "--published-epoch", "--quiet"]  # fmt: skip
+            "40", "--sizes", "20", "--permutations", "20", "--shuffles", "2", "--single", "lr", "--published-epoch", "--deep-transfer", "--quiet"]  # fmt: skip
     assert cli.main(call) == 0
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     methods = {r["method"] for r in numbers["accuracy"]}
     assert {"meta-classifier", "meta-classifier, one window", "meta-classifier of lr alone", "meta-classifier, published epochs",
             "meta-classifier, batch statistics of a network", "meta-classifier, batch statistics of many"} <= methods  # fmt: skip
     assert {len(r["by_seed"]) for r in numbers["accuracy"] if r["method"] == "meta-classifier"} == {2}
-    assert len(numbers["where"]["positions"][0]["values"]) == 100
+    for row in numbers["where"]["positions"]:
+        assert len(row["values"]) == 100
+        assert all(a is None or a <= v <= b for a, v, b in zip(row["low"], row["values"], row["high"], strict=True))
+    assert ARCHITECTURE not in {
+        p["kind"] for p in numbers["properties"] if p["name"] in {r["property"] for r in numbers["where"]["layers"]}
+    }
     assert {r["method"] for r in numbers["gain"]} == {"svm", WINDOWS, "boosting", "boosting of both", "meta-classifier"}
     assert {r["method"] for r in numbers["gain"] if r["kind"] == ARCHITECTURE} == {WINDOWS, "meta-classifier"}
     assert {r["method"] for r in numbers["gain"] if r["first"]} == {"svm", WINDOWS}
@@ -561,6 +580,12 @@ def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, 
     n = numbers["population"]["sides"]["train"]
     assert steps["meta-classifier, first seed"] == steps["meta-classifier of lr alone"] == -(-n // 16)
     assert steps["meta-classifier, published epochs"] == -(-2 * n // 16)  # two of four snapshots
+    held_out = numbers["transfer"]["held_out"]
+    for kind, methods in (
+        (ARCHITECTURE, {WINDOWS, "meta-classifier"}),
+        (TRAINING, {"svm", "boosting", "meta-classifier"}),
+    ):
+        assert {r["method"] for r in held_out if r["kind"] == kind} == methods
     assert {r["method"] for r in numbers["features"]} >= {"meta-classifier", "meta-classifier, one window"}
     said = page_of(numbers)
     for words in ("**What.** The meta-classifier reads", "**When.**", "**Nulls.**", "**Other coordinates.**", f"first seed: {-(-n // 16)} steps",

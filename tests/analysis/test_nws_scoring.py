@@ -26,11 +26,9 @@ def one_hot(said: list[int], classes: int) -> np.ndarray:
     return np.eye(classes)[said]
 
 
-def judged(
-    of: Property, predictions: list[np.ndarray], groups: np.ndarray | None = None, center: float = 0.0
-) -> Judged:
+def judged(of: Property, predictions: list[np.ndarray], groups: np.ndarray | None = None) -> Judged:
     n = len(of.values)
-    return scoring.judge(of, predictions, np.arange(n), np.arange(n) if groups is None else groups, center)
+    return scoring.judge(of, predictions, np.arange(n), np.arange(n) if groups is None else groups)
 
 
 def test_chance_is_the_share_of_the_most_frequent_level_among_those_asked() -> None:
@@ -59,9 +57,25 @@ def test_seeds_are_a_mean_of_each_network_and_are_shown() -> None:
 
 def test_a_number_is_right_by_its_error_against_that_of_the_median() -> None:
     of = number_of(np.array([1.0, 3.0]))
-    assert judged(of, [np.array([2.0, 2.0])], center=2.0).record()["value"] == 0.0
-    assert judged(of, [np.array([1.5, 2.5])], center=2.0).record()["value"] == 0.5
-    assert judged(of, [np.array([1.0, 3.0])], center=2.0).record()["value"] == 1.0
+    assert judged(of, [np.array([2.0, 2.0])]).record()["value"] == 0.0
+    assert judged(of, [np.array([1.5, 2.5])]).record()["value"] == 0.5
+    assert judged(of, [np.array([1.0, 3.0])]).record()["value"] == 1.0
+
+
+def test_a_number_is_judged_among_those_it_stands_with_so_that_a_constant_answer_beats_no_chance() -> None:
+    """Inside strata the median of all says what stratum it is, which is no news; who is exact stays exact."""
+    of = number_of(np.array([0.0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]))
+    said = [np.full(12, 11.5), of.values]
+    strata = [judged(of, said[:1]).among(np.arange(12) // 4 == b) for b in range(3)]
+    assert strata[1].record()["value"] == pytest.approx(0.0)
+    assert max(part.record()["value"] for part in strata) <= 0
+    exact = [judged(of, said[1:]).among(np.arange(12) // 4 == b) for b in range(3)]
+    assert scoring.stratified(exact).record()["value"] == 1.0
+    knows_the_stratum = judged(of, [np.repeat([1.5, 11.5, 21.5], 4)])
+    assert knows_the_stratum.record()["value"] > 0.8
+    inside = [knows_the_stratum.among(np.arange(12) // 4 == b) for b in range(3)]
+    assert scoring.stratified(inside).record()["value"] == pytest.approx(0.0)
+    assert scoring.joined(inside).record()["value"] == pytest.approx(knows_the_stratum.record()["value"])
 
 
 # ── gains ──
@@ -90,7 +104,7 @@ def test_where_no_answer_differs_few_networks_decide_nothing_and_numbers_never_d
     assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 30))
     assert scoring.verdict(found | {"q": 1.0}) == "undecided"
     number = dataclasses.replace(of, target=Target("lr"), levels=(), values=np.linspace(0, 1, 30))
-    same = scoring.judge(number, [np.full(30, 0.5)], np.arange(30), np.arange(30), 0.5)
+    same = scoring.judge(number, [np.full(30, 0.5)], np.arange(30), np.arange(30))
     found = scoring.gain(same, same, 100, 0)
     assert np.isnan(found["high"])
     assert "all 30 groups are alike" in found["note"]
@@ -137,12 +151,35 @@ def test_p_is_uniform_where_answers_know_nothing() -> None:
     assert np.mean(np.array(found) <= 0.05) < 0.15
 
 
+def by_folds(draw: np.random.Generator, n: int) -> Judged:
+    """Two folds, the reader of each of which says what is more frequent in the other, of every third at random."""
+    values = draw.integers(0, 2, n).astype(float)
+    of, parts = class_of(values), []
+    for fold in (0, 1):
+        asked = np.flatnonzero(np.arange(n) % 2 == fold)
+        said = np.full(len(asked), int(np.delete(values, asked).mean() > 0.5))
+        said[::3] = draw.integers(0, 2, len(said[::3]))
+        parts.append(scoring.judge(of, [one_hot(said.tolist(), 2)], asked, np.arange(n)))
+    return scoring.joined(parts)
+
+
+def test_p_by_folds_is_uniform_though_readers_say_what_is_rarer_among_those_they_are_asked_about() -> None:
+    draw = np.random.default_rng(0)
+    asked = [by_folds(draw, 120) for _ in range(200)]
+    found = [scoring.permuted([one], 199, s) for s, one in enumerate(asked)]
+    across = [dataclasses.replace(one, fold=np.zeros_like(one.fold)) for one in asked]
+    too_large = np.mean([scoring.permuted([one], 199, s)[0] for s, one in enumerate(across)])
+    assert 0.48 < np.mean([p for p, _ in found]) < 0.6 < too_large
+    assert np.mean([chance for _, chance in found]) < 0.5  # nobody who knows nothing comes to one half
+    assert np.mean([p < 0.05 for p, _ in found]) <= 0.08
+
+
 def test_one_p_of_several_shuffles_finds_what_each_alone_leaves_open() -> None:
     """Eight of twelve right is chance one time in five; ten times over it is none."""
     of = class_of(np.array([0, 1.0] * 6))
     said = one_hot([0, 1] * 4 + [1, 0] * 2, 2)
     parts = [judged(of, [said])] * 10
-    alone = scoring.p_of_all(parts[:1], 2000, 0)
+    alone = scoring.permuted(parts[:1], 2000, 0)[0]
     assert alone == scoring.p_value(parts[0], 2000, 0)
     assert 0.1 < alone < 0.4
     draw = np.random.default_rng(0)
@@ -156,9 +193,9 @@ def test_one_p_of_several_shuffles_finds_what_each_alone_leaves_open() -> None:
         told[wrong] = 1 - told[wrong]
         mixed.append(judged(class_of(values), [one_hot(told.astype(int).tolist(), 2)]))
     assert {float(j.right.mean()) for j in mixed} == {8 / 12}
-    assert scoring.p_of_all(mixed, 2000, 0) < 0.01
+    assert scoring.permuted(mixed, 2000, 0)[0] < 0.01
     nothing = [judged(class_of(draw.permutation(of.values)), [one_hot([0, 1] * 6, 2)]) for _ in range(10)]
-    assert scoring.p_of_all(nothing, 2000, 0) > 0.05
+    assert scoring.permuted(nothing, 2000, 0)[0] > 0.05
 
 
 def test_permutations_move_inside_groups_and_groups_of_one_size_among_each_other() -> None:
@@ -168,6 +205,13 @@ def test_permutations_move_inside_groups_and_groups_of_one_size_among_each_other
     assert (found[:, 4] == 4).all()  # nobody else is alone
     assert {tuple(sorted(pair)) for pair in found[:, :2].tolist()} == {(0, 1), (2, 3)}
     assert len({tuple(row) for row in found.tolist()}) == 8
+
+
+def test_permutations_leave_a_fold_by_no_label() -> None:
+    fold = np.array([0, 0, 0, 1, 1, 1])
+    found = scoring.permutations(np.array([0, 0, 1, 2, 3, 3]), 200, np.random.default_rng(0), fold)
+    assert (fold[found] == fold).all()
+    assert len({tuple(row) for row in found.tolist()}) == 4
 
 
 def test_twins_that_share_a_level_are_no_independent_evidence() -> None:
@@ -185,5 +229,7 @@ def test_more_layers_than_colors_are_drawn() -> None:
          "verdict": "readable"}
         for p in ("optimizer", "lr") for i in range(12)
     ]  # fmt: skip
-    assert len(pictures._layers(rows).axes[0].lines) == 3 * len(rows)  # a point, its interval and the tick of chance
+    assert len(pictures._split(rows, "layer", "a title").axes[0].lines) == 3 * len(
+        rows
+    )  # a point, its interval and the tick of chance
     assert len(pictures._gains(rows, "a title").axes[0].lines) == 2 * len(rows) + 1  # and the line of no gain

@@ -424,3 +424,11 @@ def test_a_selection_is_exported_and_an_empty_one_is_refused(zoo: Zoo, tmp_path:
     assert len(list((tmp_path / "out" / "0001" / "weights").iterdir())) == 2
     with pytest.raises(ZooError, match="Nothing of weightzoo/nws is selected"):
         nws.write(zoo.select(step=0).select(step=30), tmp_path / "none")
+
+
+def test_models_before_their_first_update_come_back(zoo: Zoo, tmp_path: Path) -> None:
+    nws.write(zoo.select(step=0), tmp_path / "out")
+    nws.read(tmp_path / "out", tmp_path / "someone" / "back")
+    back = open_zoo(tmp_path / "someone" / "back")
+    assert set(back.column("step").to_pylist()) == {0}
+    assert sorted(v.tobytes() for v in back.weights) == sorted(v.tobytes() for v in zoo.select(step=0).weights)

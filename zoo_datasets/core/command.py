@@ -88,6 +88,33 @@ def add_version(parser: argparse.ArgumentParser, engine: Callable[[], str | None
     )
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on, as argparse reads it."""
+    return _whole(text, 1)
+
+
+def from_zero(text: str) -> int:
+    """A whole number from 0 on, as argparse reads it."""
+    return _whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """What every library that draws takes as a seed."""
+    return _whole(text, 0, 2**32 - 1)
+
+
+def _whole(text: str, least: int, most: int | None = None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is not at least {least}")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"{value} is more than {most}")
+    return value
+
+
 def say(value: object, end: str = "\n") -> None:
     """Print to stdout what may hold a stranger's text: it is shown, and never obeyed by the terminal."""
     print(plain_text.lines(value), end=end)

@@ -100,26 +100,32 @@ def statistics(rows: np.ndarray) -> np.ndarray:
 
 
 def parts(of: Population) -> Mapping[str, np.ndarray]:
-    """Layers that all networks have → of each architecture the slot of `layers` that is its own, (A,) int64: first and last of
-    each kind of weight. A layer that is another one in every network is named once."""
-    per_architecture = []
-    for a in of.architectures:
-        entries = [e for e in a.layout if e.role == "parameter"]
-        tail = len(entries) // 2
-        slot = [i if i < len(entries) - tail else n_tensors(of) - len(entries) + i for i in range(len(entries))]
-        own: dict[str, int] = {}
-        for kind, rank in (("convolution", 3), ("layer", 2)):
-            matrices = [
-                s for s, e in zip(slot, entries, strict=True) if (len(e.shape) > 2) == (rank > 2) and len(e.shape) > 1
-            ]
-            if matrices:
-                own[f"last {kind}"], own[f"first {kind}"] = matrices[-1], matrices[0]
-        per_architecture.append(own)
-    shared = set.intersection(*(set(o) for o in per_architecture))
-    names = [n for n in ("first convolution", "last convolution", "first layer", "last layer") if n in shared]
+    """Layers that all networks have → of each architecture the slots of `layers` that are its own, (A, T) int64: a matrix, its
+    biases, and the batch norm behind it. Where all have as many convolutions (fully connected layers), each; else the first and the last.
+    """
+    per_architecture = [_layers(a, n_tensors(of)) for a in of.architectures]
     found: dict[str, np.ndarray] = {}
-    for name in names:
-        slots = np.array([o[name] for o in per_architecture], np.int64)
-        if not any((slots == other).all() for other in found.values()):
-            found[name] = slots
+    for kind in ("convolution", "layer"):
+        counts = {len(own[kind]) for own in per_architecture}
+        alike = len(counts) == 1
+        named = (
+            {f"{kind} {i + 1}": i for i in range(min(counts))} if alike else {f"first {kind}": 0, f"last {kind}": -1}
+        )
+        for name, i in named.items() if min(counts) else ():
+            slots = [own[kind][i] for own in per_architecture]
+            found[name] = np.array([s[: min(map(len, slots))] for s in slots], np.int64)
+    return found
+
+
+def _layers(architecture: Architecture | External, width: int) -> Mapping[str, list[list[int]]]:
+    """Kind → for each of its matrices the slots of the tensors from there to the next matrix, aligned in `width`."""
+    entries = [e for e in architecture.layout if e.role == "parameter"]
+    tail = len(entries) // 2
+    found: dict[str, list[list[int]]] = {"convolution": [], "layer": []}
+    own: list[int] = []
+    for i, e in enumerate(entries):
+        if len(e.shape) > 1:
+            own = []
+            found["convolution" if len(e.shape) > 2 else "layer"].append(own)
+        own.append(i if i < len(entries) - tail else width - len(entries) + i)
     return found

@@ -22,7 +22,7 @@ from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import TRAINING
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.scoring import Judged
-from zoo_datasets.analysis.nws.study import DEEP, METADATA, UPDATES, Study, reader
+from zoo_datasets.analysis.nws.study import DEEP, METADATA, UPDATES, Study, reader, readers
 from zoo_datasets.core import meters, streams
 
 SHUFFLES = 10  # of one alone it would be left to chance how much it can show
@@ -56,7 +56,7 @@ def shuffled(of: Study, folds: Sequence[Division], shuffles: int) -> Rows:
     rows: Rows = []
     mixed = _mixed(of, shuffles)
     for p in meters.over(questions._asked(of, *folds), "shuffled labels", "properties"):
-        for method in dict.fromkeys((reader(p), "boosting")):
+        for method in readers(p):
             parts = []
             for order in mixed:
                 other = dataclasses.replace(p, values=p.values[order])
@@ -93,11 +93,15 @@ def _of_shuffles(of: Study, method: str, parts: Sequence[Judged]) -> dict[str, A
     p = parts[0].of
     return {
         "property": p.name, "method": method, "kind": p.kind, "n": len(parts[0].networks),
-        "n_groups": len(np.unique(parts[0].groups)), "chance": float(np.mean([part.chance for part in parts])),
-        "value": found.value, "low": found.low, "high": found.high, "note": found.note, "shuffles": len(parts),
-        "by_shuffle": by_shuffle.tolist(), "p": scoring.p_of_all(parts, of.permutations, of.seed),
-        "n_permutations": of.permutations,
+        "n_groups": len(np.unique(parts[0].groups)), "value": found.value, "low": found.low, "high": found.high, "note": found.note, "shuffles": len(parts),
+        "by_shuffle": by_shuffle.tolist(), **_by_permutation(of, parts),
     }  # fmt: skip
+
+
+def _by_permutation(of: Study, parts: Sequence[Judged]) -> dict[str, Any]:
+    """`p`, and as `chance` how often the same predictions are right about labels that have changed places within folds."""
+    p, chance = scoring.permuted(parts, of.permutations, of.seed)
+    return {"p": p, "chance": chance, "n_permutations": of.permutations}
 
 
 # ── the first snapshot ────────────────────────────────────────────────────────────────
@@ -111,10 +115,12 @@ def first_snapshot(of: Study) -> Rows:
     rows: Rows = []
     folds = divisions.folds(of.of, of.seed, started)
     for p in meters.over(questions._asked(of, *folds), "the first snapshot", "properties"):
-        for method in dict.fromkeys((reader(p), "boosting")):
+        for method in readers(p):
             judged = scoring.joined([of.judge(p, at, [of.answer(method, p, at, 0).test]) for at in folds])
             row = judged.record(method=method, kind=p.kind)
-            rows.append(row | questions._test(of, judged) if p.kind == TRAINING else row)
+            if p.kind == TRAINING:
+                row |= _by_permutation(of, [judged])
+            rows.append(row)
     return rows
 
 

@@ -66,8 +66,16 @@ def figures(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
                              SHOWN, "When each property becomes readable")  # fmt: skip
     if (found := numbers.get("where")) and found["positions"]:
         yield "where", _positions(found["positions"])
+    if found and found["parts"]:
+        yield (
+            "parts",
+            _split(found["parts"], "part", "Where: windows of one part of the network, read by the meta-classifier"),
+        )
     if found and found["layers"]:
-        yield "layers", _layers(found["layers"])
+        yield (
+            "layers",
+            _split(found["layers"], "layer", "Where: statistics of one layer alone, read by a support vector machine"),
+        )
     if rows := numbers.get("how_much"):
         yield "how-much", _lines(rows, "size", "consecutive weights", LOCAL, "How many weights it takes", log=True)
     if found := numbers.get("null"):
@@ -146,12 +154,9 @@ def _positions(rows: Rows) -> Figure:
     names = [r["property"] for r in rows]
     figure, axes = _panels(names)
     for r, ax in zip(rows, axes, strict=False):
-        ax.plot(
-            np.linspace(0, 1, len(r["values"])),
-            [_number(v) for v in r["values"]],
-            color=BLUE,
-            label="meta-classifier, one window",
-        )
+        at, of = np.linspace(0, 1, len(r["values"])), {k: [_number(v) for v in r[k]] for k in ("values", "low", "high")}
+        ax.plot(at, of["values"], color=BLUE, label="meta-classifier, one window")
+        ax.fill_between(at, of["low"], of["high"], color=BLUE, alpha=0.15, linewidth=0)
         ax.axhline(r["chance"], color=GREY, linestyle=":", label="chance")
         caption(ax, r["property"], "place of the window in the vector", "accuracy")
     _once(axes[0])
@@ -159,13 +164,13 @@ def _positions(rows: Rows) -> Figure:
     return figure
 
 
-def _layers(rows: Rows) -> Figure:
-    layers = list(dict.fromkeys(r["layer"] for r in rows))
+def _split(rows: Rows, key: str, title: str) -> Figure:
+    names = list(dict.fromkeys(r[key] for r in rows))
     # More layers than colors: these come round again, in the order of the layers.
-    figure, ax = _beside(rows, "layer", {layer: COLORS[j % len(COLORS)] for j, layer in enumerate(layers)}, chance=True)
-    caption(ax, "with 95 % intervals; the tick is chance", "accuracy", "")
+    figure, ax = _beside(rows, key, {name: COLORS[j % len(COLORS)] for j, name in enumerate(names)}, chance=True)
+    caption(ax, "with 95 % intervals; the tick is chance", "accuracy; of a number 1 − error / error of the median", "")
     _once(ax)
-    headline(figure, "Where: statistics of one layer alone, read by a support vector machine")
+    headline(figure, title)
     return figure
 
 

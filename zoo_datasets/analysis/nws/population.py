@@ -121,8 +121,8 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     ids = [i for z in zoos for i in z.models["model_id"].to_pylist()]
     if len(set(ids)) < len(ids):
         raise ZooError(f"{', '.join(z.name for z in zoos)} have networks in common; name each zoo once.")
-    constant = constant_starts(zoos)
-    groups = _groups(zoos, ids, constant)
+    shared = shared_starts(zoos, ids)
+    groups = _groups(zoos, ids, shared)
     if (n_groups := len(np.unique(groups))) < FEWEST_GROUPS:
         raise ZooError(
             f"{', '.join(z.name for z in zoos)} has {len(ids):,} networks of {n_groups} initializations; "
@@ -131,7 +131,7 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     known, architecture = _architectures(zoos)
     layouts = np.array([a.layout_id for a in known], object)[architecture]
     found, refused, recipe = properties.found(zoos, layouts, names)
-    sides = _sides(zoos, ids, groups, constant)
+    sides = _sides(zoos, ids, groups, shared)
     # Who goes on from another's weights, or has the same, is with it, in whatever group that was put.
     first = _ancestors(zoos, ids)
     groups, sides = groups[first], sides[first]
@@ -194,16 +194,29 @@ def constant_starts(zoos: Sequence[Zoo]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _groups(zoos: Sequence[Zoo], ids: Sequence[str], constant: np.ndarray) -> np.ndarray:
-    """What networks share. A constant start is everybody's and says nothing of one: of these, who saw the images in one order."""
-    keys = split_files.group_keys(*zoos)
-    orders = [
-        f"order {k}" if k is not None else None
-        for z in zoos
-        for k in (z.models["order_key"].to_pylist() if "order_key" in z.models.column_names else [None] * len(z.models))
-    ]
-    own = [(o or i) if c else keys[i] for i, o, c in zip(ids, orders, constant.tolist(), strict=True)]
+def shared_starts(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
+    """(M,) bool: networks of a constant start whose init group is that of other initializations too, because nothing was drawn."""
+    keys, inits = split_files.group_keys(*zoos), _column(zoos, "init_key")
+    inside: dict[str, set[str]] = {}
+    for i, init in zip(ids, inits, strict=True):
+        inside.setdefault(keys[i], set()).add(init or i)
+    return constant_starts(zoos) & np.array([len(inside[keys[i]]) > 1 for i in ids], bool)
+
+
+def _groups(zoos: Sequence[Zoo], ids: Sequence[str], shared: np.ndarray) -> np.ndarray:
+    """What networks share. A start that is everybody's says nothing of one: of these, who saw the images in one order."""
+    keys, orders = split_files.group_keys(*zoos), _column(zoos, "order_key")
+    own = [(f"order {o}" if o else i) if s else keys[i] for i, o, s in zip(ids, orders, shared.tolist(), strict=True)]
     return np.array(own, object).astype(str)
+
+
+def _column(zoos: Sequence[Zoo], name: str) -> list[str | None]:
+    """Of all models; None of a zoo that has no such column."""
+    return [
+        value
+        for z in zoos
+        for value in (z.models[name].to_pylist() if name in z.models.column_names else [None] * len(z.models))
+    ]
 
 
 def _ancestors(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
@@ -212,14 +225,7 @@ def _ancestors(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
     Networks that end in the same weights are one network, wherever each is said to come from.
     """
     place = {i: n for n, i in enumerate(ids)}
-    roots = [
-        root
-        for z in zoos
-        for root in (
-            z.models["lineage_root"].to_pylist() if "lineage_root" in z.models.column_names else [None] * len(z.models)
-        )
-    ]
-    found = [place.get(str(root), n) for n, root in enumerate(roots)]
+    found = [place.get(str(root), n) for n, root in enumerate(_column(zoos, "lineage_root"))]
     ends: dict[str, int] = {}  # of the last weights, the first network that has them
     for z in zoos:
         last = z.final()
@@ -229,10 +235,10 @@ def _ancestors(zoos: Sequence[Zoo], ids: Sequence[str]) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def _sides(zoos: Sequence[Zoo], ids: Sequence[str], groups: np.ndarray, constant: np.ndarray) -> np.ndarray:
+def _sides(zoos: Sequence[Zoo], ids: Sequence[str], groups: np.ndarray, shared: np.ndarray) -> np.ndarray:
     """The split that the zoos were sealed with; where one of its sides is empty, or zoos disagree, one by groups.
 
-    Networks of a constant start are one init group there: they are dealt to the sides by groups of their own.
+    Networks of a shared start are one init group there: they are dealt to the sides by groups of their own.
     """
     try:
         split = split_files.stored(*zoos)
@@ -240,7 +246,7 @@ def _sides(zoos: Sequence[Zoo], ids: Sequence[str], groups: np.ndarray, constant
     except GridError:
         stored = {}
     dealt = [splits.by_hash(g, split_files.STANDARD) for g in groups.tolist()]
-    own = [d if c else stored.get(i, d) for i, d, c in zip(ids, dealt, constant.tolist(), strict=True)]
+    own = [d if s else stored.get(i, d) for i, d, s in zip(ids, dealt, shared.tolist(), strict=True)]
     return np.array(own, object).astype(str)
 
 

@@ -6,6 +6,7 @@ says of a network is the mean over evenly spaced windows, unless one window is a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from zoo_datasets.analysis.nws.study import (
     Study,
     askable,
     reader,
+    readers,
 )
 from zoo_datasets.core import meters
 
@@ -94,7 +96,7 @@ def by_accuracy(of: Study) -> Rows:
         sizes = [len(p.networks) for p in some]
         inside: dict[str, Any] = {"bin": "inside", "accuracy_of_networks": float(own[known].mean())}
         chance = float(np.average([p.chance for p in some], weights=sizes))
-        rows.append(judged.among(known).record(**about, **inside) | {"chance": chance})
+        rows.append(scoring.stratified(some).record(**about, **inside) | {"chance": chance})
         constant = of.of.constant[judged.networks]
         if constant.any() and not constant.all():
             at = {"bin": "no constant start", "accuracy_of_networks": float(own[~constant].mean())}
@@ -120,7 +122,7 @@ def gain(of: Study, deep_folds: bool = False) -> Rows:
             continue
         folds = divisions.folds(of.of, of.seed, kept)
         for p in meters.over(_asked(of, *folds), f"gain over metadata, {arm}", "properties"):
-            rows += _gains(of, p, folds, (reader(p),) if p.kind == ARCHITECTURE else (reader(p), "boosting"), arm)
+            rows += _gains(of, p, folds, readers(p), arm)
         if of.deep and deep_folds:
             for p in _asked(of, *folds):
                 rows += _gains(of, p, folds, (DEEP,), arm)
@@ -210,9 +212,9 @@ def where(of: Study) -> dict[str, Rows]:
     found: dict[str, Rows] = {"layers": [], "positions": [], "parts": []}
     numbers, size = of.numbers("layers"), features.NUMBERS
     for name, slots in features.parts(of.of).items():
-        columns = slots[of.of.architecture][:, None] * size + np.arange(size)
+        columns = (slots[of.of.architecture][:, :, None] * size + np.arange(size)).reshape(len(of.of), -1)
         own = np.take_along_axis(numbers, columns[:, None], 2)
-        for p in _asked(of, of.at):
+        for p in (p for p in _asked(of, of.at) if p.kind != ARCHITECTURE):  # whose sizes these would tell
             judged = of.judge(p, of.at, [solve(SVM, own, p, of.at, of.seed).test])
             found["layers"].append(judged.record(method="svm", layer=name))
     if of.deep:
@@ -225,9 +227,10 @@ def where(of: Study) -> dict[str, Rows]:
         ]
         for p in _asked(of, of.at):
             by_place = [_each(of, p, of.at.test, [s[p.name][:, [j]] for s in said]) for j in range(starts.shape[1])]
+            bounds = [j.interval() for j in by_place]
             found["positions"].append({
                 "property": p.name, "n": len(by_place[0].networks), "chance": by_place[0].chance,
-                "values": [float(j.interval().value) for j in by_place],
+                "values": [b.value for b in bounds], "low": [b.low for b in bounds], "high": [b.high for b in bounds],
             })  # fmt: skip
             inside_of = {"convolutions": share >= PURE, "fully connected": share <= 0}
             has = np.logical_and.reduce(
@@ -316,14 +319,11 @@ def _each(
     """Windows judged one by one (those that are kept), then the mean over each network's."""
     kept = np.ones(said[0].shape[:2], bool) if kept is None else kept
     count = said[0].shape[1]
-    train = p.values[of.at.train]
-    center = float(np.median(train[np.isfinite(train)]))
     whose = np.repeat(np.arange(len(networks)), count)
     flat = [s.reshape(-1, *s.shape[2:]) for s in said]
-    every = scoring.judge(p, flat, networks[whose], of.of.groups, center)
-    known = np.isfinite(p.values[networks])
-    rights = every.rights.reshape(len(said), -1, count)  # (seeds, n, W)
-    mask = kept[known]
-    asked = networks[known]
-    mean = (rights * mask).sum(2) / np.maximum(1, mask.sum(1))
-    return Judged(p, asked, of.of.groups[asked], mean, np.zeros((0, len(asked))), every.error)
+    every = scoring.judge(p, flat, networks[whose], of.of.groups)
+    first = every.among(np.arange(0, len(every.networks), count))  # each network once
+    marks = every.marks.reshape(len(said), -1, count)  # (seeds, n, W)
+    mask = kept[np.isfinite(p.values[networks])]
+    mean = (marks * mask).sum(2) / np.maximum(1, mask.sum(1))
+    return dataclasses.replace(first, marks=mean, said=np.zeros((0, len(first.networks))))

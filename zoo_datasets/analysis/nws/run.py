@@ -101,7 +101,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out", nargs="+", default=None, metavar="P",
         help="properties of `transfer` whose levels are left out in turn (default: source, optimizer and widths that vary)",
     )  # fmt: skip
-    parser.add_argument("--deep-transfer", action="store_true", help="a meta-classifier for each level left out")
+    parser.add_argument(
+        "--deep-transfer", action=argparse.BooleanOptionalAction, default=False,
+        help="a meta-classifier for each level left out",
+    )  # fmt: skip
     parser.add_argument(
         "--children", nargs="+", default=[], metavar="ZOO", help="zoos that went on from these networks"
     )
@@ -120,7 +123,7 @@ def run(options: argparse.Namespace) -> Results:
     _check(options)
     of = population.read(zoos, options.properties)
     window = _window(of, options.window)
-    sizes = [_window(of, k) for k in options.sizes] if options.sizes else _sizes(of)
+    sizes = [_window(of, k, "--sizes") for k in options.sizes] if options.sizes else _sizes(of)
     names = (
         "seed", "seeds", "epochs", "batch", "windows", "questions", "properties", "single", "published_epoch", "deep_folds",
         "no_deep", "held_out", "deep_transfer", "shuffles", "permutations", "precision",
@@ -189,9 +192,11 @@ def run(options: argparse.Namespace) -> Results:
 
 def _check(options: argparse.Namespace) -> None:
     """Raises ZooError for counts that are none."""
-    for name in ("seeds", "epochs", "batch", "windows", "shuffles", "permutations"):
+    for name in ("seeds", "epochs", "windows", "shuffles", "permutations"):
         if getattr(options, name) < 1:
             raise ZooError(f"--{name} {getattr(options, name)} is none; the least is 1.")
+    if options.batch < 2:
+        raise ZooError(f"--batch {options.batch}: batch norm needs two windows in a step, or more.")
     for name in ("single", "published_epoch", "deep_folds", "deep_transfer"):
         if options.no_deep and getattr(options, name):
             raise ZooError(
@@ -199,13 +204,13 @@ def _check(options: argparse.Namespace) -> None:
             )
 
 
-def _window(of: Population, asked: int | None) -> int:
+def _window(of: Population, asked: int | None, option: str = "--window") -> int:
     """The size of windows. Raises ZooError where it fits no window into the shortest vector."""
     shortest = int(of.lengths.min())
     if asked is not None and asked > shortest:
         raise ZooError(
             f"A window of {asked:,} weights is longer than the shortest vector of {of.names}, {shortest:,}. "
-            f"Take at most --window {shortest}."
+            f"Take at most {option} {shortest}."
         )
     if asked is not None and asked < 1:
         raise ZooError(f"A window of {asked} weights is none; the least is 1.")

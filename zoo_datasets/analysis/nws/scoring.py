@@ -2,9 +2,8 @@
 
 In:  a `Property`, predictions, groups. Out: records with intervals over groups, and p-values of permutations.
 
-Right is 1 or 0 of a class. Of a number it is 1 − error / error of the training median, in the mean 0 for who knows no
-weights and 1 for who is exact. Chance is the share of the most frequent level among those asked about, so that a
-constant answer never beats it.
+Right is 1 or 0 of a class. Of a number it is 1 − error / error of the median of those that are asked about, in the mean 1 for who is
+exact. Chance is the share of the most frequent level among those, and 0 of a number, so that a constant answer never beats it.
 """
 
 from __future__ import annotations
@@ -33,9 +32,15 @@ class Judged:
     of: Property
     networks: np.ndarray  # (n,) int64
     groups: np.ndarray  # (n,)
-    rights: np.ndarray  # (seeds, n) float64: in [0, 1] of a class; at most 1 of a number
+    marks: np.ndarray  # (seeds, n) float64: of a class how often it was right, of a number how far off
     said: np.ndarray  # (seeds, n): the class, or the number; (0, n) of windows that were judged one by one
-    error: float  # of the training median, mean over the networks; of a class 1
+    scale: np.ndarray  # (n,): the mean distance from the median of those that a number is judged among; of a class 1
+    fold: np.ndarray  # (n,) int64: who was asked by the same reader
+
+    @property
+    def rights(self) -> np.ndarray:
+        """(seeds, n): in [0, 1] of a class; at most 1 of a number."""
+        return self.marks if self.of.target.classes else np.asarray(1.0 - self.marks / self.scale)
 
     @property
     def right(self) -> np.ndarray:
@@ -43,14 +48,12 @@ class Judged:
         return np.asarray(self.rights.mean(0))
 
     def among(self, kept: np.ndarray) -> Judged:
-        """Those of the networks, (n,) bool, or (m,) places."""
-        return dataclasses.replace(
-            self,
-            networks=self.networks[kept],
-            groups=self.groups[kept],
-            rights=self.rights[:, kept],
-            said=self.said[:, kept],
-        )
+        """Those of the networks, (n,) bool, or (m,) places, a number among them alone."""
+        networks = self.networks[kept]
+        return Judged(
+            self.of, networks, self.groups[kept], self.marks[:, kept], self.said[:, kept],
+            _scale(self.of, self.of.values[networks]), self.fold[kept],
+        )  # fmt: skip
 
     @property
     def values(self) -> np.ndarray:
@@ -79,32 +82,42 @@ class Judged:
         }  # fmt: skip
 
 
-def judge(
-    of: Property, predictions: Sequence[np.ndarray], networks: np.ndarray, groups: np.ndarray, center: float
-) -> Judged:
+def judge(of: Property, predictions: Sequence[np.ndarray], networks: np.ndarray, groups: np.ndarray) -> Judged:
     """Predictions (n, …) of each seed about these networks; those without a value of the property are left out.
 
-    `groups` are those of all networks of the population, `center` is the training median.
+    `groups` are those of all networks of the population.
     """
     known = np.isfinite(of.values[networks])
     asked = networks[known]
     said = np.stack([(p.argmax(1) if of.target.classes else p)[known].astype(np.float64) for p in predictions])
     values = of.values[asked]
-    error = 1.0 if of.target.classes else float(np.abs(values - center).mean()) or 1.0
-    return Judged(of, asked, groups[asked], _right(of, said, values, error), said, error)
+    scale, fold = _scale(of, values), np.zeros(len(asked), np.int64)
+    return Judged(of, asked, groups[asked], _marks(of, said, values), said, scale, fold)
 
 
 def joined(parts: Sequence[Judged]) -> Judged:
-    """Of folds, all networks."""
-    error = float(np.average([p.error for p in parts], weights=[max(1, len(p.networks)) for p in parts]))
+    """Of folds, all networks, a number among all of them."""
+    found = stratified(parts)
+    fold = np.repeat(np.arange(len(parts)), [len(p.networks) for p in parts])
+    return dataclasses.replace(found, scale=_scale(found.of, found.values), fold=fold)
+
+
+def stratified(parts: Sequence[Judged]) -> Judged:
+    """Of strata, all networks, each number among those of its stratum."""
     return Judged(
         parts[0].of, np.concatenate([p.networks for p in parts]), np.concatenate([p.groups for p in parts]),
-        np.concatenate([p.rights for p in parts], 1), np.concatenate([p.said for p in parts], 1), error,
+        np.concatenate([p.marks for p in parts], 1), np.concatenate([p.said for p in parts], 1),
+        np.concatenate([p.scale for p in parts]), np.concatenate([p.fold for p in parts]),
     )  # fmt: skip
 
 
-def _right(of: Property, said: np.ndarray, values: np.ndarray, error: float) -> np.ndarray:
-    return np.asarray((said == values).astype(np.float64) if of.target.classes else 1.0 - np.abs(said - values) / error)
+def _marks(of: Property, said: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.asarray((said == values).astype(np.float64) if of.target.classes else np.abs(said - values))
+
+
+def _scale(of: Property, values: np.ndarray) -> np.ndarray:
+    far = 0.0 if of.target.classes or not len(values) else float(np.abs(values - np.median(values)).mean())
+    return np.full(len(values), far or 1.0)
 
 
 def _interval(of: Property, right: np.ndarray, groups: np.ndarray) -> Interval:
@@ -169,37 +182,46 @@ def share_of(of: Property, known: np.ndarray, weights: np.ndarray, values: np.nd
 def p_value(judged: Judged, n_permutations: int, seed: int) -> float | None:
     """The share of permutations of the labels under which the same predictions are as often right.
 
-    Labels change places within groups, and whole groups with others of their size: nothing of what networks of a group
-    share is taken for independent. None of windows that were judged one by one, whose mean is another method's.
+    Labels change places within groups, and whole groups with others of their size in their fold: nothing of what networks of a
+    group share is taken for independent. Across folds they do not change: who says what is frequent among those that he learned from
+    is wrong more often than chance about the others, and labels from everywhere would hide as much of a leak. None of windows
+    that were judged one by one, whose mean is another method's.
     """
-    return p_of_all([judged], n_permutations, seed) if judged.said.size else None
+    return permuted([judged], n_permutations, seed)[0] if judged.said.size else None
 
 
-def p_of_all(parts: Sequence[Judged], n_permutations: int, seed: int) -> float:
-    """The same of several at once, by the mean of how often each is right: of shuffles, whose labels have nothing in common."""
+def permuted(parts: Sequence[Judged], n_permutations: int, seed: int) -> tuple[float, float]:
+    """The same of several at once, by the mean of how often each is right: of shuffles, whose labels have nothing in common. And how
+    often the same predictions are right under these permutations, in the mean: chance, for who is asked by folds.
+    """
     rng = streams.generator("nws labels", seed)
-    seen, reached = np.mean([part.right.mean() for part in parts]), 0
+    seen, reached, total = np.mean([part.right.mean() for part in parts]), 0, 0.0
     at_once = max(1, AT_ONCE // max(part.said.size for part in parts))
     for start in range(0, n_permutations, at_once):
         count = min(at_once, n_permutations - start)
         right = np.zeros(count)
         drawn: dict[bytes, np.ndarray] = {}  # to draw takes longest: parts about the same networks share it
         for part in parts:
-            key = part.networks.tobytes()
+            key = part.networks.tobytes() + part.fold.tobytes()
             if key not in drawn:
-                drawn[key] = permutations(part.groups, count, rng)
+                drawn[key] = permutations(part.groups, count, rng, part.fold)
             mixed_values = part.values[drawn[key]]  # (count, n)
-            right += _right(part.of, part.said[:, None], mixed_values[None], part.error).mean((0, 2)) / len(parts)
-        reached += int((right >= seen - 1e-12).sum())
-    return (1 + reached) / (1 + n_permutations)
+            marks = _marks(part.of, part.said[:, None], mixed_values[None])
+            right += (marks if part.of.target.classes else 1.0 - marks / part.scale).mean((0, 2)) / len(parts)
+        reached, total = reached + int((right >= seen - 1e-12).sum()), total + float(right.sum())
+    return (1 + reached) / (1 + n_permutations), total / n_permutations
 
 
-def permutations(groups: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Places (count, n): inside groups at random, groups of one size among each other."""
-    _, label, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+def permutations(
+    groups: np.ndarray, count: int, rng: np.random.Generator, fold: np.ndarray | None = None
+) -> np.ndarray:
+    """Places (count, n): inside groups at random, groups of one size (and one fold, in which a group lies whole) among each other."""
+    _, first, label, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     found = np.empty((count, len(groups)), np.int64)
-    for size in np.unique(sizes):
-        blocks = np.stack([np.flatnonzero(label == g) for g in np.flatnonzero(sizes == size)])  # (groups, size)
+    pools = np.column_stack([sizes, fold[first] if fold is not None else np.zeros_like(sizes)])
+    for pool in np.unique(pools, axis=0):
+        own = np.flatnonzero((pools == pool).all(1))
+        blocks = np.stack([np.flatnonzero(label == g) for g in own])  # (groups, size)
         drawn = np.broadcast_to(blocks, (count, *blocks.shape))
         drawn = rng.permuted(drawn, axis=2)
         order = rng.random((count, len(blocks))).argsort(1)

@@ -118,9 +118,7 @@ class Study:
 
     def judge(self, of: Property, at: Division, predictions: Sequence[np.ndarray]) -> Judged:
         """Predictions of each seed about the division's test networks."""
-        train = of.values[at.train]
-        center = float(np.median(train[np.isfinite(train)]))
-        return scoring.judge(of, predictions, at.test, self.of.groups, center)
+        return scoring.judge(of, predictions, at.test, self.of.groups)
 
 
 def reader(of: Property) -> str:
@@ -130,6 +128,11 @@ def reader(of: Property) -> str:
     architectures whose values were replaced by noise, depths were still read.
     """
     return WINDOWS if of.kind == ARCHITECTURE else "svm"
+
+
+def readers(of: Property) -> tuple[str, ...]:
+    """That, and boosting on statistics of each layer, where these are no measure of the layers themselves."""
+    return (WINDOWS,) if of.kind == ARCHITECTURE else ("svm", "boosting")
 
 
 def askable(of: Property, at: Division) -> bool:

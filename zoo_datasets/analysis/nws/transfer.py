@@ -20,14 +20,13 @@ from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import SVM, solve
-from zoo_datasets.analysis.nws.study import DEEP, Study, askable
+from zoo_datasets.analysis.nws.study import DEEP, Study, askable, readers
 from zoo_datasets.baselines.groups import finite
 from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.intervals import Interval
 from zoo_datasets.zoo import Zoo
 
-SOLVERS = ("svm", "boosting")
 # What is done to a network that leaves its function as it is → the kinds of symmetry.
 STILL = "as they are"
 MOVES: Mapping[str, tuple[str, ...]] = {
@@ -57,7 +56,7 @@ def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
     folds = divisions.folds(of.of, of.seed)
     inside = {
         (m, p.name): scoring.joined([of.judge(p, at, [of.answer(m, p, at).test]) for at in folds])
-        for p in _asked(of, *folds) for m in SOLVERS
+        for p in _asked(of, *folds) for m in readers(p)
     } if axes else {}  # fmt: skip
     for axis in axes:
         for level, at in divisions.held_out(of.of, known[axis], of.seed):
@@ -69,7 +68,7 @@ def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
             for p in of.of.properties:
                 if p.column == known[axis].column or not askable(p, at):
                     continue
-                for method in (*SOLVERS, *([DEEP] if p.name in said else [])):
+                for method in (*readers(p), *([DEEP] if p.name in said else [])):
                     answer = said[p.name] if method == DEEP else of.answer(method, p, at).test
                     judged = of.judge(p, at, [answer])
                     row = judged.record(method=method, axis=axis, level=level, kind=p.kind, n_train=len(at.train))
@@ -227,18 +226,16 @@ def _of_children(of: Study, name: str, young: Population, networks: np.ndarray, 
         for method, by_property in answers.items():
             for p in asked:
                 if p.name in by_property:
-                    rows += _two_ways(of, p, by_property[p.name], groups, parent, own_values.get(p.name), networks,
+                    rows += _two_ways(p, by_property[p.name], groups, parent, own_values.get(p.name), networks,
                                       {"zoo": name, "method": method, "place": place, "of": young.n_places})  # fmt: skip
     return rows
 
 
 def _two_ways(
-    of: Study, p: Property, said: Sequence[np.ndarray], groups: np.ndarray, parent: np.ndarray,
+    p: Property, said: Sequence[np.ndarray], groups: np.ndarray, parent: np.ndarray,
     own: np.ndarray | None, networks: np.ndarray, about: dict[str, Any],
 ) -> Rows:  # fmt: skip
     """Rows against the parent's value, and where the child's own differs against both."""
-    train = p.values[of.at.train]
-    center = float(np.median(train[np.isfinite(train)]))
     before = p.values[parent]
     now = before if own is None else own[networks]
     same, told = (before == now) | np.isnan(now), now != properties.UNSEEN
@@ -250,6 +247,6 @@ def _two_ways(
     ):
         if kept.any():
             asked = dataclasses.replace(p, values=values)
-            judged = scoring.judge(asked, said, np.arange(len(values)), groups, center)
+            judged = scoring.judge(asked, said, np.arange(len(values)), groups)
             rows.append(judged.among(np.isin(judged.networks, np.flatnonzero(kept))).record(whose=whose, **about))
     return rows

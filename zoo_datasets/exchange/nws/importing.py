@@ -238,7 +238,7 @@ def _check_statistics(path: Path, statistics: np.ndarray) -> None:
     """What was not kept is NaN; what was, could have been."""
     _, updates, passes, seconds = statistics
     if (
-        updates < 1
+        updates < 0
         or updates >= 2**53
         or passes < 0
         or passes > updates
