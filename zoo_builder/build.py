@@ -48,9 +48,9 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
     errno.ENFILE: "close other programs' files",
 }
-_Taken = Mapping[str, Mapping[int, earlier.Earlier]]  # by cohort and place, models that other zoos have
 # These say something of the output only where they name a file of it: somebody took it away.
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENXIO, errno.ENODEV}
+_Taken = Mapping[str, Mapping[int, earlier.Earlier]]  # by cohort and place, models that other zoos have
 
 
 @dataclasses.dataclass

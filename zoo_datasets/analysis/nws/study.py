@@ -127,7 +127,7 @@ def reader(of: Property) -> str:
     Statistics of layers say how many layers there are, and small tensors their size by how far their percentiles lie: of
     architectures whose values were replaced by noise, depths were still read.
     """
-    return WINDOWS if of.kind == ARCHITECTURE else "svm"
+    return readers(of)[0]
 
 
 def readers(of: Property) -> tuple[str, ...]:
