@@ -35,18 +35,18 @@ def read(property: str, method: str, low: float, q: float | None, **more: Any) -
 
 def test_when_a_property_is_read_follows_the_corrected_tests() -> None:
     """Above chance by its interval alone is one of many; and what is lost again was not read from then on."""
-    page = benchmark("nws_page")
+    page, tables = benchmark("nws_page"), benchmark("nws_tables")
     rows = [
         read("lr", "svm", low, q, place=place, of=4, by_seed=[0.7])
         for place, (low, q) in enumerate([(0.6, 0.01), (0.4, 0.5), (0.6, 0.04), (0.6, 0.01)])
     ]
-    assert page._from(rows) == {("lr", "svm"): 2}
+    assert tables.read_from(rows) == {("lr", "svm"): 2}
     rows[2]["q"] = 0.06
-    assert page._from(rows) == {("lr", "svm"): 3}
+    assert tables.read_from(rows) == {("lr", "svm"): 3}
     (said,) = page._early(rows, 44)
     assert said.endswith("44 tests of snapshots, properties and methods: `lr` 3.")
     rows[3]["q"] = 0.06
-    assert page._from(rows) == {}
+    assert tables.read_from(rows) == {}
 
 
 def test_without_a_meta_classifier_snapshots_are_drawn_and_told_by_statistics() -> None:
@@ -63,7 +63,56 @@ def test_without_a_meta_classifier_snapshots_are_drawn_and_told_by_statistics() 
     assert said.endswith("`lr` 0, `width` 0.")
 
 
-# ── other coordinates ──
+# ── levels never seen, other coordinates ──
+
+
+def test_losses_of_levels_never_seen_are_counted_by_their_intervals_and_stand_by_level() -> None:
+    rows = [
+        read("lr", method, 0.4, None, axis="source", level=level, n_train=30, within=0.8, within_n_train=40, lost=0.1, lost_low=least,
+             lost_high=most)
+        for method in ("svm", "boosting") for level, least, most in (("a/one", 0.02, 0.2), ("a/two", -0.2, 0.3), ("b", -0.01, 0.04))
+    ]  # fmt: skip
+    rows.append(read("lr", "meta-classifier", 0.4, None, axis="source", level="b", n_train=30))  # not learned in folds
+    (said,) = benchmark("nws_page")._never_seen(rows)
+    assert "statistics named beforehand read" in said
+    assert "for `source` 1 of 3 (pairs" in said
+    assert said.endswith("Not worse by 0.05: `source` 1 of 3.")
+    lines = [line for line in benchmark("nws_tables").tables({"transfer": {"held_out": rows}}) if line.startswith("|")]
+    assert lines[0].count("learned from 30; within 40") == 3
+    assert "| `source` one (n 40, " in lines[0]
+    assert lines[2].split(" | ")[1] == "0.70, chance 0.50; lost +0.10 [+0.02, +0.20]"
+    assert lines[3:] == [
+        "| property | `source` b (n 40, learned from 30) |",
+        "|---|---|",
+        "| `lr` | 0.70, chance 0.50 |",
+    ]
+
+
+def test_every_null_of_a_property_stands_in_its_row() -> None:
+    null = {"chance": 0.5, "leak": False}
+    found = {
+        "shuffled": [read("lr", "svm", 0.4, 0.5, shuffles=3, by_shuffle=[0.6, 0.8], **null),
+                     read("width", "svm, windows", 0.4, 0.01, shuffles=3, **(null | {"leak": True}))],
+        "step_0": [read("lr", "svm", 0.4, 1.0, **null)], "gain": [],
+    }  # fmt: skip
+    head, _, lr, width = [line for line in benchmark("nws_tables").tables({"null": found}) if line.startswith("|")]
+    assert head == "| property | kind | svm, shuffled labels | svm, first snapshot |"
+    assert lr.split(" | ")[2] == "0.70 [0.40, 0.90]; 0.60 to 0.80 of 40, chance 0.50, q 0.5"
+    assert "q 0.01: **a leak**" in width
+
+
+def test_a_gain_is_beside_what_others_gain_and_bold_where_it_is_told() -> None:
+    rows = [
+        read("lr", method, 0.1, q, over=over, arm=arm, verdict="readable", first=method == "svm", known=0.4, with_weights=0.5)
+        for over in ("metadata", "metadata and updates")
+        for method, arm, q in (("svm", "all", 0.01), ("boosting", "all", 0.2), ("meta-classifier", "test networks", 0.2))
+    ]  # fmt: skip
+    lines = [line for line in benchmark("nws_tables").tables({"gain": rows}) if line.startswith("|")]
+    assert len(lines) == 6  # two tables of one row
+    assert lines[0].endswith("| metadata | with weights | gain | q | verdict | boosting | meta-classifier |")
+    assert lines[2].split(" | ")[3:] == [
+        "0.40", "0.50", "**+0.700 [0.10, 0.90]**", "0.01", "readable", "+0.700 [0.10, 0.90]", "+0.700 [0.10, 0.90] of 40 |",
+    ]  # fmt: skip
 
 
 def moved(property: str, low: float | None, high: float | None) -> Row:
@@ -126,8 +175,11 @@ def test_inside_thirds_the_methods_named_beforehand_are_shown() -> None:
         read("lr", method, 0.6, None, bin="inside", first=first, by_seed=[0.7])
         for method, first in (("svm", True), ("boosting", False), ("metadata", False), ("meta-classifier", False))
     ]
-    lines = [line for line in benchmark("nws_page").tables({"by_accuracy": rows}) if line.startswith("| `lr`")]
-    assert [line.split(" | ")[2] for line in lines] == ["svm", "metadata", "meta-classifier"]
+    for value, r in zip((0.61, 0.62, 0.63, 0.64), rows, strict=True):
+        r["value"] = value
+    head, _, line = [line for line in benchmark("nws_tables").tables({"by_accuracy": rows}) if line.startswith("|")]
+    assert head.strip("| ").split(" | ")[4:] == ["metadata", "statistics", "meta-classifier"]
+    assert [cell[:4] for cell in line.strip("| ").split(" | ")[4:]] == ["0.63", "0.61", "0.64"]
 
 
 def test_a_window_of_all_weights_has_a_name_of_its_own() -> None:

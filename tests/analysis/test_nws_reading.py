@@ -427,6 +427,24 @@ def test_a_held_out_level_is_asked_beside_what_is_read_of_it_within(zoo: Zoo) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("deep_folds", [False, True])
+def test_the_meta_classifier_is_asked_within_where_it_learns_in_five_folds(
+    zoo: Zoo, tmp_path: Path, deep_folds: bool
+) -> None:
+    from zoo_datasets.analysis.nws.deep import Deep
+
+    of = population.read([zoo], ["optimizer", "width"])
+    study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, Deep(of, 1, 8, tmp_path, "float32"))
+    rows = transfer.held_out(study, ["width"], deep=True, deep_folds=deep_folds)
+    assert {r["method"] for r in rows} == {"svm", "boosting", "meta-classifier"}
+    assert {r["method"] for r in rows if "within" in r} == {"svm", "boosting"} | (
+        {"meta-classifier"} if deep_folds else set()
+    )
+    for row in (r for r in rows if r["method"] == "meta-classifier" and deep_folds):
+        assert row["lost"] == pytest.approx(row["within"] - row["value"])
+
+
+@pytest.mark.slow
 def test_a_child_is_read_as_its_parent_first_and_as_itself_in_the_end(zoo: Zoo, tmp_path: Path) -> None:
     of = population.read([zoo], ["optimizer"])
     study = Study(of, divisions.sealed(of), 64, 1, 4, 0, 200, None)

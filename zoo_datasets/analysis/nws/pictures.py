@@ -31,7 +31,7 @@ Rows = Sequence[Mapping[str, Any]]
 METHOD_COLORS = {
     "meta-classifier": BLUE, "svm": ORANGE, "boosting": GREEN, "metadata": GREY, "metadata and updates": INK,
     "svm, windows": PINK, "svm, whole vector": SKY, "meta-classifier, one window": VERMILION, "positions": VERMILION,
-    "boosting of both": PINK, "meta-classifier, whole vector": INK,
+    "boosting of both": SKY, "meta-classifier, whole vector": INK,
 }  # fmt: skip
 # What a network looks like is read by statistics of windows, all else by those of layers.
 SHOWN = ("metadata", "svm", "svm, windows", "boosting", "meta-classifier")

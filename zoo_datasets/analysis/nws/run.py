@@ -173,7 +173,7 @@ def run(options: argparse.Namespace) -> Results:
         answers.ask("null", lambda: _null(study, options.shuffles, results.numbers.get("when", ())))
     if "transfer" in asked:
         answers.ask("transfer", lambda: {"transfer": {
-            "held_out": transfer.held_out(study, held_out, options.deep_transfer),
+            "held_out": transfer.held_out(study, held_out, options.deep_transfer, options.deep_folds),
             "symmetry": transfer.symmetries(study), "children": transfer.children(study, younger),
         }})  # fmt: skip
     for name in TABLES:

@@ -17,7 +17,7 @@ from zoo_datasets import symmetry
 from zoo_datasets.analysis.nws import divisions, population, properties, scoring
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
-from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced
+from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced, _weights
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import SVM, solve
 from zoo_datasets.analysis.nws.study import DEEP, Study, askable, readers
@@ -42,11 +42,12 @@ FEWEST = 5  # networks of a level, to be asked about
 # ── a level that was never seen ───────────────────────────────────────────────────────
 
 
-def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
+def held_out(of: Study, axes: Sequence[str], deep: bool = False, deep_folds: bool = False) -> Rows:
     """Each level of these properties left out while learning: how the other properties of its networks are read.
 
     `within` is what five folds over all networks say of the same networks, `lost` how much better that is, paired by network, and
-    `n_train` and `within_n_train` from how many each learned. Raises ZooError for an axis that is no class.
+    `n_train` and `within_n_train` from how many each learned. The meta-classifier is asked where `deep` says so, and has a `within` where
+    it learns in five folds too. Raises ZooError for an axis that is no class.
     """
     known = {p.name: p for p in of.of.properties if p.target.classes}
     for axis in axes:
@@ -54,9 +55,10 @@ def held_out(of: Study, axes: Sequence[str], deep: bool = False) -> Rows:
             raise ZooError(unknown("property with levels", axis, known, of.of.names))
     rows: Rows = []
     folds = divisions.folds(of.of, of.seed)
+    also = (DEEP,) if deep and deep_folds and of.deep else ()
     inside = {
-        (m, p.name): scoring.joined([of.judge(p, at, [of.answer(m, p, at).test]) for at in folds])
-        for p in _asked(of, *folds) for m in readers(p)
+        (m, p.name): scoring.joined([of.judge(p, at, [_weights(of, m, p, at)[1]]) for at in folds])
+        for p in _asked(of, *folds) for m in (*readers(p), *also)
     } if axes else {}  # fmt: skip
     for axis in axes:
         for level, at in divisions.held_out(of.of, known[axis], of.seed):
