@@ -278,7 +278,14 @@ def test_files_that_are_no_split_or_damaged_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**good, "format_version": 2}))
     with pytest.raises(FormatVersionError, match="has format version 2; this library reads up to 1"):
         split_files.load_split(path)
-    for text in ("[1]", "{", '{"models": {}}', json.dumps({**good, "models": 3})):
+    wrong: dict[str, tuple[Any, ...]] = {
+        "zoos": ({"a/b": 5}, ["a/b"], "a/b", None),
+        "name": ([1], None),
+        "version": ({"a": 1}, "1"),
+        "rule": (None, []),
+    }
+    for text in ("[1]", "{", '{"models": {}}', json.dumps({**good, "models": 3}), "[" * 100_000,
+                 *(json.dumps({**good, key: value}) for key, values in wrong.items() for value in values)):  # fmt: skip
         path.write_text(text)
         with pytest.raises(IntegrityError, match="is no split of a zoo, or damaged"):
             split_files.load_split(path)

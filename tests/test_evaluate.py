@@ -265,6 +265,41 @@ def test_inputs_of_classes_that_models_do_not_know_are_left_out_and_counted(zoo:
         zoo.evaluate(source=dataclasses.replace(own, class_names=tuple(f"a{i}" for i in range(10))))
 
 
+def test_features_of_another_table_are_matched_by_name(make_plan: Any, tmp_path: Path) -> None:
+    """Its columns stand in another order, as another author publishes them; the manifest says what they are called."""
+    changes = (
+        "source.id=iris",
+        "architecture=[{linear: 6}, activation, {linear: classes}]",
+        "source.train=90",
+        "source.validation=20",
+        "source.test=40",
+    )
+    build.build(make_plan(*changes, limit=12), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    own = sources.load(sources.SourceSpec("iris", train=90, validation=20, test=40))
+    assert (
+        zoo.manifest.sources[0].feature_names
+        == own.feature_names
+        == ("sepal length", "sepal width", "petal length", "petal width")
+    )
+    order = [3, 0, 2, 1]
+    parts = {
+        p: dataclasses.replace(part, inputs=part.inputs[:, order])
+        for p in ("train", "validation", "test")
+        for part in (getattr(own, p),)
+    }
+    names = tuple(own.feature_names[i] for i in order)
+    found = zoo.evaluate(source=dataclasses.replace(own, **parts, feature_names=names))
+    assert found.table["accuracy"].to_pylist() == zoo.final().column("test_accuracy").to_pylist()
+    with pytest.raises(
+        ZooError,
+        match=r"'iris' has no feature 'petal length', which model .* learned; it has .*length.*Rename its columns",
+    ):
+        zoo.evaluate(
+            source=dataclasses.replace(own, feature_names=("petal width", "sepal length", "length", "sepal width"))
+        )
+
+
 @pytest.mark.some(1)
 @pytest.mark.parametrize("scale", ["none", "unit"])
 @pytest.mark.slow

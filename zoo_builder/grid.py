@@ -83,7 +83,9 @@ class Grid:
 
 
 def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None) -> Grid:
-    """The grid of a YAML file with `path=value` changes applied. Raises GridError."""
+    """The grid of a YAML file with `path=value` changes applied. Raises GridError; also where the recipe of a zoo names a place."""
+    if (Path(path).parent / "manifest.json").exists():
+        places.refuse(read_document(path))
     return _grid(*places.taken(read_document(path, changes, limit)))
 
 

@@ -66,7 +66,7 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
         if isinstance(error, ZooError) or ZooPaths(root).grid.is_file():
             raise
         raise IntegrityError(f"The rows of {root} describe runs that cannot be trained: {error!r}.") from None
-    report.lines.append("not compared: README.md, croissant.json and pictures, which are outside the seal")
+    report.lines.append("not compared: the words of README.md, croissant.json and pictures, which are outside the seal")
     return report
 
 

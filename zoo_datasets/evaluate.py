@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from zoo_datasets import sources
 from zoo_datasets.core import meters, notebook
-from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.errors import ZooError, alternatives, unknown
 from zoo_datasets.format import schema
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
@@ -306,9 +306,9 @@ def _foreign(source: Any, data: str | Path | None) -> Source:
 
 
 def _as_their_own(foreign: Source, zoo: Selection, row: Mapping[str, Any]) -> Source:
-    """Another source as a model sees it: scaled as its own, classes numbered as its own, unknown ones left out.
+    """Another source as a model sees it: scaled as its own, classes and features by name as its own, unknown classes left out.
 
-    Raises ZooError where they share no class, or the zoo does not say what its models learned.
+    Raises ZooError where they share no class, a feature is missing, or the zoo does not say what its models learned.
     """
     spec = {k: list(v) if isinstance(v, tuple) else v for k, v in spec_of(row).given.items()}
     if (
@@ -326,15 +326,31 @@ def _as_their_own(foreign: Source, zoo: Selection, row: Mapping[str, Any]) -> So
             f"learned {', '.join(own.class_names[:MOST_NAMED])}: no name is the same, so none of its answers is right."
         )
 
+    columns = _columns(foreign, own.feature_names or (), row["model_id"])
+
     def renumbered(part: sources.Part) -> sources.Part:
         labels = numbers[part.labels]
-        return sources.Part(part.inputs[labels >= 0], labels[labels >= 0], part.index[labels >= 0])
+        return sources.Part(part.inputs[labels >= 0][:, columns], labels[labels >= 0], part.index[labels >= 0])
 
     scaled = dataclasses.replace(foreign.spec, scale="standardize", mean=own.mean, std=own.std)
     return dataclasses.replace(
         foreign, spec=scaled, class_names=own.class_names, mean=own.mean, std=own.std,
         train=renumbered(foreign.train), validation=renumbered(foreign.validation), test=renumbered(foreign.test),
     )  # fmt: skip
+
+
+def _columns(foreign: Source, names: Sequence[str], model: str) -> list[int] | slice:
+    """Where the features that a model learned stand in another table; all channels as they are of what is none. Raises ZooError."""
+    if not names or not foreign.feature_names:
+        return slice(None)
+    place = {name: i for i, name in enumerate(foreign.feature_names)}
+    missing = [name for name in names if name not in place]
+    if missing:
+        raise ZooError(
+            f"Source {foreign.spec.id!r} has no feature {missing[0]!r}, which model {model} learned; it has "
+            f"{alternatives(foreign.feature_names, missing[0])}. Rename its columns as they were."
+        )
+    return [place[name] for name in names]
 
 
 def _check_fits(source: Source, architecture: Architecture, model: str) -> None:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zoo_datasets import errors
-from zoo_datasets.core import files, streams
+from zoo_datasets.core import files, records, streams
 from zoo_datasets.errors import FormatVersionError, GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.format import parquet, splits
 from zoo_datasets.format.manifest import Manifest
@@ -82,7 +82,7 @@ class Split:
             name, digest = zoo_name(zoo), zoo_digest(zoo)
             if name not in self.zoos:
                 raise IntegrityError(
-                    f"Split {self.name!r} v{self.version} was made for {', '.join(self.zoos)}, not for {name}."
+                    f"Split {self.name!r} v{self.version} was made for {', '.join(map(errors.shown, self.zoos))}, not for {name}."
                 )
             if self.zoos[name] != digest:
                 raise IntegrityError(
@@ -118,6 +118,16 @@ class Split:
         }  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    """What a file says of its split."""
+
+    name: str
+    version: int
+    zoos: Mapping[str, str]
+    rule: Mapping[str, Any]
+
+
 def load_split(path: Path | str) -> Split:
     """The split of a file. Raises ZooNotFoundError, FormatVersionError, IntegrityError where it is damaged."""
     path = Path(path)
@@ -127,12 +137,13 @@ def load_split(path: Path | str) -> Split:
             raise FormatVersionError(
                 f"{path} has format version {head['format_version']}; this library reads up to {SPLIT_VERSION}. Upgrade weightzoo."
             )
-        split = Split(head["name"], head["version"], head["zoos"], head["rule"], dict(pairs))
+        about = records.decode(_Head, {key: head[key] for key in ("name", "version", "zoos", "rule")})
+        split = Split(about.name, about.version, about.zoos, about.rule, dict(pairs))
         intact = head["sha256"] == split.digest and len(pairs) == len(split.assignment) == head["n_models"]
         intact &= set(split.assignment.values()) <= set(SPLITS)
     except FileNotFoundError:
         raise ZooNotFoundError(f"There is no split at {path}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, errors.ZooError):
             raise
         raise IntegrityError(f"{path} is no split of a zoo, or damaged: {error}.") from None

@@ -27,6 +27,39 @@ def test_any_other_file_is_damage(tiny_copy: Path) -> None:
     assert check.check(tiny_copy).problems == ["data/models/more.parquet does not belong to the zoo"]
 
 
+def test_a_card_that_names_other_tables_is_damage_and_other_words_are_free(tiny_copy: Path) -> None:
+    """`load_dataset` reads what the card's head says, and the card is outside the seal."""
+    card = tiny_copy / "README.md"
+    text = card.read_text()
+    assert check.check(tiny_copy).problems == check.check(tiny_copy).warnings == []
+    card.write_text(text + "\nMore words.\n")
+    assert check.check(tiny_copy).problems == []
+    (tiny_copy / "extra").mkdir()
+    for forged, wrong in (
+        (text.replace("path: data/models/", "path: extra/"), "`configs` name other files"),
+        (
+            text.replace("- config_name: snapshots", "  columns: [model_id]\n- config_name: snapshots"),
+            "`configs` name other files",
+        ),
+        (text.replace("sha256:", "sha256:0"), "`configs` name other files"),
+        (text.replace("---\n", "", 1), "`configs` name other files"),
+        (text.replace("---\n", "---\n]", 1), "its head cannot be read"),
+        (text.replace("---\n", "---\nx: " + "[" * 5000 + "]" * 5000 + "\n", 1), "its head cannot be read"),
+        (text.replace("configs:", "dataset_info: []\nconfigs:", 1), "`dataset_info` has other columns or counts"),
+    ):
+        assert forged != text
+        card.write_text(forged)
+        (problem,) = check.check(tiny_copy).problems
+        assert problem.startswith(f"README.md is not the zoo's: {wrong}")
+        assert check.check(tiny_copy, dressed=False).problems == []
+    card.unlink()
+    assert check.check(tiny_copy).warnings == ["README.md is not there: `load_dataset` finds no tables without it"]
+    card.write_text(text)
+    (tiny_copy / ".huggingface.yaml").write_text("configs: []\n")
+    (problem,) = check.check(tiny_copy).problems
+    assert "`load_dataset` would follow it" in problem
+
+
 def test_an_architecture_that_is_not_its_id_is_damage(tiny_copy: Path) -> None:
     """One bit makes another network of it: the id is a hash of all its layers."""
     path = tiny_copy / "manifest.json"

@@ -117,3 +117,66 @@ def test_what_cannot_be_read_by_its_path_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         plan.plan(read(tmp_path, *changes))
+
+
+MACHINE = """\
+zoo: me/evil
+source: {id: machine, machine: mine, train: 20, test: 10}
+architecture: [{gru: 2}, {linear: classes}]
+training: {steps: 1, batch_size: 4}
+splits: {train: 1}
+"""
+
+
+def test_the_recipe_of_a_zoo_names_no_place_and_runs_nothing(tmp_path: Path) -> None:
+    """A path is outside the digest of a recipe: a stranger may add one, and a machine's file would be run."""
+    recipe, code, ran = tmp_path / "grid.yaml", tmp_path / "mine.py", tmp_path / "ran"
+    code.write_text(f"open({str(ran)!r}, 'w').close()\ndef mine(x):\n    return x[:, :, 0] > 0\n")
+    recipe.write_text(MACHINE.replace("mine, train", f"mine, path: {json.dumps(str(code))}, train"))
+    assert grid.load(recipe).source_paths == {"machine": str(code)}  # a recipe of one's own
+    (tmp_path / "manifest.json").write_text("{}")
+    for changes in ((), ("seed=7",)):
+        with pytest.raises(
+            GridError,
+            match=r"line 2: a zoo's recipe names no place, and this one has source 'machine' read from .*mine.py",
+        ):
+            grid.load(recipe, changes)
+    recipe.write_text(MACHINE)
+    assert grid.load(recipe, [f"source.path={json.dumps(str(code))}"]).source_paths == {"machine": str(code)}
+    assert not ran.exists()
+
+
+@pytest.mark.slow
+def test_a_place_in_a_sealed_recipe_is_refused_by_whoever_builds_from_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from resealed import reseal
+
+    from zoo_builder import verify
+    from zoo_datasets import fresh, open_zoo
+    from zoo_datasets.errors import ZooError
+
+    table().to_csv(tmp_path / "train.csv")
+    out = tmp_path / "zoo"
+    build.build(
+        plan.plan(
+            read(
+                tmp_path,
+                f"source.path={json.dumps(str(tmp_path))}",
+                text=RECIPE.replace("splits", "sample: {models: 4, axes: {lr: {uniform: [0.1, 0.2]}}}\nsplits"),
+            )
+        ),
+        out,
+        workers=0,
+    )
+    recipe = out / "grid.yaml"
+    assert "path" not in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace("id: me/set", "id: me/set, path: /somewhere"))
+    reseal(out)
+    with pytest.raises(GridError, match="a zoo's recipe names no place"):
+        verify.rebuild(out, workers=0)
+    (said,) = (p for p in verify.verify(out).problems if "grid.yaml" in p)
+    assert "names no place" in said
+    with pytest.raises(ZooError, match="exit code 2"):
+        fresh.build(open_zoo(out), 7, 2, tmp_path)
+    assert "names no place" in capfd.readouterr().err

@@ -88,6 +88,37 @@ def test_all_columns_but_the_label_are_features_and_those_that_are_no_numbers_ar
     assert load(spec(label_column="y", features=("x",)), tmp_path).class_names == tuple("0123456")
 
 
+INDEX = [(7 * i + 3) % N for i in ROWS]  # of a table that was shuffled
+
+
+@pytest.mark.parametrize("name", ["__index_level_0__", "Unnamed: 0", "index", "Id", "row_number"])
+def test_an_index_is_no_feature_unless_it_is_asked_for(tmp_path: Path, name: str) -> None:
+    put(tmp_path, {"x": ROWS, name: INDEX})
+    source = load(spec(), tmp_path)
+    assert (source.input_shape, source.feature_names) == ((1,), ("x",))
+    assert source.notes == (
+        f"source me/set: left out of the features, as numbers of the rows: {name}; source.features takes what it names",
+    )
+    assert load(spec(features=("x", name)), tmp_path).feature_names == ("x", name)
+
+
+@pytest.mark.parametrize("values", [[i // 2 for i in ROWS], [i + 0.5 for i in ROWS], [i - 5 for i in ROWS]])
+def test_a_column_that_does_not_number_rows_is_a_feature_whatever_its_name(tmp_path: Path, values: list[float]) -> None:
+    assert load(spec(), put(tmp_path, {"x": ROWS, "id": values})).feature_names == ("x", "id")
+
+
+def test_an_index_that_pandas_wrote_is_no_feature(tmp_path: Path) -> None:
+    import pandas as pd
+
+    (tmp_path / "me" / "set").mkdir(parents=True)
+    frame = pd.DataFrame({"x": [0.5 * i for i in ROWS], "label": LABELS}).sample(frac=1, random_state=0)
+    frame.to_parquet(tmp_path / "me" / "set" / "train.parquet")
+    assert load(spec(), tmp_path).feature_names == ("x",)
+    (tmp_path / "me" / "set" / "train.parquet").unlink()
+    frame.to_csv(tmp_path / "me" / "set" / "train.csv")
+    assert load(spec(), tmp_path).feature_names == ("x",)
+
+
 @pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), -float("inf")])
 def test_a_missing_value_is_refused_with_its_column_and_count(tmp_path: Path, bad: float | None) -> None:
     values = [float(i) for i in ROWS]
@@ -226,7 +257,7 @@ def test_columns_are_the_pixels_of_colored_images(tmp_path: Path) -> None:
         (RNG.integers(0, 17, (N, 4, 4)), np.uint8, 16.0), (RNG.integers(0, 2, (N, 4, 4)) > 0, np.uint8, 1.0),
         (RNG.integers(0, 2**16, (N, 4, 4)), np.uint16, 65535.0), (RNG.random((N, 4, 4)), np.float64, 1.0),
         (RNG.random((N, 4, 4)).astype(np.float32).astype(float), np.float32, 1.0),
-        (RNG.integers(0, 256, (N, 4, 4)).astype(float), np.uint8, 255.0),
+        (RNG.integers(0, 256, (N, 4, 4)).astype(float), np.uint8, 255.0), (RNG.random((N, 4, 4)) * 240, np.float64, 255.0),
     ],
 )  # fmt: skip
 def test_pixels_of_any_range_are_read_exactly(tmp_path: Path, images: np.ndarray, dtype: type, peak: float) -> None:
@@ -285,6 +316,14 @@ def test_nested_numbers_are_images(tmp_path: Path, shape: tuple[int, ...], kind:
         ),
         (RNG.integers(-5, 9, (N, 16)), {}, "has pixels from -5 to 8; pixels are from 0 to 1, 16, 255 or 65535"),
         (RNG.integers(0, 70000, (N, 16)), {}, "has pixels from 0 to 699"),
+        *(
+            (
+                (RNG.random((N, 16)) * high).clip(0, 0.99 * high),
+                {},
+                f"that are no whole numbers: whether white is {under} or {white} cannot be told",
+            )
+            for high, under, white in ((1.02, 1, 16), (15.0, 1, 16), (17.0, 16, 255), (270.0, 255, 65535))
+        ),
         (
             RNG.random((N, 16)),
             {"resize": 8},

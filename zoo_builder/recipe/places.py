@@ -1,8 +1,8 @@
 """`Document` → the same without places, and the places: where a source lies is no part of a recipe.
 
 In:  a `Document`, whose `source`, or levels of the axis `source`, may have a `path` beside their `id`.
-Out: the `Document` without paths, and id → path. So a path enters no id, no table and no manifest, and
-     the recipe that a zoo keeps is the same on every machine.
+Out: the `Document` without paths, and id → path. So a path enters no id, no table and no manifest,
+     the recipe that a zoo keeps is the same on every machine, and one that names a place is refused.
 """
 
 from __future__ import annotations
@@ -57,6 +57,20 @@ def taken(document: Document) -> tuple[Document, dict[str, str]]:
     if paths and "source" in (kept if isinstance(kept, list) else [kept]) and set(values.get("source") or ()) == {"id"}:
         del values["source"]
     return dataclasses.replace(document, values=values), paths
+
+
+def refuse(document: Document) -> None:
+    """Raises GridError where the recipe of a zoo names a place.
+
+    Sealing takes places out: one that is there was written by a stranger, and would have files of this machine read, or of a
+    source that computes a Python file run. A user's own stands in the command line.
+    """
+    for source, path in taken(document)[1].items():
+        raise GridError(
+            f"{document.where('source', 'path')}: a zoo's recipe names no place, and this one has source {source!r} read from "
+            f"{path!r}: it was changed after it was sealed, and nothing is read. To build it from a place of yours, take that out "
+            "and say --set source.path=…."
+        )
 
 
 def _levels(document: Document) -> Iterator[tuple[tuple[str, ...], Any]]:

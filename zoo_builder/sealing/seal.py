@@ -184,6 +184,7 @@ def source_record(source: Source) -> dict[str, Any]:
         "mean": list(source.mean),
         "std": list(source.std),
         "peak": source.peak,
+        **({"feature_names": list(source.feature_names)} if source.feature_names else {}),
     }
 
 

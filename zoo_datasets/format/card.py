@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from zoo_datasets.core import plain_text, yaml_text
 from zoo_datasets.format import licenses
@@ -100,6 +101,27 @@ def license_of(manifest: Manifest) -> str:
 def license_id(manifest: Manifest) -> str:
     """Its identifier on the Hub, which refuses others; `other` where it has none."""
     return licenses.on_the_hub(license_of(manifest)) or "other"
+
+
+def misleading(manifest: Manifest, schemas: Mapping[str, pa.Schema], text: str) -> str | None:
+    """What in a card's head has `load_dataset` read something other than the zoo's tables; None where nothing does.
+
+    The head is found as `datasets` finds it. Whatever else a card says is free.
+    """
+    from huggingface_hub import DatasetCard
+
+    try:
+        said = DatasetCard(text, ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+        return "its head cannot be read"
+    if said.get("configs") != [_config(manifest, config) for config in CONFIGS]:
+        return "`configs` name other files than the zoo's tables"
+    types = [_info(manifest, config, schemas[config]) for config in CONFIGS]
+    return (
+        None
+        if said.get("dataset_info", types) == types
+        else "`dataset_info` has other columns or counts than the zoo's tables"
+    )
 
 
 # ── the head ──

@@ -15,28 +15,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets.core import meters, records, streams
+from zoo_datasets.core import files, meters, records, streams
 from zoo_datasets.core.command import size as in_words
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import FormatVersionError, IntegrityError
-from zoo_datasets.format import consistency, schema, shards
+from zoo_datasets.format import card, consistency, schema, shards
 from zoo_datasets.format.manifest import CONFIGS, Manifest
-from zoo_datasets.format.manifest_parts import SealedFile
-from zoo_datasets.format.paths import optimizer_shard
-from zoo_datasets.format.tables import read_table
+from zoo_datasets.format.manifest_parts import MOST_UNSEALED_BYTES, SealedFile
+from zoo_datasets.format.paths import ZooPaths, optimizer_shard
+from zoo_datasets.format.tables import read_schema, read_table
 
 # Beginnings of names that file managers leave in every folder they show.
 LEFT_BY_SYSTEMS = (".DS_Store", "._", "Thumbs.db", "desktop.ini", ".directory")
+OVERRULING = ".huggingface.yaml"  # which `datasets` puts above a card
 MOST_MESSAGE = 1_000  # characters of a problem: names in it are a stranger's
 
 
-def check(root: Path) -> Report:
-    """Compare every byte of a zoo with its manifest, and its tables with each other.
+def check(root: Path, *, dressed: bool = True) -> Report:
+    """Compare every byte of a zoo with its manifest, and its tables with each other; `dressed`, what its card has `load_dataset` read too.
 
     Raises ZooNotFoundError, FormatVersionError, and IntegrityError where the manifest is unreadable.
     """
     report = Report()
-    _compare(root, Manifest.read(root), report)
+    manifest = Manifest.read(root)
+    _compare(root, manifest, report)
+    if dressed and not report.problems:
+        _card(root, manifest, report)
     report.problems = [p if len(p) <= MOST_MESSAGE else f"{p[:MOST_MESSAGE]}…" for p in report.problems]
     return report
 
@@ -105,6 +109,27 @@ def _files(root: Path, manifest: Manifest, report: Report) -> None:
     report.extend([f"{name} does not belong to the zoo" for name in extra if name not in left])
     if left:
         report.warnings.append(f"{len(left)} files that a file manager left are no part of the zoo: {left[0]}")
+
+
+def _card(root: Path, manifest: Manifest, report: Report) -> None:
+    """The head of README.md, which is outside the seal and says which files `load_dataset` reads; and what would overrule it."""
+    overruling = root / OVERRULING
+    if overruling.is_symlink() or overruling.exists():
+        report.problems.append(
+            f"{overruling.name} does not belong to the zoo: `load_dataset` would follow it, not README.md"
+        )
+    path = ZooPaths(root).card
+    if not path.exists():
+        report.warnings.append("README.md is not there: `load_dataset` finds no tables without it")
+        return
+    schemas = {name: read_schema(root, manifest, name) for name in CONFIGS}
+    try:
+        text = files.read_bounded(files.inside(root, path.name), MOST_UNSEALED_BYTES).decode()
+    except (IntegrityError, OSError, UnicodeDecodeError) as error:
+        report.problems.append(f"README.md cannot be read: {error}")
+        return
+    if wrong := card.misleading(manifest, schemas, text):
+        report.problems.append(f"README.md is not the zoo's: {wrong}. Publishing writes it anew")
 
 
 def _columns(manifest: Manifest, tables: dict[str, pa.Table], report: Report) -> None:

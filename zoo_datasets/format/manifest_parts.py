@@ -155,6 +155,7 @@ class SourceRecord:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     peak: float
+    feature_names: tuple[str, ...] | None = None  # of a table, in the order of its inputs
 
 
 @dataclasses.dataclass(frozen=True)

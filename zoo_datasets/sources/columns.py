@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ AS_TEXT = (
     "timestamp",
     "duration",
 )  # what a cast makes texts of
+# As pandas leaves its index, and as tables name their rows: where such a column is another whole number in each row it is none of what
+# was measured, and in a table that was sorted it says the class.
+ROW_NAMES = re.compile(r"__index_level_\d+__|Unnamed: \d+|level_\d+|index|idx|id|row|row_?(id|number)|", re.IGNORECASE)
 NO_LABELS = "Use an image classification set, or a table with labels."
 
 
@@ -46,6 +50,7 @@ class Inputs:
     image: str | None  # a column of pictures, or of images as nested lists of numbers
     numbers: tuple[str, ...]  # columns of numbers: features, or pixels where the recipe says so
     left_out: tuple[str, ...] = ()  # columns of a table that are no numbers, as messages show them
+    row_names: tuple[str, ...] = ()  # and those that number its rows
 
 
 def found(spec: SourceSpec, table: Table) -> tuple[Inputs, str]:
@@ -84,13 +89,30 @@ def found(spec: SourceSpec, table: Table) -> tuple[Inputs, str]:
     # Before the label is asked for: where nothing could be an input, no name of a label would help.
     label = _label(spec, table, features, inputs=[]) if numbers else None
     rest = [name for name in features if name != label]
-    used = tuple(name for name in rest if name in numbers)
+    naming = tuple(name for name in rest if name in numbers and _names_rows(table, name))
+    used = tuple(name for name in rest if name in numbers and name not in naming)
     if not used or label is None:
         raise GridError(
             f"Source {spec.id!r} has no image columns among: {_listed(features)}, and no other columns of numbers. "
             + _no_inputs(features)
         )
-    return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in used)), label
+    return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in numbers), naming), label
+
+
+def _names_rows(table: Table, name: str) -> bool:
+    """Whether a column has the name of an index, and another whole number of 0 or more in each row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not ROW_NAMES.fullmatch(name) or depth(table.features[name]) != 0 or len(table) < 2:
+        return False
+    try:
+        held = _values(table, name)
+    except GridError:  # not whole
+        return False
+    if held.null_count or not pa.types.is_integer(held.type):
+        return False
+    return bool(len(pc.unique(held)) == len(held) and pc.min(held).as_py() >= 0)
 
 
 def class_names(table: Table, label: str) -> list[str | int]:

@@ -19,8 +19,8 @@ PUBLISHED_ONLY = (
 )  # fmt: skip
 
 
-def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSplit], float]:
-    """Class names, the one split, and the peak of raw values. Raises GridError, MissingLibraryError."""
+def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSplit], float, tuple[str, ...]]:
+    """Class names, the one split, the peak of raw values, and of a table the names of its features. Raises GridError, MissingLibraryError."""
     for name in PUBLISHED_ONLY:
         if getattr(spec, name) != getattr(SourceSpec, name):
             raise GridError(f"Source {spec.id!r} comes with scikit-learn and takes no {name}.")
@@ -31,8 +31,10 @@ def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSpli
     if "images" not in bunch:
         if spec.resize or spec.channels:
             raise GridError(f"Source {spec.id!r} is a table; resize and channels are for images.")
-        values = bunch.data[:, _columns(spec, bunch.feature_names)].astype(np.float32)
-        return class_names, {"train": PublishedSplit(labels, lambda rows: values[rows])}, 1.0
+        chosen = _columns(spec, bunch.feature_names)
+        values, names = bunch.data[:, chosen].astype(np.float32), _plain(bunch.feature_names)
+        splits = {"train": PublishedSplit(labels, lambda rows: values[rows])}
+        return class_names, splits, 1.0, tuple(names[i] for i in chosen)
     if spec.features is not None:
         raise GridError(f"Source {spec.id!r} has images; features are columns of a table.")
     gray = bunch.images.astype(np.uint8)  # whole numbers, 0 to 16
@@ -44,12 +46,17 @@ def embedded(spec: SourceSpec) -> tuple[tuple[str, ...], dict[str, PublishedSpli
             [image_sets.pixels(image_sets.picture(g[None]), spec.channels, spec.resize) for g in gray[rows]]
         )
 
-    return class_names, {"train": PublishedSplit(labels, read)}, float(gray.max())
+    return class_names, {"train": PublishedSplit(labels, read)}, float(gray.max()), ()
+
+
+def _plain(names: list[str]) -> list[str]:
+    """Without their units."""
+    return [name.split(" (")[0] for name in names]
 
 
 def _columns(spec: SourceSpec, names: list[str]) -> list[int]:
     """Which columns of a table the spec takes: "petal length" is "petal length (cm)", "2" the third."""
-    plain = [name.split(" (")[0] for name in names]
+    plain = _plain(names)
     if spec.features is None:
         return list(range(len(names)))
     found = []

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # The least that holds every value is a source's peak: of fractions, of scikit-learn's and UCI's digits, of eight and
 # of sixteen bits a channel.
 PEAKS = (1.0, 16.0, 255.0, 65535.0)
+# Whose numbers are not whole was computed, and may reach above its peak (by interpolation, by contrast): up to so many times a peak
+# it cannot be told from the next one.
+OVERSHOOT = 2.0
 VALUES_AT_ONCE = 2**22  # numbers held beside the result; bounds memory
 CHANNELS = (1, 3)
 
@@ -89,6 +92,12 @@ def pixels_of(spec: SourceSpec, splits: Iterable[tuple[str, Table]], columns: Se
         raise GridError(
             f"Source {spec.id!r} has pixels from {low:g} to {high:g}; pixels are from 0 to 1, 16, 255 or 65535. Leave out "
             "image_columns to take the numbers as features, or rescale them."
+        )
+    under = next((p for p in reversed(PEAKS) if p < high), None)
+    if not whole and under is not None and (high <= OVERSHOOT * under or peak == PEAKS[1]):
+        raise GridError(
+            f"Source {spec.id!r} has pixels from {low:g} to {high:g} that are no whole numbers: whether white is {under:g} or {peak:g} "
+            f"cannot be told, and images would be too dark. Clip them to {under:g}, or divide them by what white is."
         )
     if whole:
         return Pixels(np.dtype(np.uint8 if peak <= 255 else np.uint16), peak)

@@ -69,10 +69,14 @@ def _scaled(spec: SourceSpec, read: _Raw) -> Source:
     mean, std, notes = scaling.scale_of(spec, read.parts["train"].inputs, read.peak, read.channel_names)
     source = Source(
         spec, read.class_names, **read.parts, mean=mean, std=std, peak=read.peak, sha256=read.sha256,
-        notes=(*read.notes, *notes),
+        notes=(*read.notes, *notes), feature_names=tuple(read.channel_names) if read.parts["train"].inputs.ndim == 2 else (),
     )  # fmt: skip
     scaling.check_range(source)
     return source
+
+
+def _channels(n: int) -> list[str]:
+    return [f"channel {i}" for i in range(n)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,7 @@ class _Splits:
     splits: dict[str, PublishedSplit]
     peak: float
     notes: tuple[str, ...] = ()
-    names: Callable[[int], list[str]] = lambda n: [
-        f"channel {i}" for i in range(n)
-    ]  # of that many channels, or features
+    names: Callable[[int], list[str]] = _channels  # of that many channels, or features
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ def _read(spec: SourceSpec, folder: Path | None, fingerprint: tuple[Any, ...]) -
 @contextmanager
 def _published(spec: SourceSpec, folder: Path | None) -> Iterator[_Splits]:
     if spec.id in EMBEDDED:
-        names, splits, peak = embedded(spec)
-        yield _Splits(names, splits, peak)
+        names, splits, peak, features = embedded(spec)
+        yield _Splits(names, splits, peak, names=lambda n: list(features or _channels(n)))
         return
     with opening.opened(spec, folder) as tables:
         first = tables[_first(spec, tables)]
@@ -199,9 +201,16 @@ def _of_tables(
         name: PublishedSplit(labels[name], functools.partial(number_tables.features, spec, name, table, inputs.numbers))
         for name, table in tables.items()
     }
-    note = f"source {spec.id}: left out of the features, as no numbers: {columns.first_of(inputs.left_out)}"
+    notes = tuple(
+        f"source {spec.id}: left out of the features, as {why}: {columns.first_of(names)}{way}"
+        for names, why, way in (
+            (inputs.left_out, "no numbers", ""),
+            (inputs.row_names, "numbers of the rows", "; source.features takes what it names"),
+        )
+        if names
+    )
     names = functools.partial(number_tables.feature_names, first, inputs.numbers)
-    return _Splits(class_names, splits, 1.0, (note,) if inputs.left_out else (), names)
+    return _Splits(class_names, splits, 1.0, notes, names)
 
 
 def _usable(spec: SourceSpec, labels: np.ndarray) -> np.ndarray:

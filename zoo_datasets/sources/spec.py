@@ -102,6 +102,7 @@ class Source:
     peak: float  # the largest raw value: 255 of pictures, 16 of digits; 1 for a table
     sha256: str  # of the raw arrays; blind to scaling
     notes: tuple[str, ...] = ()  # what the user may not have meant: constant channels, columns left out
+    feature_names: tuple[str, ...] = ()  # of a table, in the order of its inputs
 
     @property
     def input_shape(self) -> tuple[int, ...]:
