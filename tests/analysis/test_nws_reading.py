@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from planted_zoos import planted
 
@@ -479,6 +480,7 @@ def test_the_command_writes_numbers_tables_and_pictures(zoo: Zoo, tmp_path: Path
             "--questions", "accuracy", "features", "by-accuracy", "where", "how-much", "--window", "40", "--sizes", "20", "40", "--properties", "optimizer", "width"]  # fmt: skip
     assert cli.main(call) == 0
     written = {Path(line).name for line in capsys.readouterr().out.split()}
+    assert {"where_layers.parquet", "features.parquet"} <= written
     assert {"numbers.json", "accuracy.parquet", "accuracy.png", "features.svg", "layers.png", "how-much.png"} <= written
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["population"]["lengths"] == [83, 123]
@@ -598,6 +600,11 @@ def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, 
     n = numbers["population"]["sides"]["train"]
     assert steps["meta-classifier, first seed"] == steps["meta-classifier of lr alone"] == -(-n // 16)
     assert steps["meta-classifier, published epochs"] == -(-2 * n // 16)  # two of four snapshots
+    for name, rows in (("accuracy", numbers["accuracy"]), ("null_step_0", numbers["null"]["step_0"]),
+                       ("transfer_symmetry", numbers["transfer"]["symmetry"])):  # fmt: skip
+        kept = pq.read_table(tmp_path / f"{name}.parquet")
+        assert set(kept.column_names) == {key for r in rows for key in r}  # of any of them, not of the first
+        assert kept["value"].to_pylist() == [r["value"] for r in rows]
     held_out = numbers["transfer"]["held_out"]
     for kind, methods in (
         (ARCHITECTURE, {WINDOWS, "meta-classifier"}),
@@ -607,7 +614,7 @@ def test_every_question_is_asked_of_a_meta_classifier(zoo: Zoo, tmp_path: Path, 
     assert {r["method"] for r in numbers["features"]} >= {"meta-classifier", "meta-classifier, one window"}
     said = page_of(numbers)
     for words in ("**What.** The meta-classifier reads", "**When.**", "**Nulls.**", "**Other coordinates.**", f"first seed: {-(-n // 16)} steps",
-                  "**When:**", "**What the weights of other networks add to metadata,**"):  # fmt: skip
+                  "**When:**", "**What the weights of other networks add,**"):  # fmt: skip
         assert words in said
     first = (tmp_path / "numbers.json").read_bytes()
     trained = {p: p.stat().st_mtime_ns for p in (tmp_path / "trained").iterdir()}

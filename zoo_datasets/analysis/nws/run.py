@@ -26,7 +26,7 @@ from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.study import DEEP, ONE, Study, askable
-from zoo_datasets.analysis.results import Results
+from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import open_zoo
@@ -51,7 +51,8 @@ QUESTIONS = {
 # Beside the accuracy, which they are made of.
 FROM_ACCURACY = ("by-accuracy", "features")
 WHOLE = "meta-classifier, whole vector"  # where that is one window, beside the one of smaller windows
-TABLES = ("accuracy", "by_accuracy", "gain", "when", "how_much")
+TABLES = ("accuracy", "by_accuracy", "gain", "when", "how_much", "features")
+GROUPS = ("where", "null", "transfer")  # of several tables each
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +180,10 @@ def run(options: argparse.Namespace) -> Results:
     for name in TABLES:
         if rows := results.numbers.get(name):
             results.table(name, _table(rows))
+    for group in GROUPS:
+        for name, rows in (results.numbers.get(group) or {}).items():
+            if rows:
+                results.table(f"{group}_{name}", _table(rows))
     if not options.no_pictures:
         for name, figure in pictures.figures(results.numbers):
             results.figure(name, figure)
@@ -355,4 +360,4 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Rows) -> pa.Table:
-    return pa.Table.from_pylist([r | {k: str(r[k]) for k in ("bin",) if k in r} for r in rows])
+    return flat([r | {k: str(r[k]) for k in ("bin",) if k in r} for r in rows])

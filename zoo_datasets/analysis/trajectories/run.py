@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets.analysis.results import Results
+from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.analysis.trajectories import (
     clusters,
     detection,
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> Results:
     results.numbers["paths"] = shape_of(measured, bag, options.resamples, options.seed)
     results.table("steps", steps_table(measured, bag))
     results.numbers["ladder"] = rows
-    results.table("ladder", _table(rows))
+    results.table("ladder", flat(rows))
     base = partitions[BASE]
     results.numbers["versioning"] = versioning(base, bag, options.seed)
     results.numbers["null"] = null(base, bag, options.seed)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> Results:
             found = [siblings.told_apart(child, options.seed) for child in children]
         results.numbers["siblings"] = [record for record in found if record]
         rows_of = {d["zoo"]: d["rows"] for d in results.numbers["detection"]}
-        results.table("detection", _table([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
+        results.table("detection", flat([{"zoo": name, **row} for name, mine in rows_of.items() for row in mine]))
     if not options.no_pictures:
         with _timed("pictures"):
             results.figure("dendrogram", pictures.dendrogram(base.merges, bag.whose[base.rows], base.row))
@@ -398,7 +398,3 @@ def conditions(children: Zoo, options: argparse.Namespace) -> tuple[str | None, 
     if options.condition is None and not children.paired and detection.reordered(children):
         return None, None, []
     return detection.conditions(children, options.condition, options.clean)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    return pa.Table.from_pylist([dict(row) for row in rows])
