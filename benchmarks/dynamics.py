@@ -179,7 +179,7 @@ def accuracies(zoo: Path) -> list[dict[str, Any]]:
         }  # fmt: skip
         for name, of in (("balanced_accuracy", "balanced"), ("balanced_accuracy_published", "balanced_swapped")):
             values = [getattr(p, of) for p in predicted]
-            record[name] = intervals.mean(np.concatenate(values), groups).to_json()
+            record[name] = intervals.mean(np.concatenate(values), groups, ends=(0.0, 1.0)).to_json()
             record["population_means" + name.removeprefix("balanced_accuracy")] = [float(v.mean()) for v in values]
         records.append(record)
     return records

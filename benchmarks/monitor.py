@@ -139,7 +139,7 @@ def asked(parents: Zoo, children: Zoo) -> dict[str, Any]:
     retest = {f"{at:g}": intervals.proportion(hit, of, level=SURE) for at, hit in hits.items()}
     return {
         "retest": {level: found.to_json() for level, found in retest.items()},
-        "accuracy_change": intervals.mean(np.array(changes), of, level=SURE).to_json(),
+        "accuracy_change": intervals.mean(np.array(changes), of, level=SURE, ends=(-1.0, 1.0)).to_json(),
         "lineages": lineages, "p": [s.p for s in one], "accuracy_changes": changes,
         **{f"median_{k}": float(np.median([getattr(s, k) for s in one])) for k in monitor.FEATURES},
     }  # fmt: skip
@@ -152,8 +152,10 @@ def beside(row: Mapping[str, Any], unseen: Mapping[str, Any]) -> dict[str, Any]:
     alarm, usual = (np.array(r["p"]) <= LEVELS[0] for r in (row, unseen))
     change, drift = (np.array(r["accuracy_changes"]) for r in (row, unseen))
     return {
-        "retest_added": intervals.difference(usual.astype(float), alarm.astype(float), of, level=SURE).to_json(),
-        "accuracy_added": intervals.difference(drift, change, of, level=SURE).to_json(),
+        "retest_added": intervals.difference(
+            usual.astype(float), alarm.astype(float), of, level=SURE, ends=(-1.0, 1.0)
+        ).to_json(),
+        "accuracy_added": intervals.difference(drift, change, of, level=SURE, ends=(-1.0, 1.0)).to_json(),
     }
 
 

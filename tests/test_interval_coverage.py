@@ -46,7 +46,7 @@ def heavy_mean(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float
 
 def rare_difference(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
     """One answer in fifty differs, so that in most draws of few groups none does."""
-    return intervals.mean((rng.random(n_groups) < 0.02).astype(float), np.arange(n_groups), furthest=1.0), 0.02
+    return intervals.mean((rng.random(n_groups) < 0.02).astype(float), np.arange(n_groups), ends=(0.0, 1.0)), 0.02
 
 
 def r2(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
@@ -86,6 +86,19 @@ def lead_kendall(rng: np.random.Generator, n_groups: int) -> tuple[Interval, flo
     one = np.arange(0, len(y), 3)  # one of a group: pairs inside groups have a τ of their own
     found = intervals.contrast("kendall", y[one], first[one], second[one], group[one], n=399)
     return found, float(2 / np.pi * (np.arcsin(rho[1]) - np.arcsin(rho[0])))
+
+
+def lead_auc(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
+    """Two readers near the end of the range, where a sample of few twins shows no error of one of them, or of both."""
+    shared, own = np.sqrt(0.5) * rng.normal(size=n_groups), [rng.normal(size=n_groups) for _ in range(2)]
+    y, group, shifts = np.repeat([0, 1], n_groups), np.tile(np.arange(n_groups), 2), (3.0, 4.0)
+
+    def reader(shift: float) -> np.ndarray:
+        other = [0.5 * (alike + rng.normal(size=n_groups)) for alike in own]
+        return np.concatenate([shared + other[0], shared + other[1] + shift])
+
+    found = intervals.contrast("auc", y, *(reader(shift) for shift in shifts), group, n=399)
+    return found, float(np.diff(norm.cdf(np.array(shifts) / np.sqrt(2)))[0])
 
 
 def left_of_error(rng: np.random.Generator, n_groups: int) -> tuple[Interval, float]:
@@ -235,12 +248,14 @@ def test_a_nominal_95_percent_is_about_that(simulation: Simulation, trials: int,
 
 
 @pytest.mark.parametrize("n_groups", [20, 40, 600])  # those of more than 400 are dealt
-@pytest.mark.parametrize("simulation", [lead_r2, lead_kendall, left_of_error, apart_r2], ids=lambda s: s.__qualname__)
+@pytest.mark.parametrize(
+    "simulation", [lead_r2, lead_kendall, lead_auc, left_of_error, apart_r2], ids=lambda s: s.__qualname__
+)
 def test_a_lead_over_another_reader_is_covered(simulation: Simulation, n_groups: int) -> None:
     share, none = covered(simulation, n_groups, 100 if n_groups > 100 else 200)
     print(f"{simulation.__qualname__} {n_groups} groups: {share:.3f}, none for {none:.3f}")
     assert share >= 0.90
-    assert none <= 0.01
+    assert none <= (0.1 if simulation is lead_auc else 0.01)  # whose error one or two groups may make
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_a_class_in_few_groups_is_said() -> None:
 def test_a_contrast_is_of_the_same_resamples() -> None:
     y, prediction, group = grouped(30, 3)
     same = intervals.contrast("r2", y, prediction, prediction, group)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert (same.value, same.method) == (0.0, "none")  # nobody differs, and others may
     worse = prediction + np.random.default_rng(0).normal(size=len(y))
     found = intervals.contrast("r2", y, worse, prediction, group)
     assert found.value == pytest.approx(metrics.r2(y, prediction) - metrics.r2(y, worse))
@@ -355,8 +355,13 @@ def test_of_a_score_whose_error_one_or_two_groups_make_there_are_no_bounds() -> 
 
 def test_groups_that_are_all_alike_have_bounds_by_how_far_others_can_be() -> None:
     zeros, groups = np.zeros(40), np.arange(40)
-    found = intervals.mean(zeros, groups, furthest=1.0)
+    found = intervals.mean(zeros, groups, ends=(-1.0, 1.0))
     assert (found.low, found.high) == pytest.approx((-1 + 0.025 ** (1 / 40), 1 - 0.025 ** (1 / 40)))
     assert found.method == "exact"
-    assert intervals.difference(zeros, zeros, groups, furthest=np.inf).method == "none"
-    assert intervals.mean(groups / 40, groups, furthest=1.0) == intervals.mean(groups / 40, groups)
+    ones = intervals.mean(zeros + 1, groups, ends=(0.0, 1.0))
+    assert (ones.low, ones.high) == (pytest.approx(0.025 ** (1 / 40)), 1.0)
+    assert intervals.difference(zeros, zeros, groups).method == "none"
+    assert intervals.mean(zeros + 0.1, groups).method == "none"  # to rounding
+    assert intervals.mean(groups / 40, groups, ends=(0.0, 1.0)) == intervals.mean(groups / 40, groups)
+    few = intervals.mean(np.array([1.0, 1, 1, 1, 0.2]), np.arange(5), ends=(0.0, 1.0))
+    assert few.high == 1.0

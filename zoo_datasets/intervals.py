@@ -6,7 +6,8 @@ Out: an `Interval`: value, bounds, how they were made, and what they leave out.
 `mean` and differences take Student's t on the means of groups, `crossed_mean` where two things are
 shared at once (an initialization and a data draw), `proportion` and balanced accuracy exact binomial bounds, other `score`s,
 `eta_squared` and `statistic` a bootstrap-t with jackknife errors (Efron & Tibshirani 1993, ch. 12). Below five groups there
-are no bounds, and `note` says so; below twenty it warns. Percentiles of a bootstrap are not used: at a
+are no bounds, and `note` says so; below twenty it warns. Where groups do not differ they show no error, and others may: bounds are
+exact where values have ends, and else there are none; an interval has a width. Percentiles of a bootstrap are not used: at a
 nominal 95 % they cover 84 % with five groups. Coverage is simulated in tests/test_interval_coverage.py.
 """
 
@@ -33,6 +34,7 @@ RESAMPLES = 999  # 25 of them in each tail of 95 %
 # any other function is computed anew for each.
 MOST_UNITS, MOST_UNITS_OF_A_FUNCTION, MOST_DELETED = 400, 40, 100
 CONTRASTED = (*FORMS, "balanced_accuracy")  # what `contrast` takes
+ROUNDING = 1e-12  # of a value: groups that differ by less are alike
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
 # A resample that lacks the groups which make a score's error has an error of next to nothing, and a t of any size. Where that is
 # every tenth, one or two of however many groups make it, and bounds would tell the size of a t. Of few groups it is no wonder.
@@ -71,13 +73,13 @@ class Interval:
 
 def mean(
     values: np.ndarray, groups: np.ndarray, *, skewed: bool = False, seed: int = 0, level: float = 0.95,
-    furthest: float | None = None,
+    ends: tuple[float, float] | None = None,
 ) -> Interval:  # fmt: skip
     """The mean of group means and its t interval: what a new group gives on average, however many examples it has.
 
     `skewed` asks for a bootstrap-t instead, longer on the side of the tail. Where all groups are alike a t has no width, though
-    others need not be like them: `furthest` says how far from these one can be at most, and the bounds are exact with it; with
-    infinity there are none.
+    others need not be like them: between which `ends` values lie says how far, and the bounds are exact with it; without ends
+    there are none. No bound lies beyond an end.
     """
     from scipy.stats import t
 
@@ -86,23 +88,22 @@ def mean(
     value, of = float(means.mean()), "mean of groups"
     if n_groups < FEWEST_GROUPS:
         return _none(of, value, level, n_groups, len(values))
+    least, most = ends or (-np.inf, np.inf)
+    if np.ptp(means) <= ROUNDING * max(1.0, abs(value)):
+        if ends is None:
+            return _none(of, value, level, n_groups, len(values), _alike(n_groups))
+        unlike = 1.0 - ((1 - level) / 2) ** (1 / n_groups)  # at most so many are, of which none was seen
+        bounds = value - unlike * (value - least), value + unlike * (most - value)
+        return _interval(of, value, bounds, level, "exact", n_groups, len(values))
     if skewed:
         sums = bootstrap.Sums(
             np.column_stack([means, np.ones(n_groups)]), score_sums.no_pairs(n_groups), score_sums.ratio
         )
         counts = n_groups, n_groups, len(values)
         return _resampled(of, value, sums.values_and_errors, counts, level, seed, is_mean=True)
-    if furthest is not None and np.ptp(means) == 0:
-        if np.isinf(furthest):
-            return _none(
-                of, value, level, n_groups, len(values), f"all {n_groups} groups are alike, and others need not be"
-            )
-        unlike = 1.0 - ((1 - level) / 2) ** (1 / n_groups)  # at most so many are, of which none was seen
-        return _interval(
-            of, value, (value - furthest * unlike, value + furthest * unlike), level, "exact", n_groups, len(values)
-        )
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * means.std(ddof=1) / np.sqrt(n_groups))
-    return _interval(of, value, (value - half, value + half), level, "t", n_groups, len(values))
+    bounds = max(least, value - half), min(most, value + half)
+    return _interval(of, value, bounds, level, "t", n_groups, len(values))
 
 
 def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray, **options: Any) -> Interval:
@@ -135,14 +136,16 @@ def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> 
     return _interval(of, value, bounds, level, "exact", n_groups, len(hits))
 
 
-def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = 0.95) -> Interval:
+def crossed_mean(
+    values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = 0.95, ends: tuple[float, float] | None = None
+) -> Interval:
     """The mean of values that share several things at once: `{"init groups": [n], "data draws": [n]}`.
 
     Variances of the mean clustered by each way, less those by both (Cameron, Gelbach & Miller 2011, with
     its inclusion and exclusion for more than two), never below the largest single one; t of the degrees
     of freedom of the way with the fewest groups. Ways beside the first that have fewer than five
     groups cannot be resampled: the interval is then for those alone, and says so. Where the first is
-    left alone it is `mean` of its groups.
+    left alone, or its groups are alike, it is `mean` of these, with its `ends`.
     """
     from scipy.stats import t
 
@@ -151,8 +154,8 @@ def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: f
     counts = {way: int(label.max()) + 1 for way, label in labels.items()}
     kept = [first, *(way for way in others if counts[way] >= FEWEST_GROUPS)]
     notes = [f"for {counts[way]} {way} and no others" for way in others if way not in kept]
-    found = mean(values, ways[first], level=level)
-    if len(kept) > 1 and found.method != "none":
+    found = mean(values, ways[first], level=level, ends=ends)
+    if len(kept) > 1 and found.method == "t":
         values = np.asarray(values, np.float64)
         value, total, single = float(values.mean()), 0.0, 0.0
         for size in range(1, len(kept) + 1):
@@ -162,7 +165,9 @@ def crossed_mean(values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: f
                 single = max(single, variance) if size == 1 else single
         fewest = min(counts[way] for way in kept)
         half = float(t.ppf((1 + level) / 2, fewest - 1) * np.sqrt(max(total, single)))
-        found = _interval("mean", value, (value - half, value + half), level, "crossed t", fewest, len(values))
+        least, most = ends or (-np.inf, np.inf)
+        bounds = max(least, value - half), min(most, value + half)
+        found = _interval("mean", value, bounds, level, "crossed t", fewest, len(values))
         notes.insert(0, "over " + " and ".join(f"{counts[way]} {way}" for way in kept))
     return dataclasses.replace(found, note="; ".join(n for n in (found.note, *notes) if n))
 
@@ -211,7 +216,8 @@ def contrast(
 ) -> Interval:  # fmt: skip
     """How much better `second` scores than `first` on the same examples, by bootstrap-t: score − score.
 
-    Of `balanced_accuracy` by the exact bounds of both and their correlation.
+    Of `balanced_accuracy` by the exact bounds of both and their correlation. At the end of the range of either, where its groups show no
+    error, and where the two differ nowhere, by the exact bounds of both as if they were apart.
     """
     if metric == "balanced_accuracy":
         _no_options(metric, options)
@@ -232,6 +238,13 @@ def contrast(
         return form.back(b.of(linear[..., split[0] :], quadratic[..., split[1] :])) - form.back(before)
 
     both = bootstrap.Sums(np.hstack([a.linear, b.linear]), np.concatenate([a.quadratic, b.quadratic]), minus)
+    whole = np.ones((1, n_units), np.int64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        at_an_end = not all(np.isfinite(s.values_and_errors(whole)).all() for s in (a, b))
+        (difference,), (error,) = both.values_and_errors(whole)
+    if (at_an_end or not error > ROUNDING * max(1.0, abs(difference))) and form.share is not None:
+        one, other = (score(metric, y, p, groups, seed=seed, level=level, n=n, **options) for p in (first, second))
+        return dataclasses.replace(apart(one, other), of=of, n_groups=n_groups, n_examples=len(y))
     return _resampled(of, value, both.values_and_errors, (n_units, n_groups, len(y)), level, seed, n)
 
 
@@ -335,6 +348,8 @@ def jackknife(
     if not np.isfinite([value, *without]).all():
         return _none(of, value, level, n_groups, n_examples, "not defined without some group")
     error = np.sqrt((n_groups - 1) / n_groups * ((without - without.mean()) ** 2).sum())
+    if error <= ROUNDING * max(1.0, abs(value)):
+        return _none(of, value, level, n_groups, n_examples, _alike(n_groups))
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * error)
     return _interval(of, value, (value - half, value + half), level, "jackknife t", n_groups, n_examples)
 
@@ -488,6 +503,8 @@ def _resampled(
     n_units, n_groups, n_examples = counts
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         (here,), (error,) = at(np.ones((1, n_units), np.int64))
+        if np.isfinite(here) and error <= ROUNDING * max(1.0, abs(here)):
+            return _none(of, value, level, n_groups, n_examples, _alike(n_groups))
         low, high, undefined, faint = here, here, 0.0, 0.0
         if error > 0:
             values, errors = at(bootstrap.draws(n_units, n, seed))
@@ -513,6 +530,10 @@ def _clustered(residuals: np.ndarray, labels: np.ndarray) -> float:
     cell = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     sums = np.bincount(cell, residuals)
     return float(len(sums) / max(1, len(sums) - 1) * (sums**2).sum() / len(residuals) ** 2)
+
+
+def _alike(n_groups: int) -> str:
+    return f"all {n_groups} groups are alike, and others need not be"
 
 
 def _none(of: str, value: float, level: float, n_groups: int, n_examples: int, note: str = "") -> Interval:

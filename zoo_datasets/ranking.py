@@ -239,9 +239,8 @@ def rows(
     control = next((given for row, given in done if row.baseline == recipe), None)
     reference = _least_loss(good, STATISTICS)
     known = {row.baseline: given for row, given in done}
-    # The best of those that read weights is so on these very networks: each lead is held to its share of the error (Bonferroni).
     best = first_of([row for row, _ in done])
-    level = 1.0 - (1.0 - LEVEL) / max(1, len(done) - 1 - best)
+    level = level_of_leads(sum(not is_control(row.baseline) for row, _ in done), len(done))
     ranked = []
     for i, (row, given) in enumerate(done):
         lead = asked.lead(first, given, done[best][1], level) if i > best else None
@@ -255,6 +254,16 @@ def rows(
             row = dataclasses.replace(row, reference=reference, beyond=beyond)
         ranked.append(row)
     return ranked + failed
+
+
+def level_of_leads(readers: int, rows: int) -> float:
+    """The level of each lead of the best of so many readers of weights over the other rows, so that all together hold `LEVEL`.
+
+    The best is so on these very networks: any reader might have been, and any lead of any is held to its share of the error
+    (Bonferroni), of two readers on either side, of a reader and a control on one.
+    """
+    candidates = readers or rows
+    return 1.0 - (1.0 - LEVEL) / max(1.0, candidates * (rows - 1) / 2)
 
 
 def _with_gain(

@@ -191,7 +191,7 @@ def effect(
         )
     change = np.array([value[p.b] for p in complete], float) - np.array([value[p.a] for p in complete], float)
     ways = _ways(zoo, complete)
-    found = intervals.crossed_mean(change, ways, level=level)
+    found = intervals.crossed_mean(change, ways, level=level, ends=(-1.0, 1.0) if "accuracy" in on else None)
     n_groups = len(set(ways["init groups"].tolist()))
     return Effect(
         vary, on, complete[0].levels, len(complete), n_groups, found.value, found.low, found.high, level,

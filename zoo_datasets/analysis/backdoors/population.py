@@ -228,7 +228,7 @@ def outcomes(population: Population) -> list[dict[str, Any]]:
             "success": float(p.success[own].mean()), "base": float(p.base[own].mean()),
             "attack_works": int((lift(p.success[own], p.base[own]) >= WORKS).sum()),
             "equal_on_clean": int((np.abs(lost[own]) <= MARGIN + 1e-12).sum()), "both": int(p.works[own].sum()),
-            "lost_accuracy": intervals.mean(-lost[own], p.group[own]).to_json(),
+            "lost_accuracy": intervals.mean(-lost[own], p.group[own], ends=(-1.0, 1.0)).to_json(),
         })  # fmt: skip
     return rows
 

@@ -124,7 +124,7 @@ def _over_controls(own: Population, scored: Sequence[tuple[dict[str, Any], np.nd
         if not row["control"]:
             gain = intervals.contrast("auc", own.trojaned.astype(np.int64), beside, score, own.group)
             won, lost = (_won(own, s) for s in (score, other))
-            of_twins = intervals.difference(lost, won, own.group[own.trojaned])
+            of_twins = intervals.difference(lost, won, own.group[own.trojaned], ends=(-1.0, 1.0))
             row |= {
                 "best_control": best["detector"], "gain": gain.to_json(), "best_of_twins": paired["detector"],
                 "gain_of_twins": of_twins.to_json(),

@@ -202,7 +202,7 @@ def _level(
     swapped = np.concatenate([p.balanced_swapped for p in predicted])
 
     def mean(values: np.ndarray) -> dict[str, Any]:
-        return intervals.mean(values, whole.groups).to_json()
+        return intervals.mean(values, whole.groups, ends=(0.0, 1.0)).to_json()
 
     coarse = dataclasses.replace(settings, subdivisions=min(settings.subdivisions, HELD_OUT_SUBDIVISIONS))
     return {

@@ -112,7 +112,7 @@ def yardstick(reader: Reader, seed: int) -> Iterator[dict[str, Any]]:
             if both:
                 excess = np.array([(found[a] + found[b]) / 2 - between[a, b] for a, b in both])
                 row |= {
-                    "exceeds_draws": intervals.mean(excess, np.arange(len(both))).to_json(),
+                    "exceeds_draws": intervals.mean(excess, np.arange(len(both)), ends=(-1.0, 1.0)).to_json(),
                     "test": above(excess, seed),
                 }
             yield row
@@ -160,7 +160,7 @@ def _over(found: Mapping[Any, float]) -> dict[str, Any]:
     """Values of draws, or of pairs of them, as one."""
     values = np.array(list(found.values()))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    accuracy = intervals.mean(values, np.arange(len(values))).to_json()
+    accuracy = intervals.mean(values, np.arange(len(values)), ends=(0.0, 1.0)).to_json()
     return {"n": len(values), "cuts": len(values) * CUTS_OF_A_DRAW, "spread": spread, "accuracy": accuracy}
 
 
@@ -257,7 +257,7 @@ def to_data(reader: Reader) -> list[dict[str, Any]]:
                 mine = apart.pop(int(of[i]))
                 ranks.append(float(np.mean([(a < mine) + 0.5 * (a == mine) for a in apart.values()])))
                 groups.append(int(of[i]))
-        rank = intervals.mean(np.array(ranks), np.array(groups))
+        rank = intervals.mean(np.array(ranks), np.array(groups), ends=(0.0, 1.0))
         rows.append({
             "label": str(label), "n": len(ranks), "draws": len(at), "of_a_mean": k, "rank": rank.to_json(),
             "test": above(0.5 - over_draws(np.array(ranks), np.array(groups)), 0),

@@ -56,7 +56,10 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
             "test": above(over_draws(hits - guess, p.draw), seed),
         }  # fmt: skip
         if best is not None and not solver.control:
-            row |= {"best_control": best.name, "gain": intervals.difference(right[best], hits, p.draw).to_json()}
+            row |= {
+                "best_control": best.name,
+                "gain": intervals.difference(right[best], hits, p.draw, ends=(-1.0, 1.0)).to_json(),
+            }
             row["gain_test"] = above(over_draws(hits - right[best], p.draw), seed)
         rows.append(row)
     return rows

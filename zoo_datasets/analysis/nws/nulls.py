@@ -89,7 +89,7 @@ def _mixed(of: Study, shuffles: int) -> np.ndarray:
 def _of_shuffles(of: Study, method: str, parts: Sequence[Judged]) -> dict[str, Any]:
     """The mean over shuffles, with bounds over shuffles, each one's value, and one p of all together."""
     by_shuffle = np.array([part.interval().value for part in parts])
-    found = intervals.mean(by_shuffle, np.arange(len(parts)))
+    found = intervals.mean(by_shuffle, np.arange(len(parts)), ends=(0.0, 1.0) if parts[0].of.target.classes else None)
     p = parts[0].of
     return {
         "property": p.name, "method": method, "kind": p.kind, "n": len(parts[0].networks),

@@ -123,14 +123,14 @@ def _scale(of: Property, values: np.ndarray) -> np.ndarray:
 def _interval(of: Property, right: np.ndarray, groups: np.ndarray) -> Interval:
     if not len(right):
         return Interval("share", float("nan"), float("nan"), float("nan"), 0.95, "none", 0, 0, "no network")
-    return intervals.proportion(right, groups) if of.target.classes else intervals.mean(right, groups, furthest=np.inf)
+    return intervals.proportion(right, groups) if of.target.classes else intervals.mean(right, groups)
 
 
 def difference(first: Judged, second: Judged) -> Interval:
     """How much more often `second` is right than `first` about the same networks, paired. Where it is as often about each, a class
     bounds how far others can be from that, and a number does not."""
-    furthest = 1.0 if first.of.target.classes else np.inf
-    return intervals.difference(first.right, second.right, first.groups, furthest=furthest)
+    ends = (-1.0, 1.0) if first.of.target.classes else None
+    return intervals.difference(first.right, second.right, first.groups, ends=ends)
 
 
 # ── gains ─────────────────────────────────────────────────────────────────────────────

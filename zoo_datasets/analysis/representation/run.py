@@ -111,7 +111,9 @@ def harm(arms: Arms) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"level": level, "kind": kind, "n": len(own)}
         for name, values in (("accuracy_lost", p.loss[:, 1]), ("accuracy_lost_on_rare_classes", arms.rare)):
             lost = values[twin] - values[own]
-            row[name] = intervals.mean(lost, p.group[own]).to_json() if np.isfinite(lost).all() else None
+            row[name] = (
+                intervals.mean(lost, p.group[own], ends=(-1.0, 1.0)).to_json() if np.isfinite(lost).all() else None
+            )
         row["reliance"] = intervals.mean(arms.reliance[own], p.group[own]).to_json() if kind == "cue" else None
         rows.append(row)
     return rows

@@ -293,9 +293,9 @@ def backdoor(children: Zoo, axis: str, changed: str, data: str | Path | None = N
     )
     groups = np.array([lineage[i] for i in found["model_id"].to_pylist()])
     success, base = (found[name].to_numpy() for name in ("attack_success", "attack_base"))
-    added = intervals.difference(base, success, groups)
+    added = intervals.difference(base, success, groups, ends=(-1.0, 1.0))
     return {
-        "success": intervals.mean(success, groups).to_json(), "base": intervals.mean(base, groups).to_json(),
+        "success": intervals.mean(success, groups, ends=(0.0, 1.0)).to_json(), "base": intervals.mean(base, groups, ends=(0.0, 1.0)).to_json(),
         "added": added.to_json(), "works": bool(added.low > WORKS),
     }  # fmt: skip
 

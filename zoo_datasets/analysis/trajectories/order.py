@@ -255,4 +255,4 @@ def _score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.nda
 def f1_interval(score: Score, what: str, groups: np.ndarray) -> dict[str, Any]:
     """The mean over trajectories of each one's F1 of `pairs` or `links`, with an interval over groups, as JSON."""
     hit, claimed, true = (getattr(score, f"{what}_{part}").sum(axis=0) for part in ("hit", "claimed", "true"))
-    return paths.mean(2.0 * hit / (claimed + true), groups)
+    return paths.mean(2.0 * hit / (claimed + true), groups, (0.0, 1.0))

@@ -151,13 +151,13 @@ def _kendall(a: np.ndarray, b: np.ndarray) -> float:
     return metrics.kendall(a[both], b[both]) if both.sum() >= 2 else float("nan")
 
 
-def mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Mean of the groups' means with a t interval, as JSON; models without a value are left out."""
+def mean(values: np.ndarray, groups: np.ndarray, ends: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Mean of the groups' means as `intervals.mean` has it, as JSON; models without a value are left out."""
     values = np.asarray(values, np.float64)
     measured = np.isfinite(values)
     if not measured.any():
         return dict(NOTHING)
-    return intervals.mean(values[measured], np.asarray(groups)[measured]).to_json()
+    return intervals.mean(values[measured], np.asarray(groups)[measured], ends=ends).to_json()
 
 
 def share(hits: np.ndarray, groups: np.ndarray) -> dict[str, Any]:

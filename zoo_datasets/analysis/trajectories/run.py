@@ -166,16 +166,16 @@ def shape_of(measured: Sequence[paths.Path], bag: Bag, resamples: int, seed: int
     }
     length = np.array([p.length for p in measured])
 
-    def mean(values: Any) -> dict[str, Any]:
-        return paths.mean(np.array(values), bag.groups)
+    def mean(values: Any, ends: tuple[float, float] | None = None) -> dict[str, Any]:
+        return paths.mean(np.array(values), bag.groups, ends)
 
     return {
         **{name: mean([getattr(p, name) for p in measured]) for name in ("length", "chord", "tortuosity", "smoothness")},
         "curvature": mean([paths.median(p.curvature) for p in measured]),
         "first_step": mean([p.step[0] for p in measured]),
         "last_step": mean([p.step[-1] for p in measured]),
-        "shrinking": mean([(np.diff(p.step) < 0).mean() for p in measured]),
-        "kendall_step_loss_along_training": mean(paths.along_training(steps, losses)),
+        "shrinking": mean([(np.diff(p.step) < 0).mean() for p in measured], (0.0, 1.0)),
+        "kendall_step_loss_along_training": mean(paths.along_training(steps, losses), (-1.0, 1.0)),
         "kendall_step_loss_across_models": paths.across_models(steps, losses, bag.groups, resamples, seed),
         **{f"kendall_length_final_{name}": paths.related(length, v, bag.groups, seed) for name, v in final.items()},
     }  # fmt: skip
@@ -308,7 +308,7 @@ def drawn(bag: Bag, most_snapshots: int, seed: int) -> np.ndarray:
 def _taus(what: str, scores: Mapping[str, order.Score], groups: np.ndarray) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, of_algorithm in scores.items():
-        mean = paths.mean(of_algorithm.tau, groups)
+        mean = paths.mean(of_algorithm.tau, groups, (-1.0, 1.0))
         stem = f"tau_{what}_{name}"
         columns |= {stem: mean["value"], f"{stem}_low": mean["low"], f"{stem}_high": mean["high"]}
     return columns

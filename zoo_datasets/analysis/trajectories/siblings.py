@@ -55,7 +55,7 @@ def of_families(bag: Bag, parents: Sequence[str], seed: int) -> dict[str, Any] |
         found, purity, null = np.array([_family(bag, models, first, f"{seed} {parent}") for parent, models in named]).T
         rows.append({
             "first_step": int(bag.columns["step"][bag.at == first].min()), "last_step": int(bag.columns["step"].max()),
-            "found": paths.mean(found, groups), "purity": paths.mean(purity, groups), "whole": paths.share((purity == 1).astype(float), groups),
+            "found": paths.mean(found, groups, (0.0, 1.0)), "purity": paths.mean(purity, groups, (0.0, 1.0)), "whole": paths.share((purity == 1).astype(float), groups),
             "null": float(null.mean()),
         })  # fmt: skip
     sizes = sorted({len(models) for models in families.values()})

@@ -57,7 +57,7 @@ def stretch(bag: Bag, chosen: np.ndarray, seed: int) -> dict[str, Any]:
     }  # fmt: skip
     for name, place in order.recover(points, whose, seed=seed).items():
         score = order.score(whose, place, whose, at)
-        record["order"][name] = paths.mean(score.order, groups)
+        record["order"][name] = paths.mean(score.order, groups, (0.0, 1.0))
         record["forward"][name] = paths.share(score.forward, groups)
     found = {name: np.full(len(models), np.nan) for name in order.DIRECTIONS}
     for _, rows_of, cluster in order.shuffled(points, whose, "euclidean", seed, shuffles=1):
