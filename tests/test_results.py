@@ -152,6 +152,15 @@ def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
         assert all(same) == (part is shared)
         assert sorted(mixed.targets.values[:, 0]) == sorted(part.targets.values[:, 0])
         assert (mixed.targets.values[:, 0] != part.targets.values[:, 0]).any()
+    settled = dataclasses.replace(
+        shared.targets, values=np.column_stack([shared.groups % 3, shared.targets.values[:, 0]]).astype(float)
+    )
+    mixed = nulls.shuffled(dataclasses.replace(shared, targets=settled), np.random.default_rng(0))
+    assert (mixed.targets.values[:, 0] != settled.values[:, 0]).mean() > 0.3  # of the initialization: with whole groups
+    for g in np.unique(shared.groups):
+        own = shared.groups == g
+        assert len(set(mixed.targets.values[own, 0])) == 1
+        assert sorted(mixed.targets.values[own, 1]) == sorted(settled.values[own, 1])
     first = found.only(["test_accuracy"])
     list(results.run(first, ["statistics-ridge"], 1, tmp_path))
     cells = results.read(first, tmp_path)

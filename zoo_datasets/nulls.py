@@ -3,7 +3,7 @@
 In:  a `tasks.Problem`, names of baselines, how many shuffles. Out: a file for each baseline, and from it the scores.
 
 Targets of train and validation are shuffled within groups where most networks share theirs, so that what groups alone tell
-stays; else among all networks of a side. Settings are those that the true targets chose; the test side keeps its own
+stays (but for a target that hardly varies there, which moves with whole groups); else among all networks of a side. Settings are those that the true targets chose; the test side keeps its own
 targets. A null whose interval leaves out chance says that something leaks.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets import ranking, results, solving, tasks
-from zoo_datasets.core import files, meters, streams
+from zoo_datasets.core import files, meters, permuting, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError
 from zoo_datasets.solving import Cell
@@ -30,6 +30,7 @@ from zoo_datasets.tasks import Part, Problem
 log = logging.getLogger(__name__)
 
 SAVED_EVERY = 30.0  # CPU seconds, or one shuffle that takes more: what a stop may cost
+SETTLED = 0.05  # of a target's variance, inside groups: with less its labels move with whole groups
 SHARED = 0.5  # of networks: with more in groups of two and more, shuffling stays inside groups
 
 
@@ -74,15 +75,28 @@ def read(found: Problem, names: Sequence[str], folder: Path) -> dict[str, dict[s
 
 
 def shuffled(part: Part, rng: np.random.Generator) -> Part:
-    """The same networks, with targets of others."""
+    """The same networks, with targets of others: of a target that groups hardly vary in, of another group of their size."""
     order = np.arange(len(part))
     if within(part) == "all":
-        order = rng.permutation(order)
-    else:
-        for group in np.unique(part.groups):
-            own = np.flatnonzero(part.groups == group)
-            order[own] = rng.permutation(own)
-    return dataclasses.replace(part, targets=part.targets.take(order))
+        return dataclasses.replace(part, targets=part.targets.take(rng.permutation(order)))
+    for group in np.unique(part.groups):
+        own = np.flatnonzero(part.groups == group)
+        order[own] = rng.permutation(own)
+    values = part.targets.values[order]
+    for k in range(values.shape[1]):
+        if _settled(
+            part.targets.values[:, k], part.groups
+        ):  # as a setting of the initialization is: inside groups nothing would move
+            values[:, k] = part.targets.values[permuting.permutations(part.groups, 1, rng)[0], k]
+    return dataclasses.replace(part, targets=dataclasses.replace(part.targets, values=values))
+
+
+def _settled(values: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether hardly any of what values (n,) differ by lies inside groups."""
+    known = np.isfinite(values)
+    label, values = np.unique(groups[known], return_inverse=True)[1], values[known]
+    inside = values - (np.bincount(label, values) / np.maximum(1, np.bincount(label)))[label]
+    return bool((inside**2).sum() <= SETTLED * ((values - values.mean()) ** 2).sum()) if len(values) else False
 
 
 def within(part: Part) -> str:

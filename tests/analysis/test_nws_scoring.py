@@ -11,6 +11,7 @@ from zoo_datasets.analysis.nws import pictures, scoring
 from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.baselines.interface import Target
+from zoo_datasets.core import permuting
 
 
 def class_of(values: np.ndarray) -> Property:
@@ -200,7 +201,7 @@ def test_one_p_of_several_shuffles_finds_what_each_alone_leaves_open() -> None:
 
 def test_permutations_move_inside_groups_and_groups_of_one_size_among_each_other() -> None:
     groups = np.array([0, 0, 1, 1, 2])
-    found = scoring.permutations(groups, 400, np.random.default_rng(0))
+    found = permuting.permutations(groups, 400, np.random.default_rng(0))
     assert (np.sort(found, 1) == np.arange(5)).all()
     assert (found[:, 4] == 4).all()  # nobody else is alone
     assert {tuple(sorted(pair)) for pair in found[:, :2].tolist()} == {(0, 1), (2, 3)}
@@ -209,7 +210,7 @@ def test_permutations_move_inside_groups_and_groups_of_one_size_among_each_other
 
 def test_permutations_leave_a_fold_by_no_label() -> None:
     fold = np.array([0, 0, 0, 1, 1, 1])
-    found = scoring.permutations(np.array([0, 0, 1, 2, 3, 3]), 200, np.random.default_rng(0), fold)
+    found = permuting.permutations(np.array([0, 0, 1, 2, 3, 3]), 200, np.random.default_rng(0), fold)
     assert (fold[found] == fold).all()
     assert len({tuple(row) for row in found.tolist()}) == 4
 

@@ -24,7 +24,7 @@ from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.dynamics import coordinates, readings
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions, pairs
-from zoo_datasets.core import meters, streams
+from zoo_datasets.core import meters, permuting, streams
 
 FEWEST_OF_A_FATE = 5  # networks of a fate; rarer fates are put together
 REST = "rare"
@@ -52,14 +52,14 @@ def pooled(labels: Sequence[str] | np.ndarray) -> np.ndarray:
 
 
 def associations(
-    labels_of: Mapping[str, np.ndarray], predicted: Predictions, seed: int = 0, first: int = FIRST_PERMUTATIONS,
-    most: int = PERMUTATIONS,
+    labels_of: Mapping[str, np.ndarray], predicted: Predictions, groups: np.ndarray, seed: int = 0,
+    first: int = FIRST_PERMUTATIONS, most: int = PERMUTATIONS,
 ) -> dict[str, Any]:  # fmt: skip
     """Accuracy and ensemble entropy by fate in each reading, with p-values of the null that fates are dealt at random.
 
     Statistics: the share of the accuracy's variance between fates; the range of the fates'
-    mean ensemble entropies (a permutation keeps the sizes, on which entropy depends). All readings see the
-    same permutations, so that `p` is one test of the population. None where every reading has one fate.
+    mean ensemble entropies (a permutation keeps the sizes, on which entropy depends). Networks of one group change places
+    among each other, and whole groups with others of their size. All readings see the same permutations, so that `p` is one test of the population. None where every reading has one fate.
     """
     of = {name: pooled(labels) for name, labels in labels_of.items()}
     record: dict[str, Any] = {name: _groups(labels, predicted) for name, labels in of.items()}
@@ -68,7 +68,7 @@ def associations(
     n = len(predicted.balanced)
 
     def statistics(count: int) -> np.ndarray:
-        turns = np.stack([rng.permutation(n) for _ in range(count)])
+        turns = permuting.permutations(groups, count, rng)
         return np.concatenate([_statistics(of[name], predicted, turns) for name in told], axis=1)
 
     if not told:
@@ -176,7 +176,7 @@ def foretell(
     rng = streams.generator("foretell", seed)
     for start in meters.over(range(0, n, SHUFFLES_AT_ONCE), "what the start foretells", "bundles of shuffles"):
         count = min(SHUFFLES_AT_ONCE, n - start)
-        mixed = np.stack([rng.permutation(y) for _ in range(count)], 1).astype(np.float64)  # (networks, b)
+        mixed = y[permuting.permutations(groups, count, rng)].T.astype(np.float64)  # (networks, b)
         for i, (name, parts) in enumerate((*folds.items(), *models.items())):
             null[start : start + count, i] = testing.aucs(
                 mixed,

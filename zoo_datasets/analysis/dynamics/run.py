@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,7 +145,7 @@ def study(
         "balanced_accuracy": predicted.balanced.mean(), "balanced_accuracy_published": predicted.balanced_swapped.mean(),
         "entropy_median": np.median(predicted.entropy()),
         "readings": {n: r.numbers() | _indices(r) for n, r in read.items()},
-        "guidance": {when: guidance.associations({n: f[when] for n, f in fates.items()}, predicted, options.seed)
+        "guidance": {when: guidance.associations({n: f[when] for n, f in fates.items()}, predicted, population.groups, options.seed)
                      for when in ("start", "end")},
     }  # fmt: skip
     resampled: dict[str, robustness.Resampled] = {}
@@ -174,21 +174,38 @@ def _indices(reading: readings.Reading) -> dict[str, Any]:
 
 
 def _coordinate_kinds(population: Population, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """How well few coordinates determine their own future, for each kind, against ends dealt at random."""
+    """How well few coordinates determine their own future, for each kind, against ends dealt at random.
+
+    What is said of networks held out is so in coordinates that their ends had no part in.
+    """
     before, after, rows = populations.pairs(population, options.map)
     order = streams.generator("shuffled ends", options.seed).permutation(len(rows))
     recipe, layout, records = surrogate.Recipe(options.prior), population.architecture.layout, []
     for kind in meters.over(coordinates.COORDINATES, "kinds of coordinates", "kinds"):
         one = coordinates.choose(kind, before, after, population.end, layout, options.dimensions, options.seed)
         x, y, groups = one.encode(before), one.encode(after), population.groups[rows]
+        true, dealt = (_chosen_by(kind, before, ends, rows, population, options) for ends in (after, after[order]))
         records.append({
             "kind": kind, "labels": one.labels, "reconstruction_r2": one.reconstruction_r2,
-            "r2": surrogate.fit(x, y, recipe).r2(x, y), "r2_held_out": surrogate.held_out_r2(x, y, groups, recipe),
+            "r2": surrogate.fit(x, y, recipe).r2(x, y), "r2_held_out": surrogate.held_out_r2(true, groups, recipe),
             "r2_shuffled": surrogate.fit(x, y[order], recipe).r2(x, y[order]),
-            "r2_shuffled_held_out": surrogate.held_out_r2(x, y[order], groups, recipe),
+            "r2_shuffled_held_out": surrogate.held_out_r2(dealt, groups, recipe),
             "r2_unmoved": surrogate.unmoved_r2(x, y),
         })  # fmt: skip
     return records
+
+
+def _chosen_by(
+    kind: str, before: np.ndarray, after: np.ndarray, rows: np.ndarray, population: Population, options: argparse.Namespace
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Some of the pairs → all of them, in the coordinates that those choose."""
+
+    def coded(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        final, layout = population.end[np.unique(rows[train])], population.architecture.layout
+        one = coordinates.choose(kind, before[train], after[train], final, layout, options.dimensions, options.seed)
+        return one.encode(before), one.encode(after)
+
+    return coded
 
 
 # ── all populations of a level ────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from zoo_datasets.analysis.nws.properties import TRAINING
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.study import DEEP, METADATA, UPDATES, Study, reader, readers
-from zoo_datasets.core import meters, streams
+from zoo_datasets.core import meters, permuting, streams
 
 SHUFFLES = 10  # of one alone it would be left to chance how much it can show
 
@@ -83,7 +83,7 @@ def _shuffled_deep(of: Study) -> Rows:
 
 def _mixed(of: Study, shuffles: int) -> np.ndarray:
     """Places (shuffles, M): labels of a group stay together, since a group is what may not be on two sides."""
-    return scoring.permutations(of.of.groups, shuffles, streams.generator("nws null", of.seed))
+    return permuting.permutations(of.of.groups, shuffles, streams.generator("nws null", of.seed))
 
 
 def _of_shuffles(of: Study, method: str, parts: Sequence[Judged]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from zoo_datasets import intervals
 from zoo_datasets.analysis.nws.properties import Property
-from zoo_datasets.core import streams
+from zoo_datasets.core import permuting, streams
 from zoo_datasets.intervals import Interval
 
 WORTH = 0.05  # of accuracy: what is surely less is called not readable
@@ -204,29 +204,12 @@ def permuted(parts: Sequence[Judged], n_permutations: int, seed: int) -> tuple[f
         for part in parts:
             key = part.networks.tobytes() + part.fold.tobytes()
             if key not in drawn:
-                drawn[key] = permutations(part.groups, count, rng, part.fold)
+                drawn[key] = permuting.permutations(part.groups, count, rng, part.fold)
             mixed_values = part.values[drawn[key]]  # (count, n)
             marks = _marks(part.of, part.said[:, None], mixed_values[None])
             right += (marks if part.of.target.classes else 1.0 - marks / part.scale).mean((0, 2)) / len(parts)
         reached, total = reached + int((right >= seen - 1e-12).sum()), total + float(right.sum())
     return (1 + reached) / (1 + n_permutations), total / n_permutations
-
-
-def permutations(
-    groups: np.ndarray, count: int, rng: np.random.Generator, fold: np.ndarray | None = None
-) -> np.ndarray:
-    """Places (count, n): inside groups at random, groups of one size (and one fold, in which a group lies whole) among each other."""
-    _, first, label, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    found = np.empty((count, len(groups)), np.int64)
-    pools = np.column_stack([sizes, fold[first] if fold is not None else np.zeros_like(sizes)])
-    for pool in np.unique(pools, axis=0):
-        own = np.flatnonzero((pools == pool).all(1))
-        blocks = np.stack([np.flatnonzero(label == g) for g in own])  # (groups, size)
-        drawn = np.broadcast_to(blocks, (count, *blocks.shape))
-        drawn = rng.permuted(drawn, axis=2)
-        order = rng.random((count, len(blocks))).argsort(1)
-        found[:, blocks.ravel()] = np.take_along_axis(drawn, order[:, :, None], 1).reshape(count, -1)
-    return found
 
 
 def _turned(difference: np.ndarray, groups: np.ndarray, n_permutations: int, seed: int) -> float:
