@@ -22,6 +22,7 @@ from resealed import write_manifest
 
 from zoo_builder import estimate, grid, plan, status, verify, worker
 from zoo_builder.build import build
+from zoo_builder.engines import devices
 from zoo_builder.plan import Plan
 from zoo_builder.sealing import parts
 from zoo_builder.training import fingerprint
@@ -323,6 +324,64 @@ def test_how_far_engines_may_part_is_said_by_optimizer(
     theirs[: max(1, int(1000 * share))] = distance
     found = fingerprint.apart({"optimizer": optimizer, "lr": 0.01}, ours, theirs)
     assert (found is None) == agrees
+
+
+def test_models_that_diverged_alike_are_alike() -> None:
+    settings, ours = {"optimizer": "sgd", "lr": 0.01}, np.array([0.0, np.nan, np.inf, -np.inf] * 50, np.float32)
+    assert fingerprint.apart(settings, ours, ours.copy()) is None
+    assert (
+        fingerprint.apart(settings, ours, np.where(np.isnan(ours), np.inf, ours)) is None
+    )  # engines overflow in their own ways
+    for there in (0.0, np.nan):  # a number on one side alone
+        theirs = ours.copy()
+        theirs[0 if np.isnan(there) else 1] = there
+        assert "differ by up to inf" in str(fingerprint.apart(settings, ours, theirs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fingerprints_of_workers_are_those_of_the_driver(
+    make_plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The driver of a GPU cluster may have no GPU: what sealing would train there, workers train."""
+    planned = make_plan("cohort_size=4", limit=24)
+    build(planned, tmp_path / "here", workers=0)
+    monkeypatch.setattr(devices, "here", lambda device: False)
+    with monkeypatch.context() as patched:
+        patched.setattr(fingerprint, "of", lambda *_: pytest.fail("made by the driver"))
+        build(planned, tmp_path / "there", workers=workers)
+    ours, theirs = (Manifest.read(tmp_path / name) for name in ("here", "there"))
+    assert len(ours.fingerprints) == fingerprint.MODELS
+    assert ours.fingerprints == theirs.fingerprints
+    assert estimate._costs(planned) is None
+
+
+def test_half_a_commit_of_a_killed_driver_is_no_finished_cohort(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
+    planned = make_plan(limit=8)
+    paths = ZooPaths(tmp_path / "zoo")
+    paths.commits.mkdir(parents=True)
+    files.write_json(paths.recipe, planned.identity)
+    done = worker.train_cohort(worker.Task(planned.cohorts[0], str(paths.root)), planned.sources)
+    parts.commit(paths, done.record)
+    assert f"{len(planned.cohorts[0].runs)} of {len(planned.runs):,} models, 1 of" in status.describe(paths)[0]
+    whole = paths.commits / f"{planned.cohorts[0].id}.json"
+    whole.rename(whole.with_name(f"{files.SCRATCH}4711-{whole.name}"))
+    assert f"0 of {len(planned.runs):,} models, 0 of" in status.describe(paths)[0]
+
+
+@pytest.mark.slow
+def test_a_zoo_of_models_that_diverge_at_once_is_verified(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
+    changes = (
+        "training.lr=30.0",
+        "training.optimizer=momentum",
+        "training.loss=mse",
+        "training.epochs=5",
+        "cohort_size=1",
+    )
+    planned = make_plan(*changes, limit=12)
+    build(planned, tmp_path / "zoo", workers=0)
+    assert Manifest.read(tmp_path / "zoo").counts.diverged
+    assert verify.verify(tmp_path / "zoo", retrain=2).problems == []
 
 
 @pytest.mark.slow

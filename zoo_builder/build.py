@@ -29,6 +29,7 @@ from zoo_builder.plan import Plan
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.recipe import document
 from zoo_builder.sealing import earlier, parts, seal
+from zoo_builder.training import fingerprint
 from zoo_datasets.core import files, meters, records
 from zoo_datasets.errors import BuildError, FormatVersionError, IntegrityError, InterruptedBuildError
 from zoo_datasets.format.manifest import Manifest
@@ -104,7 +105,7 @@ def build(
             records = _train_missing(paths, planned, workers, taken, checkpoint_every_s, report)
             for scratch in paths.root.glob(f"{files.SCRATCH}*"):
                 scratch.unlink()  # of a killed driver; else it would be sealed with the zoo
-            seal.seal(paths, planned, records)
+            seal.seal(paths, planned, records, _fingerprints(paths, planned, workers))
     except OSError as error:
         if not _of_output(error, paths):
             raise
@@ -225,6 +226,30 @@ def _train_missing(
     return {c.id: records[c.id] for c in planned.cohorts}
 
 
+def _fingerprints(paths: ZooPaths, planned: Plan, workers: int | None) -> list[dict[str, Any]] | None:
+    """Those that workers make, where this machine has no such device; else None, and sealing makes them. Raises BuildError."""
+    some = fingerprint.chosen(planned.cohorts)
+    if all(devices.here(c.device) for c in some):
+        return None
+    parents, found = (str(planned.parents.root) if planned.parents else None), {}
+    with _executor(planned, workers, paths, worker.fingerprinted) as pool:
+        waiting = [worker.Task(c, str(paths.root.absolute()), parents=parents) for c in some]
+        running = 0
+        while waiting or running:
+            while waiting and running < pool.window:
+                pool.submit(waiting.pop(0))
+                running += 1
+            for outcome in pool.wait(0.5):
+                running -= 1
+                if outcome.error is not None:
+                    raise BuildError(
+                        f"The fingerprint of cohort {outcome.item.cohort.id[:16]} failed: {outcome.error!r}. All is trained; the same "
+                        "command goes on from there."
+                    ) from outcome.error
+                found[outcome.item.cohort.id] = outcome.value
+    return [found[c.id] for c in some]
+
+
 def _taken(planned: Plan, zoos: Sequence[Path]) -> _Taken:
     """By cohort and place the models that are in other zoos. Raises BuildError where these have none of the plan."""
     there = earlier.Zoos(zoos)
@@ -330,10 +355,12 @@ def _disk_message(paths: ZooPaths, error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def _executor(planned: Plan, workers: int | None, paths: ZooPaths) -> Iterator[executor.Executor]:
+def _executor(
+    planned: Plan, workers: int | None, paths: ZooPaths, work: executor.Work = worker.train_cohort
+) -> Iterator[executor.Executor]:
     gpus = devices.gpus_per_worker(workers) if workers != 0 and planned.cohorts[0].device == "cuda" else 0.0
     workers = workers and min(workers, len(planned.cohorts))  # more would start, and have nothing to do
-    pool = executor.open_executor(worker.train_cohort, planned.sources, workers, gpus, paths.beats.absolute())
+    pool = executor.open_executor(work, planned.sources, workers, gpus, paths.beats.absolute())
     try:
         yield pool
     finally:

@@ -179,7 +179,9 @@ class _Cost:
 
 
 def _costs(plan: Plan) -> dict[Kind, _Cost] | None:
-    """The cost of every kind: of some timed, of those between them by the work of a step."""
+    """The cost of every kind: of some timed, of those between them by the work of a step. None where that cannot be timed here."""
+    if not all(devices.here(c.device) for c in plan.cohorts):
+        return None
     largest: dict[Kind, Cohort] = {}
     for c in plan.cohorts:
         known = largest.get(_kind(c))

@@ -53,7 +53,9 @@ def describe(paths: ZooPaths) -> list[str]:
     planned = _read(_Planned, paths.recipe)
     if planned is None:
         raise ZooNotFoundError(f"{paths.root} holds no zoo and no build. Name the folder given to --out.")
-    commits = [c for p in sorted(paths.commits.glob("*.json")) if (c := _read(_Commit, p)) is not None]
+    # A killed driver leaves half a commit under another name, whose cohort is trained again.
+    there = [p for p in sorted(paths.commits.glob("*.json")) if not p.name.startswith(files.SCRATCH)]
+    commits = [c for p in there if (c := _read(_Commit, p)) is not None]
     models = [m for c in commits for m in c.models]
     diverged = sum(m.diverged_step is not None for m in models)
     lines = [

@@ -18,6 +18,7 @@ from zoo_builder.planning import cohorts, lineage
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.sealing import earlier, parts
 from zoo_builder.sealing.earlier import Earlier
+from zoo_builder.training import fingerprint
 from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.progress import Snapshot
 from zoo_builder.training.trainer import Trainer
@@ -69,6 +70,12 @@ def train_cohort(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]
     extra = [{**ended[m], "n_train": cohort.n_train} for m in range(len(ids))]
     record = parts.write_part(paths, cohort.id, ids, [s for m in range(len(ids)) for s in own[m]], extra, engine)
     return Done(record, time.monotonic() - started)
+
+
+def fingerprinted(task: Task, shared: Mapping[sources.SourceSpec, sources.Source]) -> dict[str, Any]:
+    """The fingerprint of a cohort's first model, on the worker's device."""
+    parents = Path(task.parents) if task.parents else None
+    return fingerprint.one(task.cohort, shared[task.cohort.runs[0].source], parents)
 
 
 def train(

@@ -97,6 +97,8 @@ def test_a_limit_is_the_way_out_of_many_models(load: Load, text: str, message: s
         (architecture("rows, {gru: 100000}, last_step"), r"The architecture has 30,00.* weights"),
         (architecture("flatten, " + "activation, " * 1000 + "{linear: 8}"), "The architecture has 1,003 layers; at most 1,000"),
         (architecture("flatten, {linear: 3000000}") + "\ncohort_size: 16", r"A cohort of 4 models takes .* GB while it trains \(225,000,010 values each"),
+        (architecture("flatten, {linear: 1}").replace("{linear: classes}", "{linear: classes, outputs: 400000}") + "\ncohort_size: 16",
+         r"A cohort of . models takes .* GB while it trains .*outputs to be scored"),
         ("replicates: 4\nsource: {id: digits, mean: [1e308], std: [1]}", r"mean 1e\+308 and std 1; scaled by them, pixels are no"),
         ("replicates: 4\nsource: {id: digits, resize: 100000}", r"resized to 100,000 × 100,000 takes .* GB for .* images of 8 × 8"),
     ],

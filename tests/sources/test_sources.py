@@ -50,6 +50,15 @@ def no_local_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- parts of a source -------------------------------------------------------------------
 
 
+def test_a_subset_that_leaves_a_class_nothing_is_refused() -> None:
+    labels = np.repeat([0, 1], [20, 7])
+    check_subset(Subset(skip=0.8, frac=0.1), 2, labels)
+    with pytest.raises(
+        GridError, match=r"skip 0.95 and frac 0.05, which leave none of the 7 training examples of class 1"
+    ):
+        check_subset(Subset(skip=0.95, frac=0.05), 2, labels)
+
+
 def test_digits_are_the_same_everywhere() -> None:
     source = load(SourceSpec())
     assert source.sha256 == "f6101581ce3a0f57b5ad0f2f1e1d982536da30b561c476111fca9f93030a9543"

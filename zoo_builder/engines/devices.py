@@ -45,6 +45,15 @@ def check(device: str) -> str:
     return device
 
 
+def here(device: str) -> bool:
+    """Whether this process can train on it: the driver of a cluster may have no GPU of its own."""
+    if device == "cpu":
+        return True
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def check_supported(
     engine: str, architecture: Architecture, loss: str, augmentation: Augmentation, device: str
 ) -> None:

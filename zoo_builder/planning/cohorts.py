@@ -110,6 +110,7 @@ class _Shape:
     source_sha256: str
     has_validation: bool
     together: str  # equal of all that may share a cohort, but for where their streams stand
+    shown: int  # training examples, and the larger of validation and test: what is scored at once
 
 
 def group(
@@ -185,7 +186,8 @@ class _Shapes:
             self.architectures[key] = architecture(run, source)
         arch, n = self.architectures[key], n_train(run, source)
         alike = together(run, arch, n, source.sha256)
-        shape = _Shape(arch, n, source.sha256, len(source.validation.labels) > 0, alike)
+        held_out = len(source.validation.labels), len(source.test.labels)
+        shape = _Shape(arch, n, source.sha256, held_out[0] > 0, alike, n + max(held_out))
         _check_batch_norm(run, shape)
         return shape
 
@@ -212,7 +214,8 @@ def _check_size(chunk: tuple[Run, ...], shape: _Shape, device: str) -> None:
     kept = max(_most_snapshots(r, shape) * (3 if r.snapshots.keep_optimizer else 1) for r in chunk)
     batch = min(chunk[0].settings["batch_size"], shape.n_train)
     outputs = sum(math.prod(node.shape) for node in shape.architecture.nodes) if device == "cpu" else 0
-    bounds.check_cohort(len(chunk), shape.architecture.n_params, 4 + kept, shape.n_train, batch * outputs)
+    logits = shape.shown * shape.architecture.n_logits  # scored a part at a time, beside those of training
+    bounds.check_cohort(len(chunk), shape.architecture.n_params, 4 + kept, shape.n_train, batch * outputs, logits)
 
 
 def together(run: Run, arch: Architecture, n: int, source_sha256: str) -> str:

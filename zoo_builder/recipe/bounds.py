@@ -63,16 +63,16 @@ def check_snapshots(snapshots: int, schedule: str) -> None:
         )
 
 
-def check_cohort(models: int, values: int, copies: int, inputs: int, activations: int) -> None:
-    """Raises GridError where a worker could not hold a cohort: its weights, their snapshots, batches and rows.
+def check_cohort(models: int, values: int, copies: int, inputs: int, activations: int, logits: int) -> None:
+    """Raises GridError where a worker could not hold a cohort: its weights, their snapshots, batches, rows and answers.
 
-    `values` of each network, of which `copies` are kept; `inputs` it trains on; `activations` of a batch.
+    `values` of each network, of which `copies` are kept; `inputs` it trains on; `activations` of a batch; `logits` that are scored at once.
     """
-    size = models * (4 * values * copies + 40 * inputs + 4 * activations)
+    size = models * (4 * values * copies + 40 * inputs + 4 * activations + 4 * logits)
     if size > MOST_COHORT_BYTES:
         raise GridError(
             f"A cohort of {models:,} models takes {size / 1e9:,.1f} GB while it trains ({values:,} values each, "
-            f"{copies:,} copies with their snapshots, {activations:,} outputs of layers in a batch); at most "
-            f"{MOST_COHORT_BYTES / 1e9:.1f} GB. Lower `cohort_size` or `batch_size`, or take smaller layers or fewer "
-            "snapshots."
+            f"{copies:,} copies with their snapshots, {activations:,} outputs of layers in a batch, {logits:,} outputs "
+            f"to be scored); at most {MOST_COHORT_BYTES / 1e9:.1f} GB. Lower `cohort_size` or `batch_size`, or take smaller layers, fewer "
+            "snapshots or fewer examples."
         )

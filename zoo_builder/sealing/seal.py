@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,15 @@ ROWS = 20_000  # given to the writer at a time
 MOST_OPENED = 128  # parts mapped at a time: three maps each, of the 65,530 that Linux allows
 
 
-def seal(paths: ZooPaths, plan: Plan, records: Mapping[str, parts.Record]) -> None:
-    """Write the zoo of a complete set of records; it is finished when this returns. Raises OSError."""
+def seal(
+    paths: ZooPaths, plan: Plan, records: Mapping[str, parts.Record], prints: Sequence[Mapping[str, Any]] | None = None
+) -> None:
+    """Write the zoo of a complete set of records; it is finished when this returns. `prints` are its fingerprints, which are made here
+    where they are not given. Raises OSError."""
     what = about(plan)
     models = _models(paths, plan, records, what)
     with meters.track("sealing"):
-        writer.write(paths.root, what, models, lambda tables: _further(plan, tables))
+        writer.write(paths.root, what, models, lambda tables: _further(plan, tables, prints))
     finish(paths)
 
 
@@ -141,12 +144,14 @@ def _levels(axis: Axis, planned: list[Run]) -> list[str]:
     return sorted(used, key=lambda label: order.index(label) if label in order else len(order))
 
 
-def _further(plan: Plan, tables: contents.Tables) -> dict[str, Any]:
+def _further(plan: Plan, tables: contents.Tables, prints: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
     """What the manifest says of recipe and sources, and how another machine can tell that it agrees."""
+    if prints is None:
+        prints = fingerprint.of(plan.cohorts, plan.sources, plan.parents.root if plan.parents else None)
     value = {
         **described(plan),
         "sources": [source_record(source) for source in plan.sources.values()],
-        "fingerprints": fingerprint.of(plan.cohorts, plan.sources, plan.parents.root if plan.parents else None),
+        "fingerprints": list(prints),
         "population": fingerprint.population(tables["models"]),
     }
     faults.point("before_manifest")

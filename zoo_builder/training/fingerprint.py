@@ -101,7 +101,10 @@ def apart(settings: Mapping[str, Any], ours: np.ndarray, theirs: np.ndarray) -> 
     """How two vectors of a model, after STEPS steps or fewer, differ by more than rounding; None where they do not."""
     if ours.shape != theirs.shape:
         return f"have {len(ours)} and {len(theirs)} values"
-    distance = np.abs(ours.astype(np.float64) - theirs)
+    # Of a model that diverged: what is no number on both sides is alike, and on one side as far as can be.
+    numbers = np.isfinite(ours) & np.isfinite(theirs)
+    distance = np.where(np.isfinite(ours) == np.isfinite(theirs), 0.0, np.inf)
+    distance[numbers] = np.abs(ours[numbers].astype(np.float64) - theirs[numbers])
     near = float((distance <= _near(settings)).mean()) if len(distance) else 1.0
     largest = float(distance.max(initial=0.0))
     if near >= SHARE and largest <= _rest(settings):

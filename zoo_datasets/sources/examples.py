@@ -187,6 +187,11 @@ def check_subset(
     if subset.label_noise_frac and len(subset.in_play(n_classes)) < 2:
         raise GridError("Subset has label noise and one class; a wrong label needs a second class.")
     counts = {c: _count(subset, c, int(of_class[c])) for c in subset.in_play(n_classes) if of_class[c]}
+    if subset.skip and (lacking := [c for c, n in counts.items() if n < 1]):
+        raise GridError(
+            f"Subset has skip {subset.skip} and frac {subset.frac}, which leave none of the {of_class[lacking[0]]} training examples of "
+            f"class {lacking[0]}. Take a smaller skip, or more training examples."
+        )
     triggers.check(subset, n_classes, counts)
     if subset.trigger_frac and input_shape is not None:
         triggers.check_fits(subset, input_shape)
