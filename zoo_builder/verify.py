@@ -41,7 +41,7 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
 
     Raises ZooNotFoundError, IntegrityError, FormatVersionError, GridError.
     """
-    report = check.check(root)
+    report = check.sealed(root)
     if report.problems:
         return report
     zoo = Sealed(root, Manifest.read(root))
@@ -66,6 +66,7 @@ def verify(root: Path, *, retrain: int = 0, data: str | None = None) -> Report:
         if isinstance(error, ZooError) or ZooPaths(root).grid.is_file():
             raise
         raise IntegrityError(f"The rows of {root} describe runs that cannot be trained: {error!r}.") from None
+    check.card_of(root, report)
     report.lines.append("not compared: the words of README.md, croissant.json and pictures, which are outside the seal")
     return report
 

@@ -51,7 +51,7 @@ def test_a_card_that_names_other_tables_is_damage_and_other_words_are_free(tiny_
         card.write_text(forged)
         (problem,) = check.check(tiny_copy).problems
         assert problem.startswith(f"README.md is not the zoo's: {wrong}")
-        assert check.check(tiny_copy, dressed=False).problems == []
+        assert check.sealed(tiny_copy).problems == []
     card.unlink()
     assert check.check(tiny_copy).warnings == ["README.md is not there: `load_dataset` finds no tables without it"]
     card.write_text(text)

@@ -31,16 +31,21 @@ OVERRULING = ".huggingface.yaml"  # which `datasets` puts above a card
 MOST_MESSAGE = 1_000  # characters of a problem: names in it are a stranger's
 
 
-def check(root: Path, *, dressed: bool = True) -> Report:
-    """Compare every byte of a zoo with its manifest, and its tables with each other; `dressed`, what its card has `load_dataset` read too.
+def check(root: Path) -> Report:
+    """Compare every byte of a zoo with its manifest, its tables with each other, and with these what its card has `load_dataset` read.
 
     Raises ZooNotFoundError, FormatVersionError, and IntegrityError where the manifest is unreadable.
     """
+    report = sealed(root)
+    if not report.problems:
+        card_of(root, report)
+    return report
+
+
+def sealed(root: Path) -> Report:
+    """The same without the card, which is outside the seal: publishing writes it anew. Raises what `check` does."""
     report = Report()
-    manifest = Manifest.read(root)
-    _compare(root, manifest, report)
-    if dressed and not report.problems:
-        _card(root, manifest, report)
+    _compare(root, Manifest.read(root), report)
     report.problems = [p if len(p) <= MOST_MESSAGE else f"{p[:MOST_MESSAGE]}…" for p in report.problems]
     return report
 
@@ -111,8 +116,9 @@ def _files(root: Path, manifest: Manifest, report: Report) -> None:
         report.warnings.append(f"{len(left)} files that a file manager left are no part of the zoo: {left[0]}")
 
 
-def _card(root: Path, manifest: Manifest, report: Report) -> None:
-    """The head of README.md, which is outside the seal and says which files `load_dataset` reads; and what would overrule it."""
+def card_of(root: Path, report: Report) -> None:
+    """The head of README.md, which says which files `load_dataset` reads, of a zoo that is whole; and what would overrule it."""
+    manifest = Manifest.read(root)
     overruling = root / OVERRULING
     if overruling.is_symlink() or overruling.exists():
         report.problems.append(

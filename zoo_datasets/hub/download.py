@@ -118,7 +118,7 @@ def _compare(folder: Path, found: Location) -> None:
     mine = folder / "manifest.json"
     if not mine.is_file() or files.sha256(mine) != files.sha256(found.root / "manifest.json"):
         raise ZooError(f"{folder} holds something other than {found.name}. Name another folder, or remove it.")
-    report = check.check(folder, dressed=False)
+    report = check.sealed(folder)
     if report.problems:
         raise IntegrityError(
             f"{folder} is a damaged copy of {found.name}: {'; '.join(report.problems)}. Remove it and fetch again."

@@ -74,7 +74,7 @@ def publish(
             f"{root} belongs to the Hub's cache, where nothing is written. `python -m zoo_datasets download` makes a "
             "folder of it, which can be published."
         )
-    report = check.check(location.root, dressed=False)
+    report = check.sealed(location.root)
     if report.problems:
         raise IntegrityError(f"{root} is damaged and is not published: " + "; ".join(report.problems))
     with _refusals(name):
