@@ -292,9 +292,11 @@ def test_a_modification_is_measured_beside_a_draw_and_a_cut() -> None:
         assert nothing[label, cut]["cuts"] >= 20
         for found in nothing, draws, change:  # ½ whatever else there is
             assert found[label, cut]["accuracy"]["low"] < 0.5 < found[label, cut]["accuracy"]["high"]
-        assert draws[label, between]["accuracy"]["low"] > 0.9 > nothing[label, between]["accuracy"]["value"]
+        assert draws[label, between]["accuracy"]["value"] > 0.9 > nothing[label, between]["accuracy"]["value"]
+        assert draws[label, between]["accuracy"]["low"] > 0.5  # six pairs of draws that are all told are no more
         assert abs(nothing[label, within]["accuracy"]["value"] - 0.5) < 0.1  # though twins lie next to each other
-        assert change[label, within]["accuracy"]["low"] > 0.9 > draws[label, within]["accuracy"]["value"]
+        assert change[label, within]["accuracy"]["value"] > 0.9 > draws[label, within]["accuracy"]["value"]
+        assert change[label, within]["accuracy"]["low"] > 0.7
         assert change[label, within]["exceeds_draws"]["low"] > 0.2 > draws[label, within]["exceeds_draws"]["low"]
         assert change[label, within]["test"]["p"] < 0.05 < nothing[label, within]["test"]["p"]
         assert draws[label, within]["test"]["p"] > 0.9  # a draw makes more of a difference than the change
@@ -405,7 +407,8 @@ def test_bounds_of_distances_hold_what_is_there() -> None:
 @pytest.mark.slow
 def test_a_network_is_near_the_data_it_learned() -> None:
     for r in measures.to_data(clean(made(of_draw=3.0, each=4, architecture=FLAT))):
-        assert r["rank"]["high"] < 0.2
+        assert r["rank"]["value"] < 0.1
+        assert r["rank"]["high"] < 0.45  # of few draws that are all alike
         assert r["test"]["p"] < 0.01
     rows = measures.to_data(clean(made(draws=4, each=3, of_draw=3.0)))  # of networks that are aligned first
     assert [(r["n"], r["draws"], r["of_a_mean"]) for r in rows] == [(10, 4, 1)] * 2
