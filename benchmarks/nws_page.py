@@ -12,6 +12,8 @@ from typing import Any
 import pages
 from nws_tables import DEEP, STILL, above, low, names, read_from, tables
 
+from zoo_datasets.analysis.nws.run import QUESTIONS
+
 # Question → what its figure shows.
 PICTURES = {
     "accuracy": "accuracy by property", "features": "local and global features", "by-accuracy": "by accuracy of the networks",
@@ -45,12 +47,17 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
         + f". Median test accuracy {of['accuracy'][2]:.2f}, median of {of['updates'][2]:,.0f} updates"
         + _by_batch(of.get("updates_by_batch_size", {}))
         + (f"; {of['constant_start']:,} networks start from a constant" if of["constant_start"] else "")
-        + ". Intervals: 95 %, over groups.\n"
+        + f". Intervals: 95 %, over groups.{_not_asked(made['questions'])}\n"
     )
     yield from (f"* {sentence}" for sentence in findings(numbers))
     yield ""
     yield from pages.pictures(name, PICTURES)
     yield from tables(numbers)
+
+
+def _not_asked(questions: Sequence[str]) -> str:
+    missing = [f"`{q}`" for q in QUESTIONS if q not in questions]
+    return f" Not asked yet, of the questions above: {', '.join(missing)}." if missing else ""
 
 
 def _by_batch(updates: Mapping[str, Sequence[float]]) -> str:
