@@ -393,7 +393,9 @@ def test_permuted_networks_keep_their_statistics_and_lose_their_windows(study: S
         if row["move"] != transfer.STILL:
             assert row["n"] == row["n_moved"]
             assert row["lost"] == pytest.approx(row["before"] - row["value"], abs=1e-12)
-            if row["property"] in numbers and abs(row["lost"]) < 1e-12:  # a number read alike of all has nothing to bound
+            if (
+                row["property"] in numbers and abs(row["lost"]) < 1e-12
+            ):  # a number read alike of all has nothing to bound
                 assert np.isnan([row["lost_low"], row["lost_high"]]).all()
             else:
                 assert row["lost_low"] <= row["lost"] <= row["lost_high"]
