@@ -104,6 +104,8 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
             )
     if rows := numbers.get("when"):
         yield from _early(rows, numbers["when_tests"]["n"])
+    if rows := numbers.get("how_much"):
+        yield from _enough(rows)
     if found := numbers.get("null"):
         every = [r for rows in found.values() for r in rows if r.get("p") is not None]
         leaks = [f"`{r['property']}` by {r['method']}" for r in every if r["leak"]]
@@ -116,17 +118,45 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
         yield from _never_seen(rows)
     if rows := transfer.get("symmetry", ()):
         yield from _coordinates(rows)
+    if rows := transfer.get("children", ()):
+        yield from _grown(rows)
 
 
 def _early(rows: Sequence[Mapping[str, Any]], tests: int) -> Iterator[str]:
-    own = [r for r in rows if r["method"] == DEEP] or rows
-    reader = f"the {DEEP}" if own[0]["method"] == DEEP else "a support vector machine on statistics"
-    first = {name: place for (name, _), place in read_from(own).items()}
-    said = ", ".join(f"`{name}` {place}" for name, place in sorted(first.items(), key=lambda item: item[1])) or "none"
-    yield (
-        f"**When.** The snapshot (of 0 to {rows[0]['of'] - 1}) from which on {reader} reads a property above chance, corrected over "
-        f"{tests} tests of snapshots, properties and methods: {said}."
-    )
+    for reader, own in _by_reader(rows):
+        first = {name: place for (name, _), place in read_from(own).items()}
+        yield (
+            f"**When.** The snapshot (of 0 to {own[0]['of'] - 1}) from which on {reader} reads a property above chance, corrected over "
+            f"{tests} tests of snapshots, properties and methods: {_from(first)}."
+        )
+
+
+def _enough(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    sizes = sorted({r["size"] for r in rows})
+    for reader, own in _by_reader(rows):
+        told = {(r["property"], r["size"]) for r in own if low(r) > r["chance"]}
+        first = {
+            name: next((k for n, k in enumerate(sizes) if all((name, size) in told for size in sizes[n:])), None)
+            for name in names(own)
+        }
+        yield (
+            f"**How much.** The smallest window (of {len(sizes)}, from {sizes[0]:,} to {sizes[-1]:,} values) from which on {reader} reads a "
+            f"property above chance, by one seed and its interval, not corrected: {_from({n: k for n, k in first.items() if k})}."
+        )
+
+
+def _by_reader(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    """What a sentence calls those who read, and the rows of each that there are."""
+    for reader, methods in (
+        (f"the {DEEP}", (DEEP,)),
+        ("a support vector machine on statistics", ("svm", WINDOWS)),
+    ):
+        if own := [r for r in rows if r["method"] in methods]:
+            yield reader, own
+
+
+def _from(first: Mapping[str, int]) -> str:
+    return ", ".join(f"`{name}` {at:,}" for name, at in sorted(first.items(), key=lambda item: item[1])) or "none"
 
 
 def _never_seen(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -152,26 +182,43 @@ def _never_seen(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _coordinates(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Worse or not by the interval of the paired difference, of networks that were moved; of properties that are read of networks as they are."""
-    own = [r for r in rows if r["method"] == DEEP] or [r for r in rows if r["method"] == WINDOWS]
-    told = {r["property"] for r in own if r["move"] == STILL and low(r) > r["chance"]}
-    own = [r for r in own if r["move"] == MOVED]
-    if not own:
-        return
-    unread = [r["property"] for r in own if r["property"] not in told]
-    reader = f"the {DEEP}" if own[0]["method"] == DEEP else "a support vector machine on statistics of windows"
-    own = [r for r in own if r["property"] in told]
-    worse = [r["property"] for r in own if r["lost_low"] is not None and r["lost_low"] > 0]
-    alike = [
-        r["property"]
-        for r in own
-        if r["lost_high"] is not None and r["lost_high"] < FEWEST and r["property"] not in worse
-    ]
-    rest = [r["property"] for r in own if r["property"] not in (*worse, *alike)]
-    yield (
-        f"**Other coordinates.** Of networks that compute the same with permuted units and other scales, {reader} reads worse than of the same "
-        f"networks as they are: {_list(worse)}. Not worse by {FEWEST:g}: {_list(alike)}. Undecided: {_list(rest)}. "
-        f"Not surely read above chance as they are: {_list(unread)}."
-    )
+    for reader, method in (
+        (f"the {DEEP}", DEEP), ("a support vector machine on statistics of layers", "svm"), ("one on statistics of windows", WINDOWS),
+    ):  # fmt: skip
+        own = [r for r in rows if r["method"] == method]
+        told = {r["property"] for r in own if r["move"] == STILL and low(r) > r["chance"]}
+        own = [r for r in own if r["move"] == MOVED]
+        if not own:
+            continue
+        unread = [r["property"] for r in own if r["property"] not in told]
+        own = [r for r in own if r["property"] in told]
+        worse = [r["property"] for r in own if r["lost_low"] is not None and r["lost_low"] > 0]
+        alike = [
+            r["property"]
+            for r in own
+            if r["lost_high"] is not None and r["lost_high"] < FEWEST and r["property"] not in worse
+        ]
+        rest = [r["property"] for r in own if r["property"] not in (*worse, *alike)]
+        yield (
+            f"**Other coordinates.** Of networks that compute the same with permuted units and other scales, {reader} reads worse than of the same "
+            f"networks as they are: {_list(worse)}. Not worse by {FEWEST:g}: {_list(alike)}. Undecided: {_list(rest)}. "
+            f"Not surely read above chance as they are: {_list(unread)}."
+        )
+
+
+def _grown(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Where a child's setting is its parent's no more: is the parent's read above chance, along the child's own training?"""
+    for zoo in dict.fromkeys(r["zoo"] for r in rows):
+        for reader, mine in _by_reader([r for r in rows if r["zoo"] == zoo and r["whose"] == "parent's"]):
+            places = sorted({r["place"] for r in mine})
+            told = "; ".join(
+                f"at {place} {_list([r['property'] for r in mine if r['place'] == place and low(r) > r['chance']])}"
+                for place in places
+            )
+            yield (
+                f"**Children** ({zoo}). What their parent was trained with and they were not, as {reader} reads it of them above chance (by its "
+                f"interval, not corrected), by the child's snapshot of 0 to {mine[0]['of'] - 1}: {told}. Of {_list(names(mine))}."
+            )
 
 
 def _list(names: Sequence[str]) -> str:

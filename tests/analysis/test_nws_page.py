@@ -63,7 +63,38 @@ def test_without_a_meta_classifier_snapshots_are_drawn_and_told_by_statistics() 
     assert said.endswith("`lr` 0, `width` 0.")
 
 
-# ── levels never seen, other coordinates ──
+def test_each_who_reads_has_a_sentence_of_its_own() -> None:
+    rows = [read("lr", method, 0.6, 0.01, place=0, of=1) for method in ("svm", "meta-classifier")]
+    said = list(benchmark("nws_page")._early(rows, 2))
+    assert [s.split(" reads")[0].split("which on ")[1] for s in said] == [
+        "the meta-classifier",
+        "a support vector machine on statistics",
+    ]
+
+
+def test_a_window_is_enough_where_every_larger_one_is() -> None:
+    rows = [
+        read("lr", "svm, windows", least, None, size=size, all=size == 900)
+        for size, least in ((100, 0.6), (300, 0.4), (900, 0.6))
+    ] + [read("width", "svm, windows", 0.4, None, size=size, all=False) for size in (100, 300, 900)]
+    (said,) = benchmark("nws_page")._enough(rows)
+    assert "of 3, from 100 to 900 values" in said
+    assert said.endswith("not corrected: `lr` 900.")
+
+
+# ── levels never seen, other coordinates, children ──
+
+
+def test_what_is_read_of_a_childs_parent_is_said_by_snapshot() -> None:
+    rows = [
+        read(name, "svm", least, None, zoo="a/young", whose=whose, place=place, of=3)
+        for name, whose, by_place in (("lr", "parent's", (0.6, 0.6)), ("optimizer", "parent's", (0.6, 0.4)), ("optimizer", "child's own", (0.4, 0.6)),
+                                      ("init", "both", (0.6, 0.6)))
+        for place, least in zip((0, 2), by_place, strict=True)
+    ]  # fmt: skip
+    (said,) = benchmark("nws_page")._grown(rows)
+    assert said.endswith("of 0 to 2: at 0 `lr`, `optimizer`; at 2 `lr`. Of `lr`, `optimizer`.")
+    assert "(a/young)" in said
 
 
 def test_losses_of_levels_never_seen_are_counted_by_their_intervals_and_stand_by_level() -> None:

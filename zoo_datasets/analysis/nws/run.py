@@ -83,7 +83,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-deep", action="store_true", help="statistics and metadata alone, no meta-classifier")
     parser.add_argument(
         "--deep-folds", action=argparse.BooleanOptionalAction, default=False,
-        help="the meta-classifier in all five folds of `gain`",
+        help="the meta-classifier in all five folds of `gain` and of `transfer`",
     )  # fmt: skip
     parser.add_argument(
         "--single",
@@ -175,7 +175,8 @@ def run(options: argparse.Namespace) -> Results:
     if "transfer" in asked:
         answers.ask("transfer", lambda: {"transfer": {
             "held_out": transfer.held_out(study, held_out, options.deep_transfer, options.deep_folds),
-            "symmetry": transfer.symmetries(study), "children": transfer.children(study, younger),
+            "symmetry": transfer.symmetries(study, options.deep_folds),
+            "children": transfer.children(study, younger, options.deep_folds),
         }})  # fmt: skip
     for name in TABLES:
         if rows := results.numbers.get(name):

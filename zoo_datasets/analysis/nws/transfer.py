@@ -8,13 +8,15 @@ recipe.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo_datasets import symmetry
 from zoo_datasets.analysis.nws import divisions, population, properties, scoring
+from zoo_datasets.analysis.nws.divisions import Division
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced, _weights
@@ -26,6 +28,9 @@ from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.intervals import Interval
 from zoo_datasets.zoo import Zoo
+
+if TYPE_CHECKING:
+    from zoo_datasets.baselines.learning import Learned
 
 # What is done to a network that leaves its function as it is → the kinds of symmetry.
 STILL = "as they are"
@@ -93,43 +98,66 @@ def _beside(never_seen: Judged, within: Judged) -> dict[str, Any]:
 # ── other coordinates ─────────────────────────────────────────────────────────────────
 
 
-def symmetries(of: Study) -> Rows:
-    """Test networks in other coordinates, read by what learned from networks as they are.
+def symmetries(of: Study, deep_folds: bool = False) -> Rows:
+    """All networks in other coordinates, read by what learned from others as they are, in five folds.
 
     Of each move those networks alone whose weights it changes, beside the same networks as they are, paired: `before` and `lost`.
+    The meta-classifier is asked about test networks alone, by each of its seeds, where it does not learn in folds.
     """
-    own, asked = of.of.last[of.at.test], _asked(of, of.at)
-    moved: dict[str, np.ndarray] = {}  # move → of which test networks it changes weights, (n,) bool
+    folds = divisions.folds(of.of, of.seed)
+    moved: dict[str, np.ndarray] = {}  # move → of which networks it changes weights, (M,) bool
     there: dict[str, list[np.ndarray]] = {kind: [] for kind in SYMMETRIC.values()}
-    said: dict[str, list[dict[str, np.ndarray]]] = {}
-    learned = [of.deep.learned(asked, of.at, of.window, seed) for seed in range(of.seeds)] if of.deep else []
+    said: dict[str, list[list[dict[str, np.ndarray]]]] = {name: [] for name in MOVES}  # of each division each seed's
+    learned = _learned(of, deep_folds)
     for name, kinds in meters.over(list(MOVES.items()), "networks in other coordinates", "moves"):
-        vectors, moved[name] = _moved(of.of, own, kinds, of.seed)
+        vectors, moved[name] = _moved(of.of, of.of.last, kinds, of.seed)
         elsewhere = Study(_with(of.of, vectors), of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None)
         for kind, numbers in there.items():
-            numbers.append(elsewhere.of_snapshots(kind, own))
-        if of.deep:
+            numbers.append(elsewhere.of_snapshots(kind, of.of.last))
+        if of.deep and learned:
             from zoo_datasets.analysis.nws import deep
 
-            windows, starts = deep.moved(of.deep.rows, vectors), _spaced(of, own, of.windows)
-            said[name] = [of.deep.said(net, own, starts, of.window, rows=windows) for net in learned]
+            windows = deep.moved(of.deep.rows, vectors)
+            for at, nets in learned:
+                own = of.of.last[at.test]
+                starts = _spaced(of, own, of.windows)
+                said[name].append([of.deep.said(net, own, starts, of.window, rows=windows) for net in nets])
     rows: Rows = []
     for method, kind in SYMMETRIC.items():
-        for p in asked:
-            answers = solve(SVM, of.numbers(kind), p, of.at, of.seed, more=tuple(there[kind])).more
-            by_move = {name: of.judge(p, of.at, [answer]) for name, answer in zip(MOVES, answers, strict=True)}
-            rows += _paired(of, method, by_move, moved)
-    for p in asked if of.deep else ():
-        by_move = {name: of.judge(p, of.at, [s[p.name].mean(1) for s in own_said]) for name, own_said in said.items()}
-        rows += _paired(of, DEEP, by_move, moved)
+        for p in _asked(of, *folds):
+            parts: dict[str, list[Judged]] = {name: [] for name in MOVES}
+            for at in folds:
+                more = tuple(numbers[at.test] for numbers in there[kind])
+                answers = solve(SVM, of.numbers(kind), p, at, of.seed, more=more).more
+                for name, answer in zip(MOVES, answers, strict=True):
+                    parts[name].append(of.judge(p, at, [answer]))
+            rows += _paired(method, {name: scoring.joined(own) for name, own in parts.items()}, moved)
+    for p in _asked(of, *(at for at, _ in learned)) if learned else ():
+        by_move = {
+            name: scoring.joined([
+                of.judge(p, at, [s[p.name].mean(1) for s in own]) for (at, _), own in zip(learned, by_division, strict=True)
+            ])
+            for name, by_division in said.items()
+        }  # fmt: skip
+        rows += _paired(DEEP, by_move, moved)
     return rows
 
 
-def _paired(of: Study, method: str, by_move: Mapping[str, Judged], moved: Mapping[str, np.ndarray]) -> Rows:
+def _learned(of: Study, deep_folds: bool) -> list[tuple[Division, list[Learned]]]:
+    """Meta-classifiers by whom they are asked about: one in each of five folds, or each seed's of the test networks."""
+    divided = [(at, 1) for at in divisions.folds(of.of, of.seed)] if deep_folds else [(of.at, of.seeds)]
+    if not of.deep or not _asked(of, *(at for at, _ in divided)):
+        return []
+    return [
+        (at, [of.deep.learned(_asked(of, at), at, of.window, seed) for seed in range(seeds)]) for at, seeds in divided
+    ]
+
+
+def _paired(method: str, by_move: Mapping[str, Judged], moved: Mapping[str, np.ndarray]) -> Rows:
     rows: Rows = []
     still = by_move[STILL]
     for name, judged in by_move.items():
-        changed = np.isin(judged.networks, of.at.test[moved[name]])
+        changed = moved[name][judged.networks]
         about = {"method": method, "move": name, "kind": judged.of.kind, "n_moved": int(changed.sum())}
         if name == STILL:
             rows.append(judged.record(**about))
@@ -167,70 +195,85 @@ def _with(of: Population, vectors: Mapping[int, np.ndarray]) -> Population:
 # ── children ──────────────────────────────────────────────────────────────────────────
 
 
-def children(of: Study, zoos: Sequence[Zoo]) -> Rows:
+def children(of: Study, zoos: Sequence[Zoo], deep_folds: bool = False) -> Rows:
     """Networks that went on from the population's under another recipe: is their parent's set-up read, or their own?
 
-    Only children of test networks. Properties in which a child differs from its parent are asked
-    twice, of the others the answer is one. By place in the child's own training. Raises ZooError for a zoo of no children.
+    By who has not learned from their parent, in five folds; by the meta-classifier, where it does not learn in folds, only
+    children of test networks. Properties in which a child differs from its parent are asked twice, of the others the answer is
+    one. By place in the child's own training. Raises ZooError for a zoo of no children.
     """
     rows: Rows = []
     for zoo in zoos:
         young, networks, parent = grown(of.of, zoo)
-        rows += _of_children(of, zoo.name, young, networks, parent)
+        rows += _of_children(of, zoo.name, young, networks, parent, deep_folds)
     return rows
 
 
 def grown(of: Population, zoo: Zoo) -> tuple[Population, np.ndarray, np.ndarray]:
-    """The children, which of them went on from test networks, and from which. Raises ZooError where none did."""
+    """A zoo's networks, which of them went on from the population's, and from which. Raises ZooError where none did."""
     place_of = {i: n for n, i in enumerate(of.ids)}
     table = zoo.models
     parents = table["parent_id"].to_pylist() if "parent_id" in table.column_names else []
-    if not any(p in place_of for p in parents):
+    networks = np.array([n for n, p in enumerate(parents) if p in place_of], np.int64)
+    if not len(networks):
         raise ZooError(
             f"No network of {zoo.name} went on from one of {of.names}. Name a zoo whose recipe says "
             "`init: {zoo: …}` of one of these."
         )
-    networks = np.array(
-        [n for n, p in enumerate(parents) if p in place_of and of.side[place_of[p]] == "test"], np.int64
-    )
-    if not len(networks):
-        raise ZooError(
-            f"All networks of {zoo.name} went on from networks that are learned from; none is left to ask about."
-        )
-    parent = np.array([place_of[parents[n]] for n in networks.tolist()], np.int64)
-    return population.of_children(zoo, of), networks, parent
+    return population.of_children(zoo, of), networks, np.array([place_of[parents[n]] for n in networks.tolist()])
 
 
-def _of_children(of: Study, name: str, young: Population, networks: np.ndarray, parent: np.ndarray) -> Rows:
-    rows: Rows = []
-    groups = of.of.groups[parent]
+def _of_children(
+    of: Study, name: str, young: Population, networks: np.ndarray, parent: np.ndarray, deep_folds: bool
+) -> Rows:
     theirs = Study(young, of.at, of.window, of.seeds, of.windows, of.seed, of.permutations, None)
-    own_values = {p.name: p.values for p in young.properties}
-    asked = _asked(of, of.at)
     places = sorted({0, young.n_places // 2, young.n_places - 1})
+    # Method → who was asked; and of each property and place what was said, of each division by each seed.
+    who: dict[str, list[np.ndarray]] = {"svm": [], DEEP: []}
+    said: dict[tuple[str, str, int], list[list[np.ndarray]]] = {}
     there = tuple(theirs.of_snapshots("layers", young.at(place)[networks]) for place in places)
-    by_statistics: dict[str, tuple[np.ndarray, ...]] = {}  # of each property an answer a place
-    if there[0].shape[2] == of.numbers("layers").shape[2]:
-        by_statistics = {p.name: solve(SVM, of.numbers("layers"), p, of.at, of.seed, more=there).more for p in asked}
-    learned = [of.deep.learned(asked, of.at, of.window, seed) for seed in range(of.seeds)] if of.deep else []
-    for number, place in enumerate(places):
-        snapshots = young.at(place)[networks]
-        answers: dict[str, dict[str, list[np.ndarray]]] = {m: {} for m in ("svm", DEEP)}
-        answers["svm"] = {name: [found[number]] for name, found in by_statistics.items()}
-        if of.deep:
-            from zoo_datasets.baselines.meta_classifier import Rows as Windows
+    folds = divisions.folds(of.of, of.seed) if there[0].shape[2] == of.numbers("layers").shape[2] else []
+    for at, mine in _among(folds, parent):
+        who["svm"].append(mine)
+        for p in _asked(of, *folds):
+            more = tuple(numbers[mine] for numbers in there)
+            for place, answer in zip(
+                places, solve(SVM, of.numbers("layers"), p, at, of.seed, more=more).more, strict=True
+            ):
+                said.setdefault(("svm", p.name, place), []).append([answer])
+    learned = _learned(of, deep_folds)
+    nets = {at.key: own for at, own in learned}
+    for at, mine in _among([at for at, _ in learned], parent):
+        from zoo_datasets.baselines.meta_classifier import Rows as Windows
 
-            windows = Windows(young.vectors, young.orders)
+        assert of.deep
+        who[DEEP].append(mine)
+        windows = Windows(young.vectors, young.orders)
+        for place in places:
+            snapshots = young.at(place)[networks[mine]]
             starts = windows.spaced(snapshots, of.window, of.windows)
-            for net in learned:
-                for key, value in of.deep.said(net, snapshots, starts, of.window, rows=windows).items():
-                    answers[DEEP].setdefault(key, []).append(value.mean(1))
-        for method, by_property in answers.items():
-            for p in asked:
-                if p.name in by_property:
-                    rows += _two_ways(p, by_property[p.name], groups, parent, own_values.get(p.name), networks,
-                                      {"zoo": name, "method": method, "place": place, "of": young.n_places})  # fmt: skip
+            found = [of.deep.said(net, snapshots, starts, of.window, rows=windows) for net in nets[at.key]]
+            for p in _asked(of, *(at for at, _ in learned)):
+                said.setdefault((DEEP, p.name, place), []).append([s[p.name].mean(1) for s in found])
+    own_values = {p.name: p.values for p in young.properties}
+    rows: Rows = []
+    for place, method, p in itertools.product(places, who, of.of.properties):
+        if parts := said.get((method, p.name, place)):
+            mine = np.concatenate(who[method])
+            by_seed = [np.concatenate(seed) for seed in zip(*parts, strict=True)]
+            about = {"zoo": name, "method": method, "place": place, "of": young.n_places}
+            rows += _two_ways(
+                p, by_seed, of.of.groups[parent[mine]], parent[mine], own_values.get(p.name), networks[mine], about
+            )
     return rows
+
+
+def _among(divided: Sequence[Division], parent: np.ndarray) -> Iterator[tuple[Division, np.ndarray]]:
+    """Divisions and places of the children whose parents they ask about, where there are any."""
+    for at in divided:
+        mine = np.flatnonzero(np.isin(parent, at.test))
+        if len(mine):
+            yield at, mine
 
 
 def _two_ways(
