@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
 import socket
@@ -197,7 +198,7 @@ def test_only_files_that_may_stand_beside_a_seal_are_fetched(
     path: str, kept: bool, published: LoopbackHub, tmp_path: Path
 ) -> None:
     published.put(NAME, {path: b"bytes"})
-    named = {"type": "file", "path": path, "size": 5, "oid": ""}
+    named = {"type": "file", "path": path, "size": 5, "oid": hashlib.sha1(b"blob 5\0bytes").hexdigest()}
     published.instead = only("/tree/", lambda: whole(json.dumps([named]).encode()))
     folder, _ = download(NAME, tmp_path / "got")
     assert {p for p in tree_of(folder) if "outside" in p or "more" in p} == ({path} if kept else set())
@@ -276,6 +277,22 @@ def test_a_server_without_ranges_gives_whole_files_and_says_so_of_rows(
     with pytest.raises(ZooNotFoundError, match=r"does not serve ranges\. Fetch the zoo whole"):
         location.ranges(SHARD, [(0, 8)])
     assert location.path(SHARD).read_bytes() == data
+
+
+@pytest.mark.slow
+def test_a_server_without_ranges_that_breaks_begins_again(published: LoopbackHub, tiny_dressed: Path) -> None:
+    """Its second answer begins with a piece that is smaller than what the first one left."""
+    data = (tiny_dressed / SHARD).read_bytes()
+    answers = iter([len(data) - 1, len(data)])
+
+    def cut(size: int) -> Iterator[bytes]:
+        yield head("200 OK", Content_Length=len(data))
+        yield data[:1_000]
+        time.sleep(0.2)
+        yield data[1_000:size]
+
+    published.instead = lambda path, _: cut(next(answers)) if SHARD in path else None
+    assert lookup.locate(NAME).path(SHARD).read_bytes() == data
 
 
 @pytest.mark.slow

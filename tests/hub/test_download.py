@@ -97,6 +97,36 @@ def test_another_zoo_begun_in_the_same_place_leaves_nothing(
         assert tree_of(folder) == tree_of(tiny_dressed)
 
 
+@pytest.mark.slow
+def test_another_version_begun_in_the_same_place_is_not_mixed_in(
+    published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
+) -> None:
+    """Shards of two versions of a recipe have the same size."""
+    for staging in (tmp_path / ".scratch-got", tmp_path / "empty/.scratch-download"):
+        (staging / SHARD).parent.mkdir(parents=True)
+        (staging / SHARD).write_bytes(bytes((tiny_dressed / SHARD).stat().st_size))
+    for folder in (tmp_path / "got", tmp_path / "empty"):
+        download(NAME, folder)
+        assert tree_of(folder) == tree_of(tiny_dressed)
+
+
+@pytest.mark.slow
+def test_a_card_that_came_in_part_is_not_kept_and_a_missing_one_is_brought(
+    published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
+) -> None:
+    card = (tiny_dressed / "README.md").read_bytes()
+    published.instead = lambda path, _: [b"HTTP/1.1 200 OK\r\n\r\n", card[:300]] if path.endswith("README.md") else None
+    got = tmp_path / "got"
+    with pytest.raises(ZooError, match=r"README\.md .* came otherwise than the Hub lists it \(300 of [\d,]+ bytes\)"):
+        download(NAME, got)
+    assert not got.exists()
+    published.instead = None
+    download(NAME, got)
+    (got / "README.md").unlink()
+    assert download(NAME, got) == (got, len(card))
+    assert tree_of(got) == tree_of(tiny_dressed)
+
+
 def test_a_folder_that_holds_something_else_beside_a_cut_download_is_left_alone(
     published: LoopbackHub, tmp_path: Path
 ) -> None:

@@ -121,6 +121,19 @@ def test_a_commit_that_was_seen_under_any_name_needs_no_hub(published: LoopbackH
         open_zoo(NAME, "0" * 40)
 
 
+def test_a_zoo_is_called_as_it_was_asked_for_wherever_it_lies(
+    loopback: LoopbackHub, tiny_dressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest has the name that it was built under; code to copy and citations name the dataset that exists."""
+    loopback.put("me/z", tree_of(tiny_dressed))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert open_zoo("me/z").name == "me/z"
+    shutil.rmtree(tmp_path / "hub")
+    folder = client.api().snapshot_download("me/z", repo_type="dataset", cache_dir=tmp_path / "hub")
+    found = open_zoo("me/z")
+    assert (found.name, found.location.root) == ("me/z", Path(folder).resolve())
+
+
 @pytest.mark.some(1)
 @pytest.mark.parametrize("offline", [True, False])
 @pytest.mark.slow

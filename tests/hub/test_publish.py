@@ -151,6 +151,39 @@ def test_another_zoo_that_no_tag_keeps_is_replaced_only_on_demand(loopback: Loop
     assert "weights/stale.safetensors" not in loopback.tree(NAME)
 
 
+def test_files_of_what_is_no_zoo_are_deleted_only_on_demand(loopback: LoopbackHub, dressed: Path) -> None:
+    theirs = {"data/train.parquet": b"theirs", "notes.md": b"theirs"}
+    loopback.put(NAME, theirs)
+    with pytest.raises(
+        ZooError,
+        match=r"no finished zoo, and no tag keeps what is there: 1 files .* such as data/train\.parquet.*--replace",
+    ):
+        publish.publish(dressed, NAME)
+    assert theirs.items() <= loopback.tree(NAME).items()
+    loopback.repos[NAME].tags["mine"] = loopback.repos[NAME].commit("main")
+    assert publish.publish(dressed, NAME).deleted == ("data/train.parquet",)  # the tag keeps it
+    assert theirs.items() <= loopback.tree(NAME, "mine").items()
+
+
+@pytest.mark.slow
+def test_a_release_that_was_cut_short_goes_on_over_the_one_before(
+    loopback: LoopbackHub, dressed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loopback.put(NAME, {f"weights/stale-{i}.safetensors": b"old" for i in range(4)})
+    publish.publish(dressed, NAME, tag="v1", replace=True)
+    loopback.put(NAME, {f"weights/older-{i}.safetensors": b"old" for i in range(4)})
+    loopback.repos[NAME].tags["v1"] = loopback.repos[NAME].commit("main")
+    other_release(dressed)
+    monkeypatch.setattr(publish, "MOST_FILES_A_COMMIT", 3)
+    loopback.commits_left = 1
+    with pytest.raises(ZooError, match="the same command goes on"):
+        publish.publish(dressed, NAME, tag="v2")
+    assert "manifest.json" not in loopback.tree(NAME)
+    loopback.commits_left = None
+    publish.publish(dressed, NAME, tag="v2")
+    assert loopback.tree(NAME, "v2") == tree_of(dressed)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [

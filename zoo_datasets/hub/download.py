@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from zoo_datasets.core import files, meters
@@ -48,7 +49,7 @@ def _download(found: Location, folder: Path) -> int:
     if inside and _holds(folder, staging, found):
         _compare(folder, found)
         shutil.rmtree(staging, ignore_errors=True)
-        return 0
+        return _bring(found, {p: e for p, e in _beside(found).items() if not files.inside(folder, p).is_file()}, folder)
     beside = _beside(found)
     moved = 0
     with meters.track("fetching", found.manifest.files.size(), "", in_words) as meter:
@@ -59,9 +60,7 @@ def _download(found: Location, folder: Path) -> int:
             meter.also = lambda: 0.0
             (meter.add if came else meter.skip)(file.bytes)
             moved += came
-    for relative, size in beside.items():
-        files.write_atomic(files.inside(staging, relative), _small(found, relative, min(size, MOST_UNSEALED_BYTES)))
-        moved += size
+    moved += _bring(found, beside, staging)
     files.write_atomic(staging / "manifest.json", (found.root / "manifest.json").read_bytes())
     shutil.rmtree(staging / ".incoming", ignore_errors=True)
     wanted = {"manifest.json", *found.manifest.files, *beside}
@@ -88,11 +87,10 @@ def _holds(folder: Path, staging: Path, found: Location) -> bool:
 
 def _fetch(found: Location, file: SealedFile, folder: Path, staging: Path) -> int:
     """Put a sealed file in its place, verified; the bytes that came."""
-    path = files.inside(staging, file.path)
-    if path.is_file() and path.stat().st_size == file.bytes:
-        return 0  # verified when an earlier call put it there
-    if _is_placed(folder, file):
+    if _is_placed(staging, file) or _is_placed(folder, file):
         return 0
+    path = files.inside(staging, file.path)
+    path.unlink(missing_ok=True)  # of another zoo, or another version of this one, begun in the same place
     incoming = staging / ".incoming"
     if isinstance(found, remote.HubRepository) and not found.has(file.path):
         remote.fetch(found.url(file.path), path, file, incoming)
@@ -106,7 +104,7 @@ def _fetch(found: Location, file: SealedFile, folder: Path, staging: Path) -> in
 
 
 def _is_placed(folder: Path, file: SealedFile) -> bool:
-    """Whether an earlier call brought a file to its last place."""
+    """Whether an earlier call brought this very file there."""
     try:
         return folder.is_dir() and bool(file.verify(folder))
     except IntegrityError:
@@ -125,8 +123,9 @@ def _compare(folder: Path, found: Location) -> None:
         )
 
 
-def _beside(found: Location) -> dict[str, int]:
-    """What stands beside the seal, with its size; only names that we publish, whatever is listed."""
+def _beside(found: Location) -> dict[str, listing.Entry | None]:
+    """What stands beside the seal, as the Hub lists it; only names that we publish, whatever is listed."""
+    listed: dict[str, listing.Entry | None]
     if not isinstance(found, remote.HubRepository):
         names = [
             "README.md",
@@ -134,10 +133,10 @@ def _beside(found: Location) -> dict[str, int]:
             PAGE,
             *(f"pictures/{p.name}" for p in (found.root / "pictures").glob("*")),
         ]
-        listed = {name: (found.root / name).stat().st_size for name in names if (found.root / name).is_file()}
+        listed = {name: None for name in names if (found.root / name).is_file()}
     else:
         try:
-            listed = {entry.path: entry.size for entry in listing.tree(found.name, found.commit)}
+            listed = {entry.path: entry for entry in listing.tree(found.name, found.commit)}
         except client.NoAnswer as error:
             raise ZooNotFoundError(
                 f"The Hub stopped answering while files of {found.name} were listed ({error}). What came is kept; the same "
@@ -148,10 +147,27 @@ def _beside(found: Location) -> dict[str, int]:
     return {path: listed[path] for path in kept[:MOST_PICTURES]}
 
 
-def _small(found: Location, relative: str, most_bytes: int) -> bytes:
-    if not isinstance(found, remote.HubRepository):
-        return files.read_bounded(files.inside(found.root, relative), most_bytes)
+def _bring(found: Location, beside: Mapping[str, listing.Entry | None], folder: Path) -> int:
+    """Put files that stand beside the seal into a folder; their bytes."""
+    moved = 0
+    for relative, entry in beside.items():
+        data = _small(found, relative, entry)
+        files.write_atomic(files.inside(folder, relative), data)
+        moved += len(data)
+    return moved
+
+
+def _small(found: Location, relative: str, entry: listing.Entry | None) -> bytes:
+    """A file that stands beside the seal, whole. Raises ZooNotFoundError where it is not."""
+    if not isinstance(found, remote.HubRepository) or entry is None:
+        return files.read_bounded(files.inside(found.root, relative), MOST_UNSEALED_BYTES)
     try:
-        return remote.get(found.url(relative), most_bytes)
+        data = remote.get(found.url(relative), min(entry.size, MOST_UNSEALED_BYTES))
     except client.NoFile:
         raise ZooNotFoundError(f"{relative} of {found.name} is listed on the Hub, and not there. Try again.") from None
+    if not entry.holds(data):  # an answer that states no length ends wherever its line breaks
+        raise ZooNotFoundError(
+            f"{relative} of {found.name} came otherwise than the Hub lists it ({len(data):,} of {entry.size:,} bytes). "
+            "What came is kept; the same call goes on from there."
+        )
+    return data

@@ -9,6 +9,7 @@ The Hub's library asks the same of the same addresses, and reads answers of any 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,14 @@ class Entry:
     size: int
     git_sha1: str
     sha256: str | None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether the file has this content."""
+        from huggingface_hub.utils.sha import git_hash
+
+        if self.sha256 is not None:
+            return hashlib.sha256(data).hexdigest() == self.sha256
+        return bool(git_hash(data) == self.git_sha1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def publish(
 ) -> Published:  # fmt: skip
     """Make the Hub's dataset `name` hold this zoo; with a tag, the tag too.
 
-    `replace` allows other content where an untagged other zoo lies. `page` makes the HTML file that shows the zoo
+    `replace` allows other content where an untagged other zoo, or what is none, lies. `page` makes the HTML file that shows the zoo
     (`page.page.of`), which the card then links; without it one that is there is published.
     Raises IntegrityError (damaged), ZooNotFoundError (unsealed, or no Hub), ZooError (refused).
     """
@@ -173,6 +173,9 @@ def _publish(
             f"{name} holds another zoo, and no tag keeps it: {len(changed)} sealed files differ. Tag what is there "
             f"first, publish under another name, or say --replace."
         )
+    if "manifest.json" not in there and not replace:
+        lost = ({*gone, *changed} & there.keys()) - {".gitattributes"}  # which the Hub makes
+        _check_kept(name, [there[p] for p in sorted(lost)], tags)
     batches = _batches(new, gone)
     with _one_bar(), meters.track("uploading", sum(ours[p].stat().st_size for p in new), "", in_words) as meter:
         for number, (adds, deletes) in enumerate(batches):
@@ -192,6 +195,18 @@ def _publish(
     if tag and tag not in tags:
         _written(lambda: api.create_tag(name, tag=tag, revision=head, repo_type="dataset"))
     return Published(str(head), tuple(new), tuple(gone), sum(ours[p].stat().st_size for p in new), tag)
+
+
+def _check_kept(name: str, lost: list[listing.Entry], tags: Mapping[str, str]) -> None:
+    """Raises ZooError where files of what is no zoo would be lost; of a release whose successor was cut short none are."""
+    for commit in set(tags.values()) if lost else ():
+        kept = set(listing.tree(name, commit))
+        lost = [entry for entry in lost if entry not in kept]
+    if lost:
+        raise ZooError(
+            f"{name} holds no finished zoo, and no tag keeps what is there: {len(lost)} files would be deleted or overwritten, such as "
+            f"{lost[0].path}. Tag what is there first, publish under another name, or say --replace."
+        )
 
 
 @contextlib.contextmanager
@@ -240,14 +255,12 @@ def _batches(new: list[str], gone: list[str]) -> list[tuple[list[str], list[str]
 
 def _same(file: Path, entry: listing.Entry | None, location: Location) -> bool:
     """Whether the Hub's entry has the file's content, from the hashes that both sides know."""
-    from huggingface_hub.utils.sha import git_hash
-
     if entry is None or entry.size != file.stat().st_size:
         return False
-    if entry.sha256 is not None:
-        sealed = location.manifest.files.get(entry.path)
-        return entry.sha256 == (sealed.sha256 if sealed else files.sha256(file))
-    return bool(entry.git_sha1 == git_hash(file.read_bytes()))  # small: the Hub keeps large files otherwise
+    sealed = location.manifest.files.get(entry.path)
+    if entry.sha256 is not None and sealed is not None:
+        return entry.sha256 == sealed.sha256
+    return entry.holds(file.read_bytes())  # small: the Hub keeps large files with a SHA-256, and those are sealed
 
 
 @contextlib.contextmanager

@@ -161,7 +161,7 @@ def _snapshot(name: str, revision: str, hub_cache: Path, whole: bool) -> LocalFo
                 file.find(root)
     except (OSError, ValueError):  # no such thing, or damaged: then the Hub is asked
         return None
-    return LocalFolder(manifest.zoo, root, manifest)
+    return LocalFolder(name, root, manifest)  # as it was asked for: the zoo may have been published under another name
 
 
 def resolve(name: str, revision: str | None) -> str:
@@ -298,7 +298,8 @@ def _append(url: str, part: Path, size: int) -> None:
                 if found.status == 206:
                     _check_range(found.headers, url, span, size)
                 elif found.status == 200:
-                    out.truncate(0)  # no ranges here: it began at the start
+                    out.seek(0)  # no ranges here: it began at the start
+                    out.truncate()
                 else:
                     raise NoAnswer(f"HTTP status {found.status}", found.status)
                 for piece in found.pieces:
