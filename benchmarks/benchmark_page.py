@@ -16,8 +16,8 @@ import pages
 
 from zoo_datasets import lineage
 from zoo_datasets.baselines import images
-from zoo_datasets.baselines.known import is_control
-from zoo_datasets.ranking import ORACLE, WORDS
+from zoo_datasets.baselines.known import ORACLE, is_control
+from zoo_datasets.ranking import WORDS
 
 ACCURACY = "test_accuracy"
 RECIPE, IMAGES = ("metadata", "metadata-ridge"), "images"

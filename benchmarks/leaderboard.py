@@ -25,9 +25,9 @@ import pages
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoo_datasets.baselines.known import is_control, single
+from zoo_datasets.baselines.known import ORACLE, is_control, single
 from zoo_datasets.core import figures, files
-from zoo_datasets.ranking import ORACLE, WORDS
+from zoo_datasets.ranking import WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED, BESIDE = ("leaderboard.md", "leaderboard.parquet"), ("chosen.json", "tasks.json")

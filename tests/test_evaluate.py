@@ -328,6 +328,10 @@ def test_what_cannot_be_evaluated_is_said(zoo: Zoo) -> None:
         zoo.evaluate(["abc"])
     with pytest.raises(ZooError, match=r"Unknown part 'tset'.*Did you mean `test`"):
         zoo.evaluate(part="tset")
+    with pytest.raises(ZooError, match="device 'gpu0' does not serve here: "):
+        zoo.evaluate(device="gpu0")
+    with pytest.raises(ZooError, match="source is a dict; an id, a `SourceSpec` or a `Source` is needed"):
+        zoo.evaluate(source={"id": "digits"})  # type: ignore[arg-type]
     with pytest.raises(ZooError, match="Unknown steps 'lst'"):
         zoo.evaluate(steps="lst")
     with pytest.raises(ZooError, match=r"images of shape \(4,\); model .* takes \(1, 8, 8\)"):

@@ -365,3 +365,18 @@ def test_groups_that_are_all_alike_have_bounds_by_how_far_others_can_be() -> Non
     assert intervals.mean(groups / 40, groups, ends=(0.0, 1.0)) == intervals.mean(groups / 40, groups)
     few = intervals.mean(np.array([1.0, 1, 1, 1, 0.2]), np.arange(5), ends=(0.0, 1.0))
     assert few.high == 1.0
+
+
+def test_equal_targets_have_no_r2_and_a_contrast_is_of_what_has_one() -> None:
+    y, group = np.full(100, 0.1), np.arange(100)
+    found = intervals.score("r2", y, y + 0.01, group)
+    assert math.isnan(found.value)
+    assert found.method == "none"
+    with pytest.raises(ValueError, match="Unknown metric with a contrast 'mae'"):
+        intervals.contrast("mae", y, y, y, group)
+
+
+def test_a_jackknife_of_too_few_groups_says_how_many_there_are() -> None:
+    y, prediction, group = grouped(4, 3)
+    found = intervals.deleted(metrics.spearman, (y, prediction), group)
+    assert (found.n_groups, found.note) == (4, "4 groups, and at least 5 are needed")

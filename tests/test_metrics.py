@@ -89,3 +89,13 @@ def test_input_that_cannot_be_scored_says_why() -> None:
         metrics.r2(np.zeros(2), np.array([np.nan, 1]))
     with pytest.raises(ValueError, match=r"auc takes labels 0 and 1, got 0.0, 2.0"):
         metrics.auc(np.array([0, 2]), np.zeros(2))
+
+
+@pytest.mark.parametrize("n", [5, 100, 299])
+@pytest.mark.parametrize("value", [0.1, 1e-30, 1e12, -0.3])
+def test_r2_of_equal_targets_is_none_whatever_rounding_leaves_of_their_spread(n: int, value: float) -> None:
+    """The mean of a hundred times 0.1 is not 0.1."""
+    y = np.full(n, value)
+    assert math.isnan(metrics.r2(y, y * 1.1))
+    assert math.isnan(metrics.r2(y, y * 1.1, float(y.mean())))
+    assert math.isfinite(metrics.r2(y + np.arange(n) * abs(value) * 1e-9, y * 1.1))

@@ -85,6 +85,52 @@ def test_stars_are_of_readers_of_weights_and_controls_that_know_more_stand_above
     assert "not separable from nfn, the first that reads weights" in said
 
 
+def test_who_says_the_same_is_not_separable_and_who_has_no_bounds_is_told_why(found, answered):
+    target = found.test.targets.of[0]
+    cells = [c for c in results.read(found, answered) if c.task == found.name_of(target.name)]
+    y = found.test.targets.values[:, 0]
+    said = y + 0.02 * np.random.default_rng(0).normal(size=len(y))
+    wild = np.where(np.arange(len(y)) == 0, 1e30, said)
+    many = [
+        dataclasses.replace(cells[0], baseline=n, predictions=p) for n, p in (("a", said), ("b", said), ("wild", wild))
+    ]
+    table = {r.baseline: r for r in ranking.rows(found, [*cells, *many], target)}
+    assert (table["b"].separable, table["b"].unsaid) == (False, "")
+    assert table["wild"].separable is None
+    text = leaderboard.markdown(found, [*cells, *many])
+    assert "| b * |" in text
+    assert f"? the difference has no bounds: {table['wild'].unsaid}." in text
+
+
+@pytest.mark.parametrize(
+    "tried", [5, [1], [{"validation_loss": "abc"}], [{"validation_loss": None}], [{"validation_loss": 10**400}], None]
+)
+def test_losses_that_are_none_choose_nothing(found, answered, tried):
+    cells = [dataclasses.replace(c, chosen={"tried": tried}) for c in results.read(found, answered)]
+    assert ranking.rows(found, cells, found.test.targets.of[0])
+
+
+def test_networks_that_are_all_alike_have_no_r2_and_no_ceiling(found, answered):
+    """As those of a level that all fail at chance, of which rounding leaves a spread."""
+    values = found.test.targets.values.copy()
+    values[:, 0] = 0.1
+    alike = dataclasses.replace(found, test=dataclasses.replace(
+        found.test, targets=dataclasses.replace(found.test.targets, values=values)
+    ), split=dataclasses.replace(found.split, rule={"maker": "held_out"}))  # fmt: skip
+    target = found.test.targets.of[0]
+    assert ranking.ceiling(alike, target) == {}
+    assert np.isnan([r.scores["r2"].value for r in ranking.rows(alike, results.read(found, answered), target)]).all()
+
+
+def test_a_split_that_holds_no_level_out_has_none(found):
+    """As a published one that is at random, whatever it is called."""
+    named = dataclasses.replace(found, split_name="nfn", split=dataclasses.replace(found.split, rule={"maker": "nfn"}))
+    assert ranking.unit_of(named, "") == ""
+    assert ranking.question(named, found.test.targets.of[0]).middle is not None
+    held = dataclasses.replace(named, split=dataclasses.replace(found.split, rule={"maker": "held_out"}))
+    assert ranking.unit_of(held, "") == "level"
+
+
 def test_what_is_left_of_what_the_recipe_leaves_is_a_share_of_squared_error_with_bounds(found, answered):
     target = found.test.targets.of[0]
     cells = [c for c in results.read(found, answered) if c.task == found.name_of(target.name)]
@@ -151,7 +197,10 @@ def test_without_an_interval_no_row_is_said_to_be_as_good(found, tmp_path):
     table = "\n".join(leaderboard._table(target, ranked))
     assert " * |" not in table
     assert table.count(" ? |") == len(ranked) - 1 - ranking.first_of(ranked)
-    assert "? of too few groups to say whether it is." in leaderboard._notes(rare, part, target, "", ranked)
+    assert any(
+        n.startswith("? the difference has no bounds: 1 of ")
+        for n in leaderboard._notes(rare, part, target, "", ranked)
+    )
     assert f"1 of {len(np.unique(asked.groups))} groups hold class 1, and at least 5 are needed" in table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -91,7 +92,10 @@ def test_numbers_that_are_none_are_a_cell_of_their_own(found, tmp_path, monkeypa
     ("change", "said"),
     [
         ({"baseline": "solo, mean of 3"}, "not the name of several seeds together, is needed"),
-        ({"baseline": "a|b"}, "baseline of .* is a|b; a line of at most 1,000 characters without |, and"),
+        ({"baseline": "a|b"}, "baseline of .* is a|b; a line of at most 1,000 characters without | or space"),
+        ({"baseline": "oracle"}, "no name of ours in other letters and not “oracle”, and"),
+        ({"baseline": "Statistics"}, "baseline of .* is Statistics; a line"),
+        ({"baseline": "theirs "}, "or space at its ends"),
         ({"seed": -1}, "seed of .* is -1; a whole number from 0 is needed"),
         ({"predictions": True}, "predictions of .* are no numbers"),
         ({"predictions": "0.5"}, "predictions of .* are no numbers"),
@@ -138,29 +142,30 @@ def test_a_second_question_is_answered_by_the_saved_baseline(bench_zoo, other_zo
     assert sorted({len(c.predictions) for c in cells.values()}) == [20, len(both.test)]
 
 
+def test_a_link_that_leads_nowhere_is_a_sentence_and_the_others_are_read(found, answered, tmp_path):
+    folder = shutil.copytree(answered, tmp_path / "there")
+    (folder / "x.json").symlink_to(tmp_path / "gone")
+    wrong: list[str] = []
+    assert len(results.read(found, folder, wrong)) == len(results.read(found, answered))
+    assert [s for s in wrong if "x.json is no result file" in s] == wrong
+
+
 @pytest.mark.slow
-def test_shuffles_stay_in_groups_and_score_as_chance(found, tmp_path):
+def test_shuffles_keep_groups_together_and_score_as_chance(found, tmp_path):
     assert nulls.within(found.train) == "all"  # every network has an initialization of its own
     shared = dataclasses.replace(found.train, groups=np.arange(len(found.train)) // 4)
-    assert nulls.within(shared) == "groups"
+    assert nulls.within(shared) == "whole groups"
+
+    def held(part, values):
+        return [tuple(sorted(values[part.groups == g])) for g in np.unique(part.groups)]
+
     for part in (shared, found.train):
-        mixed = nulls.shuffled(part, np.random.default_rng(0))
-        same = [
-            sorted(mixed.targets.values[own, 0]) == sorted(part.targets.values[own, 0])
-            for own in (part.groups == g for g in np.unique(part.groups))
-        ]
-        assert all(same) == (part is shared)
-        assert sorted(mixed.targets.values[:, 0]) == sorted(part.targets.values[:, 0])
-        assert (mixed.targets.values[:, 0] != part.targets.values[:, 0]).any()
-    settled = dataclasses.replace(
-        shared.targets, values=np.column_stack([shared.groups % 3, shared.targets.values[:, 0]]).astype(float)
-    )
-    mixed = nulls.shuffled(dataclasses.replace(shared, targets=settled), np.random.default_rng(0))
-    assert (mixed.targets.values[:, 0] != settled.values[:, 0]).mean() > 0.3  # of the initialization: with whole groups
-    for g in np.unique(shared.groups):
-        own = shared.groups == g
-        assert len(set(mixed.targets.values[own, 0])) == 1
-        assert sorted(mixed.targets.values[own, 1]) == sorted(settled.values[own, 1])
+        before, after = part.targets.values[:, 0], nulls.shuffled(part, np.random.default_rng(0)).targets.values[:, 0]
+        assert sorted(after) == sorted(before)
+        assert (after != before).any()
+        if part is shared:  # what a group held together another one holds now
+            assert sorted(held(part, after)) == sorted(held(part, before))
+            assert held(part, after) != held(part, before)
     first = found.only(["test_accuracy"])
     list(results.run(first, ["statistics-ridge"], 1, tmp_path))
     cells = results.read(first, tmp_path)

@@ -217,7 +217,9 @@ class _Bench:
     def _protocol(self) -> Iterator[str]:
         """Tables of published populations, split as published. Raises ZooError for options that mean nothing there."""
         given = ("limit", "shuffles", "dear_shuffles", "tune", "fresh")
-        if idle := [f"--{n.replace('_', '-')}" for n in given if getattr(self.options, n)]:
+        idle = [f"--{n.replace('_', '-')}" for n in given if getattr(self.options, n)]
+        idle += [f"--{n}" for n, default in (("tasks", MAIN), ("split", "iid")) if getattr(self.options, n) != default]
+        if idle:
             raise ZooError(f"A published protocol fixes its networks and settings: leave out {' and '.join(idle)}.")
         for name in self.options.zoos:
             for networks in self.options.networks:

@@ -110,6 +110,7 @@ def evaluate(
         raise ZooError(unknown("part", part, PARTS, "evaluate"))
     if steps not in ("last", "all"):
         raise ZooError(unknown("steps", steps, ("last", "all"), "evaluate"))
+    _check_device(device)
     chosen = zoo if steps == "all" else zoo.final()
     if ids is not None:
         places: dict[str, list[int]] = {m: [] for m in ([ids] if isinstance(ids, str) else ids)}
@@ -299,9 +300,24 @@ class _Cache:
         return self.value
 
 
+def _check_device(device: str) -> None:
+    """Raises ZooError for what is no device, or none of this machine."""
+    import torch
+
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:  # the second: a torch that was built without
+        raise ZooError(
+            f"device {device!r} does not serve here: {str(error).splitlines()[0]}. Take cpu, or cuda where there is a GPU."
+        ) from None
+
+
 def _foreign(source: Any, data: str | Path | None) -> Source:
     if isinstance(source, Source):
         return source
+    if not isinstance(source, str | SourceSpec):
+        raise ZooError(f"source is a {type(source).__name__}; an id, a `SourceSpec` or a `Source` is needed.")
     return sources.load(SourceSpec(id=source) if isinstance(source, str) else source, data)
 
 

@@ -219,6 +219,8 @@ def contrast(
     Of `balanced_accuracy` by the exact bounds of both and their correlation. At the end of the range of either, where its groups show no
     error, and where the two differ nowhere, by the exact bounds of both as if they were apart.
     """
+    if metric not in CONTRASTED:
+        raise ValueError(errors.unknown("metric with a contrast", metric, CONTRASTED))
     if metric == "balanced_accuracy":
         _no_options(metric, options)
         return _balanced_contrast(y, first, second, groups, level)
@@ -325,9 +327,9 @@ def deleted(
     label, n_groups = _labeled(arrays[0], groups, level)
     unit, n_units = _dealt(label, n_groups, MOST_DELETED, seed)
     value = float(function(*arrays))
-    without = (
-        [float(function(*(a[unit != u] for a in arrays))) for u in range(n_units)] if n_groups >= FEWEST_GROUPS else []
-    )
+    if n_groups < FEWEST_GROUPS:
+        return _none(of, value, level, n_groups, len(label))
+    without = [float(function(*(a[unit != u] for a in arrays))) for u in range(n_units)]
     found = jackknife(value, np.array(without), len(label), of=of, level=level)
     return dataclasses.replace(found, n_groups=n_groups)
 

@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from zoo_datasets import metrics, tasks
 from zoo_datasets.baselines.interface import Target
-from zoo_datasets.baselines.known import is_control
+from zoo_datasets.baselines.known import ORACLE, is_control
 from zoo_datasets.intervals import Interval
 from zoo_datasets.ranking import (
     LEVEL,
     MORE,
-    ORACLE,
     SHOWN,
     WORDS,
     Row,
@@ -75,13 +74,11 @@ def _table(target: Target, table: Sequence[Row]) -> list[str]:
     heads += [f"shuffled ({WORDS[m]})" for m in SHOWN[kind][:2]] if null else []
     heads += ["seeds", "parameters", "CPU-s"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    first = first_of(table)
-    for place, row in enumerate(table):
+    for row in table:
         if row.error:
             lines.append(f"| {row.baseline} | {' | '.join(['–'] * (len(heads) - 2))} | {row.error} |")
             continue
-        unknown = place > first and row.separable is None
-        name = row.baseline + (" *" if row.separable is False else " ?" if unknown else "")
+        name = row.baseline + (" *" if row.separable is False else " ?" if row.unsaid else "")
         values = [in_words(row.scores[m], row.spread[m]) for m in shown]
         values += [in_words(row.gains[m], sign="+") if m in row.gains else "–" for m in over]
         values += [_null(row, m) for m in SHOWN[kind][:2]] if null else []
@@ -98,8 +95,8 @@ def _notes(found: Problem, part: Part, target: Target, where: str, table: Sequen
     ]
     if control := next((r.control for r in table if r.control), None):
         notes.append(f"The recipe is {control}, which validation likes best of those that know no more.")
-    if any(r.separable is None and not r.error for r in table[first + 1 :]):
-        notes.append("? of too few groups to say whether it is.")
+    if unsaid := dict.fromkeys(r.unsaid for r in table if r.unsaid):
+        notes.append(f"? the difference has no bounds: {'; '.join(unsaid)}.")
     if unit := unit_of(found, where):
         notes.append(
             f"Bounds are over the init groups of {len(part):,} networks of this one {unit}; over {unit}s one permits no interval. R² is "

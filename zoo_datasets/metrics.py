@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from zoo_datasets import errors
+from zoo_datasets.core.score_sums import least_spread
 
 
 def r2(y: np.ndarray, prediction: np.ndarray, baseline: float | None = None) -> float:
@@ -25,7 +26,7 @@ def r2(y: np.ndarray, prediction: np.ndarray, baseline: float | None = None) -> 
     """
     y, prediction = _numbers(y, prediction)
     spread = ((y - (y.mean() if baseline is None else baseline)) ** 2).sum()
-    return float(1.0 - ((y - prediction) ** 2).sum() / spread) if spread > 0 else float("nan")
+    return float(1.0 - ((y - prediction) ** 2).sum() / spread) if spread > least_spread(y) else float("nan")
 
 
 def mae(y: np.ndarray, prediction: np.ndarray) -> float:

@@ -2,9 +2,9 @@
 
 In:  a `tasks.Problem`, names of baselines, how many shuffles. Out: a file for each baseline, and from it the scores.
 
-Targets of train and validation are shuffled within groups where most networks share theirs, so that what groups alone tell
-stays (but for a target that hardly varies there, which moves with whole groups); else among all networks of a side. Settings are those that the true targets chose; the test side keeps its own
-targets. A null whose interval leaves out chance says that something leaks.
+Targets of train and validation change places with whole groups, and inside them, where most networks share theirs: what a group
+shares stays together, and tells nothing of others. Else they change places among all networks of a side. Settings are those that the
+true targets chose; the test side keeps its own targets. A null whose interval leaves out chance says that something leaks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from zoo_datasets.tasks import Part, Problem
 log = logging.getLogger(__name__)
 
 SAVED_EVERY = 30.0  # CPU seconds, or one shuffle that takes more: what a stop may cost
-SETTLED = 0.05  # of a target's variance, inside groups: with less its labels move with whole groups
-SHARED = 0.5  # of networks: with more in groups of two and more, shuffling stays inside groups
+SHARED = 0.5  # of networks: with more in groups of two and more, groups stay together
 
 
 def run(
@@ -75,34 +74,18 @@ def read(found: Problem, names: Sequence[str], folder: Path) -> dict[str, dict[s
 
 
 def shuffled(part: Part, rng: np.random.Generator) -> Part:
-    """The same networks, with targets of others: of a target that groups hardly vary in, of another group of their size."""
-    order = np.arange(len(part))
+    """The same networks, with targets of others; where groups are shared, of one of their own or those of another group of their size."""
     if within(part) == "all":
-        return dataclasses.replace(part, targets=part.targets.take(rng.permutation(order)))
-    for group in np.unique(part.groups):
-        own = np.flatnonzero(part.groups == group)
-        order[own] = rng.permutation(own)
-    values = part.targets.values[order]
-    for k in range(values.shape[1]):
-        if _settled(
-            part.targets.values[:, k], part.groups
-        ):  # as a setting of the initialization is: inside groups nothing would move
-            values[:, k] = part.targets.values[permuting.permutations(part.groups, 1, rng)[0], k]
-    return dataclasses.replace(part, targets=dataclasses.replace(part.targets, values=values))
-
-
-def _settled(values: np.ndarray, groups: np.ndarray) -> bool:
-    """Whether hardly any of what values (n,) differ by lies inside groups."""
-    known = np.isfinite(values)
-    label, values = np.unique(groups[known], return_inverse=True)[1], values[known]
-    inside = values - (np.bincount(label, values) / np.maximum(1, np.bincount(label)))[label]
-    return bool((inside**2).sum() <= SETTLED * ((values - values.mean()) ** 2).sum()) if len(values) else False
+        order = rng.permutation(len(part))
+    else:
+        order = permuting.permutations(part.groups, 1, rng)[0]
+    return dataclasses.replace(part, targets=part.targets.take(order))
 
 
 def within(part: Part) -> str:
-    """`groups`, or `all` where most networks have a group of their own."""
+    """`whole groups`, or `all` where most networks have a group of their own."""
     _, label = np.unique(part.groups, return_inverse=True)
-    return "groups" if (np.bincount(label)[label] > 1).mean() > SHARED else "all"
+    return "whole groups" if (np.bincount(label)[label] > 1).mean() > SHARED else "all"
 
 
 def _chosen(name: str, found: Problem, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -138,7 +121,10 @@ def _known(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[
 
 def _scores(path: Path) -> dict[str, dict[str, list[float]]]:
     try:
-        value = json.loads(files.read_bounded(path, results.MOST_BYTES))["scores"]
+        whole = json.loads(files.read_bounded(path, results.MOST_BYTES))
+        if whole.get("within") == "groups":  # as was done before: what groups tell stayed, and was no null
+            return {}
+        value = whole["scores"]
         return {
             str(task): {str(m): [np.nan if x is None else float(x) for x in v] for m, v in of.items()}
             for task, of in value.items()

@@ -21,6 +21,7 @@ import numpy as np
 from zoo_datasets import intervals, metrics
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.baselines.known import is_control
+from zoo_datasets.core.score_sums import least_spread
 from zoo_datasets.intervals import Interval
 from zoo_datasets.solving import Cell, together
 from zoo_datasets.tasks import Problem
@@ -41,10 +42,10 @@ STATISTICS = (
 )  # what readers of the weights themselves must add to
 IN_A_TAIL = 5  # resamples beyond a bound, at least
 LEVEL = 0.95  # of bounds; of all leads of a table together
-ORACLE = "oracle"
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
 STRATA = 10  # by what the recipe alone foretells, where no two networks have the same recipe
 SEVERAL = 3  # seeds whose mean is a row of its own
+MOST_LOSS = 1e300  # what a file of others may call one; whole numbers of JSON have no end
 FEWEST = 20  # trained networks that an order is worth being told of
 
 
@@ -63,7 +64,7 @@ class Row:
     cpu_s: float
     parameters: int
     # Whether the lead of the best reader of weights leaves out 0, and no seed reaches one of its; None for itself and for controls that
-    # score higher, and of too few groups to say.
+    # score higher, and where nothing can be said (`unsaid`).
     separable: bool | None
     gains: Mapping[str, Interval] = dataclasses.field(
         default_factory=dict
@@ -77,6 +78,7 @@ class Row:
         default_factory=dict
     )  # metric → over `reference` on the same groups
     error: str | None = None
+    unsaid: str = ""  # why nothing is said of the lead over this row
 
 
 # ── scoring ───────────────────────────────────────────────────────────────────────────
@@ -245,8 +247,14 @@ def rows(
     for i, (row, given) in enumerate(done):
         lead = asked.lead(first, given, done[best][1], level) if i > best else None
         reached = _most(row, first) >= done[best][0].spread[first][0]  # one seed by another of the first
-        separable = None if lead is None or lead.method == "none" else bool(lead.low > 0) and not reached
-        row = dataclasses.replace(row, separable=separable, control=recipe)
+        separable, unsaid = None, ""
+        if lead is not None and (given == done[best][1]).all():  # whose lead has no bounds, and none is needed
+            separable = False
+        elif lead is not None and lead.method == "none":
+            unsaid = lead.note
+        elif lead is not None:
+            separable = bool(lead.low > 0) and not reached
+        row = dataclasses.replace(row, separable=separable, unsaid=unsaid, control=recipe)
         if control is not None and row.baseline != recipe:
             row = _with_gain(row, asked, control, [asked.of(c) for c in seeds_of[row.baseline]], given)
         if reference is not None and not is_control(row.baseline) and row.baseline not in STATISTICS:
@@ -296,9 +304,13 @@ def _least_loss(cells: Mapping[str, Sequence[Cell]], names: Sequence[str]) -> st
 
 
 def _validation_loss(cell: Cell) -> float:
-    """Of what was chosen; infinite where a file of others does not say."""
-    tried = cell.chosen.get("tried", ()) if isinstance(cell.chosen, Mapping) else ()
-    return min((float(t.get("validation_loss", math.inf)) for t in tried), default=math.inf)
+    """Of what was chosen; infinite where a file of others does not say, or says no number."""
+    tried = cell.chosen.get("tried") if isinstance(cell.chosen, Mapping) else None
+    said = (
+        [t.get("validation_loss") for t in tried if isinstance(t, Mapping)] if isinstance(tried, list | tuple) else []
+    )
+    numbers = [float(x) for x in said if isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < MOST_LOSS]
+    return min(numbers, default=math.inf)
 
 
 def _most(row: Row, metric: str) -> float:
@@ -314,7 +326,8 @@ def _row(
     values = {m: [asked.value(m, p) for p in given] for m in shown}
     own = given[int(np.argsort(values[shown[0]])[(len(given) - 1) // 2])] if whole is None else asked.of(whole)
     scores = {m: asked.interval(m, own) for m in shown}
-    spread = {m: (min(v), max(v)) for m, v in values.items()}
+    finite = {m: [x for x in v if math.isfinite(x)] or [math.nan] for m, v in values.items()}
+    spread = {m: (min(v), max(v)) for m, v in finite.items()}
     null = nulls.get(name, {}).get(task)
     known = {m: [x for x in v if math.isfinite(x)] for m, v in (null or {}).items()}  # a shuffle that failed is NaN
     bounds = {m: (*np.quantile(v, [0.025, 0.975]).tolist(), len(v)) for m, v in known.items() if v} or None
@@ -346,7 +359,10 @@ def ceiling(found: Problem, target: Target, where: str = "") -> dict[str, float]
     counts = images.astype(np.int64)
     measured = [true + sign * (generator.binomial(counts, rate) / counts - rate) for _ in range(ORACLES)]
     order = [dataclasses.replace(asked, y=seen).value("kendall", true) for seen in measured]
-    return {"r2": float(1 - noise / ((asked.y - middle) ** 2).mean()), "kendall": float(np.mean(order))}
+    spread = ((asked.y - middle) ** 2).sum()
+    if spread <= least_spread(asked.y) or not np.isfinite(order).all():  # all alike: there is nothing to foretell
+        return {}
+    return {"r2": float(1 - noise * len(true) / spread), "kendall": float(np.mean(order))}
 
 
 def unit_of(found: Problem, where: str) -> str:
@@ -355,7 +371,7 @@ def unit_of(found: Problem, where: str) -> str:
         return ""  # the same recipe, and networks like those of the test side
     if where and where == found.elsewhere[where].zoo:
         return "source"
-    return "level" if where or found.split_name != "iid" else ""
+    return "level" if where or found.split.rule.get("maker") == "held_out" else ""
 
 
 def over_units(tables: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Interval]:

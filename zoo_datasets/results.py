@@ -20,7 +20,7 @@ import numpy as np
 from zoo_datasets import solving, tasks
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import Baseline, Target
-from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, REVISIONS, baseline, single
+from zoo_datasets.baselines.known import BASELINES, CONTROLS, NO_DRAWS, ORACLE, REVISIONS, baseline, single
 from zoo_datasets.core import files, libraries, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import IntegrityError, ZooError, shown
@@ -295,7 +295,7 @@ def _file(path: Path) -> dict[str, Any] | None:
     """The parts of a result file, checked; None for other JSON of ours that lies beside. Raises IntegrityError."""
     try:
         value = json.loads(files.read_bounded(path, MOST_BYTES))
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OSError):  # a link that leads nowhere, too
         value = None
     if isinstance(value, dict) and value.get("kind") in OTHER_KINDS:
         return None
@@ -372,11 +372,22 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= solving.MOST_TEXT and value.isprintable() and "|" not in value
 
 
+def _name(value: Any) -> bool:
+    """Of a reader: none that a table would show as one of ours, as the mean of several seeds, or as the ceiling."""
+    if not _text(value) or single(value) != value or value != value.strip():
+        return False
+    shown_as = value.casefold()
+    return shown_as != ORACLE and (value in BASELINES or shown_as not in {b.casefold() for b in BASELINES})
+
+
 ROUNDED = 1e-2  # of probabilities that were written with few digits
 _LINE = f"a line of at most {solving.MOST_TEXT:,} characters without |"
 # What a cell holds → whether a value will do, and what would.
 LEGAL: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "baseline": (lambda value: _text(value) and single(value) == value, f"{_LINE}, and not the name of several seeds together,"),
+    "baseline": (
+        _name,
+        f"{_LINE} or space at its ends, no name of ours in other letters and not “{ORACLE}”, and not the name of several seeds together,",
+    ),
     "seed": (_whole, "a whole number from 0"), "cpu_s": (_seconds, "a number from 0"), "predict_cpu_s": (_seconds, "a number from 0"),
     "parameters": (_whole, "a whole number from 0"), "error": (lambda value: value is None or _text(value), f"null or {_LINE}"),
     "chosen": (lambda value: value is None or isinstance(value, dict), "null or an object"),

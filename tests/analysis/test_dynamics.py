@@ -403,6 +403,8 @@ def test_the_joint_p_value_is_that_of_the_least_p_value() -> None:
     np.testing.assert_allclose(testing.single(every[0], every[1:]), p[0])
     # Copies of one statistic are one test; independent ones cost what they cost.
     one = every[:, :1]
+    same = np.full((99, 1), -0.5)  # ties count, whatever their sign
+    assert testing.single(same[0], same) == testing.single(-same[0], -same) == testing.joint(same[0], same) == 1.0
     assert testing.joint(np.repeat(one, 9, 1)[0], np.repeat(one, 9, 1)[1:]) == pytest.approx(p[0, 0])
 
 

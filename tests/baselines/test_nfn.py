@@ -97,6 +97,20 @@ def test_only_np_without_positions_is_blind_to_the_order_of_inputs_and_classes(
     assert difference < 1e-5 if blind else difference > 1e-5
 
 
+def test_what_was_added_to_flattened_units_is_no_chain() -> None:
+    layers = [
+        {"conv": 3, "kernel": 3},
+        "activation",
+        "flatten",
+        {"residual": [{"linear": 12}, "activation"]},
+        {"linear": "classes"},
+    ]
+    with pytest.raises(
+        ZooError, match=r"NFN reads chains, and layer linear\d takes .* something was added between them"
+    ):
+        nfn.pairs(build_architecture(layers, (1, 4, 4), 3, "relu"))
+
+
 def set_maps(module: nfn.Sum, *values: float) -> None:
     """Every weight of the i-th linear map of a sum is values[i], biases are 0."""
     for linear, value in zip(module.maps, values, strict=True):

@@ -23,8 +23,13 @@ ENOUGH = 20  # permutations for each m / level
 
 def single(seen: np.ndarray, null: np.ndarray) -> np.ndarray:
     """p of each statistic [K]: the share of permutations that reach it; what is seen counts as one."""
-    reached = null >= seen * (1 - 1e-12)
+    reached = null >= _or_as_good(seen)
     return np.asarray((1 + reached.sum(0)) / (len(null) + 1))
+
+
+def _or_as_good(seen: np.ndarray) -> np.ndarray:
+    """What equals a statistic, whatever its sign, to rounding."""
+    return np.asarray(seen - 1e-12 * np.abs(seen))
 
 
 def joint(seen: np.ndarray, null: np.ndarray) -> float:
@@ -35,7 +40,7 @@ def joint(seen: np.ndarray, null: np.ndarray) -> float:
     least = np.ones(n)
     for column in every.T:
         ordered = np.sort(column)
-        least = np.minimum(least, (n - np.searchsorted(ordered, column * (1 - 1e-12), side="left")) / n)
+        least = np.minimum(least, (n - np.searchsorted(ordered, _or_as_good(column), side="left")) / n)
     return float((least <= least[0]).mean())
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from zoo_datasets.baselines.interface import Predictions, Target, Targets
+from zoo_datasets.core.score_sums import least_spread
 from zoo_datasets.errors import ZooError
 
 # Accuracy 0 or 1 in all of training would put a head's constant at ±∞.
@@ -46,7 +47,7 @@ class Heads:
                 self.spreads.append(1.0)
             else:
                 self.centers.append(np.array([values.mean()]))
-                self.spreads.append(float(values.std()) or 1.0)
+                self.spreads.append(float(values.std()) if np.ptp(values) > 0 else 1.0)
         self.outputs = end
 
     @staticmethod
@@ -116,7 +117,8 @@ class Heads:
                 constant = -np.log(self.centers[k][y.astype(np.int64)]).sum()
             else:
                 own, constant = ((y - p) ** 2).sum(), ((y - self.centers[k]) ** 2).sum()
-            found[target.name] = max(-1.0, float(1.0 - own / constant)) if constant > 0 else math.nan
+            least = 0.0 if target.classes else least_spread(y)
+            found[target.name] = max(-1.0, float(1.0 - own / constant)) if constant > least else math.nan
         return found
 
     def score(self, predictions: Predictions, targets: Targets) -> float:

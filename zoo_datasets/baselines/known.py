@@ -58,6 +58,7 @@ REVISIONS = dict.fromkeys(
     ("metadata", "metadata+training", "statistics", "statistics-eilertsen", "metadata+statistics"), 2
 )
 CONTROLS = ("mean", "metadata-ridge", "metadata")  # beside every row, asked for or not
+ORACLE = "oracle"  # what a table calls its ceiling; no baseline has that name
 # Names that stand for several.
 SETS = {
     "controls": (*CONTROLS, "metadata+training", "metadata+statistics", "images", "probing-random"),

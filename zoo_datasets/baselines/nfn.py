@@ -62,7 +62,13 @@ def pairs(architecture: Architecture) -> tuple[Pair, ...]:
                 "`deep-sets` or `tokens` for this population."
             )
         weight, bias = entries
-        found.append(Pair(weight, bias, weight.shape[0], units.get(weight.groups[1], weight.shape[1])))
+        made = Pair(weight, bias, weight.shape[0], units.get(weight.groups[1], weight.shape[1]))
+        if found and made.ins != found[-1].outs:
+            raise ZooError(
+                f"NFN reads chains, and layer {node.name} takes {made.ins:,} units where the layer before gives {found[-1].outs:,}: "
+                "something was added between them. Take `statistics`, `deep-sets` or `tokens` for this population."
+            )
+        found.append(made)
     if len(found) < 2:
         raise ZooError(f"NFN needs hidden units, and the network has {len(found)} layers with weights. Take `flat`.")
     return tuple(found)

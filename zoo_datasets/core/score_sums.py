@@ -17,6 +17,7 @@ import numpy as np
 
 from zoo_datasets.core.bootstrap import Sums
 
+ROUNDING = 1e-12  # of a number, relative
 BLOCK_NUMBERS = 2**22  # pairs of examples compared at once, float64: 32 MB
 
 
@@ -47,14 +48,22 @@ def ratio(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
     return mean
 
 
+def least_spread(y: np.ndarray) -> float:
+    """What squares of y (n,) around a value may add up to by rounding alone: the mean of equal numbers is often none of them."""
+    return float(ROUNDING**2 * (np.asarray(y, np.float64) ** 2).sum())
+
+
 def _r2(y: np.ndarray, prediction: np.ndarray, group: np.ndarray, n_groups: int, baseline: float | None = None) -> Sums:
     center = y.mean() if baseline is None else baseline  # near the targets, so that squares do not cancel
+    rounding = least_spread(y) / len(y)
     columns = np.column_stack([(y - prediction) ** 2, (y - center) ** 2, y - center, np.ones(len(y))])
 
     def of(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
         error, square, total, count = np.moveaxis(linear, -1, 0)
         spread = square if baseline is not None else square - total**2 / count
-        scale: np.ndarray = np.log(np.where(spread > 0, spread, np.nan)) - np.log(error)
+        # Of equal numbers rounding leaves something, in the whole and in a resample of one value.
+        least = np.maximum(rounding * count, ROUNDING * square if baseline is None else 0.0)
+        scale: np.ndarray = np.log(np.where(spread > least, spread, np.nan)) - np.log(error)
         return scale
 
     return Sums(per_group(columns, group, n_groups), no_pairs(n_groups), of)
