@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 import zoo_datasets
 from zoo_builder import cli, plan
 from zoo_builder.build import build
+from zoo_datasets.format import writer
 from zoo_datasets.format.paths import ZooPaths
 
 MOST_S = 240  # ends what hangs; no promise about time
@@ -172,6 +173,26 @@ def test_without_a_terminal_a_quiet_build_says_nothing_but_the_result(
     table = pq.read_table(ZooPaths(tiny_zoo).table("models", "train"))
     assert shape == f"{len(table)}, {table['n_params'][0]}"
     assert float(mean) == pytest.approx(np.mean(table["test_accuracy"].to_numpy()), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_printed_lines_load_a_zoo_of_one_split_in_an_odd_folder(
+    command: Callable[..., Any],
+    tiny_grid: Path,
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And one too large for weights in its table."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(writer, "MOST_INLINE_BYTES", 1000)
+    _, said, _ = command("--grid", tiny_grid, "--out", 'w"q', "--workers", 0, "--set", "splits={test: 1}", "--limit", 8)
+    lines = [line[4:] for line in said.split("Load it:")[1].splitlines() if line.startswith("    ")][:3]
+    loaded = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=MOST_S
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.startswith("8 0.")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from zoo_builder import estimate, plan
+from zoo_datasets.format import writer
 
 
 @pytest.fixture
@@ -103,6 +104,17 @@ def test_of_large_networks_fewer_steps_are_timed(
         assert seen == [(steps, evaluated)]
     monkeypatch.setattr(estimate, "MOST_WORK", 1.0)
     assert estimate._costs(planned) is None
+
+
+def test_weights_are_said_to_be_inline_where_they_are(tiny_plan: plan.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules = estimate._Schedules(tiny_plan.grid.snapshots)
+    published = sum(4 * c.architecture.n_params * len(c.runs) for c in tiny_plan.cohorts)
+    for most, said in (
+        (published, f" of weights and {estimate.size(published)} inline"),
+        (published - 1, " and none inline"),
+    ):
+        monkeypatch.setattr(writer, "MOST_INLINE_BYTES", most)
+        assert estimate._sizes(tiny_plan, schedules).endswith(said)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 100])

@@ -25,6 +25,7 @@ log = logging.getLogger("zoo_builder")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    command.say_in_any_encoding()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0].startswith("-") and not {"-h", "--help", "--version"} & set(arguments):
         arguments.insert(0, "build")  # `python -m zoo_builder --grid G` builds
@@ -138,7 +139,7 @@ def _summary(paths: ZooPaths, seconds: float) -> None:
     print("  " + ", ".join(f"{s} {counts.models[s]:,}" for s in manifest.split_names), end="")
     print(f"; {counts.diverged:,} diverged" if counts.diverged else "")
     where = manifest.zoo if paths.root == Path(manifest.zoo) else str(paths.root)
-    command.tell_loading(card.load_lines(where))
+    command.tell_loading(card.load_lines(manifest, where))
     print("\nLook at it:\n")
     command.say(f"    python -m zoo_datasets page {shlex.quote(where)} --open")
 

@@ -33,6 +33,7 @@ from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.trainer import Trainer
 from zoo_datasets.core.command import size
 from zoo_datasets.core.meters import duration
+from zoo_datasets.format import writer
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.operations.operation import Node
 from zoo_datasets.sources.measured import Measured
@@ -125,7 +126,8 @@ def _sizes(plan: Plan, schedules: _Schedules) -> str:
     stored = copies * sum(4 * c.architecture.n_params * taken[c.id] for c in plan.cohorts)
     published = sum(4 * c.architecture.n_params * len(c.runs) for c in plan.cohorts)
     what = "weights and optimizer state" if keeps else "weights"
-    return f"{sum(taken.values()):,} snapshots, {size(stored)} of {what} and {size(published)} inline"
+    inline = f"{size(published)} inline" if published <= writer.MOST_INLINE_BYTES else "none inline"
+    return f"{sum(taken.values()):,} snapshots, {size(stored)} of {what} and {inline}"
 
 
 def _seconds(plan: Plan, schedules: _Schedules, slots: int, on_ray: bool) -> float | None:

@@ -20,6 +20,7 @@ from zoo_datasets.core import command, files, plain_text
 from zoo_datasets.errors import ZooError, ZooNotFoundError
 from zoo_datasets.exchange import FORMATS
 from zoo_datasets.format import card
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.hub import lookup
 from zoo_datasets.reading.columns import Columns
 from zoo_datasets.reading.location import Location
@@ -30,6 +31,7 @@ MOST_DEPTH = 3  # folders below the one listed in which a zoo may lie: owner/nam
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    command.say_in_any_encoding()
     options = _parser().parse_args(list(sys.argv[1:] if argv is None else argv))
     return command.run(
         lambda: options.run(options),
@@ -304,7 +306,7 @@ def _publish(options: argparse.Namespace) -> int:
     )
     what = f"{len(done.uploaded)} files, {command.size(done.bytes)} uploaded" if done.uploaded else "nothing to upload"
     command.say(f"{options.id}: {what}; commit {done.commit[:12]}{f', tag {done.tag}' if done.tag else ''}")
-    command.tell_loading(card.load_lines(options.id))
+    command.tell_loading(card.load_lines(Manifest.read(Path(options.path)), options.id))
     return 0
 
 
@@ -356,9 +358,9 @@ def describe(location: Location) -> Iterator[str]:
         yield f"models start from {parent}"
     if manifest.optimizer_state:
         yield "optimizer state: kept beside the weights"
-    accuracy = sorted(Columns(location, "models").column("test_accuracy").drop_null().to_pylist())
-    if accuracy:
-        yield f"test accuracy: {accuracy[0]:.3f} to {accuracy[-1]:.3f}, median {accuracy[len(accuracy) // 2]:.3f}"
+    if accuracy := card.least_median_most(Columns(location, "models").column("test_accuracy")):
+        least, median, most = accuracy
+        yield f"test accuracy: {least:.3f} to {most:.3f}, median {median:.3f}"
 
 
 # Each verb: what it does, its arguments, and the function that does it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import zoo_builder.cli
+import zoo_datasets.cli
 from zoo_datasets.core import command
 from zoo_datasets.errors import GridError, IntegrityError, ZooError
 
@@ -104,6 +107,28 @@ def test_a_full_disk_or_a_closed_stdout_is_no_traceback(tiny_zoo: Path, redirect
     command = f"exec {sys.executable} -m zoo_datasets show {tiny_zoo} {redirected}"
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize("main", [zoo_builder.cli.main, zoo_datasets.cli.main])
+def test_what_an_encoding_lacks_is_written_as_python_writes_it(
+    main: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    command.say("żoo")
+    assert out.buffer.getvalue().endswith(b"\\u017coo\n")  # type: ignore[attr-defined]
+    for closed in (None, io.StringIO()):  # `>&-`, and what a program puts there
+        monkeypatch.setattr(sys, "stdout", closed)
+        command.say_in_any_encoding()
+
+
+def test_help_is_said_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    with pytest.raises(SystemExit) as ended:
+        zoo_datasets.cli.main(["analyze", "trajectories", "--help"])
+    assert ended.value.code == 0
 
 
 def test_a_path_that_the_system_refuses_is_named(run: Callable[..., int], capsys: Said) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
+import io
 import json
+import re
 import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
 import datasets
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +23,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo_datasets.core import plain_text
+from zoo_datasets.core import figures, plain_text
 from zoo_datasets.format import card, licenses
 from zoo_datasets.format.manifest import Manifest, seal
 from zoo_datasets.format.tables import read_table
@@ -141,6 +145,48 @@ def test_a_zoo_without_axes_or_measured_accuracy_has_a_card(manifest: Manifest, 
     assert pictures.draw(blank, models.slice(0, 0), {}) == {}
 
 
+@pytest.mark.parametrize(
+    "where", ["weightzoo/tiny", 'w"q', "back\\slash", "żoo", "line\nbreak", "\x7f\u202e", "\udcff"]
+)
+def test_the_lines_that_load_a_zoo_are_python_whatever_its_path(manifest: Manifest, where: str) -> None:
+    lines = card.load_lines(manifest, where)
+    called = next(n for n in ast.walk(ast.parse(lines)) if isinstance(n, ast.Call) and n.keywords)
+    assert ast.literal_eval(called.args[0]) == where
+    assert plain_text.lines(lines) == lines  # as a terminal shows it
+    assert ("weightzoo/tiny" not in where) or 'load_dataset("weightzoo/tiny", split="train")' in lines
+
+
+def test_the_lines_that_load_a_zoo_name_what_it_has(manifest: Manifest, models: pa.Table) -> None:
+    """A split with models, and weights where they are inline: in the card too."""
+    counts = {"test": manifest.counts.models["test"]}
+    tested = dataclasses.replace(
+        manifest, counts=dataclasses.replace(manifest.counts, models=counts), inline_weights=False
+    )
+    lines = card.load_lines(tested, "a/b")
+    assert 'split="test"' in lines
+    assert "print(len(models), " in lines
+    assert f"```python\n{lines}```" in card.render(tested, models, name="a/b")
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "found"),
+    [
+        ([0.4, None, 0.1, 0.2, 0.3], [0.1, 0.25, 0.4]),
+        ([0.4, float("nan"), 0.1, float("inf"), 0.2], [0.1, 0.2, 0.4]),
+        ([float("nan")] * 2, []),
+        ([None], []),
+    ],
+)
+def test_range_and_median_are_of_what_was_measured(
+    manifest: Manifest, accuracies: list[float | None], found: list[float]
+) -> None:
+    column = pa.chunked_array([pa.array(accuracies, pa.float64())])
+    assert card.least_median_most(column) == pytest.approx(found)
+    models = pa.table({"split": ["train"] * len(accuracies), "test_accuracy": column})
+    said = ", ".join(f"{a:.3f}" for a in found) or "none measured"
+    assert f"| {said} |" in card._counts(manifest, models).splitlines()[4]
+
+
 def test_only_pictures_that_exist_are_shown(manifest: Manifest, models: pa.Table) -> None:
     assert "](pictures/" not in card.render(manifest, models)
     text = card.render(manifest, models, pictures=["trajectories.png"])
@@ -159,6 +205,52 @@ def test_pictures_are_sharp_png_files_and_come_out_the_same(
         assert data == (tiny_dressed / "pictures" / name).read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         assert struct.unpack(">II", data[16:24]) == (1280, 576)
+
+
+def drawn_of(
+    levels: list[str], places: list[int | None], epochs: list[float | None], accuracies: tuple[float, ...]
+) -> dict[str, bytes]:
+    models = pa.table({
+        "model_id": [f"m{i}" for i in range(4)], "plan_index": pa.array(places, pa.int64()), "kind": levels,
+        "test_accuracy": accuracies,
+    })  # fmt: skip
+    snapshots = pa.table({
+        "model_id": np.repeat(models["model_id"], 3), "epoch": pa.array(epochs * 4, pa.float64()),
+        "test_accuracy": np.repeat(accuracies, 3),
+    })  # fmt: skip
+    return pictures.draw(models, snapshots, {"kind": sorted(set(levels))})
+
+
+def test_what_a_stranger_left_out_keeps_no_picture_from_being_drawn() -> None:
+    kinds, some = ["a", "a", "b", "b"], (0.1, 0.2, 0.3, 0.4)
+    drawn = drawn_of(kinds, [0, 1, 2, 3], [0.0, 1.0, 2.0], some)
+    assert set(drawn) == set(card.PICTURES)
+    assert drawn_of(kinds, [None] * 4, [0.0, 1.0, 2.0], some) == drawn  # the order of rows
+    for epochs in ([None] * 3, [5.0] * 3):  # without time there is no course over it
+        assert drawn_of(kinds, [0, 1, 2, 3], epochs, some) == {"accuracy.png": drawn["accuracy.png"]}
+    assert set(drawn_of(kinds, [0, 1, 2, 3], [0.0, None, 2.0], some)) == set(drawn)
+    for other in ((40.0, 50.0, 60.0, 93.0), (-3.0, -2.0, -2.0, 0.5), (0.1, float("inf"), 0.2, 0.3)):
+        assert set(drawn_of(kinds, [0, 1, 2, 3], [0.0, 1.0, 2.0], other)) == set(drawn)
+
+
+def test_names_of_a_stranger_stand_in_pictures_as_they_are() -> None:
+    level = r"$\frac$"
+    assert set(drawn_of([level, level, "_b", ""], [0, 1, 2, 3], [0.0, 1.0, 2.0], (0.1, 0.2, 0.3, 0.4))) == set(
+        card.PICTURES
+    )
+    assert [pictures._label(v) for v in ("_b", "", None, 0.5, level)] == [" _b", " ", "None", "0.5", level]
+    figure, axes = figures.figure_of(6, 4)
+    axes[0, 0].plot([1, 1000], [1, 2], label=level)
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].set_yticks([1, 2], [level, "$"])
+    figures.caption(axes[0, 0], level, level, level)
+    figures.headline(figure, level)
+    figures.legend(axes[0, 0], title=level)
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(out, format="svg")
+    assert len(re.findall(r">\$\\frac\$</text>", out.getvalue())) == 7
+    assert "mathdefault" not in re.sub("<!--.*?-->", "", out.getvalue())  # the axis' own 10², a formula
 
 
 def test_colors_tell_the_axis_that_moves_accuracy_most() -> None:

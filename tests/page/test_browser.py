@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import json
@@ -203,6 +204,39 @@ def test_csv_and_copied_code_are_of_the_selection(tiny_page: Path, opened: Open,
     assert 'activation="relu"' in codes(tab)[0]
     tab.locator("#copy-select").click()
     tab.get_by_role("button", name="Copied").wait_for()
+
+
+RECORDED = """() => { window.drawn = []; const p = CanvasRenderingContext2D.prototype, { stroke, fillRect } = p;
+  p.stroke = function (...a) { drawn.push([this.canvas.className, this.lineWidth, this.strokeStyle]); return stroke.apply(this, a); };
+  p.fillRect = function (...a) { drawn.push([this.canvas.className, 0, this.fillStyle]); return fillRect.apply(this, a); } }"""
+
+
+def test_any_color_has_mean_curves_and_levels_beyond_the_colors_are_gray(tmp_path: Path, opened: Open) -> None:
+    kinds = [f"k{i}" for i in range(9)] * 4
+    accuracy = [0.1 + i * 0.02 for i in range(36)]  # of each level in four bins
+    page.write(
+        external(tmp_path / "z", {"kind": kinds}, metrics={"test_accuracy": accuracy}, steps=2), tmp_path / "zoo.html"
+    )
+    tab = opened(tmp_path / "zoo.html")
+    tab.evaluate(RECORDED)
+
+    def means(color: str) -> set[str]:
+        tab.evaluate(f"drawn.length = 0; weightzoo.state.setColor({color!r})")
+        until(tab, "drawn.some(([where, width]) => where === 'chart' && width === 1)")  # the whole chart is one task
+        return {style for where, width, style in tab.evaluate("drawn") if (where, width) == ("chart", 2.5)}
+
+    tab.get_by_label("Color by", exact=True).last.select_option("kind")
+    assert [len(means(color)) for color in ("", "test_accuracy", "kind")] == [1, 1, 7]
+    tab.evaluate("drawn.length = 0; weightzoo.state.tell('select')")
+    until(tab, "drawn.some(([where, width]) => where === 'chart tall' && width === 0)")
+    bars = collections.Counter(
+        style for where, width, style in tab.evaluate("drawn") if (where, width) == ("chart tall", 0)
+    )
+    faint, soft = (tab.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('{n}').trim()") for n in ("--faint", "--soft"))  # fmt: skip
+    del bars[faint]  # what is not selected, below the bars
+    of_others = bars.pop(soft)
+    assert len(bars) == 7
+    assert {of_others} == {2 * n for n in bars.values()}
 
 
 @pytest.mark.parametrize(("width", "theme"), [(380, "dark"), (380, "light"), (1280, "dark")])

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_what_cannot_be_written_or_found_is_one_sentence(
     assert cli.main(["page", str(tiny_zoo), "--out", str(tmp_path / "file" / "zoo.html")]) == 1
     assert cli.main(["page", str(tmp_path / "nowhere"), "--out", str(tmp_path / "p.html")]) == 2
     assert "Traceback" not in capsys.readouterr().err
+    (tmp_path / "circle").symlink_to("circle")
+    for name in (
+        ("circle/x.html", "circle") if sys.version_info < (3, 13) else ("circle/x.html",)
+    ):  # which takes its place
+        assert cli.main(["page", str(tiny_zoo), "--out", str(tmp_path / name)]) == 1
+        assert re.fullmatch(rf"error: .*{name}.*\. Name another place.*\.\n", capsys.readouterr().err)
+    with pytest.raises(ZooError, match="is no path of a file: embedded null"):
+        page.write(zoo, Path("a\0b"))
 
 
 def test_its_sources_are_one_version_of_one_tool() -> None:

@@ -309,6 +309,13 @@ def test_what_a_sample_leaves_out_is_said(tiny_zoo: Path) -> None:
 
 
 @pytest.mark.slow
+def test_more_models_than_there_are_is_all_of_them(tiny_zoo: Path) -> None:
+    lines = verify.verify(tiny_zoo, retrain=1000).lines
+    assert sum("retrained, bit for bit" in line for line in lines) == 4
+    assert not any("other models" in line for line in lines)
+
+
+@pytest.mark.slow
 def test_inline_weights_alone_are_found_by_the_check(tiny_copy: Path) -> None:
     path = ZooPaths(tiny_copy).table("models", "train")
     table = pq.read_table(path, partitioning=None)

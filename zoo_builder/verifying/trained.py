@@ -51,7 +51,8 @@ CORRECT_TOLERANCE = 1 / 200  # of the images, and one
 def retrain(zoo: Sealed, made: Sequence[Cohort], count: int, data: str | None, report: Report) -> None:
     """Train the cohorts of `count` models, evenly over the zoo. Raises ZooNotFoundError, GridError."""
     owner = {run.id: cohort for cohort in made for run in cohort.runs}
-    chosen = [zoo.rows[i * len(zoo.rows) // count]["model_id"] for i in range(min(count, len(zoo.rows)))]
+    count = min(count, len(zoo.rows))
+    chosen = [zoo.rows[i * len(zoo.rows) // count]["model_id"] for i in range(count)]
     picked = {owner[id].id: owner[id] for id in chosen}
     fingerprints = {f.model_id: f for f in zoo.manifest.fingerprints}
     seen: set[str] = set()

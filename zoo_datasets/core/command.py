@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -66,6 +67,13 @@ def run(
     except KeyboardInterrupt:
         print(f"error: Stopped. {stopped}.", file=sys.stderr)
         return 130
+
+
+def say_in_any_encoding() -> None:
+    """What the encoding of stdout or stderr lacks is written as Python writes it, like `\\u017c`; the command goes on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not None, where somebody closed it, nor what a program put there
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say_no_more() -> None:

@@ -6,6 +6,7 @@ Needs matplotlib, of the extra `bench`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,7 @@ def figure_of(
     width: float, height: float, columns: int = 1, rows: int = 1, *, dpi: float | None = None, **options: Any
 ) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes [rows, columns]; `options` as `Figure.subplots` takes them."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
+    figure = _literal_figure()(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for ax in axes.flat:
         for side in ("top", "right"):
@@ -37,6 +36,30 @@ def figure_of(
         ax.grid(color=FAINT, linewidth=0.8)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+@functools.cache
+def _literal_figure() -> type[Figure]:
+    """A figure that shows every text as it is: a level of a zoo like `$\\frac$` is no formula, nor an error in one."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    class Literal(Figure):  # type: ignore[misc]  # matplotlib has no types here
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+            for axis in (axis for ax in self.axes for axis in (ax.xaxis, ax.yaxis)):
+                numbers = [axis.offsetText]  # matplotlib's own, where 10⁻³ is a formula
+                if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter):
+                    numbers += [label for tick in axis.get_major_ticks() for label in (tick.label1, tick.label2)]
+                if isinstance(axis.get_minor_formatter(), LogFormatter | ScalarFormatter):
+                    numbers += [label for tick in axis.get_minor_ticks() for label in (tick.label1, tick.label2)]
+                for text in numbers:
+                    text.set_parse_math(True)
+            super().draw(renderer)
+
+    return Literal
 
 
 def marks(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:

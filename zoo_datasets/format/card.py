@@ -11,10 +11,12 @@ The same zoo gives the same card, whatever the order of the manifest's keys.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
@@ -38,13 +40,26 @@ _WORD = re.compile(r"[A-Za-z][\w.+-]*", re.ASCII)
 MOST_LEVELS = 12  # of one axis in the card; the tables have them all
 
 
-def load_lines(zoo: str) -> str:
-    """The three lines that load a zoo from the folder above it, or from the Hub."""
+def load_lines(manifest: Manifest, where: str) -> str:
+    """The three lines that load a zoo from its folder or from the Hub: the first split that has models."""
+    size = 'models["weights"][:].shape' if manifest.inline_weights else "len(models)"
     return (
         "from datasets import load_dataset\n"
-        f'models = load_dataset("{zoo}", split="train").with_format("numpy")\n'
-        'print(models["weights"][:].shape, models["test_accuracy"][:].mean())\n'
+        f'models = load_dataset({_literal(where)}, split="{manifest.split_names[0]}").with_format("numpy")\n'
+        f'print({size}, models["test_accuracy"][:].mean())\n'
     )
+
+
+def _literal(text: str) -> str:
+    """A string of Python in double quotes, in which everything can be seen."""
+    return plain_text.line(json.dumps(text, ensure_ascii=False))
+
+
+def least_median_most(column: pa.ChunkedArray) -> list[float]:
+    """Of the finite values; empty where there is none."""
+    values = np.asarray(column.drop_null(), float)
+    values = values[np.isfinite(values)]
+    return [float(values.min()), float(np.median(values)), float(values.max())] if len(values) else []
 
 
 def render(
@@ -204,16 +219,14 @@ def _source(id: str) -> str:
 
 
 def _load(manifest: Manifest, zoo: str) -> str:
-    lines = load_lines(zoo)
-    if not manifest.inline_weights:
-        lines = lines.replace('models["weights"][:].shape, ', "len(models), ")
+    name = _literal(zoo)
     return (
-        f"## Load\n\n```python\n{lines}```\n\n"
-        f'`load_dataset("{zoo}", "snapshots")` gives one row per snapshot; its weights lie in `weights/` as '
+        f"## Load\n\n```python\n{load_lines(manifest, zoo)}```\n\n"
+        f'`load_dataset({name}, "snapshots")` gives one row per snapshot; its weights lie in `weights/` as '
         "safetensors, at `shard`, `tensor`, `row`. With `pip install weightzoo` they are one array in the order "
         "of that table, and single rows come over the network without the rest:\n\n"
         "```python\nfrom zoo_datasets import open_zoo\n"
-        f'zoo = open_zoo("{zoo}")\nweights = zoo.weights[[0, 1, 2]]  # [3, n_params], float32\n```\n'
+        f"zoo = open_zoo({name})\nweights = zoo.weights[[0, 1, 2]]  # [3, n_params], float32\n```\n"
     )
 
 
@@ -245,8 +258,7 @@ def _axes(manifest: Manifest) -> str:
 def _counts(manifest: Manifest, models: pa.Table) -> str:
     rows = ["## Counts\n\n| split | models | snapshots | test accuracy (min, median, max) |\n|---|---:|---:|---|\n"]
     for split in manifest.split_names:
-        accuracy = sorted(models.filter(pc.equal(models["split"], split))["test_accuracy"].drop_null().to_pylist())
-        shown = [accuracy[0], accuracy[len(accuracy) // 2], accuracy[-1]] if accuracy else []
+        shown = least_median_most(models.filter(pc.equal(models["split"], split))["test_accuracy"])
         rows.append(
             f"| {split} | {manifest.counts.models[split]:,} | {manifest.counts.snapshots[split]:,} | "
             f"{', '.join(f'{a:.3f}' for a in shown) or 'none measured'} |\n"

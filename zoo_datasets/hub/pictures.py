@@ -31,7 +31,9 @@ def draw(models: pa.Table, snapshots: pa.Table, axes: Mapping[str, Any]) -> dict
         return {}
     axis, levels = _strongest(models, accuracy, axes)
     pictures = {"accuracy.png": _histogram(accuracy[keep], [v for v, k in zip(levels, keep, strict=True) if k], axis)}
-    if len(snapshots) > len(models):
+    epochs = _floats(snapshots["epoch"])
+    epochs = epochs[np.isfinite(epochs) & np.isfinite(_floats(snapshots["test_accuracy"]))]
+    if len(snapshots) > len(models) and len(epochs) and epochs.min() < epochs.max():
         pictures["trajectories.png"] = _trajectories(
             models, snapshots, dict(zip(models["model_id"].to_pylist(), levels, strict=True)), axis
         )
@@ -63,7 +65,8 @@ def _strongest(models: pa.Table, accuracy: np.ndarray, axes: Mapping[str, Any]) 
 
 
 def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f" {text}" if not text or text.startswith("_") else text  # such names matplotlib leaves out of legends
 
 
 def _order(levels: list[str]) -> list[str]:
@@ -108,7 +111,7 @@ def _histogram(accuracy: np.ndarray, levels: list[str], axis: str) -> bytes:
     low, high = float(accuracy.min()), float(accuracy.max())
     margin = max((high - low) * 0.02, 0.005)
     bins = int(np.clip(2 * len(accuracy) ** 0.5, 10, MOST_BINS))
-    edges = np.linspace(max(0.0, low - margin), min(1.0, high + margin), bins + 1)
+    edges = np.linspace(*_around(accuracy, margin, margin), bins + 1)
     names = _order(levels)
     groups = [accuracy[[v == name for v in levels]] for name in names]
     axes.hist(groups, edges, stacked=True, color=COLORS[: len(names)], label=names, edgecolor="white", linewidth=0.6)
@@ -135,7 +138,8 @@ def _trajectories(models: pa.Table, snapshots: pa.Table, level_of: Mapping[str, 
         rows.setdefault(model, []).append(i)
     names = _order(list(level_of.values()))
     color = dict(zip(names, COLORS, strict=False))
-    order = np.argsort(np.array(models["plan_index"].to_pylist()))  # any prefix is a fair sample
+    # Any prefix of the plan is a fair sample; rows without a place in one come last, as they lie.
+    order = np.argsort(_floats(models["plan_index"]), kind="stable")
     shown = [models["model_id"][int(i)].as_py() for i in order[:MOST_LINES]]
     # Mixed order, so that no level covers another.
     segments = [np.column_stack([epoch[rows[m]], accuracy[rows[m]]]) for m in shown if m in rows]
@@ -150,16 +154,24 @@ def _trajectories(models: pa.Table, snapshots: pa.Table, level_of: Mapping[str, 
         axes.plot(x, y, color=color[name], linewidth=2.4, zorder=3, label=name, solid_capstyle="round",
                   marker="o" if len(x) <= 20 else None, markersize=4.5,
                   clip_on=False)  # fmt: skip
-    axes.set_xlim(float(np.nanmin(epoch)), float(np.nanmax(epoch)))
-    axes.set_ylim(max(0.0, float(np.nanmin(accuracy)) - 0.02), min(1.0, float(np.nanmax(accuracy)) + 0.03))
+    when, shares = epoch[np.isfinite(epoch)], accuracy[np.isfinite(accuracy)]
+    axes.set_xlim(float(when.min()), float(when.max()))
+    axes.set_ylim(*_around(shares, 0.02, 0.03))
     drawn = "all" if len(segments) == len(rows) else f"{len(segments):,} of"
     title = f"Test accuracy over training: medians, and {drawn} {len(rows):,} models"
     return _finish(figure, axes, title, "epoch", "test accuracy", axis)
 
 
+def _around(accuracy: np.ndarray, below: float, above: float) -> tuple[float, float]:
+    """The least and the greatest with margins, which leave 0 to 1 only where accuracies do, like percents."""
+    low, high = float(accuracy.min()), float(accuracy.max())
+    return min(low, max(0.0, low - below)), max(high, min(1.0, high + above))
+
+
 def _medians(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The median of y at each x that many models share; models may have snapshots of their own."""
-    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    there = np.isfinite(x) & np.isfinite(y)
+    x, y = x[there], y[there]
     where, counts = np.unique(np.round(x, 6), return_counts=True)
     where = where[counts >= max(1, counts.max(initial=1) // 4)]
     return where, np.array([np.median(y[np.abs(x - w) < 1e-6]) for w in where])

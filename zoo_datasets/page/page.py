@@ -59,8 +59,11 @@ def of(location: Location, name: str) -> str:
 
 def write(zoo: Selection, out: Path, revision: str | None = None) -> int:
     """Write the page of a zoo, and say how many bytes it has. Raises ZooError where it would take a sealed file's place."""
-    inside = zoo.location.is_local and out.resolve().is_relative_to(zoo.root)
-    if inside and out.resolve() != zoo.root / PAGE:
+    try:
+        place = out.resolve()
+    except (RuntimeError, ValueError) as error:  # links in a circle, a NUL
+        raise ZooError(f"--out {str(out)!r} is no path of a file: {error}. Name another place.") from None
+    if zoo.location.is_local and place.is_relative_to(zoo.root) and place != zoo.root / PAGE:
         raise ZooError(
             f"--out {out} lies inside the zoo, where {PAGE} alone is known to be no part of the seal. Write it elsewhere."
         )

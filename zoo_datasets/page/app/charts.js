@@ -45,8 +45,8 @@ export function histogramView(state) {
       const base = top + (i + 1) * tall - 4, most = Math.max(...row.all, 1), step = (tall - 10) / most;
       context.fillStyle = faint;
       row.all.forEach((v, b) => v && context.fillRect(x(b), base - v * step, x(b + 1) - x(b) - 1, v * step));
-      const color = colors.legend?.find((l) => l.level === row.level)?.color ?? colors.palette[0];
-      context.fillStyle = factor ? color : colors.palette[0];
+      // A level beyond the colors is one of the others.
+      context.fillStyle = factor ? colors.legend?.find((l) => l.level === row.level)?.color ?? colors.palette.at(-1) : colors.palette[0];
       row.chosen.forEach((v, b) => v && context.fillRect(x(b), base - v * step, x(b + 1) - x(b) - 1, Math.max(1, v * step)));
       context.fillStyle = text;
       if (factor) { context.textAlign = "right"; context.fillText(shorten(levelLabel(factor, row.level), Math.max(6, Math.floor(left / 8))), left - 8, base - Math.min(10, tall / 2)); }
@@ -104,7 +104,7 @@ export function curvesView(state, first, models = null) {
       context.globalAlpha = Math.max(0.1, Math.min(0.5, 12 / members.length));
       for (const m of members.slice(0, MOST_CURVES)) { context.strokeStyle = colors.palette[colors.of(m)]; path(m); }
       context.globalAlpha = 1;
-      if (colors.legend) for (const level of colors.legend.filter((l) => l.level !== null).slice(0, 12)) mean(members.filter((m) => levelOf(colors.column, m) === level.level), level.color);
+      if (colors.legend?.length) for (const level of colors.legend.filter((l) => l.level !== null).slice(0, 12)) mean(members.filter((m) => levelOf(colors.column, m) === level.level), level.color);
       else mean(members, text);
       if (state.focus >= 0) { context.lineWidth = 2; context.strokeStyle = text; context.setLineDash([4, 3]); path(state.focus); context.setLineDash([]); }
     }
