@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -511,6 +513,37 @@ def test_a_few_weights_come_near_by_chance_and_thousands_do_not() -> None:
         nearest = np.sqrt(1 - np.triu(models @ models.T, 1).max())
         assert near_duplicates.chance(n_weights, n_models * (n_models - 1) // 2) < nearest
     assert near_duplicates.chance(10, 1000) < 0.3 < near_duplicates.NEAR < near_duplicates.chance(2000, 10**8)
+
+
+class Made:
+    """Weights that are made when they are asked for, so that a zoo holds none."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([np.random.default_rng(int(r)).standard_normal(10_000, np.float32) for r in rows])
+
+
+def test_what_is_compared_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directions too: all samples at once, as float64, took 30 MB here."""
+    monkeypatch.setattr(near_duplicates, "BLOCK_BYTES", 2**19)
+    monkeypatch.setattr(near_duplicates, "DOUBLE_BYTES", 2**17)
+    members = [near_duplicates.Member(0, i, i % 2, str(i)) for i in range(100)]
+    tracemalloc.start()
+    try:
+        assert near_duplicates.find([argparse.Namespace(weights=Made())], members) == ([], [])
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_blocks_change_no_bit_of_vectors_and_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(0).standard_normal((50, 300)).astype(np.float32) ** 3
+    kernels = [slice(0, 70), slice(100, 300)]
+    whole = near_duplicates._plain(weights, kernels)
+    monkeypatch.setattr(near_duplicates, "DOUBLE_BYTES", 8 * 300 * 7)
+    assert near_duplicates._plain(weights, kernels).tobytes() == whole.tobytes()
+    for few in np.split(weights, 100, axis=1):  # of three weights, where the last bit of a sum shows
+        power = (few.astype(np.float64) ** 2).mean(axis=0)
+        assert near_duplicates._directions(np.split(few, [7, 30])) == power.sum() ** 2 / (power**2).sum()
 
 
 # ── copies under another face ──

@@ -117,6 +117,27 @@ def test_pairs_from_the_command_line(family, tmp_path, capsys):
     assert "none of the zoos goes on from another" in capsys.readouterr().err
 
 
+def test_a_selection_has_results_of_its_own(family, tmp_path, monkeypatch):
+    parents, children = family
+    monkeypatch.setattr(lineage, "BASELINES", {"distance": lineage.BASELINES["distance"]})
+    whole = lineage.solved(parents, children, "parent", tmp_path)
+    ends = lineage.solved(parents, children.select(step=14), "parent", tmp_path)
+    assert 3 * ends["n"]["train"]["pairs"] == whole["n"]["train"]["pairs"]  # steps 4, 10 and 14
+    assert ends["digests"] == whole["digests"]
+    assert ends["snapshots"][0] == whole["snapshots"][0]
+    assert ends["snapshots"][1] != whole["snapshots"][1]
+    some = parents.select(epoch=1).take(np.arange(12))
+    assert lineage.solved(some, children, "parent", tmp_path)["n"] != whole["n"]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert lineage.solved(parents, children, "parent", tmp_path) == whole
+
+
+def test_a_selection_of_nothing_has_no_pairs(family):
+    parents, children = family
+    with pytest.raises(TaskError, match="No model of weightzoo/children starts from one of weightzoo/parents"):
+        lineage.pairs(parents, children.select(step=0).select(step=1), "parent")
+
+
 @pytest.mark.slow
 def test_zoos_that_are_no_family_are_refused(family):
     parents, _ = family

@@ -278,3 +278,19 @@ def test_a_hugging_face_dataset_of_mixed_layouts_holds_lists(mixed_zoo: Zoo) -> 
     ds = mixed_zoo.select(epoch=1).to_hf(["model_id"])
     assert [len(v) for v in ds["weights"][:]] == mixed_zoo.select(epoch=1).column("n_params").to_pylist()
     assert all(np.array_equal(a, b) for a, b in zip(weights(ds)[:], mixed_zoo.select(epoch=1).weights[:], strict=True))
+
+
+def test_a_hugging_face_dataset_of_one_layout_among_several_holds_its_matrix_alone(mixed_zoo: Zoo) -> None:
+    for name, n in zip(mixed_zoo.weights.layouts, (405, 98), strict=True):
+        part = mixed_zoo.select(layout=name).take([7, 3, 3])
+        ds = part.to_hf(["step"])
+        assert ds.features["weights"].length == part.weights.shape[1] == n
+        assert ds.data.table["weights"].nbytes == 3 * n * 4
+        assert np.array_equal(weights(ds)[:], part.weights[:])
+    assert weights(mixed_zoo.take([]).to_hf()).shape[0] == 0
+
+
+def test_a_hugging_face_dataset_of_weights_alone(zoo: Zoo) -> None:
+    ds = zoo.select(epoch=2).to_hf([])
+    assert ds.column_names == ["weights"]
+    assert np.array_equal(weights(ds)[:], zoo.select(epoch=2).weights[:])

@@ -117,6 +117,9 @@ def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -
     assert "| statistics-ridge" in out
     assert cli.main([*call, "--limit", "5", "--tune"]) == 1
     assert "leave out --limit and --tune" in capsys.readouterr().err
+    assert cli.main([*call, "--tasks", "lr", "--split", "transfer"]) == 1
+    assert "leave out --tasks and --split" in capsys.readouterr().err
+    assert "Bounds are over the init groups" not in out
 
 
 @pytest.mark.parametrize(
@@ -137,15 +140,47 @@ def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -
         ("metrics.csv", "step,test_accuracy\n86,good\n", IntegrityError, "test_accuracy is no number in every row"),
         ("layout.csv", None, ZooNotFoundError, "says where each tensor lies"),
         ("weights.npy", "text", IntegrityError, "cannot be read as an array"),
+        ("weights.npy", "", IntegrityError, "cannot be read as an array"),
+        ("weights.npy", "PK\x03\x04" + "x" * 99, IntegrityError, "cannot be read as an array"),
+        ("metrics.csv", "step,test_accuracy,step\n86,0.5,86\n", IntegrityError, "has two columns 'step'"),
+        ("metrics.csv", "config.activation,step,test_accuracy\n" + "swish,86,0.5\n" * ROWS, IntegrityError,
+         r"metrics\.csv has networks that nobody can build: Unknown activation 'swish'"),
+        ("metrics.csv", "config.activation,step,test_accuracy\n" + ",86,0.5\n" * ROWS, IntegrityError, "Unknown activation"),
+        ("layout.csv", LAYOUT.format(10, "(10, 10)"), IntegrityError, r"shapes \(10, 10\), \(10,\) as they lie here; the network"),
         ("weights.npy", None, IntegrityError, "cannot be read as an array"),
     ],
-)
+)  # fmt: skip
 def test_a_folder_that_is_none_is_a_sentence(folder, monkeypatch, name, text, error, said) -> None:
     monkeypatch.delenv("ZOO_DATA", raising=False)
     (folder / name).unlink()
     if text is not None:
         (folder / name).write_text(text)
     with pytest.raises(error, match=said):
+        protocols.published(folder)
+
+
+def test_arrays_that_are_no_npy_file_are_a_sentence(folder: Path) -> None:
+    raw = (folder / "weights.npy").read_bytes()
+    np.savez(folder / "several.npz", a=np.zeros((ROWS, 4970), np.float32))
+    (folder / "several.npz").replace(folder / "weights.npy")
+    with pytest.raises(IntegrityError, match="cannot be read as an array"):
+        protocols.published(folder)
+    for old, new in (
+        (b"}", b"("),
+        (b"<f4", b",f4"),
+        (b"(90, ", b"(9" + b"0" * 30 + b", "),
+        (b"(90, 4970)", b"(True,)"),
+    ):
+        (folder / "weights.npy").write_bytes(raw.replace(old, new, 1))
+        with pytest.raises(IntegrityError, match="cannot be read as an array"):
+            protocols.published(folder)
+
+
+def test_a_layout_whose_tensors_overlap_is_refused(folder: Path) -> None:
+    lines = (folder / "layout.csv").read_text().splitlines()
+    first = [line.split(",") for line in lines[1:]]
+    (folder / "layout.csv").write_text("\n".join([lines[0], *(",".join([f[0], "0", *f[2:]]) for f in first)]) + "\n")
+    with pytest.raises(IntegrityError, match="tensors lie one over another, or leave some of the 4,970 values out"):
         protocols.published(folder)
 
 

@@ -210,6 +210,7 @@ UNKNOWN_IN_EXPRESSIONS = {
     "deep": (~((F("epoch") > 1) | (F("lr") == 0.02)), r"level of lr 0\.02 .* Did you mean `0\.01`\?"),
     "bool": (F("augment_flip") == True, "level of augment_flip 'True'"),  # noqa: E712
     "split": (F("split") == "tset", r"level of split 'tset' .* Did you mean `test`\?"),
+    "number for a text": (F("split") == 3, r"level of split '3' .* Known: test, train, validation\."),
     "quotes": (F("activation") == '") == b\n', "level of activation"),
 }  # fmt: skip
 
@@ -273,6 +274,31 @@ def test_an_expression_may_join_columns_of_both_tables(zoo: Zoo) -> None:
 def test_a_column_of_lists_is_compared_whole(mixed_zoo: Zoo) -> None:
     assert set(mixed_zoo.select(subset_classes=[1, 4, 7]).column("subset").to_pylist()) == {"classes=1+4+7"}
     assert set(mixed_zoo.select(subset_classes=None).column("subset").to_pylist()) == {"full"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n"),
+    [
+        ([[1, 4, 7]], 27), ([None, (1, 4, 7)], 54), ([None], 27), (np.array([[1, 4, 7]]), 27), (pa.array([1, 4, 7]), 27),
+        (pa.array([[1, 4, 7], None]), 54), (np.array([1, 4, 7]), 27), ([np.int64(1), 4, pa.scalar(7)], 27),
+    ],
+)  # fmt: skip
+def test_a_column_of_lists_is_one_of_several(wanted: Any, n: int, mixed_zoo: Zoo) -> None:
+    assert len(mixed_zoo.select(subset_classes=wanted)) == n
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ([[1, 4, 7], [1, 4]], r"Unknown level of subset_classes '\[1, 4\]' in weightzoo/mixed"),
+        ([[[1, 4, 7]]], r"Column 'subset_classes' holds values of type int64; \[1, 4, 7\] is not one of them"),
+        (["1"], r"Column 'subset_classes' holds values of type int64; '1' is not one of them"),
+        ((n for n in (1, 4, 7)), "Column 'subset_classes' holds lists and is compared as a whole; <generator"),
+    ],
+)
+def test_what_is_no_list_of_the_column_is_refused(wanted: Any, message: str, mixed_zoo: Zoo) -> None:
+    with pytest.raises(ZooError, match=message):
+        mixed_zoo.select(subset_classes=wanted)
 
 
 def test_tables_of_a_selection_hold_its_rows_and_models(zoo: Zoo) -> None:
@@ -342,6 +368,9 @@ def test_a_bad_expression_is_refused(zoo: Zoo) -> None:
         zoo.select({"epoch": 1})  # type: ignore[arg-type]
     with pytest.raises(ZooError, match="cannot be computed"):
         zoo.select(pc.field("activation") > 1)
+    for no_condition in (pc.field("epoch"), pc.field("epoch") + 1, pc.scalar(1)):
+        with pytest.raises(ZooError, match="cannot be computed: Filter expression must evaluate to bool"):
+            zoo.select(no_condition)
 
 
 # ── one model ──

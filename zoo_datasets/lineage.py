@@ -35,7 +35,7 @@ from zoo_datasets.tasks import prefix
 from zoo_datasets.views.per_tensor import statistics
 from zoo_datasets.zoo import Zoo
 
-VERSION, FORMAT = 1, 2  # of the tasks, of their files
+VERSION, FORMAT = 1, 3  # of the tasks, of their files
 SPLIT = "lineages"
 METRICS = ("auc", "accuracy")
 TASKS = ("same_lineage", "parent")
@@ -110,7 +110,7 @@ def pairs(parents: Zoo, children: Zoo, task: str) -> dict[str, Pairs]:
 def _after_transient(children: Zoo) -> Selection:
     steps = np.asarray(children.column("step").to_numpy(), np.int64)
     _, model = np.unique(children.column("model_id").to_numpy(zero_copy_only=False), return_inverse=True)
-    most = np.zeros(model.max() + 1, np.int64)
+    most = np.zeros(model.max(initial=-1) + 1, np.int64)
     np.maximum.at(most, model, steps)
     return children.take(np.flatnonzero(steps >= np.maximum(1, TRANSIENT * most[model])))
 
@@ -286,16 +286,23 @@ def solved(
     by plan order. Raises TaskError where the zoos are no parents and children."""
     limit = limit if limit is not None and limit < children.manifest.counts.n_models else None
     digests = [split_files.zoo_digest(z) for z in (parents, children)]
-    key = streams.digest([FORMAT, *digests, task, VERSION, shuffles, *([] if limit is None else [limit])])
+    asked_of = [_snapshots_digest(z) for z in (parents, children)]
+    key = streams.digest([FORMAT, *digests, *asked_of, task, VERSION, shuffles, *([] if limit is None else [limit])])
     path = out / f"pairs-{key[:16]}.json"
     if not path.exists():
         of = pairs(parents, prefix(children, limit), task)
         about = {"kind": "pairs", "format": FORMAT, "task": task, "version": VERSION, "limit": limit, "commit": commit}
-        about |= {"zoos": [parents.name, children.name], "digests": digests, "versions": libraries.versions(VERSIONS)}
+        about |= {"zoos": [parents.name, children.name], "digests": digests, "snapshots": asked_of}
+        about["versions"] = libraries.versions(VERSIONS)
         n = {s: {"pairs": len(p), "lineages": len(set(p.groups.tolist()))} for s, p in of.items()}
         rows = [dataclasses.asdict(a) for a in solve(of, shuffles)]
         files.write_atomic(path, json.dumps(jsonable({**about, "n": n, "rows": rows}), indent=1) + "\n")
     return dict(json.loads(path.read_bytes()))
+
+
+def _snapshots_digest(zoo: Selection) -> str:
+    """Of which models and snapshots a selection has, in its order, by which pairs are drawn."""
+    return streams.digest([zoo.column(name).to_pylist() for name in ("model_id", "step")])[:32]
 
 
 def markdown(kept: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ and how large its weights are, tell nothing apart. Twins lie below 0.31, strange
 whatever the mixture of inits. Found by comparing canonical forms (`symmetry.canonicalize`) are exact copies
 alone, up to rounding: units of a copy that was trained on may have another order.
 Every pair is compared: n² P multiplications, twice where the layers are known. In blocks, so that memory
-stays below about 200 MB.
+stays below about 300 MB for networks of up to a million weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from zoo_datasets.networks.layout import Layout
 # Held at once: four blocks of vectors, and a few matrices of distances between them.
 BLOCK_BYTES = 32 * 2**20
 MOST_BLOCK_ROWS = 2048
+DOUBLE_BYTES = 8 * 2**20  # of rows that are float64 for a while, five times over
 NEAR = 0.6  # half way between twins (≤ 0.31) and strangers (≥ 0.93)
 COPY = 0.01  # rounding gives 1e-6; the canonical forms of strangers can be as near as 0.3 where weights are few
 MOST_SAMPLED = 512  # models that say how many directions the weights have
@@ -61,11 +62,13 @@ def find(zoos: Sequence[Any], members: Sequence[Member], near: float = NEAR) -> 
     """Near pairs, and copies up to a symmetry that are not near; all models are of one layout."""
     if len(members) < 2:
         return [], []
-    first = _read(zoos, members[:MOST_SAMPLED])
+    width = _read(zoos, members[:1]).shape[1]
     layout = members[0].architecture.layout if members[0].architecture is not None else None
-    kernels = _kernels(layout, first.shape[1])
-    near = min(near, chance(_directions(_plain(first, kernels)), len(members) * (len(members) - 1) // 2))
-    size = min(MOST_BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * first.shape[1])))
+    kernels = _kernels(layout, width)
+    size = min(MOST_BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * width)))
+    blocks = (members[i : i + size] for i in range(0, min(len(members), MOST_SAMPLED), size))
+    directions = _directions(_plain(_read(zoos, b), kernels) for b in blocks)
+    near = min(near, chance(directions, len(members) * (len(members) - 1) // 2))
     side = np.array([m.side for m in members])
     found: tuple[list[Pair], list[Pair]] = ([], [])
     for i in meters.over(range(0, len(members), size), "comparing weights", "blocks"):
@@ -129,6 +132,15 @@ def _forms(zoos: Sequence[Any], members: Sequence[Member], kernels: list[slice])
 
 def _plain(weights: np.ndarray, kernels: list[slice]) -> np.ndarray:
     """Kernels less their means, of norm 1: float32 [n, P]; 0 where nothing is left."""
+    out = np.empty((len(weights), sum(k.stop - k.start for k in kernels)), np.float32)
+    step = max(1, DOUBLE_BYTES // (8 * weights.shape[1]))
+    for i in range(0, len(weights), step):
+        out[i : i + step] = _plain_rows(weights[i : i + step], kernels)
+    return out
+
+
+def _plain_rows(weights: np.ndarray, kernels: list[slice]) -> np.ndarray:
+    """The same of some rows, float64 in between."""
     out = np.concatenate(
         [weights[:, k] - weights[:, k].mean(axis=1, keepdims=True, dtype=np.float64) for k in kernels], 1
     )
@@ -143,9 +155,14 @@ def _kernels(layout: Layout | None, width: int) -> list[slice]:
     return [slice(e.offset, e.end) for e in entries] or [slice(0, width)]
 
 
-def _directions(vectors: np.ndarray) -> float:
-    """In how many directions the vectors differ: fewer than there are weights where a few are much larger."""
-    power = (vectors.astype(np.float64) ** 2).mean(axis=0)
+def _directions(blocks: Iterable[np.ndarray]) -> float:
+    """In how many directions vectors [n, P] of some blocks differ: fewer than there are weights where a few are much larger."""
+    power, n = np.zeros(1), 0
+    for block in blocks:
+        for vector in block:  # one after another: the sum does not depend on the size of a block
+            power = power + vector.astype(np.float64) ** 2  # (P,)
+        n += len(block)
+    power = power / n
     return float(power.sum() ** 2 / max((power**2).sum(), 1e-300)) or 1.0
 
 

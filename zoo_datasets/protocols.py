@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import pyarrow.csv
 
 from zoo_datasets.baselines.interface import Target, Targets, View
 from zoo_datasets.core import files, streams
-from zoo_datasets.errors import IntegrityError, ZooNotFoundError
+from zoo_datasets.errors import GridError, IntegrityError, ZooNotFoundError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.split_files import Split
@@ -32,8 +33,11 @@ PROTOCOLS = ("nfn",)
 STEP = 86
 MOST_BYTES = 1 << 30  # of a table or a split
 SPLITS_IN = "small-cnn-zoo-splits"
+MOST_SHAPES = 10  # that are shown
 SETTING = "config."  # what a column of the recipe begins with
 NO_SETTING = ("random_seed",)  # a name of the run
+# What NumPy says of a file that is no array; the last ones of a header whose text is none of Python.
+UNREADABLE = (OSError, ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
 IMAGES = {"svhn": 26_032}  # test images of a source; the others have 10,000
 
 
@@ -76,8 +80,8 @@ def published(folder: Path, split: Path | None = None, networks: int | None = No
         networks = None  # no limit: the results are the same, and so are their names
     found["train"] = found["train"][:networks]
     try:
-        weights = np.load(folder / "weights.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        weights = np.lib.format.open_memmap(folder / "weights.npy", mode="r")
+    except UNREADABLE as error:
         raise IntegrityError(f"{folder / 'weights.npy'} cannot be read as an array: {error}.") from None
     if weights.dtype.kind != "f":
         raise IntegrityError(f"{folder / 'weights.npy'} holds {weights.dtype}, and no weights.")
@@ -87,7 +91,10 @@ def published(folder: Path, split: Path | None = None, networks: int | None = No
             f"{folder}: weights have shape {weights.shape}; {len(table):,} rows of {len(order):,} values are named."
         )
     name = f"small-cnn-zoo/{folder.name}"
-    parts = {s: _part(name, table, weights, order, rows) for s, rows in found.items()}
+    try:
+        parts = {s: _part(name, table, weights, order, rows) for s, rows in found.items()}
+    except GridError as error:
+        raise IntegrityError(f"{_metrics(folder)} has networks that nobody can build: {error}") from None
     digest = streams.digest([files.sha256(_metrics(folder)), files.sha256(split), list(weights.shape)])
     rule = {"maker": "nfn", "row_0_on": [s for s, rows in found.items() if 0 in rows]}
     made = Split(
@@ -120,11 +127,14 @@ def _table(folder: Path) -> pa.Table:
             table = pyarrow.csv.read_csv(pa.py_buffer(text))
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{path} is no table: {error}.") from None
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise IntegrityError(f"{path} has two columns {next(n for n in names if names.count(n) > 1)!r}.")
     for name, wanted in (
         ("step", pa.types.is_integer),
         ("test_accuracy", lambda t: pa.types.is_floating(t) or pa.types.is_integer(t)),
     ):
-        if name not in table.column_names:
+        if name not in names:
             raise IntegrityError(f"{path} has no column {name!r}.")
         if not wanted(table[name].type) or (name == "step" and table[name].null_count):
             raise IntegrityError(f"{path}: {name} is no number in every row.")
@@ -150,7 +160,10 @@ def _split_of(folder: Path) -> Path:
 
 
 def _order(folder: Path, width: int) -> np.ndarray:
-    """Where each of our weights lies in a published row of so many values: kernels are (rows, columns, in, out) there, and biases come first."""
+    """Where each of our weights lies in a published row of so many values: kernels are (rows, columns, in, out) there, and biases come first.
+
+    Raises ZooNotFoundError, IntegrityError where it is not the published network, or a value lies nowhere or twice.
+    """
     path = folder / "layout.csv"
     try:
         with pa.input_stream(str(path)) as stream:
@@ -172,7 +185,7 @@ def _order(folder: Path, width: int) -> np.ndarray:
     for name, entry in entries.items():
         layer, _, kind = name.rpartition("/")
         layers.setdefault(layer, {})[kind.partition(":")[0]] = entry
-    parts = []
+    placed = []  # start, shape and the order of its sides here
     for tensors in layers.values():
         for kind in ("kernel", "bias"):
             if kind not in tensors:
@@ -182,9 +195,24 @@ def _order(folder: Path, width: int) -> np.ndarray:
                 raise IntegrityError(
                     f"{path}: a {kind} of shape {shape} from value {start} on lies outside of the {width:,} values of a row."
                 )
-            at = np.arange(start, start + math.prod(shape)).reshape(shape)
-            parts.append((at.transpose(3, 2, 0, 1) if at.ndim == 4 else at.T).ravel())
-    return np.concatenate(parts)
+            placed.append((start, shape, (3, 2, 0, 1) if len(shape) == 4 else tuple(range(len(shape)))[::-1]))
+    found = [tuple(shape[a] for a in axes) for _, shape, axes in placed]
+    wanted = [e.shape for e in _architecture("relu").layout]
+    if found != wanted:
+        raise IntegrityError(
+            f"{path} names tensors of shapes {_some(found)} as they lie here; the network of the Small CNN Zoo has "
+            f"{_some(wanted)}."
+        )
+    order = np.concatenate(
+        [np.arange(start, start + math.prod(s)).reshape(s).transpose(axes).ravel() for start, s, axes in placed]
+    )
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise IntegrityError(f"{path}: tensors lie one over another, or leave some of the {len(order):,} values out.")
+    return order
+
+
+def _some(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes[:MOST_SHAPES])) + (", …" if len(shapes) > MOST_SHAPES else "")
 
 
 def _part(name: str, table: pa.Table, weights: np.ndarray, order: np.ndarray, rows: Sequence[int]) -> Part:

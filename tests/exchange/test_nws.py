@@ -6,6 +6,7 @@ import csv
 import re
 import shutil
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -283,6 +284,42 @@ def test_lists_say_which_models_are_in_a_zoo_and_on_which_side(
     assert not (tmp_path / "someone" / "none").exists()
 
 
+def test_a_listed_model_without_a_folder_is_told(exported: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (exported / "train.csv").write_text("path\n0000\n0001\n7777\n")
+    assert [m.folder.name for m in importing._models(exported)] == ["0000", "0001"]
+    assert "1 of 3 listed models have no folder, such as 7777." in caplog.text
+
+
+def test_files_of_a_spreadsheet_begin_with_a_mark_and_are_read(exported: Path) -> None:
+    for path in (exported / "train.csv", exported / "0000" / "meta.csv"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(importing._models(exported)) == 6
+
+
+def test_a_list_is_read_row_by_row_and_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "MOST_LIST", 200_000)  # so much is reserved before it is read
+    path, names = tmp_path / "train.csv", "".join(f",{i:04d}" for i in range(importing.MOST_COLUMNS))
+    path.write_text(f"path{names[:-5]}\n" + "".join(f"{i:04d}\n" for i in range(1000)))
+    tracemalloc.start()
+    try:
+        assert len(importing._listed(tmp_path)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 2e6  # a dictionary of all columns for each row took 40 MB
+    finally:
+        tracemalloc.stop()
+    path.write_text(f"path{names}\n0000\n")
+    with pytest.raises(ZooError, match=r"train\.csv has a line of more than 1,000 columns or 100,000 characters"):
+        importing._listed(tmp_path)
+    path.write_text(f'path\n"{"0" * importing.MOST_LINE}')
+    with pytest.raises(ZooError, match=r"train\.csv has a line of more than 1,000 columns or 100,000 characters"):
+        importing._listed(tmp_path)
+    monkeypatch.setattr(importing, "MOST_LISTED", 2)
+    path.write_text("path\n0\n1\n")
+    assert len(importing._listed(tmp_path)) == 2
+    path.write_text("path\n0\n1\n2\n")
+    with pytest.raises(ZooError, match="the lists name more than 2 models"):
+        importing._listed(tmp_path)
+
+
 @pytest.mark.slow
 def test_what_was_exported_comes_back_under_its_names_on_its_sides(
     zoo: Zoo, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -309,6 +346,39 @@ def test_of_every_epochs_errors_those_of_the_snapshots_are_taken(exported: Path,
     assert zoo.column("epoch").to_pylist()[:4] == [0.0, 3.0, 7.0, 10.0]
     assert zoo.column("test_accuracy").to_pylist()[:4] == [1 - 9.0 * i / 100 for i in (0, 3, 7, 10)]
     assert set(zoo.models["seconds"].to_pylist()) == {60.5}
+
+
+def test_whole_epochs_are_whole_numbers(exported: Path, tmp_path: Path) -> None:
+    """49 updates a pass, whose 49 · (2 / 98) would be 0.9999999999999999."""
+    for folder in exported.glob("0*"):
+        (folder / "weights" / "004.bin").unlink()
+        (folder / "error.bin").write_bytes(table(0, 49, 98))
+        np.array([3, 98, 2, 1.0]).tofile(folder / "stat.bin")
+    nws.read(exported, tmp_path / "someone" / "back")
+    assert open_zoo(tmp_path / "someone" / "back").column("epoch").to_pylist() == 6 * [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_network_that_diverged_is_kept_up_to_its_last_finite_snapshot(
+    zoo: Zoo, exported: Path, tmp_path: Path, value: float
+) -> None:
+    path = exported / "0001" / "weights" / "003.bin"
+    weights = np.fromfile(path, "<f8")
+    weights[-1] = value
+    weights.tofile(path)
+    nws.read(exported, tmp_path / "someone" / "back")
+    assert not check.check(tmp_path / "someone" / "back").problems
+    back = open_zoo(tmp_path / "someone" / "back")
+    (gone,) = back.select(stop_reason="diverged").models.to_pylist()
+    assert (gone["model_id"], gone["diverged_step"], gone["n_snapshots"]) == (f"{1:016x}", 20, 2)
+    assert back.select(model_id=gone["model_id"]).column("step").to_pylist() == [0, 10]
+    assert back.vector(gone["model_id"]).tobytes() == zoo.vector(gone["model_id"], 10).tobytes()
+    assert back.manifest.counts.diverged == 1
+    assert back.models["stop_reason"].null_count == back.models["diverged_step"].null_count == 5
+    path.replace(exported / "0001" / "weights" / "001.bin")
+    path.write_bytes((exported / "0001" / "weights" / "002.bin").read_bytes())
+    with pytest.raises(ZooError, match=r"001\.bin is not finite, so no snapshot of this model is kept"):
+        nws.read(exported, tmp_path / "someone" / "gone")
 
 
 @pytest.mark.slow

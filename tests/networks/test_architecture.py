@@ -258,6 +258,11 @@ GOOD = {"name": "a.w", "shape": [2], "offset": 0, "role": "parameter", "groups":
         ([GOOD, {**GOOD, "offset": 2}], "a.w .* a name of its own"),
         ([{**GOOD, "shape": [-1]}], r"`\[0\].shape\[0\]` is -1, not a whole number"),
         ([{**GOOD, "name": 3}], r"`\[0\].name` is 3, not a string"),
+        ([{**GOOD, "shape": [0]}], r"`\[0\].shape\[0\]` is 0; a tensor has sides of 1 or more"),
+        (
+            [{**GOOD, "groups": ["g"]}, {**GOOD, "name": "b.w", "offset": 2, "shape": [1, 5], "groups": ["", "g"]}],
+            r"`\[1\].shape\[1\]` is 5, no multiple of the 2 units of its group 'g'",
+        ),
         ([{"name": "a.w"}], r"it has no `\[0\].shape`"),
         (7, "`all of it` is 7, not a list"),
     ],
@@ -368,6 +373,12 @@ def test_units_that_are_added_to_fixed_ones_are_fixed_and_blocks_need_channels_f
 def test_a_layer_that_does_not_fit_is_named_with_both_shapes(layers: Any, message: str) -> None:
     with pytest.raises(GridError, match=message):
         build_architecture(layers, MNIST, 10)
+
+
+@pytest.mark.parametrize("activation", ["swish", "", "conv"])
+def test_an_activation_that_is_none_is_named(activation: str) -> None:
+    with pytest.raises(GridError, match=f"Unknown activation '{activation}'.* Known: elu, gelu, .*tanh"):
+        build_architecture("mlp", MNIST, 10, activation)
 
 
 # --- vector ↔ tensors ------------------------------------------------------------------

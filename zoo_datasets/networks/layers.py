@@ -9,7 +9,7 @@ from typing import Any
 from zoo_datasets import errors
 from zoo_datasets.networks.architecture import MOST_SIDE, MOST_VALUES, Architecture
 from zoo_datasets.networks.operations.operation import Attributes, Given, Node, Shape, units_of
-from zoo_datasets.networks.operations.registry import OPERATIONS
+from zoo_datasets.networks.operations.registry import ACTIVATIONS, OPERATIONS
 
 PRESETS: dict[str, list[Any]] = {
     # The 2,464-parameter CNN of Schürholt et al., "Model Zoos" (NeurIPS 2022), on 1×28×28.
@@ -186,6 +186,8 @@ def parse_layer(layer: Any, position: int | str, n_classes: int, activation: str
         raise errors.GridError(f"Layer {position} is {layer!r}; a layer is a name or a mapping like `{{conv: 8}}`.")
     if op not in known:
         raise errors.GridError(errors.unknown("layer", op, known, f"architecture, layer {position}"))
+    if op == "activation" and activation not in ACTIVATIONS:
+        raise errors.GridError(errors.unknown("activation", activation, ACTIVATIONS))
     operation = OPERATIONS[activation if op == "activation" else op]
     for key in options:
         if key not in operation.options:

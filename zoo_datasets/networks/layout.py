@@ -142,6 +142,7 @@ class Layout(Sequence[Entry]):
         entries = records.decode(tuple[Entry, ...], value)
         end = 0
         names: set[str] = set()
+        units: dict[str, int] = {}  # of each group
         for i, e in enumerate(entries):
             if len(e.shape) > MOST_SIDES:
                 raise Mismatch(
@@ -153,6 +154,15 @@ class Layout(Sequence[Entry]):
                     f"own, a role of {', '.join(ROLES)}, {len(e.shape)} groups and the offset {end} are needed",
                     f"[{i}]",
                 )
+            for dim, (side, group) in enumerate(zip(e.shape, e.groups, strict=True)):
+                if side < 1:
+                    raise Mismatch("`{at}` is 0; a tensor has sides of 1 or more", f"[{i}].shape[{dim}]")
+                own = units.setdefault(group, side) if group else 1
+                if side % own:
+                    raise Mismatch(
+                        f"`{{at}}` is {side}, no multiple of the {own} units of its group {group!r}",
+                        f"[{i}].shape[{dim}]",
+                    )
             end = e.end
             names.add(e.name)
         return cls(entries)

@@ -39,6 +39,7 @@ NEEDED = {
     "snapshots": ("model_id", "step", "shard", "tensor", "row", "weights_sha256"),
 }
 MOST_COMPARED = 8  # values compared one by one; more are sorted first
+SEVERAL = (list, tuple, set, frozenset, range, np.ndarray)  # what is given where several values are meant
 
 
 class Columns:
@@ -141,15 +142,13 @@ class Columns:
 def matches(table: Columns, name: str, wanted: Any) -> np.ndarray:
     """bool [n]: where a column equals `wanted`, or is in it where that is several values; None is null.
 
-    A column of lists is compared as a whole: `subset_classes=[0, 1]`. Raises ZooError.
+    A column of lists is compared as a whole: `subset_classes=[0, 1]`, or any of `[[0, 1], [2]]`. Raises ZooError.
     """
     column = table.column(name)
     kind = column.type
     if pa.types.is_list(kind):
-        if wanted is not None and (isinstance(wanted, str) or not isinstance(wanted, Iterable)):
-            raise ZooError(f"Column {name!r} holds lists and is compared as a whole; {wanted!r} is none of them.")
-        target = None if wanted is None else list(wanted)
-        return np.fromiter((v == target for v in column.to_pylist()), bool, len(table))
+        targets = _lists(wanted, kind, name)
+        return np.fromiter((v in targets for v in column.to_pylist()), bool, len(table))
     values = list(_several(wanted))
     known = [_value(v, kind, name) for v in values if v is not None]
     none = np.concatenate([np.zeros(0, bool), *(nulls_of(c) for c in column.chunks)])
@@ -170,11 +169,11 @@ def strays(table: Columns, name: str, wanted: Any, known: Iterable[Any] = ()) ->
     """The first wanted value that a column has nowhere, and what it has; None where it has all. Null is no value."""
     column = table.column(name)
     if pa.types.is_list(column.type):
-        values = [] if wanted is None else [tuple(wanted)]
-        there = {tuple(v) for v in column.to_pylist() if v is not None}
-    else:
-        values = [v for v in _several(wanted) if v is not None]
-        there = {v for v in column.unique().to_pylist() if v is not None}.union(known)
+        lists = [tuple(v) for v in _lists(wanted, column.type, name) if v is not None]
+        known_lists = {tuple(v) for v in column.to_pylist() if v is not None}
+        return next(((v, sorted(known_lists, key=repr)) for v in lists if v not in known_lists), None)
+    values = [v for v in _several(wanted) if v is not None]
+    there = {v for v in column.unique().to_pylist() if v is not None}.union(known)
     return next(((v, sorted(there)) for v in values if v not in there), None)
 
 
@@ -212,7 +211,7 @@ def _literal(text: str, escaped: bool) -> Iterator[Any]:
 def unknown_level(name: str, value: Any, known: list[Any], where: str) -> str:
     """That no row has this level, and which it has: of numbers the nearest."""
     what = f"level of {name}"
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or any(isinstance(k, str) for k in known):
         return unknown(what, list(value) if isinstance(value, tuple) else value, known, where)
     near = sorted(known, key=lambda k: abs(k - value))
     shown = ", ".join(map(repr, sorted(near[:MOST_ALTERNATIVES])))
@@ -221,16 +220,37 @@ def unknown_level(name: str, value: Any, known: list[Any], where: str) -> str:
     return f"Unknown {what} {value!r} in {where}. Known: {shown or 'none'}{more}.{meant}"
 
 
+def _lists(wanted: Any, kind: pa.DataType, name: str) -> list[list[Any] | None]:
+    """The lists that a column of lists is to equal one of: `wanted`, or what is in it. Raises ZooError."""
+    wanted = _plain(wanted)
+    if wanted is not None and not isinstance(wanted, SEVERAL):
+        raise ZooError(f"Column {name!r} holds lists and is compared as a whole; {wanted!r} is none of them.")
+    inside = [] if wanted is None else [_plain(v) for v in wanted]
+    lists = inside if inside and all(v is None or isinstance(v, SEVERAL) for v in inside) else [wanted]
+    return [None if v is None else [_item(e, kind.value_type, name) for e in v] for v in lists]
+
+
+def _item(value: Any, kind: pa.DataType, name: str) -> Any:
+    value = _plain(value)
+    return None if value is None else _value(value, kind, name)
+
+
 def _several(wanted: Any) -> Iterator[Any]:
-    if isinstance(wanted, (pa.Array, pa.ChunkedArray)):
-        wanted = wanted.to_pylist()
-    elif isinstance(wanted, pa.Scalar):
-        wanted = wanted.as_py()
-    if isinstance(wanted, (list, tuple, set, frozenset, range, np.ndarray)):
+    wanted = _plain(wanted)
+    if isinstance(wanted, SEVERAL):
         for value in wanted:
             yield from _several(value)
     else:
-        yield wanted.item() if isinstance(wanted, np.generic) else wanted
+        yield wanted
+
+
+def _plain(value: Any) -> Any:
+    """Python's own value of one of Arrow or a NumPy number."""
+    if isinstance(value, (pa.Array, pa.ChunkedArray)):
+        return value.to_pylist()
+    if isinstance(value, pa.Scalar):
+        return value.as_py()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _value(value: Any, kind: pa.DataType, name: str) -> Any:

@@ -27,16 +27,17 @@ def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
     """The selection as a `datasets.Dataset`: columns (default: all of `snapshots`) and `weights`.
 
     Its weights are the mapped shards themselves, and a selection is the dataset's own
-    indices, so nothing is copied; of a zoo on the Hub the selected rows are fetched.
-    `zoo_datasets.weights` gives the matrix back.
+    indices, so nothing is copied; of a zoo on the Hub, or of several layouts, it holds the
+    selected rows alone. `zoo_datasets.weights` gives the matrix back.
     """
     with libraries.needed():
         import datasets  # a second to import, for this function alone
 
-    # Of a local zoo all snapshots, of which a selection is indices; of a remote one what was asked for.
-    base = zoo.whole if zoo.location.is_local else zoo
+    # Of a local zoo all snapshots, of which a selection is indices; what was asked for of a remote one, and of one of
+    # several layouts, whose lists are a copy.
+    base = zoo.whole if zoo.location.is_local and not zoo.whole.weights.ragged else zoo
     table = base.table(columns)
-    table = table.append_column("weights", _column(base.weights))
+    table = pa.table([*table.columns, _column(base.weights)], [*table.column_names, "weights"])  # columns may be none
     rows = hashlib.sha256(base.rows.tobytes()).hexdigest()
     fingerprint = streams.digest([dict(zoo.manifest.digests), rows, table.column_names])[:16]
     dataset = datasets.Dataset(table, fingerprint=fingerprint)

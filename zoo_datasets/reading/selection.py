@@ -222,12 +222,10 @@ class Selection:
         table = self.table(named or ["model_id"])
         try:
             kept = table.append_column("", pa.array(np.arange(len(self)))).filter(expression)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             missing = re.search(r"No match for FieldRef\.Name\((.*?)\)", str(error))
             if missing:
                 raise ZooError(unknown("column", missing[1], known, self.name)) from None
-            raise ZooError(f"{expression} cannot be computed: {str(error).splitlines()[0]}.") from None
-        except pa.ArrowNotImplementedError as error:
             raise ZooError(f"{expression} cannot be computed: {str(error).splitlines()[0]}.") from None
         return type(self)(self._opened, self.rows[kept[""].to_numpy()])
 

@@ -3,7 +3,7 @@
 Every model is looked at before a byte is written: its properties, the length of each of its files against
 the network that the properties name. Models that start from the same weights are one init group. Where lists
 like `train.csv` and `test.csv` lie beside them, these say what is in the zoo, and on which side. Columns have their names, and ours beside them where
-code asks for those; of losses, keys and images a folder says nothing, so these are null.
+code asks for those; a model that diverged is kept up to its last finite snapshot; of losses, keys and images a folder says nothing, so these are null.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.core import files, meters, streams
-from zoo_datasets.errors import ZooError, ZooNotFoundError
+from zoo_datasets.errors import ZooError, ZooNotFoundError, shown
 from zoo_datasets.exchange import folders
 from zoo_datasets.exchange.nws import properties
 from zoo_datasets.exchange.nws.exporting import MOST_SNAPSHOTS, PARTS
@@ -44,6 +44,8 @@ MOST_META = 100_000  # bytes
 VALUE = 8  # bytes of a float64
 ERROR_COLUMNS, STATISTICS = 5, 4
 MOST_LIST = 1 << 28  # bytes; theirs of 13,000 models has some 2 MB
+MOST_LISTED = 1_000_000  # models in all lists; theirs name 16,000
+MOST_COLUMNS, MOST_LINE = 1_000, 100_000  # of a list, and characters of its lines; theirs has some 20
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 FROM_TRAIN = (
     0.1  # of the training side, for validation, where there is no list of it: what their code takes, by network
@@ -118,6 +120,9 @@ def _models(folder: Path) -> list[_Found]:
     there, listed = _folders(folder), _listed(folder)
     if not listed:
         return [_look(f, None) for f in there]
+    if absent := sorted(listed.keys() - {f.name for f in there}):
+        such = shown(absent[0])
+        log.warning("%d of %d listed models have no folder, such as %s.", len(absent), len(listed), such)
     if left := sum(f.name not in listed for f in there):
         log.warning("%d of %d models are in no list, and are left out. Without lists all are taken.", left, len(there))
     models = [_look(f, listed[f.name]) for f in there if f.name in listed]
@@ -135,19 +140,41 @@ def _listed(folder: Path) -> dict[str, _Listed]:
         side = path.stem.rpartition("_")[2]
         if side not in FRACTIONS:
             continue
-        text = _bytes(path, MOST_LIST).decode("utf-8", "replace")
-        try:
-            rows = list(csv.DictReader(io.StringIO(text), strict=True))
-        except csv.Error as error:
-            raise ZooError(f"{path} is no CSV file: {error}.") from None
-        for row in rows:
-            if not row.get("path"):
+        for place, own in _named(path):
+            if not place:
                 raise ZooError(f"{path} lists models, and a row has no `path`: the folder of its model.")
-            name, own = Path(row["path"]).name, row.get("model_id") or ""
+            name = Path(place).name
             if name in found:
-                raise ZooError(f"{path}: model {name} is listed twice, here or in a list before it.")
+                raise ZooError(f"{path}: model {shown(name)} is listed twice, here or in a list before it.")
+            if len(found) == MOST_LISTED:
+                raise ZooError(f"{path}: the lists name more than {MOST_LISTED:,} models. Import them in parts.")
             found[name] = _Listed(side, own if re.fullmatch("[0-9a-f]{16}", own) else None)
     return found
+
+
+def _named(path: Path) -> Iterator[tuple[str, str]]:
+    """`path` and `model_id` of each row of a list, "" where it has none. Raises ZooError."""
+    text = io.TextIOWrapper(io.BytesIO(_bytes(path, MOST_LIST)), "utf-8-sig", "replace")
+    head: list[str] = []
+    while line := text.readline(MOST_LINE + 1):
+        row = [] if len(line) > MOST_LINE else _cells(line, path)
+        if len(line) > MOST_LINE or len(row) > MOST_COLUMNS:
+            raise ZooError(
+                f"{path} has a line of more than {MOST_COLUMNS:,} columns or {MOST_LINE:,} characters. Of its columns "
+                "`path` and `model_id` are needed."
+            )
+        cells = dict(zip(head, row, strict=False))
+        if head and row:
+            yield cells.get("path", ""), cells.get("model_id", "")
+        head = head or row
+
+
+def _cells(line: str, path: Path) -> list[str]:
+    """One row: no quoted line break goes on, so that the length of a line bounds what it unfolds to. Raises ZooError."""
+    try:
+        return next(csv.reader([line], strict=True))
+    except csv.Error as error:
+        raise ZooError(f"{path} is no CSV file: {error}.") from None
 
 
 def _sides(models: Sequence[_Found]) -> dict[str, str]:
@@ -185,7 +212,7 @@ def _folders(folder: Path) -> list[Path]:
 def _look(folder: Path, listed: _Listed | None) -> _Found:
     """A model's folder, looked at. Raises ZooError, a sentence that names the file."""
     meta = folder / "meta.csv"
-    own = properties.parsed(_bytes(meta, MOST_META).decode("utf-8", "replace"), str(meta))
+    own = properties.parsed(_bytes(meta, MOST_META).decode("utf-8-sig", "replace"), str(meta))
     try:
         architecture = own.numbers.network(own.activation)
     except ZooError as error:
@@ -208,6 +235,8 @@ def _look(folder: Path, listed: _Listed | None) -> _Found:
     _check_table(folder / "error.bin", table)
     _check_statistics(folder / "stat.bin", statistics)
     start = _vector(weights[0], architecture)
+    if not np.isfinite(start).all():
+        raise ZooError(f"{weights[0]} is not finite, so no snapshot of this model is kept. Take its folder away.")
     group = streams.digest([architecture.layout_id, hashlib.sha256(start.tobytes()).hexdigest()])[:32]
     return _Found(folder, own, architecture, weights, table, statistics, group, listed)
 
@@ -303,15 +332,18 @@ def _rows(models: list[_Found], sides: dict[str, str]) -> Iterator[Models]:
     with meters.track("importing", len(models), "models") as meter:
         for place, m in enumerate(models):
             weights = np.stack([_vector(path, m.architecture) for path in m.weights])
-            yield Models(sides[m.init_group], _model(m, place), _snapshots(m), [weights])
+            finite = np.append(np.isfinite(weights).all(axis=1), False)  # (S + 1,)
+            kept = int(finite.argmin())  # what diverged is kept up to its last finite snapshot
+            yield Models(sides[m.init_group], _model(m, place, kept), _snapshots(m, kept), [weights[:kept]])
             meter.add()
 
 
-def _model(m: _Found, place: int) -> pa.Table:
-    seconds = float(m.statistics[3])
+def _model(m: _Found, place: int, kept: int) -> pa.Table:
+    seconds, diverged = float(m.statistics[3]), kept < len(m.weights)
     row = dataclasses.asdict(m.own) | {
         "model_id": m.id, "init_group": m.init_group, "layout": m.architecture.layout_id,
-        "architecture_id": m.architecture.id, "n_snapshots": len(m.weights), "plan_index": place,
+        "architecture_id": m.architecture.id, "n_snapshots": kept, "plan_index": place,
+        "stop_reason": "diverged" if diverged else None, "diverged_step": int(m.table[kept, 0]) if diverged else None,
         "source": m.own.dataset, "lr": m.own.lrate, "init_kind": m.own.initialization, "dropout": NWS_DROPOUT,
         "seconds": seconds if np.isfinite(seconds) else None,
     }  # fmt: skip
@@ -319,12 +351,14 @@ def _model(m: _Found, place: int) -> pa.Table:
     return pa.table({name: pa.array([value], types.get(name)) for name, value in row.items()})
 
 
-def _snapshots(m: _Found) -> pa.Table:
-    steps = m.table[:, 0].astype(np.int64)
+def _snapshots(m: _Found, kept: int) -> pa.Table:
+    table = m.table[:kept]
+    steps = table[:, 0].astype(np.int64)
     _, updates, passes, _ = m.statistics
-    per_step = passes / updates if np.isfinite([updates, passes]).all() and updates > 0 else np.nan
-    columns = {"epoch": steps * per_step}
-    for part, percent in zip(PARTS, m.table[:, 1:4].T, strict=True):
+    known = np.isfinite([updates, passes]).all() and updates > 0
+    # Divided last: whole epochs stay whole numbers.
+    columns = {"epoch": steps * passes / updates if known else np.full(kept, np.nan)}
+    for part, percent in zip(PARTS, table[:, 1:4].T, strict=True):
         columns[f"{part}_accuracy"] = 1 - percent / 100
     columns["gap_accuracy"] = columns["train_accuracy"] - columns["test_accuracy"]
     return pa.table({"step": steps} | {k: pa.array(v, from_pandas=True) for k, v in columns.items()})  # NaN is null
