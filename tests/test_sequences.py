@@ -148,6 +148,8 @@ def test_a_language_is_learned_symbol_by_symbol(tmp_path: Path) -> None:
         ),
         (["subset.classes=[0]"], r"says what is right at each of 6 steps, and has no labels for `subset_classes`"),
         (["subset.label_noise_frac=0.1"], r"has no labels for `label_noise_frac`"),
+        (["subset.class_shares=[0.5, 1]"], r"has no labels for `subset_class_shares`"),
+        (["training.balance_classes=true"], r"has no labels for `balance_classes`"),
         (
             ["augmentation.noise_std=0.1"],
             r"noise_std is for images and tables; the source machine has sequences \(6, 9\)",

@@ -267,13 +267,14 @@ def test_thirty_steps_equal_torch_optim_under_a_schedule(layers, engine):
 
 @both
 def test_without_a_limit_an_overflowing_norm_scales_nothing(engine):
-    """The gradient's norm is float32's inf, its values are not: clipping by inf must not make NaN."""
+    """The gradient's norm is float32's inf, its values are not: clipping by inf must not make NaN, nor by 1 stand still."""
     pool = np.full((4, 3), 1e30, np.float32)
     job = make_job([{"linear": "classes"}], (3,), 2, pool=pool, optimizers=make_optimizers(2, clip_norm=[np.inf, 1.0]))
     backend = engine(job)
     backend.advance(make_window(job, [4], lr=1e-30))
     assert np.isfinite(backend.state()["weights"][0]).all()
     assert np.abs(backend.state()["slot1"][0]).max() > 1e28
+    assert 1e-3 < np.abs(backend.state()["slot1"][1]).max() < 1
 
 
 @both

@@ -75,7 +75,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stop_drops": ("training.lr=1", "training.epochs=30"), "stop_below": ("training.lr=1", "training.epochs=30"),
     "stop_unchanged": ("training.lr=0",),
     "patience": ("training.lr=0",), "min_epochs": ("training.target_loss=100",), "subset_relabel": ("subset.classes=[1, 0]",),
-    "width": ("source.resize=16",), "subset_skip": ("subset.frac=0.5",),
+    "width": ("source.resize=16",), "subset_skip": ("subset.frac=0.5", "subset.classes=[1, 2]"),
     "trigger_frac": ("subset.trigger_target=1",),
     "trigger_row": ("subset.trigger_column=1",), "trigger_column": ("subset.trigger_row=1",),
     "trigger_source": ("subset.trigger_target=0", "subset.trigger_frac=0.05"),

@@ -13,6 +13,7 @@ import pytest
 
 from zoo_datasets.errors import GridError, ZooNotFoundError
 from zoo_datasets.sources import SourceSpec, Subset, load
+from zoo_datasets.sources.augmentation import augmentation_of
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -471,3 +472,23 @@ def test_a_name_is_not_a_number(tmp_path: Path) -> None:
     source = load(spec(), tmp_path)
     assert source.class_names == ("1", "2", "3")
     assert Subset(class_names=("1",)).numbered(source.class_names).classes == (0,)
+
+
+def test_a_label_that_stands_there_twice_is_no_feature(tmp_path: Path) -> None:
+    """As text and as its number: who is given the second need not learn anything."""
+    root = put(
+        tmp_path,
+        {"label": [f"kind {i % 2}" for i in ROWS], "labels": [i % 2 for i in ROWS], "x": [i / 3 for i in ROWS]},
+    )
+    assert load(spec(), root).feature_names == ("x",)
+    assert load(spec(label_column="label"), root).feature_names == ("labels", "x")  # who names one means it
+
+
+def test_a_table_is_not_augmented_and_may_be_as_wide_as_it_likes(tmp_path: Path) -> None:
+    source = load(spec(), put(tmp_path, {f"x{i}": [float(i * j % 7) for j in ROWS] for i in range(80)}))
+    plain = dict.fromkeys(("augment_shift", "augment_crop", "augment_noise_std"), 0) | {
+        "augment_flip": False,
+        "source": "me/set",
+    }
+    assert augmentation_of(plain, source).channels == 0
+    assert augmentation_of(plain | {"augment_noise_std": 0.1}, source).channels == 80

@@ -52,7 +52,7 @@ def no_local_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_subset_that_leaves_a_class_nothing_is_refused() -> None:
     labels = np.repeat([0, 1], [20, 7])
-    check_subset(Subset(skip=0.8, frac=0.1), 2, labels)
+    check_subset(Subset(skip=0.8, frac=0.2), 2, labels)
     with pytest.raises(
         GridError, match=r"skip 0.95 and frac 0.05, which leave none of the 7 training examples of class 1"
     ):
@@ -712,8 +712,19 @@ def test_shares_of_classes_are_nested_and_counted() -> None:
     assert count_examples(LABELS, 5, rare) == len(found.rows)
 
 
+@given(n=st.integers(1, 400), frac=st.floats(0.001, 0.5))
+@settings(max_examples=300, deadline=None)
+def test_parts_that_follow_each_other_have_no_image_in_common(n: int, frac: float) -> None:
+    frac = round(frac, 6)
+    parts = [Subset(frac=frac, skip=round(k * frac, 12)).taken(0, n) for k in range(int(1 / frac))]
+    taken = [i for part in parts for i in range(n)[part]]
+    assert len(set(taken)) == len(taken)
+    assert parts[0] == slice(0, max(1, round(frac * n)))
+    assert all(0 <= p.start <= p.stop <= max(p.start, n) for p in parts)
+
+
 def test_what_is_passed_over_and_what_is_taken_first_have_no_image_in_common() -> None:
-    labels = LABELS[LABELS < 4]  # a class of one image is in every part
+    labels = LABELS[LABELS < 4]  # a class of one image is in the first part alone
     first, second = (training_examples(labels, 4, Subset(frac=0.5, skip=skip), KEY) for skip in (0.0, 0.5))
     assert not set(first.rows) & set(second.rows)
     assert np.bincount(first.labels, minlength=4).tolist() == [20, 12, 5, 2]

@@ -251,7 +251,9 @@ def clip_limits(job: Job, models: np.ndarray, device: torch.device) -> torch.Ten
 def clip(g: torch.Tensor, limits: torch.Tensor) -> None:
     """Scale each row of (m, parameters) to its limit, in place."""
     norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-    factor = (limits / (norm + CLIP_EPS)).clamp(max=1)
+    # Squares leave float32 long before their root does: a factor of 0 would stop the model, and nothing would say so.
+    wide = torch.linalg.vector_norm(g, dim=1, keepdim=True, dtype=torch.float64)
+    factor = torch.where(norm.isinf(), (limits / wide).to(g.dtype), limits / (norm + CLIP_EPS)).clamp(max=1)
     # ∞/∞ is NaN: without a limit even an overflowing gradient stays as it is.
     g.mul_(factor.masked_fill_(limits.isinf(), 1))
 

@@ -275,7 +275,10 @@ def n_train(run: Run, source: sources.Source) -> int:
 
 
 # Settings that speak of the labels of inputs, of which a sequence that is right step by step has none.
-OF_LABELS = ("subset_classes", "subset_class_names", "subset_relabel", "label_noise_frac", "trigger_frac")
+OF_LABELS = (
+    "subset_classes", "subset_class_names", "subset_class_shares", "subset_relabel", "label_noise_frac", "trigger_frac",
+    "balance_classes",
+)  # fmt: skip
 
 
 def _check_sequences(run: Run, source: sources.Source) -> None:

@@ -28,9 +28,11 @@ def augmentation_of(s: Mapping[str, Any], source: Source) -> Augmentation:
     # scaled = (raw / peak − mean) / std: black is −mean/std, and noise on 0–1 grows by 1/std.
     pairs = list(zip(source.mean, source.std, strict=True))
     noise = tuple(s["augment_noise_std"] / std for _, std in pairs) if s["augment_noise_std"] else ()
-    fill = tuple(-mean / std for mean, std in pairs)
+    distortion = _distortion(s, source)
+    filled = s["augment_shift"] or distortion.any  # crop fills by reflection; of a table nothing moves
+    fill = tuple(-mean / std for mean, std in pairs) if filled else ()
     moved = s["augment_shift"], s["augment_crop"], s["augment_flip"]
-    return Augmentation(*moved, noise, fill, _distortion(s, source))
+    return Augmentation(*moved, noise, fill, distortion)
 
 
 # Settings that came after the first zoos are in no run's settings at their defaults.

@@ -90,13 +90,15 @@ def found(spec: SourceSpec, table: Table) -> tuple[Inputs, str]:
     label = _label(spec, table, features, inputs=[]) if numbers else None
     rest = [name for name in features if name != label]
     naming = tuple(name for name in rest if name in numbers and _names_rows(table, name))
-    used = tuple(name for name in rest if name in numbers and name not in naming)
+    # The label once more, as a number beside its text.
+    left = (*naming, *LABEL_NAMES) if spec.label_column is None else naming
+    used = tuple(name for name in rest if name in numbers and name not in left)
     if not used or label is None:
         raise GridError(
             f"Source {spec.id!r} has no image columns among: {_listed(features)}, and no other columns of numbers. "
             + _no_inputs(features)
         )
-    return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in numbers), naming), label
+    return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in (*used, *naming)), naming), label
 
 
 def _names_rows(table: Table, name: str) -> bool:

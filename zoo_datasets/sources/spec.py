@@ -36,7 +36,9 @@ class SourceSpec:
     train: int | None = column("source_train", None)  # inputs, and so below
     validation: int | None = column("source_validation", None)  # 0 for none
     test: int | None = column("source_test", None)
-    scale: str = column("scale", "standardize")  # "none": pixels as they are; "unit": 0 to 1
+    scale: str = column(
+        "scale", "standardize"
+    )  # "none": pixels as they are; "unit": 0 to 1, columns of numbers as they are
     mean: tuple[float, ...] | None = column("source_mean", None)  # per channel, of unit-scaled pixels; with std
     std: tuple[float, ...] | None = column("source_std", None)
     resize: int | None = column("resize", None)  # pixels, a square, bilinear

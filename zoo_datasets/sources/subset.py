@@ -59,9 +59,17 @@ class Subset:
         return self.frac if self.class_shares is None else self.frac * self.class_shares[label]
 
     def taken(self, label: int, n: int) -> slice:
-        """Which of the n images of this class, by rank, the model sees: at least one."""
-        first = round(self.skip * n)
-        return slice(first, min(n, first + max(1, round(self.frac_of(label) * n))))
+        """Which of the n images of this class, by rank, the model sees: where none is passed over at least one.
+
+        Parts that begin where others end have no image in common: a part ends before the next one begins.
+        """
+        frac = self.frac_of(label)
+        count = max(1, round(frac * n))
+        if not self.skip:
+            return slice(0, min(n, count))
+        first = max(1, round(self.skip * n))
+        following = round(round(self.skip + frac, 12) * n)  # 0.1 + 0.2 is where 0.3 begins
+        return slice(first, max(first, min(n, following, first + count)))
 
     @property
     def patch(self) -> tuple[Any, ...]:
