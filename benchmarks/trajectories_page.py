@@ -15,6 +15,7 @@ import pages
 import yaml
 
 from zoo_datasets.analysis.trajectories.detection import REORDERED
+from zoo_datasets.analysis.trajectories.ladder import whole_down_to
 from zoo_datasets.analysis.trajectories.pictures import label
 from zoo_datasets.analysis.trajectories.run import MOST_SNAPSHOTS
 
@@ -108,8 +109,9 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
         f"The length of the whole path and the final training loss: τ {_interval(loss, 2)}, {_sign(loss, 'longer paths go with', 'loss')}; "
         f"and the final test accuracy: {_interval(final, 2)}, {_sign(final, 'longer paths go with', 'accuracy')}."
     )
+    axis_of = {found["zoo"]: found["axis"] for found in numbers.get("detection", ())}
     for found in numbers.get("siblings", ()):
-        yield _siblings(found)
+        yield _siblings(found, axis_of[found["zoo"]])
     for found in numbers.get("detection", ()):
         yield from _changed(found, numbers["population"]["n_models"])
 
@@ -120,8 +122,8 @@ def _sign(found: Mapping[str, Any], longer: str, what: str) -> str:
     return f"{longer} {'more' if found['low'] > 0 else 'less'} {what}"
 
 
-def _siblings(found: Mapping[str, Any]) -> str:
-    """Whether runs that start from one and the same snapshot are told apart."""
+def _siblings(found: Mapping[str, Any], axis: str | None) -> str:
+    """Whether runs that start from one and the same snapshot are told apart; without an axis they differ in their order."""
     said = [
         f"over updates {r['first_step']:,} to {r['last_step']:,} {_interval(r['found'], 2)} of the siblings are found whole, all of a family in "
         f"{_interval(r['whole'], 2)}; purity inside a family {_interval(r['purity'], 2)}, {r['null']:.2f} by labels dealt at random inside each update"
@@ -129,23 +131,19 @@ def _siblings(found: Mapping[str, Any]) -> str:
     ]
     return (
         f"**Runs from one start, `{pages.short(found['zoo'])}`**, {found['n_families']} families of {' or '.join(map(str, found['siblings']))}: "
-        f"{'; '.join(said)}."
-        + (
-            " They differ in the order of their data alone."
-            if found["zoo"].endswith("reordered")
-            else " They differ in their data."
-        )
+        f"{'; '.join(said)}. They differ in "
+        + ("the order of their data alone." if axis is None else "their data." if axis == "subset" else f"`{axis}`.")
     )
 
 
 def _whose(rows: Sequence[Mapping[str, Any]]) -> str:
     mine = [r for r in rows if (r["metric"], r["linkage"]) == ("euclidean", "single")]
     full = max(mine, key=lambda r: r["dimensions"])
-    pure = [r["dimensions"] for r in mine if r["purity"] == 1.0]
+    down_to = whole_down_to(rows)
     least = min(mine, key=lambda r: r["dimensions"])
     found = (
-        f"Single linkage finds all {full['n_trajectories']} training runs down to {min(pure):,} of {full['dimensions']:,} dimensions"
-        if full["dimensions"] in pure
+        f"Single linkage finds all {full['n_trajectories']} training runs down to {down_to:,} of {full['dimensions']:,} dimensions"
+        if down_to is not None
         else f"Single linkage puts {full['purity']:.1%} of snapshots with their own run"
     )
     return (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo_builder import plan
+from zoo_builder import grid, plan
 from zoo_builder.build import build
 from zoo_datasets import intervals, variation
 from zoo_datasets.errors import ZooError
@@ -30,6 +30,40 @@ def test_twins_share_every_factor_and_key_but_the_one(zoo: Zoo) -> None:
             assert a[name] == b[name] or name in ("subset", "subset_frac"), name
         assert np.array_equal(zoo.vector(pair.a, 0), zoo.vector(pair.b, 0))
         assert a["n_train"] != b["n_train"]
+
+
+def going_on(make_plan: Callable[..., plan.Plan], folder: Path, start: str, *changes: str) -> Zoo:
+    """Children of parents that are paired along `lr`: those of one init have equal factors and keys."""
+    short = ("cohort_size=200", "training={epochs: 2, batch_size: 100}", "snapshots={epochs: [0, 1, 2]}", "paired=[lr]")
+    build(make_plan("axes={lr: [1e-3, 3e-2]}", "replicates=3", *short), folder / "parents", workers=0)
+    recipe = folder / "children.yaml"
+    recipe.write_text(
+        "zoo: weightzoo/children\nsource: {id: digits, train: 200, validation: 60, test: 80}\n"
+        "architecture: [flatten, {linear: 8}, activation, {linear: classes}]\nactivation: tanh\n"
+        f"init: {{zoo: {folder / 'parents'}{start}}}\n{chr(10).join(changes)}\n"
+        "training: {epochs: 1, batch_size: 100}\nsnapshots: {epochs: [0, 1]}\n"
+    )
+    build(plan.plan(grid.load(recipe)), folder / "children", workers=0)
+    return open_zoo(folder / "children")
+
+
+def test_twins_go_on_from_one_snapshot(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
+    zoo = going_on(make_plan, tmp_path, ", epoch: 2", "axes: {subset: [full, {frac: 0.5}]}", "paired: [subset]")
+    rows = {m["model_id"]: m for m in zoo.models.to_pylist()}
+    found = zoo.pairs("subset")
+    assert [len(rows), len({m["init_group"] for m in rows.values()}), len(found)] == [12, 3, 6]
+    for pair in found:
+        for name in variation.START:
+            assert rows[pair.a][name] == rows[pair.b][name] is not None
+    assert zoo.effect("subset", levels=("full", "frac=0.5")).n_pairs == 6
+
+
+def test_twins_along_the_start_have_one_parent(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
+    zoo = going_on(make_plan, tmp_path, "", "axes: {init_epoch: [1, 2]}")
+    rows = {m["model_id"]: m for m in zoo.models.to_pylist()}
+    found = zoo.pairs("init_epoch", (1, 2))
+    assert [(rows[p.a]["parent_step"], rows[p.b]["parent_step"]) for p in found] == [(2, 4)] * 6
+    assert all(rows[p.a]["parent_id"] == rows[p.b]["parent_id"] for p in found)
 
 
 def test_levels_are_taken_in_the_order_asked(zoo: Zoo) -> None:

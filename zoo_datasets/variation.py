@@ -4,9 +4,9 @@ In:  a `Selection` whose recipe names the axis in `paired`: twins along it share
      initialization, batch order, augmentation and dropout, and rank the same images.
 Out: the pairs; the mean paired difference of a metric, with an interval over init groups and what they share.
 
-Equal means: every factor column and every stream key. A composite axis sets several
-columns (`subset` those of its block), and a factor can make others meaningless (`momentum`
-is null for `adam`); these move with the axis, and counts such as `n_train` follow.
+Equal means: every factor column, every stream key and, where models go on from others, the snapshot that they
+start from. A composite axis sets several columns (`subset` those of its block), and a factor can make others
+meaningless (`momentum` is null for `adam`); these move with the axis, and counts such as `n_train` follow.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from zoo_datasets.sources import SourceSpec, Subset
 from zoo_datasets.sources.fields import columns_of
 
 KEYS = ("init_key", "order_key", "subset_key", "augment_key", "dropout_key")
+# Children have the keys of their parents, and paired parents have the same ones: the start alone tells their children apart.
+START = ("parent_id", "parent_step", "parent_sha256")
 # The columns that an axis sets besides its own; a trailing _ names all columns that begin so. That it is
 # what the builder's settings say is a test over all of them (tests/planning/test_every_setting.py).
 SETS = {
@@ -36,6 +38,10 @@ SETS = {
     "augmentation": ("augment_",),
     "source": columns_of(SourceSpec),
     "optimizer": ("momentum", "beta1", "beta2", "alpha", "squares_start", "eps"),
+    # Which snapshot of a parent, and not which parent.
+    "init_epoch": START[1:],
+    "init_step": START[1:],
+    "init_snapshot": START[1:],
     # The others mean nothing at some of its levels.
     "machine": ("automaton_", "automaton"),
     "trigger_frac": ("trigger_",),
@@ -144,7 +150,8 @@ def twins(zoo: Selection, vary: str) -> np.ndarray:
     """A number for each row of `zoo.models`, int64 [n], equal where models are equal in all but a paired axis.
 
     Raises IntegrityError where `models` lacks a factor of the manifest, or a key."""
-    names = list(dict.fromkeys([*fixed_factors(vary, zoo.manifest.factors), *KEYS]))
+    start = [name for name in START if name in zoo.models.column_names]
+    names = list(dict.fromkeys([*fixed_factors(vary, [*zoo.manifest.factors, *start]), *KEYS]))
     lacking = [name for name in names if name not in zoo.models.column_names]
     if lacking:
         raise IntegrityError(

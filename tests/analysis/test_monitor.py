@@ -116,6 +116,26 @@ def test_a_history_too_short_for_the_level_is_refused_with_the_number_needed() -
         monitor.monitor(line, [line[-1]])
 
 
+def test_the_shortest_history_that_is_let_in_can_ring() -> None:
+    """0.3 / 3 is less than the 1 / 10 that nine steps of history can give, in floats and not in numbers."""
+    line = shrinking(0, 14)
+    back = line[10] - 8 * (line[10] - line[9])
+    new = [back, back + line[12] - line[11], back + line[13] - line[11]]
+    found = monitor.monitor(line[:11], new, level=0.3)
+    assert min(s.p for s in found.steps) == 0.1
+    assert found.retest
+    with pytest.raises(ZooError, match=r"for 3 new ones at level 0\.3 at least 11 are needed"):
+        monitor.monitor(line[:10], new, level=0.3)
+    for n in (0, 1, 2):
+        with pytest.raises(ZooError, match=r"at level 0\.9 at least 3 are needed"):
+            monitor.monitor(line[:n], line[2:3], level=0.9)
+    for one_in in (100, 50, 20, 10, 5, 4):
+        for n_new in range(1, 60):
+            rare, more = (monitor.Step(1.0, 1.0, 1.0, p) for p in (1 / (n_new * one_in), 1.01 / (n_new * one_in)))
+            assert monitor.Report((rare,) * n_new, n_new * one_in - 1, 1 / one_in).retest
+            assert not monitor.Report((more,) * n_new, n_new * one_in - 1, 1 / one_in).retest
+
+
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     assert cli.main(["monitor", *arguments]) == 0
     return capsys.readouterr().out.splitlines()

@@ -159,6 +159,31 @@ def test_sentences_of_trajectories_follow_the_numbers() -> None:
     assert re.search(r"first in the weights for 0 of \d+|weights for 0 of \d+ conditions", turned)
 
 
+def test_runs_are_found_down_to_the_rung_above_the_first_that_loses_one() -> None:
+    of = benchmark("trajectories")
+    rows = [
+        {
+            "metric": "euclidean",
+            "linkage": "single",
+            "dimensions": d,
+            "purity": p,
+            "n_trajectories": 40,
+            "separation": 2.0,
+        }
+        for d, p in ((2410, 1.0), (1205, 1.0), (602, 0.8), (3, 1.0))
+    ]
+    assert "finds all 40 training runs down to 1,205 of 2,410 dimensions; in 3 its purity is 1.00" in of._whose(rows)
+    assert "puts 80.0% of snapshots with their own run" in of._whose(rows[2:])
+
+
+def test_what_siblings_differ_in_is_what_their_zoo_varies() -> None:
+    of = benchmark("trajectories")
+    found = {"zoo": "weightzoo/not-reordered", "n_families": 4, "siblings": [2], "rows": []}
+    assert of._siblings(found, None).endswith("They differ in the order of their data alone.")
+    assert of._siblings(found, "subset").endswith("They differ in their data.")
+    assert of._siblings(found, "lr").endswith("They differ in `lr`.")
+
+
 def test_every_p_value_of_the_tests_is_in_the_results() -> None:
     found = results("dynamics")
     if not found["populations"]:

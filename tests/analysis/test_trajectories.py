@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.text import Text
+from planted_zoos import planted
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
@@ -161,7 +162,29 @@ def test_what_is_no_population_of_paths_is_refused(
     assert "these weights have 1 to 610 dimensions" in capsys.readouterr().err
     assert cli.main(["analyze", "trajectories", str(parents), "--most-snapshots", "5"]) == 1
     assert "no room for two trajectories" in capsys.readouterr().err
+    for option in ("--resamples", "--dims", "--most-snapshots"):
+        for number in ("0", "-3"):
+            with pytest.raises(SystemExit) as stop:
+                cli.main(["analyze", "trajectories", str(parents), option, number])
+            assert stop.value.code == 2
+            assert f"{number} is not at least 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())  # nothing was written
+
+
+def test_a_zoo_that_does_not_go_on_is_refused_before_the_long_part(
+    parents: Path, tiny_zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "bag", None)  # where the long part begins
+    assert cli.main(["analyze", "trajectories", str(parents), "--continued", str(parents)]) == 1
+    assert "weightzoo/paths does not go on from weightzoo/paths: model" in capsys.readouterr().err
+
+
+def test_snapshots_without_an_epoch_are_named(tmp_path: Path) -> None:
+    zoo = planted(tmp_path / "imported", n=12).select(width=4)
+    with pytest.raises(
+        ZooError, match=rf"`epoch` is null for {len(zoo)} of {len(zoo)} snapshots of weightzoo/imported"
+    ):
+        snapshots.bag(zoo)
 
 
 def test_trajectories_of_different_length_are_kept_apart(parents: Path) -> None:
@@ -218,19 +241,50 @@ def test_twins_have_one_parent_and_start_from_its_weights(parents: Path, childre
     assert found.parent_loss.tolist() == [losses[name, 80] for name in found.lineage]
 
 
+def test_lineages_that_share_an_initialization_are_one(tmp_path: Path) -> None:
+    paired = (
+        PARENTS.replace("lr: 0.1, ", "").replace("epochs: 10", "epochs: 2").replace("replicates: 6", "replicates: 5")
+    )
+    parents = built(paired + "axes: {lr: [0.1, 0.3]}\npaired: [lr]\n", tmp_path)
+    whole = open_zoo(parents)
+    recipe = (
+        CHILDREN.format(parents=parents)
+        .replace("epoch: 8", "epoch: 2")
+        .replace("[full, ", "[full, {trigger_frac: 0.3, trigger_target: 0}, ")
+    )
+    children = open_zoo(built(recipe, tmp_path))
+    found = detection.read(whole, children, "subset", "full", "label_noise_frac=0.5")
+    rows = {r["model_id"]: r for r in whole.models.to_pylist()}
+    assert len(found.lineage) == 20  # of ten parents a pair each
+    assert (found.lineage[:10] == found.lineage[10:]).all()
+    inits = {name: rows[name]["init_group"] for name in found.lineage}
+    assert len(inits) == len(set(inits.values())) == 5
+    of = detection.lineages(children)
+    for row in children.models.to_pylist():
+        assert inits[of[row["model_id"]]] == rows[row["lineage_root"]]["init_group"]
+    assert np.bincount(detection.folds(found.lineage, 0)).tolist() == [4] * 5
+    attack = detection.backdoor(children, "subset", children.axes["subset"][1])
+    assert attack is not None
+    assert [attack[of]["n_groups"] for of in ("success", "base", "added")] == [5] * 3
+
+
 @pytest.mark.slow
 def test_what_cannot_be_compared_says_why(parents: Path, children: Path, tiny_zoo: Path) -> None:
     continued, whole = open_zoo(children), open_zoo(parents)
     with pytest.raises(ZooError, match=r"has no snapshot before step 80, where .* goes on"):
         detection.read(whole.select(epoch=8), continued, "subset", "full", "label_noise_frac=0.5")
     tiny = open_zoo(tiny_zoo)
-    with pytest.raises(ZooError, match="has no parent; detection needs a zoo that continues another"):
+    with pytest.raises(ZooError, match=r"weightzoo/tiny does not go on from weightzoo/paths: model .* has no parent"):
         detection.read(whole, tiny, "subset", "full", "frac=0.5")
+    with pytest.raises(
+        ZooError, match=r"does not go on from .*: model .* starts from .* at step 80, which is no snapshot"
+    ):
+        detection.read(whole.select(epoch=[0, 7]), continued, "subset", "full", "label_noise_frac=0.5")
     with pytest.raises(ZooError, match="has no level that changes nothing; name with --clean"):
         detection.conditions(continued, "activation")
     with pytest.raises(ZooError, match="name with --condition the axis"):
         detection.conditions(whole)
-    with pytest.raises(ZooError, match="4 lineages; 5-fold"):
+    with pytest.raises(ZooError, match="4 lineages, those that share an initialization as one; 5-fold"):
         detection.folds(np.arange(4), 0)
 
 
@@ -400,6 +454,23 @@ def test_a_picture_is_headed_by_the_last_snapshot_and_not_by_the_best(lows: list
         for steps, low in zip((1, 20), lows, strict=True)
     ]
     assert said in [text.get_text() for text in pictures.detection(rows).findobj(Text)]
+
+
+@pytest.mark.parametrize(
+    ("mixed", "said"),
+    [
+        (False, "In three principal components each of these 6 runs goes its own way"),
+        (True, "In three principal components 50.0% of snapshots are with their own run"),
+    ],
+)
+def test_runs_are_said_to_part_where_they_do(parents: Path, mixed: bool, said: str) -> None:
+    bag = snapshots.bag(open_zoo(parents), 1.0)
+    if mixed:  # each even run is half of itself, and half of the odd one beside it
+        weights = bag.weights.reshape(3, 2, 2, 5, -1).copy()
+        weights[:, 0, 1], weights[:, 1, 0] = weights[:, 1, 0].copy(), weights[:, 0, 1].copy()
+        bag = dataclasses.replace(bag, weights=weights.reshape(bag.weights.shape))
+    [(_, picture)] = pictures.embeddings(bag, 0, umap=False)
+    assert said in [text.get_text() for text in picture.findobj(Text)]
 
 
 @pytest.mark.slow

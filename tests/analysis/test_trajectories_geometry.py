@@ -413,7 +413,7 @@ def test_coordinates_are_those_of_the_singular_value_decomposition(shape: tuple[
 # ── runs from one start ───────────────────────────────────────────────────────────────
 
 
-def fans(angle: float, families: int = 6, snapshots: int = 12) -> tuple[Bag, list[str]]:
+def fans(angle: float, families: int = 6, snapshots: int = 12) -> tuple[Bag, list[tuple[str, int]]]:
     """Families of two runs from one start, along directions that are `angle` apart; steps of one, and a little noise."""
     rng = np.random.default_rng(0)
     rows = []
@@ -427,7 +427,7 @@ def fans(angle: float, families: int = 6, snapshots: int = 12) -> tuple[Bag, lis
     columns = {"step": at + 1.0}
     names = tuple(f"m{i}" for i in range(models))
     bag = Bag(np.concatenate(rows).astype(np.float32), whose, at, columns, names, np.repeat(np.arange(families), 2), 0)
-    return bag, [f"p{i // 2}" for i in range(models)]
+    return bag, [(f"p{i // 2}", 8) for i in range(models)]
 
 
 @pytest.mark.slow
@@ -444,5 +444,24 @@ def test_runs_from_one_start_are_told_apart_where_they_part_and_not_where_they_g
         # Clusters are moments: both siblings in each, whatever labels are dealt inside an update.
         assert row["purity"]["value"] <= row["null"] < 0.7
         assert row["whole"]["value"] == row["found"]["value"] == 0.0
-    bag, _ = fans(1.0)
-    assert siblings.of_families(bag, bag.model_ids, seed=0) is None
+
+
+def test_a_family_starts_from_one_snapshot_and_not_only_from_one_parent() -> None:
+    bag, starts = fans(1.0, families=2)
+    assert siblings.of_families(bag, [(parent, 8 * i) for i, (parent, _) in enumerate(starts)], seed=0) is None
+    assert siblings.of_families(bag, [(None, None)] * bag.n_models, seed=0) is None  # drawn, each its own
+    mixed = siblings.of_families(bag, [("p", 8), ("p", 8), ("p", 16), ("p", 24)], seed=0)
+    assert mixed is not None
+    assert (mixed["n_families"], mixed["siblings"]) == (1, [2])
+
+
+@pytest.mark.parametrize(
+    ("purity", "least"), [([1, 1, 0.8, 1], 30), ([1, 1, 1, 1], 3), ([0.9, 1, 1, 1], None), ([1, 0.9, 0.8, 0.7], 60)]
+)
+def test_runs_are_found_down_to_the_last_rung_before_one_is_lost(purity: list[float], least: int | None) -> None:
+    rows = [
+        {"metric": metric, "linkage": linkage, "dimensions": d, "purity": p if linkage == "single" else 0.5}
+        for d, p in zip((60, 30, 15, 3), purity, strict=True)
+        for metric, linkage in (("euclidean", "single"), ("euclidean", "ward"))
+    ]
+    assert ladder.whole_down_to(rows[::-1]) == least

@@ -8,8 +8,9 @@ Out: by condition and snapshot since the change, how well clean and changed chil
 
 The detector sees weights alone: the parent's last two snapshots and the child's so far; never
 its twin. The parent's last step u = w_p − w_before is the unit of length. The test loss is
-given the same: the parent's loss, and the child's. Twins have one parent, and scores of a logistic
-model come from folds that hold no relative of it: lineages are split neither in folds nor in bounds.
+given the same: the parent's loss, and the child's. Twins start from one snapshot, and scores of a logistic
+model come from folds that hold no relative of it: lineages are split neither in folds nor in bounds, and those
+that share an initialization are one.
 
 Cross-validation is repeated over five deals of the folds, and AUC has exact binomial bounds with one
 example a lineage. They are wide on purpose: an AUC varies at most as a share does (Birnbaum & Klose
@@ -30,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets import intervals, metrics, variation
+from zoo_datasets import intervals, metrics, split_files, variation
 from zoo_datasets.analysis.trajectories import paths
 from zoo_datasets.baselines.design import Design
 from zoo_datasets.core import meters, streams
@@ -66,7 +67,7 @@ class Children:
     """Children of one clean or changed kind beside their twins, as features."""
 
     features: np.ndarray  # [2·pairs, T, F]: clean twins first, then the changed ones in the same order
-    lineage: np.ndarray  # [2·pairs]
+    lineage: np.ndarray  # [2·pairs]: as `lineages` names them
     metadata: np.ndarray  # [2·pairs, C]: what the tables say of a model before it is trained
     test_loss: np.ndarray  # [2·pairs, T]
     parent_loss: np.ndarray  # [2·pairs]: test loss of the parent at the snapshot that they start from
@@ -105,6 +106,31 @@ def features(before: np.ndarray, parent: np.ndarray, path: np.ndarray) -> np.nda
 # ── reading ───────────────────────────────────────────────────────────────────────────
 
 
+def check(parents: Zoo, children: Zoo) -> None:
+    """Raises ZooError where children do not start from the parents' snapshots."""
+    known = set(zip(parents.column("model_id").to_pylist(), parents.column("step").to_pylist(), strict=True))
+    for row in children.models.select(["model_id", "parent_id", "parent_step"]).to_pylist():
+        parent, at = row["parent_id"], row["parent_step"]
+        if (parent, at) not in known:
+            why = (
+                "has no parent" if parent is None else f"starts from {parent} at step {at}, which is no snapshot of it"
+            )
+            raise ZooError(
+                f"{children.name} does not go on from {parents.name}: model {row['model_id']} {why}. "
+                "Name with --continued a zoo that starts from its snapshots."
+            )
+
+
+def lineages(children: Zoo) -> dict[str, str]:
+    """Model id → its first ancestor; lineages that share an initialization are one, which has the least of these names."""
+    group, names = split_files.group_keys(children), dict[str, str]()
+    roots = zip(children.models["model_id"].to_pylist(), children.models["lineage_root"].to_pylist(), strict=True)
+    for model, root in roots:
+        name = root or group[model]
+        names[group[model]] = min(name, names.get(group[model], name))
+    return {model: names[key] for model, key in group.items()}
+
+
 def conditions(children: Zoo, axis: str | None = None, clean: str | None = None) -> tuple[str, str, list[str]]:
     """The axis along which twins differ, its clean level, and the changed ones. Raises ZooError."""
     if axis is None:
@@ -126,6 +152,7 @@ def conditions(children: Zoo, axis: str | None = None, clean: str | None = None)
 
 def read(parents: Zoo, children: Zoo, axis: str, clean: str, changed: str) -> Children:
     """Features of every pair of twins (clean, changed). Raises ZooError where children have no parents here."""
+    check(parents, children)
     first = children.select(replicate_order=0) if reordered(children) else children
     pairs = [(pair.a, pair.b) for pair in variation.pairs(first, axis, (clean, changed))]
     if not pairs:
@@ -140,6 +167,7 @@ def reordered(children: Zoo) -> bool:
 
 def read_control(parents: Zoo, children: Zoo, axis: str | None, clean: str | None) -> Children:
     """Features of clean children in their parent's order and of those in another, as `read` gives them. Raises ZooError."""
+    check(parents, children)
     fixed = [n for n in children.manifest.factors if axis is None or n not in (axis, "subset")]
     twins: dict[Any, dict[int, str]] = {}
     for row in children.models.to_pylist():
@@ -166,12 +194,12 @@ def _read(parents: Zoo, children: Zoo, pairs: list[tuple[str, str]], names: list
         pair for pair in pairs
         if all(tuple(course[i][0].tolist()) == schedule and np.isfinite(course[i][1]).all() for i in pair)
     ]  # fmt: skip
-    ids = [a for a, _ in complete] + [b for _, b in complete]
+    ids, lineage = [a for a, _ in complete] + [b for _, b in complete], lineages(children)
     if not ids:
         raise ZooError(f"No twins of {children.name} have both all snapshots; are they taken at the same steps?")
     return Children(
         np.stack([course[i][1] for i in ids]),
-        np.array([rows[i]["lineage_root"] for i in ids]),
+        np.array([lineage[i] for i in ids]),
         _metadata(children.models.select(names), [places[i] for i in ids]),
         np.stack([course[i][2] for i in ids]),
         _losses(parents, [(rows[i]["parent_id"], rows[i]["parent_step"]) for i in ids]),
@@ -189,10 +217,6 @@ def _losses(parents: Zoo, snapshots: list[tuple[str, int]]) -> np.ndarray:
 def _child(parents: Zoo, children: Zoo, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps since the change [T], features [T, F] and test loss [T] of a child."""
     parent, at = row["parent_id"], row["parent_step"]
-    if parent is None:
-        raise ZooError(
-            f"Model {row['model_id']} of {children.name} has no parent; detection needs a zoo that continues another."
-        )
     before = parents.select(model_id=parent).column("step").to_numpy()
     before = before[before < at]
     if not len(before):
@@ -288,9 +312,7 @@ def backdoor(children: Zoo, axis: str, changed: str, data: str | Path | None = N
     if not ids:
         return None
     found = children.evaluate(ids, data=data).table
-    lineage = dict(
-        zip(children.models["model_id"].to_pylist(), children.models["lineage_root"].to_pylist(), strict=True)
-    )
+    lineage = lineages(children)
     groups = np.array([lineage[i] for i in found["model_id"].to_pylist()])
     success, base = (found[name].to_numpy() for name in ("attack_success", "attack_base"))
     added = intervals.difference(base, success, groups, ends=(-1.0, 1.0))
@@ -315,7 +337,10 @@ def folds(lineage: np.ndarray, seed: int, turn: int = 0) -> np.ndarray:
     """The fold of every child, int [n]; lineages are dealt out whole, in random order."""
     names, code = np.unique(lineage, return_inverse=True)
     if len(names) < FOLDS:
-        raise ZooError(f"{len(names)} lineages; {FOLDS}-fold cross-validation needs as many, none of them split.")
+        raise ZooError(
+            f"{len(names)} lineages, those that share an initialization as one; {FOLDS}-fold cross-validation needs as many, none of "
+            "them split. Continue more networks."
+        )
     return (streams.permutation(streams.stream_key(["folds", seed]), len(names), turn) % FOLDS)[code]
 
 

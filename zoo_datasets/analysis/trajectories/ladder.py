@@ -14,6 +14,8 @@ weights hold none.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,17 @@ def rungs(dimension: int, smallest: int = SMALLEST) -> list[int]:
         dimensions.append(dimension)
         dimension //= 2
     return [*dimensions, smallest]
+
+
+def whole_down_to(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The fewest dimensions such that there and at every rung above single linkage (Euclidean) finds every run; None where at none."""
+    least = None
+    mine = [r for r in rows if (r["metric"], r["linkage"]) == ("euclidean", "single")]
+    for row in sorted(mine, key=lambda r: -r["dimensions"]):
+        if row["purity"] != 1.0:
+            break
+        least = row["dimensions"]
+    return least
 
 
 def decompose(weights: np.ndarray, most: int | None = None) -> Ladder:

@@ -30,6 +30,7 @@ from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, alte
 from zoo_datasets.zoo import Zoo, open_zoo
 
 FEATURES = ("length", "direction", "curvature")
+ROUNDING = 1e-9  # of a level that is compared: 0.3 / 3 is less than 1 / 10 in floats
 SMALLEST_TURN = 1e-6  # radians: float32 weights know no smaller one; keeps the logarithm finite
 # Statistics that batch norm collects, and no weights that training moves.
 COLLECTED = re.compile(r"(running_mean|running_var|num_batches_tracked)$")
@@ -61,8 +62,8 @@ class Report:
 
     @property
     def retest(self) -> bool:
-        """Whether the least p is at most the level, shared among the new steps (Bonferroni)."""
-        return min(s.p for s in self.steps) <= self.level / len(self.steps)
+        """Whether one of the new steps is as rare as the level asks."""
+        return _rings(min(s.p for s in self.steps), self.level, len(self.steps))
 
     def __str__(self) -> str:
         least = min(s.p for s in self.steps)
@@ -72,6 +73,11 @@ class Report:
             if self.retest
             else f"no retest: it moves as before ({what})"
         )
+
+
+def _rings(p: float, level: float, n_new: int) -> bool:
+    """Whether the least p-value is at most the level, shared among the new steps (Bonferroni)."""
+    return p * n_new <= level * (1 + ROUNDING)
 
 
 def describe(before: np.ndarray, here: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -94,10 +100,10 @@ def monitor(history: Sequence[np.ndarray], new: Sequence[np.ndarray], level: flo
         raise ZooError("There is no new checkpoint to compare.")
     if not 0 < level < 1:
         raise ZooError(f"--level {level}: a share of false alarms is between 0 and 1.")
-    needed = int(np.ceil(len(new) / level - 1e-9)) - 1
-    if n < needed:
+    if n < 1 or not _rings(1 / (n + 1), level, len(new)):
+        needed = max(np.ceil(len(new) / level / (1 + ROUNDING)) - 1, 1)
         raise ZooError(
-            f"{len(history)} checkpoints in the history; for {len(new)} new ones at level {level:g} at least {needed + 2} are "
+            f"{len(history)} checkpoints in the history; for {len(new)} new ones at level {level:g} at least {needed + 2:.0f} are "
             "needed, since a step can be no rarer than one of all seen. Give more of the history, or a higher level."
         )
     seen = meters.over(range(n), "steps of the history", "steps")

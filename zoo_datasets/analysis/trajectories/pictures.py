@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo_datasets.analysis.trajectories import clusters, paths
+from zoo_datasets.analysis.trajectories import clusters, paths, windows
+from zoo_datasets.analysis.trajectories.ladder import whole_down_to
 from zoo_datasets.analysis.trajectories.snapshots import Bag
 from zoo_datasets.core.figures import (
     BLUE,
@@ -199,15 +200,11 @@ def ladder(rows: Sequence[Mapping[str, Any]], full: int) -> Figure:
     legend(axes[0, 1])
     handles = axes[0, 2].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower right", ncols=3, frameon=False, fontsize=8.5, labelcolor=INK)
-    pure = [
-        row["dimensions"]
-        for row in rows
-        if row["linkage"] == "single" and row["metric"] == "euclidean" and row["purity"] == 1.0
-    ]
+    least = whole_down_to(rows)
     headline(
         figure,
-        f"Single linkage finds every training run down to {min(pure)} of {full:,} dimensions"
-        if full in pure
+        f"Single linkage finds every training run down to {least:,} of {full:,} dimensions"
+        if least is not None
         else "Whose snapshot, and which came first, by dimensions kept",
     )
     return figure
@@ -230,9 +227,9 @@ def embeddings(bag: Bag, seed: int, umap: bool) -> Iterator[tuple[str, Figure]]:
     u, s, _ = np.linalg.svd(centered, full_matrices=False)
     u *= np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])  # a sign that any library gives
     kept = float((s[:3] ** 2).sum() / (s**2).sum())
-    what = f"{shown} of {bag.n_models} networks"
+    what, points = f"{shown} of {bag.n_models} networks", (u * s)[:, :3]
     yield "pca", _spatial(
-        (u * s)[:, :3], whose, bag, rows, "Training runs go their own ways",
+        points, whose, bag, rows, _apart(points, whose, "goes its own way", "In three principal components"),
         f"{what}, {kept:.0%} of their variance", "principal component",
     )  # fmt: skip
     if umap and importlib.util.find_spec("umap"):
@@ -244,9 +241,18 @@ def embeddings(bag: Bag, seed: int, umap: bool) -> Iterator[tuple[str, Figure]]:
             model = UMAP(n_components=3, n_neighbors=few, random_state=seed, n_jobs=1, init="pca")
             points = model.fit_transform((u * s)[:, :UMAP_DIMS])
         yield "umap", _spatial(
-            points, whose, bag, rows, "To UMAP each training run is one thread",
+            points, whose, bag, rows, _apart(points, whose, "is one thread", "To UMAP"),
             f"{what}; how far threads lie from each other means little", "UMAP",
         )  # fmt: skip
+
+
+def _apart(points: np.ndarray, whose: np.ndarray, words: str, where: str) -> str:
+    """The words, where single linkage finds every run whole in the points that are shown; else what it finds of them."""
+    label, row = windows.clustered(points, whose)
+    purity = clusters.purity(label, whose[row])
+    if purity == 1.0:
+        return f"{where} each of these {len(np.unique(whose))} runs {words}"
+    return f"{where} {purity:.1%} of snapshots are with their own run"
 
 
 def _spatial(

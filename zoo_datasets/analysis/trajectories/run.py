@@ -36,7 +36,7 @@ from zoo_datasets.analysis.trajectories import (
     windows,
 )
 from zoo_datasets.analysis.trajectories.snapshots import Bag
-from zoo_datasets.core import meters, streams
+from zoo_datasets.core import command, meters, streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -72,11 +72,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--clean", metavar="LEVEL", help="its level that changes nothing (default: full, none or constant)"
     )
     parser.add_argument(
-        "--dims", type=int, nargs="+", metavar="D", help="rungs of the SVD ladder (default: d, d/2, …, 3)"
+        "--dims", type=command.count, nargs="+", metavar="D", help="rungs of the SVD ladder (default: d, d/2, …, 3)"
     )
-    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of each interval (default: 1000)")
     parser.add_argument(
-        "--most-snapshots", type=int, default=MOST_SNAPSHOTS, metavar="N",
+        "--resamples", type=command.count, default=1000, metavar="N", help="of each interval (default: 1000)"
+    )
+    parser.add_argument(
+        "--most-snapshots", type=command.count, default=MOST_SNAPSHOTS, metavar="N",
         help=f"for linkages other than single, which need all distances at once; above, some trajectories are drawn (default: {MOST_SNAPSHOTS})",
     )  # fmt: skip
     parser.add_argument("--no-umap", action="store_true", help="no UMAP picture, even where umap-learn is installed")
@@ -88,6 +90,8 @@ def run(options: argparse.Namespace) -> Results:
     zoo = open_zoo(options.path)
     children, regimes = [open_zoo(path) for path in options.continued], [open_zoo(path) for path in options.regimes]
     for child in children:  # a mistake in the call is told before the long part
+        detection.check(zoo, child)
+        detection.folds(np.array(list(detection.lineages(child).values())), options.seed)  # are there enough?
         conditions(child, options)
     names = ("seed", "first_epoch", "condition", "clean", "dims", "resamples", "most_snapshots")
     settings = {name: getattr(options, name) for name in names}

@@ -1,6 +1,6 @@
 """A zoo that goes on from another's snapshots → can runs that start from one and the same weights be told apart?
 
-In:  children, two or more of each parent, with snapshots after their common start.
+In:  children, two or more of one snapshot of a parent, with snapshots after this common start.
 Out: by stretch of their training, inside each family of siblings: how many of them single linkage finds whole, and its purity, beside
      labels that are dealt at random inside each update.
 
@@ -32,17 +32,18 @@ def told_apart(children: Zoo, seed: int) -> dict[str, Any] | None:
     `whole` is the share of families of purity 1, with exact ones.
     """
     bag = snapshots.bag(children.take(children.column("step").to_numpy() > 0))
-    parent_of = {row["model_id"]: row["parent_id"] for row in children.models.to_pylist()}
-    record = of_families(bag, [parent_of[name] for name in bag.model_ids], seed)
+    start_of = {row["model_id"]: (row["parent_id"], row["parent_step"]) for row in children.models.to_pylist()}
+    record = of_families(bag, [start_of[name] for name in bag.model_ids], seed)
     return record and {"zoo": children.name, **record}
 
 
-def of_families(bag: Bag, parents: Sequence[str], seed: int) -> dict[str, Any] | None:
-    """The record of a bag whose trajectories start where these parents ended, one of each [M]."""
-    families: dict[str, list[int]] = {}
-    for model, parent in enumerate(parents):
-        families.setdefault(parent, []).append(model)
-    families = {parent: models for parent, models in families.items() if len(models) > 1}
+def of_families(bag: Bag, starts: Sequence[tuple[str | None, int | None]], seed: int) -> dict[str, Any] | None:
+    """The record of a bag whose trajectories start from these snapshots: parent and its step, one of each [M], no parent where drawn."""
+    families: dict[tuple[str, int | None], list[int]] = {}
+    for model, (parent, step) in enumerate(starts):
+        if parent is not None:
+            families.setdefault((parent, step), []).append(model)
+    families = {start: models for start, models in families.items() if len(models) > 1}
     if not families:
         return None
     groups = np.array([bag.groups[models[0]] for models in families.values()])
@@ -52,7 +53,10 @@ def of_families(bag: Bag, parents: Sequence[str], seed: int) -> dict[str, Any] |
         if longest - first < paths.FEWEST_SNAPSHOTS:
             continue
         named = meters.over(families.items(), "runs from one start", "families")
-        found, purity, null = np.array([_family(bag, models, first, f"{seed} {parent}") for parent, models in named]).T
+        # Dealt by the parent alone: as the results that are kept were.
+        found, purity, null = np.array(
+            [_family(bag, models, first, f"{seed} {parent}") for (parent, _), models in named]
+        ).T
         rows.append({
             "first_step": int(bag.columns["step"][bag.at == first].min()), "last_step": int(bag.columns["step"].max()),
             "found": paths.mean(found, groups, (0.0, 1.0)), "purity": paths.mean(purity, groups, (0.0, 1.0)), "whole": paths.share((purity == 1).astype(float), groups),

@@ -54,8 +54,13 @@ def bag(zoo: Zoo, first_epoch: float = 0.0) -> Bag:
             f"{zoo.name} has weights of {len(layouts)} layouts; trajectories are compared within one weight space. "
             "Build a zoo of one architecture."
         )
-    epoch = zoo.column("epoch").to_numpy()
-    zoo = zoo.take(epoch >= first_epoch)
+    epoch = zoo.column("epoch")
+    if epoch.null_count:
+        raise ZooError(
+            f"`epoch` is null for {epoch.null_count:,} of {len(epoch):,} snapshots of {zoo.name}: where in training they were taken is "
+            "not known. Analyze a zoo that says it of each, as those do that are built with `snapshots: every_epoch`."
+        )
+    zoo = zoo.take(epoch.to_numpy() >= first_epoch)
     _, model, count = np.unique(zoo.column("model_id").to_numpy(), return_inverse=True, return_counts=True)
     left_out = int((count < paths.FEWEST_SNAPSHOTS).sum())
     zoo = zoo.take(count[model] >= paths.FEWEST_SNAPSHOTS)
