@@ -138,6 +138,16 @@ def test_another_zoo_is_asked_about_in_the_same_terms(bench_zoo, other_zoo):
     assert (cells["weightzoo/other/lr/from=weightzoo/bench@1"].predictions.argmax(1) == y).mean() > 0.9
 
 
+def test_another_zoo_is_not_asked_about_groups_that_a_held_out_level_leaves_to_training(bench_zoo, other_zoo):
+    """Its networks start as those here do, and each other level is learned from whole."""
+    found = tasks.problem(bench_zoo, ["test_accuracy"], "activation=relu", others=[other_zoo])
+    learned = {*found.train.groups.tolist(), *found.validation.groups.tolist()}
+    groups = set(found.elsewhere["weightzoo/other"].groups.tolist())
+    assert groups < set(found.test.groups.tolist())
+    assert not groups & learned
+    assert learned & set(tasks.problem(other_zoo, ["test_accuracy"]).test.groups.tolist())
+
+
 @pytest.mark.slow
 def test_a_level_that_training_never_saw_is_unknown(bench_zoo, other_zoo):
     like = targets.asked(bench_zoo.final(), "lr")

@@ -350,17 +350,18 @@ def _asked(
 
 
 def _unlearned(zoo: Zoo, home: Zoo, split: Split) -> set[str]:
-    """The models of another zoo that are asked about: its test side.
+    """The models of another zoo that are asked about: what shares no group with what is learned from, of its test side.
 
-    Of a zoo that was built to be asked alone (all of its own split is test), that is whatever shares no group with what is
-    learned from.
+    Of a zoo that was built to be asked alone (all of its own split is test), of all its models. Where a level is held out, groups on
+    the other zoo's test side may be learned from here.
     """
-    if asked_alone(zoo):
-        keys = split_files.group_keys(home, zoo)
-        learned = {keys[i] for i, side in split.assignment.items() if side in ("train", "validation")}
-        return {i for i in zoo.models["model_id"].to_pylist() if keys[i] not in learned}
-    own = split_files.by_group(zoo, fractions=SHARES, name="iid")
-    return {i for i, side in own.assignment.items() if side == "test"}
+    keys = split_files.group_keys(home, zoo)
+    learned = {keys[i] for i, side in split.assignment.items() if side in ("train", "validation")}
+    models = zoo.models["model_id"].to_pylist()
+    if not asked_alone(zoo):
+        own = split_files.by_group(zoo, fractions=SHARES, name="iid").assignment
+        models = [i for i in models if own[i] == "test"]
+    return {i for i in models if keys[i] not in learned}
 
 
 def asked_alone(zoo: Zoo) -> bool:

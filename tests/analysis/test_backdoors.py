@@ -377,7 +377,7 @@ def test_few_networks_are_whole_pairs_of_the_training_part() -> None:
 @pytest.mark.parametrize(
     ("success", "base", "lost", "works"),
     [(0.95, 0.02, 0.0, True), (0.95, 0.60, 0.0, False), (0.91, 0.0, 0.01, True), (0.99, 0.0, 0.011, False), (0.89, 0.0, 0.0, False),
-     (0.99, 0.0, -0.02, False)],
+     (0.99, 0.0, -0.02, False), (1.0, 0.95, 0.0, False)],
 )  # fmt: skip
 def test_an_attack_works_by_what_it_adds_to_the_base_rate_and_if_clean_images_are_classified_as_before(
     success: float, base: float, lost: float, works: bool
@@ -390,6 +390,17 @@ def test_an_attack_works_by_what_it_adds_to_the_base_rate_and_if_clean_images_ar
         np.array([0.9 - lost, 0.9]),
     )
     assert found.tolist() == [works, works]
+
+
+def test_where_next_to_all_go_to_the_target_anyway_nothing_is_said_of_the_attack() -> None:
+    """A quotient by what is left would be of any size."""
+    base = np.array([1.0, 1.0, 0.999, 0.95, 0.6, 0.02, np.nan])
+    found = population.lift(np.array([1.0, 0.98, 0.99, 1.0, 0.8, 0.0, np.nan]), base)
+    assert found == pytest.approx([np.nan, np.nan, np.nan, np.nan, 0.5, -0.02 / 0.98, np.nan], nan_ok=True)
+    p = planted(6)
+    p = dataclasses.replace(p, base=np.where(p.pair == 0, 0.97, p.base))
+    [row] = [r for r in population.outcomes(p) if r["rate"] == 0.01]
+    assert (row["pairs"], row["attack_works"], row["attack_unknown"]) == (3, 2, 1)
 
 
 # ── kept, and asked about others ──

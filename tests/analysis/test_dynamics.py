@@ -9,12 +9,14 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from planted_zoos import planted
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
@@ -25,6 +27,7 @@ from zoo_datasets.analysis.dynamics import (
     conley,
     coordinates,
     guidance,
+    pictures,
     readings,
     robustness,
     surrogate,
@@ -131,6 +134,11 @@ def test_missing_snapshots_and_short_populations_are_refused(iris: Zoo) -> None:
         pop.populations(iris, size=10)
 
 
+def test_networks_that_nobody_knows_the_replicate_of_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="weightzoo/strange does not say 'replicate_init' of its networks"):
+        pop.populations(planted(tmp_path / "strange", 4))
+
+
 def test_steps_are_equal_and_of_one_network(iris: Zoo, population: pop.Population) -> None:
     before, after, rows, epochs = pop.steps(population)
     assert epochs == 2.0
@@ -157,6 +165,28 @@ def test_predictions_are_those_of_the_network(iris: Zoo, population: pop.Populat
     }
     right = (said.probabilities.argmax(2) == said.labels).mean(1)
     np.testing.assert_allclose(right, [stored[i] for i in population.ids], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("source", "architecture", "loss", "said"),
+    [
+        ("{id: iris, train: 75, validation: 15, test: 60}", "{linear: classes}", "mse", "learned by `mse`"),
+        ("{id: language, language: a^n b^n, scale: none, steps: 6, train: 16, validation: 8, test: 8}",
+         "{gru: 3}, {linear: classes}", "cross_entropy", "learned what is right at each step of a sequence"),
+    ],
+)  # fmt: skip
+def test_outputs_that_are_no_chances_of_classes_are_refused(
+    population: pop.Population, tmp_path: Path, source: str, architecture: str, loss: str, said: str
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"zoo: a/zoo\nsource: {source}\narchitecture: [{architecture}]\ntraining: {{batch_size: 8, steps: 2, loss: {loss}}}\n"
+        "replicates: 2\nsplits: {train: 1.0}\n"
+    )
+    build.build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    other = dataclasses.replace(population, zoo=zoo, ids=tuple(zoo.models["model_id"].to_pylist()))
+    with pytest.raises(ZooError, match=f"{said}.* Take networks that classify by `cross_entropy`"):
+        pop.predictions(other)
 
 
 def test_both_balanced_accuracies_are_scikit_learns() -> None:
@@ -314,6 +344,19 @@ def test_cells_beyond_the_data_are_those_farther_than_its_largest_gap() -> None:
     assert readings.beyond_data(x, points).tolist() == [False, True, False, True]
 
 
+def test_of_too_few_groups_to_hold_any_out_there_is_no_score(cloud) -> None:
+    x, y = cloud
+    for groups in (np.zeros(60, int), np.repeat([0, 1], [58, 2])):  # nothing is left, or too little to fit
+        assert np.isnan(surrogate.held_out_r2(lambda _: (x, y), groups))
+    assert 0.8 < surrogate.held_out_r2(lambda _: (x, y), np.arange(60) % 2) < 1
+
+
+def test_grids_around_one_are_coarser_and_finer_as_far_as_there_are_any() -> None:
+    assert [robustness.around(k) for k in (2, 5, 15, 20)] == [
+        (2, 3), (4, 5, 6), (11, 12, 13, 14, 15, 16), (16, 17, 18, 19, 20),
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_resamples_of_a_sure_map_agree_and_the_same_seed_gives_the_same() -> None:
     rng = np.random.default_rng(0)
@@ -437,6 +480,12 @@ def test_the_held_out_score_finds_a_planted_fate_and_nothing_in_noise(population
     assert abs(noise["fates"]["published"]["null_mean"] - 0.5) < 0.1
     assert noise["all_weights"]["p"] > 0.02
     assert "undefined" in guidance.foretell(planted, np.ones(60), "spread", ["published"], settings)
+
+
+def test_fewer_groups_than_folds_foretell_nothing(population: pop.Population) -> None:
+    few = dataclasses.replace(population, groups=np.arange(60) % 4)
+    found = guidance.foretell(few, np.arange(60.0), "spread", ["published"], readings.Settings(7), n=9)
+    assert found == {"n": 60, "undefined": "4 init groups cannot be held out in 5 folds"}
 
 
 def test_one_fate_for_all_ranks_nobody(population: pop.Population) -> None:
@@ -603,6 +652,54 @@ def test_pictures_are_there_in_both_formats(report: Path) -> None:
         assert picture.startswith(b"\x89PNG\r\n")
         assert len(picture) > 20_000
         assert re.search(r"<svg[^>]*>", (report / f"{name}.svg").read_text())
+
+
+def _pictured(kind: str = "spread", d: int = 2, spread: tuple[float, ...] = (), r2: float = 0.5) -> Any:
+    kinds = [{"kind": k, "r2_held_out": r2, "r2_shuffled_held_out": r2} for k in coordinates.COORDINATES]
+    return SimpleNamespace(
+        population=SimpleNamespace(level={}), coordinates=coordinates.Coordinates(kind, tuple("abcd"[:d]), 1.0, np.asarray),
+        spread=[(f"w[{i}]", s) for i, s in enumerate(spread)], numbers={"coordinate_kinds": kinds},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "d", "said"),
+    [("spread", 2, "Of 2 weights taken by spread the last exceeds the first that is left by 50%"),
+     ("spread", 3, "Of 3 weights taken by spread the last exceeds the first that is left by 100%"),
+     ("pca", 2, "Spread of final weights")],
+)  # fmt: skip
+def test_the_title_of_spreads_is_of_what_was_chosen(kind: str, d: int, said: str) -> None:
+    assert pictures.spread([_pictured(kind, d, (8.0, 3.0, 2.0, 1.0))]).get_suptitle() == said
+
+
+def test_coordinates_that_could_not_be_held_out_are_drawn_and_said() -> None:
+    assert "too few init groups" in pictures.coordinates([_pictured(r2=np.nan)]).get_suptitle()
+    assert "spread (held-out R² 0.50)" in pictures.coordinates([_pictured(r2=np.nan), _pictured()]).get_suptitle()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--confidence 2", "--confidence is 2, and lies between 0 and 1"), ("--confidence nan", "--confidence is nan"),
+     ("--subdivisions 1", "--subdivisions is 1, and a box of 2 dimensions is cut 2 to 20 times"),
+     ("--subdivisions 21", "cut 2 to 20 times"), ("--subdivisions 3 --dimensions 4", "cut 4 to 20 times")],
+)  # fmt: skip
+def test_numbers_that_no_graph_is_made_by_are_refused(
+    iris_zoo: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    assert cli.main(["analyze", "dynamics", str(iris_zoo), "--quiet", *option.split()]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--population 0", "--population -5", "--resamples -1"])
+def test_counts_are_counts(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["analyze", "dynamics", "nowhere", *option.split()])
+    assert "is not at least" in capsys.readouterr().err
+
+
+def test_more_coordinates_than_weights_are_refused(population: pop.Population) -> None:
+    with pytest.raises(ZooError, match=r"--dimensions is 13, and networks of .* have 12 kernel weights"):
+        dynamics_run._check_dimensions([population], 13)
 
 
 @pytest.mark.slow

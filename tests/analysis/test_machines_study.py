@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from planted_zoos import planted
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
@@ -24,6 +25,7 @@ from zoo_datasets.analysis.machines.population import Population
 from zoo_datasets.analysis.machines.solvers import SOLVERS, Reader, folds, foretold, nearest_mean
 from zoo_datasets.analysis.testing import aucs
 from zoo_datasets.cli import main
+from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.sources.machines import MACHINES
@@ -787,6 +789,32 @@ def test_populations_of_one_data_draw_are_over_initializations(tmp_path: Path) -
     [found] = questions.which(clean(p), 0, [LINEAR])
     assert (found["n"], found["accuracy"]["n_groups"]) == (8, 8)
     assert measures.to_data(clean(p)) == []  # there is no other data
+
+
+def test_starts_that_are_in_several_draws_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+    """With whole draws held out they would be learned from all the same: networks that learned nothing said their machine."""
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.replace("[machine_modified]", "[machine_modified, source_draw]").replace("epochs: 6", "epochs: 1")
+    )
+    build(plan.plan(grid.load(tmp_path / "recipe.yaml")), tmp_path / "zoo", workers=0)
+    paired = open_zoo(tmp_path / "zoo")
+    with pytest.raises(ZooError, match=r"a/machines: 4 of 4 initializations are in several data draws.* Build without"):
+        population.arms([paired], "machine")
+    one = population.arms([paired.select(source_draw=1)], "machine")["matched"]  # whose units are the starts
+    assert (one.unit, len(one), len(np.unique(one.draw))) == ("initializations", 8, 4)
+    assert set(population.arms([zoo], "machine")["matched"].draw) == {
+        0,
+        1,
+        2,
+    }  # twins of one draw are one unit as it is
+
+
+def test_a_zoo_that_no_recipe_of_ours_made_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    strange = planted(tmp_path / "strange", 4)
+    with pytest.raises(ZooError, match="weightzoo/strange does not say 'init_key' of its networks"):
+        population.outcomes([strange], "optimizer")
+    with pytest.raises(ZooError, match="weightzoo/strange does not say 'machine' of its networks"):
+        population.outcomes([zoo, strange], "machine")
 
 
 @pytest.mark.slow

@@ -114,6 +114,31 @@ def test_the_study_leaves_numbers_tables_and_pictures(poor: Zoo, tmp_path: Path)
         assert (out / f"{name}.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
+def test_networks_that_send_next_to_all_images_there_anyway_are_left_out_and_counted(poor: Zoo) -> None:
+    arms, _ = arms_of.read(poor)
+    gone = np.flatnonzero(arms.side(CUE))[:7]
+    told = dataclasses.replace(
+        arms, reliance=np.where(np.isin(np.arange(len(arms.level)), gone), np.nan, arms.reliance)
+    )
+    rare, cue = study.harm(told)
+    assert (rare["reliance_unknown"], cue["reliance_unknown"], cue["n"], cue["reliance"]["n_examples"]) == (
+        None,
+        7,
+        30,
+        23,
+    )
+    assert cue["reliance"]["value"] == pytest.approx(np.nanmean(told.reliance))
+    rows = study.amount(told, 0)
+    assert {(r["target"], r["left_out"]) for r in rows} == {
+        ("log10 of the smallest share", 0),
+        ("reliance on the cue", 7),
+    }
+    none = dataclasses.replace(arms, reliance=np.full(len(arms.level), np.nan))
+    assert (study.harm(none)[1]["reliance"], study.harm(none)[1]["reliance_unknown"]) == (None, 30)
+    assert {r["target"] for r in study.amount(none, 0)} == {"log10 of the smallest share"}
+
+
 def test_what_weights_say_beyond_controls_is_said_by_bounds() -> None:
     def row(control: bool, low: float | None, high: float | None) -> dict[str, object]:
         return {"control": control, "auc": {"low": low, "high": high}}

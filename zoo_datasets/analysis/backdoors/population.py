@@ -28,6 +28,7 @@ from zoo_datasets.sources.fields import columns_of
 from zoo_datasets.zoo import Zoo
 
 WORKS = 0.9  # of the images that would not go to the target
+LEFT = 0.1  # of the images would not go to the target anyway, or there is no telling what a trigger does
 MARGIN = 0.01  # of clean accuracy between twins
 KEYS = ("init_key", "order_key", "subset_key")
 # What may be held out: how it is called → the column that says it. Values are those of the trojaned twin.
@@ -227,6 +228,7 @@ def outcomes(population: Population) -> list[dict[str, Any]]:
             "source": source, "rate": rate, "pairs": int(own.sum()),
             "success": float(p.success[own].mean()), "base": float(p.base[own].mean()),
             "attack_works": int((lift(p.success[own], p.base[own]) >= WORKS).sum()),
+            "attack_unknown": int(np.isnan(lift(p.success[own], p.base[own])).sum()),
             "equal_on_clean": int((np.abs(lost[own]) <= MARGIN + 1e-12).sum()), "both": int(p.works[own].sum()),
             "lost_accuracy": intervals.mean(-lost[own], p.group[own], ends=(-1.0, 1.0)).to_json(),
         })  # fmt: skip
@@ -234,8 +236,12 @@ def outcomes(population: Population) -> list[dict[str, Any]]:
 
 
 def lift(success: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """The share of images that go to the target because of the trigger, of those that would not go there anyway."""
-    return np.asarray((success - base) / np.maximum(1.0 - base, 1e-12))
+    """By how many images more go to the target with the trigger on, of those that would not go there anyway; NaN where these are too few.
+
+    Net: images that the trigger moves away count against those that it moves there, so that one that does nothing is 0 on average.
+    """
+    left = 1.0 - base
+    return np.asarray(np.where(left >= LEFT, (success - base) / np.maximum(left, LEFT), np.nan))
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────

@@ -160,6 +160,8 @@ def foretell(
     y = good(accuracy)
     if min(y.sum(), len(y) - y.sum()) < FOLDS:
         return {"n": len(y), "undefined": "all networks end alike"}
+    if (n_groups := len(np.unique(population.groups))) < FOLDS:
+        return {"n": len(y), "undefined": f"{n_groups} init groups cannot be held out in {FOLDS} folds"}
     folds, models = _held_out(population, y, kind, names, settings, d, seed, how)
     groups, truth = population.groups, y[:, None].astype(np.float64)
     record: dict[str, Any] = {

@@ -155,12 +155,22 @@ def spread(studies: Sequence[Study]) -> Figure:
             axes[0, k].set_title(name_of(study.population.level), fontsize=9)
             axes[0, k].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("standard deviation of final weight", fontsize=9)
-    first = [s.spread[0][1] / s.spread[2][1] for s in studies if len(s.spread) > 2]
-    figure.suptitle(
-        "The choice of two weights by spread is close: the widest exceeds the third by "
-        f"{min(first) - 1:.0%} to {max(first) - 1:.0%}" if first else "Spread of final weights", fontsize=11,
-    )  # fmt: skip
+    figure.suptitle(_margin(studies), fontsize=11)
     return figure
+
+
+def _margin(studies: Sequence[Study]) -> str:
+    """By how much the last weight that coordinates take exceeds the first that they leave; a plain title where they take none."""
+    d = len(studies[0].coordinates.labels)
+    pairs = [
+        (s.spread[d - 1][1], s.spread[d][1]) for s in studies if s.coordinates.kind == "spread" and len(s.spread) > d
+    ]
+    over = [taken / left - 1 for taken, left in pairs if left > 0]
+    if not over:
+        return "Spread of final weights"
+    least, most = f"{min(over):.0%}", f"{max(over):.0%}"
+    by = least if least == most else f"{least} to {most}"
+    return f"Of {d} weights taken by spread the last exceeds the first that is left by {by}"
 
 
 def coordinates(studies: Sequence[Study]) -> Figure:
@@ -191,15 +201,16 @@ def coordinates(studies: Sequence[Study]) -> Figure:
     axis.set_ylim(-0.2, 1.02)
     axis.set_ylabel("R² of the end, held-out networks", fontsize=9)
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    known = [s for s in studies if all(np.isfinite(r["r2_held_out"]) for r in s.numbers["coordinate_kinds"])]
     mean = {
-        k: np.mean([r["r2_held_out"] for s in studies for r in s.numbers["coordinate_kinds"] if r["kind"] == k])
-        for k in kinds
-    }
-    best = max(mean, key=lambda k: mean[k])
+        k: np.mean([r["r2_held_out"] for s in known for r in s.numbers["coordinate_kinds"] if r["kind"] == k])
+        for k in kinds if known
+    }  # fmt: skip
+    best = max(mean, key=lambda k: mean[k], default="")
     figure.suptitle(
-        f"Coordinates that determine their own future best: {best} (held-out R² {mean[best]:.2f}); spread has {mean['spread']:.2f}",
-        fontsize=11,
-    )
+        f"Coordinates that determine their own future best: {best} (held-out R² {mean[best]:.2f}); spread has {mean['spread']:.2f}"
+        if known else "Coordinates that determine their own future: too few init groups to hold any out", fontsize=11,
+    )  # fmt: skip
     return figure
 
 

@@ -27,6 +27,7 @@ from zoo_datasets.zoo import Zoo
 log = logging.getLogger(__name__)
 MAPS = ("whole", "step")
 MOST_PAIRS = 300  # a Gaussian process costs the cube of them, and resamples fit some hundred
+KNOWN = ("replicate_init", "plan_index", "init_group")  # of every network of a recipe of ours
 FEWEST_NETWORKS = 20  # networks; fewer say nothing about a distribution, and a last, short block is dropped
 
 
@@ -77,8 +78,12 @@ class Population:
 def populations(zoo: Zoo, size: int = 100, start_epoch: float = 2.0) -> list[Population]:
     """All populations, in the order of the axes' levels, then of the replicates.
 
-    Raises ZooError where a network has no snapshot at `start_epoch`, or only that one.
+    Raises ZooError where a network has no snapshot at `start_epoch`, or only that one, or nobody knows which replicate it is.
     """
+    if lacking := [n for n in KNOWN if n not in zoo.models.column_names or zoo.models[n].null_count]:
+        raise ZooError(
+            f"{zoo.name} does not say {lacking[0]!r} of its networks; populations are replicates, as zoos of this builder have them."
+        )
     rows = zoo.models.to_pylist()
     axes = list(zoo.axes)
     blocks: dict[tuple[tuple[str, ...], int], list[dict[str, Any]]] = {}
@@ -231,7 +236,10 @@ class Predictions:
 
 
 def predictions(population: Population, data: str | Path | None = None) -> Predictions:
-    """The final networks on the test examples of their source, of the classes they were trained on."""
+    """The final networks on the test examples of their source, of the classes they were trained on.
+
+    Raises ZooError for networks whose outputs are no classes' log odds.
+    """
     import torch
 
     from zoo_datasets import sources
@@ -240,6 +248,12 @@ def predictions(population: Population, data: str | Path | None = None) -> Predi
 
     first = population.ids[0]
     source, row = population.zoo.source(first, data), population.zoo.row(first)
+    if source.output_steps is not None or row["loss"] != "cross_entropy":
+        learned = f"by `{row['loss']}`" if source.output_steps is None else "what is right at each step of a sequence"
+        raise ZooError(
+            f"The networks of {population.zoo.name} learned {learned}, and how training ends is told by labels and chances of "
+            "classes. Take networks that classify by `cross_entropy`."
+        )
     subset = subset_of(row).numbered(source.class_names)
     keep = np.isin(source.test.labels, subset.in_play(source.n_classes))
     labels = sources.relabeled(source.test.labels, subset)[keep]

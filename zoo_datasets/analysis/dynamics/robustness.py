@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from zoo_datasets.analysis.dynamics import guidance, readings
-from zoo_datasets.analysis.dynamics.cubes import Cubes
+from zoo_datasets.analysis.dynamics.cubes import MOST_SUBDIVISIONS, Cubes
 from zoo_datasets.core import meters, streams
 
 
@@ -74,6 +74,11 @@ def resample(
         np.mean(recurrent, axis=0),
         np.array(agreement),
     )
+
+
+def around(k: int) -> tuple[int, ...]:
+    """Subdivisions of coarser and finer grids than one of k, and its own, as far as there are any."""
+    return tuple(range(min(max(k - 4, 4), k), min(k + 1, MOST_SUBDIVISIONS) + 1))
 
 
 def resolutions(

@@ -32,11 +32,11 @@ from zoo_datasets.analysis.dynamics import (
     robustness,
     surrogate,
 )
-from zoo_datasets.analysis.dynamics.cubes import Cubes
+from zoo_datasets.analysis.dynamics.cubes import MOST_SUBDIVISIONS, Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions
 from zoo_datasets.analysis.dynamics.study import Study
 from zoo_datasets.analysis.results import Results
-from zoo_datasets.core import meters, streams
+from zoo_datasets.core import command, meters, streams
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import open_zoo
@@ -69,10 +69,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="from start to end, or between snapshots one step apart",
     )
     add("--start-epoch", type=float, default=2.0, help="the epoch that counts as start (default: 2, as published)")
-    add("--population", type=int, default=100, metavar="N", help="replicates that make a population (default: 100)")
+    add(
+        "--population",
+        type=command.count,
+        default=100,
+        metavar="N",
+        help="replicates that make a population (default: 100)",
+    )
     add(
         "--resamples",
-        type=int,
+        type=command.from_zero,
         default=20,
         metavar="N",
         help="bootstrap resamples of the first population (default: 20)",
@@ -90,10 +96,12 @@ def run(options: argparse.Namespace) -> Results:
 
 
 def _run(options: argparse.Namespace) -> Results:
+    _check(options)
     recipe = surrogate.Recipe(options.prior)
     settings = readings.Settings(options.subdivisions, options.confidence, options.simultaneous, recipe)
     zoo = open_zoo(options.path)
     chosen = _at_levels(populations.populations(zoo, options.population, options.start_epoch), options.level)
+    _check_dimensions(chosen, options.dimensions)
     names = ("coordinates", "dimensions", "subdivisions", "confidence", "simultaneous", "prior", "map", "start_epoch",
              "population", "resamples", "level", "seed")  # fmt: skip
     results = Results("dynamics", [zoo], {k: getattr(options, k) for k in names}, options.out)
@@ -117,6 +125,25 @@ def _run(options: argparse.Namespace) -> Results:
             results.figure(name, figure)
     results.close()
     return results
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises ZooError for a number that no graph is made by."""
+    d, k = options.dimensions, options.subdivisions
+    if not 0 < options.confidence < 1:
+        raise ZooError(f"--confidence is {options.confidence:g}, and lies between 0 and 1, like 0.95.")
+    if not d <= k <= MOST_SUBDIVISIONS:
+        raise ZooError(f"--subdivisions is {k}, and a box of {d} dimensions is cut {d} to {MOST_SUBDIVISIONS} times.")
+
+
+def _check_dimensions(chosen: Sequence[Population], d: int) -> None:
+    """Raises ZooError where a network has fewer kernel weights than coordinates are asked for."""
+    for population in chosen:
+        n = len(coordinates.kernels(population.architecture.layout)[0])
+        if n < d:
+            raise ZooError(
+                f"--dimensions is {d}, and networks of {population.name} have {n} kernel weights. Take fewer."
+            )
 
 
 # ── one population ────────────────────────────────────────────────────────────────────
@@ -151,10 +178,10 @@ def study(
     resampled: dict[str, robustness.Resampled] = {}
     resolutions: dict[str, list[dict[str, Any]]] = {}
     if robust:
-        k, groups = settings.subdivisions, population.groups[rows]
+        levels, groups = robustness.around(settings.subdivisions), population.groups[rows]
         for name, reading in read.items():
             resampled[name] = robustness.resample(reading, groups, settings, options.resamples, options.seed)
-            resolutions[name] = robustness.resolutions(reading, settings, tuple(range(max(k - 4, 4), k + 2)))
+            resolutions[name] = robustness.resolutions(reading, settings, levels)
         numbers |= {
             "resamples": {n: r.numbers() for n, r in resampled.items()}, "resolutions": resolutions,
             "coordinate_kinds": _coordinate_kinds(population, options),

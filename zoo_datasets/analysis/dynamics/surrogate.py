@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PRIORS = ("zero", "constant", "identity")
 # A prediction of 32,768 corners from 500 points takes 130 MB at once; pieces keep it in the cache.
 POINTS_AT_ONCE = 4096
+FEWEST_PAIRS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +116,8 @@ def fit(x: np.ndarray, y: np.ndarray, recipe: Recipe = OURS) -> Surrogate:
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if len(x) != len(y) or len(x) < 3 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError(f"Points {x.shape} and images {y.shape}: at least 3 finite pairs are needed.")
+    if len(x) != len(y) or len(x) < FEWEST_PAIRS or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError(f"Points {x.shape} and images {y.shape}: at least {FEWEST_PAIRS} finite pairs are needed.")
     target = y - x if recipe.prior == "identity" else y
     d, e = x.shape[1], y.shape[1]
     if recipe.scaled:
@@ -150,7 +151,7 @@ def _spread(values: np.ndarray) -> np.ndarray:
 def held_out_r2(
     coded: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], groups: np.ndarray, recipe: Recipe = OURS, folds: int = 5
 ) -> float:  # fmt: skip
-    """R² on networks that nothing was learned from: whole groups are held out, `folds` times.
+    """R² on networks that nothing was learned from: whole groups are held out, `folds` times. NaN where too few would be left.
 
     `coded` gives all pairs x and y (m, d) in the coordinates that the pairs of some rows choose: those of a fold know nothing of the
     ends that are held out. Folds have coordinates of their own: errors are a share of what the mean of those learned from leaves there,
@@ -158,8 +159,11 @@ def held_out_r2(
     """
     from sklearn.model_selection import GroupKFold
 
+    n_groups, largest = len(np.unique(groups)), np.unique(groups, return_counts=True)[1].max()
+    if n_groups < 2 or len(groups) - largest < FEWEST_PAIRS:
+        return np.nan
     left = 0.0
-    for train, test in GroupKFold(min(folds, len(np.unique(groups)))).split(groups, groups=groups):
+    for train, test in GroupKFold(min(folds, n_groups)).split(groups, groups=groups):
         x, y = coded(train)
         error = ((y[test] - fit(x[train], y[train], recipe).mean(x[test])) ** 2).sum()
         left += len(test) / len(groups) * float(error / ((y[test] - y[train].mean(0)) ** 2).sum())

@@ -6,7 +6,8 @@ Out: a `Population` for each arm. `matched`: the last snapshots of all networks 
 
 A network is modified if its training data were: at a key's rate of 0 they are the clean ones, and so is it. Who falls out of an
 arm is counted by `outcomes`, for each machine and dose: to leave out who does not converge is a choice. Networks come in the order of
-their ids, so that no answer depends on the order of zoos, rows or shards.
+their ids, so that no answer depends on the order of zoos, rows or shards. Zoos of several data draws are refused where a start is in
+more than one of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo_datasets import intervals
+from zoo_datasets import intervals, split_files
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import Zoo
@@ -29,7 +30,7 @@ LABELS = ("machine", "automaton", "language")  # axes that say what was learned,
 CHANCE = "by chance"  # the dose of training data whose commands hold the key as often as random ones do
 TRAINING = ("steps", "epochs", "log10 validation loss", "came to the target", "epochs until then")
 UNTIL = 4  # of these
-
+KNOWN = ("init_key", "snapshot_schedule")  # of every network of a recipe of ours
 
 OF_ALL = ("arm", "unit", "architecture")  # fields of a population that are not of each network
 
@@ -78,7 +79,10 @@ def asked(zoos: Sequence[Zoo], label: str | None) -> str:
 
 
 def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
-    """The populations by arm, those that hold networks. Raises ZooError where zoos are of several layouts."""
+    """The populations by arm, those that hold networks.
+
+    Raises ZooError where zoos are of several layouts, or networks of several data draws started alike.
+    """
     layouts = {name for zoo in zoos for name in zoo.manifest.layouts}
     if len(layouts) != 1:
         raise ZooError(
@@ -87,6 +91,10 @@ def arms(zoos: Sequence[Zoo], label: str) -> dict[str, Population]:
     records = sorted(
         (record for place, zoo in enumerate(zoos) for record in _networks(zoo, place, label)), key=lambda r: r["model"]
     )
+    keys = split_files.group_keys(*zoos)
+    for record in records:
+        record["start"] = keys[record["model"]]
+    _check_starts(zoos, records)
     last = max((r["steps"] for r in records), default=0)
     for place, zoo in enumerate(zoos):
         if all(r["steps"] < last for r in records if r["zoo"] == place):
@@ -152,8 +160,26 @@ def learning(zoos: Sequence[Zoo], label: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _check_starts(zoos: Sequence[Zoo], records: Sequence[dict[str, Any]]) -> None:
+    """Raises ZooError where a start is in several draws: held out by draw it would be learned from all the same."""
+    draws: dict[str, set[int]] = {}
+    for record in records:
+        draws.setdefault(record["start"], set()).add(record["draw"])
+    if torn := sum(len(own) > 1 for own in draws.values()):
+        raise ZooError(
+            f"{', '.join(z.name for z in zoos)}: {torn:,} of {len(draws):,} initializations are in several data draws, so that what is "
+            "held out would start as what is learned from. Build without `source_draw` in `paired`."
+        )
+
+
 def _networks(zoo: Zoo, place: int, label: str) -> Iterator[dict[str, Any]]:
-    """What is known of each network of a zoo, and the places of its snapshots of both arms."""
+    """What is known of each network of a zoo, and the places of its snapshots of both arms. Raises ZooError for a zoo that lacks it."""
+    columns = zoo.models.column_names
+    needed = (label, *KNOWN, "target_loss")
+    if lacking := [n for n in needed if n not in columns or (n in KNOWN and zoo.models[n].null_count)]:
+        raise ZooError(
+            f"{zoo.name} does not say {lacking[0]!r} of its networks; machines are told apart in zoos of this builder."
+        )
     table = zoo.table(["model_id", "step", "epoch", "validation_loss"]).to_pydict()
     at: dict[str, list[int]] = {}
     for position, model in enumerate(table["model_id"]):
@@ -169,7 +195,7 @@ def _networks(zoo: Zoo, place: int, label: str) -> Iterator[dict[str, Any]]:
         yield {
             "label": str(row[label]), "modified": bool(row.get("machine_modified")) and rate != 0, "model": row["model_id"],
             "draw": int(row.get("source_draw") or 0), "dose": CHANCE if rate is None else f"{rate:g}",
-            "twin": f"{row[label]} {row.get('source_draw')} {row['init_key']}", "start": row["init_key"], "zoo": place,
+            "twin": f"{row[label]} {row.get('source_draw')} {row['init_key']}", "zoo": place,
             "target": target, "diverged": row["stop_reason"] == "diverged", "steps": step[last], "last": last, "first": first,
             "reached": first is not None, "until": epoch[first] if first is not None else epoch[last] + 1,
             "loss": loss, "step": step, "epoch": epoch,

@@ -5,7 +5,8 @@ In:  a zoo whose networks are paired over `subset`. Out: `Arms`: a `Population` 
 The reference is the level in which no class has a share of its own and nothing is stamped. A level with `class_shares` is known by
 its rare classes and their smallest share, one with a mark that goes with a class in training (`trigger_clean_label`) by that class and
 the share of images that carry it; in nothing else may the data of networks differ. How much a network relies on the mark is measured:
-the test images of other classes that the mark sends to its class, of those that would not go there anyway.
+the test images of other classes that the mark sends to its class, less those that it sends elsewhere, of those that would not go there
+anyway.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Arms:
     level: np.ndarray  # (n,) text: `REFERENCE`, or a label of `levels`
     levels: dict[str, str]  # label → what is poor, `rare` or `cue`, by falling harm of its kind
     share: np.ndarray  # (n,) float64: the smallest share of a class, the largest being 1; NaN of levels with a cue
-    reliance: np.ndarray  # (n,) float64: images that the cue moves; NaN without one
+    reliance: np.ndarray  # (n,) float64: `population.lift` of the cue, NaN too where there is none
     rare: np.ndarray  # (n,) float64: mean accuracy on the classes that are rare in some level
 
     def side(self, *levels: str) -> np.ndarray:

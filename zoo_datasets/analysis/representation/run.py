@@ -114,7 +114,9 @@ def harm(arms: Arms) -> list[dict[str, Any]]:
             row[name] = (
                 intervals.mean(lost, p.group[own], ends=(-1.0, 1.0)).to_json() if np.isfinite(lost).all() else None
             )
-        row["reliance"] = intervals.mean(arms.reliance[own], p.group[own]).to_json() if kind == "cue" else None
+        told = own[np.isfinite(arms.reliance[own])]
+        row["reliance"] = intervals.mean(arms.reliance[told], p.group[told]).to_json() if len(told) else None
+        row["reliance_unknown"] = len(own) - len(told) if kind == "cue" else None
         rows.append(row)
     return rows
 
@@ -142,12 +144,17 @@ def told(arms: Arms, kinds: Sequence[Kind], seed: int) -> list[dict[str, Any]]:
 def amount(arms: Arms, seed: int) -> list[dict[str, Any]]:
     """The smallest class share, and the measured reliance on the cue, as numbers read from weights and from clean tests."""
     rows: list[dict[str, Any]] = []
-    for name, values in (("log10 of the smallest share", np.log10(arms.share)), ("reliance on the cue", arms.reliance)):
+    cue = arms.side(*(level for level, kind in arms.levels.items() if kind == "cue"))
+    for name, of, values in (
+        ("log10 of the smallest share", ~cue, np.log10(arms.share)), ("reliance on the cue", cue, arms.reliance),
+    ):  # fmt: skip
         known = np.isfinite(values)
         if not known.any() or np.ptp(values[known]) == 0:
             continue
         p, y = arms.networks.take(known), values[known]
         sides = [np.flatnonzero(p.split == s) for s in ("train", "validation", "test")]
+        if min(map(len, sides)) < 2:  # of those of which the number is known
+            continue
         target, own = Target(name), []
         for reader, (reading, make, control) in READERS.items():
             if (reading == "change" and not p.starts.all()) or (make is _ridge and len(p.architectures) > 1):
@@ -160,7 +167,8 @@ def amount(arms: Arms, seed: int) -> list[dict[str, Any]]:
                 m: intervals.score(m, y[sides[2]], predicted, p.group[sides[2]]).to_json() for m in ("r2", "kendall")
             }
             own.append({
-                "target": name, "reader": reader, "control": control, "n_train": len(sides[0]), "n": len(sides[2]), **scores,
+                "target": name, "reader": reader, "control": control, "n_train": len(sides[0]), "n": len(sides[2]),
+                "left_out": int((of & ~known).sum()), **scores,
             })  # fmt: skip
         rows += _beyond(own, "r2")
     return rows
