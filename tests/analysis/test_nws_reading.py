@@ -345,7 +345,8 @@ def test_the_weights_of_others_gain_nothing_and_ones_own_would_be_a_leak(study: 
     moved = nulls.others(of, 0)
     assert (np.sort(moved) == np.arange(60)).all()
     assert (moved != np.arange(60)).all()
-    assert (of.architecture[moved] == of.architecture).all()
+    layout = np.array([a.layout_id for a in of.architectures])[of.architecture]
+    assert (layout[moved] == layout).all()
     rows, own = (nulls.no_gain(study, folds, m) for m in (moved, np.arange(60)))
     assert {(r["over"], r["arm"], r["first"]) for r in rows} == {
         (o, "weights of others", True) for o in (METADATA, UPDATES)
@@ -356,14 +357,22 @@ def test_the_weights_of_others_gain_nothing_and_ones_own_would_be_a_leak(study: 
     assert "optimizer" in {r["property"] for r in own if r["leak"]}
 
 
-def test_networks_alone_in_their_architecture_lend_each_other_their_weights() -> None:
-    of = dataclasses.replace(
-        tiny(6), architectures=tiny(1).architectures * 4, architecture=np.array([0, 0, 0, 1, 2, 3])
-    )
+def test_networks_alone_in_their_layout_lend_each_other_their_weights() -> None:
+    made = tuple(build_architecture([{"linear": "classes"}], (n,), 2) for n in range(1, 5))
+    of = dataclasses.replace(tiny(6), architectures=made, architecture=np.array([0, 0, 0, 1, 2, 3]))
     moved = nulls.others(of, 0)
     assert set(moved[:3].tolist()) == {0, 1, 2}
     assert set(moved[3:].tolist()) == {3, 4, 5}
     assert (moved != np.arange(6)).all()
+
+
+def test_another_networks_weights_do_not_tell_an_activation() -> None:
+    """Of one layout it is the architecture: whoever lends within it lends the answer."""
+    layers = [{"linear": 3}, "activation", {"linear": "classes"}]
+    made = tuple(build_architecture(layers, (2,), 2, a) for a in ("relu", "tanh"))
+    of = dataclasses.replace(tiny(40), architectures=made, architecture=np.arange(40) % 2)
+    moved = nulls.others(of, 0)
+    assert 5 < (of.architecture[moved] == of.architecture).sum() < 35
 
 
 @pytest.mark.slow
@@ -480,6 +489,17 @@ def test_a_child_of_a_level_that_its_parents_population_lacks_is_told_as_its_par
     assert {r["whose"] for r in rows} == {"parent's"}
     unsaid = planted(tmp_path / "weightzoo" / "unsaid", 60, seed=1, parents=zoo, optimizer=None)
     assert {r["whose"] for r in transfer.children(study, [unsaid])} == {"both"}
+
+
+def test_a_number_that_all_children_have_is_not_compared_with() -> None:
+    """Its errors have no spread to be a share of: 0.999 of a rate that all have would be units and no score."""
+    n = 20
+    lr = Property(Target("lr"), TRAINING, (), False, np.linspace(0.001, 0.002, n), "lr", ())
+    said = [np.full(n, 0.0015)]
+    groups = np.array([f"g{i}" for i in range(n)])
+    rows = transfer._two_ways(lr, said, groups, np.arange(n), np.full(n, 0.005), np.arange(n), {})
+    assert [r["whose"] for r in rows] == ["parent's"]
+    assert rows[0]["value"] == pytest.approx(0.0)
 
 
 # ── the command ──

@@ -36,6 +36,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "backdoors-poor-data",
         "backdoors-cue",
         "nws-fixed",
+        "nws-fixed-children",
     }
 
 

@@ -142,17 +142,19 @@ def no_gain(of: Study, folds: Sequence[Division], moved: np.ndarray) -> Rows:
 
 
 def others(of: Population, seed: int) -> np.ndarray:
-    """(M,) int64: for each network another one of its architecture; for those that are alone in theirs another such one.
+    """(M,) int64: for each network another one of its layout; for those that are alone in theirs another such one.
 
-    Nobody keeps its own, since a few that do would gain.
+    Nobody keeps its own, since a few that do would gain. Architectures of one layout differ in what weights are asked about,
+    such as the activation: another network of the same one would tell it.
     """
     rng = streams.generator("nws weights of others", seed)
-    alone = np.bincount(of.architecture, minlength=len(of.architectures))[of.architecture] == 1
-    pools = np.where(alone, -1, of.architecture)
+    layout = np.unique([a.layout_id for a in of.architectures], return_inverse=True)[1][of.architecture]
+    alone = np.bincount(layout)[layout] == 1
+    pools = np.where(alone, -1, layout)
     found = np.arange(len(of))
     for pool in np.unique(pools):
         order = rng.permutation(np.flatnonzero(pools == pool))
         found[order] = np.roll(order, 1)
-        if len(order) == 1:  # alone in its architecture, and no other is: anybody's
+        if len(order) == 1:  # alone in its layout, and no other is: anybody's
             found[order] = rng.choice(np.delete(np.arange(len(of)), order))
     return found

@@ -290,7 +290,8 @@ def _two_ways(
         ("parent's", before, ~same),
         ("child's own", now, ~same & told),
     ):
-        if kept.any():
+        # A number that all have has no spread that an error could be compared with.
+        if kept.any() and (p.target.classes or len(np.unique(values[kept & np.isfinite(values)])) > 1):
             asked = dataclasses.replace(p, values=values)
             judged = scoring.judge(asked, said, np.arange(len(values)), groups)
             rows.append(judged.among(np.isin(judged.networks, np.flatnonzero(kept))).record(whose=whose, **about))
