@@ -184,6 +184,10 @@ def blocks(weights: dict, nested: bool = True) -> st.SearchStrategy:
 
 @pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=100, derandomize=True)
+@hypothesis.example(
+    ([{"conv": 2, "kernel": 1, "stride": 1, "padding": 1}, "global_avg_pool", {"linear": 1}, "batch_norm", {"linear": "classes"}], (1, 6, 7)),
+    "relu", "cross_entropy", 2, 217,
+)  # fmt: skip
 @hypothesis.given(
     layer_lists(), st.sampled_from(ACTIVATIONS), st.sampled_from(["cross_entropy", "mse"]),
     st.integers(2, 21), st.integers(0, 2**16),
@@ -199,8 +203,18 @@ def test_any_chain_has_autograds_gradient(chain, activation, loss, batch, seed):
     exact = float64_gradient(job, w)
     own, eager = (distance(b.state()["slot1"], exact) for b in (ours, reference))
     hypothesis.assume(np.linalg.norm(exact) > 1e-4)  # nothing but rounding is left of a smaller one
-    # Batch norm amplifies rounding, eager's as well, and either may be the lucky one.
-    assert own < max(2e-5 if "batch_norm" in str(layers) else 2e-6, 2 * eager)
+    if own >= max(2e-6, 2 * eager):  # batch norm amplifies rounding, eager's as well, which may have been lucky
+        eager = max(eager, *(eager_distance(job, w, k) for k in range(8)))
+    assert own < max(2e-6, 2 * eager)
+
+
+def eager_distance(job, w, seed: int) -> float:
+    """How far eager is from float64 for weights that differ from the job's by a rounding."""
+    signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), job.initial.shape)
+    near = dataclasses.replace(job, initial=job.initial * (1 + signs * np.float32(2**-23)))
+    reference = TorchLoop(near)
+    reference.advance(w)
+    return distance(reference.state()["slot1"], float64_gradient(near, w))
 
 
 def float64_gradient(job, w) -> np.ndarray:
