@@ -86,25 +86,14 @@ def test_the_manifest_is_the_last_file_that_comes_into_a_folder(
 
 
 @pytest.mark.slow
-def test_another_zoo_begun_in_the_same_place_leaves_nothing(
-    published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
+@pytest.mark.parametrize("left", ["weights/other", SHARD])
+def test_what_else_was_begun_in_the_same_place_is_not_mixed_in(
+    left: str, published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
 ) -> None:
+    """Another zoo, and another version of this one, whose shards have the same size."""
     for staging in (tmp_path / ".scratch-got", tmp_path / "empty/.scratch-download"):
-        (staging / "weights").mkdir(parents=True)
-        (staging / "weights/other").touch()
-    for folder in (tmp_path / "got", tmp_path / "empty"):
-        download(NAME, folder)
-        assert tree_of(folder) == tree_of(tiny_dressed)
-
-
-@pytest.mark.slow
-def test_another_version_begun_in_the_same_place_is_not_mixed_in(
-    published: LoopbackHub, tiny_dressed: Path, tmp_path: Path
-) -> None:
-    """Shards of two versions of a recipe have the same size."""
-    for staging in (tmp_path / ".scratch-got", tmp_path / "empty/.scratch-download"):
-        (staging / SHARD).parent.mkdir(parents=True)
-        (staging / SHARD).write_bytes(bytes((tiny_dressed / SHARD).stat().st_size))
+        (staging / left).parent.mkdir(parents=True)
+        (staging / left).write_bytes(bytes((tiny_dressed / SHARD).stat().st_size))
     for folder in (tmp_path / "got", tmp_path / "empty"):
         download(NAME, folder)
         assert tree_of(folder) == tree_of(tiny_dressed)
