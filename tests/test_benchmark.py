@@ -66,6 +66,29 @@ def test_a_folder_that_has_tables_is_gone_on_with(bench_zoo, tmp_path, capsys, c
     )
 
 
+def test_a_zoo_is_asked_once_however_it_is_named_and_two_of_one_name_are_told_apart(
+    bench_zoo, other_zoo, tmp_path, capsys
+):
+    call = [
+        "--baselines",
+        "mean",
+        "--tasks",
+        "lr",
+        "--split",
+        "transfer",
+        "--seeds",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(["bench", str(bench_zoo.root), f"{bench_zoo.root}/../{bench_zoo.root.name}", *call]) == 1
+    assert "name at least two zoos" in capsys.readouterr().err
+    shutil.copytree(other_zoo.root, tmp_path / "same")
+    reseal(tmp_path / "same", zoo=bench_zoo.name)
+    assert cli.main(["bench", str(bench_zoo.root), str(tmp_path / "same"), *call]) == 1
+    assert "same is left out: another zoo here is called weightzoo/bench too" in capsys.readouterr().err
+
+
 def test_several_numbers_of_networks_are_tables_and_tasks_of_their_own(bench_zoo, tmp_path):
     call = ["bench", str(bench_zoo.root), "--baselines", "mean", "--networks", "8,16", "--out", str(tmp_path)]
     assert cli.main(call) == 0

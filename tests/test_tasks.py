@@ -148,6 +148,17 @@ def test_another_zoo_is_not_asked_about_groups_that_a_held_out_level_leaves_to_t
     assert learned & set(tasks.problem(other_zoo, ["test_accuracy"]).test.groups.tolist())
 
 
+@pytest.mark.parametrize(("split", "why"), [("activation=relu", "is asked about: those"), ("iid", "No model is left")])
+def test_another_zoo_of_which_all_starts_are_learned_from_is_named_and_left_out(bench_zoo, other_zoo, split, why):
+    learned = tasks.problem(bench_zoo, ["test_accuracy"], split).train.groups.tolist()
+    same = other_zoo.take(np.flatnonzero(np.isin(other_zoo.column("init_group").to_pylist(), learned)))
+    found = tasks.problem(bench_zoo, ["test_accuracy"], split, others=[same])
+    assert set(found.tests) == {""}
+    assert why in found.refused["weightzoo/other"]
+    assert "weightzoo/other" in found.refused["weightzoo/other"]
+    assert len(solving.solve(found, "mean", 0)) == 1
+
+
 @pytest.mark.slow
 def test_a_level_that_training_never_saw_is_unknown(bench_zoo, other_zoo):
     like = targets.asked(bench_zoo.final(), "lr")

@@ -45,7 +45,7 @@ from zoo_datasets.ranking import Row
 from zoo_datasets.solving import Cell
 from zoo_datasets.targets import TaskError
 from zoo_datasets.tasks import Problem
-from zoo_datasets.zoo import Zoo, open_zoo
+from zoo_datasets.zoo import Zoo, once, open_zoo
 
 log = logging.getLogger("zoo_datasets")
 
@@ -175,10 +175,12 @@ class _Bench:
         """All tables."""
         if self.options.protocol:
             return "\n".join(self._protocol())
-        zoos = []
-        for name in dict.fromkeys(self.options.zoos):
+        zoos: list[Zoo] = []
+        for name in self.options.zoos:
             with self._said(""):
-                zoos.append(open_zoo(name))
+                zoos = once([*zoos, open_zoo(name)])
+                if [z.name for z in zoos].count(zoos[-1].name) > 1:
+                    raise TaskError(f"{name} is left out: another zoo here is called {zoos.pop().name} too.")
         if TRANSFER in self.splits and len(zoos) < 2:
             self.failed.append("The split transfer asks the baselines of one zoo about others; name at least two zoos.")
         pages = list(self._pairs(zoos)) if self.pairs else []
@@ -271,7 +273,10 @@ class _Bench:
             seed, count = options.fresh
             new = [fresh.build(zoo, seed, count, options.out)]
         found = tasks.problem(zoo, asked, split, others=others, fresh=new, limit=options.limit, networks=networks)
-        self.failed += [f"{zoo.name}, {split}: {why}" for why in found.refused.values() if wanted != ["all"]]
+        beside = {z.name for z in (*others, *new)}
+        self.failed += [
+            f"{zoo.name}, {split}: {why}" for what, why in found.refused.items() if wanted != ["all"] or what in beside
+        ]
         report = audit.audit(found.split, tasks.prefix(zoo, options.limit))
         # Draws of data that networks on both sides learned from are there by design, and the report counts them.
         if torn := [f"{f.count:,} {f.kind}" for f in report.leaks if f.kind != audit.SUBSETS]:
@@ -337,8 +342,8 @@ class _Bench:
             self.lines.append(leaderboard.as_table(found, pairs, where))
             self.tasks += [_task(found, t, where) for t, table in pairs if table]
         text = leaderboard.markdown(found, done.cells, done.nulls, done.rows)
-        if self.options.fresh and found.split_name == "iid":
-            text += "\n" + _beside_fresh(done, f"{found.zoo}-fresh-{self.options.fresh[0]}")
+        if self.options.fresh and (new := f"{found.zoo}-fresh-{self.options.fresh[0]}") in found.tests:
+            text += "\n" + _beside_fresh(done, new)
         return f"{text}\nThe split, audited:\n\n```\n{done.audit}\n```\n"
 
 

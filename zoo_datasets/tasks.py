@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import pyarrow as pa
 from zoo_datasets import split_files, targets
 from zoo_datasets.baselines.interface import Labelled, Target, Targets, View
 from zoo_datasets.core import streams
-from zoo_datasets.errors import ZooError, unknown
+from zoo_datasets.errors import GridError, ZooError, unknown
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.sources.measured import measured
@@ -83,7 +83,7 @@ class Problem:
     validation: Part
     test: Part
     elsewhere: Mapping[str, Part]  # what else is asked after the same training: another zoo, another level
-    refused: Mapping[str, str]  # target → why it is not asked
+    refused: Mapping[str, str]  # target → why it is not asked; name of another zoo → why nothing is asked about it
     limit: int | None = None  # of the zoo's models, by plan order
     networks: int | None = None  # of the training side
 
@@ -190,11 +190,17 @@ def problem(
         for level in sorted(set(level_of[everywhere].tolist()) - {own}):
             elsewhere[f"{axis}={level}"] = side_of(everywhere[level_of[everywhere] == level])
     of_other = functools.partial(_of_other, kept, population.zoo, told, every)
-    for other in others:
-        other = prefix(other, limit)
-        elsewhere |= of_other(other, _unlearned(other, zoo, chosen))
-    for other in fresh:
-        elsewhere |= of_other(other, set(other.models["model_id"].to_pylist()))
+    beside: list[tuple[Zoo, Callable[[Zoo], set[str]]]] = [
+        (prefix(o, limit), lambda o: _unlearned(o, zoo, chosen)) for o in others
+    ]
+    beside += [(o, lambda o: set(o.models["model_id"].to_pylist())) for o in fresh]
+    for other, models in beside:
+        try:
+            elsewhere |= of_other(other, models(other))
+        except GridError as error:  # too few to have sides of their own
+            refused[other.name] = f"{other.name}: {error}"
+        except TaskError as error:
+            refused[other.name] = str(error)
     classes = {a.target.name: a.levels for a in kept if a.target.classes}
     return Problem(
         zoo.name, split_files.zoo_digest(zoo), chosen, split, classes, side_of(train), side_of(rows["validation"]),
@@ -373,13 +379,18 @@ def _of_other(
     kept: Sequence[Asked], home: Zoo, told: Mapping[str, tuple[str, ...]], every: bool, zoo: Zoo, models: set[str]
 ) -> dict[str, Part]:
     """Those models of another zoo, and each combination of levels of what it alone varies, or each level where there are too
-    many; a target that it lacks is unknown of all."""
+    many; a target that it lacks is unknown of all. Raises TaskError where there is no network of them with finite weights."""
     population = _Population(zoo, every)
     found, _ = _asked(population.zoo, [a.target.name for a in kept], {a.target.name: a for a in kept})
     by_name = {a.target.name: a for a in found}
     nothing = np.full(len(population.zoo), np.nan)
     same = [by_name.get(a.target.name, dataclasses.replace(a, values=nothing)) for a in kept]
     rows = np.flatnonzero([i in models for i in population.ids])
+    if not len(rows):
+        raise TaskError(
+            f"No network of {zoo.name} is asked about: those of its test side share initializations or lineages with networks that "
+            "are learned from, or have weights that are not finite."
+        )
     part = population.part(same, home.axes, told, rows)
     alone = {}
     for axis in (a for a in zoo.axes if a not in home.axes and _has(zoo, a)):

@@ -6,7 +6,7 @@ Out: a `Zoo`: a `Selection` with the sentences of the reader's other files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,11 @@ def open_zoo(
             location.verified(file.path)
     opened = Opened(location, verify)
     return Zoo(opened, np.arange(len(opened.snapshots)))
+
+
+def once(zoos: Iterable[Zoo]) -> list[Zoo]:
+    """Those zoos in their order, each content once: one that was named in two ways, by path and by id, would be two."""
+    return list({(z.name, *sorted(z.manifest.digests.items())): z for z in zoos}.values())
 
 
 class Zoo(Selection):

@@ -544,6 +544,12 @@ def test_held_out_scores_know_nothing_of_the_networks_they_judge(population: pop
         assert (others[name][folds[1]] != score[folds[1]]).any()
 
 
+def test_fewer_groups_than_folds_are_a_sentence(population: pop.Population) -> None:
+    four = population.take(np.flatnonzero(np.isin(population.groups, np.unique(population.groups)[:4])))
+    with pytest.raises(ZooError, match="4 init groups cannot be held out in 5 folds"):
+        guidance.held_out(four, np.arange(len(four.groups)) % 2, ["published"], readings.Settings(7))
+
+
 def test_the_correction_is_that_of_the_definition_and_of_each_family_alone() -> None:
     p = np.array([0.001, 0.04, 0.03, 0.2, 0.9])
     order = np.argsort(p)

@@ -145,11 +145,34 @@ def test_a_name_or_parameter_that_is_not_there_is_one_sentence(load, architectur
         ("{wild: {depth: 2}}", "axes: {wild_depth: [1, 2]}\n", r"`wild_depth` is fixed here and varied by axis"),
         ("{wild: {depth: 2}}", "norm_scale_std: 0.1\n", r"no architecture of this recipe has a batch norm"),
         ("{wild: {depth: 2}}", "axes: {dropout: [0, 0.5]}\n", r"no architecture of this recipe has a layer `dropout`"),
+        (
+            "{wild: {depth: 2}}",
+            "evaluation: {batch_statistics: true}\n",
+            r"evaluate_batch_statistics` is given, but no architecture of this recipe has a batch norm",
+        ),
+        (
+            "wild",
+            "axes: {evaluate_augmented: [false, true]}\n",
+            r"evaluate_augmented` is given, but no network of this recipe is trained on augmented inputs",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_said(load, architecture: str, more: str, message: str) -> None:
     with pytest.raises(GridError, match=message):
         load(architecture, more)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "norm_scale_std: 0.1\naxes: {wild_norm: [false, true]}\n",
+        "evaluation: {batch_statistics: true}\naxes: {wild_norm: [false, true]}\n",
+        "axes: {augment_shift: [0, 1]}\nevaluation: {augmented: true}\n",
+        "axes: {augmentation: [none, {noise: 0.1}], evaluate_augmented: [false, true]}\n",
+    ],
+)
+def test_what_one_level_alone_uses_is_taken(load, more: str) -> None:
+    load("wild", more)
 
 
 @pytest.mark.parametrize(

@@ -71,13 +71,14 @@ def test_each_switch_changes_what_it_says(zoos: dict[tuple[str, ...], Path]) -> 
     } == augmented  # a network trained without is shown images as they are
 
 
-def test_a_network_without_batch_norm_is_measured_as_usual(make_plan: Callable[..., Any]) -> None:
-    plain = ("axes={}", "replicates=1", "splits={train: 1}", "paired=[]", "snapshots={epochs: [0, 2]}")
-    first, second = (make_plan(*plain, *on) for on in ((), SWITCHES))
-    found = [
-        [(s.sha256, s.metrics) for s in worker.train(p.cohorts[0], next(iter(p.sources.values())))[0]]
-        for p in (first, second)
-    ]
+def test_a_network_without_batch_norm_or_augmentation_is_measured_as_usual(make_plan: Callable[..., Any]) -> None:
+    levels = "axes={architecture: [mlp, [flatten, {linear: 4}, batch_norm, activation, {linear: classes}]], augment_shift: [0, 1]}"
+    plain = ("architecture=", levels, "replicates=1", "splits={train: 1}", "paired=[]", "snapshots={epochs: [0, 2]}")
+    found = []
+    for planned in (make_plan(*plain, *on) for on in ((), SWITCHES)):
+        plainest = {"architecture": "mlp", "augment_shift": "0"}
+        (alone,) = (c for c in planned.cohorts if c.runs[0].axes == plainest)
+        found.append([(s.sha256, s.metrics) for s in worker.train(alone, next(iter(planned.sources.values())))[0]])
     assert [f[0] for f in found[0]] == [f[0] for f in found[1]]
     for (_, a), (_, b) in zip(*found, strict=True):
         assert a["test_correct_per_class"] == b["test_correct_per_class"]
@@ -117,6 +118,8 @@ def test_draws_follow_from_key_part_step_and_place() -> None:
 def test_switches_part_cohorts_and_stand_in_ids(make_plan: Callable[..., Any]) -> None:
     ids = [{r.id for r in make_plan(*RECIPE, *on).runs} for on in ((), SWITCHES[:1], SWITCHES[1:])]
     assert len(set.union(*ids)) == sum(map(len, ids))
-    planned = make_plan("axes={evaluate_augmented: [false, true]}", "replicates=2", "paired=[]")
+    planned = make_plan(
+        "axes={evaluate_augmented: [false, true]}", "augmentation={shift: 1}", "replicates=2", "paired=[]"
+    )
     assert sorted(len(c.runs) for c in planned.cohorts) == [2, 2]
     assert isinstance(next(iter(planned.sources.values())), sources.Source)

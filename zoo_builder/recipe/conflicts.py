@@ -21,6 +21,7 @@ Axes = Sequence[Axis | Draw]
 BUDGETS = settings.feeding(settings.Feeds.BUDGET)
 LINEAGE_SETTINGS = settings.feeding(settings.Feeds.LINEAGE)
 INIT_SETTINGS = settings.feeding(settings.Feeds.INIT)
+AUGMENTATION = settings.feeding(settings.Feeds.AUGMENTATION)
 
 
 def check(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
@@ -206,6 +207,7 @@ def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) ->
             f"{document.where(*given['min_epochs'])}: `min_epochs` needs one of {', '.join(f'`{n}`' for n in rules)}."
         )
     _unused_layers(document, fixed, axes, given)
+    _unused_evaluation(document, fixed, axes, given)
 
 
 def _unmet(setting: settings.Setting, fixed: Mapping[str, Any], axes: Axes) -> str | None:
@@ -227,10 +229,9 @@ def _unused_layers(
     """Raises GridError for a dropout rate or an activation that no architecture has a layer for."""
     if "architecture" in (fixed["init_keep"] or ()):
         return  # it is each parent's: `runs.of` says it when it has them
-    varied = [lv.values for a in axes for lv in a.levels if "architecture" in lv.values]
     for name in TAKEN_BY_LAYERS:
         axis = next((a for a in axes if name in touched(a)), None)
-        if (axis is not None or name in given) and not any(takes({**fixed, **v}, name) for v in varied or [fixed]):
+        if (axis is not None or name in given) and not _any_takes(name, fixed, axes):
             place = place_of(document, axis) if axis is not None else document.where(*given[name])
             raise GridError(
                 f"{place}: `{name}` is given, but no architecture of this recipe has a layer `{name}` that takes it."
@@ -239,9 +240,36 @@ def _unused_layers(
         (a for a in axes if any(x.values.get("norm_scale_std") for x in a.levels) or a.name == "norm_scale_std"), None
     )
     drawn = axis is not None or fixed["norm_scale_std"]
-    if drawn and not any(takes({**fixed, **v}, "batch_norm") for v in varied or [fixed]):
+    if drawn and not _any_takes("batch_norm", fixed, axes):
         place = place_of(document, axis) if axis is not None else document.where(*given["norm_scale_std"])
         raise GridError(f"{place}: `norm_scale_std` is given, but no architecture of this recipe has a batch norm.")
+
+
+def _any_takes(layer: str, fixed: Mapping[str, Any], axes: Axes) -> bool:
+    """Whether an architecture of the recipe has a layer of that name without a value of its own."""
+    varied = [level.values for axis in axes for level in axis.levels]
+    architectures = [v for v in varied if "architecture" in v] or [{}]
+    # A layer that a parameter brings, as `wild_norm`, needs one switch beside the architecture's name.
+    return any(takes({**fixed, **a, **v}, layer) for a in architectures for v in ({}, *varied))
+
+
+def _unused_evaluation(
+    document: Document, fixed: Mapping[str, Any], axes: Axes, given: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Raises GridError where all networks would be measured as they are without the switch."""
+    kept = set(fixed["init_keep"] or ())
+    levels = [fixed, *(level.values for axis in axes for level in axis.levels)]
+    augmented = any(v.get(n, settings.DEFAULTS[n]) != settings.DEFAULTS[n] for v in levels for n in AUGMENTATION)
+    nothing = {}
+    if "architecture" not in kept and not _any_takes("batch_norm", fixed, axes):
+        nothing["evaluate_batch_statistics"] = "architecture of this recipe has a batch norm"
+    if not augmented and not kept & {"augmentation", *AUGMENTATION}:
+        nothing["evaluate_augmented"] = "network of this recipe is trained on augmented inputs"
+    for name, why in nothing.items():
+        axis = next((a for a in axes if name in touched(a)), None)
+        if axis is not None or name in given:
+            place = place_of(document, axis) if axis is not None else document.where(*given[name])
+            raise GridError(f"{place}: `{name}` is given, but no {why}.")
 
 
 TAKEN_BY_LAYERS = ("dropout", "activation")

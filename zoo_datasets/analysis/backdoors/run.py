@@ -23,7 +23,7 @@ from zoo_datasets.baselines import saved
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.sources.rows import subset_of
 from zoo_datasets.sources.triggers import stamp
-from zoo_datasets.zoo import Zoo, open_zoo
+from zoo_datasets.zoo import Zoo, once, open_zoo
 
 log = logging.getLogger("zoo_datasets")
 MOST_TRIGGERS = 24  # that are shown
@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Results:
     """The whole study. Raises ZooError where the zoos hold no such population."""
     kinds = detectors.named(options.detectors)
-    zoos = [open_zoo(path) for path in options.path]
+    zoos = once(map(open_zoo, options.path))
     beside = {name: open_zoo(path) for name in ("yardstick", "decoys") if (path := getattr(options, name)) is not None}
     p, counts = population.read(zoos, options.data)
     kinds, lacking = detectors.able(kinds, p, asked=options.detectors not in (None, "all"))

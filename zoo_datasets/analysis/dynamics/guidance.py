@@ -25,6 +25,7 @@ from zoo_datasets.analysis.dynamics import coordinates, readings
 from zoo_datasets.analysis.dynamics.cubes import Cubes
 from zoo_datasets.analysis.dynamics.populations import Population, Predictions, pairs
 from zoo_datasets.core import meters, permuting, streams
+from zoo_datasets.errors import ZooError
 
 FEWEST_OF_A_FATE = 5  # networks of a fate; rarer fates are put together
 REST = "rare"
@@ -208,7 +209,11 @@ def held_out(
     d: int = 2, seed: int = 0, how: str = "whole",
 ) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:  # fmt: skip
     """Of a target y [n], what each network's start foretells by models that never saw it: scores [n] by reading, by
-    `same_weights` and by `all_weights`, 0 at the mean; and the networks of each fold, whose scores are of one model."""
+    `same_weights` and by `all_weights`, 0 at the mean; and the networks of each fold, whose scores are of one model.
+
+    Raises ZooError where there are fewer init groups than folds."""
+    if (n_groups := len(np.unique(population.groups))) < FOLDS:
+        raise ZooError(f"{n_groups} init groups cannot be held out in {FOLDS} folds. Build more replicates.")
     folds, models = _held_out(population, y, kind, names, settings, d, seed, how)
     target = y[:, None].astype(np.float64)
     scores = {name: _rates(parts, target)[:, 0] for name, parts in folds.items()}

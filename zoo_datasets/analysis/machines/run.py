@@ -24,7 +24,7 @@ from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.core import meters
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.zoo import open_zoo
+from zoo_datasets.zoo import once, open_zoo
 
 log = logging.getLogger("zoo_datasets")
 MOST_SHOWN = 1000  # networks of a picture of components
@@ -54,7 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Results:
     """The whole study. Raises ZooError where the zoos hold no such population."""
     chosen = _solvers(options.solvers)
-    zoos = [open_zoo(path) for path in (options.path, *options.others)]
+    zoos = once(map(open_zoo, (options.path, *options.others)))
     label = population.asked(zoos, options.label)
     arms = population.arms(zoos, label)
     if not arms:

@@ -29,7 +29,7 @@ from zoo_datasets.analysis.nws.study import DEEP, ONE, Study, askable
 from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.zoo import open_zoo
+from zoo_datasets.zoo import once, open_zoo
 
 log = logging.getLogger("zoo_datasets")
 
@@ -119,8 +119,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Results:
     """The whole analysis. Raises ZooError where the zoos hold nothing that could be read."""
-    zoos = [open_zoo(path) for path in options.path]
-    younger = [open_zoo(path) for path in options.children]
+    zoos, younger = once(map(open_zoo, options.path)), once(map(open_zoo, options.children))
     _check(options)
     of = population.read(zoos, options.properties)
     window = _window(of, options.window)

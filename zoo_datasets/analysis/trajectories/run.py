@@ -38,7 +38,7 @@ from zoo_datasets.analysis.trajectories import (
 from zoo_datasets.analysis.trajectories.snapshots import Bag
 from zoo_datasets.core import command, meters, streams
 from zoo_datasets.errors import ZooError
-from zoo_datasets.zoo import Zoo, open_zoo
+from zoo_datasets.zoo import Zoo, once, open_zoo
 
 log = logging.getLogger("zoo_datasets")
 
@@ -88,7 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Results:
     """The whole analysis of a zoo. Raises ZooError where it holds no population of trajectories."""
     zoo = open_zoo(options.path)
-    children, regimes = [open_zoo(path) for path in options.continued], [open_zoo(path) for path in options.regimes]
+    children, regimes = once(map(open_zoo, options.continued)), once(map(open_zoo, options.regimes))
     for child in children:  # a mistake in the call is told before the long part
         detection.check(zoo, child)
         detection.folds(np.array(list(detection.lineages(child).values())), options.seed)  # are there enough?
