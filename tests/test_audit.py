@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import tracemalloc
 from collections import Counter
@@ -186,6 +187,46 @@ def test_the_stored_split_is_what_the_zoo_says() -> None:
     assert split.column(fake.models).to_pylist() == fake.models["split"].to_pylist()
     assert split.counts == {s: Counter(fake.models["split"].to_pylist())[s] for s in SIDES}
     split.check(fake)
+
+
+def test_zoos_that_say_two_things_of_a_model_make_no_split() -> None:
+    """A later zoo's word took the earlier one's place, and nothing was said."""
+    fake = zoo()
+    side = fake.models["split"][0].as_py()
+    other = dataclasses.replace(changed(fake, "split", 0, next(s for s in SIDES if s != side)))
+    other = dataclasses.replace(other, manifest=dataclasses.replace(other.manifest, zoo="weightzoo/again"))
+    with pytest.raises(GridError, match=r"is in two of these zoos, with split"):
+        split_files.stored(fake, other)
+    with pytest.raises(GridError, match=r"is in two of these zoos, with split"):
+        split_files.held_out("split", fake, other, test=["test"])
+    same_name = dataclasses.replace(fake.manifest, digests={**fake.manifest.digests, "weights": "0" * 64})
+    with pytest.raises(GridError, match=r"Two of these zoos are called weightzoo/fake and are not the same"):
+        split_files.by_group(fake, dataclasses.replace(fake, manifest=same_name))
+
+
+def test_a_selection_is_audited_by_a_split_of_its_zoo(tiny_zoo: Path) -> None:
+    from zoo_datasets.zoo import open_zoo
+
+    opened = open_zoo(tiny_zoo)
+    report = audit.audit(split_files.stored(opened), opened.select(subset="full"))
+    assert sum(report.counts.values()) == 8
+
+
+@pytest.mark.parametrize("test", [1e-2, [1e-2], np.array([1e-2]), (np.float64(1e-2),), pa.array([1e-2]), [1e-2, 1e-2]])
+def test_a_level_is_one_or_several_of_any_library(test: Any, tmp_path: Path) -> None:
+    split = split_files.held_out("lr", zoo(), test=test)
+    assert split.assignment == split_files.held_out("lr", zoo(), test=[1e-2]).assignment
+    split.save(tmp_path / "split.json")
+    assert split_files.load_split(tmp_path / "split.json") == split
+
+
+def test_lists_are_levels_too() -> None:
+    lists = zoo(subset_classes=[[0, 1] if i % 4 < 2 else [2] for i in range(48)])
+    split = split_files.held_out("subset_classes", lists, test=[2])
+    assert split.assignment == split_files.held_out("subset_classes", lists, test=[[2]]).assignment
+    assert split.counts == {"train": 24, "test": 24}
+    with pytest.raises(GridError, match=r"Unknown level '\[9\]' in column 'subset_classes'"):
+        split_files.held_out("subset_classes", lists, test=[[9]])
 
 
 def test_held_out_levels_are_the_test_set_and_nothing_else_is() -> None:
@@ -512,7 +553,28 @@ def test_a_few_weights_come_near_by_chance_and_thousands_do_not() -> None:
         models /= np.linalg.norm(models, axis=1, keepdims=True)
         nearest = np.sqrt(1 - np.triu(models @ models.T, 1).max())
         assert near_duplicates.chance(n_weights, n_models * (n_models - 1) // 2) < nearest
-    assert near_duplicates.chance(10, 1000) < 0.3 < near_duplicates.NEAR < near_duplicates.chance(2000, 10**8)
+    assert near_duplicates.chance(1.0, 10) == 0  # one direction: all are alike
+    assert 0 < near_duplicates.chance(10, 1000) < 0.3 < near_duplicates.NEAR < near_duplicates.chance(2000, 10**8)
+
+
+def test_an_audit_says_how_near_it_looked_where_weights_are_few() -> None:
+    """By the normal law, which a few dozen directions do not follow, nothing was near, and the report read as passed."""
+    few = zoo(width=12)
+    report = audit.audit(None, few)
+    near = next(f for f in report.findings if f.kind == "near-duplicates")
+    assert re.search(r"; within 0\.\d+ for layout L, of whose few weights strangers come nearer", near.text)
+    assert near.looked_at == 48
+    copy = dataclasses.replace(few, weights=few.weights.copy())
+    a, b = (next(i for i, s in enumerate(few.models["split"].to_pylist()) if s == side) for side in ("train", "test"))
+    copy.weights[2 * b + 1] = copy.weights[2 * a + 1] * 1.01
+    near = next(f for f in audit.audit(None, copy).findings if f.kind == "near-duplicates")
+    assert near.count == 1
+    line = dataclasses.replace(few, weights=np.outer(np.arange(1, 97), np.r_[1.0, np.zeros(11)]).astype(np.float32))
+    near = next(f for f in audit.audit(None, line).findings if f.kind == "near-duplicates")
+    assert "48 models of layout L differ in one direction alone and were not compared" in near.text
+    for wrong in ({"near": -1}, {"near": float("nan")}, {"most_models": 1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            audit.audit(None, few, **wrong)
 
 
 class Made:
@@ -529,7 +591,7 @@ def test_what_is_compared_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     members = [near_duplicates.Member(0, i, i % 2, str(i)) for i in range(100)]
     tracemalloc.start()
     try:
-        assert near_duplicates.find([argparse.Namespace(weights=Made())], members) == ([], [])
+        assert near_duplicates.find([argparse.Namespace(weights=Made())], members) == near_duplicates.Found([], [], 0.6)
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:
         tracemalloc.stop()

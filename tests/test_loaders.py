@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 from zoo_datasets import weights
 from zoo_datasets.errors import ZooError
@@ -156,6 +156,23 @@ def test_a_state_of_other_batches_is_refused(zoo: Zoo) -> None:
         zoo.loader(9).load_state_dict(state)
     with pytest.raises(ZooError, match="rows"):
         zoo.select(epoch=1).loader(8).load_state_dict(state)
+    for batch in (-1, 7):
+        with pytest.raises(ZooError, match=f"at batch {batch} of an epoch of 6"):
+            zoo.loader(8).load_state_dict(state | {"batch": batch})
+
+
+def test_numpy_numbers_are_numbers(zoo: Zoo) -> None:
+    loader, plain = zoo.loader(np.int64(8), seed=np.int64(1)), zoo.loader(8, seed=1)
+    assert seen(loader) == seen(plain)
+    assert json.loads(json.dumps(loader.state_dict())) == plain.state_dict()
+    with pytest.raises(ZooError, match=r"batch_size 8\.0.*whole numbers are needed"):
+        zoo.loader(8.0)  # type: ignore[arg-type]
+
+
+def test_two_zoos_are_joined_by_torchs_own_dataset(zoo: Zoo) -> None:
+    parts = [zoo.select(split=s).dataset("test_accuracy") for s in ("train", "test")]
+    joined = DataLoader(ConcatDataset(parts), batch_size=len(parts[0]) + 2, collate_fn=parts[0].collate)
+    assert seen(joined) == [v.tobytes() for p in parts for v in p.zoo.weights[:]]
 
 
 @pytest.mark.parametrize(

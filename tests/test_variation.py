@@ -155,6 +155,16 @@ def test_one_data_draw_makes_no_interval_for_others(make_plan: Callable[..., pla
     assert "for 2 data draws and no others" in str(found)
 
 
+def test_effects_are_of_the_levels_that_a_selection_has(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
+    axes = "axes={subset: [full, {frac: 0.5}, {classes: [0, 1, 2]}]}"
+    zoo = open_zoo(build(make_plan(axes, "replicates=3"), tmp_path / "zoo", workers=0).root)
+    assert [e.levels[1] for e in zoo.effect("subset")] == ["frac=0.5", "classes=0+1+2"]
+    fewer = zoo.select(subset=["full", "frac=0.5"])
+    assert list(map(str, fewer.effect("subset"))) == [str(zoo.effect("subset", levels=("full", "frac=0.5")))]
+    with pytest.raises(ZooError, match="take two that differ"):
+        zoo.pairs("subset", ("full", "frac=0.5", "classes=0+1+2"))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -170,7 +180,10 @@ def test_one_data_draw_makes_no_interval_for_others(make_plan: Callable[..., pla
         (lambda z: z.effect("subset", on="split"), "holds string, not numbers"),
         (lambda z: z.effect("subset", on="test_acc"), r"Unknown column 'test_acc'"),
         (lambda z: z.effect("subset", on="diverged_step"), r"No two selected models .* both have diverged_step"),
-        (lambda z: z.select(subset="full").effect("subset"), r"No two selected models"),
+        (lambda z: z.select(subset="full").effect("subset"), r"has one level of subset; an effect needs two"),
+        (lambda z: z.effect("subset", levels=("full", "full")), r"`levels` of subset are full, full; take two that"),
+        (lambda z: z.pairs("subset", ("full",)), r"`levels` of subset are full; take two that differ"),
+        (lambda z: z.pairs("subset", "full"), r"`levels` of subset are full; take two that differ"),
     ],
 )
 def test_what_cannot_be_compared_is_said(call: Callable[[Zoo], Any], message: str, zoo: Zoo) -> None:

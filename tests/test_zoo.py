@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from resealed import write_manifest
 
 import zoo_datasets
+from zoo_datasets import weights
 from zoo_datasets.errors import FormatVersionError, IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import contents, writer
 from zoo_datasets.format.schema import Column
@@ -310,6 +312,43 @@ def test_tables_of_a_selection_hold_its_rows_and_models(zoo: Zoo) -> None:
     empty = part.select(activation="tanh")
     assert len(empty) == len(empty.snapshots) == len(empty.models) == 0
     assert "0 models, 0 snapshots" in repr(empty)
+
+
+def test_values_of_numpy_and_arrow_name_models_and_steps(zoo: Zoo) -> None:
+    ids, steps = zoo.models["model_id"], zoo.snapshots["step"]
+    own = zoo.vector(ids[0].as_py(), steps[0].as_py())
+    assert np.array_equal(zoo.vector(ids[0], steps[0]), own)
+    assert np.array_equal(zoo.vector(np.str_(ids[0].as_py()), np.int64(steps[0].as_py())), own)
+    assert np.array_equal(zoo.weights[np.array(3)], zoo.weights[3])
+    assert zoo.table("lr").column_names == ["lr"]
+    assert len(zoo.take(np.array([]))) == 0
+    assert len(zoo.select(step=np.array(steps[0].as_py()))) == 16
+
+
+def test_a_thousand_ids_are_one_look_at_the_table(zoo: Zoo) -> None:
+    """It was a mask of the whole table for each."""
+    ids = [f"{i:016x}" for i in range(100_000)]
+    tracemalloc.start()
+    try:
+        assert len(zoo.select(model_id=[*ids, zoo.models["model_id"][3].as_py()])) == 3
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_selection_prints_is_its_own(zoo: Zoo) -> None:
+    part = zoo.select(split="test")
+    assert f"splits       test {len(part.models)} models" in repr(part)
+    empty = repr(zoo.select(step=[]))
+    assert "drawn at random" not in empty
+    assert "splits       no models" in empty
+
+
+def test_a_verified_zoo_is_a_dataset_without_a_copy(zoo: Zoo) -> None:
+    checked = open_zoo(zoo.root, verify=True)
+    assert checked.weights.runs() == zoo.weights.runs()
+    assert len(checked.weights.runs()) == 3
+    assert np.array_equal(weights(checked.to_hf())[:], zoo.weights[:])
 
 
 def test_take_picks_positions_in_the_order_asked(zoo: Zoo) -> None:

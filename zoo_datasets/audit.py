@@ -121,6 +121,10 @@ def audit(
                 )
     if not zoos:
         raise ValueError("audit needs at least one zoo: audit(split, zoo).")
+    if not near > 0:
+        raise ValueError(f"`near` is {near}; it is a distance above 0.")
+    if most_models < 2:
+        raise ValueError(f"`most_models` is {most_models}; a pair takes two.")
     if split is not None:
         split.check(*zoos)
     side = [_codes_of(z, split) for z in zoos]  # int8 [models] each, −1 without a side
@@ -252,16 +256,22 @@ def _near_duplicates(
             if code >= 0 and row >= 0:
                 members.setdefault(layout, []).append(Member(number, row, code, model, architecture))
     found: tuple[list[Pair], list[Pair]] = ([], [])
-    looked_at, notes = 0, ""
+    looked_at, notes, limits = 0, "", ""
     for layout, those in members.items():
         if len(those) > most_models:
             notes += f"; {most_models:,} of {len(those):,} models of layout {layout} drawn"
             those = sorted(those, key=lambda m: streams.digest([m.model, seed]))[:most_models]
+        pairs_of = near_duplicates.find(list(zoos), those, near)
+        if pairs_of.limit <= 0:
+            limits += f"; {len(those):,} models of layout {layout} differ in one direction alone and were not compared"
+            continue
         looked_at += len(those)
-        for all_pairs, pairs in zip(found, near_duplicates.find(list(zoos), those, near), strict=True):
-            all_pairs += pairs
+        found[0].extend(pairs_of.near)
+        found[1].extend(pairs_of.copies)
+        if pairs_of.limit < near:
+            limits += f"; within {pairs_of.limit:.2g} for layout {layout}, of whose few weights strangers come nearer"
     texts = (
-        f"kernels of the last weights within {near:g} of each other (nearer where chance gets there)",
+        f"kernels of the last weights within {near:g} of each other{limits}",
         "last weights that are permuted, sign-flipped or rescaled ones of another model",
     )
     kinds = ("near-duplicates", "symmetric copies")

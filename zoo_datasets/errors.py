@@ -67,6 +67,7 @@ class InterruptedBuildError(BuildError):
 # Longer lists hide the one name that the reader looks for.
 MOST_ALTERNATIVES = 10
 MOST_COMPARED = 100  # characters of a name, whose likeness takes their square
+MOST_LIKENED = 5_000  # names that one is compared with; ids are many, and say nothing by their likeness
 MOST_NAME = 200  # characters; a stranger's may have a million
 
 
@@ -75,6 +76,8 @@ def alternatives(known: Iterable[object], name: object = "") -> str:
     names = sorted({str(k) for k in known})
     if not names:
         return "none"
+    if len(names) > MOST_LIKENED:
+        return ", ".join(names[:MOST_ALTERNATIVES]) + f", … ({len(names)} in all)"
     if len(names) > MOST_ALTERNATIVES:
         near = difflib.get_close_matches(str(name)[:MOST_COMPARED], names, n=MOST_ALTERNATIVES, cutoff=0.0)
         return ", ".join(sorted(near)) + f", … ({len(names)} in all)"
@@ -94,5 +97,5 @@ def unknown(what: str, name: object, known: Iterable[object], where: str = "") -
     name = shown(name)
     place = f" in {where}" if where else ""
     text = f"Unknown {what} {str(name)!r}{place}. Known: {alternatives(names, name)}."
-    near = difflib.get_close_matches(str(name)[:MOST_COMPARED], names, n=1)
+    near = difflib.get_close_matches(str(name)[:MOST_COMPARED], names, n=1) if len(names) <= MOST_LIKENED else ()
     return text + (f" Did you mean `{near[0]}`?" if near else "")

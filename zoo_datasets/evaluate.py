@@ -27,6 +27,7 @@ from zoo_datasets.format import schema
 from zoo_datasets.networks import scoring
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.logits import logits_of
+from zoo_datasets.reading.columns import plain
 from zoo_datasets.reading.selection import Selection
 from zoo_datasets.sources import Source, SourceSpec, Subset
 from zoo_datasets.sources.conditions import Conditions, conditions_of
@@ -113,7 +114,7 @@ def evaluate(
     _check_device(device)
     chosen = zoo if steps == "all" else zoo.final()
     if ids is not None:
-        places: dict[str, list[int]] = {m: [] for m in ([ids] if isinstance(ids, str) else ids)}
+        places: dict[str, list[int]] = {plain(m): [] for m in ([ids] if isinstance(ids, str | pa.Scalar) else ids)}
         for position, model in enumerate(chosen.column("model_id").to_pylist()):
             if model in places:
                 places[model].append(position)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class WeightsDataset(data.Dataset[Batch]):
     """
 
     def __init__(self, zoo: Selection, targets: Sequence[str] = ()) -> None:
-        self.zoo, self.targets = zoo, tuple(targets)
+        self.zoo, self.targets = zoo, (targets,) if isinstance(targets, str) else tuple(targets)
         self._columns = {name: _target(zoo.column(name), name) for name in self.targets}
 
     def __len__(self) -> int:
@@ -67,9 +68,9 @@ class WeightsDataset(data.Dataset[Batch]):
         return batch
 
     @staticmethod
-    def collate(rows: _Rows) -> Batch:
-        """The batch of what `__getitems__` gave."""
-        return rows.dataset.batch(rows.indices)
+    def collate(rows: _Rows | Sequence[Batch]) -> Batch:
+        """The batch of what `__getitems__` gave; of samples of several zoos, as a `ConcatDataset` gives them, by torch's own."""
+        return rows.dataset.batch(rows.indices) if isinstance(rows, _Rows) else data.default_collate(list(rows))
 
 
 class _Rows(Sequence[Batch]):
@@ -112,9 +113,8 @@ class LayoutBatches(data.Sampler[list[int]]):
     """
 
     def __init__(self, zoo: Selection, batch_size: int, seed: int = 0, *, rank: int = 0, world_size: int = 1) -> None:
-        _check(batch_size, rank, world_size)
+        self.batch_size, self.seed, self.rank, self.world_size = _whole(batch_size, seed, rank, world_size)
         self._groups = [at for at, _ in zoo.weights.by_layout().values()]
-        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self._said: int | None = None
         self._passes = 0
 
@@ -157,11 +157,20 @@ def _order(seed: int, epoch: int, n: int, turn: int = 0) -> np.ndarray:
     return streams.generator("batches", seed, epoch, turn).permutation(n)
 
 
-def _check(batch_size: int, rank: int, world_size: int) -> None:
+def _whole(batch_size: int, seed: int, rank: int, world_size: int) -> tuple[int, int, int, int]:
+    """The same as Python's own whole numbers, which a state is written of. Raises ZooError."""
+    try:
+        found = tuple(map(operator.index, (batch_size, seed, rank, world_size)))
+    except TypeError:
+        raise ZooError(
+            f"batch_size {batch_size!r}, seed {seed!r}, rank {rank!r}, world_size {world_size!r}: whole numbers are needed."
+        ) from None
+    batch_size, seed, rank, world_size = found
     if batch_size < 1:
         raise ZooError(f"batch_size is {batch_size}; expected 1 or more.")
     if not 0 <= rank < world_size:
         raise ZooError(f"rank is {rank} of {world_size}; expected 0 to world_size − 1.")
+    return batch_size, seed, rank, world_size
 
 
 def _known(epoch: int) -> int:
@@ -231,7 +240,7 @@ class WeightsStream(data.IterableDataset[Batch]):
         self, zoo: Selection, batch_size: int, targets: Sequence[str] = (), *, shuffle: bool = True, seed: int = 0,
         rank: int = 0, world_size: int = 1, drop_last: bool = False,
     ) -> None:  # fmt: skip
-        _check(batch_size, rank, world_size)
+        batch_size, seed, rank, world_size = _whole(batch_size, seed, rank, world_size)
         if drop_last and 0 < len(zoo) < batch_size:
             raise ZooError(
                 f"`drop_last` leaves no batch: there are {len(zoo):,} rows, and a batch has {batch_size:,}. "
@@ -340,7 +349,10 @@ class Loader:
                     f"The state is of a loader with {name} {state.get(name)!r}, this one has {value!r}: its batches "
                     "are others. Make the loader with the same arguments."
                 )
-        self.stream.epoch, self.stream.start, self._dealt = int(state["epoch"]), int(state["batch"]), False
+        epoch, batch = int(state["epoch"]), int(state["batch"])
+        if not 0 <= batch <= len(self):
+            raise ZooError(f"The state is at batch {batch} of an epoch of {len(self)}.")
+        self.stream.epoch, self.stream.start, self._dealt = epoch, batch, False
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:

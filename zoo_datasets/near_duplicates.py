@@ -2,7 +2,8 @@
 
 In:  for each model its zoo, the row of its last snapshot, its side, its architecture.
 Out: two lists of pairs: *near*, closer than two networks of different initializations come; and
-     *copies*, far apart as they lie and the same network all the same: permuted, sign-flipped, rescaled.
+     *copies*, far apart as they lie and the same network all the same: permuted, sign-flipped, rescaled; and how
+     near that is, for a few weights come near by chance.
 
 Distances are ‖a − b‖ / √(‖a‖² + ‖b‖²) of the kernels (no biases, norms or buffers, which start alike
 everywhere), less each tensor's mean and scaled to norm 1: what all networks of a recipe have in common,
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -58,10 +58,19 @@ class Pair:
     across_zoos: bool
 
 
-def find(zoos: Sequence[Any], members: Sequence[Member], near: float = NEAR) -> tuple[list[Pair], list[Pair]]:
-    """Near pairs, and copies up to a symmetry that are not near; all models are of one layout."""
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Pairs of models of one layout."""
+
+    near: list[Pair]
+    copies: list[Pair]  # up to a symmetry, and not near as they lie
+    limit: float  # of near pairs; what was asked for, or less where strangers come nearer
+
+
+def find(zoos: Sequence[Any], members: Sequence[Member], near: float = NEAR) -> Found:
+    """All pairs on different sides; all models are of one layout."""
     if len(members) < 2:
-        return [], []
+        return Found([], [], near)
     width = _read(zoos, members[:1]).shape[1]
     layout = members[0].architecture.layout if members[0].architecture is not None else None
     kernels = _kernels(layout, width)
@@ -78,22 +87,27 @@ def find(zoos: Sequence[Any], members: Sequence[Member], near: float = NEAR) -> 
             apart = side[i : i + size, None] != side[None, j : j + size]
             if i == j:
                 apart &= np.triu(np.ones_like(apart), 1)
-            for pairs, a, b, limit in zip(found, left, right, (near, COPY), strict=True):
+            for pairs, a, b, limit in zip(found, left, right, (near, min(near, COPY)), strict=True):
                 for x, y, distance in _within(a, b, limit, apart):
                     p, q = members[i + x], members[j + y]
                     pairs.append(Pair(distance, p.model, q.model, p.zoo != q.zoo))
     known = {(p.a, p.b) for p in found[0]}
-    return sorted(found[0], key=_order), sorted((p for p in found[1] if (p.a, p.b) not in known), key=_order)
+    copies = [p for p in found[1] if (p.a, p.b) not in known]
+    return Found(sorted(found[0], key=_order), sorted(copies, key=_order), near)
 
 
 def chance(n_directions: float, n_pairs: int) -> float:
     """How near the nearest of so many pairs of strangers comes once in a hundred audits.
 
-    The cosine of two independent vectors is normal with variance 1 / directions: a few dozen
-    weights come near by chance, two thousand do not.
+    The squared cosine of two independent vectors in d directions has a beta distribution (1/2, (d − 1)/2): a few dozen
+    weights come near by chance, two thousand do not. In one direction all are alike: nothing is near then.
     """
-    z = -statistics.NormalDist().inv_cdf(min(0.5, 0.01 / n_pairs))
-    return math.sqrt(max(0.0, 1.0 - z / math.sqrt(n_directions)))
+    from scipy.stats import beta
+
+    if n_directions <= 1 + 1e-9:
+        return 0.0
+    tail = min(1.0, 2 * 0.01 / n_pairs)  # of both signs, of which one is near
+    return math.sqrt(1.0 - math.sqrt(beta.isf(tail, 0.5, (n_directions - 1) / 2)))
 
 
 def _order(pair: Pair) -> tuple[float, str, str]:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -90,7 +91,10 @@ class Split:
                     f"one has {digest[:16]}…. Open the revision it was made for, or make the next version of the split."
                 )
         if {zoo_name(z) for z in zoos} >= set(self.zoos):
-            missing = set(self.assignment) - {i for z in zoos for i in z.models["model_id"].to_pylist()}
+            # Of a selection all of its zoo: what was not selected is not missing.
+            missing = set(self.assignment) - {
+                i for z in zoos for i in getattr(z, "whole", z).models["model_id"].to_pylist()
+            }
             if missing:
                 raise IntegrityError(
                     f"Split {self.name!r} names {len(missing)} models that are in no zoo ({min(missing)}, …)."
@@ -177,11 +181,9 @@ def zoo_digest(zoo: ZooLike) -> str:
 
 
 def stored(*zoos: ZooLike, name: str = "stored", version: int = 1) -> Split:
-    """The split that the zoos were sealed with: by init group. Raises GridError where zoos disagree on a group."""
-    wanted = {
-        i: s for z in zoos for i, s in zip(z.models["model_id"].to_pylist(), z.models["split"].to_pylist(), strict=True)
-    }  # fmt: skip
-    _refuse_straddling(wanted, group_keys(*zoos), "stored splits")
+    """The split that the zoos were sealed with: by init group. Raises GridError where zoos disagree on a model or group."""
+    wanted = _of_models("split", zoos)
+    _refuse_straddling(wanted, group_keys(*zoos), "stored splits", "Divide them anew by `by_group`.")
     return _split(name, version, zoos, {"maker": "stored"}, wanted)
 
 
@@ -205,24 +207,34 @@ def held_out(
     """Models at the `test` levels of a column are test, at `validation` levels validation, all others train.
 
     `axis` is any column of `models`: a factor, or `source` for whole held-out sources (one zoo
-    or several). Where the axis is paired, groups have models on several sides:
+    or several). `test` and `validation` are one level or several. Where the axis is paired, groups have models on several sides:
     `straddling="error"` refuses; `"drop"` gives *every* group to one side by the hash of its key
     (shares by `fractions`) and leaves out its models of the other sides.
-    Raises GridError for unknown columns and levels, for straddling groups, for an empty split.
+    Raises GridError for unknown columns and levels, for a level on two sides, for straddling groups, for an empty split.
     """
-    levels = _levels(axis, zoos)
+    levels = _of_models(axis, zoos)
+    known = {streams.canonical_json(v): v for v in levels.values()}
+    of_lists = any(isinstance(v, list) for v in known.values())
+    test, validation = _several(test, of_lists), _several(validation, of_lists)
     for level in (*test, *validation):
-        if level not in levels.values():
-            raise GridError(errors.unknown("level", level, dict.fromkeys(levels.values()), f"column {axis!r}"))
+        if level not in known.values():
+            raise GridError(errors.unknown("level", level, known.values(), f"column {axis!r}"))
+        if level in test and level in validation:
+            raise GridError(
+                f"The level {level!r} of {axis!r} is asked for as test and as validation; a model has one side."
+            )
     if straddling not in ("error", "drop"):
         raise GridError(errors.unknown("way with straddling groups", straddling, ("error", "drop")))
     sides = {i: "test" if v in test else "validation" if v in validation else "train" for i, v in levels.items()}
     keys = group_keys(*zoos)
     rule: dict[str, Any] = {
-        "maker": "held_out", "axis": axis, "test": list(test), "validation": list(validation), "straddling": straddling,
+        "maker": "held_out", "axis": axis, "test": test, "validation": validation, "straddling": straddling,
     }  # fmt: skip
     if straddling == "error":
-        _refuse_straddling(sides, keys, f"{axis!r} with test levels {errors.alternatives(test)}")
+        way_out = (
+            'Use straddling="drop" to leave out the models on the other sides, or hold out an axis that is not paired.'
+        )
+        _refuse_straddling(sides, keys, f"{axis!r} with test levels {errors.alternatives(test)}", way_out)
     else:
         used = [s for s in SPLITS if s != "validation" or validation]
         rule["fractions"] = _fractions(fractions, used)
@@ -276,13 +288,32 @@ def _rows(zoo: ZooLike, columns: Collection[str]) -> Iterator[dict[str, Any]]:
     return (dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True))
 
 
-def _levels(axis: str, zoos: Collection[ZooLike]) -> dict[str, Any]:
+def _of_models(column: str, zoos: Collection[ZooLike]) -> dict[str, Any]:
+    """Model id → its value. Raises GridError for an unknown column, and where two zoos have a model with two values."""
     result: dict[str, Any] = {}
     for zoo in zoos:
-        if axis not in zoo.models.column_names:
-            raise GridError(errors.unknown("column", axis, zoo.models.column_names, zoo_name(zoo)))
-        result.update(zip(zoo.models["model_id"].to_pylist(), zoo.models[axis].to_pylist(), strict=True))
+        if column not in zoo.models.column_names:
+            raise GridError(errors.unknown("column", column, zoo.models.column_names, zoo_name(zoo)))
+        for model, value in zip(zoo.models["model_id"].to_pylist(), zoo.models[column].to_pylist(), strict=True):
+            if result.setdefault(model, value) != value:
+                raise GridError(
+                    f"Model {model} is in two of these zoos, with {column} {result[model]} and {value}; take one of them."
+                )
     return result
+
+
+def _several(levels: Any, of_lists: bool) -> list[Any]:
+    """One level or several as a list of plain values; where levels are lists themselves, several are a list of lists."""
+    if isinstance(levels, np.ndarray | np.generic):
+        levels = levels.tolist()
+    elif hasattr(levels, "to_pylist"):
+        levels = levels.to_pylist()
+    one = isinstance(levels, str) or not isinstance(levels, Collection)
+    if of_lists and not one and not all(isinstance(v, list | tuple) or v is None for v in levels):
+        one = True
+    plain = [levels] if one else list(levels)
+    plain = [v.item() if isinstance(v, np.generic) else list(v) if isinstance(v, tuple) else v for v in plain]
+    return list({streams.canonical_json(v): v for v in plain}.values())
 
 
 def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> dict[str, float]:
@@ -290,6 +321,8 @@ def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> 
     for name in given:
         if name not in SPLITS:
             raise GridError(errors.unknown("split", name, SPLITS))
+        if not given[name] >= 0:
+            raise GridError(f"The fraction of {name} is {given[name]!r}; it is 0 or more.")
     shares = {s: given[s] for s in SPLITS if s in used and given.get(s, 0) > 0}
     total = sum(shares.values())
     if not shares or (fractions is not None and abs(total - 1) > 1e-9):
@@ -299,7 +332,7 @@ def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> 
     return {s: v / total for s, v in shares.items()}
 
 
-def _refuse_straddling(sides: Mapping[str, str], keys: Mapping[str, str], what: str) -> None:
+def _refuse_straddling(sides: Mapping[str, str], keys: Mapping[str, str], what: str, way_out: str) -> None:
     seen: dict[str, set[str]] = {}
     for model, side in sides.items():
         seen.setdefault(keys[model], set()).add(side)
@@ -307,8 +340,7 @@ def _refuse_straddling(sides: Mapping[str, str], keys: Mapping[str, str], what: 
     if torn:
         raise GridError(
             f"{len(torn)} of {len(seen)} groups (models that share an init or a lineage) would fall on several sides by "
-            f'{what}, such as {torn[0]} on {", ".join(sorted(seen[torn[0]]))}. Use straddling="drop" to leave out the '
-            "models on the other sides, or hold out an axis that is not paired."
+            f"{what}, such as {torn[0]} on {', '.join(sorted(seen[torn[0]]))}. {way_out}"
         )
 
 
@@ -322,7 +354,14 @@ def _split(
         raise GridError(
             f"No model is left for {', '.join(empty)} in split {name!r}. Use more groups, or other shares or levels."
         )
-    return Split(name, version, {zoo_name(z): zoo_digest(z) for z in zoos}, dict(rule), dict(sides))
+    digests: dict[str, str] = {}
+    for zoo in zoos:
+        if digests.setdefault(zoo_name(zoo), zoo_digest(zoo)) != zoo_digest(zoo):
+            raise GridError(
+                f"Two of these zoos are called {zoo_name(zoo)} and are not the same; a split knows its zoos by name. Take one "
+                "of them, or build one under another name."
+            )
+    return Split(name, version, digests, dict(rule), dict(sides))
 
 
 def zoo_name(zoo: ZooLike) -> str:

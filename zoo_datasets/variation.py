@@ -129,9 +129,7 @@ def pairs(zoo: Selection, vary: str, levels: tuple[Any, Any] | None = None) -> l
     Raises ZooError where `vary` is no axis of this zoo, or is not paired in its recipe.
     """
     labels = _levels(zoo, vary)
-    compared = list(itertools.combinations(labels, 2))
-    if levels is not None:
-        compared = [(_label(zoo, vary, levels[0], labels), _label(zoo, vary, levels[1], labels))]
+    compared = list(itertools.combinations(labels, 2)) if levels is None else [_two(zoo, vary, levels, labels)]
     rows = zoo.models.select(["model_id", "init_group", vary]).to_pylist()
     by_twin: dict[int, dict[str, list[tuple[str, str]]]] = {}
     for row, number in zip(rows, twins(zoo, vary).tolist(), strict=True):
@@ -169,7 +167,7 @@ def effect(
 ) -> Effect | Effects:  # fmt: skip
     """What `vary` does to a metric: the mean difference over pairs, second level minus first.
 
-    With `levels=None` every level is compared with one: `full`, `none` or `constant` if it is
+    With `levels=None` every level of the selection is compared with one: `full`, `none` or `constant` if it is
     there, else the first. The metric is read at each model's last selected snapshot; pairs
     where it is null are left out and counted. The interval is over init groups, and over data draws and
     batch orders too where init groups share them (`replicates: {init: 10, subset: 20}`): those
@@ -178,7 +176,12 @@ def effect(
     Raises ZooError as `pairs` does, for a column that holds no numbers, and where no pair is left.
     """
     if levels is None:
-        labels = _levels(zoo, vary)
+        here = set(map(streams.level_label, zoo.models[vary].unique().to_pylist())) if vary in zoo.paired else set()
+        labels = [k for k in _levels(zoo, vary) if k in here]
+        if len(labels) < 2:
+            raise ZooError(
+                f"This selection of {zoo.name} has {'one level' if labels else 'no level'} of {vary}; an effect needs two. Widen `select`."
+            )
         first = next((k for k in NEUTRAL if k in labels), labels[0])
         effects = (effect(zoo, vary, on, (first, k), level=level) for k in labels if k != first)
         return Effects(e for e in effects if isinstance(e, Effect))
@@ -252,6 +255,15 @@ def _levels(zoo: Selection, vary: str) -> list[str]:
     if not known:  # drawn at random
         known = sorted(map(streams.level_label, zoo.models[vary].unique().to_pylist()))
     return known
+
+
+def _two(zoo: Selection, vary: str, levels: Any, known: list[str]) -> tuple[str, str]:
+    """The labels of two levels. Raises ZooError where they are not two."""
+    given = list(levels) if isinstance(levels, tuple | list | np.ndarray) else [levels]
+    labels = [_label(zoo, vary, level, known) for level in given]
+    if len(labels) != 2 or labels[0] == labels[1]:
+        raise ZooError(f"`levels` of {vary} are {', '.join(labels)}; take two that differ, or none for all of them.")
+    return labels[0], labels[1]
 
 
 def _label(zoo: Selection, vary: str, level: Any, known: list[str]) -> str:

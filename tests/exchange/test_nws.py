@@ -121,6 +121,13 @@ def test_the_order_is_that_of_their_variables_and_of_flattened_pixels() -> None:
     ]  # fmt: skip
 
 
+def test_a_norm_of_flattened_images_has_their_order_of_pixels() -> None:
+    made = build_architecture([{"conv": 2, "kernel": 1}, "flatten", "batch_norm", {"linear": 1}], (1, 1, 2), 1)
+    shift = next(e for e in made.layout if e.name == "batch_norm1.bias")
+    places = views.nws_order(made).tolist()
+    assert [p - shift.offset for p in places if shift.offset <= p < shift.end] == [0, 2, 1, 3]
+
+
 def test_a_kernel_is_written_by_output_then_input_channel() -> None:
     made = Numbers(3, 3, 2, 2, 8).network("relu")
     weights = np.arange(made.n_params, dtype=np.float32)

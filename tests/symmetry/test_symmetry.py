@@ -296,6 +296,19 @@ def test_a_representative_has_unit_norms_positive_tops_and_ascending_units() -> 
     assert (np.take_along_axis(rows, np.abs(rows).argmax(2)[..., None], 2) > 0).all()
 
 
+def test_a_representative_of_finite_weights_is_finite() -> None:
+    """Networks that diverged: a layer of 1e22 before one of 1e25, whose product float32 does not hold."""
+    made = build_architecture(["flatten", {"linear": 4}, "activation", {"linear": 2}], (1, 2, 2), 2, "relu")
+    weights = np.random.default_rng(0).normal(size=made.layout.n_params).astype(np.float32)
+    first, second = (e for e in made.layout if len(e.shape) > 1)
+    weights[first.offset : first.end] *= np.float32(1e22)
+    weights[second.offset : second.end] *= np.float32(1e25)
+    found = symmetry.canonicalize(weights, made)
+    assert np.isfinite(found).all()
+    turned = symmetry.augment(weights, made, 3, kinds=("permutation",))
+    assert symmetry.canonicalize(turned, made).tobytes() == found.tobytes()
+
+
 def test_zeros_that_were_turned_come_back_with_their_sign() -> None:
     architecture = network("mlp", "tanh")
     weights = random_weights(architecture, 4, 14)

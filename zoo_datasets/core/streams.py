@@ -50,7 +50,16 @@ UNIFORMS_AT_ONCE = 1024  # drawn ahead: microseconds
 FIELDS_PER_BLOCK = 16  # 4 words of 64 bits as fields of 16
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON")
+
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+)
 
 
 def canonical_json(value: Any) -> str:

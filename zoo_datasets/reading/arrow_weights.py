@@ -28,7 +28,8 @@ def weights(ds: Any, column: str = "weights") -> Weights:
     """
     table, indices = getattr(getattr(ds, "data", None), "table", None), getattr(ds, "_indices", None)
     if not isinstance(table, pa.Table):
-        named = f" Take one of its splits: {', '.join(map(str, ds))}." if isinstance(ds, dict) else ""
+        splits = isinstance(ds, dict) and all(hasattr(d, "features") for d in ds.values())
+        named = f" Take one of its splits: {', '.join(map(str, ds))}." if splits else ""
         raise ZooError(f"weights() reads a datasets.Dataset; this is a {type(ds).__name__}.{named}")
     if column not in table.column_names:
         raise ZooError(
@@ -53,6 +54,8 @@ class ArrowWeights:
             raise ZooError(f"The column holds {kind}, not float32 vectors.")
         if column.null_count:  # a null row takes no place among the values: all behind it would shift
             raise IntegrityError(f"{column.null_count} rows have no weights; a zoo has none such. Drop them first.")
+        if any(c.flatten().null_count for c in column.chunks):
+            raise IntegrityError("Vectors of this column have missing values; a zoo has none such.")
         self.column = column
         self._chunks = [c for c in column.chunks if len(c)]
         self._fixed = pa.types.is_fixed_size_list(kind)

@@ -155,7 +155,9 @@ def matches(table: Columns, name: str, wanted: Any) -> np.ndarray:
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind):
         codes, strings = table.codes(name)
         wanted_strings = set(known)
-        found = [codes == code for code, string in enumerate(strings.to_pylist()) if string in wanted_strings]
+        # One look at each row, however many values are wanted: thousands of ids are. The last is for null, code −1.
+        good = np.array([*(string in wanted_strings for string in strings.to_pylist()), False], bool)
+        found = [good[codes]]
     else:
         numbers = table.numbers(name)
         found = [np.isin(numbers, known)] if len(known) > MOST_COMPARED else [numbers == v for v in known]
@@ -222,21 +224,21 @@ def unknown_level(name: str, value: Any, known: list[Any], where: str) -> str:
 
 def _lists(wanted: Any, kind: pa.DataType, name: str) -> list[list[Any] | None]:
     """The lists that a column of lists is to equal one of: `wanted`, or what is in it. Raises ZooError."""
-    wanted = _plain(wanted)
+    wanted = plain(wanted)
     if wanted is not None and not isinstance(wanted, SEVERAL):
         raise ZooError(f"Column {name!r} holds lists and is compared as a whole; {wanted!r} is none of them.")
-    inside = [] if wanted is None else [_plain(v) for v in wanted]
+    inside = [] if wanted is None else [plain(v) for v in wanted]
     lists = inside if inside and all(v is None or isinstance(v, SEVERAL) for v in inside) else [wanted]
     return [None if v is None else [_item(e, kind.value_type, name) for e in v] for v in lists]
 
 
 def _item(value: Any, kind: pa.DataType, name: str) -> Any:
-    value = _plain(value)
+    value = plain(value)
     return None if value is None else _value(value, kind, name)
 
 
 def _several(wanted: Any) -> Iterator[Any]:
-    wanted = _plain(wanted)
+    wanted = plain(wanted)
     if isinstance(wanted, SEVERAL):
         for value in wanted:
             yield from _several(value)
@@ -244,13 +246,15 @@ def _several(wanted: Any) -> Iterator[Any]:
         yield wanted
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Python's own value of one of Arrow or a NumPy number."""
     if isinstance(value, (pa.Array, pa.ChunkedArray)):
         return value.to_pylist()
     if isinstance(value, pa.Scalar):
         return value.as_py()
-    return value.item() if isinstance(value, np.generic) else value
+    return (
+        value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim) else value
+    )
 
 
 def _value(value: Any, kind: pa.DataType, name: str) -> Any:

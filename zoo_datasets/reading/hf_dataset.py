@@ -30,6 +30,7 @@ def to_hf(zoo: Selection, columns: Sequence[str] | None = None) -> Any:
     indices, so nothing is copied; of a zoo on the Hub, or of several layouts, it holds the
     selected rows alone. `zoo_datasets.weights` gives the matrix back.
     """
+    columns = [columns] if isinstance(columns, str) else columns
     with libraries.needed():
         import datasets  # a second to import, for this function alone
 

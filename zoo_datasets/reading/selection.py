@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +24,7 @@ from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.parquet import as_strings
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture, External
-from zoo_datasets.reading.columns import Columns, levels_in, matches, strays, unknown_level
+from zoo_datasets.reading.columns import Columns, levels_in, matches, plain, strays, unknown_level
 from zoo_datasets.reading.location import Location
 from zoo_datasets.reading.shard_weights import Shards
 from zoo_datasets.reading.weights import Weights
@@ -135,9 +135,10 @@ class Selection:
         return Weights(self._opened.shards, self.rows)
 
     def table(self, columns: Iterable[str] | None = None) -> pa.Table:
-        """Some columns for the selected snapshots, in order; factors and keys of their models among them."""
+        """Some columns (one by its name alone) for the selected snapshots, in order; factors and keys of their models among them."""
         if columns is None:
             return self._opened.snapshots.table(rows=None if self._is_whole else self.rows)
+        columns = [columns] if isinstance(columns, str) else columns
         found = {name: self._column(name) for name in columns}
         return as_strings(found, self.location.manifest.files.size("data/"), f"The selection of {self.name}")
 
@@ -231,6 +232,9 @@ class Selection:
 
     def take(self, positions: Any) -> Self:
         """The snapshots at positions of this selection, in that order: a slice, an array, a bool mask."""
+        positions = positions if isinstance(positions, slice) else np.asarray(positions)
+        if not isinstance(positions, slice) and not positions.size and positions.dtype != bool:
+            positions = positions.astype(np.int64)  # NumPy's empty array holds floats
         return type(self)(self._opened, np.ascontiguousarray(self.rows[positions]).reshape(-1).copy())
 
     def final(self) -> Self:
@@ -247,13 +251,15 @@ class Selection:
         at = self._model(model_id)
         return {n: v[0] for n, v in self._opened.models.table(rows=np.array([at])).to_pydict().items()}
 
-    def _model(self, model_id: str) -> int:
+    def _model(self, model_id: Any) -> int:
+        model_id = plain(model_id)
         if model_id not in self._opened.row_of_id:
             raise ZooNotFoundError(unknown("model", model_id, self._opened.row_of_id, self.name))
         return self._opened.row_of_id[model_id]
 
     def position(self, model_id: str, step: int | None = None) -> int:
         """Where in this selection a model's snapshot is: at `step`, or the last. Raises ZooNotFoundError."""
+        step = plain(step)
         mine = np.flatnonzero(self._opened.owner[self.rows] == self._model(model_id))
         steps = self._opened.snapshots.numbers("step")[self.rows[mine]]
         if not len(mine):
@@ -355,8 +361,16 @@ def _describe(zoo: Selection) -> str:
             present = map(streams.level_label, zoo._column(axis).unique().to_pylist())
             levels = sorted(present, key=lambda v: known.index(v) if v in known else len(known))
         shown = ", ".join(levels[:MOST_LEVELS]) + (f", … ({len(levels)} in all)" if len(levels) > MOST_LEVELS else "")
-        lines.append(f"  {axis:<12} {shown or 'drawn at random'}")
-    lines.append(f"  {'splits':<12} " + ", ".join(f"{k} {v:,}" for k, v in counts.models.items()) + " models")
+        lines.append(f"  {axis:<12} {shown or ('drawn at random' if n_models else 'none')}")
+    of_split: Mapping[str, int] = counts.models
+    if not whole:
+        codes, names = zoo._opened.models.codes("split")
+        number = np.bincount(codes[zoo._model_rows] + 1, minlength=len(names) + 1)[1:].tolist()
+        of_split = dict(
+            sorted(zip(names.to_pylist(), number, strict=True), key=lambda s: list(counts.models).index(s[0]))
+        )
+    shown = ", ".join(f"{k} {v:,}" for k, v in of_split.items() if v or whole)
+    lines.append(f"  {'splits':<12} {shown or 'no'} models")
     params = ", ".join(f"{w:,}" for w in manifest.widths[:MOST_LEVELS])
     size = manifest.files.size("weights/") / 1e6
     lines.append(f"  {'weights':<12} {params} float32 each, {len(manifest.layouts)} layout(s), {size:,.1f} MB in all")

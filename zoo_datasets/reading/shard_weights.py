@@ -144,6 +144,11 @@ def _check_shape(location: Location, shard: str, tensor: str, shape: tuple[int, 
 class _VerifiedRows:
     """A `Gather` whose shards are compared with their checksums before their first row is returned."""
 
+    @property
+    def breaks(self) -> np.ndarray:
+        """As of a `Gather`."""
+        return self._gather.breaks
+
     def __init__(self, gather: Gather, source: Shards, names: list[str]) -> None:
         self._gather, self._source, self._names = gather, source, names
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo_datasets.core import libraries
 from zoo_datasets.errors import ZooError
-from zoo_datasets.reading.gather import Gather, Reader
+from zoo_datasets.reading.gather import Reader
 
 
 class WeightsSource(Protocol):
@@ -81,7 +81,8 @@ class Weights:
 
     def runs(self) -> list[tuple[int, int]]:
         """(start, stop) of the stretches that `w[start:stop]` gives without a copy, if they are here; else all in one."""
-        ends = [*(self._reader.breaks + 1).tolist(), len(self)] if isinstance(self._reader, Gather) else [len(self)]
+        breaks = getattr(self._reader, "breaks", None)  # of rows that are mapped
+        ends = [len(self)] if breaks is None else [*(breaks + 1).tolist(), len(self)]
         return list(zip([0, *ends], ends, strict=False)) if len(self) else []
 
     def __getitem__(self, index: Any) -> Any:
@@ -92,12 +93,14 @@ class Weights:
             if step == 1:
                 return self._reader.slice(start, stop)
             index = np.arange(start, stop, step)
-        elif isinstance(index, (int, np.integer)):
+        elif isinstance(index, (int, np.integer)) and not isinstance(index, bool):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"Row {index} of {len(self):,} snapshots.")
             return self._reader.one(int(index) % len(self))
         else:
             index = np.asarray(index)
+            if not index.ndim and np.issubdtype(index.dtype, np.integer):
+                return self[int(index)]
             if not index.size and index.dtype != bool:
                 index = index.astype(np.int64)
         return self._reader.take(index)

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.symmetry.moves import multiply, permute_group
-from zoo_datasets.symmetry.units import KINDS, Group, by_unit, factors_of, groups, kinds_of, matrix_of
+from zoo_datasets.symmetry.units import KINDS, Factor, Group, by_unit, factors_of, groups, kinds_of, matrix_of
 
 
 def canonicalize(
@@ -23,8 +23,9 @@ def canonicalize(
 
     Equal bits for vectors that differ by permutations or signs; by scale, equal up to
     rounding (and two units may swap if their first weights differ by rounding only). Not
-    settled: scale and sign of a unit that nothing enters (all zero), and the order of units
-    with the same inputs whose outputs hold the same magnitudes.
+    settled: scale and sign of a unit that nothing enters (all zero), the scale of one whose outputs
+    float32 would not hold (networks that diverged), and the order of units with the same inputs
+    whose outputs hold the same magnitudes.
     Raises ValueError.
     """
     kinds = kinds_of(kinds)
@@ -39,13 +40,20 @@ def canonicalize(
             inputs = np.concatenate([by_unit(out, p) for p in factor.first], axis=2)  # (S, units, K)
             if factor.scale and "scale" in kinds:
                 norm = np.sqrt((inputs.astype(np.float64) ** 2).sum(2))
-                multiply(out, factor, np.where(norm > 0, 1.0 / np.where(norm > 0, norm, 1.0), 1.0))
+                norm = np.where((norm > 0) & _finite(out, factor, norm), norm, 1.0)
+                multiply(out, factor, 1.0 / norm)
             if factor.sign and "sign" in kinds:
                 top = np.take_along_axis(inputs, np.abs(inputs).argmax(2)[..., None], 2)[..., 0]
                 multiply(out, factor, np.where(top < 0, -1.0, 1.0))
         for group in last_of.get(node, ()):
             permute_group(out, group, _order(out, group))
     return out.reshape(weights.shape)
+
+
+def _finite(rows: np.ndarray, factor: Factor, by: np.ndarray) -> np.ndarray:
+    """Where what leaves a unit stays finite when it is multiplied, bool [S, units]."""
+    largest = np.max([np.abs(by_unit(rows, p)).max(2).astype(np.float64) for p in factor.down], axis=0)
+    return np.asarray(~(np.isfinite(largest) & (largest * by > np.finfo(np.float32).max)))
 
 
 def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:

@@ -33,7 +33,7 @@ def nws_order(architecture: Architecture | External) -> Int64[np.ndarray, " p"]:
         if node.op == "flatten":
             flattened = architecture.input_shapes[node.name]
         elif node.op == "batch_norm":
-            pieces += [range_of(_named(entries, name)) for name in NORM]
+            pieces += [_values(_named(entries, name), flattened) for name in NORM]
         elif node.op == "linear":
             weight, bias = (_named(entries, name) for name in ("weight", "bias"))
             pieces += [_columns(weight, flattened), range_of(bias)]
@@ -64,6 +64,14 @@ def from_nws(
 
 def _named(entries: list[Entry], name: str) -> Entry:
     return next(e for e in entries if e.name.rpartition(".")[2] == name)
+
+
+def _values(entry: Entry, flattened: tuple[int, ...] | None) -> Int64[np.ndarray, " n"]:
+    """One value a unit, of units that are a flattened image in the order (H, W, C)."""
+    places = range_of(entry)
+    if flattened is None or len(flattened) != 3:
+        return places
+    return places.reshape(flattened).transpose(1, 2, 0).ravel()
 
 
 def _columns(weight: Entry, flattened: tuple[int, ...] | None) -> Int64[np.ndarray, " n"]:
