@@ -64,6 +64,24 @@ def test_answers_are_those_of_each_network_alone() -> None:
         torch.testing.assert_close(read[0][row], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_of_networks_that_answer_at_every_step_all_steps_are_read() -> None:
+    """A probe's answers were cut to the first step, and no change of a later one was seen."""
+    three = build_architecture([{"gru": 4}, {"linear": "classes"}], (6, 3), 3, steps=6)
+    two = build_architecture([{"gru": 4}, {"linear": "classes"}], (6, 3), 2, steps=6)
+    view = population.view(4, three, two)
+    prober = Prober(view, 1, 5, "learned", hidden=True)
+    read: list[torch.Tensor] = []
+    prober.reader.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    population.outputs(prober, view)
+    answers = read[0].unflatten(1, (5, 6, 3))
+    for row, vector in enumerate(view.vectors):
+        made = view.architectures[view.architecture[row]]
+        with torch.no_grad():
+            alone = torch.asinh(Network(made).load_vector(vector).eval()(prober.probes()))  # (T, steps, classes)
+        torch.testing.assert_close(answers[row, :, :, : made.n_outputs], alone, rtol=1e-4, atol=1e-5)
+        assert not answers[row, :, :, made.n_outputs :].any()
+
+
 @pytest.mark.some(1)
 @pytest.mark.parametrize("hidden", [False, True])
 def test_outputs_are_blind_to_the_order_of_units_and_to_the_other_networks(hidden: bool) -> None:

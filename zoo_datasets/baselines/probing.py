@@ -5,7 +5,8 @@ In:  a view, of any architectures with inputs of one shape. Out: predictions fro
 
 After Kahana et al., "Deep Linear Probe Generators for Weight Space Learning" (2025): the network of the zoo itself is
 run, in evaluation, many at a time on stacked weights. Two things differ: a logit x is read as asinh(x), so that
-a network that diverged drowns nobody, and logits of classes that a network lacks are 0. With `hidden`, what its hidden
+a network that diverged drowns nobody, and logits of classes that a network lacks are 0; of one that answers at every
+step all steps are read. With `hidden`, what its hidden
 layers do on the same probes is read too, in the manner of HiddenProbe (2026): that branch starts at zero.
 
 Random probes are the control for learning them; `Images` the one for accuracy: some labelled inputs, counted.
@@ -44,7 +45,7 @@ MODELS = 64  # networks of one architecture that run side by side
 
 
 class Reader(nn.Module):
-    """Answers (B, T·C) → outputs (B, width): six linear layers, and for each of them but the last a ReLU."""
+    """Answers (B, T·S·C) → outputs (B, width): six linear layers, and for each of them but the last a ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -97,28 +98,31 @@ class Prober(nn.Module):
                 f"The networks take inputs of {len(shapes)} shapes, and probing shows all of them the same. Select one."
             )
         self.shape, self.count = shapes.pop(), count
-        self.classes = max(a.n_outputs for a in view.architectures)
+        # Of an answer at every step, and of its classes.
+        self.steps, self.classes = (max(_form(a)[i] for a in view.architectures) for i in range(2))
         self.probes = probes.probes(kind, count, self.shape)
-        self.reader = Reader(count * self.classes, outputs)
+        self.reader = Reader(count * self.steps * self.classes, outputs)
         self.late = Late(count, outputs) if hidden else None
         self._built: dict[str, Batched] = {}
 
     def forward(self, batch: tuple[View, np.ndarray]) -> torch.Tensor:
         view, rows = batch
         shown = self.probes()  # (T, *shape)
-        answers = shown.new_zeros(len(rows), self.count, self.classes)
+        answers = shown.new_zeros(len(rows), self.count, self.steps, self.classes)
         pieces: list[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]] = []
         for architecture, places, weights in groups(view, rows):
-            if architecture.input_shape != self.shape or architecture.n_outputs > self.classes:
+            steps, classes = _form(architecture)
+            if architecture.input_shape != self.shape or steps > self.steps or classes > self.classes:
                 raise ZooError(
-                    f"A network takes inputs {architecture.input_shape} and gives {architecture.n_outputs} logits; the "
-                    f"probes were learned for {self.shape} and {self.classes}."
+                    f"A network takes inputs {architecture.input_shape} and gives {classes} logits at {steps} steps; the probes were "
+                    f"learned for {self.shape}, {self.classes} and {self.steps}."
                 )
             for start in range(0, len(places), MODELS):
                 part = slice(start, start + MODELS)
                 pieces.append((places[part], *self._answers(architecture, weights[part], shown)))
         order = torch.from_numpy(np.concatenate([p[0] for p in pieces]))
-        found = torch.cat([nn.functional.pad(p[1], (0, self.classes - p[1].shape[2])) for p in pieces])
+        missing = ((0, self.classes - p[1].shape[3], 0, self.steps - p[1].shape[2]) for p in pieces)
+        found = torch.cat([nn.functional.pad(p[1], m) for p, m in zip(pieces, missing, strict=True)])
         answers = answers.index_copy(0, order, found)
         outputs, q = self.reader(answers.flatten(1))
         if self.late is None:
@@ -129,12 +133,12 @@ class Prober(nn.Module):
     def _answers(
         self, architecture: Architecture, weights: np.ndarray, shown: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(m, T, C) of networks of one architecture, and with `late` the tokens (m, T·TOKEN) of their hidden layers."""
+        """(m, T, S, C) of networks of one architecture, and with `late` the tokens (m, T·TOKEN) of their hidden layers."""
         if architecture.id not in self._built:
             self._built[architecture.id] = Batched(architecture, shown.device)
         tensors = {k: torch.from_numpy(np.array(v)) for k, v in architecture.layout.unflatten(weights).items()}
         values = self._built[architecture.id].values(tensors, {"input": shown[None]})
-        logits = values[architecture.nodes[-1].name].expand(len(weights), -1, -1)
+        logits = values[architecture.nodes[-1].name].expand(len(weights), -1, -1).unflatten(2, _form(architecture))
         if self.late is None:
             return torch.asinh(logits), None
         maps = [_cells(values[n.name], n.shape, len(weights)) for n in _hidden(architecture)]
@@ -167,6 +171,11 @@ class Probing(Neural):
 
     def network(self, outputs: int, **options: Any) -> nn.Module:
         return Prober(self._train, outputs, **{**self.options, **options})
+
+
+def _form(architecture: Architecture) -> tuple[int, int]:
+    """Steps at which it answers, one where it answers once, and classes."""
+    return architecture.n_logits // architecture.n_outputs, architecture.n_outputs
 
 
 def _hidden(architecture: Architecture) -> list[Node]:

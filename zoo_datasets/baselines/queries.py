@@ -25,7 +25,7 @@ HIDDEN = 20  # of MNTD's reader
 
 
 class Small(nn.Module):
-    """Answers (B, T·C) → outputs (B, width) by one hidden layer, or by none."""
+    """Answers (B, T·S·C) → outputs (B, width) by one hidden layer, or by none."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Queries(Probing):
 
     def network(self, outputs: int, **options: Any) -> nn.Module:
         made = Prober(self._train, outputs, **{**self.options, **options})
-        made.reader = Small(made.count * made.classes, outputs, self.width)  # type: ignore[assignment]  # in the place of six layers
+        made.reader = Small(made.count * made.steps * made.classes, outputs, self.width)  # type: ignore[assignment]  # in the place of six layers
         return made
 
 
