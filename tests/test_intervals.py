@@ -255,6 +255,17 @@ def test_the_jackknife_is_students_t_of_a_mean() -> None:
     assert "without some group" in intervals.jackknife(0.0, without, 12).note
 
 
+def test_no_bound_lies_beyond_an_end() -> None:
+    y, said = np.zeros(6), np.array([0, 0, 0, 0, 0, 5.0])
+    assert intervals.score("mae", y, said, np.arange(6)).low == 0
+    values = np.array([1.0] * 6 + [0.99, 0.97, 0.9, 0.1])
+    skewed = intervals.mean(values, np.arange(10), skewed=True, ends=(0.0, 1.0))
+    assert 0 <= skewed.low < skewed.value < skewed.high <= 1
+    assert intervals.score("mae", y, y, np.arange(6)).method == "none"  # alike, and no end above
+    with pytest.raises(ValueError, match="values lie between 2 and 2, beyond their ends 0 and 1"):
+        intervals.mean(np.full(10, 2.0), np.arange(10), ends=(0.0, 1.0))
+
+
 def test_balanced_accuracy_takes_no_options() -> None:
     y = np.repeat([0, 1], 10)
     with pytest.raises(TypeError, match="takes no options, and was given baseline"):

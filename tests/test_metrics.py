@@ -85,6 +85,11 @@ def test_input_that_cannot_be_scored_says_why() -> None:
         metrics.mae(np.zeros(3), np.zeros(2))
     with pytest.raises(ValueError, match="nothing to score"):
         metrics.accuracy(np.zeros(0), np.zeros(0))
+    for y, said in (([0, 1], ["0", "1"]), ([0.0, np.nan], [0.0, 1.0]), (["a", None], ["a", "b"])):
+        with pytest.raises(ValueError, match=r"text and numbers are never equal|missing values"):
+            metrics.accuracy(np.array(y), np.array(said))
+        with pytest.raises(ValueError, match=r"text and numbers are never equal|missing values"):
+            metrics.balanced_accuracy(np.array(y), np.array(said))
     with pytest.raises(ValueError, match="1 of 2 values of the prediction are not finite"):
         metrics.r2(np.zeros(2), np.array([np.nan, 1]))
     with pytest.raises(ValueError, match=r"auc takes labels 0 and 1, got 0.0, 2.0"):

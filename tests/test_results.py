@@ -150,6 +150,20 @@ def test_a_link_that_leads_nowhere_is_a_sentence_and_the_others_are_read(found, 
     assert [s for s in wrong if "x.json is no result file" in s] == wrong
 
 
+def test_groups_of_any_size_lend_each_other_their_targets(found):
+    """Groups of one size alone changed places: of seven sizes nothing moved, and the null was the truth."""
+    sizes = [2, 3, 4, 5, 6, 7]
+    groups = np.repeat(np.arange(6), sizes)
+    part = dataclasses.replace(found.train.take(np.arange(len(groups))), groups=groups)
+    part.targets.values[:, 0] = groups  # what a group shares
+    assert nulls.within(part) == "groups of any size"
+    for seed in range(20):
+        after = nulls.shuffled(part, np.random.default_rng(seed)).targets.values[:, 0]
+        assert (after != groups).all()
+        assert all(len(set(after[groups == g])) == 1 for g in range(6))
+        assert sorted({a: None for a in after}) == list(range(6))
+
+
 @pytest.mark.slow
 def test_shuffles_keep_groups_together_and_score_as_chance(found, tmp_path):
     assert nulls.within(found.train) == "all"  # every network has an initialization of its own

@@ -148,6 +148,30 @@ def test_another_zoo_is_not_asked_about_groups_that_a_held_out_level_leaves_to_t
     assert learned & set(tasks.problem(other_zoo, ["test_accuracy"]).test.groups.tolist())
 
 
+def test_a_machine_whose_outputs_are_values_is_at_chance_where_it_was_before_its_first_update(tmp_path):
+    """Most of its bits are 0, and a network that learned nothing is right three times of four."""
+    machines = built(
+        "zoo: weightzoo/machines\nsource: {id: machine, machine: SingleDirect, scale: none, steps: 4, train: 64, validation: 32, "
+        "test: 64}\narchitecture: [{gru: 4}, {linear: classes}]\naxes: {lr: [1e-7, 3e-2]}\nreplicates: 8\nsplits: {train: 1}\n"
+        "training: {batch_size: 16, epochs: 20, loss: mse}\nsnapshots: {epochs: [0, 20]}\n",
+        tmp_path / "machines",
+    )
+    last = machines.final()
+    trained = tasks._trained(last, [last.architecture(i).built() for i in last.column("model_id").to_pylist()])
+    idle = np.array(last.column("lr").to_pylist()) == 1e-7
+    assert np.mean(np.array(last.column("test_accuracy").to_pylist())[idle]) > 0.7
+    assert not trained[idle].any()
+    assert trained[~idle].all()
+
+
+def test_chance_is_the_share_of_the_commonest_class(bench_zoo):
+    last = bench_zoo.final()
+    made = [last.architecture(i).built() for i in last.column("model_id").to_pylist()]
+    counts = last.column("test_count_per_class")[0].as_py()
+    assert max(counts) / sum(counts) > 0.1
+    np.testing.assert_allclose(tasks._chance(last, made), max(counts) / sum(counts))
+
+
 @pytest.mark.parametrize(("split", "why"), [("activation=relu", "is asked about: those"), ("iid", "No model is left")])
 def test_another_zoo_of_which_all_starts_are_learned_from_is_named_and_left_out(bench_zoo, other_zoo, split, why):
     learned = tasks.problem(bench_zoo, ["test_accuracy"], split).train.groups.tolist()

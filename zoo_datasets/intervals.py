@@ -79,7 +79,7 @@ def mean(
 
     `skewed` asks for a bootstrap-t instead, longer on the side of the tail. Where all groups are alike a t has no width, though
     others need not be like them: between which `ends` values lie says how far, and the bounds are exact with it; without ends
-    there are none. No bound lies beyond an end.
+    there are none. No bound lies beyond an end. Raises ValueError where a value does.
     """
     from scipy.stats import t
 
@@ -89,8 +89,12 @@ def mean(
     if n_groups < FEWEST_GROUPS:
         return _none(of, value, level, n_groups, len(values))
     least, most = ends or (-np.inf, np.inf)
+    if values.min() < least - ROUNDING or values.max() > most + ROUNDING:
+        raise ValueError(
+            f"values lie between {values.min():g} and {values.max():g}, beyond their ends {least:g} and {most:g}."
+        )
     if np.ptp(means) <= ROUNDING * max(1.0, abs(value)):
-        if ends is None:
+        if not np.isfinite([least, most]).all():
             return _none(of, value, level, n_groups, len(values), _alike(n_groups))
         unlike = 1.0 - ((1 - level) / 2) ** (1 / n_groups)  # at most so many are, of which none was seen
         bounds = value - unlike * (value - least), value + unlike * (most - value)
@@ -100,7 +104,10 @@ def mean(
             np.column_stack([means, np.ones(n_groups)]), score_sums.no_pairs(n_groups), score_sums.ratio
         )
         counts = n_groups, n_groups, len(values)
-        return _resampled(of, value, sums.values_and_errors, counts, level, seed, is_mean=True)
+        found = _resampled(of, value, sums.values_and_errors, counts, level, seed, is_mean=True)
+        return dataclasses.replace(
+            found, low=float(np.maximum(least, found.low)), high=float(np.minimum(most, found.high))
+        )
     half = float(t.ppf((1 + level) / 2, n_groups - 1) * means.std(ddof=1) / np.sqrt(n_groups))
     bounds = max(least, value - half), min(most, value + half)
     return _interval(of, value, bounds, level, "t", n_groups, len(values))
@@ -145,7 +152,7 @@ def crossed_mean(
     its inclusion and exclusion for more than two), never below the largest single one; t of the degrees
     of freedom of the way with the fewest groups. Ways beside the first that have fewer than five
     groups cannot be resampled: the interval is then for those alone, and says so. Where the first is
-    left alone, or its groups are alike, it is `mean` of these, with its `ends`.
+    left alone it is `mean` of it, with its `ends`; where the groups of every way are alike, of the way with the fewest.
     """
     from scipy.stats import t
 
@@ -155,6 +162,9 @@ def crossed_mean(
     kept = [first, *(way for way in others if counts[way] >= FEWEST_GROUPS)]
     notes = [f"for {counts[way]} {way} and no others" for way in others if way not in kept]
     found = mean(values, ways[first], level=level, ends=ends)
+    if len(kept) > 1 and counts[first] >= FEWEST_GROUPS and found.method != "t":
+        each = [mean(values, ways[way], level=level, ends=ends) for way in kept]
+        found = next((m for m in each if m.method == "t"), min(each, key=lambda m: m.n_groups))
     if len(kept) > 1 and found.method == "t":
         values = np.asarray(values, np.float64)
         value, total, single = float(values.mean()), 0.0, 0.0
@@ -194,7 +204,8 @@ def score(
             found = proportion(y == prediction, groups, level=level)
         else:
             error = prediction.astype(np.float64) - y.astype(np.float64)
-            found = mean(np.abs(error) if metric == "mae" else error, groups, level=level)
+            size = metric == "mae"
+            found = mean(np.abs(error) if size else error, groups, level=level, ends=(0.0, np.inf) if size else None)
         return dataclasses.replace(found, of=metric)
     form = FORMS[metric]
     y, prediction, label, n_groups = _scored(y, prediction, groups, level)
@@ -400,7 +411,8 @@ def _balanced(y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: 
     A resample in which a rare class has no miss left has no error either, so that a bootstrap-t of many classes
     comes to bounds near nothing. The variance is that of what each group adds, linearized; at the end of the range, where
     there is none, the mean is worth as many judgements as one group each of its classes would make it. It is never worth
-    more than its examples: C² / Σ 1/n_c, so that a class of five networks weighs as five.
+    more than its examples: C² / Σ 1/n_c, so that a class of five networks weighs as five, and so does one of five groups
+    that are told alike. Degrees of freedom are Satterthwaite's over classes: those of the class that makes the variance.
     """
     from scipy.stats import t
 
@@ -411,14 +423,14 @@ def _balanced(y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, level: 
     if fewest < FEWEST_GROUPS or np.isnan(value):
         return _none(metric, value, level, n_groups, len(y), _few(fewest, scarce))
     variance = _clustered_sum(_added(y, prediction), label)
+    count, free = _per_class(y, prediction, label)
     if variance > 0:
         tail = (1 + level) / 2
-        worth = value * (1 - value) / variance * (t.ppf(tail, len(y) - 1) / t.ppf(tail, n_groups - 1)) ** 2
+        worth = value * (1 - value) / variance * (t.ppf(tail, len(y) - 1) / t.ppf(tail, min(free, n_groups - 1))) ** 2
     else:
         holding = np.array([len(np.unique(label[y == c])) for c in np.unique(y)])
         worth = len(holding) ** 2 / (1 / holding).sum()
     # A rare class without a miss adds no variance, and is known no better for it.
-    count = np.unique(y, return_counts=True)[1]
     bounds = _clopper_pearson(value, min(worth, _most_worth(count)), level)
     return _interval(metric, value, bounds, level, "exact", n_groups, len(y))
 
@@ -441,8 +453,8 @@ def _balanced_contrast(
     # Without spread nothing is known of how they go together: as if they were apart.
     rho = float(np.clip((parts[0] * parts[1]).sum() / spread, -1, 1)) if spread > 1e-24 else 0.0
     # However alike two readers are: what of so many judgements none shows may still be told differently.
-    count = np.unique(y, return_counts=True)[1]
-    least = 1 - ((1 - level) / 2) ** (1 / min(n_groups, _most_worth(count)))
+    most = min(_most_worth(_per_class(np.asarray(y), p, label)[0]) for p in (first, second))
+    least = 1 - ((1 - level) / 2) ** (1 / min(n_groups, most))
 
     def reach(one: float, other: float) -> float:
         return max(least, float(np.sqrt(max(0.0, one**2 - 2 * rho * one * other + other**2))))
@@ -450,6 +462,29 @@ def _balanced_contrast(
     low = value - reach(b.value - b.low, a.high - a.value)
     high = value + reach(b.high - b.value, a.value - a.low)
     return _interval(of, value, (max(-1.0, low), min(1.0, high)), level, "paired", n_groups, len(y))
+
+
+def _per_class(y: np.ndarray, prediction: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
+    """How many judgements the examples of each class are worth (C,), and the degrees of freedom of their errors together.
+
+    Of a class whose groups are told alike as many as groups; where it has no miss, or no hit, nothing shows how alike they
+    are, and it is as many too.
+    """
+    worth, squares, free = [], [], []
+    for c in np.unique(y):
+        own = y == c
+        hit = (np.asarray(prediction)[own] == c).astype(np.float64)
+        sums = np.bincount(np.unique(label[own], return_inverse=True)[1], hit - hit.mean())
+        n, groups, share = len(hit), len(sums), hit.mean()
+        clustered = groups / max(1, groups - 1) * float((sums**2).sum()) / n**2
+        alone = share * (1 - share) / max(1, n - 1)
+        alike = 1.0 if clustered <= 0 else min(1.0, max(groups / n, alone / clustered))
+        worth.append(groups if alone <= ROUNDING else n * alike)
+        squares.append(clustered)
+        free.append(max(1, groups - 1))
+    total = np.sum(squares)
+    satterthwaite = total**2 / np.sum(np.square(squares) / free) if total > 0 else float(min(free))
+    return np.array(worth), float(satterthwaite)
 
 
 def _most_worth(count: np.ndarray) -> float:

@@ -43,13 +43,13 @@ def difference(y: np.ndarray, prediction: np.ndarray) -> float:
 
 def accuracy(y: np.ndarray, prediction: np.ndarray) -> float:
     """Share of labels that are equal; labels of any type."""
-    y, prediction = _pair(y, prediction)
+    y, prediction = _labels(y, prediction)
     return float((y == prediction).mean())
 
 
 def balanced_accuracy(y: np.ndarray, prediction: np.ndarray) -> float:
     """Mean over the classes in y of the share predicted right; chance is 1 / classes."""
-    y, prediction = _pair(y, prediction)
+    y, prediction = _labels(y, prediction)
     _, label = np.unique(y, return_inverse=True)
     return float((np.bincount(label, y == prediction) / np.bincount(label)).mean())
 
@@ -131,6 +131,20 @@ def _pair(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray
         raise ValueError(f"y has shape {y.shape}, the prediction {prediction.shape}; both must be (n,).")
     if not len(y):
         raise ValueError("There is nothing to score: y is empty.")
+    return y, prediction
+
+
+def _labels(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of one type, none missing. Raises ValueError."""
+    y, prediction = _pair(y, prediction)
+    if (y.dtype.kind in "US") != (prediction.dtype.kind in "US") and "O" not in (y.dtype.kind, prediction.dtype.kind):
+        raise ValueError(f"y holds {y.dtype}, the prediction {prediction.dtype}: text and numbers are never equal.")
+    for name, values in (("y", y), ("the prediction", prediction)):
+        missing = values == None if values.dtype == object else np.zeros(1, bool)  # noqa: E711  # each of them
+        if np.any(missing) or (values.dtype.kind == "f" and np.isnan(values).any()):
+            raise ValueError(
+                f"{name} has missing values, which are not finite labels; leave those examples out, and say so."
+            )
     return y, prediction
 
 

@@ -3,7 +3,8 @@
 In:  a `tasks.Problem`, names of baselines, how many shuffles. Out: a file for each baseline, and from it the scores.
 
 Targets of train and validation change places with whole groups, and inside them, where most networks share theirs: what a group
-shares stays together, and tells nothing of others. Else they change places among all networks of a side. Settings are those that the
+shares stays together, and tells nothing of others. Of groups of several sizes each is given targets of another whole group, some of
+them twice or left out. Else they change places among all networks of a side. Settings are those that the
 true targets chose; the test side keeps its own targets. A null whose interval leaves out chance says that something leaks.
 """
 
@@ -43,7 +44,7 @@ def run(
         path = out / f"null-{results.key_of(found, name, 0)}.json"
         settings = {**_chosen(name, found, cells), **((frozen or {}).get(name) or {})}
         said = json.loads(json.dumps(jsonable(settings)))
-        done = _known(path, said)
+        done = _known(path, said, within(found.train))
         start = min((len(v) for of in done.values() for v in of.values()), default=0)
         done = {task: {m: v[:start] for m, v in of.items()} for task, of in done.items()}
         began = saved = time.process_time()
@@ -74,18 +75,35 @@ def read(found: Problem, names: Sequence[str], folder: Path) -> dict[str, dict[s
 
 
 def shuffled(part: Part, rng: np.random.Generator) -> Part:
-    """The same networks, with targets of others; where groups are shared, of one of their own or those of another group of their size."""
-    if within(part) == "all":
+    """The same networks, with targets of others; where groups are shared, all of a group's from one group."""
+    among = within(part)
+    if among == "all":
         order = rng.permutation(len(part))
-    else:
+    elif among == "whole groups":
         order = permuting.permutations(part.groups, 1, rng)[0]
+    else:
+        order = _lent(part.groups, rng)
     return dataclasses.replace(part, targets=part.targets.take(order))
 
 
+def _lent(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Of each network the place of another whose target it gets (n,): groups lend theirs in a circle, whatever their sizes."""
+    label = np.unique(groups, return_inverse=True)[1]
+    order = rng.permutation(label.max() + 1)
+    found = np.empty(len(groups), np.int64)
+    for own, lender in zip(order, np.roll(order, 1), strict=True):
+        mine, theirs = np.flatnonzero(label == own), rng.permutation(np.flatnonzero(label == lender))
+        found[mine] = np.resize(theirs, len(mine))
+    return found
+
+
 def within(part: Part) -> str:
-    """`whole groups`, or `all` where most networks have a group of their own."""
-    _, label = np.unique(part.groups, return_inverse=True)
-    return "whole groups" if (np.bincount(label)[label] > 1).mean() > SHARED else "all"
+    """Among which networks targets change places: `whole groups` of one size, `groups of any size`, or `all` where most
+    networks have a group of their own."""
+    sizes = np.unique(part.groups, return_counts=True)[1]
+    if (sizes * (sizes > 1)).sum() <= SHARED * sizes.sum():
+        return "all"
+    return "whole groups" if np.ptp(sizes) == 0 else "groups of any size"
 
 
 def _chosen(name: str, found: Problem, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -105,8 +123,8 @@ def _values(found: Problem, cell: Cell) -> dict[str, float]:
     return {m: math.nan if cell.error else asked.value(m, asked.of(cell)) for m in ranking.SHOWN[asked.kind][:2]}
 
 
-def _known(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
-    """The scores of shuffles that were made before with those settings; none of a file that cannot be read."""
+def _known(path: Path, settings: Mapping[str, Any], among: str) -> dict[str, dict[str, list[float]]]:
+    """The scores of shuffles that were made before with those settings, in that way; none of a file that cannot be read."""
     if not path.exists():
         return {}
     try:
@@ -114,9 +132,9 @@ def _known(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, list[
     except IntegrityError as error:
         log.warning("%s", error)
         return {}
-    kept = json.loads(files.read_bounded(path, results.MOST_BYTES)).get("settings")
+    whole = json.loads(files.read_bounded(path, results.MOST_BYTES))
     # Files of before settings were written have those that every fit chose for itself.
-    return done if kept is None or kept == settings else {}
+    return done if whole.get("settings") in (None, settings) and whole.get("within") in (None, among) else {}
 
 
 def _scores(path: Path) -> dict[str, dict[str, list[float]]]:

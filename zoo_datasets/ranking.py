@@ -345,9 +345,12 @@ def ceiling(found: Problem, target: Target, where: str = "") -> dict[str, float]
 
     Of R² it is 1 − the variance of measuring p on n images, p (1 − p) / (n − 1), over that of the targets. Of τ it is what measuring
     again would reach, mean of `ORACLES` draws: the stored accuracy stands for the true one, which sets networks too far apart, and
-    each gets images of its own, which disorders them more than the same images for all. It is about right, and no bound.
+    each gets images of its own, which disorders them more than the same images for all. It is about right, and no bound. Of networks
+    that answer at every step nothing is said: steps of a sequence go together, and are not so many images.
     """
     part = found.tests[where]
+    if any(a.n_logits != a.n_outputs for a in part.view.architectures):
+        return {}
     asked = question(found, target, where)
     rate, images = np.moveaxis(part.tested[asked.keep, [t.name for t in part.targets.of].index(target.name)], -1, 0)
     if not len(rate) or not np.isfinite(rate).all():

@@ -327,9 +327,30 @@ def _trained(part: Zoo, architectures: Sequence[Architecture]) -> np.ndarray:
     if not _has(part, "test_accuracy"):
         return stayed
     accuracy = np.asarray(part.column("test_accuracy").cast(pa.float64()).to_numpy(), np.float64)
-    chance = np.array([1.0 / max(2, a.n_outputs) for a in architectures])
+    chance = _chance(part, architectures)
     error = np.nan_to_num(np.sqrt(chance * (1 - chance) / targets.tested(part, "test_accuracy")[:, 1]))
     return np.asarray(stayed & ~(accuracy <= chance + ERRORS_ABOVE_CHANCE * error))
+
+
+def _chance(part: Zoo, architectures: Sequence[Architecture]) -> np.ndarray:
+    """What a network that learned nothing scores (n,): the share of the commonest class of the test images, or of a machine,
+    whose outputs are values, the best that one of its networks is before its first update; 0 where none was measured then.
+    """
+    found = np.array([1.0 / max(2, a.n_outputs) for a in architectures])
+    counts = part.column("test_count_per_class").to_pylist() if _has(part, "test_count_per_class") else []
+    machines = part.column("machine").to_pylist() if _has(part, "machine") else [None] * len(part)
+    start: dict[Any, float] = {}
+    if any(m is not None for m in machines):
+        first = part.whole.select(step=0)
+        of, scores = (first.column(c).to_pylist() for c in ("machine", "test_accuracy"))
+        for machine, score in zip(of, scores, strict=True):
+            start[machine] = max(start.get(machine, 0.0), score or 0.0)
+    for i, machine in enumerate(machines):
+        if machine is not None:
+            found[i] = start.get(machine, 0.0)
+        elif counts and counts[i] and sum(counts[i]):
+            found[i] = max(found[i], max(counts[i]) / sum(counts[i]))
+    return found
 
 
 def _vectors(zoo: Zoo, at_once: int = 1024) -> list[np.ndarray]:

@@ -201,7 +201,9 @@ def effect(
         )
     change = np.array([value[p.b] for p in complete], float) - np.array([value[p.a] for p in complete], float)
     ways = _ways(zoo, complete)
-    found = intervals.crossed_mean(change, ways, level=level, ends=(-1.0, 1.0) if "accuracy" in on else None)
+    most = (2.0 if "gap" in on else 1.0) if "accuracy" in on else np.inf  # of a difference
+    ends = (-most, most) if np.abs(change).max() <= most < np.inf else None  # an imported zoo may count in per cent
+    found = intervals.crossed_mean(change, ways, level=level, ends=ends)
     n_groups = len(set(ways["init groups"].tolist()))
     return Effect(
         vary, on, complete[0].levels, len(complete), n_groups, found.value, found.low, found.high, level,

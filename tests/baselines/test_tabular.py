@@ -187,3 +187,17 @@ def test_boosting_of_many_classes_takes_fewer_turns(monkeypatch):
     monkeypatch.setattr(tabular, "TREES", 300)
     turns = {n: tabular.Boosting(Target("t", n), 0.1, 15, 0).trees for n in (0, 2, 20, 100, 200)}
     assert turns == {0: 300, 2: 300, 20: 300, 100: 60, 200: 30}
+
+
+@pytest.mark.parametrize(
+    "name", ["mean", "statistics-ridge", "statistics", "statistics-eilertsen", "metadata+statistics"]
+)
+def test_nothing_is_said_of_no_networks_and_of_one_class_that_it_is_the_one(name):
+    made = build_architecture(["flatten", {"linear": 3}, "activation", {"linear": "classes"}], (1, 2, 2), 2)
+    vectors = list(np.random.default_rng(0).normal(size=(24, made.n_params)).astype(np.float32))
+    view = View((made,), np.zeros(24, np.int64), vectors, pa.table({"lr": np.arange(24.0)}))
+    targets = Targets((Target("kind", classes=3),), np.ones((24, 1)))
+    baseline = known.baseline(name)
+    baseline.fit((view, targets), (view, targets), 0)
+    np.testing.assert_allclose(baseline.predict(view)["kind"].argmax(1), 1)
+    assert len(baseline.predict(view.take(np.zeros(0, np.int64)))["kind"]) == 0

@@ -22,9 +22,16 @@ ENOUGH = 20  # permutations for each m / level
 
 
 def single(seen: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """p of each statistic [K]: the share of permutations that reach it; what is seen counts as one."""
+    """p of each statistic [K]: the share of permutations that reach it; what is seen counts as one. Raises ValueError for NaN."""
+    _numbers(seen, null)
     reached = null >= _or_as_good(seen)
     return np.asarray((1 + reached.sum(0)) / (len(null) + 1))
+
+
+def _numbers(seen: np.ndarray, null: np.ndarray) -> None:
+    """Raises ValueError for NaN, which no comparison reaches: it would have the least p there is."""
+    if np.isnan(seen).any() or np.isnan(null).any():
+        raise ValueError("A statistic is NaN, as seen or under a permutation; leave out what it is not defined for.")
 
 
 def _or_as_good(seen: np.ndarray) -> np.ndarray:
@@ -33,7 +40,8 @@ def _or_as_good(seen: np.ndarray) -> np.ndarray:
 
 
 def joint(seen: np.ndarray, null: np.ndarray) -> float:
-    """p of the K statistics together: the share of permutations whose least p is as small as the one seen."""
+    """p of the K statistics together: the share of permutations whose least p is as small as the one seen. Raises ValueError for NaN."""
+    _numbers(seen, null)
     every = np.concatenate([seen[None], null])
     n = len(every)
     # How many are at least as large as each, ties (to rounding) counted in: p of every permutation beside all others.

@@ -53,4 +53,5 @@ class StatisticsMlp(Neural):
 
     def _numbers(self, view: View) -> np.ndarray:
         """(n, tensors · numbers) float64."""
-        return aligned(view, self.tensors, UNTERTHINER_2020).reshape(len(view), -1)
+        found = aligned(view, self.tensors, UNTERTHINER_2020)
+        return found.reshape(len(view), found.shape[1] * found.shape[2])

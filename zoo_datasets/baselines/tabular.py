@@ -109,8 +109,9 @@ class Tabular:
             if known is view:
                 return numbers
         found = aligned(view, self._tensors, self.quantiles)
-        self._kept = [*self._kept, (view, found.reshape(len(view), -1))][-MOST_KEPT:]
-        return found.reshape(len(view), -1)
+        found = found.reshape(len(view), found.shape[1] * found.shape[2])
+        self._kept = [*self._kept, (view, found)][-MOST_KEPT:]
+        return found
 
     def _told(self, view: View, target: Target) -> pa.Table:
         """The recipe without what is asked for, and with `training` the loss and accuracy on training images."""
@@ -243,6 +244,9 @@ class Boosting:
         if not self.target.classes:
             return np.asarray(np.clip(raw[:, 0], 0, 1) if self.target.bounded else raw[:, 0])
         shares = np.zeros((len(raw), self.target.classes))
+        if len(self.classes) == 1:  # of which there is no tree
+            shares[:, self.classes] = 1.0
+            return shares
         if raw.shape[1] == 1:  # of two classes, the second's log odds
             raw = np.concatenate([np.zeros_like(raw), raw], 1)
         odds = np.exp(raw - raw.max(1, keepdims=True))
