@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import itertools
 import json
@@ -148,6 +149,72 @@ def test_the_same_recipe_on_a_sealed_zoo_says_that_it_is_there(
         assert build(tiny_plan, tiny_copy, workers=0).root == tiny_copy
     assert f"{tiny_copy} is sealed already" in caplog.text
     assert tree_hash(tiny_copy) == before
+
+
+@pytest.mark.parametrize("how", ["missing", "shorter"])
+def test_a_sealed_zoo_that_is_not_whole_is_not_said_to_be_there(
+    tiny_plan: plan.Plan, tiny_copy: Path, tree_hash: Tree, how: str
+) -> None:
+    shard = ZooPaths(tiny_copy).shard("train")
+    shard.unlink() if how == "missing" else shard.write_bytes(shard.read_bytes()[:-4])
+    before = tree_hash(tiny_copy)
+    with pytest.raises(BuildError, match=r"was sealed, and is not whole any more: .*Remove the folder and run"):
+        build(tiny_plan, tiny_copy, workers=0)
+    assert tree_hash(tiny_copy) == before
+
+
+def test_a_sealed_zoo_of_another_recipe_beside_a_damaged_one_is_not_touched(
+    make_plan: Callable[..., plan.Plan], tiny_copy: Path, tree_hash: Tree
+) -> None:
+    paths = ZooPaths(tiny_copy)
+    paths.build.mkdir(exist_ok=True)
+    paths.recipe.write_text("")
+    before = tree_hash(tiny_copy)
+    with pytest.raises(BuildError, match=r"holds the zoo of another recipe: `training\.epochs` is 2 there, 3 here"):
+        build(make_plan("training.epochs=3"), tiny_copy, workers=0)
+    assert tree_hash(tiny_copy) == before
+
+
+def test_what_could_never_be_sealed_is_said_before_anything_is_trained(tiny_plan: plan.Plan, tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "fast").mkdir()
+    (tmp_path / "zoo" / ".build").symlink_to(tmp_path / "fast")
+    with pytest.raises(BuildError, match=r"\.build is a symbolic link, and a zoo holds plain files only"):
+        build(tiny_plan, tmp_path / "zoo", workers=0)
+    assert list((tmp_path / "fast").iterdir()) == []
+    with pytest.raises(BuildError, match="is no UTF-8, and Arrow cannot write there"):
+        build(tiny_plan, Path(os.fsdecode(os.fsencode(tmp_path) + b"/z\xe9")), workers=0)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_folder_that_is_taken_away_ends_the_build_in_a_sentence(
+    make_plan: Callable[..., plan.Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("zoo") if relative else tmp_path / "zoo"
+    seen: list[int] = []
+
+    def taken_away(progress: BuildProgress) -> None:
+        seen.append(progress.done)
+        if progress.done == 4:
+            shutil.rmtree(out)
+
+    with pytest.raises(BuildError, match="bring the folder back and run the same command again"):
+        build(make_plan("cohort_size=1"), out, workers=0, report=taken_away)
+    assert max(seen) == 4
+
+
+def test_who_looks_for_a_moment_does_not_end_a_build(
+    tiny_plan: plan.Plan, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` holds the lock while it looks."""
+    paths, tries = ZooPaths(tiny_copy), []
+    paths.build.mkdir(exist_ok=True)
+    with paths.lock.open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        monkeypatch.setattr(build_module.time, "sleep", lambda s: (tries.append(s), fcntl.flock(held, fcntl.LOCK_UN)))
+        with build_module._lock(paths):
+            assert len(tries) == 1
 
 
 @pytest.mark.parametrize("sealed", [True, False])

@@ -365,6 +365,22 @@ def test_status_and_verify_of_a_sealed_zoo_exit_0(command: Callable[..., Any], t
     assert "error" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--out", "x"), "--out is for --rebuild"),
+        (("--workers", "2"), "--workers is for --rebuild"),
+        (("--rebuild", "--retrain", "3"), "--rebuild trains all models again"),
+    ],
+)
+def test_options_that_say_nothing_together_are_refused(
+    command: Callable[..., Any], tiny_zoo: Path, options: tuple[str, ...], said: str
+) -> None:
+    code, _, err = command("verify", tiny_zoo, *options)
+    assert code == 2
+    assert said in err
+
+
 def test_verify_of_a_damaged_zoo_is_exit_1(command: Callable[..., Any], tiny_copy: Path) -> None:
     shard = ZooPaths(tiny_copy).shard("train")
     data = bytearray(shard.read_bytes())

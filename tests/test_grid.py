@@ -331,6 +331,21 @@ def test_a_change_that_is_wrong_is_named(load: Load, change: str, message: str) 
         load(FULL, change)
 
 
+def test_a_limit_that_no_recipe_can_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("zoo: a/b\n")
+    with pytest.raises(GridError, match="--limit 9223372036854775808: whole numbers have 64 bits"):
+        grid.load(tmp_path / "g.yaml", limit=2**63)
+
+
+def test_a_manifest_of_another_program_beside_a_grid_makes_no_zoo(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("zoo: a/b\nsource: {id: a/table, path: data, label_column: y}\nreplicates: 9\n")
+    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    grid.load(tmp_path / "g.yaml")
+    (tmp_path / "manifest.json").write_text('{"format_version": 1}')
+    with pytest.raises(GridError, match="names no place"):
+        grid.load(tmp_path / "g.yaml")
+
+
 def test_limit_is_part_of_the_recipe(load: Load) -> None:
     g = load(FULL, limit=3)
     assert (g.limit, g.document["limit"]) == (3, 3)

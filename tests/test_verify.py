@@ -221,6 +221,12 @@ def test_a_rebuild_gives_the_same_content_digests(receipt: Path) -> None:
     assert line.startswith("equal: all content digests (models_rows, snapshots_rows, weights); built here with ")
 
 
+def test_a_rebuild_into_a_sealed_zoo_would_compare_it_with_itself(receipt: Path, tiny_zoo: Path) -> None:
+    for place in (receipt, tiny_zoo):
+        with pytest.raises(BuildError, match="is sealed already, and nothing would be built again"):
+            verify.rebuild(receipt, workers=0, out=str(place))
+
+
 @pytest.mark.slow
 def test_a_rebuild_that_differs_is_a_problem(receipt: Path) -> None:
     manifest = json.loads((receipt / "manifest.json").read_bytes())

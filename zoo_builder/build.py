@@ -21,7 +21,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zoo_builder import executor, worker
 from zoo_builder.engines import devices
@@ -51,6 +51,7 @@ _REMEDIES = {
 }
 # These say something of the output only where they name a file of it: somebody took it away.
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENXIO, errno.ENODEV}
+LOCK_TRIES = 20  # in a second
 _Taken = Mapping[str, Mapping[int, earlier.Earlier]]  # by cohort and place, models that other zoos have
 
 
@@ -83,8 +84,10 @@ def build(
     failed, or the build was interrupted; the next call goes on. Also where no earlier zoo has a model of the plan.
     """
     paths = ZooPaths(out)
+    _refuse_name(paths)
     _refuse_other(paths, planned)
     if paths.manifest.exists() and not paths.recipe.exists():
+        _refuse_incomplete(paths)
         log.info("%s is sealed already", out)
         return paths
     taken = _taken(planned, earlier_zoos) if earlier_zoos else {}
@@ -113,6 +116,35 @@ def build(
     return paths
 
 
+def _refuse_name(paths: ZooPaths) -> None:
+    """Raises BuildError where sealing would fail, when all is trained: a path that is no UTF-8, private folders that are links."""
+    try:
+        str(paths.root.absolute()).encode()
+    except UnicodeEncodeError:
+        raise BuildError(
+            f"{str(paths.root)!r} is no UTF-8, and Arrow cannot write there. Choose another folder with --out."
+        ) from None
+    for folder in (paths.build, paths.parts, paths.commits, paths.checkpoints):
+        if folder.is_symlink():
+            raise BuildError(
+                f"{folder} is a symbolic link, and a zoo holds plain files only. Remove it; to build on another disk, build there with "
+                "--out and move the zoo when it is sealed."
+            )
+
+
+def _refuse_incomplete(paths: ZooPaths) -> None:
+    """Raises BuildError where a sealed zoo lacks files, or has them in other sizes: to say that it is there would be false."""
+    try:
+        manifest = Manifest.read(paths.root)
+        for file in manifest.files.values():
+            file.find(paths.root)
+    except (IntegrityError, FormatVersionError) as error:
+        raise BuildError(
+            f"{paths.root} was sealed, and is not whole any more: {error} Remove the folder and run the same command again, or build "
+            "into another one with --out."
+        ) from None
+
+
 def _refuse_other(paths: ZooPaths, planned: Plan) -> None:
     """Raises BuildError where the folder belongs to another recipe: it is never overwritten."""
     try:
@@ -125,7 +157,9 @@ def _refuse_other(paths: ZooPaths, planned: Plan) -> None:
         else:
             return
     except ValueError:
-        return  # a power cut in the very first write; nothing was built yet
+        if not paths.manifest.exists():
+            return  # a power cut in the very first write; nothing was built yet
+        theirs = _sealed_identity(paths)
     except OSError as error:  # a file of that name, or a folder that is not ours to read
         raise BuildError(f"Cannot use {paths.root}: {error.strerror}. Choose another folder with --out.") from None
     ours = planned.identity
@@ -164,12 +198,23 @@ def _sealed_identity(paths: ZooPaths) -> Any:
         ) from None
 
 
+def _take(file: IO[str]) -> None:
+    """Lock the file; tried for a second, since `status` looks by holding it for a moment. Raises BlockingIOError, OSError."""
+    for attempt in range(LOCK_TRIES):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 == LOCK_TRIES:
+                raise
+            time.sleep(1 / LOCK_TRIES)
+
+
 @contextlib.contextmanager
 def _lock(paths: ZooPaths) -> Iterator[None]:
     """Hold the output; the kernel lets go of the lock when the process dies."""
     with paths.lock.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "unknown"
@@ -318,6 +363,10 @@ def _drive(
 
 
 def _commit(paths: ZooPaths, done: worker.Done, records: dict[str, parts.Record]) -> None:
+    if (
+        not paths.recipe.exists()
+    ):  # somebody took the folder away, and the worker made it anew without what was finished
+        raise FileNotFoundError(errno.ENOENT, "the folder was removed while it was built", str(paths.recipe.absolute()))
     parts.commit(paths, done.record)
     records[done.record.cohort_id] = done.record
     paths.checkpoint(done.record.cohort_id).unlink(missing_ok=True)
@@ -343,7 +392,10 @@ def _of_output(error: OSError, paths: ZooPaths) -> bool:
     """Whether the output takes no more files, so that there is no use in going on."""
     if error.errno in _REMEDIES:
         return True
-    return error.errno in _GONE and str(error.filename).startswith(str(paths.root.absolute()))
+    if error.errno not in _GONE:
+        return False
+    # Arrow names no file: then what is gone is of the output where a folder of it is.
+    return str(error.filename).startswith(str(paths.root.absolute())) if error.filename else not paths.recipe.exists()
 
 
 def _disk_message(paths: ZooPaths, error: OSError) -> str:

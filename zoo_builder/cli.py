@@ -166,6 +166,13 @@ def _verify(options: argparse.Namespace) -> int:
 
     if options.retrain < 0:
         raise GridError(f"--retrain {options.retrain}: a number of models is needed.")
+    if options.rebuild and options.retrain:
+        raise GridError(
+            "--rebuild trains all models again, so that --retrain says nothing beside it. Drop one of them."
+        )
+    for name in ("out", "workers"):
+        if not options.rebuild and getattr(options, name) is not None:
+            raise GridError(f"--{name} is for --rebuild: without it nothing is built. Drop it, or add --rebuild.")
     if options.rebuild:
         report = verify.rebuild(Path(options.path), data=options.data, workers=options.workers, out=options.out)
     else:

@@ -11,6 +11,7 @@ Nothing here reads data: whether a class exists or shapes fit is known when the 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -84,9 +85,20 @@ class Grid:
 
 def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None) -> Grid:
     """The grid of a YAML file with `path=value` changes applied. Raises GridError; also where the recipe of a zoo names a place."""
-    if (Path(path).parent / "manifest.json").exists():
+    if _is_zoo(Path(path).parent):
         places.refuse(read_document(path))
     return _grid(*places.taken(read_document(path, changes, limit)))
+
+
+def _is_zoo(folder: Path) -> bool:
+    """Whether a folder has a zoo's manifest, and not one of other programs, which web pages have too; a damaged one is taken for it."""
+    try:
+        found = json.loads((folder / "manifest.json").read_bytes())
+    except OSError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(found, dict) or "format_version" in found
 
 
 def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:

@@ -122,6 +122,10 @@ def rebuild(folder: Path, *, data: str | None = None, workers: int | None = None
         engine = "auto"  # the comparison says that bits cannot agree
     ours = plan.plan(recipe, engine=engine, device=devices.check(device), data=data)
     place = Path(out) if out else temporary_place(ours)
+    if out and ZooPaths(place).manifest.exists() and not ZooPaths(place).recipe.exists():
+        raise BuildError(
+            f"{place} is sealed already, and nothing would be built again. Name another folder with --out."
+        )
     try:
         paths = build(ours, place, workers=workers)
     except BuildError as error:

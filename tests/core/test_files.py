@@ -201,3 +201,16 @@ def test_paths_of_a_zoo_are_those_of_the_format() -> None:
     )
     assert paths.build in paths.commit("c").parents
     assert paths.build in paths.checkpoint("c").parents
+
+
+def test_new_folders_are_on_the_disk_before_what_is_written_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's own entry lies in its parent: a power cut could leave a manifest and take the tables."""
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    files.write_atomic(tmp_path / "a" / "b" / "file", b"x")
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    synced.clear()
+    files.write_atomic(tmp_path / "a" / "b" / "other", b"x")
+    assert synced == [tmp_path / "a" / "b"]

@@ -292,10 +292,25 @@ def test_many_small_files_of_one_table_are_a_bomb_together(tiny_copy: Path, monk
         for p in (ZooPaths(tiny_copy).table("snapshots", s) for s in SPLITS)
     ]
     monkeypatch.setattr(parquet, "MOST_UNFOLDING", 0)
+    monkeypatch.setattr(parquet, "LISTS_PER_BYTE", 0)
     monkeypatch.setattr(parquet, "ALWAYS_BYTES", max(sizes))
     said = f"The snapshots table of weightzoo/tiny has .* unfold to {sum(sizes[:2]):,}"
     with pytest.raises(IntegrityError, match=said):
         read_table(tiny_copy, Manifest.read(tiny_copy), "snapshots", ["step"])
+
+
+def test_lists_of_many_classes_are_bounded_by_the_weights_that_give_them(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts of a thousand classes compress a thousandfold: a zoo of them was built, and called a bomb by its own reader."""
+    for bound in ("MOST_UNFOLDING", "ALWAYS_BYTES"):
+        monkeypatch.setattr(parquet, bound, 0)
+    assert read_table(tiny_copy, Manifest.read(tiny_copy), "snapshots").num_rows == 48
+    assert len(open_zoo(tiny_copy).select(epoch=0)) == 16
+    monkeypatch.setattr(parquet, "LISTS_PER_BYTE", 0.01)
+    for read in (lambda: read_table(tiny_copy, Manifest.read(tiny_copy), "snapshots"), lambda: open_zoo(tiny_copy)):
+        with pytest.raises(IntegrityError, match="a bomb, or damaged"):
+            read()
 
 
 # ── columns that are not what they should be ──

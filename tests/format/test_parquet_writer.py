@@ -133,7 +133,7 @@ def cut(
     monkeypatch.setattr(parquet_writer, "ROW_GROUP_BYTES", 4 * WIDTH * group_rows)
     values = np.random.default_rng(0).standard_normal((n, WIDTH)).astype(np.float32)
     paths = parquet_writer.write(
-        lambda i, count: folder / f"{i}-of-{count}.parquet", pa.table({"id": np.arange(n)}),
+        lambda i, count: folder / f"{i}-of-{count}.parquet", pa.table({"id": np.arange(n), "n_params": np.full(n, WIDTH)}),
         lambda a, b: (values[a:b].ravel(), np.full(b - a, WIDTH)), frozenset({WIDTH}), most_bytes=most_bytes,
     )  # fmt: skip
     assert sorted(os.listdir(folder)) == sorted(p.name for p in paths)  # nothing else is left
@@ -154,6 +154,22 @@ def test_groups_of_rows_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.Mon
     paths, groups = cut(tmp_path / "c", monkeypatch, 950, 100, exactly - 1)
     assert groups == [[100] * 5, [100] * 4 + [50]]
     assert max(p.stat().st_size for p in paths) < exactly
+
+
+def test_groups_hold_as_many_rows_as_their_own_widths_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the widest layout of all, one wide network among small ones made a group of every row, and a footer that no reader takes."""
+    monkeypatch.setattr(parquet_writer, "ROW_GROUP_BYTES", 4000)
+    widths = np.array([10] * 150 + [2000] + [10] * 50)
+    values = np.random.default_rng(0).standard_normal(widths.sum()).astype(np.float32)
+    ends = np.cumsum([0, *widths])
+    [path] = parquet_writer.write(
+        lambda i, n: tmp_path / "t.parquet", pa.table({"n_params": widths}),
+        lambda a, b: (values[ends[a] : ends[b]], widths[a:b]), frozenset({10, 2000}),
+    )  # fmt: skip
+    footer = pq.read_metadata(path)
+    assert [footer.row_group(g).num_rows for g in range(footer.num_row_groups)] == [100, 50, 1, 50]
+    read = pq.read_table(path)["weights"].combine_chunks()
+    assert np.array_equal(read.flatten().to_numpy(), values)
 
 
 def test_a_group_larger_than_a_file_is_cut_and_a_row_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from zoo_builder.plan import Plan
 from zoo_builder.sealing import parts, seal
 from zoo_datasets import open_zoo
 from zoo_datasets.errors import BuildError
-from zoo_datasets.format import writer
+from zoo_datasets.format import shards, spool, writer
 from zoo_datasets.format.paths import ZooPaths
 
 
@@ -37,6 +39,43 @@ def test_weights_are_stored_plain_and_other_columns_compressed(tiny_zoo: Path) -
     assert "RLE_DICTIONARY" not in weights.encodings
     assert {c.compression for c in columns.values()} == {"ZSTD"}
     assert all(c.has_offset_index for c in columns.values())
+
+
+def test_a_zoo_of_many_cohorts_and_layouts_is_sealed_and_read_with_few_open_files(tmp_path: Path) -> None:
+    """A part of each cohort and a file of each layout stood open at once: of a thousand, all trained, nothing could be sealed."""
+    recipe = tmp_path / "many.yaml"
+    layers = ", ".join(f"[flatten, {{linear: {i}}}, tanh, {{linear: classes}}]" for i in range(1, 121))
+    recipe.write_text(
+        "zoo: weightzoo/many\nsource: {id: digits, train: 40, validation: 20, test: 20}\ntraining: {epochs: 1}\n"
+        f"snapshots: {{epochs: [0, 1]}}\nreplicates: 1\nsplits: {{train: 1}}\naxes: {{architecture: [{layers}]}}\npaired: [architecture]\n"
+    )
+    code = (
+        "import resource, sys, os\n"
+        "from zoo_builder import grid, plan\nfrom zoo_builder.build import build\nfrom zoo_datasets import open_zoo\n"
+        f"planned = plan.plan(grid.load({str(recipe)!r}), engine='native')\n"
+        "most = len(os.listdir('/dev/fd')) + 100\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
+        f"build(planned, __import__('pathlib').Path({str(tmp_path / 'zoo')!r}), workers=0)\n"
+        f"zoo = open_zoo({str(tmp_path / 'zoo')!r})\n"
+        "print(len(zoo.weights[:]), len(zoo.manifest.layouts), len(planned.cohorts))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["240", "120", "120"], done.stderr[-2000:]
+
+
+def test_layouts_beyond_what_a_header_holds_begin_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "MOST_LAYOUTS", 3)
+    made = spool.ShardSpool(tmp_path, "train", keeps_slots=False)
+    places = [made.add(f"{i}", np.full((2, i + 1), i, np.float32), None) for i in (0, 1, 2, 1, 3, 4)]
+    assert [[p[0] for p in place] for place in places] == [[0], [0], [0], [0], [1], [1]]
+    first, second = made.finish()
+    assert {n: v.shape for n, v in shards.open_tensors(first.weights).items()} == {
+        "0": (2, 1),
+        "1": (4, 2),
+        "2": (2, 3),
+    }
+    assert {n: v[0, 0] for n, v in shards.open_tensors(second.weights).items()} == {"3": 3, "4": 4}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train-00000.weights", "train-00001.weights"]
 
 
 @pytest.mark.slow

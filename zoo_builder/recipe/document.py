@@ -79,6 +79,8 @@ def read_document(path: Path | str, changes: Sequence[str] = (), limit: int | No
     if limit is not None:
         if limit < 1:
             raise GridError(f"--limit {limit}: at least 1 model is needed.")
+        if limit >= 2**63:
+            raise GridError(f"--limit {limit}: whole numbers have 64 bits.")
         document["limit"] = limit
     result = Document(document, lines, path.name, changed)
     for key in document:

@@ -52,7 +52,7 @@ class _Zoo:
     root: Path
     models: Mapping[str, Row]  # by id
     places: Mapping[str, list[int]]  # of each model's snapshots in their table
-    snapshots: pa.Table
+    snapshots: pa.Table  # in one piece: to take a few rows of many chunks copies them all
 
 
 class Zoos:
@@ -114,7 +114,7 @@ def _read(root: Path) -> _Zoo:
     for place, id in enumerate(snapshots["model_id"].to_pylist()):
         places.setdefault(id, []).append(place)
     rows = {row["model_id"]: row for row in models.select(NEEDED).to_pylist()}
-    return _Zoo(root, rows, places, snapshots)
+    return _Zoo(root, rows, places, snapshots.combine_chunks())
 
 
 def _earlier(zoo: _Zoo, id: str) -> Earlier:

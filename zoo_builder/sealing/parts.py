@@ -202,7 +202,7 @@ def set_aside(paths: ZooPaths, cohort_id: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """An opened part, memory-mapped: rows in order of model and step, and their weights."""
+    """An opened part: rows in order of model and step, and their weights, memory-mapped."""
 
     rows: pa.Table  # n
     weights: np.ndarray  # float32 [n, P]
@@ -211,7 +211,8 @@ class Part:
 
 def open_part(paths: ZooPaths, record: Record) -> Part:
     """The part of a record; none of it is read yet. Raises IntegrityError, OSError."""
-    rows = pa.ipc.open_file(pa.memory_map(str(files.inside(paths.root, record.rows)))).read_all()
+    # Held, not mapped: rows are small, and of a thousand parts each mapped file would stay open.
+    rows = pa.ipc.open_file(pa.BufferReader(files.inside(paths.root, record.rows).read_bytes())).read_all()
     weights = shards.open_tensor(files.inside(paths.root, record.weights), TENSOR)
     if record.optimizer is None:
         return Part(rows, weights, None)

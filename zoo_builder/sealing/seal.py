@@ -31,7 +31,7 @@ from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.sources import Source, SourceSpec
 
 ROWS = 20_000  # given to the writer at a time
-MOST_OPENED = 128  # parts mapped at a time: three maps each, of the 65,530 that Linux allows
+MOST_OPENED = 64  # parts mapped at a time, two open files each: macOS starts with 256 a process
 
 
 def seal(
@@ -101,12 +101,11 @@ def _members(cohort: Cohort, record: parts.Record, index: Mapping[str, int]) -> 
 def _some(
     split: str, members: list[_Member], about: contents.About, opened: Callable[[str], parts.Part]
 ) -> contents.Models:
-    pieces = [(opened(m.cohort.id), m.rows) for m in members]
-    snapshots = pa.concat_tables([part.rows[span] for part, span in pieces])
-    slots = (part.slots[span] for part, span in pieces if part.slots is not None)
-    return contents.Models(
-        split, _table(members, about), snapshots, (part.weights[span] for part, span in pieces), slots
-    )
+    # Parts are opened when their rows are taken, and closed by those behind them.
+    snapshots = pa.concat_tables([opened(m.cohort.id).rows[m.rows] for m in members])
+    weights = (opened(m.cohort.id).weights[m.rows] for m in members)
+    slots = (kept[m.rows] for m in members if (kept := opened(m.cohort.id).slots) is not None)
+    return contents.Models(split, _table(members, about), snapshots, weights, slots)
 
 
 def _table(members: list[_Member], about: contents.About) -> pa.Table:

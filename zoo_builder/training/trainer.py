@@ -10,6 +10,7 @@ exact arithmetic, so that a result depends on the backend alone.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ class Trainer:
         self.thinned = [w and r.snapshots.kind == "evenly" for r, w in zip(self.runs, self.watched, strict=True)]
         self.bias_corrections = BiasCorrections()
         self.due = [self._due(r, t, w) for r, t, w in zip(self.runs, self.total, self.watched, strict=True)]
+        self._in_order = [sorted(steps) for steps in self.due]
 
     def _due(self, run: Run, total: int, watched: bool) -> set[int]:
         return set(run.snapshots.steps(self.per_epoch, total, open_end=watched))
@@ -71,7 +73,7 @@ class Trainer:
         self._score_late(progress)
         ends = zip(progress.stop_reason, progress.diverged_step, strict=True)
         return (
-            [progress.snapshots[i] for m in range(len(self.runs)) for i in self._published(progress, m)],
+            [progress.snapshots[i] for own in self._published(progress) for i in own],
             [{"stop_reason": reason, "diverged_step": step} for reason, step in ends],
         )
 
@@ -126,7 +128,8 @@ class Trainer:
         stops = self._epoch_ends(step)
         for m in np.flatnonzero(progress.active):
             stops.append(self.total[m])
-            stops.append(min((s for s in self.due[m] if s > step), default=self.total[m]))
+            own = self._in_order[m]
+            stops += own[(at := bisect.bisect_right(own, step)) : at + 1]
         return min(stops)
 
     def _epoch_ends(self, step: int) -> list[int]:
@@ -263,7 +266,7 @@ class Trainer:
 
     def _score_late(self, progress: Progress) -> None:
         """Score what could not be in time: what an even schedule keeps, and in full the last of models that diverged."""
-        late = [list(self._unscored(progress, m)) for m in range(len(self.runs))]
+        late = [list(self._unscored(progress, m, own)) for m, own in enumerate(self._published(progress))]
         if not any(late):
             return
         state = self.backend.state()
@@ -277,17 +280,20 @@ class Trainer:
                 i = at[m][0]
                 progress.snapshots[i] = dataclasses.replace(progress.snapshots[i], metrics=metrics)
 
-    def _unscored(self, progress: Progress, m: int) -> Iterator[tuple[int, bool]]:
+    def _unscored(self, progress: Progress, m: int, published: list[int]) -> Iterator[tuple[int, bool]]:
         """The published snapshots of a model that have no metrics yet, or too few; and whether few are enough."""
-        published = self._published(progress, m)
         diverged = progress.stop_reason[m] == "diverged" and bool(self.runs[m].snapshots.evaluation)
         for i in published:
             last = i == published[-1]
             if progress.snapshots[i].metrics is None or (last and diverged):
                 yield i, not last
 
-    def _published(self, progress: Progress, m: int) -> list[int]:
-        """Where the model's snapshots are, by step; an `evenly` schedule of a watched run is thinned here."""
-        of_model = (i for i, s in enumerate(progress.snapshots) if s.model == m)
-        taken = sorted(of_model, key=lambda i: progress.snapshots[i].step)
-        return [taken[i] for i in self.runs[m].snapshots.thinned(len(taken))] if self.watched[m] else taken
+    def _published(self, progress: Progress) -> list[list[int]]:
+        """Where each model's snapshots are, by step; an `evenly` schedule of a watched run is thinned here."""
+        taken: list[list[int]] = [[] for _ in self.runs]
+        for i in sorted(range(len(progress.snapshots)), key=lambda i: progress.snapshots[i].step):
+            taken[progress.snapshots[i].model].append(i)
+        return [
+            [own[i] for i in run.snapshots.thinned(len(own))] if watched else own
+            for run, own, watched in zip(self.runs, taken, self.watched, strict=True)
+        ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -35,7 +36,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
     If the block raises, the old file stays and the scratch file is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     scratch = path.with_name(f"{SCRATCH}{os.getpid()}-{path.name}")
     try:
         with scratch.open("wb") as out:
@@ -70,6 +71,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Indented JSON with sorted keys: the same value, the same bytes."""
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, made where they are missing; a power cut takes none of them from what is written there next."""
+    missing = list(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,6 +29,9 @@ from zoo_datasets.format.pages import BY_DICTIONARY, BadPageError, Page, pages
 
 # Tables of real zoos unfold to 2 to 20 times their bytes; a bomb to a thousand times and more.
 MOST_UNFOLDING, ALWAYS_BYTES = 50, 64_000_000
+# Counts of a thousand classes compress to nothing. A row has up to nine lists of them, 8 bytes a class, and a network has four
+# bytes of weights for each class at least: what a zoo's shards take bounds its lists.
+LISTS_PER_BYTE, MOST_LISTS_BYTES = 18, 16_000_000_000
 # Texts are shared by rows: a tiny zoo's schedule of a thousand snapshots has 6 kB in every row.
 ALWAYS_TEXT_BYTES = 128_000_000
 # A chunk takes about 250 bytes of the footer, and the largest tables have a row group for each 64 MB.
@@ -116,8 +119,8 @@ class TableFile:
                     view.release()
 
 
-def open_file(source: Path | Ranges, size: int, where: str) -> TableFile:
-    """The file, its footer read and sane. Raises IntegrityError where it is damaged, or a bomb."""
+def open_file(source: Path | Ranges, size: int, where: str, weights: int = 0) -> TableFile:
+    """The file, its footer read and sane; `weights` are the bytes of its zoo's shards. Raises IntegrityError where it is damaged, or a bomb."""
     with _damage(where):
         start = max(0, size - TAIL_BYTES)
         if isinstance(source, Path):
@@ -134,14 +137,14 @@ def open_file(source: Path | Ranges, size: int, where: str) -> TableFile:
         opened = TableFile(source, size, where, file.metadata, file.schema_arrow)
         flat = {c.path for c in map(file.schema.column, range(opened.footer.num_columns)) if not c.max_repetition_level}
         _check_footer(opened, flat)
-        if opened.unfolded > most_bytes(size):
+        if opened.unfolded > most_bytes(size, weights):
             raise bomb(where, opened.unfolded, size)
         return opened
 
 
-def most_bytes(size: int) -> int:
-    """What files of so many bytes may unfold to."""
-    return ALWAYS_BYTES + MOST_UNFOLDING * size
+def most_bytes(size: int, weights: int = 0) -> int:
+    """What files of so many bytes may unfold to, beside shards of so many."""
+    return ALWAYS_BYTES + MOST_UNFOLDING * size + min(LISTS_PER_BYTE * weights, MOST_LISTS_BYTES)
 
 
 def bomb(where: str, unfolded: int, size: int) -> IntegrityError:

@@ -40,12 +40,12 @@ def write(
     `name(i, n)` is the path of file i of n. A larger table than `most_bytes` is written twice: what
     its groups take when compressed is known once they are.
     """
-    full, group = table.schema, len(table) or 1
+    full, cuts = table.schema, [0, len(table)]
     if weights is not None:
         kind = pa.list_(pa.float32(), min(widths)) if len(widths) == 1 else pa.list_(pa.float32())
         full = full.append(pa.field("weights", kind))
-        group = max(1, ROW_GROUP_BYTES // (4 * max(widths)))
-    spans = [(start, min(start + group, len(table))) for start in range(0, len(table), group)]
+        cuts = _cuts(table["n_params"].to_numpy())
+    spans = [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
     whole = name(0, 1)
     _write_file(whole, table, full, spans, weights)
     if whole.stat().st_size <= most_bytes:
@@ -58,6 +58,15 @@ def write(
     for path, own in zip(paths, dealt, strict=True):
         _write_file(path, table, full, own, weights)
     return paths
+
+
+def _cuts(widths: np.ndarray) -> list[int]:
+    """Where groups of rows of so many weights (n,) begin and end: as many rows as ROW_GROUP_BYTES hold, at least one."""
+    ends, cuts = np.cumsum(4 * widths.astype(np.int64)), [0]
+    while cuts[-1] < len(ends):
+        before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(ends.searchsorted(before + ROW_GROUP_BYTES, side="right"))))
+    return cuts
 
 
 def _write_file(

@@ -112,6 +112,24 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def open_tensors(path: Path) -> dict[str, np.ndarray]:
+    """All tensors [n, P] of a shard, float32, as views of one map of it: where many are needed, its header is read once.
+
+    Raises IntegrityError.
+    """
+    tensors, size = read_header(path)
+    if path.stat().st_size != size:
+        raise IntegrityError(f"{path} has {path.stat().st_size:,} bytes; its header describes {size:,}.")
+    first = min((offset for offset, _ in tensors.values()), default=size)
+    if first == size:
+        return {name: np.zeros(shape, "<f4") for name, (_, shape) in tensors.items()}
+    values = np.memmap(path, "<f4", "r", first)
+    return {
+        name: values[(offset - first) // 4 :][: math.prod(shape)].reshape(shape)
+        for name, (offset, shape) in tensors.items()
+    }
+
+
 def open_tensor(path: Path, name: str) -> np.ndarray:
     """One tensor [n, P] of a shard, float32, memory-mapped, read-only. Raises IntegrityError."""
     tensors, size = read_header(path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from zoo_datasets.core import files
 from zoo_datasets.format import shards
 
 BATCH_ROWS = 20_000  # as many as a page of Parquet holds at most: the bytes of a file do not tell the batches
+MOST_LAYOUTS = (
+    4000  # of a shard: a header has some 100 bytes for each, or 200 of the optimizer's, and at most a million
+)
 MOST_SHARD_BYTES = 4_000_000_000  # the Hub takes 5 GB a file
 
 
@@ -78,7 +81,7 @@ class ShardSpool:
     """The rows of one split → its shards: one tensor per layout, in the order in which layouts come.
 
     A row opens a new shard where the larger of its two files, of weights and of the optimizer's
-    two slots, would pass the bound.
+    two slots, would pass the bound, and where its layout is one too many.
     """
 
     def __init__(self, folder: Path, split: str, keeps_slots: bool) -> None:
@@ -87,7 +90,9 @@ class ShardSpool:
         self._bytes = 0
         self._counts: dict[str, int] = {}  # layout → rows in the open shard
         self._widths: dict[str, int] = {}
-        self._rows: dict[str, IO[bytes]] = {}  # tensor → its rows so far
+        self._rows: dict[
+            str, Path
+        ] = {}  # tensor → the file of its rows so far, closed between them: layouts may be thousands
 
     def add(self, layout: str, weights: np.ndarray, slots: np.ndarray | None) -> list[tuple[int, int, int]]:
         """Take rows [n, P], with slots [n, 2, P]; where they lie: (number of the shard, first row, count) …"""
@@ -95,7 +100,7 @@ class ShardSpool:
         places, start = [], 0
         while start < len(weights):
             count = min(len(weights) - start, max(0, MOST_SHARD_BYTES - self._bytes) // max(1, row_bytes))
-            if not count and self._counts:
+            if self._counts and (not count or (layout not in self._counts and len(self._counts) >= MOST_LAYOUTS)):
                 self._close_shard()
                 continue
             count = max(1, count)  # a row that is larger than the bound has a shard of its own
@@ -109,22 +114,21 @@ class ShardSpool:
     def _append(self, layout: str, weights: np.ndarray, slots: np.ndarray | None) -> None:
         self._counts[layout] = self._counts.get(layout, 0) + len(weights)
         self._widths[layout] = weights.shape[1]
-        self._raw(layout).write(np.ascontiguousarray(weights, "<f4").data)
+        self._write(layout, weights)
         if slots is not None:
             for n in (1, 2):
-                self._raw(f"{layout}.slot{n}").write(np.ascontiguousarray(slots[:, n - 1], "<f4").data)
+                self._write(f"{layout}.slot{n}", slots[:, n - 1])
 
-    def _raw(self, tensor: str) -> IO[bytes]:
-        if tensor not in self._rows:
-            self._rows[tensor] = (self.folder / f"{files.SCRATCH}{self.split}-{len(self._rows)}").open("wb")
-        return self._rows[tensor]
+    def _write(self, tensor: str, rows: np.ndarray) -> None:
+        new = tensor not in self._rows
+        path = self._rows.setdefault(tensor, self.folder / f"{files.SCRATCH}{self.split}-{len(self._rows)}")
+        with path.open("wb" if new else "ab") as file:
+            file.write(np.ascontiguousarray(rows, "<f4").data)
 
     def _close_shard(self) -> None:
         """Headers before rows: the open shard as it is published."""
         stem = f"{self.split}-{len(self.shards):05d}"
         shapes = {layout: (n, self._widths[layout]) for layout, n in self._counts.items()}
-        for file in self._rows.values():
-            file.close()
         made: dict[str, Any] = {"weights": self.folder / f"{stem}.weights"}
         made["sealed"] = shards.write(made["weights"], shapes, lambda name: [self._read(name, shapes[name])])
         if self.keeps_slots:
@@ -138,7 +142,7 @@ class ShardSpool:
         self._counts, self._bytes = {}, 0
 
     def _read(self, tensor: str, shape: tuple[int, int]) -> np.ndarray:
-        path = Path(self._rows[tensor].name)
+        path = self._rows[tensor]
         return np.memmap(path, "<f4", "r", shape=shape) if path.stat().st_size else np.zeros(shape, "<f4")
 
     def finish(self) -> list[Shard]:
@@ -148,7 +152,6 @@ class ShardSpool:
 
     def close(self) -> None:
         """Give back the disk of rows that no shard has taken, or has taken."""
-        for file in self._rows.values():
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+        for path in self._rows.values():
+            path.unlink(missing_ok=True)
         self._rows = {}

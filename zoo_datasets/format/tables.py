@@ -51,7 +51,7 @@ def _fits_the_others(manifest: Manifest, config: str, path: str, opened: Sequenc
     if not opened[-1].schema.equals(opened[0].schema):
         raise IntegrityError(f"{path} of {manifest.zoo} has other columns than the other files of {config}: {_DAMAGED}")
     size, unfolded = sum(f.size for f in opened), sum(f.unfolded for f in opened)
-    if unfolded > parquet.most_bytes(size):
+    if unfolded > parquet.most_bytes(size, manifest.files.size("weights/")):
         raise parquet.bomb(f"The {config} table of {manifest.zoo}", unfolded, size)
 
 
@@ -90,4 +90,7 @@ def read_table(
 
 
 def _open(root: Path, manifest: Manifest, config: str) -> list[TableFile]:
-    return open_tables(manifest, config, lambda file: parquet.open_file(file.find(root), file.bytes, file.path))
+    weights = manifest.files.size("weights/")
+    return open_tables(
+        manifest, config, lambda file: parquet.open_file(file.find(root), file.bytes, file.path, weights)
+    )

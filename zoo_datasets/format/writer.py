@@ -44,7 +44,7 @@ from zoo_datasets.format.paths import SPLITS, ZooPaths, optimizer_shard
 from zoo_datasets.format.schema import Column
 
 MOST_INLINE_BYTES = 2_000_000_000  # above, the default config would be slow to open
-MOST_OPENED = 256  # shards mapped at a time
+MOST_OPENED = 16  # shards mapped at a time, of up to 4 GB each
 
 # Where the published weights lie; for this file alone, never in a table of the zoo.
 PLACE = (Column("shard", pa.int64(), "number in its split"), Column("row", pa.int64(), "of the layout's tensor"))
@@ -223,13 +223,13 @@ class _Split:
 
     def _published(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """The last weights of models from … to, out of the shards: one after another, and their lengths."""
-        opened = functools.lru_cache(MOST_OPENED)(lambda shard, name: shards.open_tensor(self.shards[shard], name))
+        opened = functools.lru_cache(MOST_OPENED)(lambda shard: shards.open_tensors(self.shards[shard]))
         lengths, at = self.models["n_params"].slice(start, end - start).to_numpy(), 0
         flat = np.empty(lengths.sum(), np.float32)
         for begin in range(start, end, self.batch_rows):
             places = self._places.slice(begin, min(self.batch_rows, end - begin))
             for layout, shard, row in zip(*(c.to_pylist() for c in places.columns), strict=True):
-                weights = opened(shard, layout)[row]  # (P,)
+                weights = opened(shard)[layout][row]  # (P,)
                 flat[at : at + len(weights)] = weights
                 at += len(weights)
         return flat, lengths
@@ -252,7 +252,7 @@ def _private(column: Column) -> Column:
 def _move(made: Path, root: Path, name: str) -> dict[str, str]:
     """A finished file to its place in the zoo."""
     path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     made.replace(path)
     files.sync_folder(path.parent)
     return {"path": name}

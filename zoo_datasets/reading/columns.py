@@ -80,7 +80,7 @@ class Columns:
         far = not self.location.is_local and file.bytes > MOST_FETCHED_BYTES
         source = functools.partial(self.location.ranges, file.path) if far else self.location.path(file.path)
         where = f"{file.path}, of the {self.config} table of {self.location.name}"
-        return parquet.open_file(source, file.bytes, where)
+        return parquet.open_file(source, file.bytes, where, self.location.manifest.files.size("weights/"))
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

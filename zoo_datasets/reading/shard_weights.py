@@ -39,6 +39,7 @@ class Shards:
             )
         self.location, self.snapshots, self.verify = location, snapshots, verify
         self._opened: dict[int, np.ndarray] = {}
+        self._mapped: dict[str, dict[str, np.ndarray]] = {}
         self._verified: set[str] = set()
 
     def __reduce__(self) -> Any:
@@ -109,8 +110,12 @@ class Shards:
     def _array(self, block: int) -> np.ndarray:
         if block not in self._opened:
             shard, tensor = self.places.blocks[block]
+            path = self.location.path(shard)
+            if shard not in self._mapped:  # once, however many layouts it has: each map is an open file
+                self._mapped[shard] = shards.open_tensors(path)
+            found = self._mapped[shard].get(tensor)
             # A plain array over the mapping: the subclass `memmap` costs microseconds a call.
-            array = np.asarray(shards.open_tensor(self.location.path(shard), tensor))
+            array = np.asarray(found if found is not None and found.size else shards.open_tensor(path, tensor))
             _check_shape(self.location, shard, tensor, array.shape)
             self._opened[block] = array
         return self._opened[block]
