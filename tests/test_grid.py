@@ -271,7 +271,7 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         "init: {uniform: [-1, 1]}", "init: {kind: uniform}", "init: {kind: constant, value: 0}",
         "init: {constant: 1}\naxes: {init_value: [0, 1]}", "axes: {init_kind: [constant, normal], init_value: [1]}",
         "axes: {init: [constant, normal]}\nlimit: 3".replace("constant,", "{constant: 2},"),
-        "sample: {models: 3, axes: {init_std: {uniform: [0, 1]}}}", "axes: {clip_norm: [null, 1]}", "axes: {}", "axes:",
+        "init: {kind: normal}\nsample: {models: 3, axes: {init_std: {uniform: [0, 1]}}}", "axes: {clip_norm: [null, 1]}", "axes: {}", "axes:",
         "parameterization: mup\nmup_base: 8", "mup_base: 8\naxes: {parameterization: [standard, mup], init: [normal, {uniform: [-2, 2]}, {normal: [0, 2]}]}",
         "parameterization: standard\ninit: {constant: 1}", "parameterization: mup\naxes: {mup_base: [8, 16], width: [8, 16]}\narchitecture: unterthiner",
         "description: null", "license: cc-by-4.0", "training: {schedule: cosine}", "splits: {train: 1}",

@@ -31,6 +31,7 @@ from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_builder.training import evaluation
 from zoo_builder.training.inputs import data_of, job_of
 from zoo_builder.training.trainer import Trainer
+from zoo_datasets.core import streams
 from zoo_datasets.core.command import size
 from zoo_datasets.core.meters import duration
 from zoo_datasets.format import writer
@@ -57,6 +58,15 @@ MOST_WORK = 2e11  # multiplications that timing may take: seconds
 _CHANGES_UPDATES = set(settings.feeding(Feeds.BUDGET, Feeds.BATCHES, Feeds.SOURCE, Feeds.EXAMPLES))
 
 
+def _changes(plan: Plan, axis: str) -> bool:
+    """Whether networks that differ along this axis alone differ in their number of updates."""
+    seen: dict[str, set[int]] = {}
+    for cohort in plan.cohorts:
+        for run, steps in zip(cohort.runs, cohort.steps, strict=True):
+            seen.setdefault(streams.canonical_json({k: v for k, v in run.axes.items() if k != axis}), set()).add(steps)
+    return any(len(steps) > 1 for steps in seen.values())
+
+
 def describe(plan: Plan, workers: int | None) -> Iterator[str]:
     """Lines for the user, cheap facts first."""
     cohorts = plan.cohorts
@@ -68,9 +78,11 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
     yield from _on_gpus(cohorts)
     steps = {s for c in cohorts for s in c.steps}
     if len(steps) > 1:
-        varied = [f"`{a}`" for a in plan.grid.axis_names if _CHANGES_UPDATES & set(settings.sets(a))]
-        because = f", because {', '.join(varied)} changes them" if varied else ""
-        yield f"warning: updates per model range from {_range(steps)}{because}; give the budget in `steps` to hold them equal"
+        varied = [a for a in plan.grid.axis_names if _CHANGES_UPDATES & set(settings.sets(a)) and _changes(plan, a)]
+        because = f", because {', '.join(f'`{a}`' for a in varied)} changes them" if varied else ""
+        budgets = set(settings.feeding(Feeds.BUDGET))
+        way_out = "" if set(varied) <= budgets and varied else "; give the budget in `steps` to hold them equal"
+        yield f"warning: updates per model range from {_range(steps)}{because}{way_out}"
     slots = min(workers or (devices.cores() if workers is None else 1), len(cohorts))
     seconds = _seconds(plan, schedules, slots, on_ray=workers != 0)
     if seconds is None:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zoo_builder import engines
 from zoo_builder.engines import devices, gpu_memory
 from zoo_builder.grid import RECIPE_VERSION, Grid
-from zoo_builder.planning import cohorts, lineage, runs
+from zoo_builder.planning import advice, cohorts, lineage, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
-from zoo_builder.recipe.snapshots import SnapshotSchedule
 from zoo_datasets import sources
-from zoo_datasets.errors import MOST_ALTERNATIVES, ZooNotFoundError
+from zoo_datasets.errors import ZooNotFoundError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.augmentation import Augmentation
 
@@ -74,7 +73,7 @@ def plan(recipe: Grid, *, engine: str = "auto", device: str = "cpu", data: str |
         for cohort in {(c.architecture.id, c.batch_size): c for c in grouped}.values():
             gpu_memory.width(cohort.architecture, cohort.batch_size, memory)
     result = Plan(recipe, models, grouped, loaded, parents)
-    for text in dict.fromkeys(_warnings(result)):
+    for text in dict.fromkeys(advice.of(recipe, models, grouped, loaded.values(), parents)):
         log.warning("%s", text)
     return result
 
@@ -124,28 +123,3 @@ def _chooser(engine: str, device: str) -> Callable[[Architecture, str, Augmentat
         return name
 
     return choose
-
-
-def _warnings(plan: Plan) -> Iterator[str]:
-    """What the user may not have meant."""
-    recipe, parents = plan.grid, plan.parents
-    asked = runs.count(recipe, parents)
-    if recipe.sample_points and recipe.limit is None and len(plan.runs) < asked:
-        yield f"the sample asks for {asked} models, but only {len(plan.runs)} of its points differ"
-    for source in plan.sources.values():
-        yield from source.notes
-    lengths = {(c.steps_per_epoch, max(c.steps)) for c in plan.cohorts}  # all cohorts have the recipe's schedule
-    yield from filter(None, (_beyond_budget(recipe.snapshots, *length) for length in sorted(lengths)))
-    if parents and recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
-        if any(r.settings["init_optimizer"] == "reset" for r in plan.runs):
-            yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
-
-
-def _beyond_budget(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> str | None:
-    """A warning where a schedule asks for snapshots after the end of training."""
-    late = schedule.beyond(steps_per_epoch, steps)
-    if not late:
-        return None
-    more = f" and {len(late) - MOST_ALTERNATIVES} more" if len(late) > MOST_ALTERNATIVES else ""
-    shown = ", ".join(f"{n:g}" for n in late[:MOST_ALTERNATIVES])
-    return f"snapshots at {schedule.kind} {shown}{more} are after the end of training; not taken"

@@ -198,8 +198,20 @@ def test_levels_that_mean_nothing_make_no_extra_runs(plan: Plan) -> None:
     assert sorted((r.axes["optimizer"], r.axes["momentum"]) for r in planned) == [
         ("momentum", "0.5"), ("momentum", "0.9"), ("sgd", "null"),
     ]  # fmt: skip
-    clean = plan("zoo: a/b\nsplits: {train: 1}\naxes: {trigger_size: [2, 3], lr: [1]}\n")
-    assert len(clean) == 1  # without a trigger its size is nothing
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ("{trigger_size: [2, 3], lr: [1]}", "axis `trigger_size` makes no difference: no `trigger_frac` above 0"),
+        ("{momentum: [0.5, 0.9]}", "axis `momentum` makes no difference: nothing in this recipe uses it: it is for `optimizer` "),
+        ("{schedule_gamma: [0.1, 0.5]}", "axis `schedule_gamma` makes no difference"),
+        ("{min_epochs: [1, 2]}", "`min_epochs` needs one of"),
+    ],
+)  # fmt: skip
+def test_an_axis_that_no_run_uses_is_refused_as_a_setting_is(plan: Plan, axes: str, said: str) -> None:
+    with pytest.raises(GridError, match=said):
+        plan(f"zoo: a/b\nsplits: {{train: 1}}\nreplicates: 3\naxes: {axes}\n")
 
 
 def test_too_few_init_groups_for_the_splits_are_refused(plan: Plan) -> None:

@@ -134,7 +134,7 @@ def test_the_recipe_of_a_zoo_names_no_place_and_runs_nothing(tmp_path: Path) -> 
     code.write_text(f"open({str(ran)!r}, 'w').close()\ndef mine(x):\n    return x[:, :, 0] > 0\n")
     recipe.write_text(MACHINE.replace("mine, train", f"mine, path: {json.dumps(str(code))}, train"))
     assert grid.load(recipe).source_paths == {"machine": str(code)}  # a recipe of one's own
-    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"format_version": 1}')
     for changes in ((), ("seed=7",)):
         with pytest.raises(
             GridError,

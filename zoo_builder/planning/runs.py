@@ -291,7 +291,10 @@ def _check_starts(grid: Grid, parents: Parents, found: int, asked: int) -> None:
             f"epochs {epochs}."
         )
     if found < asked and grid.limit is None:
-        log.warning("%d of %d runs have no start: their parents in %s ended before", asked - found, asked, parents.zoo)
+        log.warning(
+            "%d of %d runs have no start: their parents in %s have no snapshot there; snapshots are at epochs %s",
+            asked - found, asked, parents.zoo, ", ".join(f"{e:g}" for e in parents.epochs()[:40]),
+        )  # fmt: skip
 
 
 def _key(grid: Grid, stream: str, parts: Mapping[str, Any]) -> str:

@@ -200,12 +200,17 @@ def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) ->
         unmet = _unmet(settings.SETTINGS[name], fixed, axes)
         if unmet:
             raise GridError(f"{document.where(*path)}: `{name}` is given, but {unmet}")
+    for axis in axes:
+        # Of a block (`subset`) each level sets several, of which some may mean nothing.
+        unmet = _unmet(settings.SETTINGS[axis.name], fixed, axes) if axis.name in settings.SETTINGS else None
+        if unmet:
+            raise GridError(f"{place_of(document, axis)}: axis `{axis.name}` makes no difference: {unmet}")
     names = {a.name for a in axes} | set(fixed["init_keep"] or ())
     rules = [n for n in settings.feeding(settings.Feeds.STOP) if n != "min_epochs"]
-    if "min_epochs" in given and not any(fixed[n] is not None or n in names for n in rules):
-        raise GridError(
-            f"{document.where(*given['min_epochs'])}: `min_epochs` needs one of {', '.join(f'`{n}`' for n in rules)}."
-        )
+    varied = next((a for a in axes if a.name == "min_epochs"), None)
+    if (varied or "min_epochs" in given) and not any(fixed[n] is not None or n in names for n in rules):
+        place = place_of(document, varied) if varied else document.where(*given["min_epochs"])
+        raise GridError(f"{place}: `min_epochs` needs one of {', '.join(f'`{n}`' for n in rules)}.")
     _unused_layers(document, fixed, axes, given)
     _unused_evaluation(document, fixed, axes, given)
 

@@ -432,6 +432,9 @@ KEPT: dict[str, tuple[str, ...]] = _KEPT_WHOLE | {
     if s.axis and s.needs is None and s.name not in _NOT_ALONE and s.name not in _KEPT_WHOLE
 }
 
+# A setting → what keeps it.
+KEPT_BY = {name: whole for whole, names in KEPT.items() for name in names}
+
 # What the models of a cohort have one value of, and what decides with it whether they go together.
 ALIKE = feeding(*(f for f in Feeds if f.sharing is Sharing.ALIKE))
 FITTING = feeding(*(f for f in Feeds if f.sharing is Sharing.FITTING))

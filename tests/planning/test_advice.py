@@ -1,0 +1,84 @@
+"""What a plan says of recipes whose authors may have meant something else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zoo_builder import grid, plan
+from zoo_builder.build import build
+from zoo_datasets.errors import GridError
+
+HEAD = "zoo: a/b\nsource: {id: digits, train: 60, validation: 30, test: 30}\ntraining: {epochs: 2}\n"
+Said = Callable[[str], str]
+
+
+@pytest.fixture
+def said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Said:
+    """What planning a recipe says."""
+
+    def planned(text: str) -> str:
+        caplog.clear()
+        (tmp_path / "g.yaml").write_text(HEAD + text)
+        with caplog.at_level(logging.WARNING, "zoo_builder"):
+            plan.plan(grid.load(tmp_path / "g.yaml"))
+        return caplog.text
+
+    return planned
+
+
+def test_networks_without_a_layer_for_what_varies_are_counted(said: Said) -> None:
+    layers = "architecture: [[flatten, {linear: 4}, relu, {linear: classes}], [flatten, {linear: 4}, relu, dropout, {linear: classes}]]"
+    text = said(f"axes: {{{layers}, dropout: [0.0, 0.5]}}\nreplicates: 4\npaired: [dropout]\n")
+    assert "8 models have no layer that takes `dropout`, and are trained again, alike, along the axis `dropout`" in text
+    assert "no layer" not in said(
+        "architecture: [flatten, dropout, {linear: classes}]\naxes: {dropout: [0.0, 0.5]}\nreplicates: 4\n"
+    )
+
+
+def test_an_axis_that_means_nothing_at_a_paired_level_makes_no_twins(said: Said) -> None:
+    axes = "axes: {trigger_frac: [0, 0.1], trigger_target: [0, 1]}\nreplicates: 4\n"
+    text = said(axes + "paired: [trigger_frac]\n")
+    assert "`trigger_target` means nothing at some levels of `trigger_frac`" in text
+    assert "write `paired: [trigger_frac, trigger_target]`" in text
+    assert "twins" not in said(axes + "paired: [trigger_frac, trigger_target]\n")
+    sample = "sample: {models: 20, axes: {trigger_frac: {uniform: [0.1, 0.2]}, trigger_target: {integer: [0, 9]}, lr: {log_uniform: [1e-3, 1e-2]}}, twins: {trigger_frac: 0}}\n"
+    with pytest.raises(
+        GridError, match=r"`trigger_target` means nothing for these twins.*paired: \[trigger_frac, trigger_target\]"
+    ):
+        said(sample + "paired: [trigger_frac]\n")
+    assert "twins" not in said(sample + "paired: [trigger_frac, trigger_target]\n")
+
+
+def test_sides_that_are_far_from_their_shares_are_said(said: Said) -> None:
+    """Constant starts of an architecture are one init group, which lies on one side whole."""
+    text = said("axes: {init: [{constant: 0.1}, {normal: 0.1}], lr: [1e-2, 1e-3]}\nreplicates: 20\n")
+    assert "splits are shares of 41 init groups, which differ in size: of 80 networks train " in text
+    assert "init groups, which" not in said("axes: {lr: [1e-2, 1e-3]}\nreplicates: 20\n")
+
+
+def test_children_that_are_not_what_their_parents_were_are_said(said: Said, tmp_path: Path) -> None:
+    parents = HEAD.replace("a/b", "a/parents") + (
+        "architecture: [flatten, {linear: 4}, activation, {linear: classes}]\naxes: {activation: [tanh, relu], lr: [1e-2, 1e-3]}\n"
+        "replicates: 3\nsnapshots: {epochs: [0, 1, 2]}\n"
+    )
+    (tmp_path / "p.yaml").write_text(parents)
+    build(plan.plan(grid.load(tmp_path / "p.yaml")), tmp_path / "parents", workers=0)
+    layers = "architecture: [flatten, {linear: 4}, activation, {linear: classes}]\n"
+    init = f"init: {{zoo: {tmp_path / 'parents'}, "
+    text = said(layers + init + "epoch: 1}\n")
+    assert (
+        "`activation` is relu, the default, in 6 children, and was tanh in their parents; `init: {keep: [activation]}` keeps it"
+        in text
+    )
+    assert "`lr` is 0.001, the default, in 6 children, and was 0.01 in their parents" in text
+    kept = said(init + "epoch: 1, keep: [architecture, lr]}\n")
+    assert "the default" not in kept
+    twice = said(init + "keep: [architecture, lr]}\naxes: {init_snapshot: [1, -1, 2]}\n")
+    assert "12 of 36 models start from a snapshot that another one starts from by another name" in twice
+    gone = said(init + "keep: [architecture, lr]}\naxes: {init_epoch: [1, 1.5]}\n")
+    assert "12 of 24 runs have no start" in gone
+    assert "have no snapshot there; snapshots are at epochs 0, 1, 2" in gone

@@ -1,0 +1,161 @@
+"""A plan → what its author may not have meant, as sentences; none of it is a mistake by itself.
+
+In:  the recipe, its runs, cohorts, sources and parents.
+Out: sentences: a sample that has fewer points than were asked for, snapshots that are never taken, networks that are trained twice,
+     children that are not what their parents were, sides of the split that are far from their shares.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from zoo_builder.grid import Grid
+from zoo_builder.planning import runs as planned
+from zoo_builder.planning.cohorts import Cohort
+from zoo_builder.planning.lineage import Parents
+from zoo_builder.planning.runs import Run
+from zoo_builder.recipe import settings
+from zoo_builder.recipe.axes import Axis, Draw
+from zoo_builder.recipe.conflicts import TAKEN_BY_LAYERS
+from zoo_builder.recipe.generated import takes
+from zoo_builder.recipe.snapshots import SnapshotSchedule
+from zoo_datasets import sources
+from zoo_datasets.core import streams
+from zoo_datasets.errors import MOST_ALTERNATIVES
+
+MOST_OFF = 0.1  # of all networks: a side that has so many more or fewer than its share
+
+
+def of(
+    recipe: Grid, models: Sequence[Run], cohorts: Iterable[Cohort], learned: Iterable[sources.Source],
+    parents: Parents | None,
+) -> Iterator[str]:  # fmt: skip
+    """The sentences, each of them once or more."""
+    asked = planned.count(recipe, parents)
+    if recipe.sample_points and recipe.limit is None and len(models) < asked:
+        yield f"the sample asks for {asked} models, but only {len(models)} of its points differ"
+    for source in learned:
+        yield from source.notes
+    lengths = {(c.steps_per_epoch, max(c.steps)) for c in cohorts}  # all cohorts have the recipe's schedule
+    yield from filter(None, (_beyond_budget(recipe.snapshots, *length) for length in sorted(lengths)))
+    yield from _without_layer(recipe, models)
+    yield from _no_twins(recipe)
+    if parents is None:
+        yield from _sides(recipe, models)
+        return
+    if recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
+        if any(r.settings["init_optimizer"] == "reset" for r in models):
+            yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
+    yield from _unlike_parents(recipe, models, parents)
+    yield from _same_start(models)
+
+
+def _beyond_budget(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> str | None:
+    """A warning where a schedule asks for snapshots after the end of training."""
+    late = schedule.beyond(steps_per_epoch, steps)
+    if not late:
+        return None
+    more = f" and {len(late) - MOST_ALTERNATIVES} more" if len(late) > MOST_ALTERNATIVES else ""
+    shown = ", ".join(f"{n:g}" for n in late[:MOST_ALTERNATIVES])
+    return f"snapshots at {schedule.kind} {shown}{more} are after the end of training; not taken"
+
+
+def _without_layer(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
+    """Networks that differ in a setting which none of their layers takes."""
+    for name in TAKEN_BY_LAYERS:
+        axis = next((a for a in recipe.axis_names if name in settings.sets(a)), None)
+        if axis is None:
+            continue
+        count = sum(not taken for taken in map(_taker(name), models))
+        if count:
+            yield (
+                f"{count:,} models have no layer that takes `{name}`, and are trained again, alike, along the axis `{axis}`; to leave "
+                "them out, build their architecture by a recipe of its own"
+            )
+
+
+def _no_twins(recipe: Grid) -> Iterator[str]:
+    """Axes that mean nothing at some level of a paired one and are not paired with it: those without are no twins of the others."""
+    axes: dict[str, Axis | Draw] = {**{a.name: a for a in recipe.axes}, **{d.name: d for d in recipe.draws}}
+    for name in axes:
+        needs = settings.SETTINGS[name].needs if name in settings.SETTINGS and name not in recipe.paired else None
+        if needs is None:
+            continue
+        for paired in (axes[p] for p in recipe.paired if p in axes):
+            values = [level.values for level in paired.levels if needs.setting in level.values]
+            if len({needs.met_by(v[needs.setting]) for v in values}) == 2:
+                yield (
+                    f"`{name}` means nothing at some levels of `{paired.name}`, which is paired: networks there are no twins of the others; "
+                    f"write `paired: [{', '.join([*recipe.paired, name])}]`"
+                )
+
+
+def _taker(name: str) -> Any:
+    known: dict[str, bool] = {}
+
+    def taken(run: Run) -> bool:
+        key = streams.canonical_json({k: v for k, v in run.settings.items() if k in ARCHITECTURE})
+        if key not in known:
+            known[key] = takes(run.settings, name)
+        return known[key]
+
+    return taken
+
+
+ARCHITECTURE = settings.feeding(settings.Feeds.ARCHITECTURE)
+
+
+def _sides(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
+    """Shares are of init groups; where these differ in size, a side may have many more networks, or hardly any."""
+    counts = collections.Counter(r.split for r in models)
+    groups = {r.init_group for r in models}
+    off = any(abs(counts[s] / len(models) - share) > MOST_OFF for s, share in recipe.splits.items())
+    if (
+        off
+        and len(groups) >= 2 * len(recipe.splits)
+        and len({*collections.Counter(r.init_group for r in models).values()}) > 1
+    ):
+        shown = ", ".join(f"{s} {counts[s]:,} ({share:.0%} asked)" for s, share in recipe.splits.items())
+        yield f"splits are shares of {len(groups):,} init groups, which differ in size: of {len(models):,} networks {shown}"
+
+
+def _unlike_parents(recipe: Grid, models: Sequence[Run], parents: Parents) -> Iterator[str]:
+    """Settings that children have by default, and their parents otherwise: nobody asked for the change."""
+    rows = {row["model_id"]: row for row in parents.rows}
+    said: dict[str, list[Any]] = {}
+    varied = set(itertools.chain.from_iterable(settings.sets(a) for a in recipe.axis_names))
+    for run in models:
+        row = rows[run.start.model_id] if run.start is not None else {}
+        for name in settings.KEPT_BY:
+            value, default = row.get(name), settings.DEFAULTS[name]
+            own = run.settings.get(name, default)
+            if name not in varied and value is not None and own == default and own is not None and value != own:
+                said.setdefault(name, []).append(value)
+    for name, values in said.items():
+        seen = ", ".join(sorted(set(map(str, values)))[:3])
+        yield (
+            f"`{name}` is {settings.DEFAULTS[name]}, the default, in {len(values):,} children, and was {seen} in their parents; "
+            f"`init: {{keep: [{settings.KEPT_BY[name]}]}}` keeps it"
+        )
+
+
+def _same_start(models: Sequence[Run]) -> Iterator[str]:
+    """Children that differ by the name of their start alone."""
+    named = ("init_epoch", "init_step", "init_snapshot")
+    seen = collections.Counter(
+        streams.canonical_json([r.start.identity, dict(r.keys), _without(r.settings, named)])
+        for r in models
+        if r.start is not None
+    )
+    if twice := sum(n - 1 for n in seen.values()):
+        yield (
+            f"{twice:,} of {len(models):,} models start from a snapshot that another one starts from by another name, and are trained "
+            "again, alike; name each snapshot once"
+        )
+
+
+def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k not in names}
