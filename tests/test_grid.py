@@ -160,8 +160,13 @@ def test_a_sample_is_read(load: Load) -> None:
         ("axes:\n  source: [{id: digits, train: 9}]\n  source_train: [9]", "axes `source` and `source_train` set the same"),
         ("sample: {models: 3, axes: {subset: [full], subset_frac: [1]}}", "line 2: axes `subset` and `subset_frac` set the same"),
         # Zero models.
-        ("replicates: 0", r"line 2: `replicates` is 0, which gives zero models; a whole number ≥ 1"),
-        ("replicates: {init: 0}", "`replicates` is 0, which gives zero models"),
+        ("replicates: 0", r"line 2: `replicates` is 0; a whole number ≥ 1"),
+        ("lr: 1e-3", r"line 2: `lr` stands inside a block: `training: \{lr: …\}`"),
+        ("schedule: cosine", r"line 2: `schedule` stands inside a block: `training: \{schedule: …\}`"),
+        ("axes: {training.lr: [1, 2]}", "line 2: the axis of `training.lr` is called `lr`"),
+        ("training: {lr: [1e-2, 1e-3]}", r"`lr` is a list; several values are an axis: `axes: \{lr: \[0\.01, 0\.001\]\}`"),
+        ("training: {target_loss: -1}", "`target_loss` is -1; a number ≥ 0"),
+        ("replicates: {init: 0}", "`replicates` is 0; a whole number"),
         ("replicates: 1.5", r"`replicates` is 1\.5"),
         ("replicates: null", "`replicates` is None"),
         # Sample.
@@ -322,7 +327,7 @@ def test_the_last_of_two_changes_counts(load: Load) -> None:
         ("lr=[1", "--set lr, line 1: this is not YAML"),
         ("lr=!x 1", "--set lr, line 1: the tag '!x' is refused"),
         ("architecture.conv=3", r"--set 'architecture\.conv=3': `architecture` is \[.*\] in the recipe, so nothing can be set"),
-        ("replicates=0", "--set replicates: `replicates` is 0, which gives zero models"),
+        ("replicates=0", "--set replicates: `replicates` is 0; a whole number"),
         ("axes={}", r"Unknown axis 'lr' in g\.yaml, line 15"),  # paired still names it
     ],
 )  # fmt: skip

@@ -213,8 +213,8 @@ def _replicates(document: Document) -> tuple[dict[str, int], bool]:
     for number in counts.values():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise GridError(
-                f"{document.where('replicates')}: `replicates` is {number!r}, which gives zero models; "
-                "a whole number ≥ 1 is needed, or {init: 10, order: 2, subset: 3}."
+                f"{document.where('replicates')}: `replicates` is {number!r}; a whole number ≥ 1 is needed, or "
+                "{init: 10, order: 2, subset: 3}."
             )
     return counts, tied
 

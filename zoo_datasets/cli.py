@@ -238,6 +238,8 @@ def _rows_under(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def _row(location: Location) -> tuple[str, ...]:
     manifest = location.manifest
+    if location.is_local and not any((location.root / f.path).exists() for f in manifest.files.under("data/")):
+        return location.name, "a receipt: `python -m zoo_builder verify --rebuild` builds it", str(location.root)
     counts = f"{manifest.counts.n_models:,} models", f"{manifest.counts.n_snapshots:,} snapshots"
     return location.name, *counts, command.size(manifest.files.size()), str(location.root)
 

@@ -196,7 +196,10 @@ def test_splits_and_names_do_not_enter_the_id(planned_of: Any) -> None:
         ),
         ("architecture: [{linear: classes}]", r"Layer 1 \(linear\) needs a flat input .* gives \(1, 8, 8\)"),
         ("subset: {classes: [11]}", "class 11; the source has classes 0 to 9"),
-        ("augmentation: {shift: 8}", r"Augmentation moves by up to 8 pixels; \(1, 8, 8\) has fewer"),
+        (
+            "augmentation: {shift: 8}",
+            r"Augmentation moves by up to 8 pixels; of \(1, 8, 8\) it takes fewer than 8",
+        ),
     ],
 )
 def test_what_does_not_fit_the_source_is_refused(planned_of: Any, text: str, message: str) -> None:
@@ -252,7 +255,7 @@ def test_a_distortion_is_in_pixels_and_in_scaled_colors(planned_of: Any) -> None
         ("saturation: [0.3, 1.5]", "hue and saturation needs RGB images"),
         ("contrast: [1.5, 0.5]", r"`contrast` is \[1.5, 0.5\]; two factors are needed, the smaller first"),
         ("contrast: 0.5", r"`contrast` is \[0.5\]; two factors are needed"),
-        ("translate: 8", r"Augmentation moves by up to 8 pixels; \(1, 8, 8\) has fewer"),
+        ("translate: 8", r"Augmentation moves by up to 8 pixels; of \(1, 8, 8\) it takes fewer than 8"),
     ],
 )
 def test_a_distortion_that_does_not_fit_is_refused(planned_of: Any, told: str, said: str) -> None:

@@ -78,7 +78,7 @@ def test_a_value_is_coerced_to_its_type(name: str, value: Any, expected: Any) ->
         ("lr", None, "`lr` is None; a number is needed"),
         ("lr", -1e-3, r"`lr` is -0\.001; a number ≥ 0 is needed"),
         ("lr", float("inf"), "`lr` is inf; a number is needed"),
-        ("lr", [1e-3], r"`lr` is \[0\.001\]; a number is needed"),
+        ("lr", [1e-3], r"`lr` is a list; several values are an axis: `axes: \{lr: \[0\.001\]\}`"),
         ("momentum", 1.5, r"`momentum` is 1\.5; a number ≥ 0 and ≤ 1 is needed"),
         ("dropout", 1, r"`dropout` is 1; a number ≥ 0 and ≤ 0\.999 is needed"),
         ("batch_size", 0, "`batch_size` is 0; a number ≥ 1 is needed"),

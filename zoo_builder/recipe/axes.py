@@ -123,6 +123,8 @@ def extremes(axis: Axis | Draw) -> list[Mapping[str, Any]]:
 def _axis(document: Document, name: str, values: Any, path: tuple[str, ...]) -> Axis:
     where = document.where(*path)
     if name not in settings.AXES:
+        if name in settings.BY_PATH:
+            raise GridError(f"{where}: the axis of `{name}` is called `{settings.BY_PATH[name].name}`.")
         raise GridError(unknown("axis", name, settings.AXES, where))
     if not isinstance(values, list) or not values:
         raise GridError(f"{where}: axis `{name}` is {values!r}; a list of levels is needed, like [1e-3, 1e-4].")
@@ -160,6 +162,6 @@ def _draw(document: Document, name: str, spec: Any) -> Draw:
         raise GridError(
             f"{where}: `{kind}: [{low}, {high}]` needs low < high" + (", both above 0." if low <= 0 else ".")
         )
-    if not math.isfinite(high - low if kind != "log_uniform" else high / low):
+    if kind == "log_uniform" and not math.isfinite(high / low):
         raise GridError(f"{where}: `{kind}: [{low}, {high}]` is too wide for numbers of 64 bits.")
     return Draw(name, kind, low, high)

@@ -85,6 +85,11 @@ def read_document(path: Path | str, changes: Sequence[str] = (), limit: int | No
     result = Document(document, lines, path.name, changed)
     for key in document:
         if key not in TOP_LEVEL:
+            inside = settings.path_of(key)
+            if inside is not None:
+                *blocks, last = inside.split(".")
+                written = "".join(f"{block}: {{" for block in blocks) + f"{last}: …" + "}" * len(blocks)
+                raise GridError(f"{result.where(key)}: `{key}` stands inside a block: `{written}`.")
             raise GridError(unknown("key", key, TOP_LEVEL, result.where(key)))
     return result
 

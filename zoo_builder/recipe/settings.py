@@ -312,7 +312,7 @@ _TABLE = (
     Setting("clip_norm", "training.clip_norm", Feeds.OPTIMIZER, "float", None,
             "largest gradient norm, per model", low=1e-12),
     Setting("target_loss", "training.target_loss", Feeds.STOP, "float", None,
-            "stop at this validation loss (epoch ends)"),
+            "stop at this validation loss (epoch ends)", low=0),
     Setting("patience", "training.patience", Feeds.STOP, "int", None,
             "stop after so many epochs without a lower validation loss", low=1),
     Setting("min_epochs", "training.min_epochs", Feeds.STOP, "int", 0, "neither of these stops before", low=0),
@@ -434,6 +434,17 @@ KEPT: dict[str, tuple[str, ...]] = _KEPT_WHOLE | {
 
 # A setting → what keeps it.
 KEPT_BY = {name: whole for whole, names in KEPT.items() for name in names}
+
+
+def path_of(word: str) -> str | None:
+    """Where in a recipe a word stands that is a setting or a key inside a block: `lr` in `training.lr`, `schedule` in `training.schedule`."""
+    if word in SETTINGS:
+        return SETTINGS[word].path
+    for path in BY_PATH:
+        if word in (keys := path.split(".")):
+            return ".".join(keys[: keys.index(word) + 1])
+    return None
+
 
 # What the models of a cohort have one value of, and what decides with it whether they go together.
 ALIKE = feeding(*(f for f in Feeds if f.sharing is Sharing.ALIKE))

@@ -18,10 +18,17 @@ from zoo_datasets.networks.layers import PRESETS
 MOST_NAME = 255  # bytes: file systems take no longer one
 
 
+ONE = ("float", "int", "bool", "str", "choice")  # kinds of settings that have one value
+
+
 def coerce(setting: Setting, value: Any, where: str) -> Any:
     """The value in the setting's own type. Raises GridError."""
     if value is None and setting.default is None:
         return None
+    if isinstance(value, list) and setting.kind in ONE and setting.axis:
+        raise GridError(
+            f"{where}: `{setting.name}` is a list; several values are an axis: `axes: {{{setting.name}: {value}}}`."
+        )
     return _READ[setting.kind](setting, value, where)
 
 

@@ -23,7 +23,7 @@ def augmentation_of(s: Mapping[str, Any], source: Source) -> Augmentation:
         )
     if moves and max(s["augment_shift"], s["augment_crop"]) >= min(shape[1:]):
         raise GridError(
-            f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; {shape} has fewer."
+            f"Augmentation moves by up to {max(s['augment_shift'], s['augment_crop'])} pixels; of {shape} it takes fewer than {min(shape[1:])}."
         )
     # scaled = (raw / peak − mean) / std: black is −mean/std, and noise on 0–1 grows by 1/std.
     pairs = list(zip(source.mean, source.std, strict=True))
@@ -53,7 +53,9 @@ def _distortion(s: Mapping[str, Any], source: Source) -> Distortion:
             "`noise_std` is for numbers too."
         )
     if made.translate >= min(shape[1:]):
-        raise GridError(f"Augmentation moves by up to {made.translate:g} pixels; {shape} has fewer.")
+        raise GridError(
+            f"Augmentation moves by up to {made.translate:g} pixels; of {shape} it takes fewer than {min(shape[1:])}."
+        )
     if made.tints and shape[0] != 3:
         raise GridError(
             f"Augmentation of hue and saturation needs RGB images; {s['source']} has {shape[0]} channel"

@@ -334,7 +334,10 @@ def _local_copy(source: str, data_dir: str | Path | None) -> Path | None:
         )
     copies = sorted(str(p.parent.relative_to(root).as_posix()) for p in root.glob("*/*/README.md")) if root else []
     if not HUB_ID.fullmatch(source):
-        raise ZooNotFoundError(unknown("source", source, [*EMBEDDED, *MADE, *copies]))
+        folder = (
+            " A folder is named beside an id: `source: {id: owner/name, path: …}`." if Path(source).is_dir() else ""
+        )
+        raise ZooNotFoundError(unknown("source", source, [*EMBEDDED, *MADE, *copies]) + folder)
     copy = root / source if root else None
     if copy and copy.is_dir() and ("/" in source or (copy / "README.md").is_file()):
         return copy
