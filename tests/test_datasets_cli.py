@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def test_list_finds_zoos_below_a_folder_and_warns_of_bad_ones(
     assert said.out.startswith("weightzoo/tiny\t")
     assert "broken/manifest.json is not JSON" in said.err
     (tmp_path / "receipt").mkdir()
-    shutil.copy(tmp_path / "copy" / "manifest.json", tmp_path / "receipt")
+    shutil.copy(tiny_copy / "manifest.json", tmp_path / "receipt")
     assert cli.main(["list", str(tmp_path / "receipt")]) == 0
     assert "weightzoo/tiny\ta receipt: `python -m zoo_builder verify --rebuild` builds it" in capsys.readouterr().out
     (tmp_path / "none").mkdir()
