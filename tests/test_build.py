@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from zoo_builder import build as build_module
@@ -668,3 +669,25 @@ def test_a_clean_up_that_was_killed_is_finished_by_the_next_call(tiny_plan: Any,
     build(tiny_plan, tiny_copy, workers=0)
     assert not paths.parts.exists()
     assert not paths.recipe.exists()
+
+
+def test_a_build_that_went_on_with_another_version_of_its_engine_says_so(
+    make_plan: Callable[..., plan.Plan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Commits of before an upgrade are kept, and such a zoo cannot be built again bit for bit."""
+
+    def stop(progress: BuildProgress) -> None:
+        if progress.done == 4:
+            raise KeyboardInterrupt
+
+    planned = make_plan("cohort_size=4", engine="torch_loop")
+    with monkeypatch.context() as before:
+        before.setattr(torch, "__version__", "0.9.0")
+        with pytest.raises(KeyboardInterrupt):
+            build(planned, tmp_path / "zoo", workers=0, report=stop)
+    build(planned, tmp_path / "zoo", workers=0)
+    assert "models were trained by torch 0.9.0" in caplog.text
+    assert "such a zoo cannot be built again bit for bit" in caplog.text

@@ -268,6 +268,15 @@ def _train_missing(
                     report(progress)
 
                 _drive(paths, pool, tasks, records, progress, told, interrupt)
+    by_name: dict[str, set[str]] = {}
+    for record in records.values():
+        by_name.setdefault(record.engine["name"], set()).add(record.engine["version"])
+    for versions in by_name.values():
+        if len(versions) > 1:
+            log.warning(
+                "models were trained by %s: such a zoo cannot be built again bit for bit",
+                " and ".join(sorted(versions)),
+            )
     return {c.id: records[c.id] for c in planned.cohorts}
 
 
