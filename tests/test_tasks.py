@@ -15,6 +15,7 @@ from zoo_datasets import (
     errors,
     solving,
     targets,
+    task_splits,
     tasks,
 )
 from zoo_datasets.baselines.design import Design
@@ -112,13 +113,13 @@ def test_what_another_zoo_drew_for_each_network_is_no_level_of_its_own(bench_zoo
     other = built(drawn.replace("activation, {linear", "activation, dropout, {linear"), tmp_path / "drawn")
     found = tasks.problem(bench_zoo, ["test_accuracy"], others=[other])
     assert set(found.elsewhere) == {"weightzoo/drawn"}
-    assert 1 < len(found.elsewhere["weightzoo/drawn"]) <= tasks.MOST_LEVELS
+    assert 1 < len(found.elsewhere["weightzoo/drawn"]) <= task_splits.MOST_LEVELS
 
 
 def test_a_level_is_known_by_its_value(bench_zoo):
     """As recipes write numbers: 1e-2 is 0.01, in the name of the task too."""
     for split in ("lr=1e-2", "from:lr=1e-2"):
-        assert list(tasks.expand(bench_zoo, split)) == [split.replace("1e-2", "0.01")]
+        assert list(task_splits.expand(bench_zoo, split)) == [split.replace("1e-2", "0.01")]
         assert tasks.problem(bench_zoo, ["test_accuracy"], split).split_name == split.replace("1e-2", "0.01")
     with pytest.raises(targets.TaskError, match="Unknown level '2e-2'"):
         tasks.problem(bench_zoo, ["test_accuracy"], "lr=2e-2")
@@ -289,20 +290,20 @@ def test_a_number_that_names_something_is_a_level_to_whoever_reads_the_recipe():
 
 def test_of_a_drawn_number_its_lowest_and_highest_quarter_and_the_middle_are_held_out(bench_zoo, monkeypatch):
     """Each network has a rate of its own: a level each would be as many problems."""
-    monkeypatch.setattr(tasks, "MOST_LEVELS", 1)
+    monkeypatch.setattr(task_splits, "MOST_LEVELS", 1)
     rates = bench_zoo.models["lr"].to_numpy()
-    named = tasks.level_names(bench_zoo, "lr")
+    named = task_splits.level_names(bench_zoo, "lr")
     assert set(named.values()) <= {"lowest", "middle", "highest"}
-    assert named[tasks._label(float(rates.min()))] == "lowest"
-    low = min(tasks.levels(bench_zoo, "lr"), key=["lowest", "middle", "highest"].index)
+    assert named[task_splits.label(float(rates.min()))] == "lowest"
+    low = min(task_splits.levels(bench_zoo, "lr"), key=["lowest", "middle", "highest"].index)
     found = tasks.problem(bench_zoo, ["test_accuracy"], f"lr={low}")
     asked, learned = (bench_zoo.select(model_id=list(p.ids)).models["lr"].to_numpy() for p in (found.test, found.train))
-    assert {named[tasks._label(float(v))] for v in asked} == {low}
-    assert low not in {named[tasks._label(float(v))] for v in learned}
+    assert {named[task_splits.label(float(v))] for v in asked} == {low}
+    assert low not in {named[task_splits.label(float(v))] for v in learned}
     with pytest.raises(
         errors.ZooError, match=r"activation has 2 levels in weightzoo/bench, and a level is held out of at most 1\."
     ):
-        tasks.levels(bench_zoo, "activation")
+        task_splits.levels(bench_zoo, "activation")
 
 
 def test_a_limit_that_cuts_nothing_is_none(bench_zoo, found):
@@ -384,7 +385,7 @@ def test_of_two_axes_that_a_zoo_alone_varies_each_combination_is_asked(bench_zoo
         members = parts[f"/{cell}"].ids
         assert len(members) == 12
         assert {(rows[i]["batch_size"], rows[i]["parameterization"]) for i in members} == {levels}
-    monkeypatch.setattr(tasks, "MOST_LEVELS", 3)  # four combinations are too many then
+    monkeypatch.setattr(task_splits, "MOST_LEVELS", 3)  # four combinations are too many then
     apart = tasks.problem(bench_zoo, ["test_accuracy"], others=[asked]).elsewhere
     assert sorted(w.removeprefix("weightzoo/cells/") for w in apart) == [
         "batch_size=16", "batch_size=32", "parameterization=mup", "parameterization=standard", "weightzoo/cells",

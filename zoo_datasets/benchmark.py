@@ -34,6 +34,7 @@ from zoo_datasets import (
     results,
     solving,
     targets,
+    task_splits,
     tasks,
 )
 from zoo_datasets.baselines import known
@@ -257,7 +258,7 @@ class _Bench:
         """A split as it was named, and what it means in a zoo."""
         for split in dict.fromkeys("iid" if s == TRANSFER else s for s in self.splits):
             with self._said(""):
-                yield split, list(tasks.expand(zoo, split))
+                yield split, list(task_splits.expand(zoo, split))
 
     def _said(self, where: str) -> _Said:
         return _Said(self.failed, where)

@@ -14,27 +14,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from zoo_datasets import split_files, targets
+from zoo_datasets import split_files, targets, task_splits
 from zoo_datasets.baselines.interface import Labelled, Target, Targets, View
 from zoo_datasets.core import streams
-from zoo_datasets.errors import GridError, ZooError, unknown
+from zoo_datasets.errors import GridError, ZooError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.sources.measured import measured
 from zoo_datasets.sources.rows import subset_of
 from zoo_datasets.split_files import Split
 from zoo_datasets.targets import Asked, TaskError
+from zoo_datasets.task_splits import VERSION
 from zoo_datasets.zoo import Zoo
 
-VERSION = 1  # of the tasks' meaning; another filter, target or split under the same name takes the next
-MOST_LEVELS = 12  # of an axis, that are asked about one by one; a number with more was drawn
-SHARES = {"train": 0.5, "validation": 0.1, "test": 0.4}
 TRAINING = ("train_loss", "train_accuracy")  # what the control `metadata+training` is told
 # A network learned nothing that is not better than chance by three standard errors of the images it was measured on.
 ERRORS_ABOVE_CHANCE = 3.0
@@ -152,16 +150,16 @@ def problem(
     every = "progress" in names
     own_limit = limit if limit is not None and limit < zoo.manifest.counts.n_models else None
     zoo = prefix(zoo, limit)
-    split = _named(zoo, split)
-    axis, chosen = _split(zoo, split)
+    split = task_splits.named(zoo, split)
+    axis, chosen = task_splits.made(zoo, split)
     population = _Population(zoo, every)
     found, refused = _asked(population.zoo, names)
     rows = population.sides(chosen)
     train, test = rows["train"], rows["test"]
     level_of = None
     if axis is not None:
-        named = level_names(zoo, axis)
-        level_of = np.array([named[_label(v)] for v in population.zoo.column(axis).to_pylist()], object)
+        named = task_splits.level_names(zoo, axis)
+        level_of = np.array([named[task_splits.label(v)] for v in population.zoo.column(axis).to_pylist()], object)
         own = split.partition("=")[2]
         train, rows["validation"], test = (r[level_of[r] == own] for r in (train, rows["validation"], test))
     learned = list(dict.fromkeys(population.ids[i] for i in train))
@@ -219,31 +217,6 @@ def prefix(zoo: Zoo, limit: int | None) -> Zoo:
         ids = [ids[i] for i in np.argsort(zoo.models["plan_index"].to_numpy(), kind="stable")]
     first = set(ids[:limit])
     return zoo.take(np.flatnonzero([i in first for i in zoo.column("model_id").to_pylist()]))
-
-
-def level_names(zoo: Zoo, axis: str) -> dict[str, str]:
-    """Each value of an axis, as splits name it → its level. Raises TaskError.
-
-    Of a number that was drawn for each network the levels are its lowest quarter, its highest, and the middle: to hold one out
-    asks for what lies beyond what was learned, or between.
-    """
-    if axis not in zoo.axes:
-        raise TaskError(unknown("axis", axis, zoo.axes, zoo.name))
-    values = zoo.models[axis].to_pylist()
-    labels = {_label(v) for v in values}
-    if len(labels) <= MOST_LEVELS:
-        return {label: label for label in labels}
-    if not all(isinstance(v, int | float) for v in values):
-        raise TaskError(
-            f"{axis} has {len(labels):,} levels in {zoo.name}, and a level is held out of at most {MOST_LEVELS}."
-        )
-    low, high = np.quantile(np.array(values, np.float64), [0.25, 0.75], method="inverted_cdf")
-    return {_label(v): "lowest" if v <= low else "highest" if v > high else "middle" for v in values}
-
-
-def levels(zoo: Zoo, axis: str) -> list[str]:
-    """The levels of an axis as splits name them. Raises TaskError."""
-    return sorted(set(level_names(zoo, axis).values()))
 
 
 def describe(found: Problem) -> dict[str, Any]:
@@ -386,7 +359,7 @@ def _unlearned(zoo: Zoo, home: Zoo, split: Split) -> set[str]:
     learned = {keys[i] for i, side in split.assignment.items() if side in ("train", "validation")}
     models = zoo.models["model_id"].to_pylist()
     if not asked_alone(zoo):
-        own = split_files.by_group(zoo, fractions=SHARES, name="iid").assignment
+        own = split_files.by_group(zoo, fractions=task_splits.SHARES, name="iid").assignment
         models = [i for i in models if own[i] == "test"]
     return {i for i in models if keys[i] not in learned}
 
@@ -415,13 +388,13 @@ def _of_other(
     part = population.part(same, home.axes, told, rows)
     alone = {}
     for axis in (a for a in zoo.axes if a not in home.axes and _has(zoo, a)):
-        of = [f"{axis}={_label(v)}" for v in population.zoo.take(rows).column(axis).to_pylist()]
+        of = [f"{axis}={task_splits.label(v)}" for v in population.zoo.take(rows).column(axis).to_pylist()]
         each = Counter(of)
-        if 1 < len(each) <= MOST_LEVELS and min(each.values()) > 1:  # not what was drawn for each network
+        if 1 < len(each) <= task_splits.MOST_LEVELS and min(each.values()) > 1:  # not what was drawn for each network
             alone[axis] = of
     cells = [",".join(cell) for cell in zip(*alone.values(), strict=True)]
     parts = {zoo.name: part}
-    for of in [cells] if len(set(cells)) <= MOST_LEVELS else alone.values():
+    for of in [cells] if len(set(cells)) <= task_splits.MOST_LEVELS else alone.values():
         parts |= {f"{zoo.name}/{c}": part.take(np.flatnonzero(np.array(of, object) == c)) for c in sorted(set(of))}
     return parts
 
@@ -455,73 +428,3 @@ def shown(zoo: Zoo) -> Labelled:
 
 
 MOST_SHOWN = 128  # of which an accuracy of .7 is known to .04
-
-
-# ── splits ────────────────────────────────────────────────────────────────────────────
-
-
-def expand(zoo: Zoo, split: str) -> Iterator[str]:
-    """`AXIS` is each of its levels in turn; everything else is itself. Raises TaskError."""
-    if split == "iid" or "=" in split:
-        yield _named(zoo, split)
-    elif split in zoo.axes:
-        yield from (f"{split}={level}" for level in levels(zoo, split))
-    else:
-        raise TaskError(
-            f"Unknown split {split!r}. Known: iid, AXIS=LEVEL to hold a level out, AXIS for each of its levels in turn, and "
-            f"from:AXIS=LEVEL to learn on one. Axes of {zoo.name}: {', '.join(zoo.axes) or 'none'}."
-        )
-
-
-def _split(zoo: Zoo, name: str) -> tuple[str | None, Split]:
-    """The axis of whose level alone is learned, and the split."""
-    if name == "iid":
-        return None, split_files.by_group(zoo, fractions=SHARES, name="iid")
-    axis, found, level = name.removeprefix("from:").partition("=")
-    if not found:
-        raise TaskError(f"Unknown split {name!r}. Known: iid, AXIS=LEVEL to hold a level out, from:AXIS=LEVEL.")
-    if level not in (known := levels(zoo, axis)):
-        raise TaskError(unknown("level", level, known, f"axis {axis!r}"))
-    if name.startswith("from:"):
-        return axis, split_files.by_group(zoo, fractions=SHARES, name=name)
-    named = level_names(zoo, axis)
-    values = {_label(v): v for v in zoo.models[axis].to_pylist()}
-    held_values = [v for label, v in values.items() if named[label] == level]
-    keys = split_files.group_keys(zoo)
-    sides: dict[str, set[bool]] = {}
-    for model, value in zip(zoo.models["model_id"].to_pylist(), zoo.models[axis].to_pylist(), strict=True):
-        sides.setdefault(keys[model], set()).add(named[_label(value)] == level)
-    torn = any(len(s) > 1 for s in sides.values())  # only then are networks left out
-    held = split_files.held_out(
-        axis, zoo, test=held_values, straddling="drop" if torn else "error", fractions={"train": 0.6, "test": 0.4},
-    )  # fmt: skip
-    # Validation is like training, of whole groups: a rule chosen on the level that is asked about would know it.
-    drawn = {
-        keys[i]: int(streams.digest(["validation", keys[i]])[:8], 16)
-        for i, s in held.assignment.items()
-        if s == "train"
-    }
-    chosen = {k for k, number in drawn.items() if number % 6 == 0} or {min(drawn, key=lambda k: drawn[k])}
-    moved = {i: "validation" if side == "train" and keys[i] in chosen else side for i, side in held.assignment.items()}
-    return None, Split(f"held-out-{axis}", VERSION, held.zoos, {**held.rule, "validation_of_train": 1 / 6}, moved)
-
-
-def _named(zoo: Zoo, split: str) -> str:
-    """A split with its level as the zoo has it: 1e-3 is 0.001."""
-    axis, equals, level = split.partition("=")
-    if not equals or (plain := axis.removeprefix("from:")) not in zoo.axes:
-        return split
-    return next(
-        (f"{axis}={known}" for known in levels(zoo, plain) if known == level or _same_number(known, level)), split
-    )
-
-
-def _same_number(known: str, given: str) -> bool:
-    try:
-        return float(known) == float(given)
-    except ValueError:
-        return False
-
-
-def _label(value: Any) -> str:
-    return streams.canonical_json(value).strip('"')

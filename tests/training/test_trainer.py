@@ -164,7 +164,7 @@ def test_target_loss_stops_at_the_first_epoch_that_reaches_it(make_cohort: MakeC
 
 
 def test_a_target_never_reached_leaves_the_budget_as_the_reason(make_cohort: MakeCohort) -> None:
-    trained = worker.train(*make_cohort({"lr": [1e-2]}, "training.target_loss=-1"))
+    trained = worker.train(*make_cohort({"lr": [1e-2]}, "training.target_loss=1e-9"))
     assert (trained[1][0]["stop_reason"], steps_of(trained, 0)[-1]) == ("epochs", 8)
 
 
