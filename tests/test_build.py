@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import load_file
 
 from zoo_builder import build as build_module
-from zoo_builder import executor, grid, plan, worker
+from zoo_builder import executor, grid, output, plan, worker
 from zoo_builder.build import BuildProgress, build
 from zoo_datasets.core import files, meters
 from zoo_datasets.errors import BuildError
@@ -213,8 +213,8 @@ def test_who_looks_for_a_moment_does_not_end_a_build(
     paths.build.mkdir(exist_ok=True)
     with paths.lock.open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
-        monkeypatch.setattr(build_module.time, "sleep", lambda s: (tries.append(s), fcntl.flock(held, fcntl.LOCK_UN)))
-        with build_module._lock(paths):
+        monkeypatch.setattr(output.time, "sleep", lambda s: (tries.append(s), fcntl.flock(held, fcntl.LOCK_UN)))
+        with output.lock(paths):
             assert len(tries) == 1
 
 
