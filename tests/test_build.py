@@ -164,6 +164,13 @@ def test_a_sealed_zoo_that_is_not_whole_is_not_said_to_be_there(
     assert tree_hash(tiny_copy) == before
 
 
+def test_a_receipt_is_no_damaged_zoo(tiny_plan: plan.Plan, tiny_zoo: Path, tmp_path: Path) -> None:
+    for name in ("manifest.json", "grid.yaml"):
+        shutil.copy(tiny_zoo / name, tmp_path)
+    with pytest.raises(BuildError, match=r"is the receipt of a zoo, whose files are elsewhere.*verify --rebuild"):
+        build(tiny_plan, tmp_path, workers=0)
+
+
 def test_a_sealed_zoo_of_another_recipe_beside_a_damaged_one_is_not_touched(
     make_plan: Callable[..., plan.Plan], tiny_copy: Path, tree_hash: Tree
 ) -> None:
@@ -200,7 +207,7 @@ def test_a_folder_that_is_taken_away_ends_the_build_in_a_sentence(
         if progress.done == 4:
             shutil.rmtree(out)
 
-    with pytest.raises(BuildError, match="bring the folder back and run the same command again"):
+    with pytest.raises(BuildError, match="was taken away while it was built, and what was finished with it"):
         build(make_plan("cohort_size=1"), out, workers=0, report=taken_away)
     assert max(seen) == 4
 
@@ -452,7 +459,7 @@ def weak_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     ("after", "number"),
     [
         *((n, errno.ENOSPC) for n in (1, 14, 33)),
-        # A build of the tiny recipe flushes 60 times; the last is after the manifest has its name.
+        # A build of the tiny recipe flushes some 60 times; the last is after the manifest has its name.
         *(
             pytest.param(n, errno.ENOSPC, marks=pytest.mark.slow)
             for n in (0, 2, 3, 5, 8, 13, 15, 27, 37, 41, 47, 55, 58)
@@ -472,7 +479,10 @@ def test_a_full_disk_stops_with_a_message_and_the_next_run_goes_on(
 ) -> None:  # fmt: skip
     out = tmp_path / "zoo"
     weak_disk(after, number)
-    with pytest.raises(BuildError, match=rf"Cannot write to .*: {os.strerror(number)}\. What was finished is kept"):
+    with pytest.raises(
+        BuildError,
+        match=rf"Cannot write to .*: {os.strerror(number)}\. (What was finished is kept|Choose another folder)",
+    ):
         build(tiny_plan, out, workers=0)
     monkeypatch.undo()
     assert list(out.rglob(f"*{files.SCRATCH}*")) == []
@@ -595,7 +605,7 @@ def test_a_full_and_a_read_only_disk_say_so_and_more_space_is_enough(
 def drive(planned: plan.Plan, paths: ZooPaths, work: executor.Work) -> dict[str, Any]:
     """Trains every cohort of a plan with that work function, in this process."""
     records: dict[str, Any] = {}
-    paths.build.mkdir(parents=True, exist_ok=True)
+    files.write_json(paths.recipe, planned.identity)
     pool = executor.InProcess(work, planned.sources)
     tasks = [worker.Task(c, str(paths.root)) for c in planned.cohorts]
     with build_module._Interrupt() as interrupt:

@@ -165,7 +165,7 @@ def test_a_sample_is_read(load: Load) -> None:
         ("schedule: cosine", r"line 2: `schedule` stands inside a block: `training: \{schedule: …\}`"),
         ("axes: {training.lr: [1, 2]}", "line 2: the axis of `training.lr` is called `lr`"),
         ("training: {lr: [1e-2, 1e-3]}", r"`lr` is a list; several values are an axis: `axes: \{lr: \[0\.01, 0\.001\]\}`"),
-        ("training: {target_loss: -1}", "`target_loss` is -1; a number ≥ 0"),
+        ("training: {target_loss: -1}", "line 2: `target_loss` is -1, and no loss is below 0"),
         ("replicates: {init: 0}", "`replicates` is 0; a whole number"),
         ("replicates: 1.5", r"`replicates` is 1\.5"),
         ("replicates: null", "`replicates` is None"),
@@ -340,6 +340,21 @@ def test_a_limit_that_no_recipe_can_hold_is_refused(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("zoo: a/b\n")
     with pytest.raises(GridError, match="--limit 9223372036854775808: whole numbers have 64 bits"):
         grid.load(tmp_path / "g.yaml", limit=2**63)
+
+
+def test_the_recipe_of_a_sealed_zoo_may_say_what_makes_no_difference(tmp_path: Path) -> None:
+    """It was accepted when the zoo was built, and `verify` reads it."""
+    for text in (
+        "evaluation: {augmented: true}",
+        "training: {target_loss: -1}",
+        "axes: {momentum: [0.5, 0.9], lr: [1, 2]}",
+    ):
+        (tmp_path / "grid.yaml").write_text(f"zoo: a/b\nreplicates: 9\n{text}\n")
+        (tmp_path / "manifest.json").write_text('{"format_version": 1}')
+        grid.load(tmp_path / "grid.yaml")
+        (tmp_path / "manifest.json").unlink()
+        with pytest.raises(GridError, match=r"is given, but no|no loss is below 0|makes no difference"):
+            grid.load(tmp_path / "grid.yaml")
 
 
 def test_a_manifest_of_another_program_beside_a_grid_makes_no_zoo(tmp_path: Path) -> None:

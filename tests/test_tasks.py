@@ -165,6 +165,20 @@ def test_a_machine_whose_outputs_are_values_is_at_chance_where_it_was_before_its
     assert trained[~idle].all()
 
 
+def test_a_child_of_a_trained_machine_is_measured_against_networks_that_learned_nothing(tmp_path):
+    """Its first snapshot is what its parent had learned, and all children were at chance."""
+    head = "source: {id: machine, machine: SingleDirect, scale: none, steps: 4, train: 64, validation: 32, test: 64}\n"
+    ends = "training: {batch_size: 16, epochs: 8, loss: mse, lr: 3e-2}\nsnapshots: {epochs: [0, 8]}\n"
+    layers = "architecture: [{gru: 4}, {linear: classes}]\n"
+    built(f"zoo: weightzoo/first\n{head}{layers}replicates: 4\nsplits: {{train: 1}}\n{ends}", tmp_path / "first")
+    children = built(
+        f"zoo: weightzoo/then\n{head}{layers}init: {{zoo: {tmp_path / 'first'}, snapshot: -1}}\n{ends}",
+        tmp_path / "then",
+    )
+    last = children.final()
+    assert tasks._trained(last, [last.architecture(i).built() for i in last.column("model_id").to_pylist()]).all()
+
+
 def test_chance_is_the_share_of_the_commonest_class(bench_zoo):
     last = bench_zoo.final()
     made = [last.architecture(i).built() for i in last.column("model_id").to_pylist()]

@@ -72,7 +72,7 @@ def build(
         return paths
     taken = _taken(planned, earlier_zoos) if earlier_zoos else {}
     try:
-        paths.build.mkdir(parents=True, exist_ok=True)
+        files.make_folder(paths.build)
     except OSError as error:
         raise BuildError(f"Cannot write to {out}: {error.strerror}. Choose another folder with --out.") from None
     try:

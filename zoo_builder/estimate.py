@@ -60,11 +60,13 @@ _CHANGES_UPDATES = set(settings.feeding(Feeds.BUDGET, Feeds.BATCHES, Feeds.SOURC
 
 def _changes(plan: Plan, axis: str) -> bool:
     """Whether networks that differ along this axis alone differ in their number of updates."""
-    seen: dict[str, set[int]] = {}
+    seen: dict[str, list[int]] = {}
     for cohort in plan.cohorts:
         for run, steps in zip(cohort.runs, cohort.steps, strict=True):
-            seen.setdefault(streams.canonical_json({k: v for k, v in run.axes.items() if k != axis}), set()).add(steps)
-    return any(len(steps) > 1 for steps in seen.values())
+            rest = {k: v for k, v in run.axes.items() if k != axis}
+            seen.setdefault(streams.canonical_json([rest, dict(run.replicate)]), []).append(steps)
+    alike = [steps for steps in seen.values() if len(steps) > 1]
+    return not alike or any(len(set(steps)) > 1 for steps in alike)  # of what is drawn no two networks share the rest
 
 
 def describe(plan: Plan, workers: int | None) -> Iterator[str]:
@@ -81,7 +83,7 @@ def describe(plan: Plan, workers: int | None) -> Iterator[str]:
         varied = [a for a in plan.grid.axis_names if _CHANGES_UPDATES & set(settings.sets(a)) and _changes(plan, a)]
         because = f", because {', '.join(f'`{a}`' for a in varied)} changes them" if varied else ""
         budgets = set(settings.feeding(Feeds.BUDGET))
-        way_out = "" if set(varied) <= budgets and varied else "; give the budget in `steps` to hold them equal"
+        way_out = "" if set(varied) & budgets else "; give the budget in `steps` to hold them equal"
         yield f"warning: updates per model range from {_range(steps)}{because}{way_out}"
     slots = min(workers or (devices.cores() if workers is None else 1), len(cohorts))
     seconds = _seconds(plan, schedules, slots, on_ray=workers != 0)

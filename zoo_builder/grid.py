@@ -85,9 +85,10 @@ class Grid:
 
 def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None) -> Grid:
     """The grid of a YAML file with `path=value` changes applied. Raises GridError; also where the recipe of a zoo names a place."""
-    if _is_zoo(Path(path).parent):
+    sealed = _is_zoo(Path(path).parent)
+    if sealed:
         places.refuse(read_document(path))
-    return _grid(*places.taken(read_document(path, changes, limit)))
+    return _grid(*places.taken(read_document(path, changes, limit)), sealed=sealed)
 
 
 def _is_zoo(folder: Path) -> bool:
@@ -101,7 +102,7 @@ def _is_zoo(folder: Path) -> bool:
     return not isinstance(found, dict) or "format_version" in found
 
 
-def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
+def _grid(document: Document, source_paths: Mapping[str, str], *, sealed: bool) -> Grid:
     zoo = document.values.get("zoo")
     if not isinstance(zoo, str) or not _ZOO.match(zoo):
         raise GridError(f"{document.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
@@ -131,6 +132,8 @@ def _grid(document: Document, source_paths: Mapping[str, str]) -> Grid:
             f"drawn one has all: a multiple of {each} is needed, like {max(1, round(points / each)) * each}."
         )
     conflicts.check(document, fixed, varied)
+    if not sealed:
+        conflicts.check_use(document, fixed, varied)
     if all(fixed[n] is None and n not in names for n in conflicts.BUDGETS):
         fixed["epochs"] = DEFAULT_EPOCHS
     replicates, tied = _replicates(document)

@@ -63,6 +63,11 @@ def refuse_incomplete(paths: ZooPaths) -> None:
     """Raises BuildError where a sealed zoo lacks files, or has them in other sizes: to say that it is there would be false."""
     try:
         manifest = Manifest.read(paths.root)
+        if not any((paths.root / f.path).exists() for f in manifest.files.under("data/")):
+            raise BuildError(
+                f"{paths.root} is the receipt of a zoo, whose files are elsewhere. Build into another folder with --out; to compare with "
+                f"it, `python -m zoo_builder verify --rebuild {paths.root}`."
+            )
         for file in manifest.files.values():
             file.find(paths.root)
     except (IntegrityError, FormatVersionError) as error:
@@ -168,6 +173,11 @@ def is_of(error: OSError, paths: ZooPaths) -> bool:
 
 def message(paths: ZooPaths, error: OSError) -> str:
     remedy = _REMEDIES.get(error.errno or 0, "bring the folder back")
+    if error.errno not in _REMEDIES and not paths.recipe.exists():
+        return (
+            f"{paths.root} was taken away while it was built, and what was finished with it. Bring the folder back, or start anew: run the same "
+            "command again."
+        )
     return (
         f"Cannot write to {paths.root}: {error.strerror}. What was finished is kept; {remedy} and run the same "
         "command again."

@@ -256,20 +256,32 @@ def _near_duplicates(
             if code >= 0 and row >= 0:
                 members.setdefault(layout, []).append(Member(number, row, code, model, architecture))
     found: tuple[list[Pair], list[Pair]] = ([], [])
-    looked_at, notes, limits = 0, "", ""
+    looked_at, notes = 0, ""
+    nearer: list[float] = []  # limits of layouts of whose few weights strangers come nearer
+    apart = 0  # models of layouts in which nothing is near
     for layout, those in members.items():
         if len(those) > most_models:
             notes += f"; {most_models:,} of {len(those):,} models of layout {layout} drawn"
             those = sorted(those, key=lambda m: streams.digest([m.model, seed]))[:most_models]
         pairs_of = near_duplicates.find(list(zoos), those, near)
-        if pairs_of.limit <= 0:
-            limits += f"; {len(those):,} models of layout {layout} differ in one direction alone and were not compared"
-            continue
-        looked_at += len(those)
         found[0].extend(pairs_of.near)
         found[1].extend(pairs_of.copies)
+        if pairs_of.limit <= 0:  # exact copies alone
+            apart += len(those)
+            continue
+        looked_at += len(those)
         if pairs_of.limit < near:
-            limits += f"; within {pairs_of.limit:.2g} for layout {layout}, of whose few weights strangers come nearer"
+            nearer.append(pairs_of.limit)
+    limits = (
+        f"; within {min(nearer):.2g} or more for {len(nearer):,} layouts, of whose few weights strangers come nearer"
+        if nearer
+        else ""
+    )
+    limits += (
+        f"; {apart:,} models hardly differ but in one direction, in which all are near: of them exact copies alone"
+        if apart
+        else ""
+    )
     texts = (
         f"kernels of the last weights within {near:g} of each other{limits}",
         "last weights that are permuted, sign-flipped or rescaled ones of another model",

@@ -34,6 +34,7 @@ RESAMPLES = 999  # 25 of them in each tail of 95 %
 # any other function is computed anew for each.
 MOST_UNITS, MOST_UNITS_OF_A_FUNCTION, MOST_DELETED = 400, 40, 100
 CONTRASTED = (*FORMS, "balanced_accuracy")  # what `contrast` takes
+FLOAT32 = 1e-5  # by which a number that was kept in 32 bits may pass an end
 ROUNDING = 1e-12  # of a value: groups that differ by less are alike
 MOST_UNDEFINED = 0.1  # of the resamples: with more, what is left is no longer a sample of them
 # A resample that lacks the groups which make a score's error has an error of next to nothing, and a t of any size. Where that is
@@ -89,10 +90,11 @@ def mean(
     if n_groups < FEWEST_GROUPS:
         return _none(of, value, level, n_groups, len(values))
     least, most = ends or (-np.inf, np.inf)
-    if values.min() < least - ROUNDING or values.max() > most + ROUNDING:
+    if values.min() < least - FLOAT32 or values.max() > most + FLOAT32:
         raise ValueError(
             f"values lie between {values.min():g} and {values.max():g}, beyond their ends {least:g} and {most:g}."
         )
+    value = float(np.clip(value, least, most))
     if np.ptp(means) <= ROUNDING * max(1.0, abs(value)):
         if not np.isfinite([least, most]).all():
             return _none(of, value, level, n_groups, len(values), _alike(n_groups))

@@ -137,7 +137,7 @@ def _pair(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _labels(y: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels of one type, none missing. Raises ValueError."""
     y, prediction = _pair(y, prediction)
-    if (y.dtype.kind in "US") != (prediction.dtype.kind in "US") and "O" not in (y.dtype.kind, prediction.dtype.kind):
+    if (y.dtype.kind in "UST") != (prediction.dtype.kind in "UST") and "O" not in (y.dtype.kind, prediction.dtype.kind):
         raise ValueError(f"y holds {y.dtype}, the prediction {prediction.dtype}: text and numbers are never equal.")
     for name, values in (("y", y), ("the prediction", prediction)):
         missing = values == None if values.dtype == object else np.zeros(1, bool)  # noqa: E711  # each of them

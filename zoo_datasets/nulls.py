@@ -3,7 +3,7 @@
 In:  a `tasks.Problem`, names of baselines, how many shuffles. Out: a file for each baseline, and from it the scores.
 
 Targets of train and validation change places with whole groups, and inside them, where most networks share theirs: what a group
-shares stays together, and tells nothing of others. Of groups of several sizes each is given targets of another whole group, some of
+shares stays together, and tells nothing of others. Of groups of several sizes each is given targets of one whole group, some of
 them twice or left out. Else they change places among all networks of a side. Settings are those that the
 true targets chose; the test side keeps its own targets. A null whose interval leaves out chance says that something leaks.
 """
@@ -87,11 +87,13 @@ def shuffled(part: Part, rng: np.random.Generator) -> Part:
 
 
 def _lent(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Of each network the place of another whose target it gets (n,): groups lend theirs in a circle, whatever their sizes."""
+    """Of each network the place of another whose target it gets (n,): of each group those of a group drawn, whatever their sizes.
+
+    A group may draw itself, as by chance it does: if none did, what was learned would be the opposite of the truth.
+    """
     label = np.unique(groups, return_inverse=True)[1]
-    order = rng.permutation(label.max() + 1)
     found = np.empty(len(groups), np.int64)
-    for own, lender in zip(order, np.roll(order, 1), strict=True):
+    for own, lender in enumerate(rng.permutation(label.max() + 1)):
         mine, theirs = np.flatnonzero(label == own), rng.permutation(np.flatnonzero(label == lender))
         found[mine] = np.resize(theirs, len(mine))
     return found

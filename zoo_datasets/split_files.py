@@ -213,7 +213,7 @@ def held_out(
     Raises GridError for unknown columns and levels, for a level on two sides, for straddling groups, for an empty split.
     """
     levels = _of_models(axis, zoos)
-    known = {streams.canonical_json(v): v for v in levels.values()}
+    known = {streams.canonical_json(_named(v)): v for v in levels.values()}
     of_lists = any(isinstance(v, list) for v in known.values())
     test, validation = _several(test, of_lists), _several(validation, of_lists)
     for level in (*test, *validation):
@@ -295,11 +295,19 @@ def _of_models(column: str, zoos: Collection[ZooLike]) -> dict[str, Any]:
         if column not in zoo.models.column_names:
             raise GridError(errors.unknown("column", column, zoo.models.column_names, zoo_name(zoo)))
         for model, value in zip(zoo.models["model_id"].to_pylist(), zoo.models[column].to_pylist(), strict=True):
-            if result.setdefault(model, value) != value:
+            if model in result and streams.canonical_json(_named(result[model])) != streams.canonical_json(
+                _named(value)
+            ):
                 raise GridError(
                     f"Model {model} is in two of these zoos, with {column} {result[model]} and {value}; take one of them."
                 )
+            result[model] = value
     return result
+
+
+def _named(value: Any) -> Any:
+    """A value as JSON holds it: NaN, which equals nothing, by name."""
+    return "NaN" if isinstance(value, float) and value != value else value
 
 
 def _several(levels: Any, of_lists: bool) -> list[Any]:
@@ -313,7 +321,7 @@ def _several(levels: Any, of_lists: bool) -> list[Any]:
         one = True
     plain = [levels] if one else list(levels)
     plain = [v.item() if isinstance(v, np.generic) else list(v) if isinstance(v, tuple) else v for v in plain]
-    return list({streams.canonical_json(v): v for v in plain}.values())
+    return list({streams.canonical_json(_named(v)): v for v in plain}.values())
 
 
 def _fractions(fractions: Mapping[str, float] | None, used: Collection[str]) -> dict[str, float]:

@@ -316,8 +316,10 @@ def _chance(part: Zoo, architectures: Sequence[Architecture]) -> np.ndarray:
     if any(m is not None for m in machines):
         first = part.whole.select(step=0)
         of, scores = (first.column(c).to_pylist() for c in ("machine", "test_accuracy"))
-        for machine, score in zip(of, scores, strict=True):
-            start[machine] = max(start.get(machine, 0.0), score or 0.0)
+        parents = first.column("parent_id").to_pylist() if _has(part, "parent_id") else [None] * len(of)
+        for machine, score, parent in zip(of, scores, parents, strict=True):
+            if parent is None:  # of a child it is what its parent had learned
+                start[machine] = max(start.get(machine, 0.0), score or 0.0)
     for i, machine in enumerate(machines):
         if machine is not None:
             found[i] = start.get(machine, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from planted_zoos import planted
+from resealed import reseal
 
 from zoo_datasets import cli, views
 from zoo_datasets.analysis.nws import (
@@ -561,7 +563,6 @@ def test_a_property_of_one_level_gets_no_meta_classifier_of_its_own() -> None:
         (["--held-out", "depth"], "Unknown property 'depth'"),
         (["--held-out", "lr"], "--held-out lr: it is a number, and has no levels to leave out."),
         (["--children", "{zoo}"], "No network of weightzoo/planted went on from one of weightzoo/planted."),
-        (["{zoo}"], "have networks in common; name each zoo once"),
     ],
 )  # fmt: skip
 @pytest.mark.slow
@@ -574,6 +575,20 @@ def test_a_mistake_is_one_sentence(zoo: Zoo, tmp_path: Path, capsys: Said, optio
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "out" / "numbers.json").exists()
+
+
+@pytest.mark.slow
+def test_a_zoo_named_twice_is_one_and_networks_that_two_zoos_have_are_refused(
+    zoo: Zoo, tmp_path: Path, capsys: Said
+) -> None:
+    call = ["--no-deep", "--questions", "features", "--no-pictures", "--out", str(tmp_path / "out")]
+    assert cli.main(["analyze", "nws", str(zoo.root), f"{zoo.root}/../{zoo.root.name}", *call]) == 0
+    kept = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    assert kept["population"]["n_models"] == len(zoo.models)
+    shutil.copytree(zoo.root, tmp_path / "again")
+    reseal(tmp_path / "again", zoo="weightzoo/again")
+    assert cli.main(["analyze", "nws", str(zoo.root), str(tmp_path / "again"), *call]) == 1
+    assert "weightzoo/planted, weightzoo/again have networks in common; take one of them" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,19 @@ def test_paths_of_a_zoo_are_those_of_the_format() -> None:
     )
     assert paths.build in paths.commit("c").parents
     assert paths.build in paths.checkpoint("c").parents
+
+
+def test_a_folder_that_may_be_written_and_not_read_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refused(path: Any, flags: int, *more: Any) -> int:
+        if Path(path) == tmp_path:
+            raise PermissionError(errno.EACCES, "no")
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", refused)
+    files.write_atomic(tmp_path / "new" / "file", b"x")
+    assert (tmp_path / "new" / "file").read_bytes() == b"x"
 
 
 def test_new_folders_are_on_the_disk_before_what_is_written_in_them(

@@ -50,10 +50,10 @@ def written(paths: ZooPaths) -> parts.Record:
 
 def test_a_part_gives_back_every_bit_of_weights_and_rows(paths: ZooPaths) -> None:
     record = written(paths)
-    part = parts.open_part(paths, record)
+    part = parts.open_weights(paths, record)
     assert part.weights.tobytes() == np.stack([s.weights for s in SNAPSHOTS]).tobytes()
     assert part.slots is None
-    rows = part.rows.to_pylist()
+    rows = parts.read_rows(paths, record).to_pylist()
     assert [(r["model_id"], r["step"]) for r in rows] == [("a", 0), ("a", 2), ("a", 4), ("b", 0)]
     assert [r["weights_sha256"] for r in rows] == [s.sha256 for s in SNAPSHOTS]
     assert [r["train_loss"] for r in rows] == [s.metrics["train_loss"] for s in SNAPSHOTS]
@@ -63,10 +63,11 @@ def test_a_part_gives_back_every_bit_of_weights_and_rows(paths: ZooPaths) -> Non
 
 def test_the_optimizers_slots_lie_in_the_rows_of_their_weights(paths: ZooPaths) -> None:
     kept = [dataclasses.replace(s, slots=np.stack([s.weights + 1, s.weights * 2])) for s in SNAPSHOTS]
-    part = parts.open_part(paths, parts.write_part(paths, COHORT, ["a", "b"], kept, RESULTS, ENGINE))
+    record = parts.write_part(paths, COHORT, ["a", "b"], kept, RESULTS, ENGINE)
+    part = parts.open_weights(paths, record)
     assert part.slots is not None
     assert part.slots.tobytes() == np.stack([s.slots for s in kept]).tobytes()
-    assert part.rows["optimizer_sha256"].to_pylist() == [s.optimizer_sha256 for s in kept]
+    assert parts.read_rows(paths, record)["optimizer_sha256"].to_pylist() == [s.optimizer_sha256 for s in kept]
 
 
 def test_a_record_counts_the_snapshots_of_every_model(paths: ZooPaths) -> None:

@@ -18,7 +18,7 @@ from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
 from zoo_builder.planning.runs import Run
 from zoo_builder.recipe import settings
-from zoo_builder.recipe.axes import Axis, Draw
+from zoo_builder.recipe.axes import Axis, Draw, extremes
 from zoo_builder.recipe.conflicts import TAKEN_BY_LAYERS
 from zoo_builder.recipe.generated import takes
 from zoo_builder.recipe.snapshots import SnapshotSchedule
@@ -64,16 +64,19 @@ def _beyond_budget(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int)
 
 
 def _without_layer(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
-    """Networks that differ in a setting which none of their layers takes."""
+    """Networks that differ in a setting which none of their layers takes, and in nothing else."""
     for name in TAKEN_BY_LAYERS:
         axis = next((a for a in recipe.axis_names if name in settings.sets(a)), None)
         if axis is None:
             continue
-        count = sum(not taken for taken in map(_taker(name), models))
-        if count:
+        taken, seen = _taker(name), collections.Counter[str]()
+        for run in models:
+            if not taken(run):
+                seen[streams.canonical_json([dict(run.keys), _without(run.settings, (name,))])] += 1
+        if twice := sum(n - 1 for n in seen.values()):
             yield (
-                f"{count:,} models have no layer that takes `{name}`, and are trained again, alike, along the axis `{axis}`; to leave "
-                "them out, build their architecture by a recipe of its own"
+                f"{twice:,} models are trained again, alike: they have no layer that takes `{name}`, and differ from others along the axis "
+                f"`{axis}` alone; to leave them out, build their architecture by a recipe of its own"
             )
 
 
@@ -85,8 +88,9 @@ def _no_twins(recipe: Grid) -> Iterator[str]:
         if needs is None:
             continue
         for paired in (axes[p] for p in recipe.paired if p in axes):
-            values = [level.values for level in paired.levels if needs.setting in level.values]
-            if len({needs.met_by(v[needs.setting]) for v in values}) == 2:
+            values = [v[needs.setting] for v in extremes(paired) if needs.setting in v]
+            values += [recipe.twin[needs.setting]] if values and needs.setting in recipe.twin else []
+            if len(set(map(needs.met_by, values))) == 2:
                 yield (
                     f"`{name}` means nothing at some levels of `{paired.name}`, which is paired: networks there are no twins of the others; "
                     f"write `paired: [{', '.join([*recipe.paired, name])}]`"
@@ -132,7 +136,14 @@ def _unlike_parents(recipe: Grid, models: Sequence[Run], parents: Parents) -> It
         for name in settings.KEPT_BY:
             value, default = row.get(name), settings.DEFAULTS[name]
             own = run.settings.get(name, default)
-            if name not in varied and value is not None and own == default and own is not None and value != own:
+            if (
+                name not in varied
+                and not _is_given(recipe, name)
+                and value is not None
+                and own == default
+                and own is not None
+                and value != own
+            ):
                 said.setdefault(name, []).append(value)
     for name, values in said.items():
         seen = ", ".join(sorted(set(map(str, values)))[:3])
@@ -140,6 +151,14 @@ def _unlike_parents(recipe: Grid, models: Sequence[Run], parents: Parents) -> It
             f"`{name}` is {settings.DEFAULTS[name]}, the default, in {len(values):,} children, and was {seen} in their parents; "
             f"`init: {{keep: [{settings.KEPT_BY[name]}]}}` keeps it"
         )
+
+
+def _is_given(recipe: Grid, name: str) -> bool:
+    """Whether the recipe says a setting, be it the default."""
+    block: Any = recipe.document
+    for key in settings.SETTINGS[name].path.split("."):
+        block = block.get(key) if isinstance(block, Mapping) else None
+    return block is not None
 
 
 def _same_start(models: Sequence[Run]) -> Iterator[str]:

@@ -92,13 +92,6 @@ def twin(document: Document, draws: Sequence[Draw], paired: Sequence[str]) -> di
         if name not in names:
             raise GridError(unknown("axis that is drawn and paired", name, names, place))
         values |= levels.expand(name, value, place)
-    for draw in (d for d in draws if d.name not in paired and d.name in settings.SETTINGS):
-        needs = settings.SETTINGS[draw.name].needs
-        if needs is not None and needs.setting in values and not needs.met_by(values[needs.setting]):
-            raise GridError(
-                f"{where}: `{draw.name}` means nothing for these twins, and is drawn without being paired: they would have other first "
-                f"weights. Write `paired: [{', '.join([*paired, draw.name])}]`."
-            )
     return values
 
 

@@ -22,6 +22,7 @@ BUDGETS = settings.feeding(settings.Feeds.BUDGET)
 LINEAGE_SETTINGS = settings.feeding(settings.Feeds.LINEAGE)
 INIT_SETTINGS = settings.feeding(settings.Feeds.INIT)
 AUGMENTATION = settings.feeding(settings.Feeds.AUGMENTATION)
+ARCHITECTURE = set(settings.feeding(settings.Feeds.ARCHITECTURE))
 
 
 def check(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
@@ -200,19 +201,51 @@ def _without_effect(document: Document, fixed: Mapping[str, Any], axes: Axes) ->
         unmet = _unmet(settings.SETTINGS[name], fixed, axes)
         if unmet:
             raise GridError(f"{document.where(*path)}: `{name}` is given, but {unmet}")
+    if "min_epochs" in given:
+        _rule(document.where(*given["min_epochs"]), fixed, axes)
+    _unused_layers(document, fixed, axes, given)
+
+
+def check_use(document: Document, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Raises GridError where something asked for would make no difference. It is asked of recipes that are to be built, and not of
+    those that zoos were sealed with, some of them before it was."""
+    given = _given(document)
     for axis in axes:
         # Of a block (`subset`) each level sets several, of which some may mean nothing.
         unmet = _unmet(settings.SETTINGS[axis.name], fixed, axes) if axis.name in settings.SETTINGS else None
         if unmet:
             raise GridError(f"{place_of(document, axis)}: axis `{axis.name}` makes no difference: {unmet}")
+        if axis.name == "min_epochs":
+            _rule(place_of(document, axis), fixed, axes)
+    if fixed["target_loss"] is not None and fixed["target_loss"] < 0:
+        raise GridError(
+            f"{document.where(*given['target_loss'])}: `target_loss` is {fixed['target_loss']:g}, and no loss is below 0."
+        )
+    for name, unused in (("evaluate_batch_statistics", _no_norm), ("evaluate_augmented", _no_augmentation)):
+        varied = next((a for a in axes if name in touched(a)), None)
+        if (varied is not None or (name in given and fixed[name])) and (why := unused(fixed, axes)):
+            place = place_of(document, varied) if varied is not None else document.where(*given[name])
+            raise GridError(f"{place}: `{name}` is given, but no {why}.")
+
+
+def _rule(place: str, fixed: Mapping[str, Any], axes: Axes) -> None:
+    """Raises GridError where nothing could stop before the budget, so that `min_epochs` says nothing."""
     names = {a.name for a in axes} | set(fixed["init_keep"] or ())
     rules = [n for n in settings.feeding(settings.Feeds.STOP) if n != "min_epochs"]
-    varied = next((a for a in axes if a.name == "min_epochs"), None)
-    if (varied or "min_epochs" in given) and not any(fixed[n] is not None or n in names for n in rules):
-        place = place_of(document, varied) if varied else document.where(*given["min_epochs"])
+    if not any(fixed[n] is not None or n in names for n in rules):
         raise GridError(f"{place}: `min_epochs` needs one of {', '.join(f'`{n}`' for n in rules)}.")
-    _unused_layers(document, fixed, axes, given)
-    _unused_evaluation(document, fixed, axes, given)
+
+
+def _no_norm(fixed: Mapping[str, Any], axes: Axes) -> str:
+    kept = "architecture" in (fixed["init_keep"] or ())
+    return "" if kept or _any_takes("batch_norm", fixed, axes) else "architecture of this recipe has a batch norm"
+
+
+def _no_augmentation(fixed: Mapping[str, Any], axes: Axes) -> str:
+    levels = [fixed, *(level.values for axis in axes for level in axis.levels), *itertools.chain(*map(extremes, axes))]
+    some = any(v.get(n, settings.DEFAULTS[n]) != settings.DEFAULTS[n] for v in levels for n in AUGMENTATION)
+    kept = {"augmentation", *AUGMENTATION} & set(fixed["init_keep"] or ())
+    return "" if some or kept else "network of this recipe is trained on augmented inputs"
 
 
 def _unmet(setting: settings.Setting, fixed: Mapping[str, Any], axes: Axes) -> str | None:
@@ -252,29 +285,10 @@ def _unused_layers(
 
 def _any_takes(layer: str, fixed: Mapping[str, Any], axes: Axes) -> bool:
     """Whether an architecture of the recipe has a layer of that name without a value of its own."""
-    varied = [level.values for axis in axes for level in axis.levels]
-    architectures = [v for v in varied if "architecture" in v] or [{}]
+    named = [level.values for axis in axes for level in axis.levels if "architecture" in level.values] or [{}]
     # A layer that a parameter brings, as `wild_norm`, needs one switch beside the architecture's name.
-    return any(takes({**fixed, **a, **v}, layer) for a in architectures for v in ({}, *varied))
-
-
-def _unused_evaluation(
-    document: Document, fixed: Mapping[str, Any], axes: Axes, given: Mapping[str, tuple[str, ...]]
-) -> None:
-    """Raises GridError where all networks would be measured as they are without the switch."""
-    kept = set(fixed["init_keep"] or ())
-    levels = [fixed, *(level.values for axis in axes for level in axis.levels)]
-    augmented = any(v.get(n, settings.DEFAULTS[n]) != settings.DEFAULTS[n] for v in levels for n in AUGMENTATION)
-    nothing = {}
-    if "architecture" not in kept and not _any_takes("batch_norm", fixed, axes):
-        nothing["evaluate_batch_statistics"] = "architecture of this recipe has a batch norm"
-    if not augmented and not kept & {"augmentation", *AUGMENTATION}:
-        nothing["evaluate_augmented"] = "network of this recipe is trained on augmented inputs"
-    for name, why in nothing.items():
-        axis = next((a for a in axes if name in touched(a)), None)
-        if axis is not None or name in given:
-            place = place_of(document, axis) if axis is not None else document.where(*given[name])
-            raise GridError(f"{place}: `{name}` is given, but no {why}.")
+    switches = [v for a in axes if touched(a) & ARCHITECTURE for v in extremes(a) if "architecture" not in v]
+    return any(takes({**fixed, **a, **v}, layer) for a in named for v in ({}, *switches))
 
 
 TAKEN_BY_LAYERS = ("dropout", "activation")

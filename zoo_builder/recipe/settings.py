@@ -312,7 +312,7 @@ _TABLE = (
     Setting("clip_norm", "training.clip_norm", Feeds.OPTIMIZER, "float", None,
             "largest gradient norm, per model", low=1e-12),
     Setting("target_loss", "training.target_loss", Feeds.STOP, "float", None,
-            "stop at this validation loss (epoch ends)", low=0),
+            "stop at this validation loss (epoch ends)"),
     Setting("patience", "training.patience", Feeds.STOP, "int", None,
             "stop after so many epochs without a lower validation loss", low=1),
     Setting("min_epochs", "training.min_epochs", Feeds.STOP, "int", 0, "neither of these stops before", low=0),

@@ -141,13 +141,13 @@ def _write(paths: ZooPaths, cohort_id: str, suffix: str, pieces: Pieces) -> dict
 
 def commit(paths: ZooPaths, record: Record) -> None:
     """Make a part count. The first commit of a cohort wins; a second is dropped in silence."""
-    paths.commits.mkdir(parents=True, exist_ok=True)
+    files.make_folder(paths.commits)
     final = paths.commit(record.cohort_id)
     scratch = final.with_name(f"{files.SCRATCH}{os.getpid()}-{final.name}")
     value = record.to_json()
+    files.write_json(scratch, {**value, "sha256": streams.digest(value)})
+    faults.point("before_commit")
     try:
-        files.write_json(scratch, {**value, "sha256": streams.digest(value)})
-        faults.point("before_commit")
         os.link(scratch, final)
     except FileExistsError:
         pass
@@ -201,22 +201,26 @@ def set_aside(paths: ZooPaths, cohort_id: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """An opened part: rows in order of model and step, and their weights, memory-mapped."""
+class Weights:
+    """The weights of a part, memory-mapped, in order of model and step."""
 
-    rows: pa.Table  # n
     weights: np.ndarray  # float32 [n, P]
     slots: np.ndarray | None  # float32 [n, 2, P] of the optimizer, where the recipe keeps them
 
 
-def open_part(paths: ZooPaths, record: Record) -> Part:
-    """The part of a record; none of it is read yet. Raises IntegrityError, OSError."""
-    # Held, not mapped: rows are small, and of a thousand parts each mapped file would stay open.
-    rows = pa.ipc.open_file(pa.BufferReader(files.inside(paths.root, record.rows).read_bytes())).read_all()
+def read_rows(paths: ZooPaths, record: Record) -> pa.Table:
+    """The rows of a part, in order of model and step: held, not mapped, for of a thousand parts each mapped file would stay open.
+
+    Raises IntegrityError, OSError."""
+    return pa.ipc.open_file(pa.BufferReader(files.inside(paths.root, record.rows).read_bytes())).read_all()
+
+
+def open_weights(paths: ZooPaths, record: Record) -> Weights:
+    """The weights of a part; none are read yet. Raises IntegrityError, OSError."""
     weights = shards.open_tensor(files.inside(paths.root, record.weights), TENSOR)
     if record.optimizer is None:
-        return Part(rows, weights, None)
-    return Part(rows, weights, shards.open_tensor(files.inside(paths.root, record.optimizer), SLOTS))
+        return Weights(weights, None)
+    return Weights(weights, shards.open_tensor(files.inside(paths.root, record.optimizer), SLOTS))
 
 
 class Checkpoint:

@@ -78,14 +78,14 @@ def _models(
     """All models, split by split in plan order, as many at a time as have some thousand snapshots."""
     index = {run.id: i for i, run in enumerate(plan.runs)}
     members = {m.plan_index: m for c in plan.cohorts for m in _members(c, records[c.id], index)}
-    opened = functools.lru_cache(MOST_OPENED)(lambda cohort: parts.open_part(paths, records[cohort]))
+    opened = functools.lru_cache(MOST_OPENED)(lambda cohort: parts.open_weights(paths, records[cohort]))
     with meters.track("writing the zoo", len(plan.runs), "models") as meter:
         for split in SPLITS:
             chosen = [members[i] for i, run in enumerate(plan.runs) if run.split == split]
             batches = np.cumsum([m.result["n_snapshots"] for m in chosen]) // ROWS
             for _, group in itertools.groupby(zip(chosen, batches, strict=True), lambda pair: pair[1]):
                 some = [member for member, _ in group]
-                yield _some(split, some, about, opened)
+                yield _some(split, some, about, paths, opened)
                 meter.add(len(some))
 
 
@@ -99,13 +99,27 @@ def _members(cohort: Cohort, record: parts.Record, index: Mapping[str, int]) -> 
 
 
 def _some(
-    split: str, members: list[_Member], about: contents.About, opened: Callable[[str], parts.Part]
+    split: str, members: list[_Member], about: contents.About, paths: ZooPaths, opened: Callable[[str], parts.Weights]
 ) -> contents.Models:
-    # Parts are opened when their rows are taken, and closed by those behind them.
-    snapshots = pa.concat_tables([opened(m.cohort.id).rows[m.rows] for m in members])
+    # Parts are opened when their weights are taken, and closed by those behind them.
     weights = (opened(m.cohort.id).weights[m.rows] for m in members)
     slots = (kept[m.rows] for m in members if (kept := opened(m.cohort.id).slots) is not None)
-    return contents.Models(split, _table(members, about), snapshots, weights, slots)
+    return contents.Models(split, _table(members, about), _snapshots(members, paths), weights, slots)
+
+
+def _snapshots(members: list[_Member], paths: ZooPaths) -> pa.Table:
+    """The rows of these models' snapshots, one after another: each part is read once, and of it no more is kept than they need."""
+    by_cohort: dict[str, list[int]] = {}
+    for place, member in enumerate(members):
+        by_cohort.setdefault(member.cohort.id, []).append(place)
+    pieces: dict[int, pa.Table] = {}
+    for places in by_cohort.values():
+        whole = parts.read_rows(paths, members[places[0]].record)
+        own = [members[p].rows for p in places]
+        some = pa.concat_tables([whole.slice(s.start, s.stop - s.start) for s in own]).combine_chunks()
+        starts = np.cumsum([0, *(s.stop - s.start for s in own)]).tolist()
+        pieces |= {p: some.slice(a, b - a) for p, (a, b) in zip(places, itertools.pairwise(starts), strict=True)}
+    return pa.concat_tables([pieces[p] for p in range(len(members))])
 
 
 def _table(members: list[_Member], about: contents.About) -> pa.Table:

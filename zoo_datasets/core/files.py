@@ -82,8 +82,11 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the disk can."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Make a rename durable, where the disk can, and where we may look into the folder."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         _sync(handle)
     finally:

@@ -120,7 +120,7 @@ def read(zoos: Sequence[Zoo], names: Sequence[str] | None = None) -> Population:
     """The population of zoos, with all properties or those of these names. Raises ZooError where there is nothing to read."""
     ids = [i for z in zoos for i in z.models["model_id"].to_pylist()]
     if len(set(ids)) < len(ids):
-        raise ZooError(f"{', '.join(z.name for z in zoos)} have networks in common; name each zoo once.")
+        raise ZooError(f"{', '.join(z.name for z in zoos)} have networks in common; take one of them.")
     shared = shared_starts(zoos, ids)
     groups = _groups(zoos, ids, shared)
     if (n_groups := len(np.unique(groups))) < FEWEST_GROUPS:
