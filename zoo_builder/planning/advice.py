@@ -131,19 +131,13 @@ def _unlike_parents(recipe: Grid, models: Sequence[Run], parents: Parents) -> It
     rows = {row["model_id"]: row for row in parents.rows}
     said: dict[str, list[Any]] = {}
     varied = set(itertools.chain.from_iterable(settings.sets(a) for a in recipe.axis_names))
+    left = {n: settings.DEFAULTS[n] for n in settings.KEPT_BY if n not in varied and not _is_given(recipe, n)}
+    left = {name: default for name, default in left.items() if default is not None}
     for run in models:
         row = rows[run.start.model_id] if run.start is not None else {}
-        for name in settings.KEPT_BY:
-            value, default = row.get(name), settings.DEFAULTS[name]
-            own = run.settings.get(name, default)
-            if (
-                name not in varied
-                and not _is_given(recipe, name)
-                and value is not None
-                and own == default
-                and own is not None
-                and value != own
-            ):
+        for name, default in left.items():
+            value = row.get(name)
+            if value is not None and value != default and run.settings.get(name, default) == default:
                 said.setdefault(name, []).append(value)
     for name, values in said.items():
         seen = ", ".join(sorted(set(map(str, values)))[:3])

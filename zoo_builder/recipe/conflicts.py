@@ -242,7 +242,7 @@ def _no_norm(fixed: Mapping[str, Any], axes: Axes) -> str:
 
 
 def _no_augmentation(fixed: Mapping[str, Any], axes: Axes) -> str:
-    levels = [fixed, *(level.values for axis in axes for level in axis.levels), *itertools.chain(*map(extremes, axes))]
+    levels = [fixed, *itertools.chain(*map(extremes, axes))]
     some = any(v.get(n, settings.DEFAULTS[n]) != settings.DEFAULTS[n] for v in levels for n in AUGMENTATION)
     kept = {"augmentation", *AUGMENTATION} & set(fixed["init_keep"] or ())
     return "" if some or kept else "network of this recipe is trained on augmented inputs"
