@@ -22,7 +22,7 @@ from resealed import write_manifest
 
 import zoo_builder.cli
 import zoo_datasets.cli
-from zoo_builder import build
+from zoo_builder import output
 from zoo_builder.plan import Plan
 from zoo_builder.planning import lineage
 from zoo_builder.verifying import receipts
@@ -313,7 +313,7 @@ Refuse = Callable[[Path], None]
 @pytest.fixture
 def refuse(tiny_plan: Plan) -> Refuse:
     """What `build` does first with a folder that holds a zoo."""
-    return lambda root: build._refuse_other(ZooPaths(root), tiny_plan)
+    return lambda root: output.refuse_other(ZooPaths(root), tiny_plan)
 
 
 def commands(root: Path, other: Path, hub: LoopbackHub, refuse: Refuse) -> dict[str, Callable[[], Any]]:
