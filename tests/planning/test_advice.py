@@ -62,6 +62,36 @@ def test_sides_that_are_far_from_their_shares_are_said(said: Said) -> None:
     assert "init groups, which" not in said("axes: {lr: [1e-2, 1e-3]}\nreplicates: 20\n")
 
 
+def test_schedules_of_more_snapshots_than_there_are_are_said(said: Said) -> None:
+    training = "training: {steps: 6}\nreplicates: 3\nsnapshots: "
+    assert "`log_steps` asks for 12 snapshots, and within 6 updates these are 7 different ones" in said(
+        training + "{log_steps: 12}\n"
+    )
+    assert "`evenly` asks for 9 snapshots, and within 6 updates these are 7" in said(training + "{evenly: 9}\n")
+    assert "different ones" not in said(training + "{evenly: 7}\n")
+
+
+def test_stop_rules_that_stop_nobody_are_said(said: Said) -> None:
+    rule = "training: {{epochs: 6, {}}}\nreplicates: 3\n"
+    assert "`patience` is 5, and training ends after 6 epochs: no network is stopped before" in said(
+        rule.format("patience: 5")
+    )
+    assert "is stopped" not in said(rule.format("patience: 4"))
+    assert "`stop_drops` is 5" in said(rule.format("stop_drops: 5"))
+    text = said(rule.format("patience: 2, min_epochs: 6"))
+    assert "`min_epochs` is 6" in text
+    assert "`patience`" not in text
+    assert "is stopped" not in said(rule.format("patience: 2, min_epochs: 5"))
+    # Of several budgets one is long enough.
+    assert "is stopped" not in said("training: {patience: 5}\naxes: {epochs: [2, 9]}\nreplicates: 3\n")
+
+
+def test_attacks_that_nobody_learned_are_said(said: Said) -> None:
+    counted = "snapshots: {epochs: [2], attack_per_class: true}\nreplicates: 3\n"
+    assert "no network learns one: its columns will be empty" in said(counted)
+    assert "empty" not in said(counted + "axes: {trigger_frac: [0, 0.1]}\nsubset: {trigger_target: 0}\n")
+
+
 def test_children_that_are_not_what_their_parents_were_are_said(said: Said, tmp_path: Path) -> None:
     parents = HEAD.replace("a/b", "a/parents") + (
         "architecture: [flatten, {linear: 4}, activation, {linear: classes}]\naxes: {activation: [tanh, relu], lr: [1e-2, 1e-3]}\n"
@@ -77,6 +107,9 @@ def test_children_that_are_not_what_their_parents_were_are_said(said: Said, tmp_
         in text
     )
     assert "`lr` is 0.001, the default, in 6 children, and was 0.01 in their parents" in text
+    assert "`init.models` is 17, and a/parents has 12: all of them go on" in said(
+        layers + init + "epoch: 1, models: 17}\n"
+    )
     assert "`lr`" not in said(layers + "training: {epochs: 2, lr: 1e-3}\n" + init + "epoch: 1}\n")
     kept = said(init + "epoch: 1, keep: [architecture, lr]}\n")
     assert "the default" not in kept

@@ -1,8 +1,8 @@
 """A plan → what its author may not have meant, as sentences; none of it is a mistake by itself.
 
 In:  the recipe, its runs, cohorts, sources and parents.
-Out: sentences: a sample that has fewer points than were asked for, snapshots that are never taken, networks that are trained twice,
-     children that are not what their parents were, sides of the split that are far from their shares.
+Out: sentences: a sample that has fewer points than were asked for, snapshots that are never taken, stop rules that stop none,
+     networks that are trained twice, children that are not what their parents were, sides of the split that are far from their shares.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zoo_builder.grid import Grid
 from zoo_builder.planning import runs as planned
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
-from zoo_builder.planning.runs import Run
+from zoo_builder.planning.runs import ACCURACY_RULES, Run
 from zoo_builder.recipe import settings
 from zoo_builder.recipe.axes import Axis, Draw, extremes
 from zoo_builder.recipe.conflicts import TAKEN_BY_LAYERS
@@ -30,7 +30,7 @@ MOST_OFF = 0.1  # of all networks: a side that has so many more or fewer than it
 
 
 def of(
-    recipe: Grid, models: Sequence[Run], cohorts: Iterable[Cohort], learned: Iterable[sources.Source],
+    recipe: Grid, models: Sequence[Run], cohorts: Sequence[Cohort], learned: Iterable[sources.Source],
     parents: Parents | None,
 ) -> Iterator[str]:  # fmt: skip
     """The sentences, each of them once or more."""
@@ -40,12 +40,17 @@ def of(
     for source in learned:
         yield from source.notes
     lengths = {(c.steps_per_epoch, max(c.steps)) for c in cohorts}  # all cohorts have the recipe's schedule
-    yield from filter(None, (_beyond_budget(recipe.snapshots, *length) for length in sorted(lengths)))
+    for length in sorted(lengths):
+        yield from _not_taken(recipe.snapshots, *length)
+    yield from _never_stopped(cohorts)
+    yield from _no_attacks(recipe, models)
     yield from _without_layer(recipe, models)
     yield from _no_twins(recipe)
     if parents is None:
         yield from _sides(recipe, models)
         return
+    if (wanted := recipe.fixed["init_models"] or 0) > len(parents.rows):
+        yield f"`init.models` is {wanted:,}, and {parents.zoo} has {len(parents.rows):,}: all of them go on"
     if recipe.fixed["init_optimizer"] is None and "init_optimizer" not in recipe.axis_names:
         if any(r.settings["init_optimizer"] == "reset" for r in models):
             yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
@@ -53,14 +58,29 @@ def of(
     yield from _same_start(models)
 
 
-def _beyond_budget(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> str | None:
-    """A warning where a schedule asks for snapshots after the end of training."""
-    late = schedule.beyond(steps_per_epoch, steps)
-    if not late:
-        return None
-    more = f" and {len(late) - MOST_ALTERNATIVES} more" if len(late) > MOST_ALTERNATIVES else ""
-    shown = ", ".join(f"{n:g}" for n in late[:MOST_ALTERNATIVES])
-    return f"snapshots at {schedule.kind} {shown}{more} are after the end of training; not taken"
+def _not_taken(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> Iterator[str]:
+    """Where a schedule asks for snapshots after the end of training, or for more than there are steps to tell apart."""
+    if late := schedule.beyond(steps_per_epoch, steps):
+        more = f" and {len(late) - MOST_ALTERNATIVES} more" if len(late) > MOST_ALTERNATIVES else ""
+        shown = ", ".join(f"{n:g}" for n in late[:MOST_ALTERNATIVES])
+        yield f"snapshots at {schedule.kind} {shown}{more} are after the end of training; not taken"
+    if (found := len(schedule.steps(steps_per_epoch, steps))) < schedule.count:
+        yield f"`{schedule.kind}` asks for {schedule.count} snapshots, and within {steps:,} updates these are {found} different ones"
+
+
+def _never_stopped(cohorts: Sequence[Cohort]) -> Iterator[str]:
+    """Stop rules that no network trains long enough for: they look at ends of epochs, at the first one for what others are compared with."""
+    budgets = [(run, steps / c.steps_per_epoch) for c in cohorts for run, steps in zip(c.runs, c.steps, strict=True)]
+    for name, more in {"min_epochs": 0, "patience": 1, **dict.fromkeys(ACCURACY_RULES, 1)}.items():
+        asked = [(run.settings[name], epochs) for run, epochs in budgets if run.settings.get(name)]
+        if asked and all(needed + more >= epochs for needed, epochs in asked):
+            least, longest = min(n for n, _ in asked), max(epochs for _, epochs in asked)
+            yield f"`{name}` is {least}, and training ends after {longest:.3g} epochs: no network is stopped before"
+
+
+def _no_attacks(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
+    if recipe.snapshots.attack_per_class and not any(run.settings.get("trigger_frac") for run in models):
+        yield "`attack_per_class` counts attacks by a trigger, and no network learns one: its columns will be empty"
 
 
 def _without_layer(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:

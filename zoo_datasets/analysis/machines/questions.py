@@ -40,6 +40,7 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
     if len(kinds) < 2:
         return []
     fold = folds(p.draw, seed, p.label)
+    n_folds = len(np.unique(fold))
     share = np.array([over_draws((p.label == k).astype(float), p.draw).mean() for k in kinds])
     largest = kinds[share > share.max() - 1e-9]
     guess = np.isin(p.label, largest) / len(largest)
@@ -53,14 +54,14 @@ def which(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> lis
             "evened": evened, "not_asked": sorted(set(map(str, every.label)) - set(map(str, kinds))),
             "accuracy": intervals.proportion(hits, p.draw).to_json(), "chance": float(over_draws(guess, p.draw).mean()),
             "recall": {str(k): float(hits[p.label == k].mean()) for k in kinds},
-            "test": above(over_draws(hits - guess, p.draw), seed),
+            "test": above(over_draws(hits - guess, p.draw), seed, n_folds),
         }  # fmt: skip
         if best is not None and not solver.control:
             row |= {
                 "best_control": best.name,
                 "gain": intervals.difference(right[best], hits, p.draw, ends=(-1.0, 1.0)).to_json(),
             }
-            row["gain_test"] = above(over_draws(hits - right[best], p.draw), seed)
+            row["gain_test"] = above(over_draws(hits - right[best], p.draw), seed, n_folds)
         rows.append(row)
     return rows
 
@@ -105,7 +106,7 @@ def modified(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> 
                 "label": label, "dose": dose, "solver": solver.name, "control": solver.control, "n": len(own),
                 "left_out": len(clean) + len(changed) - len(own), "auc": aucs[solver].to_json(), "pairs": len(pairs),
                 "paired": intervals.proportion(won, own.draw[at[:, 0]]).to_json() if pairs else None,
-                "test": above(_within_draws(y, score, own.draw), seed),
+                "test": above(_within_draws(y, score, own.draw), seed, len(np.unique(fold))),
             }  # fmt: skip
             if best is not None and not solver.control:
                 gain = intervals.contrast("auc", y.astype(np.int64), scores[best], score, own.draw)
@@ -114,7 +115,7 @@ def modified(reader: Reader, seed: int, solvers: Sequence[Solver] = SOLVERS) -> 
 
 
 def power(reader: Reader, seed: int, level: float = 0.95) -> list[dict[str, Any]]:
-    """The smallest dose that shows at n networks a side: told apart where the AUC's lower bound, corrected over all, is above ½.
+    """The smallest dose that shows at n networks a side: told apart where the AUC's lower bound is above ½, and p small, both corrected over all.
 
     Where there are twins, the sides are twins of each other at every n. Nothing is said of more networks than there are.
     """
@@ -145,8 +146,10 @@ def power(reader: Reader, seed: int, level: float = 0.95) -> list[dict[str, Any]
         _, score = foretold(part, own.modified, fold, WEIGHTS, seed)
         resamples = int(np.ceil(2 * TAIL / (1 - corrected)))
         auc = intervals.score("auc", own.modified.astype(np.int64), score, own.draw, level=corrected, n=resamples)
+        p_value = above(_within_draws(own.modified, score, own.draw), seed, len(np.unique(fold)))["p"]
+        told = auc.low > 0.5 and p_value is not None and p_value <= (1 - level) / tests
         rows.append({
-            "label": label, "dose": dose, "n": n, "twins": paired, "auc": auc.to_json(), "told_apart": bool(auc.low > 0.5), "tests": tests,
+            "label": label, "dose": dose, "n": n, "twins": paired, "auc": auc.to_json(), "p": p_value, "told_apart": bool(told), "tests": tests,
         })  # fmt: skip
     return rows
 
@@ -230,14 +233,24 @@ def _within_draws(y: np.ndarray, score: np.ndarray, draws: np.ndarray) -> np.nda
     return np.array(found)
 
 
-def above(values: np.ndarray, seed: int) -> dict[str, Any]:
-    """p that draws' values lie around 0 and not above: their mean, under flips of the signs of whole draws.
+def above(values: np.ndarray, seed: int, n_folds: int = 0) -> dict[str, Any]:
+    """p that draws' values lie around 0 and not above: the t of their mean, under flips of the signs of whole draws.
 
-    Flips do not learn again, and draws are learned from and asked about in turn: p is too small, below 0.05 about twice as often as
-    it should be where there is no effect.
+    Values of `n_folds` folds, each learned from all others, go up and down together, for what they were learned from is mostly the
+    same, and flips learn nothing again. The error of their mean is taken to be √(1 + K / (K - 1)) times that of flips, after the
+    corrected resampled t-test of Nadeau & Bengio, "Inference for the generalization error" (Machine Learning 52, 2003, section 3):
+    1/K + 1/(K - 1) in the place of 1/K.
     """
     if not len(values):
         return {"p": None, "n_permutations": 0}
+    wider = np.sqrt(1 + n_folds / (n_folds - 1)) if n_folds > 1 else 1.0
     signs = streams.generator("signs", seed, len(values)).integers(0, 2, (FLIPS, len(values)), np.int8) * 2 - 1
-    null = signs @ values
-    return {"p": float(testing.single(np.array([values.sum()]), null[:, None])[0]), "n_permutations": FLIPS}
+    seen, null = _t(values.sum(), values) / wider, _t(signs @ values, values)
+    return {"p": float(testing.single(seen[None], null[:, None])[0]), "n_permutations": FLIPS}
+
+
+def _t(sums: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The t of sums of values with some signs, which leave squares as they are; the largest number where values do not differ."""
+    squares = (values**2).sum()
+    within = np.maximum(squares - sums**2 / len(values), squares * 1e-12)
+    return np.asarray(np.divide(sums, np.sqrt(within), out=np.zeros_like(np.asarray(sums, float)), where=within > 0))

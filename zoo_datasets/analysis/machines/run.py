@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> Results:
         if not options.no_pictures:
             _pictures(results, arm, reader, found)
     results.numbers["tests"] = jsonable(testing.correct(tests_of(results.numbers["arms"])))
+    results.numbers["tests"]["of_folds"] = "Nadeau & Bengio 2003"  # who reads kept results tells by it how p was found
     for arm, found in results.numbers["arms"].items():
         for name in TABLES:
             if found[name]:
