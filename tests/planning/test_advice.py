@@ -30,12 +30,22 @@ def said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Said:
     return planned
 
 
-def test_networks_without_a_layer_for_what_varies_are_counted(said: Said) -> None:
+def test_networks_to_which_what_varies_means_nothing_are_counted(said: Said) -> None:
     layers = "architecture: [[flatten, {linear: 4}, relu, {linear: classes}], [flatten, {linear: 4}, relu, dropout, {linear: classes}]]"
     text = said(f"axes: {{{layers}, dropout: [0.0, 0.5]}}\nreplicates: 4\npaired: [dropout]\n")
     assert (
         "4 models are trained again, alike: they have no layer that takes `dropout`, and differ from others along the axis `dropout` alone"
         in text
+    )
+    text = said(
+        "axes: {trigger_frac: [0, 0.1], trigger_seed: [1, 2, 3]}\nsubset: {trigger_pattern: random, trigger_target: 0}\nreplicates: 4\npaired: [trigger_frac, trigger_seed]\n"
+    )
+    assert (
+        "8 models are trained again, alike: they have no trigger, and differ from others along the axis `trigger_seed` alone"
+        in text
+    )
+    assert "alike" not in said(
+        "axes: {trigger_seed: [1, 2]}\nsubset: {trigger_frac: 0.1, trigger_pattern: random, trigger_target: 0}\nreplicates: 4\npaired: [trigger_seed]\n"
     )
     assert "no layer" not in said(
         "architecture: [flatten, dropout, {linear: classes}]\naxes: {dropout: [0.0, 0.5]}\nreplicates: 4\n"

@@ -26,6 +26,10 @@ from zoo_datasets import sources
 from zoo_datasets.core import streams
 from zoo_datasets.errors import MOST_ALTERNATIVES
 
+# Settings that a pattern needs, and a pattern a trigger: networks without one keep them, for their ids were made so.
+OF_RANDOM_TRIGGERS = tuple(
+    s.name for s in settings.SETTINGS.values() if s.needs is not None and s.needs.setting == "trigger_pattern"
+)
 MOST_OFF = 0.1  # of all networks: a side that has so many more or fewer than its share
 
 
@@ -44,7 +48,7 @@ def of(
         yield from _not_taken(recipe.snapshots, *length)
     yield from _never_stopped(cohorts)
     yield from _no_attacks(recipe, models)
-    yield from _without_layer(recipe, models)
+    yield from _alike(recipe, models)
     yield from _no_twins(recipe)
     if parents is None:
         yield from _sides(recipe, models)
@@ -83,20 +87,27 @@ def _no_attacks(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
         yield "`attack_per_class` counts attacks by a trigger, and no network learns one: its columns will be empty"
 
 
-def _without_layer(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
-    """Networks that differ in a setting which none of their layers takes, and in nothing else."""
-    for name in TAKEN_BY_LAYERS:
+def _alike(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
+    """Networks that differ in a setting which means nothing to them, and in nothing else: none of their layers takes it, or no trigger."""
+    for name in (*TAKEN_BY_LAYERS, *OF_RANDOM_TRIGGERS):
         axis = next((a for a in recipe.axis_names if name in settings.sets(a)), None)
         if axis is None:
             continue
-        taken, seen = _taker(name), collections.Counter[str]()
+        layered = name in TAKEN_BY_LAYERS
+        taken, seen = _taker(name) if layered else _has_trigger, collections.Counter[str]()
         for run in models:
             if not taken(run):
                 seen[streams.canonical_json([dict(run.keys), _without(run.settings, (name,))])] += 1
         if twice := sum(n - 1 for n in seen.values()):
+            lack = f"layer that takes `{name}`" if layered else "trigger"
+            remedy = (
+                "build their architecture by a recipe of its own"
+                if layered
+                else f"vary `{name}` in a recipe without clean networks"
+            )
             yield (
-                f"{twice:,} models are trained again, alike: they have no layer that takes `{name}`, and differ from others along the axis "
-                f"`{axis}` alone; to leave them out, build their architecture by a recipe of its own"
+                f"{twice:,} models are trained again, alike: they have no {lack}, and differ from others along the axis `{axis}` alone; to "
+                f"leave them out, {remedy}"
             )
 
 
@@ -127,6 +138,10 @@ def _taker(name: str) -> Any:
         return known[key]
 
     return taken
+
+
+def _has_trigger(run: Run) -> bool:
+    return bool(run.settings.get("trigger_frac"))
 
 
 ARCHITECTURE = settings.feeding(settings.Feeds.ARCHITECTURE)
