@@ -12,7 +12,11 @@ from typing import Any
 import pages
 from nws_tables import DEEP, STILL, above, low, names, read_from, tables
 
+from zoo_datasets.analysis.nws import features
+from zoo_datasets.analysis.nws.properties import ARCHITECTURE
 from zoo_datasets.analysis.nws.run import QUESTIONS
+from zoo_datasets.analysis.nws.scoring import TOLD
+from zoo_datasets.analysis.nws.study import POSITIONS
 
 # Question → what its figure shows.
 PICTURES = {
@@ -37,7 +41,7 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     of, made = numbers["population"], numbers["settings"]
     yield f"### {name}\n"
     yield (
-        f"{of['n_models']:,} networks of {of['n_architectures']:,} architectures, {of['n_snapshots']:,} snapshots of "
+        f"{of['n_models']:,} networks of {of['n_architectures']:,} architectures{_layouts(of)}, {of['n_snapshots']:,} snapshots of "
         f"{_range(of['lengths'])} weights; {_sides(of)}. Windows of {made['window']:,} weights"
         + (
             ""
@@ -47,7 +51,7 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
         + f". Median test accuracy {of['accuracy'][2]:.2f}, median of {of['updates'][2]:,.0f} updates"
         + _by_batch(of.get("updates_by_batch_size", {}))
         + (f"; {of['constant_start']:,} networks start from a constant" if of["constant_start"] else "")
-        + f". Intervals: 95 %, over groups.{_not_asked(made['questions'])}\n"
+        + f". Intervals: 95 %, over groups.{_not_asked(numbers)}\n"
     )
     yield from (f"* {sentence}" for sentence in findings(numbers))
     yield ""
@@ -55,9 +59,19 @@ def _zoo(name: str, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield from tables(numbers)
 
 
-def _not_asked(questions: Sequence[str]) -> str:
-    missing = [f"`{q}`" for q in QUESTIONS if q not in questions]
-    return f" Not asked yet, of the questions above: {', '.join(missing)}." if missing else ""
+def _not_asked(numbers: Mapping[str, Any]) -> str:
+    made = numbers["settings"]
+    missing = [f"`{q}`" for q in QUESTIONS if q not in made["questions"]]
+    said = f" Not asked yet, of the questions above: {', '.join(missing)}." if missing else ""
+    parts = ["children"] if "transfer" in made["questions"] and not numbers["transfer"]["children"] else []
+    parts += ["epochs as published"] if not made["no_deep"] and not made["published_epoch"] else []
+    return said + (f" Not asked of this zoo: {' and '.join(parts)}." if parts else "")
+
+
+def _layouts(of: Mapping[str, Any]) -> str:
+    """Architectures may differ in what no weight shows, like the activation."""
+    found = of.get("n_layouts", of["n_architectures"])
+    return f" ({found:,} layouts of weights)" if found != of["n_architectures"] else ""
 
 
 def _by_batch(updates: Mapping[str, Sequence[float]]) -> str:
@@ -90,22 +104,33 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
                     f"**What.** {who} reads {len(told)} of {len(own)} properties above chance"
                     f"{': ' + ', '.join(f'`{n}`' for n in told) if told else ''}. Corrected over {numbers['tests']['n']} tests."
                 )
+        yield from _positions(rows)
     if rows := numbers.get("gain"):
         for over in dict.fromkeys(r["over"] for r in reversed(rows)):
             own = [r for r in rows if r["over"] == over and r["arm"] == "all" and r["first"]]
-            readable, small, open_ = (
+            readable, small, open_, told = (
                 names(r for r in own if test(r["verdict"]))
-                for test in ("readable".__eq__, lambda v: v.startswith("less"), "undecided".__eq__)
+                for test in ("readable".__eq__, lambda v: v.startswith("less"), "undecided".__eq__, TOLD.__eq__)
+            )
+            beyond = (
+                "**Beyond where the windows lie,** of what a network looks like, by statistics of windows in a support vector machine"
+                if over == POSITIONS
+                else f"**Beyond {over}, and vector length,** by statistics in a support vector machine (of windows, where it is asked what a "
+                "network looks like)"
+            )
+            decided = (
+                f" Decided by the length of the vector, so that there is nothing to gain: {_list(told)}."
+                if told
+                else ""
             )
             yield (
-                f"**Beyond {over}, and vector length,** by statistics in a support vector machine (of windows, where it is asked what a network "
-                f"looks like), corrected over {numbers['gain_tests']['n']} tests. Readable: {_list(readable)}. Not readable at this n (a gain "
-                f"below {FEWEST:g}): {_list(small)}. Undecided: {_list(open_)}."
+                f"{beyond}, corrected over {numbers['gain_tests']['n']} tests. Readable: {_list(readable)}. Not readable at this n (a gain "
+                f"below {FEWEST:g}): {_list(small)}. Undecided: {_list(open_)}.{decided}"
             )
     if rows := numbers.get("when"):
         yield from _early(rows, numbers["when_tests"]["n"])
     if rows := numbers.get("how_much"):
-        yield from _enough(rows)
+        yield from _enough(rows, numbers["population"])
     if found := numbers.get("null"):
         every = [r for rows in found.values() for r in rows if r.get("p") is not None]
         leaks = [f"`{r['property']}` by {r['method']}" for r in every if r["leak"]]
@@ -131,8 +156,26 @@ def _early(rows: Sequence[Mapping[str, Any]], tests: int) -> Iterator[str]:
         )
 
 
-def _enough(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _positions(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What a network looks like can be told by where its layers begin, without a value."""
+    own = [r for r in rows if r["method"] == POSITIONS and r["kind"] == ARCHITECTURE]
+    by_values = {r["property"]: r["value"] for r in rows if r["method"] == WINDOWS}
+    if own:
+        told = ", ".join(
+            f"`{r['property']}` {r['value']:.2f} (with their values {by_values[r['property']]:.2f}, chance {r['chance']:.2f})"
+            for r in own
+        )
+        yield f"**What positions give away.** How many values of each tensor {features.WINDOWS} windows cover, and none of the values, says of what a network looks like: {told}."
+
+
+def _enough(rows: Sequence[Mapping[str, Any]], of: Mapping[str, Any]) -> Iterator[str]:
     sizes = sorted({r["size"] for r in rows})
+    part = sizes[-1] / of.get("median_length", sizes[-1])
+    most = (
+        f" The largest is the shortest vector, {part:.0%} of the median one: of all weights nothing is said."
+        if part < 1
+        else ""
+    )
     for reader, own in _by_reader(rows):
         told = {(r["property"], r["size"]) for r in own if low(r) > r["chance"]}
         first = {
@@ -141,7 +184,7 @@ def _enough(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         }
         yield (
             f"**How much.** The smallest window (of {len(sizes)}, from {sizes[0]:,} to {sizes[-1]:,} values) from which on {reader} reads a "
-            f"property above chance, by one seed and its interval, not corrected: {_from({n: k for n, k in first.items() if k})}."
+            f"property above chance, by one seed and its interval, not corrected: {_from({n: k for n, k in first.items() if k})}.{most}"
         )
 
 
@@ -174,8 +217,10 @@ def _never_seen(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 ", ".join(f"`{axis}` {sum(test(r) for r in mine)} of {len(mine)}" for axis, mine in by_axis.items())
                 for test in (lambda r: r["lost_low"] > 0, lambda r: r["lost_low"] <= 0 and r["lost_high"] < FEWEST)
             )
+            n, within = (sum(r[k] for r in asked) / len(asked) for k in ("n_train", "within_n_train"))
             yield (
-                f"**Levels never seen.** Who has learned from none of a level: {who} other properties of its networks worse than by who has, for "
+                f"**Levels never seen.** Who has learned from none of a level ({n:,.0f} networks in the mean), and from fewer networks for that than "
+                f"who has ({within:,.0f}): {who} other properties of its networks worse, for "
                 f"{worse} (pairs of level and property whose interval lies above 0; not corrected). Not worse by {FEWEST:g}: {alike}."
             )
 

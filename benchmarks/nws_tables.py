@@ -10,9 +10,12 @@ from typing import Any
 
 import pages
 
+from zoo_datasets.analysis.nws.properties import ARCHITECTURE
+from zoo_datasets.analysis.nws.study import POSITIONS
+
 DEEP, ONE, SEED_0 = "meta-classifier", "meta-classifier, one window", "meta-classifier, first seed"
 NAMED = "statistics named beforehand"  # of layers; of windows, where it is asked what a network looks like
-SHOWN = ("metadata", "metadata and updates", "positions", "svm", "svm, windows", "boosting", DEEP, ONE)
+SHOWN = ("metadata", "metadata and updates", POSITIONS, "svm", "svm, windows", "boosting", DEEP, ONE)
 LEVEL = 0.05  # of false discoveries
 MOMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of training, that the table of snapshots shows
 STILL = "as they are"  # of other coordinates: none
@@ -86,8 +89,13 @@ def _gain(rows: Rows) -> Iterator[str]:
     for over in dict.fromkeys(r["over"] for r in rows):
         mine = [r for r in rows if r["over"] == over]
         others = list(dict.fromkeys(r["method"] for r in mine if not r["first"]))
+        covered = (
+            ", of what a network looks like together with what the windows cover"
+            if over != POSITIONS and any(r["kind"] == ARCHITECTURE for r in mine)
+            else ""
+        )
         yield (
-            f"**What weights add to {over}**: accuracy without them, with {NAMED}, and the gain, by five folds over all networks (what the "
+            f"**What weights add to {over}**{covered}: accuracy without them, with {NAMED}, and the gain, by five folds over all networks (what the "
             f"meta-classifier gains by its test networks alone, where it says so). Bold: q below {LEVEL:g}.\n"
         )
         yield from pages.table(
@@ -162,7 +170,11 @@ def _when(rows: Rows) -> Iterator[str]:
 
 def _where(found: Mapping[str, Any]) -> Iterator[str]:
     for key, column, what in (
-        ("parts", "part", "**Where:** the meta-classifier on windows that lie in one part of the network:"),
+        (
+            "parts",
+            "part",
+            "**Where:** the meta-classifier on windows that lie in one part of the network, of networks that have windows of both:",
+        ),
         ("layers", "layer", "**Where:** the support vector machine on statistics of one layer alone:"),
     ):
         if rows := found.get(key):
@@ -247,8 +259,8 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
             (NAMED, [r for r in rows if r["method"] not in ("boosting", DEEP)]),
             (f"the {DEEP}", [r for r in rows if r["method"] == DEEP]),
         ):
-            if mine:
-                yield from _held_out(what, mine)
+            for axis in dict.fromkeys(r["axis"] for r in mine):
+                yield from _held_out(what, [r for r in mine if r["axis"] == axis])
         if boosted:
             yield "What boosting reads of these levels stands in the result file.\n"
     if rows := found.get("symmetry"):

@@ -77,9 +77,31 @@ def test_a_window_is_enough_where_every_larger_one_is() -> None:
         read("lr", "svm, windows", least, None, size=size, all=size == 900)
         for size, least in ((100, 0.6), (300, 0.4), (900, 0.6))
     ] + [read("width", "svm, windows", 0.4, None, size=size, all=False) for size in (100, 300, 900)]
-    (said,) = benchmark("nws_page")._enough(rows)
+    (said,) = benchmark("nws_page")._enough(rows, {})
     assert "of 3, from 100 to 900 values" in said
     assert said.endswith("not corrected: `lr` 900.")
+    (said,) = benchmark("nws_page")._enough(rows, {"median_length": 3600.0})
+    assert said.endswith(
+        "`lr` 900. The largest is the shortest vector, 25% of the median one: of all weights nothing is said."
+    )
+
+
+def test_what_positions_say_of_an_architecture_stands_apart_and_gains_where_the_length_decides_are_none() -> None:
+    page = benchmark("nws_page")
+    rows = [
+        read("width", "positions", 0.5, 0.01, kind="architecture"), read("width", "svm, windows", 0.6, 0.01, kind="architecture"),
+        read("lr", "positions", 0.3, 0.5, kind="training"),
+    ]  # fmt: skip
+    (said,) = page._positions(rows)
+    assert "`width`" in said
+    assert "`lr`" not in said
+    gains = [
+        read("width", "svm, windows", 0.1, 0.01, over=over, arm="all", verdict=verdict, first=True)
+        for over, verdict in (("metadata", "told by length"), ("positions", "undecided"))
+    ]
+    found = list(page.findings({"gain": gains, "gain_tests": {"n": 2}}))
+    assert any("Beyond where the windows lie" in f and "Undecided: `width`" in f for f in found)
+    assert any("Beyond metadata" in f and "nothing to gain: `width`" in f and "Readable: none" in f for f in found)
 
 
 # ── levels never seen, other coordinates, children ──

@@ -33,7 +33,16 @@ from zoo_datasets.analysis.nws import (
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import ARCHITECTURE, TRAINING, Property
 from zoo_datasets.analysis.nws.solvers import BOOSTING, EITHER, SVM
-from zoo_datasets.analysis.nws.study import METADATA, METHODS, POSITIONS, UPDATES, WINDOWS, Study, reader
+from zoo_datasets.analysis.nws.study import (
+    METADATA,
+    METHODS,
+    POSITIONS,
+    UPDATES,
+    WINDOWS,
+    Study,
+    reader,
+    told_by_length,
+)
 from zoo_datasets.analysis.results import Results
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.errors import ZooError
@@ -293,7 +302,7 @@ def test_nothing_of_training_is_readable_at_the_first_snapshot(study: Study) -> 
     assert first["low"] <= first["chance"]
     assert last["value"] == 1.0
     assert all(0 < r["p"] <= 1 for r in rows)
-    found = nulls.null(study, 3)
+    found = {name: ask() for name, ask in nulls.asked(study, 3).items()}
     every = [*found["shuffled"], *found["step_0"], *found["gain"]]
     nulls.mark(every)
     assert {(r["shuffles"], len(r["by_shuffle"])) for r in found["shuffled"]} == {(3, 3)}
@@ -349,10 +358,13 @@ def test_the_weights_of_others_gain_nothing_and_ones_own_would_be_a_leak(study: 
     assert (moved != np.arange(60)).all()
     layout = np.array([a.layout_id for a in of.architectures])[of.architecture]
     assert (layout[moved] == layout).all()
-    rows, own = (nulls.no_gain(study, folds, m) for m in (moved, np.arange(60)))
-    assert {(r["over"], r["arm"], r["first"]) for r in rows} == {
+    rows, own = (
+        nulls.no_gain(study, folds, m, a) for m, a in ((moved, nulls.anybody(of, 0)), (np.arange(60), np.arange(60)))
+    )
+    assert {(r["over"], r["arm"], r["first"]) for r in rows if r["kind"] != ARCHITECTURE} == {
         (o, "weights of others", True) for o in (METADATA, UPDATES)
     }
+    assert {r["over"] for r in rows if r["kind"] == ARCHITECTURE} == {METADATA, UPDATES, POSITIONS}
     nulls.mark(rows)
     nulls.mark(own)
     assert not [r for r in rows if r["leak"]]
@@ -366,6 +378,43 @@ def test_networks_alone_in_their_layout_lend_each_other_their_weights() -> None:
     assert set(moved[:3].tolist()) == {0, 1, 2}
     assert set(moved[3:].tolist()) == {3, 4, 5}
     assert (moved != np.arange(6)).all()
+
+
+def test_what_a_network_looks_like_is_asked_with_anybodys_weights(study: Study, of: Population) -> None:
+    """Another one of its layout tells it as well as the network itself."""
+    layout = np.array([a.layout_id for a in of.architectures])[of.architecture]
+    anyone = nulls.anybody(of, 0)
+    assert (np.sort(anyone) == np.arange(60)).all()
+    assert (anyone != np.arange(60)).all()
+    assert 15 < (layout[anyone] == layout).sum() < 45
+    folds, own = divisions.folds(of, 0)[:2], np.arange(60)
+    for kind, name in ((ARCHITECTURE, "width"), (TRAINING, "optimizer")):
+        some = dataclasses.replace(
+            study, of=dataclasses.replace(of, properties=[p for p in of.properties if p.name == name])
+        )
+        one, two, both = (
+            nulls.no_gain(some, folds, *places) for places in ((own, anyone), (anyone, own), (anyone, anyone))
+        )
+        assert [r["with_weights"] for r in both] == [r["with_weights"] for r in (one if kind == ARCHITECTURE else two)]
+
+
+def test_where_the_length_decides_there_is_nothing_to_gain(study: Study, of: Population) -> None:
+    decided = {p.name for p in of.properties if told_by_length(of, p)}
+    assert decided == {p.name for p in of.properties if p.kind == ARCHITECTURE} == {"width"}
+    odd = next(p for p in of.properties if p.name == "width")
+    mixed = np.where(np.arange(len(of)) == 0, 1 - odd.values[0], odd.values)
+    assert not told_by_length(of, dataclasses.replace(odd, values=mixed))
+    row = {"low": 0.1, "high": 0.3, "q": 0.001}
+    assert scoring.verdict(row, told=True) == scoring.TOLD
+    assert scoring.verdict(row) == "readable"
+
+
+def test_statistics_of_layers_are_no_reading_of_what_a_network_looks_like(study: Study) -> None:
+    """How many there are tells it."""
+    rows = questions.accuracy(dataclasses.replace(study, deep=None, judged={}))
+    by = {kind: {r["method"] for r in rows if r["kind"] == kind} for kind in (ARCHITECTURE, TRAINING)}
+    assert by[TRAINING] - by[ARCHITECTURE] == {"svm", "boosting"}
+    assert by[ARCHITECTURE] >= {"positions", "svm, windows"}
 
 
 def test_another_networks_weights_do_not_tell_an_activation() -> None:

@@ -29,6 +29,8 @@ def markdown(value: object) -> str:
 
 def code(value: object) -> str:
     """The value as a span of code, in a table too."""
-    text = line(value).replace("|", "\\|")
+    text = (
+        line(value).replace("|", "\\|") or " "
+    )  # two ticks with nothing between open a span that takes in what follows
     ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{ticks}{text}{ticks}" if len(ticks) == 1 else f"{ticks} {text} {ticks}"

@@ -249,7 +249,7 @@ def _neighbors(out: Geometry, held: _Held, kinds: dict[int, Architecture | Exter
         out.missing.append(f"Some models of layout {held.layout} have no neighbors: no canonical form ({held.refused})")
     groups: dict[int, list[int]] = {}
     for row, model in enumerate(held.members.tolist()):
-        if held.finite[row] and model in kinds and not np.isnan(held.canonical[row]).any():
+        if held.finite[row] and model in kinds and np.isfinite(held.canonical[row]).all():
             groups.setdefault(id(kinds[model]), []).append(row)
     for rows in groups.values():
         if len(rows) < 2:

@@ -23,8 +23,8 @@ def canonicalize(
 
     Equal bits for vectors that differ by permutations or signs; by scale, equal up to
     rounding (and two units may swap if their first weights differ by rounding only). Not
-    settled: scale and sign of a unit that nothing enters (all zero), the scale of one whose outputs
-    float32 would not hold (networks that diverged), and the order of units with the same inputs
+    settled: scale and sign of a unit that nothing enters (all zero), the scale of one whose outputs, or what
+    is added to it later, float32 would not hold (networks that diverged, units that decayed), and the order of units with the same inputs
     whose outputs hold the same magnitudes.
     Raises ValueError.
     """
@@ -51,9 +51,12 @@ def canonicalize(
 
 
 def _finite(rows: np.ndarray, factor: Factor, by: np.ndarray) -> np.ndarray:
-    """Where what leaves a unit stays finite when it is multiplied, bool [S, units]."""
-    largest = np.max([np.abs(by_unit(rows, p)).max(2).astype(np.float64) for p in factor.down], axis=0)
-    return np.asarray(~(np.isfinite(largest) & (largest * by > np.finfo(np.float32).max)))
+    """Where what leaves a unit stays finite when it is multiplied, and what enters it or is added when it is divided, bool [S, units]."""
+    fits = np.ones(by.shape, bool)
+    for places, factors in ((factor.down, by), (factor.up, 1.0 / np.where(by > 0, by, 1.0))):
+        largest = np.max([np.abs(by_unit(rows, p)).max(2).astype(np.float64) for p in places], axis=0)
+        fits &= ~(np.isfinite(largest) & (largest * factors > np.finfo(np.float32).max))
+    return fits
 
 
 def _last_owner(ordered: Mapping[str, Group]) -> dict[str, list[Group]]:

@@ -25,6 +25,8 @@ from zoo_datasets.symmetry.units import (
     tensor_of,
 )
 
+MOST_OCTAVES = 30  # float32 holds weights of any usual size times 2^30 twice over
+
 # ── permutations ──────────────────────────────────────────────────────────────────────
 
 
@@ -99,6 +101,10 @@ def augment(
     and sign keep every magnitude; scale rounds to float32. Raises ValueError.
     """
     kinds = kinds_of(kinds)
+    if not 0 <= octaves <= MOST_OCTAVES:
+        raise ValueError(
+            f"`octaves` is {octaves!r}; a number from 0 to {MOST_OCTAVES} is needed, for scales are 2^±octaves."
+        )
     weights, rows = matrix_of(weights, architecture.layout)
     out, n = rows.copy(), len(rows)
     for f in factors_of(architecture, kinds):

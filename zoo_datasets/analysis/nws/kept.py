@@ -39,12 +39,16 @@ class Answers:
 
     def ask(self, question: str, answered: Callable[[], Mapping[str, Any]]) -> None:
         """Adds the answer to the numbers: what was kept, or what `answered` gives."""
+        self.results.numbers |= self.answer(question, answered)
+
+    def answer(self, question: str, answered: Callable[[], Any]) -> Any:
+        """What was kept, or what `answered` gives."""
         if question in self.kept:
             log.info("`%s` was answered before.", question)
         else:
             self.kept[question] = jsonable(answered())
             files.write_json(self.results.folder / UNFINISHED, {"about": self.about, "answers": self.kept})
-        self.results.numbers |= self.kept[question]
+        return self.kept[question]
 
 
 def _code() -> str:

@@ -3,13 +3,14 @@
 Each null can fail. Shuffled labels are learned and judged as if they were true: who sees a network, or one of its group, on
 both sides tells them; what networks of two groups share it cannot show, since their labels are shuffled apart. Before the
 first step only architecture and initialization are there, so that training which is told was seen later. And where each
-network is asked with the weights of another one, nothing can be gained over what is known of it anyway.
+network is asked with the weights of another one, nothing can be gained over what is known of it anyway: another one of its layout, or
+where it is asked what a network looks like, which any of its layout would tell, anybody.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,23 @@ from zoo_datasets.analysis import testing
 from zoo_datasets.analysis.nws import divisions, questions, scoring
 from zoo_datasets.analysis.nws.divisions import Division
 from zoo_datasets.analysis.nws.population import Population
-from zoo_datasets.analysis.nws.properties import TRAINING
+from zoo_datasets.analysis.nws.properties import ARCHITECTURE, TRAINING
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.scoring import Judged
-from zoo_datasets.analysis.nws.study import DEEP, METADATA, UPDATES, Study, reader, readers
+from zoo_datasets.analysis.nws.study import DEEP, METADATA, POSITIONS, UPDATES, Study, reader, readers
 from zoo_datasets.core import meters, permuting, streams
 
 SHUFFLES = 10  # of one alone it would be left to chance how much it can show
 
 
-def null(of: Study, shuffles: int = SHUFFLES) -> dict[str, Rows]:
-    """All three. Statistics are asked by five folds, about every network. Rows of what nothing can say have a `p`."""
+def asked(of: Study, shuffles: int = SHUFFLES) -> Mapping[str, Callable[[], Rows]]:
+    """All three, to be asked one by one. Statistics are asked by five folds, about every network. Rows of what nothing can say have a `p`."""
     enough = len(np.unique(of.of.groups)) >= divisions.FOLDS
     folds = divisions.folds(of.of, of.seed) if enough else [of.at]
     return {
-        "shuffled": [*shuffled(of, folds, shuffles), *_shuffled_deep(of)],
-        "step_0": first_snapshot(of),
-        "gain": no_gain(of, folds, others(of.of, of.seed)) if enough else [],
+        "shuffled": lambda: [*shuffled(of, folds, shuffles), *_shuffled_deep(of)],
+        "step_0": lambda: first_snapshot(of),
+        "gain": lambda: no_gain(of, folds, others(of.of, of.seed), anybody(of.of, of.seed)) if enough else [],
     }
 
 
@@ -127,18 +128,25 @@ def first_snapshot(of: Study) -> Rows:
 # ── the weights of others ─────────────────────────────────────────────────────────────
 
 
-def no_gain(of: Study, folds: Sequence[Division], moved: np.ndarray) -> Rows:
-    """The verdict's gain, where each network is asked with the statistics of the network `moved` (M,) names."""
+def no_gain(of: Study, folds: Sequence[Division], moved: np.ndarray, anyone: np.ndarray) -> Rows:
+    """The verdict's gain, where each network is asked with the statistics of the network `moved` (M,) names; `anyone` (M,) of what a
+    network looks like."""
+    strangers = {kind: _with_weights_of(of, places) for kind, places in (("", moved), (ARCHITECTURE, anyone))}
+    rows: Rows = []
+    for p in meters.over(questions._asked(of, *folds), "gain by the weights of others", "properties"):
+        asked_with = strangers[ARCHITECTURE if p.kind == ARCHITECTURE else ""]
+        rows += questions._gains(asked_with, p, folds, (reader(p),), "weights of others")
+    return rows
+
+
+def _with_weights_of(of: Study, places: np.ndarray) -> Study:
+    """The population, where what is read of each network is another one's; what is known of it without weights stays its own."""
     numbers = dict(of.numbers_of)
     for kind in ("layers", "window"):
         own = of.numbers(kind)
-        numbers[of.key(kind)] = own[moved]
-    known = {key: answer for key, answer in of.answers.items() if key[0] in (METADATA, UPDATES)}
-    strangers = dataclasses.replace(of, numbers_of=numbers, answers=known, judged={}, deep=None)
-    rows: Rows = []
-    for p in meters.over(questions._asked(of, *folds), "gain by the weights of others", "properties"):
-        rows += questions._gains(strangers, p, folds, (reader(p),), "weights of others")
-    return rows
+        numbers[of.key(kind)] = own[places]
+    known = {key: answer for key, answer in of.answers.items() if key[0] in (METADATA, UPDATES, POSITIONS)}
+    return dataclasses.replace(of, numbers_of=numbers, answers=known, judged={}, deep=None)
 
 
 def others(of: Population, seed: int) -> np.ndarray:
@@ -147,14 +155,23 @@ def others(of: Population, seed: int) -> np.ndarray:
     Nobody keeps its own, since a few that do would gain. Architectures of one layout differ in what weights are asked about,
     such as the activation: another network of the same one would tell it.
     """
-    rng = streams.generator("nws weights of others", seed)
     layout = np.unique([a.layout_id for a in of.architectures], return_inverse=True)[1][of.architecture]
     alone = np.bincount(layout)[layout] == 1
-    pools = np.where(alone, -1, layout)
-    found = np.arange(len(of))
+    return _exchanged(np.where(alone, -1, layout), seed)
+
+
+def anybody(of: Population, seed: int) -> np.ndarray:
+    """(M,) int64: for each network any other one."""
+    return _exchanged(np.zeros(len(of), np.int64), seed)
+
+
+def _exchanged(pools: np.ndarray, seed: int) -> np.ndarray:
+    """For each place (M,) another one of its pool, or where there is none, of all."""
+    rng = streams.generator("nws weights of others", seed)
+    found = np.arange(len(pools))
     for pool in np.unique(pools):
         order = rng.permutation(np.flatnonzero(pools == pool))
         found[order] = np.roll(order, 1)
         if len(order) == 1:  # alone in its layout, and no other is: anybody's
-            found[order] = rng.choice(np.delete(np.arange(len(of)), order))
+            found[order] = rng.choice(np.delete(np.arange(len(pools)), order))
     return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo_datasets.analysis.nws.scoring import TOLD
 from zoo_datasets.core.figures import (
     BLUE,
     COLORS,
@@ -45,20 +46,25 @@ COLUMNS = 4  # panels side by side, where each property has one
 def figures(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
     """Name and figure of every question that was answered."""
     if rows := numbers.get("accuracy"):
-        yield "accuracy", _bars(rows, SHOWN, _above(rows))
+        looks = [r for r in rows if r["method"] != "positions" or r["kind"] == "architecture"]
+        yield "accuracy", _bars(looks, (*SHOWN, "positions"), _above(rows))
     if rows := numbers.get("features"):
         yield "features", _bars(rows, LOCAL, "Local and global features: windows, layers, the whole vector")
     if rows := [r for r in numbers.get("by_accuracy") or () if isinstance(r["bin"], int)]:
         yield "by-accuracy", _lines(rows, "accuracy_of_networks", "mean test accuracy", SHOWN,
                                     "Read by how accurate the networks are, in thirds")  # fmt: skip
     if rows := numbers.get("gain"):
-        own = [r for r in rows if r["arm"] != "no constant start" and r["over"] == "metadata"]
+        # Where what is known decides a property, the gain is over where the windows lie.
+        told = {r["property"] for r in rows if r["verdict"] == TOLD}
+        own = [r for r in rows if r["arm"] != "no constant start"
+               and r["over"] == ("positions" if r["property"] in told else "metadata")]  # fmt: skip
+        known = "metadata (of architectures: than where windows lie)" if told else "metadata"
         readable = {r["property"] for r in own if r["first"] and r["verdict"] == "readable"}
         yield (
             "gain",
             _gains(
                 own,
-                f"Weights say more than metadata of {len(readable)} of {len({r['property'] for r in own})} properties",
+                f"Weights say more than {known} of {len(readable)} of {len({r['property'] for r in own})} properties",
             ),
         )
     if rows := numbers.get("when"):
@@ -107,7 +113,7 @@ def _bars(rows: Rows, methods: Sequence[str], title: str) -> Figure:
     figure, axes = figure_of(8.0, 1.2 + 0.14 * len(names) * (len(shown) + 1))
     ax = axes[0, 0]
     for j, method in enumerate(shown):
-        color = METHOD_COLORS.get(method, COLORS[j])
+        color = METHOD_COLORS.get(method, COLORS[j % len(COLORS)])
         for r in (r for r in rows if r["method"] == method):
             y = names.index(r["property"]) + 0.8 * (j + 0.5) / len(shown) - 0.4
             ax.plot(_number(r["value"]), y, "o", color=color, markersize=4, label=method)
@@ -194,7 +200,7 @@ def _beside(rows: Rows, key: str, colors: Mapping[str, str], *, chance: bool) ->
 def _gains(rows: Rows, title: str) -> Figure:
     figure, ax = _beside(rows, "method", METHOD_COLORS, chance=False)
     ax.axvline(0, color=INK, linewidth=1)
-    caption(ax, "with 95 % intervals over groups", "accuracy with weights − accuracy of metadata and vector length", "")
+    caption(ax, "with 95 % intervals over groups", "accuracy with weights − accuracy of what is known without", "")
     _once(ax)
     headline(figure, title)
     return figure

@@ -25,10 +25,12 @@ from zoo_datasets.analysis.nws.study import (
     OF_MIXED,
     OF_NETWORK,
     ONE,
+    POSITIONS,
     SEED_0,
     UPDATES,
     Study,
     askable,
+    by_layers_of_looks,
     reader,
     readers,
 )
@@ -52,7 +54,7 @@ def accuracy(of: Study, more: Sequence[tuple[str, Sequence[Property], bool]] = (
     """
     rows = []
     for p in meters.over(_asked(of, of.at), "properties from statistics", "properties"):
-        for method in METHODS:
+        for method in (m for m in METHODS if not by_layers_of_looks(m, p)):
             rows.append(_kept(of, method, of.judge(p, of.at, [of.answer(method, p, of.at).test])))
     if of.deep:
         for method, batch in ((DEEP, ""), (OF_NETWORK, "network"), (OF_MIXED, "mixed")):
@@ -135,15 +137,17 @@ def gain(of: Study, deep_folds: bool = False) -> Rows:
 def _gains(of: Study, p: Property, folds: Sequence[Division], methods: Sequence[str], arm: str) -> Rows:
     """Rows of one property: for each of two kinds of knowledge, each method mixed with it, and boosting of both at once.
 
+    Of what a network looks like a third kind is where the windows lie, alone: their values may say more of it than that.
     The first of `methods` is the one whose rows are a verdict: the others were not named before.
     """
-    plain: dict[str, list[Judged]] = {METADATA: [], UPDATES: []}
+    overs = (METADATA, UPDATES, *((POSITIONS,) if p.kind == ARCHITECTURE else ()))
+    plain: dict[str, list[Judged]] = {over: [] for over in overs}
     with_weights: dict[tuple[str, str], list[Judged]] = {}
     for at in folds:
         weights = {m: _weights(of, m, p, at) for m in methods}
         layers = of.numbers("layers") if "boosting" in methods and arm == "all" else None
         for over in plain:
-            known = of.beside(over, p, at)
+            known = of.answer(POSITIONS, p, at) if over == POSITIONS else of.beside(over, p, at)
             plain[over].append(of.judge(p, at, [known.test]))
             values, has = p.values[at.validation], np.isfinite(p.values[at.validation])
             for method, (validation, test) in weights.items():

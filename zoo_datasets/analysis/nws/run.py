@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from zoo_datasets.analysis.nws.kept import Answers
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.questions import Rows
-from zoo_datasets.analysis.nws.study import DEEP, ONE, Study, askable
+from zoo_datasets.analysis.nws.study import DEEP, ONE, POSITIONS, Study, askable, told_by_length
 from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
@@ -170,13 +170,17 @@ def run(options: argparse.Namespace) -> Results:
     if "features" in asked:
         results.numbers["features"] = _features(results.numbers)
     if "null" in asked:
-        answers.ask("null", lambda: _null(study, options.shuffles, results.numbers.get("when", ())))
+        found = {
+            name: answers.answer(f"null: {name}", ask) for name, ask in nulls.asked(study, options.shuffles).items()
+        }
+        results.numbers |= _null(found, results.numbers.get("when", ()))
     if "transfer" in asked:
-        answers.ask("transfer", lambda: {"transfer": {
-            "held_out": transfer.held_out(study, held_out, options.deep_transfer, options.deep_folds),
-            "symmetry": transfer.symmetries(study, options.deep_folds),
-            "children": transfer.children(study, younger, options.deep_folds),
-        }})  # fmt: skip
+        unlike: dict[str, Callable[[], Rows]] = {
+            "held_out": lambda: transfer.held_out(study, held_out, options.deep_transfer, options.deep_folds),
+            "symmetry": lambda: transfer.symmetries(study, options.deep_folds),
+            "children": lambda: transfer.children(study, younger, options.deep_folds),
+        }
+        results.numbers["transfer"] = {name: answers.answer(f"transfer: {name}", ask) for name, ask in unlike.items()}
     for name in TABLES:
         if rows := results.numbers.get(name):
             results.table(name, _table(rows))
@@ -276,6 +280,7 @@ def describe(study: Study) -> dict[str, Any]:
     found = {
         "n_models": len(of), "n_groups": len(np.unique(of.groups)), "n_snapshots": len(of.vectors), "n_places": of.n_places,
         "n_architectures": len(of.architectures), "lengths": [int(of.lengths.min()), int(of.lengths.max())],
+        "n_layouts": len({of.architectures[i].layout_id for i in np.unique(of.architecture)}), "median_length": float(np.median(of.lengths)),
         "sides": sides, "groups": {n: len(np.unique(of.groups[getattr(study.at, n)])) for n in sides},
         "with_start": int(of.starts.sum()), "published_order": of.published_order,
         "updates": _quartiles(of.updates), "accuracy": _quartiles(of.accuracy[np.isfinite(of.accuracy)]),
@@ -313,9 +318,9 @@ def _accuracy(study: Study, more: Sequence[tuple[str, Sequence[Property], bool]]
 
 def _gain(study: Study, deep_folds: bool) -> dict[str, Any]:
     rows = questions.gain(study, deep_folds)
-    tests = _corrected(rows)
+    tests, told = _corrected(rows), {p.name for p in study.of.properties if told_by_length(study.of, p)}
     for row in rows:
-        row["verdict"] = scoring.verdict(row)
+        row["verdict"] = scoring.verdict(row, row["over"] != POSITIONS and row["property"] in told)
     return {"gain": rows, "gain_tests": tests}
 
 
@@ -325,9 +330,11 @@ def _when(study: Study) -> dict[str, Any]:
     return {"when": rows, "when_tests": _corrected(rows)}
 
 
-def _null(study: Study, shuffles: int, when: Rows) -> dict[str, Any]:
+def _null(asked: Mapping[str, Rows], when: Rows) -> dict[str, Any]:
     """With what was read of training at the first snapshot, test networks alone: corrected among the nulls, as each can be a leak."""
-    found = nulls.null(study, shuffles)
+    found = {
+        name: [dict(row) for row in rows] for name, rows in asked.items()
+    }  # what is kept stays without their marks
     found["step_0_test"] = [
         {k: v for k, v in r.items() if k != "q"} for r in when if r["step_0"] and r["kind"] == TRAINING
     ]

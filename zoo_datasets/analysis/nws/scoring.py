@@ -20,6 +20,7 @@ from zoo_datasets.core import permuting, streams
 from zoo_datasets.intervals import Interval
 
 WORTH = 0.05  # of accuracy: what is surely less is called not readable
+TOLD = "told by length"  # no gain is possible, and one that is seen says that the control has not learned what it knows
 FINDING = 0.05  # false discoveries among what is called readable, or a leak
 SHARES = (0.0, 0.25, 0.5, 1.0, 2.0)  # of what weights say, beside what is known anyway; chosen on validation
 AT_ONCE = 2_000_000  # labels of permutations that are made together
@@ -148,8 +149,10 @@ def gain(known: Judged, more: Judged, n_permutations: int, seed: int, **about: A
     }  # fmt: skip
 
 
-def verdict(row: Mapping[str, Any]) -> str:
-    """What a gain lets one say, whose `q` is corrected over all of them."""
+def verdict(row: Mapping[str, Any], told: bool = False) -> str:
+    """What a gain lets one say, whose `q` is corrected over all of them; `told`: what is known without weights decides the property."""
+    if told:
+        return TOLD
     if row["low"] > 0 and row["q"] < FINDING:
         return "readable"
     return f"less than {WORTH:g}" if row["high"] < WORTH else "undecided"

@@ -135,6 +135,17 @@ def readers(of: Property) -> tuple[str, ...]:
     return (WINDOWS,) if of.kind == ARCHITECTURE else ("svm", "boosting")
 
 
+def by_layers_of_looks(method: str, of: Property) -> bool:
+    """Whether a method would tell what a network looks like from how many statistics there are, which is no reading of weights."""
+    return of.kind == ARCHITECTURE and METHODS[method][0] == "layers"
+
+
+def told_by_length(of: Population, p: Property) -> bool:
+    """Whether networks whose vectors are equally long all look alike: who knows the length then has nothing to gain but arithmetic."""
+    pairs = np.unique(np.column_stack([of.lengths, p.values]), axis=0)
+    return p.kind == ARCHITECTURE and len(pairs) == len(np.unique(of.lengths)) > 1
+
+
 def askable(of: Property, at: Division) -> bool:
     """Whether two levels are there to learn, and one of those that were learned to be asked about."""
     train, test = (of.values[side][np.isfinite(of.values[side])] for side in (at.train, at.test))

@@ -22,7 +22,7 @@ from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.analysis.nws.questions import Rows, _asked, _last, _spaced, _weights
 from zoo_datasets.analysis.nws.scoring import Judged
 from zoo_datasets.analysis.nws.solvers import SVM, solve
-from zoo_datasets.analysis.nws.study import DEEP, Study, askable, readers
+from zoo_datasets.analysis.nws.study import DEEP, Study, askable, by_layers_of_looks, readers
 from zoo_datasets.baselines.groups import finite
 from zoo_datasets.core import meters
 from zoo_datasets.errors import ZooError, unknown
@@ -124,7 +124,7 @@ def symmetries(of: Study, deep_folds: bool = False) -> Rows:
                 said[name].append([of.deep.said(net, own, starts, of.window, rows=windows) for net in nets])
     rows: Rows = []
     for method, kind in SYMMETRIC.items():
-        for p in _asked(of, *folds):
+        for p in (p for p in _asked(of, *folds) if not by_layers_of_looks(method, p)):
             parts: dict[str, list[Judged]] = {name: [] for name in MOVES}
             for at in folds:
                 more = tuple(numbers[at.test] for numbers in there[kind])
