@@ -417,6 +417,19 @@ def test_two_zoos_with_one_initialization_on_different_sides_leak() -> None:
     assert next(f for f in report.leaks if f.kind == "init keys").examples == (key,)
 
 
+def test_a_strangers_name_makes_no_line_of_a_report() -> None:
+    forged = f"k\n  init groups: none — forged{'x' * 1000}"
+    findings = (
+        audit.Finding("init keys", 1, 0, 2, "shared", (forged,)),
+        audit.Finding("init groups", 1, 0, 2, "shared", ("a",)),
+    )
+    report = audit.Audit("stored", ("a/b\n  init groups: none",), {"train": 1}, 0, findings, None, "none\nnone")
+    lines = str(report).splitlines()
+    assert len(lines) == 4
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["init keys", "init groups", "metadata alone"]
+    assert max(map(len, lines)) < 250
+
+
 def test_one_model_in_two_zoos_on_two_sides_leaks() -> None:
     one = zoo(6)
     side = one.models["split"][0].as_py()

@@ -7,13 +7,14 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, DataLoader
 
-from zoo_datasets import weights
+from zoo_datasets import loaders, weights
 from zoo_datasets.errors import ZooError
 from zoo_datasets.loaders import LayoutBatches, WeightsStream
 from zoo_datasets.zoo import Zoo
@@ -48,6 +49,15 @@ def test_a_missing_number_is_nan_and_a_missing_text_is_refused(zoo: Zoo) -> None
     assert zoo.dataset(["diverged_step"])[0]["diverged_step"].isnan()
     with pytest.raises(ZooError, match="Unknown column 'accuracy'"):
         zoo.dataset(["accuracy"])
+
+
+def test_lists_are_targets_where_torch_takes_them() -> None:
+    """Of texts as lists; a null inside is refused by name."""
+    assert loaders._target(pa.chunked_array([[["a", "b"], []]]), "names") == [["a", "b"], []]
+    (numbers,) = loaders._target(pa.chunked_array([[[1, 2]]]), "numbers")
+    assert numbers.tolist() == [1, 2]
+    with pytest.raises(ZooError, match=r"'numbers' holds list<item: int64> with 1 nulls inside"):
+        loaders._target(pa.chunked_array([[[1, None]]]), "numbers")
 
 
 def test_mixed_layouts_are_lists_or_batches_of_one_layout(mixed_zoo: Zoo) -> None:

@@ -26,6 +26,7 @@ from zoo_builder.recipe.values import coerce
 from zoo_datasets.core import streams
 from zoo_datasets.errors import GridError, unknown
 from zoo_datasets.format import licenses
+from zoo_datasets.format.paths import ZOO_ID
 
 # Bumped when the same recipe would give other networks: it enters every cohort's id.
 RECIPE_VERSION = 1
@@ -37,7 +38,6 @@ DEFAULT_SPLITS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 REPLICATES = ("init", "order", "subset")
 _LICENSE = re.compile(r"[A-Za-z0-9][\w.+ ,()/-]{,99}\Z", re.ASCII)  # on one line
 MOST_NAME = 96  # characters that the Hub takes
-_ZOO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _is_zoo(folder: Path) -> bool:
 
 def _grid(document: Document, source_paths: Mapping[str, str], *, sealed: bool) -> Grid:
     zoo = document.values.get("zoo")
-    if not isinstance(zoo, str) or not _ZOO.match(zoo):
+    if not isinstance(zoo, str) or not ZOO_ID.fullmatch(zoo):
         raise GridError(f"{document.where('zoo')}: `zoo` is {zoo!r}; it must be owner/name, like weightzoo/mnist-cnn.")
     if (
         max(map(len, zoo.split("/"))) > MOST_NAME

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets import errors, intervals, near_duplicates
-from zoo_datasets.core import meters, notebook, streams
+from zoo_datasets.core import meters, notebook, plain_text, streams
 from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.near_duplicates import Member, Pair
@@ -29,6 +29,7 @@ from zoo_datasets.split_files import Split, ZooLike, group_keys, zoo_name
 
 SUBSETS = "training subsets"  # what is found of them: networks may share data by design
 MOST_EXAMPLES = 5  # of one kind in a report
+MOST_SHOWN = 120  # characters of each
 
 
 # Of models: what must not stand on two sides, and what says which weights can be compared.
@@ -76,10 +77,12 @@ class Audit:
         counts = ", ".join(f"{n:,} {s}" for s, n in self.counts.items())
         lines = [f"split {self.split} of {', '.join(self.zoos)}: {counts}, {self.unassigned:,} without a side"]
         for f in self.findings:
-            state = f"LEAK {f.count:,} ({f.across_zoos:,} across zoos): {', '.join(f.examples)}" if f.count else "none"
+            examples = ", ".join(e if len(e) <= MOST_SHOWN else f"{e[:MOST_SHOWN]}…" for e in f.examples)
+            state = f"LEAK {f.count:,} ({f.across_zoos:,} across zoos): {examples}" if f.count else "none"
             lines.append(f"  {f.kind}: {state} — {f.text}, {f.looked_at:,} looked at")
         value = f"{self.metadata}; " if self.metadata else ""
-        return "\n".join([*lines, f"  metadata alone: {value}{self.metadata_note}"])
+        # Names are a stranger's: one with a line break would say something of its own.
+        return "\n".join(map(plain_text.line, [*lines, f"  metadata alone: {value}{self.metadata_note}"]))
 
     def __repr__(self) -> str:
         found = ", ".join(f"{f.count:,} {f.kind}" for f in self.leaks) or "no leak"

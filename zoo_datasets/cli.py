@@ -258,8 +258,8 @@ def _monitor(options: argparse.Namespace) -> int:
 
     report = monitor.run(options)
     for step in report.steps:
-        print(step)
-    print(report)
+        command.say(str(step))
+    command.say(str(report))
     return 0
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zoo_datasets.core import libraries, streams
 from zoo_datasets.core.arrow import numbers_of
@@ -101,7 +102,12 @@ def _target(column: pa.ChunkedArray, name: str) -> Any:
         values = [np.zeros(0), *(numbers_of(c, np.nan) for c in wide.chunks)]
         return torch.from_numpy(np.concatenate(values).astype(np.float32))
     if pa.types.is_list(kind) and not column.null_count:
-        return [torch.tensor(v) for v in column.to_pylist()]
+        within = pc.list_flatten(column)
+        if pa.types.is_string(kind.value_type):
+            return column.to_pylist()
+        if not within.null_count and (pa.types.is_primitive(kind.value_type)):
+            return [torch.tensor(v) for v in column.to_pylist()]
+        raise ZooError(f"Column {name!r} holds {kind} with {within.null_count:,} nulls inside; it cannot be a target.")
     raise ZooError(f"Column {name!r} holds {kind} with {column.null_count:,} nulls; it cannot be a target.")
 
 

@@ -43,7 +43,14 @@ def test_markdown_has_no_markup_left() -> None:
 
 @pytest.mark.parametrize(
     ("value", "span"),
-    [("tanh", "`tanh`"), ("a|b", r"`a\|b`"), ("`<b>`", "`` `<b>` ``"), ("``", "``` `` ```"), ("a\nb", r"`a\nb`")],
+    [
+        ("tanh", "`tanh`"),
+        ("a|b", r"`a\|b`"),
+        ("`<b>`", "`` `<b>` ``"),
+        ("``", "``` `` ```"),
+        ("a\nb", r"`a\nb`"),
+        ("", "` `"),
+    ],
 )
 def test_code_cannot_be_left(value: str, span: str) -> None:
     assert plain_text.code(value) == span

@@ -150,8 +150,23 @@ def test_there_and_back_gives_the_same_bits(dtype: type) -> None:
 
 def test_a_layer_that_they_do_not_have_has_no_order() -> None:
     made = build_architecture(["rows", {"gru": 4}, "last_step", {"linear": "classes"}], (1, 8, 8), 10)
-    with pytest.raises(ValueError, match=r"^gru1 is a layer `gru`; the order is known of conv, linear, batch_norm\.$"):
+    with pytest.raises(
+        ValueError, match=r"^rows1 is a layer `rows`; the order is known of conv, linear, batch_norm\.$"
+    ):
         views.nws_order(made)
+    summed = build_architecture(
+        ["flatten", {"linear": 4}, {"residual": ["relu", {"linear": 4}]}, {"linear": 2}], (1, 2, 2), 2
+    )
+    with pytest.raises(ValueError, match="is a layer `add`"):
+        views.nws_order(summed)
+
+
+def test_what_is_flat_is_flattened_once() -> None:
+    once, twice = (
+        build_architecture([{"conv": 2, "kernel": 1}, *flat, {"linear": 3}], (1, 2, 3), 3)
+        for flat in (["flatten"], ["flatten", "flatten"])
+    )
+    np.testing.assert_array_equal(views.nws_order(twice), views.nws_order(once))
 
 
 @pytest.mark.parametrize("numbers", [FIXED, *TINY, Numbers(3, 3, 2, 1, 4, batch_norm=False)])
@@ -464,6 +479,28 @@ def test_values_that_float32_cannot_hold_are_refused(exported: Path, tmp_path: P
     with pytest.raises(ZooError, match=r"003.bin holds values that no float32 is"):
         nws.read(exported, tmp_path / "someone" / "back")
     assert not list((tmp_path / "someone").iterdir())
+
+
+def test_an_empty_folder_that_one_stands_in_takes_the_zoo(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "someone" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    inode = here.stat().st_ino
+    manifest = nws.read(exported, Path())
+    assert manifest.zoo == "someone/here"
+    assert here.stat().st_ino == inode
+    assert open_zoo(here).manifest.zoo == "someone/here"
+    assert [p.name for p in here.parent.iterdir()] == ["here"]
+
+
+def test_what_cannot_be_read_is_not_said_to_be_no_place_to_write(exported: Path, tmp_path: Path) -> None:
+    path = exported / "0001" / "weights" / "002.bin"
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(ZooError, match=r"002.bin cannot be read: Too many levels of symbolic links\.$"):
+        nws.read(exported, tmp_path / "someone" / "back")
 
 
 @pytest.mark.slow

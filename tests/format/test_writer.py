@@ -252,6 +252,7 @@ def test_slots_are_asked_for_where_the_zoo_keeps_them(tmp_path: Path) -> None:
 
 
 BAD_ABOUT = {
+    "name": ({"zoo": 'own"er/z'}, r"A zoo is called `owner/name`, and 'own\"er/z' is no such name\."),
     "axis": ({"axes": {"learning_rate": ["0.1"]}}, "Unknown axis 'learning_rate' in the factors of someone/theirs"),
     "own file": ({"texts": {"README.md": "x"}}, "cannot seal a file 'README.md'"),
     "outside": ({"texts": {"../x": "x"}}, r"cannot seal a file '\.\./x'"),

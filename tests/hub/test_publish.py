@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
 from zoo_datasets.format.manifest import Manifest
-from zoo_datasets.hub import lookup, publish
+from zoo_datasets.hub import lookup, pictures, publish
 from zoo_datasets.hub.download import download
 
 pytest_plugins = ("hub_fixtures",)
@@ -138,13 +138,26 @@ def other_release(root: Path) -> None:
     edit_manifest(root, reseal)
 
 
+def test_levels_have_one_order_and_room_in_a_legend() -> None:
+    for levels in itertools.permutations(["nan", "1", "2", "0.5", "x", "inf"]):
+        assert pictures._order(list(levels)) == ["0.5", "1", "2", "inf", "nan", "x"]
+    long = [f"{'architecture ' * 20}{i}" for i in range(3)]
+    assert len({pictures._shown(name) for name in long}) == 3
+    assert max(len(pictures._shown(name)) for name in long) <= pictures.MOST_SHOWN
+    assert pictures._shown("tanh") == "tanh"
+
+
 @pytest.mark.slow
 def test_another_zoo_that_no_tag_keeps_is_replaced_only_on_demand(loopback: LoopbackHub, dressed: Path) -> None:
     publish.publish(dressed, NAME)
     loopback.put(NAME, {"weights/stale.safetensors": b"old", "notes.md": b"theirs"})
     other_release(dressed)
+    before = {p: p.read_bytes() for p in dressed.rglob("*") if p.is_file()}
+    (dressed / "README.md").write_text("ours\n")
     with pytest.raises(ZooError, match=r"holds another zoo, and no tag keeps it: 1 sealed files differ.*--replace"):
         publish.publish(dressed, NAME)
+    # Nothing is dressed under a name that is refused.
+    assert {p: p.read_bytes() for p in dressed.rglob("*") if p.is_file()} == before | {dressed / "README.md": b"ours\n"}
     done = publish.publish(dressed, NAME, replace=True)
     assert done.deleted == ("weights/stale.safetensors",)
     assert "notes.md" in loopback.tree(NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,41 @@ def test_canonical_weights_are_bitwise_equal_over_permutations_and_signs(
     moved = symmetry.augment(weights, architecture, 7, kinds=set(kinds) - {"scale"})
     same = symmetry.canonicalize(weights, architecture, kinds=kinds)
     assert same.tobytes() == symmetry.canonicalize(moved, architecture, kinds=kinds).tobytes()
+
+
+def test_a_unit_that_decayed_under_a_sum_stays_finite() -> None:
+    """What is added to it later would be divided by its norm too."""
+    layers = ["flatten", {"linear": 4}, {"residual": ["relu", {"linear": 4}]}, "relu", {"linear": 3}]
+    architecture = build_architecture(layers, IMAGE, 3)
+    weights = random_weights(architecture, 2, 0)
+    for row in weights:
+        named = architecture.layout.unflatten(row)
+        named["linear1.weight"][1] = 1e-40
+        named["linear1.bias"][1] = 0
+        row[:] = architecture.layout.flatten(named)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        canonical = symmetry.canonicalize(weights, architecture)
+    assert np.isfinite(canonical).all()
+    assert_same_function(weights, canonical, architecture)
+    moved = symmetry.augment(weights, architecture, 1, kinds="permutation")
+    assert symmetry.canonicalize(moved, architecture).tobytes() == canonical.tobytes()
+
+
+@pytest.mark.parametrize("octaves", [-1.0, 31, float("nan"), float("inf")])
+def test_scales_that_no_weight_could_bear_are_refused(octaves: float) -> None:
+    architecture = network("batch-norm")
+    with pytest.raises(ValueError, match="a number from 0 to 30 is needed"):
+        symmetry.augment(random_weights(architecture, 1, 0), architecture, 0, octaves=octaves)
+
+
+def test_a_permutation_keeps_every_bit_of_float64() -> None:
+    architecture = network("batch-norm")
+    weights = random_weights(architecture, 2, 0).astype(np.float64) + 1e-12
+    drawn = symmetry.random_permutations(architecture.layout, 2, "a")
+    moved = symmetry.permute(weights, architecture.layout, drawn)
+    assert moved.dtype == np.float64
+    assert symmetry.permute(moved, architecture.layout, symmetry.invert(drawn)).tobytes() == weights.tobytes()
 
 
 @given(seed=st.integers(0, 10**6), case=st.sampled_from(CASES))

@@ -18,6 +18,7 @@ from zoo_datasets.core.files import leaves
 from zoo_datasets.errors import BuildError
 from zoo_datasets.format import schema
 from zoo_datasets.format.manifest_parts import NEVER_SEALED
+from zoo_datasets.format.paths import ZOO_ID
 from zoo_datasets.format.schema import Column
 from zoo_datasets.networks.layout import Layout
 
@@ -99,6 +100,8 @@ def checked_rows(array: np.ndarray | None, shape: tuple[int, ...], what: str, la
 
 def check_about(about: About) -> None:
     """Raises BuildError where what is said of the zoo contradicts itself, before a row is written."""
+    if not ZOO_ID.fullmatch(about.zoo):
+        raise BuildError(f"A zoo is called `owner/name`, and {about.zoo!r} is no such name.")
     factors = [c.name for c in about.factors]
     for name in about.axes:
         if name not in factors:

@@ -6,8 +6,10 @@ Out: where its card, manifest, tables, shards and the builder's private files li
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+ZOO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # the Hub's `owner/name`, whole
 SPLITS = ("train", "validation", "test")
 
 

@@ -17,6 +17,7 @@ from zoo_datasets.core.command import size as in_words
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import check
 from zoo_datasets.format.manifest_parts import MOST_UNSEALED_BYTES, PAGE, UNSEALED, SealedFile
+from zoo_datasets.format.paths import ZOO_ID
 from zoo_datasets.hub import client, listing, lookup, remote
 from zoo_datasets.reading.location import Location
 
@@ -30,7 +31,7 @@ def download(name: str | Path, folder: Path, revision: str | None = None) -> tup
 
     Raises ZooNotFoundError, IntegrityError; ZooError where the folder holds something else or cannot be written.
     """
-    named = isinstance(name, str) and lookup.ZOO_ID.fullmatch(name)  # a folder `owner/name` may be what it becomes
+    named = isinstance(name, str) and ZOO_ID.fullmatch(name)  # a folder `owner/name` may be what it becomes
     found = lookup.locate(f"{lookup.REMOTE}{name}" if named else name, revision)
     try:
         with files.writing(folder, WAY_OUT):

@@ -11,14 +11,13 @@ A folder `owner/name` under the working directory wins over the Hub, as in
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from zoo_datasets.errors import ZooNotFoundError
 from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.paths import ZOO_ID
 from zoo_datasets.reading.location import LocalFolder, Location
 
-ZOO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 REMOTE = "hf://datasets/"
 
 

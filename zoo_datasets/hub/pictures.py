@@ -9,17 +9,21 @@ same matplotlib give the same bytes. Needs the extra `bench`.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from zoo_datasets.core import plain_text
 from zoo_datasets.core.figures import COLORS, INK, figure_of
 
 MOST_LINES = 240  # trajectories drawn one by one; more would be one blot
 MOST_BINS = 40
+MOST_SHOWN = 40  # characters of a level; its legend takes a third of the picture then
 INCHES, DPI = (8.0, 3.6), 160  # 1,280 × 576 pixels: sharp at the width of a card
 
 
@@ -30,7 +34,11 @@ def draw(models: pa.Table, snapshots: pa.Table, axes: Mapping[str, Any]) -> dict
     if not keep.any():
         return {}
     axis, levels = _strongest(models, accuracy, axes)
-    pictures = {"accuracy.png": _histogram(accuracy[keep], [v for v, k in zip(levels, keep, strict=True) if k], axis)}
+    pictures = {
+        "accuracy.png": _histogram(
+            accuracy[keep], [v for v, k in zip(levels, keep, strict=True) if k], _order(levels), axis
+        )
+    }
     epochs = _floats(snapshots["epoch"])
     epochs = epochs[np.isfinite(epochs) & np.isfinite(_floats(snapshots["test_accuracy"]))]
     if len(snapshots) > len(models) and len(epochs) and epochs.min() < epochs.max():
@@ -69,14 +77,20 @@ def _label(value: Any) -> str:
     return f" {text}" if not text or text.startswith("_") else text  # such names matplotlib leaves out of legends
 
 
+def _shown(name: str) -> str:
+    """A name as a legend has room for, its beginning and its end: levels are often told by either."""
+    name = plain_text.line(name)
+    return name if len(name) <= MOST_SHOWN else f"{name[: MOST_SHOWN // 2]}…{name[-MOST_SHOWN // 2 + 1 :]}"
+
+
 def _order(levels: list[str]) -> list[str]:
     """Numbers by size, words by alphabet."""
 
     def key(level: str) -> tuple[int, float, str]:
-        try:
-            return (0, float(level), level)
-        except ValueError:
-            return (1, 0.0, level)
+        with contextlib.suppress(ValueError):
+            if math.isfinite(number := float(level)):  # what is no number has no place among numbers
+                return (0, number, level)
+        return (1, 0.0, level)
 
     return sorted(set(levels), key=key)
 
@@ -95,8 +109,9 @@ def _finish(figure: Any, axes: Any, title: str, x: str, y: str, axis: str) -> by
     axes.set_xlabel(x, fontsize=9, color=INK, labelpad=8)
     axes.set_ylabel(y, fontsize=9, color=INK, labelpad=8)
     if axis:
+        handles, names = axes.get_legend_handles_labels()
         legend = figure.legend(
-            *axes.get_legend_handles_labels(), title=axis, loc="outside right upper", frameon=False, fontsize=9,
+            handles, [*map(_shown, names)], title=_shown(axis), loc="outside right upper", frameon=False, fontsize=9,
             labelcolor=INK, title_fontproperties={"size": 9, "weight": "bold"}, alignment="left",
             handlelength=1.0, handleheight=1.0, labelspacing=0.6,
         )  # fmt: skip
@@ -106,15 +121,17 @@ def _finish(figure: Any, axes: Any, title: str, x: str, y: str, axis: str) -> by
     return out.getvalue()
 
 
-def _histogram(accuracy: np.ndarray, levels: list[str], axis: str) -> bytes:
+def _histogram(accuracy: np.ndarray, levels: list[str], every: list[str], axis: str) -> bytes:
+    """Colors are those of `every` level, measured or not, as in the picture of trajectories."""
     figure, axes = _figure()
     low, high = float(accuracy.min()), float(accuracy.max())
     margin = max((high - low) * 0.02, 0.005)
     bins = int(np.clip(2 * len(accuracy) ** 0.5, 10, MOST_BINS))
     edges = np.linspace(*_around(accuracy, margin, margin), bins + 1)
-    names = _order(levels)
+    colors = [(name, color) for name, color in zip(every, COLORS, strict=False) if name in levels]
+    names = [name for name, _ in colors]
     groups = [accuracy[[v == name for v in levels]] for name in names]
-    axes.hist(groups, edges, stacked=True, color=COLORS[: len(names)], label=names, edgecolor="white", linewidth=0.6)
+    axes.hist(groups, edges, stacked=True, color=[c for _, c in colors], label=names, edgecolor="white", linewidth=0.6)
     median = float(np.median(accuracy))
     axes.axvline(median, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     right = median < (edges[0] + edges[-1]) / 2

@@ -26,6 +26,7 @@ from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError
 from zoo_datasets.format import card, check
 from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.manifest_parts import MOST_UNSEALED_BYTES, PAGE
+from zoo_datasets.format.paths import ZOO_ID
 from zoo_datasets.format.tables import read_schema, read_table
 from zoo_datasets.hub import answers, client, croissant, listing, lookup
 from zoo_datasets.reading.location import Location
@@ -64,7 +65,7 @@ def publish(
     (`page.page.of`), which the card then links; without it one that is there is published.
     Raises IntegrityError (damaged), ZooNotFoundError (unsealed, or no Hub), ZooError (refused).
     """
-    if not lookup.ZOO_ID.fullmatch(name):
+    if not ZOO_ID.fullmatch(name):
         raise ZooNotFoundError(f"{name!r} is not an id of the Hub, which reads `owner/name`.")
     if not lookup.is_folder(root):
         raise ZooNotFoundError(f"No folder {root}: only a zoo on this machine can be published.")
@@ -155,27 +156,30 @@ def _publish(
         _written(lambda: api.create_repo(name, repo_type="dataset", private=private, exist_ok=True))
         head, tags = listing.commit_of(name, None), {}
     there = {entry.path: entry for entry in listing.tree(name, head)} if head else {}
-    dress(location, name, page)  # only now that the Hub has answered: a card under another name would stay behind
-    ours = {path: location.root / path for path in _paths(location)}
-    new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
-    gone = sorted(p for p in there if (p.startswith(OWN_FOLDERS) or (p == PAGE and page is not None)) and p not in ours)
-    if tag in tags and tags[tag] == head and not {*location.manifest.files, "manifest.json"}.intersection(new):
-        # The same zoo, released: a later version draws its card and page in other words, and a release does not change.
-        return Published(str(head), (), (), 0, tag)
-    if tag in tags and (new or gone or tags[tag] != head):
+    sealed = {path: location.root / path for path in (*location.manifest.files, "manifest.json")}
+    changed = {path for path, file in sealed.items() if not _same(file, there.get(path), location)}
+    if tag in tags:
+        if tags[tag] == head and not changed:
+            # The same zoo, released: a later version draws its card and page in other words, and a release does not change.
+            return Published(str(head), (), (), 0, tag)
         raise ZooError(
             f"{name} has a release {tag!r} already, of other content (commit {tags[tag][:12]}). Releases do not change: "
             "choose another tag."
         )
-    changed = location.manifest.files.keys() & set(new)
+    changed -= {"manifest.json"}
     if "manifest.json" in there and changed and head not in tags.values() and not replace:
         raise ZooError(
             f"{name} holds another zoo, and no tag keeps it: {len(changed)} sealed files differ. Tag what is there "
             f"first, publish under another name, or say --replace."
         )
     if "manifest.json" not in there and not replace:
-        lost = ({*gone, *changed} & there.keys()) - {".gitattributes"}  # which the Hub makes
+        lost = {p for p in there if p in changed or (p.startswith(OWN_FOLDERS) and p not in _paths(location))}
+        lost -= {".gitattributes"}  # which the Hub makes
         _check_kept(name, [there[p] for p in sorted(lost)], tags)
+    dress(location, name, page)  # only now that nothing is refused: a card under another name would stay behind
+    ours = {path: location.root / path for path in _paths(location)}
+    new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
+    gone = sorted(p for p in there if (p.startswith(OWN_FOLDERS) or (p == PAGE and page is not None)) and p not in ours)
     batches = _batches(new, gone)
     with _one_bar(), meters.track("uploading", sum(ours[p].stat().st_size for p in new), "", in_words) as meter:
         for number, (adds, deletes) in enumerate(batches):

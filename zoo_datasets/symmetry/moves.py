@@ -32,19 +32,19 @@ MOST_OCTAVES = 30  # float32 holds weights of any usual size times 2^30 twice ov
 
 def permute(
     weights: Shaped[np.ndarray, "*batch p"], layout: Layout, permutations: Mapping[str, np.ndarray]
-) -> Float32[np.ndarray, "*batch p"]:
+) -> Shaped[np.ndarray, "*batch p"]:
     """Vectors whose unit i is unit p[i] of `weights`, for p [units] or [..., units] of each group.
 
-    The same bits in other places; `permute(·, layout, invert(permutations))` undoes it.
+    The same bits of the same type in other places; `permute(·, layout, invert(permutations))` undoes it.
     Raises ValueError for shapes that do not fit, ZooError for a group that is not there.
     """
-    weights, rows = matrix_of(weights, layout)
-    out = rows.copy()
+    weights = layout.checked(np.asarray(weights))
+    out = weights.reshape(-1, layout.n_params).copy()
     known = {g.name: g for g in groups(layout)}
     for name, value in permutations.items():
         if name not in known:
             raise errors.ZooError(errors.unknown("group of units", name, known))
-        permute_group(out, known[name], _indices(value, known[name], rows.shape[0], weights.shape))
+        permute_group(out, known[name], _indices(value, known[name], len(out), weights.shape))
     return out.reshape(weights.shape)
 
 

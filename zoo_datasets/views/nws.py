@@ -13,10 +13,12 @@ from jaxtyping import Int64, Shaped
 
 from zoo_datasets.networks.architecture import Architecture, External
 from zoo_datasets.networks.layout import Entry
+from zoo_datasets.networks.operations.registry import ACTIVATIONS
 from zoo_datasets.views.index import range_of
 
 # Theirs are networks of these layers alone; of another one their order says nothing.
 LAYERS = ("conv", "linear", "batch_norm")
+WITHOUT_VALUES = ("flatten", "dropout", "max_pool", "avg_pool", "global_avg_pool", "softmax", *ACTIVATIONS)
 NORM = ("bias", "weight", "running_mean", "running_var")
 
 
@@ -27,18 +29,21 @@ def nws_order(architecture: Architecture | External) -> Int64[np.ndarray, " p"]:
     """
     architecture = architecture.built()
     pieces: list[np.ndarray] = []
-    flattened: tuple[int, ...] | None = None  # the shape (C, H, W) that the next linear layer reads as one row
+    flattened: tuple[int, ...] | None = (
+        None  # of images: the shape (C, H, W) that the next linear layer reads as one row
+    )
     for node in architecture.nodes:
         entries = architecture.layout.of_node(node.name)
         if node.op == "flatten":
-            flattened = architecture.input_shapes[node.name]
+            shape = architecture.input_shapes[node.name]
+            flattened = shape if len(shape) == 3 else flattened  # what is flat already stays as it was flattened
         elif node.op == "batch_norm":
             pieces += [_values(_named(entries, name), flattened) for name in NORM]
         elif node.op == "linear":
             weight, bias = (_named(entries, name) for name in ("weight", "bias"))
             pieces += [_columns(weight, flattened), range_of(bias)]
             flattened = None
-        elif entries and node.op not in LAYERS:
+        elif node.op not in (*LAYERS, *WITHOUT_VALUES):
             raise ValueError(f"{node.name} is a layer `{node.op}`; the order is known of {', '.join(LAYERS)}.")
         else:
             pieces += [range_of(e) for e in entries]
@@ -69,7 +74,7 @@ def _named(entries: list[Entry], name: str) -> Entry:
 def _values(entry: Entry, flattened: tuple[int, ...] | None) -> Int64[np.ndarray, " n"]:
     """One value a unit, of units that are a flattened image in the order (H, W, C)."""
     places = range_of(entry)
-    if flattened is None or len(flattened) != 3:
+    if flattened is None:
         return places
     return places.reshape(flattened).transpose(1, 2, 0).ravel()
 
@@ -77,6 +82,6 @@ def _values(entry: Entry, flattened: tuple[int, ...] | None) -> Int64[np.ndarray
 def _columns(weight: Entry, flattened: tuple[int, ...] | None) -> Int64[np.ndarray, " n"]:
     """A matrix [out, in] unit by unit, its inputs as their images are flattened: (H, W, C)."""
     places = range_of(weight)
-    if flattened is None or len(flattened) != 3:
+    if flattened is None:
         return places
     return places.reshape(weight.shape[0], *flattened).transpose(0, 2, 3, 1).ravel()

@@ -66,6 +66,13 @@ def trajectories(weights: Rows, snapshots: pa.Table, by: str = "step") -> Trajec
             f"{len(model) - mask.sum()} rows repeat a model at the same {by}: a trajectory has one snapshot each."
         )
     rows = np.asarray(weights[np.arange(len(model))])
-    values = np.zeros((*mask.shape, rows.shape[1]), rows.dtype)
+    try:
+        values = np.zeros((*mask.shape, rows.shape[1]), rows.dtype)
+    except MemoryError:
+        raise ValueError(
+            f"{len(ids):,} models at {len(at):,} values of {by} with {rows.shape[1]:,} weights are "
+            f"{mask.size * rows.shape[1] * rows.dtype.itemsize / 1e9:,.0f} GB, more than there is. Where few models share a {by}, take "
+            "by='order'; else fewer models."
+        ) from None
     values[model, place] = rows
     return Trajectories(values, mask, ids, at)

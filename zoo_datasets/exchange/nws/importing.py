@@ -8,8 +8,10 @@ code asks for those; a model that diverged is kept up to its last finite snapsho
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -27,12 +29,13 @@ from zoo_datasets.errors import ZooError, ZooNotFoundError, shown
 from zoo_datasets.exchange import folders
 from zoo_datasets.exchange.nws import properties
 from zoo_datasets.exchange.nws.exporting import MOST_SNAPSHOTS, PARTS
+from zoo_datasets.exchange.nws.network import Numbers
 from zoo_datasets.exchange.nws.properties import Properties
 from zoo_datasets.format import splits, writer
 from zoo_datasets.format.contents import About, Models
 from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.format.paths import ZOO_ID
 from zoo_datasets.format.schema import Column
-from zoo_datasets.hub.lookup import ZOO_ID
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.generated import NWS_DROPOUT
 from zoo_datasets.views.nws import from_nws
@@ -42,6 +45,7 @@ log = logging.getLogger("zoo_datasets")
 MOST_EPOCHS = 100_000  # rows of errors; theirs have at most a thousand
 MOST_META = 100_000  # bytes
 VALUE = 8  # bytes of a float64
+MOST_OF_A_MODEL = 1 << 33  # bytes of all snapshots of a model, which are in memory together; theirs have some 60 MB
 ERROR_COLUMNS, STATISTICS = 5, 4
 MOST_LIST = 1 << 28  # bytes; theirs of 13,000 models has some 2 MB
 MOST_LISTED = 1_000_000  # models in all lists; theirs name 16,000
@@ -85,7 +89,7 @@ class _Found:
         """The one in a list; else 16 hex digits of its name and last weights: another folder is another model."""
         if self.listed and self.listed.id:
             return self.listed.id
-        last = hashlib.sha256(self.weights[-1].read_bytes()).hexdigest()
+        last = hashlib.sha256(_bytes(self.weights[-1], VALUE * self.architecture.n_params)).hexdigest()
         return streams.digest([self.folder.name, last])[:16]
 
 
@@ -203,7 +207,9 @@ def _with_validation(sides: Mapping[str, str]) -> dict[str, str]:
 
 def _folders(folder: Path) -> list[Path]:
     """The models' folders, by number. Raises ZooNotFoundError where there is none."""
-    found = [f for f in folder.iterdir() if f.is_dir() and re.fullmatch("[0-9]{1,9}", f.name)]
+    with _reading(folder):
+        there = list(folder.iterdir())
+    found = [f for f in there if f.is_dir() and re.fullmatch("[0-9]{1,9}", f.name)]
     if not found:
         raise ZooNotFoundError(f"{folder} has no model: each is a folder with a number, like 0001, and a meta.csv.")
     return sorted(found, key=lambda f: (int(f.name), f.name))
@@ -214,11 +220,16 @@ def _look(folder: Path, listed: _Listed | None) -> _Found:
     meta = folder / "meta.csv"
     own = properties.parsed(_bytes(meta, MOST_META).decode("utf-8-sig", "replace"), str(meta))
     try:
-        architecture = own.numbers.network(own.activation)
+        architecture = _network(own.numbers, own.activation)
     except ZooError as error:
         raise ZooError(f"{meta} names no network: {error}") from None
     weights = _weight_files(folder / "weights")
     size = VALUE * architecture.n_params
+    if size * len(weights) > MOST_OF_A_MODEL:
+        raise ZooError(
+            f"{folder / 'weights'} holds {len(weights)} snapshots of {architecture.n_params:,} values, more than {MOST_OF_A_MODEL / 1e9:.0f} GB of "
+            "one model, which is read whole. Import fewer of its snapshots."
+        )
     for path in weights:
         found = _size(path)
         if found != size:
@@ -239,6 +250,12 @@ def _look(folder: Path, listed: _Listed | None) -> _Found:
         raise ZooError(f"{weights[0]} is not finite, so no snapshot of this model is kept. Take its folder away.")
     group = streams.digest([architecture.layout_id, hashlib.sha256(start.tobytes()).hexdigest()])[:32]
     return _Found(folder, own, architecture, weights, table, statistics, group, listed)
+
+
+@functools.lru_cache(1000)
+def _network(numbers: Numbers, activation: str) -> Architecture:
+    """One for all models of these numbers, of which there are thousands. Raises ZooError."""
+    return numbers.network(activation)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -279,12 +296,21 @@ def _check_statistics(path: Path, statistics: np.ndarray) -> None:
         )
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises ZooError in place of what the system says of what cannot be read, which else would be said of what is written."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ZooError):
+            raise
+        raise ZooError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
 def _size(path: Path) -> int:
     """Bytes of a plain file. Raises ZooError."""
-    try:
+    with _reading(path):
         found = path.stat()
-    except OSError as error:
-        raise ZooError(f"{path} cannot be read: {error.strerror}.") from None
     if not stat.S_ISREG(found.st_mode):
         raise ZooError(f"{path} is no regular file.")
     return found.st_size
@@ -292,7 +318,8 @@ def _size(path: Path) -> int:
 
 def _bytes(path: Path, most: int) -> bytes:
     _size(path)
-    return files.read_bounded(path, most)
+    with _reading(path):
+        return files.read_bounded(path, most)
 
 
 def _numbers(path: Path, columns: int, most_rows: int) -> np.ndarray:
