@@ -157,16 +157,16 @@ def _publish(
         head, tags = listing.commit_of(name, None), {}
     there = {entry.path: entry for entry in listing.tree(name, head)} if head else {}
     sealed = {path: location.root / path for path in (*location.manifest.files, "manifest.json")}
-    changed = {path for path, file in sealed.items() if not _same(file, there.get(path), location)}
+    other = {path for path, file in sealed.items() if not _same(file, there.get(path), location)}
     if tag in tags:
-        if tags[tag] == head and not changed:
+        if tags[tag] == head and not other:
             # The same zoo, released: a later version draws its card and page in other words, and a release does not change.
             return Published(str(head), (), (), 0, tag)
         raise ZooError(
             f"{name} has a release {tag!r} already, of other content (commit {tags[tag][:12]}). Releases do not change: "
             "choose another tag."
         )
-    changed -= {"manifest.json"}
+    changed = other - {"manifest.json"}
     if "manifest.json" in there and changed and head not in tags.values() and not replace:
         raise ZooError(
             f"{name} holds another zoo, and no tag keeps it: {len(changed)} sealed files differ. Tag what is there "
@@ -178,7 +178,7 @@ def _publish(
         _check_kept(name, [there[p] for p in sorted(lost)], tags)
     dress(location, name, page)  # only now that nothing is refused: a card under another name would stay behind
     ours = {path: location.root / path for path in _paths(location)}
-    new = [path for path, file in ours.items() if not _same(file, there.get(path), location)]
+    new = [p for p, file in ours.items() if (p in other if p in sealed else not _same(file, there.get(p), location))]
     gone = sorted(p for p in there if (p.startswith(OWN_FOLDERS) or (p == PAGE and page is not None)) and p not in ours)
     batches = _batches(new, gone)
     with _one_bar(), meters.track("uploading", sum(ours[p].stat().st_size for p in new), "", in_words) as meter:

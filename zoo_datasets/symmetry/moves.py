@@ -39,7 +39,7 @@ def permute(
     Raises ValueError for shapes that do not fit, ZooError for a group that is not there.
     """
     weights = layout.checked(np.asarray(weights))
-    out = weights.reshape(-1, layout.n_params).copy()
+    out = weights.reshape(math.prod(weights.shape[:-1]), layout.n_params).copy()
     known = {g.name: g for g in groups(layout)}
     for name, value in permutations.items():
         if name not in known:

@@ -29,9 +29,7 @@ def nws_order(architecture: Architecture | External) -> Int64[np.ndarray, " p"]:
     """
     architecture = architecture.built()
     pieces: list[np.ndarray] = []
-    flattened: tuple[int, ...] | None = (
-        None  # of images: the shape (C, H, W) that the next linear layer reads as one row
-    )
+    flattened: tuple[int, ...] | None = None  # the shape (C, H, W) of images that the next linear layer reads as rows
     for node in architecture.nodes:
         entries = architecture.layout.of_node(node.name)
         if node.op == "flatten":
