@@ -50,7 +50,7 @@ def made(zoo: Zoo) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def external(
     out: Path, factors: Mapping[str, Sequence[Any]], *, metrics: Mapping[str, Sequence[Any]] | None = None,
-    widths: Sequence[int] | None = None, steps: int = 1, zoo: str = "someone/theirs", weights: np.ndarray | None = None,
+    widths: Sequence[int] | None = None, steps: int = 1, weights: np.ndarray | None = None,
     texts: Mapping[str, str] | None = None, ids: Sequence[str] | None = None,
 ) -> Zoo:  # fmt: skip
     """A zoo without layers as an importer writes it: a column for each factor, a layout for each width."""
@@ -61,7 +61,7 @@ def external(
         Column(name, KINDS[type(next(v for v in values if v is not None))], name) for name, values in factors.items()
     ]
     about = contents.About(
-        zoo, layouts, factors=columns, axes={c.name: "sample" for c in columns}, texts=dict(texts or {})
+        "someone/theirs", layouts, factors=columns, axes={c.name: "sample" for c in columns}, texts=dict(texts or {})
     )  # fmt: skip
     draw = np.random.default_rng(n)
     values = [
