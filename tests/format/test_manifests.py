@@ -37,6 +37,7 @@ def test_there_are_receipts_of_the_released_zoos() -> None:
         "backdoors-cue",
         "nws-fixed",
         "nws-fixed-children",
+        "nws-main",
     }
 
 
