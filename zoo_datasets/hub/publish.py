@@ -173,7 +173,8 @@ def _publish(
             f"first, publish under another name, or say --replace."
         )
     if "manifest.json" not in there and not replace:
-        lost = {p for p in there if p in changed or (p.startswith(OWN_FOLDERS) and p not in _paths(location))}
+        kept = set(_paths(location))
+        lost = {p for p in there if p in changed or (p.startswith(OWN_FOLDERS) and p not in kept)}
         lost -= {".gitattributes"}  # which the Hub makes
         _check_kept(name, [there[p] for p in sorted(lost)], tags)
     dress(location, name, page)  # only now that nothing is refused: a card under another name would stay behind
