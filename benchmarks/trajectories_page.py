@@ -125,7 +125,7 @@ def _sign(found: Mapping[str, Any], longer: str, what: str) -> str:
 def _siblings(found: Mapping[str, Any], axis: str | None) -> str:
     """Whether runs that start from one and the same snapshot are told apart; without an axis they differ in their order."""
     said = [
-        f"over updates {r['first_step']:,} to {r['last_step']:,} {_interval(r['found'], 2)} of the siblings are found whole, all of a family in "
+        f"over updates {r['first_step']:,} to {r['last_step']:,} {_families(r, found)}{_interval(r['found'], 2)} of the siblings are found whole, all of a family in "
         f"{_interval(r['whole'], 2)}; purity inside a family {_interval(r['purity'], 2)}, {r['null']:.2f} by labels dealt at random inside each update"
         for r in found["rows"]
     ]
@@ -134,6 +134,12 @@ def _siblings(found: Mapping[str, Any], axis: str | None) -> str:
         f"{'; '.join(said)}. They differ in "
         + ("the order of their data alone." if axis is None else "their data." if axis == "subset" else f"`{axis}`.")
     )
+
+
+def _families(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """How many families have siblings left there, where runs ended before."""
+    left = row.get("n_families", found["n_families"])
+    return "" if left == found["n_families"] else f"({left} families, the others' runs have ended) "
 
 
 def _whose(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -148,8 +154,12 @@ def _whose(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         f"**Whose.** {found}; in {least['dimensions']} its purity is {least['purity']:.2f}. The nearest stranger of any "
-        f"snapshot is {full['separation']:.1f} times as far as the farthest nearest neighbor of one's own."
+        f"snapshot is {_times(full['separation'])} as far as the farthest nearest neighbor of one's own."
     )
+
+
+def _times(separation: float | None) -> str:
+    return "infinitely many times" if separation is None else f"{separation:.1f} times"
 
 
 def _when(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -278,7 +288,14 @@ def _clusters(of_zoo: Mapping[str, Any]) -> Iterator[str]:
             taus = [_interval(_cut({"value": one[t], "low": one[f"{t}_low"], "high": one[f"{t}_high"]}), 3)
                     for t in (f"tau_true_{a}" for a in ALGORITHMS)]  # fmt: skip
             lines.append(
-                [zoo, f"{dimension:,}", f"{one['energy_frac']:.3f}", *purity, f"{one['separation']:.2f}", *taus]
+                [
+                    zoo,
+                    f"{dimension:,}",
+                    f"{one['energy_frac']:.3f}",
+                    *purity,
+                    "" if one["separation"] is None else f"{one['separation']:.2f}",
+                    *taus,
+                ]
             )
         part = {r["linkage"]: r["n_trajectories"] for r in rows}
         if len(set(part.values())) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -130,6 +131,28 @@ def test_a_selection_has_results_of_its_own(family, tmp_path, monkeypatch):
     assert lineage.solved(some, children, "parent", tmp_path)["n"] != whole["n"]
     assert len(list(tmp_path.iterdir())) == 3
     assert lineage.solved(parents, children, "parent", tmp_path) == whole
+
+
+def test_a_pair_with_a_network_that_nearly_diverged_is_answered_with_the_others(family):
+    """Weights of 1e20 are finite; the square of their distance is no float32, and one pair took the answers of all with it."""
+    of = lineage.pairs(*family, "same_lineage")
+    for side, pairs in of.items():
+        vectors = [v * np.float32(1e20) if i == 0 else v for i, v in enumerate(pairs.b.vectors)]
+        of[side] = dataclasses.replace(pairs, b=dataclasses.replace(pairs.b, vectors=vectors))
+    answers = list(lineage.solve(of))
+    assert [a.baseline for a in answers] == list(lineage.BASELINES)
+    assert all(np.isfinite(a.auc.value) for a in answers)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"rows": 3, "n": {}, "zoos": []}'])
+def test_a_damaged_file_of_pairs_is_made_again(family, tmp_path, damage, caplog):
+    whole = lineage.solved(*family, "parent", tmp_path)
+    (path,) = tmp_path.glob("pairs-*.json")
+    path.write_bytes(damage)
+    again = lineage.solved(*family, "parent", tmp_path)
+    assert "its table is made again" in caplog.text
+    assert [r["auc"] for r in again["rows"]] == [r["auc"] for r in whole["rows"]]
+    assert json.loads(path.read_bytes()) == again
 
 
 def test_a_selection_of_nothing_has_no_pairs(family):

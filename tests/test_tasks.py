@@ -302,6 +302,16 @@ def test_a_number_that_names_something_is_a_level_to_whoever_reads_the_recipe():
     assert audit._design([Recipe()], ["automaton"], np.ones(12, bool))[0].shape == (12, 3)
 
 
+def test_a_setting_that_is_off_or_one_number_is_told_to_the_control() -> None:
+    """`clip_norm: [null, 0.01]` was no column at all, and what it does to the accuracy was credited to weights."""
+    recipe = pa.table(
+        {"clip_norm": pa.array([None, 0.01] * 3), "lr": pa.array([0.1] * 6), "off": pa.nulls(6, pa.float64())}
+    )
+    design = Design(recipe)
+    assert [name for name, _ in design.numbers] == ["clip_norm"]
+    assert design(recipe)[:2].tolist() == [[0, 1], [0.01, 0]]
+
+
 def test_of_a_drawn_number_its_lowest_and_highest_quarter_and_the_middle_are_held_out(bench_zoo, monkeypatch):
     """Each network has a rate of its own: a level each would be as many problems."""
     monkeypatch.setattr(task_splits, "MOST_LEVELS", 1)

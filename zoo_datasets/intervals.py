@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,9 @@ from zoo_datasets.core.score_sums import FORMS, Form
 FEWEST_GROUPS = 5
 # Below these, skewed groups still cost some per cent of coverage (tests/test_interval_coverage.py).
 FEW_GROUPS = 20
+LEVEL = 0.95
 RESAMPLES = 999  # 25 of them in each tail of 95 %
+IN_A_TAIL = 5  # resamples beyond a bound, at least
 # Groups that are deleted in turn; where there are more they are dealt into so many. Scores are sums over groups,
 # any other function is computed anew for each.
 MOST_UNITS, MOST_UNITS_OF_A_FUNCTION, MOST_DELETED = 400, 40, 100
@@ -73,7 +76,7 @@ class Interval:
 
 
 def mean(
-    values: np.ndarray, groups: np.ndarray, *, skewed: bool = False, seed: int = 0, level: float = 0.95,
+    values: np.ndarray, groups: np.ndarray, *, skewed: bool = False, seed: int = 0, level: float = LEVEL,
     ends: tuple[float, float] | None = None,
 ) -> Interval:  # fmt: skip
     """The mean of group means and its t interval: what a new group gives on average, however many examples it has.
@@ -121,7 +124,7 @@ def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray, **opti
     return dataclasses.replace(found, of="mean difference of groups")
 
 
-def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Interval:
+def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = LEVEL) -> Interval:
     """The mean of the groups' shares of hits, with exact bounds that stay in [0, 1] and never close at its ends.
 
     Clopper & Pearson's, of as many examples as the groups are worth (Korn & Graubard 1998):
@@ -146,7 +149,7 @@ def proportion(hits: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> 
 
 
 def crossed_mean(
-    values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = 0.95, ends: tuple[float, float] | None = None
+    values: np.ndarray, ways: Mapping[str, np.ndarray], *, level: float = LEVEL, ends: tuple[float, float] | None = None
 ) -> Interval:
     """The mean of values that share several things at once: `{"init groups": [n], "data draws": [n]}`.
 
@@ -185,7 +188,7 @@ def crossed_mean(
 
 
 def score(
-    metric: str, y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, *, seed: int = 0, level: float = 0.95,
+    metric: str, y: np.ndarray, prediction: np.ndarray, groups: np.ndarray, *, seed: int = 0, level: float = LEVEL,
     n: int = RESAMPLES, **options: Any,
 ) -> Interval:  # fmt: skip
     """A score of `metrics.SCORES` with the interval that suits it.
@@ -225,7 +228,7 @@ def score(
 
 def contrast(
     metric: str, y: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray, *, seed: int = 0,
-    level: float = 0.95, n: int = RESAMPLES, **options: Any,
+    level: float = LEVEL, n: int = RESAMPLES, **options: Any,
 ) -> Interval:  # fmt: skip
     """How much better `second` scores than `first` on the same examples, by bootstrap-t: score − score.
 
@@ -276,11 +279,12 @@ def apart(first: Interval, second: Interval) -> Interval:
 
 
 def eta_squared(
-    values: np.ndarray, levels: np.ndarray, groups: np.ndarray, *, seed: int = 0, level: float = 0.95
+    values: np.ndarray, levels: np.ndarray, groups: np.ndarray, *, seed: int = 0, level: float = LEVEL
 ) -> Interval:  # fmt: skip
     """The share of the values' variance that lies between the means of levels, by bootstrap-t over whole groups.
 
-    Bounds are cut at 0 and 1. Without any effect the value is near (levels − 1) / (examples − 1) rather than 0.
+    Of two levels by Fisher's z of the correlation, whose sign the share has lost: near 0 a square has no error to resample. Of more,
+    bounds are cut at 0 and 1 and hold the value. Without any effect that is near (levels − 1) / (examples − 1) rather than 0.
     """
     values, label, n_groups = _grouped(values, groups, level)
     place = np.unique(np.asarray(levels), return_inverse=True)[1]
@@ -288,28 +292,41 @@ def eta_squared(
     member = (place[:, None] == np.arange(place.max() + 1)).astype(np.float64)  # (n, L)
     n_levels = member.shape[1]
 
-    def of(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def share(linear: np.ndarray) -> np.ndarray:
         counts, sums, squares = linear[..., :n_levels], linear[..., n_levels:-1], linear[..., -1]
         total = squares - sums.sum(-1) ** 2 / counts.sum(-1)
         between = (sums**2 / np.maximum(counts, 1.0)).sum(-1) - sums.sum(-1) ** 2 / counts.sum(-1)
-        share: np.ndarray = np.where(total > 1e-12 * np.maximum(squares, 1e-300), between / total, np.nan)
-        return share
+        found: np.ndarray = np.where(total > 1e-12 * np.maximum(squares, 1e-300), between / total, np.nan)
+        return found
+
+    def signed(linear: np.ndarray, _: np.ndarray) -> np.ndarray:
+        means = linear[..., n_levels:-1] / linear[..., :n_levels]
+        found: np.ndarray = np.arctanh(
+            np.sign(means[..., 1] - means[..., 0]) * np.sqrt(np.clip(share(linear), 0.0, 1.0))
+        )
+        return found
 
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # squares beyond doubles: NaN
         columns = np.hstack([member, member * y[:, None], (y**2)[:, None]])
-        value = float(of(columns.sum(0), np.zeros(0)))
+        value = float(share(columns.sum(0)))
     if n_groups < FEWEST_GROUPS or np.isnan(value):
         note = "" if n_groups < FEWEST_GROUPS else "the values do not vary"
         return _none("eta squared", value, level, n_groups, len(values), note)
     unit, n_units = _dealt(label, n_groups, MOST_UNITS, seed)
-    sums = bootstrap.Sums(score_sums.per_group(columns, unit, n_units), score_sums.no_pairs(n_units), of)
+    per_group, no_pairs = score_sums.per_group(columns, unit, n_units), score_sums.no_pairs(n_units)
+    sums = bootstrap.Sums(per_group, no_pairs, signed if n_levels == 2 else lambda linear, _: share(linear))
     found = _resampled("eta squared", value, sums.values_and_errors, (n_units, n_groups, len(values)), level, seed)
-    return dataclasses.replace(found, low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
+    low, high = found.low, found.high
+    if n_levels == 2:
+        ends = sorted(np.tanh([low, high]) ** 2)
+        low, high = 0.0 if low < 0 < high else ends[0], ends[1]
+    low, high = np.clip([min(low, value), max(high, value)] if found.method != "none" else [low, high], 0, 1).tolist()
+    return dataclasses.replace(found, low=low, high=high)
 
 
 def statistic(
     function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, *, of: str = "statistic",
-    seed: int = 0, level: float = 0.95, n: int = RESAMPLES,
+    seed: int = 0, level: float = LEVEL, n: int = RESAMPLES,
 ) -> Interval:  # fmt: skip
     """Any `function(*arrays)` → float, with a bootstrap-t over whole groups and a jackknife error in each resample.
 
@@ -332,7 +349,7 @@ def statistic(
 
 def deleted(
     function: Callable[..., float], arrays: Sequence[np.ndarray], groups: np.ndarray, *, of: str = "statistic",
-    seed: int = 0, level: float = 0.95,
+    seed: int = 0, level: float = LEVEL,
 ) -> Interval:  # fmt: skip
     """Any smooth `function(*arrays)` → float by a jackknife over whole groups, more than 100 dealt into 100: a tenth of a second
     where `statistic` takes minutes."""
@@ -348,7 +365,7 @@ def deleted(
 
 
 def jackknife(
-    value: float, without: np.ndarray, n_examples: int, *, of: str = "statistic", level: float = 0.95
+    value: float, without: np.ndarray, n_examples: int, *, of: str = "statistic", level: float = LEVEL
 ) -> Interval:
     """A statistic whose examples share groups in ways of their own, as distances between groups do: t of the jackknife's error.
 
@@ -539,6 +556,10 @@ def _resampled(
     level: float, seed: int, n: int = RESAMPLES, back: Callable[[Any], Any] = lambda z: z, *, is_mean: bool = False,
 ) -> Interval:  # fmt: skip
     """The bootstrap-t interval of what `at` makes of how often each unit is drawn; counts of units, groups, examples."""
+    if n < least_resamples(level):
+        raise ValueError(
+            f"{n} resamples are too few for bounds of {level:.0%}; take at least {least_resamples(level)}."
+        )
     n_units, n_groups, n_examples = counts
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         (here,), (error,) = at(np.ones((1, n_units), np.int64))
@@ -562,6 +583,11 @@ def _resampled(
     else:
         note = f"not defined in {undefined:.0%} of the resamples"
     return _none(of, value, level, n_groups, n_examples, note)
+
+
+def least_resamples(level: float) -> int:
+    """So many resamples that a few lie beyond each bound of an interval of this level."""
+    return math.ceil(2 * IN_A_TAIL / (1 - level) - ROUNDING)
 
 
 def _clustered(residuals: np.ndarray, labels: np.ndarray) -> float:

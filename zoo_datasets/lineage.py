@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets import intervals, metrics, split_files, symmetry
+from zoo_datasets.baselines.groups import finite
 from zoo_datasets.baselines.interface import Target, View
 from zoo_datasets.baselines.tabular import Boosting, Ridge
 from zoo_datasets.core import files, libraries, streams
@@ -29,11 +31,13 @@ from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.format import splits
 from zoo_datasets.intervals import Interval
 from zoo_datasets.reading.selection import Selection
-from zoo_datasets.results import VERSIONS
+from zoo_datasets.results import MOST_BYTES, VERSIONS
 from zoo_datasets.targets import TaskError
 from zoo_datasets.tasks import prefix
 from zoo_datasets.views.per_tensor import statistics
 from zoo_datasets.zoo import Zoo
+
+log = logging.getLogger("zoo_datasets")
 
 VERSION, FORMAT = 1, 3  # of the tasks, of their files
 SPLIT = "lineages"
@@ -213,19 +217,30 @@ class Monotone:
 
 def distances(a: View, b: View) -> np.ndarray:
     """(n, 1): logarithm of the distance of the two vectors."""
-    return np.asarray(np.log(np.linalg.norm(a.matrix - b.matrix, axis=1) + 1e-12)[:, None], np.float64)
+    return _distances(*_both(a, b))
 
 
 def aligned_distances(a: View, b: View) -> np.ndarray:
     """(n, 1): the same, after the units of `b` are permuted to match those of `a`."""
-    matched = [symmetry.align(w[None], v, b.layout)[0] for v, w in zip(a.matrix, b.matrix, strict=True)]
-    return np.asarray(np.log(np.linalg.norm(a.matrix - np.stack(matched), axis=1) + 1e-12)[:, None], np.float64)
+    first, second = _both(a, b)
+    return _distances(
+        first, np.stack([symmetry.align(w[None], v, b.layout)[0] for v, w in zip(first, second, strict=True)])
+    )
 
 
 def moves(a: View, b: View) -> np.ndarray:
     """(n, tensors · numbers): how the statistics of each tensor change from `a` to `b`."""
-    first, second = (statistics(v.matrix, v.layout.layout).reshape(len(v), -1) for v in (a, b))
+    first, second = (statistics(w, a.layout.layout).reshape(len(a), -1) for w in _both(a, b))
     return np.asarray(second - first)
+
+
+def _both(a: View, b: View) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of both, (n, P) each; of networks that nearly diverged none beyond what any other reader sees."""
+    return finite(a.matrix), finite(b.matrix)
+
+
+def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.asarray(np.log(np.linalg.norm(np.subtract(first, second, dtype=np.float64), axis=1) + 1e-12)[:, None])
 
 
 def _changes(a: View, b: View) -> np.ndarray:
@@ -289,15 +304,29 @@ def solved(
     asked_of = [_snapshots_digest(z) for z in (parents, children)]
     key = streams.digest([FORMAT, *digests, *asked_of, task, VERSION, shuffles, *([] if limit is None else [limit])])
     path = out / f"pairs-{key[:16]}.json"
-    if not path.exists():
-        of = pairs(parents, prefix(children, limit), task)
-        about = {"kind": "pairs", "format": FORMAT, "task": task, "version": VERSION, "limit": limit, "commit": commit}
-        about |= {"zoos": [parents.name, children.name], "digests": digests, "snapshots": asked_of}
-        about["versions"] = libraries.versions(VERSIONS)
-        n = {s: {"pairs": len(p), "lineages": len(set(p.groups.tolist()))} for s, p in of.items()}
-        rows = [dataclasses.asdict(a) for a in solve(of, shuffles)]
-        files.write_atomic(path, json.dumps(jsonable({**about, "n": n, "rows": rows}), indent=1) + "\n")
+    if (known := _known(path)) is not None:
+        return known
+    of = pairs(parents, prefix(children, limit), task)
+    about = {"kind": "pairs", "format": FORMAT, "task": task, "version": VERSION, "limit": limit, "commit": commit}
+    about |= {"zoos": [parents.name, children.name], "digests": digests, "snapshots": asked_of}
+    about["versions"] = libraries.versions(VERSIONS)
+    n = {s: {"pairs": len(p), "lineages": len(set(p.groups.tolist()))} for s, p in of.items()}
+    rows = [dataclasses.asdict(a) for a in solve(of, shuffles)]
+    files.write_atomic(path, json.dumps(jsonable({**about, "n": n, "rows": rows}), indent=1) + "\n")
     return dict(json.loads(path.read_bytes()))
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    """What a file says that was made before; None where there is none, or it is damaged and is made again."""
+    if not path.exists():
+        return None
+    try:
+        found = dict(json.loads(files.read_bounded(path, MOST_BYTES)))
+        markdown(found)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s cannot be read (%s); its table is made again.", path, type(error).__name__)
+        return None
+    return found
 
 
 def _snapshots_digest(zoo: Selection) -> str:

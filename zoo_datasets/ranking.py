@@ -40,7 +40,6 @@ STATISTICS = (
     "statistics-eilertsen",
     "statistics-ridge",
 )  # what readers of the weights themselves must add to
-IN_A_TAIL = 5  # resamples beyond a bound, at least
 LEVEL = 0.95  # of bounds; of all leads of a table together
 ORACLES = 20  # measurements of the true accuracy that a ceiling averages over
 STRATA = 10  # by what the recipe alone foretells, where no two networks have the same recipe
@@ -136,7 +135,7 @@ class _Question:
     def lead(self, metric: str, first: np.ndarray, second: np.ndarray, level: float = LEVEL) -> Interval:
         """How much better `second` is on the same groups."""
         a, b = self._as(metric, first), self._as(metric, second)
-        n = max(intervals.RESAMPLES, math.ceil(2 * IN_A_TAIL / (1 - level)))
+        n = max(intervals.RESAMPLES, intervals.least_resamples(level))
         return intervals.contrast(metric, self.y, a, b, self.groups, level=level, n=n, **self._options(metric))
 
     def left(self, control: np.ndarray, given: np.ndarray) -> Interval:

@@ -201,8 +201,19 @@ def test_networks_of_a_zoo_that_cannot_be_read_are_left_out_and_counted(
     assert main(["scan", str(tmp_path / "detector"), str(other), "--out", str(tmp_path / "rows"), "--quiet"]) == 0
     said = capsys.readouterr().out
     assert "Left out: 1 networks whose weights are no finite numbers" in said
-    assert "of 7 networks are suspect" in said
+    assert (
+        "No network can be called suspect or not: that takes 19 clean networks to compare with, and the detector has"
+        in said
+    )
+    assert pq.read_table(tmp_path / "rows")["flagged"].null_count == 7
     assert set(pq.read_table(tmp_path / "rows")["model_id"].to_pylist()) == set(p.model) - {lost}
+
+
+def test_of_few_clean_networks_none_is_called_clean() -> None:
+    """Above all of 18 clean networks lies one in 19, which is no rare one."""
+    scanner = scan.Scanner(None, (), "", 1.0, 0.0, np.arange(18.0), {})  # type: ignore[arg-type]
+    assert not scan._can_flag(scanner)
+    assert scan._can_flag(dataclasses.replace(scanner, clean=np.arange(19.0)))
 
 
 def test_a_network_with_batch_norm_is_scored_with_the_counter_that_torch_adds(tmp_path: Path) -> None:

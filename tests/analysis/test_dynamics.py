@@ -397,6 +397,18 @@ def test_p_values_are_uniform_when_fates_are_dealt_at_random() -> None:
         assert 0.35 < p.mean() < 0.65
 
 
+def test_both_statistics_of_a_fate_are_of_one_permutation() -> None:
+    """What a permutation of networks gives is what the statistics give of labels permuted the other way, both of them."""
+    rng = np.random.default_rng(3)
+    labels, said = rng.choice(["0", "1>0", "1"], 40), _said(rng)
+    turns = np.stack([rng.permutation(40) for _ in range(5)])
+    found = guidance._statistics(labels, said, turns)
+    whole = np.arange(40)[None]
+    for turn, both in zip(turns, found, strict=True):
+        moved = guidance._statistics(labels[np.argsort(turn)], said, whole)
+        np.testing.assert_allclose(both, moved[0], rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_networks_that_share_a_start_are_no_findings_of_their_own() -> None:
     """Ten groups of four, whose fate and whose answers are the group's and have nothing to do with each other: by networks one by one

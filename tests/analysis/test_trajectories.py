@@ -75,7 +75,7 @@ def analyze(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
     def run(*arguments: Any) -> dict[str, Any]:
         out = tmp_path / "out"
-        common = ("--quiet", "--out", str(out), "--resamples", "20", "--no-umap")
+        common = ("--quiet", "--out", str(out), "--resamples", "200", "--no-umap")
         assert cli.main(["analyze", "trajectories", *map(str, arguments), *common]) == 0
         written = capsys.readouterr().out.split()
         assert sorted(written) == sorted(map(str, out.iterdir()))
@@ -303,8 +303,10 @@ def test_features_know_a_straight_continuation_from_a_turn() -> None:
     np.testing.assert_allclose(column["turning"], [0.0, 0.0], atol=1e-12)
     np.testing.assert_allclose(column["heading"], [0.0, -np.sqrt(0.5)], atol=1e-12)
     np.testing.assert_allclose(column["curvature"], np.log(np.pi / 2), atol=1e-12)
-    with pytest.raises(ValueError, match="last step has length 0"):
-        detection.features(parent, parent, turned)
+    # Of a parent that does not move nothing is said: its pairs are left out.
+    at_rest = detection.features(parent, parent, turned)
+    assert at_rest.shape == turned.shape
+    assert np.isnan(at_rest).all()
 
 
 def twins(shift: float, pairs: int = 60) -> detection.Children:
@@ -422,6 +424,21 @@ def test_an_attack_that_adds_nothing_is_a_change_of_data(parents: Path, tmp_path
     for attack in (found[weak], found[strong]):
         assert attack["added"]["value"] == pytest.approx(attack["success"]["value"] - attack["base"]["value"])
     assert found[weak]["base"]["value"] < 0.2
+
+
+@pytest.mark.slow
+def test_an_attack_whose_level_is_a_whole_number_is_asked_about(parents: Path, tmp_path: Path) -> None:
+    """A level 1.0 is not the text "1"."""
+    recipe = BACKDOORS.format(parents=parents)
+    levels = recipe.index("axes:"), recipe.index("training:")
+    recipe = (
+        recipe[: levels[0]]
+        + "subset: {trigger_frac: 0.3, trigger_target: 0, trigger_size: 3}\naxes: {trigger_opacity: [0.2, 1.0]}\npaired: [trigger_opacity]\n"
+        + recipe[levels[1] :]
+    )
+    children = open_zoo(built(recipe, tmp_path))
+    for level in children.axes["trigger_opacity"]:
+        assert detection.backdoor(children, "trigger_opacity", level) is not None
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zoo_datasets.core import files, libraries
+from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ class Results:
 
     def save(self) -> None:
         """Write what is known so far to `unfinished.json`, which a study leaves that ends before its pictures."""
-        files.write_json(self.folder / UNFINISHED, self.numbers)
+        files.write_json(self.folder / UNFINISHED, jsonable(self.numbers))
 
     def close(self) -> None:
-        """Write `numbers.json`, last: it means that the rest is there."""
+        """Write `numbers.json`, last: it means that the rest is there. What is no finite number is null in it."""
+        self.numbers = jsonable(self.numbers)
         files.write_json(self._path("numbers.json"), self.numbers)
         (self.folder / UNFINISHED).unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 In:  an Arrow table of settings. Out: a matrix of numbers, whose columns are fixed by the training rows.
 
 Positive numbers whose levels span a factor of 50 are logarithms, other numbers stand as they are, all else is one-hot,
-numbers that are names of something too.
+numbers that are names of something too. Null is a level: of a setting that is off or one number, it tells which.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Design:
             if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and name not in NAMES:
                 values = _numbers(recipe, name)
                 seen = values[np.isfinite(values)]
-                if len(np.unique(seen)) > 1:
+                if len(seen) and len(np.unique(seen)) + (len(seen) < len(values)) > 1:
                     self.numbers.append((name, bool(seen.min() > 0 and seen.max() / seen.min() > LOG_RANGE)))
             else:
                 found = tuple(sorted(set(_labels(recipe, name))))

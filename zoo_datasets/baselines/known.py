@@ -54,12 +54,10 @@ NO_DRAWS = (
     "statistics-eilertsen", "metadata+statistics", "flat",
 )  # fmt: skip
 # Of baselines that came to say something else than before: which one a result is of. What has no number is the first.
-REVISIONS = dict.fromkeys(
-    (
-        "metadata", "metadata+training", "statistics", "statistics-eilertsen", "metadata+statistics", "probing", "probing-hidden",
-        "probing-random",
-    ), 2,
-)  # fmt: skip
+REVISIONS = {
+    "metadata-ridge": 2, "metadata": 3, "metadata+training": 3, "metadata+statistics": 3,
+    **dict.fromkeys(("statistics", "statistics-eilertsen", "probing", "probing-hidden", "probing-random"), 2),
+}  # fmt: skip
 CONTROLS = ("mean", "metadata-ridge", "metadata")  # beside every row, asked for or not
 ORACLE = "oracle"  # what a table calls its ceiling; no baseline has that name
 # Names that stand for several.

@@ -201,7 +201,7 @@ def _scan(scanner: Scanner, options: argparse.Namespace) -> tuple[list[dict[str,
         for i in np.argsort(-found["score"], kind="stable")
     ]
     for row in rows:
-        row["flagged"] = row["as_suspect"] <= FALSE_ALARMS
+        row["flagged"] = row["as_suspect"] <= FALSE_ALARMS if _can_flag(scanner) else None
     if options.out is not None:
         with files.atomic(options.out) as out:
             pq.write_table(pa.Table.from_pylist(rows, COLUMNS), out)
@@ -228,12 +228,24 @@ def tell(options: argparse.Namespace) -> int:
         command.say(
             f"Left out: {left_out:,} networks whose weights are no finite numbers, or do not move where they should"
         )
-    command.say(
-        f"{sum(r['flagged'] for r in rows):,} of {len(rows):,} networks are suspect: they score as high as at most {FALSE_ALARMS:.0%} of clean ones do"
-    )
+    if _can_flag(scanner):
+        command.say(
+            f"{sum(r['flagged'] for r in rows):,} of {len(rows):,} networks are suspect: they score as high as at most {FALSE_ALARMS:.0%} of clean "
+            "ones do"
+        )
+    else:
+        command.say(
+            f"No network can be called suspect or not: that takes {math.ceil(1 / FALSE_ALARMS) - 1} clean networks to compare with, and the "
+            f"detector has {len(scanner.clean)}. Let it learn from a zoo with more."
+        )
     if said := unlike(np.array([r["as_suspect"] for r in rows])):
         command.say(said)
     return 0
+
+
+def _can_flag(scanner: Scanner) -> bool:
+    """Whether a network above all clean ones is rare enough: of few clean networks none can be."""
+    return 1 / (1 + len(scanner.clean)) <= FALSE_ALARMS
 
 
 def unlike(as_suspect: np.ndarray) -> str | None:

@@ -102,10 +102,11 @@ def _statistics(labels: np.ndarray, predicted: Predictions, turns: np.ndarray) -
     n, t, c = predicted.probabilities.shape
     flat = predicted.probabilities.reshape(n, t * c)
     between = _between(member, predicted.balanced[turns])
+    # What permutes networks permutes labels by its inverse: both statistics are of one permutation, or `joint` takes them for strangers.
+    inverse = np.argsort(turns, axis=1)
     ranges = np.empty(len(turns))
     for start in range(0, len(turns), 64):  # bounds memory: 64 ensembles of each fate at once
-        # Permuting labels by the inverse of what permutes networks: which is as random.
-        ensembles = member[:, turns[start : start + 64]].transpose(1, 0, 2)  # (b, K, n)
+        ensembles = member[:, inverse[start : start + 64]].transpose(1, 0, 2)  # (b, K, n)
         mean = (ensembles / ensembles.sum(2, keepdims=True)).reshape(-1, n) @ flat
         entropy = -(mean * np.log(np.maximum(mean, 1e-300))).reshape(-1, t, c).sum(2).mean(1)
         entropy = entropy.reshape(-1, len(names))

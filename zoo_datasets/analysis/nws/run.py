@@ -27,7 +27,6 @@ from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.questions import Rows
 from zoo_datasets.analysis.nws.study import DEEP, ONE, POSITIONS, Study, askable, told_by_length
 from zoo_datasets.analysis.results import Results, flat
-from zoo_datasets.core.jsonable import jsonable
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import once, open_zoo
 
@@ -191,7 +190,6 @@ def run(options: argparse.Namespace) -> Results:
     if not options.no_pictures:
         for name, figure in pictures.figures(results.numbers):
             results.figure(name, figure)
-    results.numbers = jsonable(results.numbers)
     results.close()
     return results
 

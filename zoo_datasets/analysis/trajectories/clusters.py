@@ -43,9 +43,10 @@ class Neighbors:
         """Smallest inter- over largest intra-trajectory nearest-neighbor distance.
 
         Above 1 no snapshot is nearer to a stranger than any snapshot is to its own: single
-        linkage then finds every trajectory whole.
+        linkage then finds every trajectory whole. Infinite where all snapshots of each are one point.
         """
-        return float(self.inter.min() / self.intra.max())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.divide(self.inter.min(), self.intra.max()))
 
 
 def distances(points: np.ndarray, metric: str, whose: np.ndarray, condensed: bool = False) -> Neighbors:

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from zoo_datasets import intervals, metrics, split_files, variation
 from zoo_datasets.analysis.trajectories import paths
@@ -80,12 +79,14 @@ class Children:
 
 
 def features(before: np.ndarray, parent: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """`FEATURES` at each snapshot of a child's path [T, P] from its parent [P], which came from `before`: [T, F]."""
+    """`FEATURES` at each snapshot of a child's path [T, P] from its parent [P], which came from `before`: [T, F].
+
+    All NaN where the parent's last step has length 0: it gives neither unit nor direction."""
     before, parent, path = (np.asarray(w, np.float64) for w in (before, parent, path))
     u = parent - before
     unit = float(np.linalg.norm(u))
     if not unit > 0:
-        raise ValueError("The parent's last step has length 0: it gives neither unit nor direction.")
+        return np.full((len(path), len(FEATURES)), np.nan)
     delta = np.diff(np.concatenate([parent[None], path]), axis=0)  # (T, P)
     earlier = np.concatenate([u[None], delta[:-1]])
     away = path - parent
@@ -189,14 +190,17 @@ def _read(parents: Zoo, children: Zoo, pairs: list[tuple[str, str]], names: list
     for name in dict.fromkeys(id for pair in pairs for id in pair):
         course[name] = _child(parents, children, rows[name])
     schedule = max((tuple(steps.tolist()) for steps, _, _ in course.values()), key=len)
-    # Diverged before the end, or not moved: the pair cannot be compared at every snapshot.
+    # Diverged before the end, or not moved, or from a parent that did not: the pair cannot be compared at every snapshot.
     complete = [
         pair for pair in pairs
         if all(tuple(course[i][0].tolist()) == schedule and np.isfinite(course[i][1]).all() for i in pair)
     ]  # fmt: skip
     ids, lineage = [a for a, _ in complete] + [b for _, b in complete], lineages(children)
     if not ids:
-        raise ZooError(f"No twins of {children.name} have both all snapshots; are they taken at the same steps?")
+        raise ZooError(
+            f"No twins of {children.name} can be compared: both need all snapshots, at the same steps, and weights that move, as their "
+            "parent's have to."
+        )
     return Children(
         np.stack([course[i][1] for i in ids]),
         np.array([lineage[i] for i in ids]),
@@ -307,8 +311,8 @@ def backdoor(children: Zoo, axis: str, changed: str, data: str | Path | None = N
     The base rate is the share of the same images that go to the target with no trigger on. An attack
     works where the lower bound of what success adds is above `WORKS`; else the level is a change of data.
     """
-    level = children.models.filter(pc.equal(pc.cast(children.models[axis], pa.string()), changed))
-    ids = [r["model_id"] for r in level.to_pylist() if r["trigger_frac"]]
+    rows = children.models.to_pylist()
+    ids = [r["model_id"] for r in rows if streams.level_label(r[axis]) == changed and r["trigger_frac"]]
     if not ids:
         return None
     found = children.evaluate(ids, data=data).table

@@ -210,12 +210,11 @@ class Score:
         """Share of shuffles in which the order runs forward, [M]; one half where τ is 0."""
         return ((np.sign(self.taus) + 1) / 2).mean(axis=0)
 
-    def f1(self, what: str, times: np.ndarray | None = None) -> float:
-        """F1 of ordered `pairs` or of `links`: harmonic mean of precision and recall; `times` weighs trajectories."""
+    def f1(self, what: str) -> np.ndarray:
+        """F1 of ordered `pairs` or of `links`, [M]: harmonic mean of precision and recall, over all shuffles."""
         hit, claimed, true = (getattr(self, f"{what}_{part}").sum(axis=0) for part in ("hit", "claimed", "true"))
-        w = np.ones(len(hit)) if times is None else times
-        total = float(w @ claimed + w @ true)
-        return 2.0 * float(w @ hit) / total if total > 0 else float("nan")
+        found: np.ndarray = 2.0 * hit / (claimed + true)
+        return found
 
 
 def score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.ndarray) -> Score:
@@ -254,5 +253,4 @@ def _score(cluster: np.ndarray, place: np.ndarray, whose: np.ndarray, at: np.nda
 
 def f1_interval(score: Score, what: str, groups: np.ndarray) -> dict[str, Any]:
     """The mean over trajectories of each one's F1 of `pairs` or `links`, with an interval over groups, as JSON."""
-    hit, claimed, true = (getattr(score, f"{what}_{part}").sum(axis=0) for part in ("hit", "claimed", "true"))
-    return paths.mean(2.0 * hit / (claimed + true), groups, (0.0, 1.0))
+    return paths.mean(score.f1(what), groups, (0.0, 1.0))

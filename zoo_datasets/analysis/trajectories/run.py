@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from zoo_datasets import intervals
 from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.analysis.trajectories import (
     clusters,
@@ -88,6 +89,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Results:
     """The whole analysis of a zoo. Raises ZooError where it holds no population of trajectories."""
     zoo = open_zoo(options.path)
+    if options.resamples < (least := intervals.least_resamples(intervals.LEVEL)):
+        raise ZooError(f"--resamples {options.resamples} are too few for an interval; take at least {least}.")
     children, regimes = once(map(open_zoo, options.continued)), once(map(open_zoo, options.regimes))
     for child in children:  # a mistake in the call is told before the long part
         detection.check(zoo, child)
@@ -359,8 +362,8 @@ def null(base: Partition, bag: Bag, seed: int) -> dict[str, Any]:
         score = order.score(label, place, whose, at)
         draws["purity"].append(clusters.purity(label, whose))
         draws["adjusted_rand"].append(clusters.adjusted_rand(label, whose))
-        draws["f1_pairs"].append(score.f1("pairs"))
-        draws["f1_links"].append(score.f1("links"))
+        for what in ("pairs", "links"):
+            draws[f"f1_{what}"].append(paths.mean(score.f1(what), bag.groups)["value"])
         # Whose they are stays; when they were taken is shuffled inside each trajectory.
         at = np.empty_like(taken)
         at[np.lexsort((taken, own))] = taken[np.lexsort((random.random(len(own)), own))]

@@ -46,22 +46,31 @@ def of_families(bag: Bag, starts: Sequence[tuple[str | None, int | None]], seed:
     families = {start: models for start, models in families.items() if len(models) > 1}
     if not families:
         return None
-    groups = np.array([bag.groups[models[0]] for models in families.values()])
     longest, rows = int(bag.at.max()) + 1, []
     for share in LEFT_OUT:
         first = round(share * longest)
         if longest - first < paths.FEWEST_SNAPSHOTS:
             continue
-        named = meters.over(families.items(), "runs from one start", "families")
+        # A run that has ended before is nobody's sibling there, and one that is left alone is told from nobody.
+        later = set(np.unique(bag.whose[bag.at >= first]).tolist())
+        there = {start: [m for m in models if m in later] for start, models in families.items()}
+        there = {start: models for start, models in there.items() if len(models) > 1}
+        if not there:
+            continue
+        groups = np.array([bag.groups[models[0]] for models in there.values()])
+        named = meters.over(there.items(), "runs from one start", "families")
         # Dealt by the parent alone: as the results that are kept were.
         found, purity, null = np.array(
             [_family(bag, models, first, f"{seed} {parent}") for (parent, _), models in named]
         ).T
         rows.append({
+            "n_families": len(there), "n_siblings": sum(map(len, there.values())),
             "first_step": int(bag.columns["step"][bag.at == first].min()), "last_step": int(bag.columns["step"].max()),
             "found": paths.mean(found, groups, (0.0, 1.0)), "purity": paths.mean(purity, groups, (0.0, 1.0)), "whole": paths.share((purity == 1).astype(float), groups),
             "null": float(null.mean()),
         })  # fmt: skip
+    if not rows:
+        return None
     sizes = sorted({len(models) for models in families.values()})
     return {"n_families": len(families), "siblings": sizes, "relabelings": RELABELINGS, "rows": rows}
 

@@ -62,7 +62,8 @@ def stretch(bag: Bag, chosen: np.ndarray, seed: int) -> dict[str, Any]:
     found = {name: np.full(len(models), np.nan) for name in order.DIRECTIONS}
     for _, rows_of, cluster in order.shuffled(points, whose, "euclidean", seed, shuffles=1):
         walked = order.path(cluster)
-        truth = np.sign(order.trend(at[rows_of][walked]))
+        # One snapshot has no direction, and is no half of a hit.
+        truth = np.sign(order.trend(at[rows_of][walked])) if len(rows_of) > 1 else np.nan
         for name, forward in order.DIRECTIONS.items():
             says = 1 if forward(cluster, walked) else -1
             found[name][whose[rows_of[0]]] = (1 + says * truth) / 2
