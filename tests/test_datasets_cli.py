@@ -64,7 +64,7 @@ def test_show_says_what_is_there(tiny_zoo: Path, capsys: Said) -> None:
     assert cli.main(["show", str(tiny_zoo)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("weightzoo/tiny: 16 models, 48 snapshots, ")
-    assert "splits: train 12, validation 2, test 2\n" in out
+    assert "splits: train 10, validation 4, test 2\n" in out
     assert "axis activation: " in out
     accuracy = open_zoo(tiny_zoo).models["test_accuracy"].to_numpy()
     said = f"test accuracy: {accuracy.min():.3f} to {accuracy.max():.3f}, median {np.median(accuracy):.3f}\n"

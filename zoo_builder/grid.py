@@ -62,6 +62,7 @@ class Grid:
     limit: int | None
     document: Mapping[str, Any]  # plain YAML values; equal documents are equal recipes
     source_paths: Mapping[str, str] = dataclasses.field(default_factory=dict)  # id → folder; no part of the recipe
+    split_rule: str = ""  # of the zoo that was sealed by this recipe; none: the one that so many groups take
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -85,21 +86,32 @@ class Grid:
 
 def load(path: Path | str, changes: Sequence[str] = (), limit: int | None = None) -> Grid:
     """The grid of a YAML file with `path=value` changes applied. Raises GridError; also where the recipe of a zoo names a place."""
-    sealed = _is_zoo(Path(path).parent)
-    if sealed:
+    manifest = _manifest(Path(path).parent)
+    if manifest is not None:
         places.refuse(read_document(path))
-    return _grid(*places.taken(read_document(path, changes, limit)), sealed=sealed)
+    found = _grid(*places.taken(read_document(path, changes, limit)), sealed=manifest is not None)
+    same = not changes and limit is None
+    return dataclasses.replace(found, split_rule=_split_rule(manifest or {}) if same else "")
 
 
-def _is_zoo(folder: Path) -> bool:
-    """Whether a folder has a zoo's manifest, and not one of other programs, which web pages have too; a damaged one is taken for it."""
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """The zoo's manifest in a folder, and not one of other programs, which web pages have too; empty where it is damaged."""
     try:
         found = json.loads((folder / "manifest.json").read_bytes())
     except OSError:
-        return False
+        return None
     except (ValueError, RecursionError):
-        return True
-    return not isinstance(found, dict) or "format_version" in found
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return found if "format_version" in found else None
+
+
+def _split_rule(manifest: Mapping[str, Any]) -> str:
+    """How a sealed zoo's groups were dealt, which its recipe does not say: a zoo of before is dealt as it was."""
+    said = manifest.get("splits")
+    rule = said.get("rule") if isinstance(said, dict) else None
+    return "deficit" if rule == "deficit" else ""
 
 
 def _grid(document: Document, source_paths: Mapping[str, str], *, sealed: bool) -> Grid:

@@ -116,7 +116,7 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda m: rename(m["layer_lists"], next(iter(m["layer_lists"])), "layers-00000000"), "`layer_lists`"),
     (lambda m: first(m["layer_lists"])[1].update(linear=9), "`layer_lists`"),
     (lambda m: m["splits"].update(rule="hash"), "`splits.rule`"),
-    (lambda m: m["splits"].update(rule="given"), "not one of hash, deficit, inherited"),
+    (lambda m: m["splits"].update(rule="given"), "not one of hash, blocks, deficit, inherited"),
     (lambda m: m["splits"]["fractions"].update(train=0.8), "no shares"),
     (document(lambda d: d.update(splits={"train": 0.5})), "`splits.fractions`"),
     (lambda m: m.pop("splits"), "has no `splits`"),

@@ -152,7 +152,7 @@ def test_effects_and_audit_are_there(tiny_page: tuple[Header, Arrays]) -> None:
     )
     assert next(e for e in header["effects"] if e["factor"] == "subset")["with_it"] == ["subset_frac"]
     assert all(0 <= e["low"] <= e["value"] <= e["high"] <= 1 for e in header["effects"])
-    assert header["audit"][0].startswith("split stored of weightzoo/tiny: 12 train, 2 validation, 2 test")
+    assert header["audit"][0].startswith("split stored of weightzoo/tiny: 10 train, 4 validation, 2 test")
     assert any("near-duplicates: none" in line for line in header["audit"])
     assert header["digest"].startswith("sha256:")
     assert header["citation"].startswith("@misc{weightzoo-tiny,")

@@ -96,6 +96,43 @@ def test_stop_rules_that_stop_nobody_are_said(said: Said) -> None:
     assert "is stopped" not in said("training: {patience: 5}\naxes: {epochs: [2, 9]}\nreplicates: 3\n")
 
 
+def test_stop_rules_that_look_at_classes_which_are_not_learned_are_said(said: Said) -> None:
+    recipe = "axes: {{subset: [full, {{classes: [0, 1, 2]{}}}]}}\nreplicates: 4\ntraining: {{epochs: 9, patience: 2}}\n"
+    text = said(recipe.format(""))
+    assert "`patience` looks at validation examples of all classes, and 4 networks learn some of these alone" in text
+    assert "learn some of these alone" not in said(recipe.format(", relabel: true"))
+
+
+def test_classes_that_are_numbered_by_their_place_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "set").mkdir()
+    rows = [f"{i % 3 + 1},{i / 7},{i % 11}" for i in range(90)]
+    (tmp_path / "set" / "train.csv").write_text("\n".join(["label,a,b", *rows]) + "\n")
+    text = "zoo: a/b\nsource: {id: me/set, path: %s, train: 60, validation: 15, test: 15}\narchitecture: [{linear: classes}]\nreplicates: 4\n"
+    subset = "subset: {classes: [1, 2], relabel: true}\n"
+    (tmp_path / "g.yaml").write_text(text % (tmp_path / "set") + subset)
+    with caplog.at_level(logging.WARNING, "zoo_builder"):
+        plan.plan(grid.load(tmp_path / "g.yaml"))
+    assert (
+        "`classes: [1, 2]` are places among the classes of me/set (1, 2, 3), from 0 on: 2, 3; `class_names` takes their names"
+        in caplog.text
+    )
+    assert "`trigger_target" not in caplog.text
+
+
+def test_a_column_of_numbers_that_is_no_class_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "set").mkdir()
+    rows = [f"{3 * i + 1},{i / 7},{i % 11}" for i in range(200)]
+    (tmp_path / "set" / "train.csv").write_text("\n".join(["label,a,b", *rows]) + "\n")
+    text = "zoo: a/b\nsource: {id: me/set, path: %s, train: 150, validation: 25, test: 25}\narchitecture: [{linear: classes}]\nreplicates: 4\n"
+    (tmp_path / "g.yaml").write_text(text % (tmp_path / "set"))
+    with caplog.at_level(logging.WARNING, "zoo_builder"):
+        plan.plan(grid.load(tmp_path / "g.yaml"))
+    assert (
+        "me/set has 200 classes, and most of them have one training example or none: is its label a class?"
+        in caplog.text
+    )
+
+
 def test_attacks_that_nobody_learned_are_said(said: Said) -> None:
     counted = "snapshots: {epochs: [2], attack_per_class: true}\nreplicates: 3\n"
     assert "no network learns one: its columns will be empty" in said(counted)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo_builder import grid
+from zoo_builder import grid, plan
 from zoo_builder.planning import cohorts, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.runs import Run
@@ -212,7 +212,10 @@ def test_a_stop_rule_of_any_run_needs_validation_images(planned_of: Any) -> None
     for axis in ("patience: [null, 1]", "target_loss: [null, 0.5]"):
         planned = planned_of(f"{base}axes: {{{axis}}}\n")
         for in_some_order in (planned, planned[::-1]):
-            with pytest.raises(GridError, match="looks at validation examples, and the source has none; ask for some"):
+            with pytest.raises(
+                GridError,
+                match="looks at validation examples, and the source has none of this network's classes; ask for some",
+            ):
                 group(in_some_order)
 
 
@@ -290,3 +293,25 @@ def test_augmentation_is_in_scaled_units(planned_of: Any) -> None:
 def test_a_cohort_says_how_long_each_run_is(planned_of: Any, tmp_path: Path) -> None:
     (one,) = group(planned_of(BASE + "axes: {epochs: [1, 3]}\n"))
     assert sorted(one.steps) == [4, 12]
+
+
+def test_examples_that_a_smaller_head_has_no_class_for_count_as_none(tmp_path: Path) -> None:
+    """All was trained, and then the zoo could not be sealed; of rules that stop, none ever looked at anything."""
+    recipe = tmp_path / "g.yaml"
+    text = (
+        "zoo: a/b\nsource: {{id: digits, train: 200, validation: {}, test: {}}}\narchitecture: [flatten, {{linear: classes}}]\n"
+        "axes: {{subset: [full, {{classes: [1, 2], relabel: true}}]}}\nreplicates: 3\ntraining: {{epochs: 2{}}}\n"
+    )
+    recipe.write_text(text.format(5, 3, ""))
+    with pytest.raises(
+        GridError,
+        match=r"Of the 3 test examples of source 'digits' none is of the classes that `subset` leaves \(1, 2\)",
+    ):
+        plan.plan(grid.load(recipe))
+    recipe.write_text(text.format(2, 200, ", patience: 1"))
+    with pytest.raises(
+        GridError, match="`patience` looks at validation examples, and the source has none of this network's classes"
+    ):
+        plan.plan(grid.load(recipe))
+    recipe.write_text(text.format(60, 200, ", patience: 1"))
+    assert len(plan.plan(grid.load(recipe)).runs) == 6

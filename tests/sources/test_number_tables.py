@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from zoo_datasets.errors import GridError, ZooNotFoundError
-from zoo_datasets.sources import SourceSpec, Subset, load
+from zoo_datasets.sources import SourceSpec, Subset, columns, load
 from zoo_datasets.sources.augmentation import augmentation_of
 
 N = 60
@@ -92,7 +92,9 @@ def test_all_columns_but_the_label_are_features_and_those_that_are_no_numbers_ar
 INDEX = [(7 * i + 3) % N for i in ROWS]  # of a table that was shuffled
 
 
-@pytest.mark.parametrize("name", ["__index_level_0__", "Unnamed: 0", "index", "Id", "row_number"])
+@pytest.mark.parametrize(
+    "name", ["__index_level_0__", "Unnamed: 0", "index", "Id", "row_number", "PassengerId", "sample_id"]
+)
 def test_an_index_is_no_feature_unless_it_is_asked_for(tmp_path: Path, name: str) -> None:
     put(tmp_path, {"x": ROWS, name: INDEX})
     source = load(spec(), tmp_path)
@@ -481,7 +483,59 @@ def test_a_label_that_stands_there_twice_is_no_feature(tmp_path: Path) -> None:
         {"label": [f"kind {i % 2}" for i in ROWS], "labels": [i % 2 for i in ROWS], "x": [i / 3 for i in ROWS]},
     )
     assert load(spec(), root).feature_names == ("x",)
-    assert load(spec(label_column="label"), root).feature_names == ("labels", "x")  # who names one means it
+    named = load(spec(label_column="label"), root)
+    assert named.feature_names == ("x",)
+    assert named.notes == (
+        "source me/set: left out of the features, as labels too: labels; source.features takes what it names",
+    )
+    assert load(spec(label_column="label", features=("labels", "x")), root).feature_names == (
+        "labels",
+        "x",
+    )  # who names one means it
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [([2, 0, 1], True), ([0, 0, 1], False), ([20.0, 0.0, -1.0], True), ([2.5, 0.0, 1.0], False)]
+)
+def test_a_feature_that_says_the_class_is_named(tmp_path: Path, words: list[float], says: bool) -> None:
+    """A label as text, and beside it the same as a number of another name."""
+    root = put(tmp_path, {"x": [i / 3 for i in ROWS], "kind_number": [words["bac".index(label)] for label in LABELS]})
+    source = load(spec(), root)
+    assert source.feature_names == ("x", "kind_number")
+    note = "source me/set: kind_number is among the features, and each of its numbers occurs in one class alone: it says the class"
+    assert any(n.startswith(note) for n in source.notes) is says
+
+
+def test_pixels_of_a_pattern_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """A writer that sorts names puts pixel10 before pixel2, and no picture is left."""
+    held = {f"pixel{p}": [(i * 7 + p * p) % 256 for i in ROWS] for p in range(16)}
+    whole = load(spec(image_columns=("pixel*",)), put(tmp_path / "a", held))
+    mixed = load(spec(image_columns=("pixel*",)), put(tmp_path / "b", dict(sorted(held.items()))))
+    np.testing.assert_array_equal(whole.train.inputs, mixed.train.inputs)
+    assert whole.sha256 == mixed.sha256
+    assert columns.counted(["r1c10", "r1c2", "r0c3"]) == ["r0c3", "r1c2", "r1c10"]
+    assert columns.counted(["b2", "a1"]) == ["b2", "a1"]
+    assert columns.counted(["x1", "x01"]) == ["x1", "x01"]
+
+
+def test_a_label_column_stands_before_other_classes_that_are_published(tmp_path: Path) -> None:
+    kinds = {
+        "label": datasets.Value("int64"),
+        "domain": datasets.ClassLabel(names=["photo", "sketch"]),
+        "x": datasets.Value("float64"),
+    }
+    root = put(
+        tmp_path, {"label": [i % 5 for i in ROWS], "domain": [i % 2 for i in ROWS], "x": [i / 3 for i in ROWS]}, kinds
+    )
+    assert load(spec(), root).class_names == ("0", "1", "2", "3", "4")
+    assert load(spec(label_column="domain"), root).class_names == ("photo", "sketch")
+
+
+def test_a_training_split_that_is_several_has_the_classes_of_all(tmp_path: Path) -> None:
+    """Classes were those of the first, and rows of the second were said to be of none of the training split."""
+    order = ["a"] * 20 + ["b"] * 20 + ["a", "c"] * 10
+    root = put(tmp_path, {"label": order, "x": ROWS}, first=slice(0, 40), second=slice(40, 50), test=slice(50, 60))
+    assert load(spec(train_split="first+second", test_split="test"), root).class_names == ("a", "b", "c")
 
 
 def test_a_table_is_not_augmented_and_may_be_as_wide_as_it_likes(tmp_path: Path) -> None:
@@ -492,3 +546,10 @@ def test_a_table_is_not_augmented_and_may_be_as_wide_as_it_likes(tmp_path: Path)
     }
     assert augmentation_of(plain, source).channels == 0
     assert augmentation_of(plain | {"augment_noise_std": 0.1}, source).channels == 80
+
+
+def test_of_labels_of_two_signs_it_is_said_how_to_write_them(tmp_path: Path) -> None:
+    kinds = {"label": datasets.Value("int64"), "x": datasets.Value("float64")}
+    root = put(tmp_path, {"label": [1 - 2 * (i % 2) for i in ROWS], "x": [i / 3 for i in ROWS]}, kinds)
+    with pytest.raises(GridError, match="Where -1 and 1 are two classes, write them as 0 and 1, or as texts"):
+        load(spec(), root)

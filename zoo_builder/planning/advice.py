@@ -12,11 +12,13 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from zoo_builder.grid import Grid
 from zoo_builder.planning import runs as planned
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.lineage import Parents
-from zoo_builder.planning.runs import ACCURACY_RULES, Run
+from zoo_builder.planning.runs import ACCURACY_RULES, STOP_RULES, Run
 from zoo_builder.recipe import settings
 from zoo_builder.recipe.axes import Axis, Draw, extremes
 from zoo_builder.recipe.conflicts import TAKEN_BY_LAYERS
@@ -30,6 +32,7 @@ from zoo_datasets.errors import MOST_ALTERNATIVES
 OF_RANDOM_TRIGGERS = tuple(
     s.name for s in settings.SETTINGS.values() if s.needs is not None and s.needs.setting == "trigger_pattern"
 )
+MANY_CLASSES = 20  # below, a source may be that small
 MOST_OFF = 0.1  # of all networks: a side that has so many more or fewer than its share
 
 
@@ -41,12 +44,16 @@ def of(
     asked = planned.count(recipe, parents)
     if recipe.sample_points and recipe.limit is None and len(models) < asked:
         yield f"the sample asks for {asked} models, but only {len(models)} of its points differ"
+    learned = list(learned)
     for source in learned:
         yield from source.notes
+        yield from _hardly_classes(source)
     lengths = {(c.steps_per_epoch, max(c.steps)) for c in cohorts}  # all cohorts have the recipe's schedule
     for length in sorted(lengths):
         yield from _not_taken(recipe.snapshots, *length)
     yield from _never_stopped(cohorts)
+    yield from _stopped_by_others(models)
+    yield from _by_place(models, learned)
     yield from _no_attacks(recipe, models)
     yield from _alike(recipe, models)
     yield from _no_twins(recipe)
@@ -60,6 +67,13 @@ def of(
             yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
     yield from _unlike_parents(recipe, models, parents)
     yield from _same_start(models)
+
+
+def _hardly_classes(source: sources.Source) -> Iterator[str]:
+    if source.n_classes >= MANY_CLASSES and source.output_steps is None:
+        each = np.bincount(source.train.labels, minlength=source.n_classes)
+        if np.median(each) <= 1:
+            yield f"{source.spec.id} has {source.n_classes:,} classes, and most of them have one training example or none: is its label a class?"
 
 
 def _not_taken(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> Iterator[str]:
@@ -80,6 +94,37 @@ def _never_stopped(cohorts: Sequence[Cohort]) -> Iterator[str]:
         if asked and all(needed + more >= epochs for needed, epochs in asked):
             least, longest = min(n for n, _ in asked), max(epochs for _, epochs in asked)
             yield f"`{name}` is {least}, and training ends after {longest:.3g} epochs: no network is stopped before"
+
+
+def _stopped_by_others(models: Sequence[Run]) -> Iterator[str]:
+    """Stop rules of networks that keep the outputs of classes which they do not learn: validation is of all of them."""
+    some = [r for r in models if (r.subset.classes or r.subset.class_names) and not r.subset.relabel]
+    for name in STOP_RULES:
+        if stopped := sum(r.settings.get(name) is not None for r in some):
+            yield (
+                f"`{name}` looks at validation examples of all classes, and {stopped:,} networks learn some of these alone: they may be "
+                "stopped by what they never see; `relabel: true` leaves the others out"
+            )
+
+
+def _by_place(models: Sequence[Run], learned: Iterable[sources.Source]) -> Iterator[str]:
+    """Settings that number classes, of sources whose classes are named by other numbers."""
+    for source in learned:
+        names = source.class_names
+        if not all(n.lstrip("-").isdecimal() for n in names) or all(n == str(i) for i, n in enumerate(names)):
+            continue
+        own = [r.subset for r in models if r.source == source.spec]
+        for setting in ("classes", "trigger_target", "trigger_source"):
+            values = {getattr(s, setting) for s in own if setting == "classes" or s.trigger_frac} - {None}
+            if values:
+                value = min(values, key=str)
+                places = value if isinstance(value, tuple) else (value,)
+                meant = ", ".join(names[p] for p in places if p < len(names))
+                yield (
+                    f"`{setting}: {list(value) if isinstance(value, tuple) else value}` are places among the classes of {source.spec.id} "
+                    f"({', '.join(names[:MOST_ALTERNATIVES])}{', …' if len(names) > MOST_ALTERNATIVES else ''}), from 0 on: {meant}"
+                    + ("; `class_names` takes their names" if setting == "classes" else "")
+                )
 
 
 def _no_attacks(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:

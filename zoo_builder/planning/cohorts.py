@@ -28,7 +28,9 @@ from zoo_datasets.errors import BuildError, GridError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.augmentation import Augmentation
 from zoo_datasets.networks.layers import build_architecture
+from zoo_datasets.sources import measured
 from zoo_datasets.sources.augmentation import augmentation_of
+from zoo_datasets.sources.columns import first_of
 
 OF_EXAMPLES = settings.feeding(settings.Feeds.EXAMPLES)
 
@@ -186,7 +188,13 @@ class _Shapes:
             self.architectures[key] = architecture(run, source)
         arch, n = self.architectures[key], n_train(run, source)
         alike = together(run, arch, n, source.sha256)
-        held_out = len(source.validation.labels), len(source.test.labels)
+        held_out = [measured.count(source, part, subset, arch.n_outputs) for part in ("validation", "test")]
+        if not held_out[1]:
+            classes = [source.class_names[c] for c in subset.in_play(source.n_classes)]
+            raise GridError(
+                f"Of the {len(source.test.labels):,} test examples of source {source.spec.id!r} none is of the classes that `subset` leaves "
+                f"({first_of(classes)}): nothing could be measured. Ask for more with `source.test`."
+            )
         shape = _Shape(arch, n, source.sha256, held_out[0] > 0, alike, n + max(held_out))
         _check_batch_norm(run, shape)
         return shape
@@ -349,8 +357,10 @@ def _check_stop_rule(run: Run, shape: _Shape) -> None:
     """Raises GridError where a stop rule would have no validation image to look at."""
     for name in STOP_RULES:
         if run.settings.get(name) is not None and not shape.has_validation:
-            raise GridError(f"`{name}` looks at validation examples, and the source has none; ask for some.")
+            raise GridError(
+                f"`{name}` looks at validation examples, and the source has none of this network's classes; ask for some."
+            )
     if run.snapshots.target_loss is not None and not shape.has_validation:
         raise GridError(
-            "`snapshots: {target_loss: …}` looks at validation examples, and the source has none; ask for some."
+            "`snapshots: {target_loss: …}` looks at validation examples, and the source has none of this network's classes; ask for some."
         )

@@ -48,10 +48,10 @@ def fixed_start(settings: Mapping[str, Any]) -> str | None:
     return streams.digest({"layers": layers, "values": values, "bias": _single(settings["init_bias"])})
 
 
-def assign(runs: Sequence[Any], fractions: Mapping[str, float]) -> dict[str, str]:
+def assign(runs: Sequence[Any], fractions: Mapping[str, float], rule: str = "") -> dict[str, str]:
     """`splits.assign` of the runs' init groups. Raises GridError, which says so where replicates do not help."""
     try:
-        return splits.assign((r.init_group for r in runs), fractions)
+        return splits.assign((r.init_group for r in runs), fractions, rule)
     except GridError as error:
         if not any(fixed_start(r.settings) for r in runs):
             raise

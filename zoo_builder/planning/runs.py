@@ -125,7 +125,7 @@ def of(grid: Grid, parents: Parents | None = None) -> list[Run]:
         _check_starts(grid, parents, len(runs), asked)
         _check_used(grid, runs)
         return runs
-    assigned = init_groups.assign(runs, grid.splits)
+    assigned = init_groups.assign(runs, grid.splits, grid.split_rule)
     return [dataclasses.replace(r, split=assigned[r.init_group]) for r in runs]
 
 

@@ -211,4 +211,4 @@ def _splits(plan: Plan) -> dict[str, Any]:
     if plan.parents is not None:
         return {"fractions": {}, "rule": "inherited"}
     groups = {r.init_group for r in plan.runs}
-    return {"fractions": dict(plan.grid.splits), "rule": splits.rule_for(len(groups))}
+    return {"fractions": dict(plan.grid.splits), "rule": plan.grid.split_rule or splits.rule_for(len(groups))}

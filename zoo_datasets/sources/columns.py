@@ -11,8 +11,8 @@ import dataclasses
 import fnmatch
 import functools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,9 @@ AS_TEXT = (
 )  # what a cast makes texts of
 # As pandas leaves its index, and as tables name their rows: where such a column is another whole number in each row it is none of what
 # was measured, and in a table that was sorted it says the class.
-ROW_NAMES = re.compile(r"__index_level_\d+__|Unnamed: \d+|level_\d+|index|idx|id|row|row_?(id|number)|", re.IGNORECASE)
+ROW_NAMES = re.compile(r"__index_level_\d+__|Unnamed: \d+|level_\d+|index|idx|[\w ]*id|row|row_?number|", re.IGNORECASE)
+# A column that is the class in other numbers has few of them, and each in many rows.
+MOST_WORDS_A_CLASS, FEWEST_ROWS_A_WORD = 3, 5
 NO_LABELS = "Use an image classification set, or a table with labels."
 
 
@@ -51,6 +53,7 @@ class Inputs:
     numbers: tuple[str, ...]  # columns of numbers: features, or pixels where the recipe says so
     left_out: tuple[str, ...] = ()  # columns of a table that are no numbers, as messages show them
     row_names: tuple[str, ...] = ()  # and those that number its rows
+    labels: tuple[str, ...] = ()  # and those of the usual name of a label, where the recipe names another
 
 
 def found(spec: SourceSpec, table: Table) -> tuple[Inputs, str]:
@@ -91,14 +94,48 @@ def found(spec: SourceSpec, table: Table) -> tuple[Inputs, str]:
     rest = [name for name in features if name != label]
     naming = tuple(name for name in rest if name in numbers and _names_rows(table, name))
     # The label once more, as a number beside its text.
-    left = (*naming, *LABEL_NAMES) if spec.label_column is None else naming
-    used = tuple(name for name in rest if name in numbers and name not in left)
+    again = tuple(name for name in rest if name in numbers and name in LABEL_NAMES)
+    used = tuple(name for name in rest if name in numbers and name not in (*naming, *again))
     if not used or label is None:
         raise GridError(
             f"Source {spec.id!r} has no image columns among: {_listed(features)}, and no other columns of numbers. "
             + _no_inputs(features)
         )
-    return Inputs(None, used, tuple(shown(n, features[n]) for n in rest if n not in (*used, *naming)), naming), label
+    texts = tuple(shown(n, features[n]) for n in rest if n not in (*used, *naming, *again))
+    return Inputs(None, used, texts, naming, again if spec.label_column is not None else ()), label
+
+
+def counted(names: list[str]) -> list[str]:
+    """Names that differ by numbers alone, in the order of these: where a writer has sorted them, pixel10 stands before pixel2."""
+    parts = [re.split(r"(\d+)", name) for name in names]
+    numbers = [tuple(map(int, p[1::2])) for p in parts]
+    if len({tuple(p[::2]) for p in parts}) != 1 or len(set(numbers)) < len(names):
+        return names
+    return [name for _, name in sorted(zip(numbers, names, strict=True))]
+
+
+def says_class(table: Table, names: Iterable[str], labels: np.ndarray) -> list[str]:
+    """Columns of few whole numbers, each of which occurs in one class alone, where there is one or more for each: the class in other words.
+
+    By the first rows, as hints are.
+    """
+    labels = labels[:ROWS_LOOKED_AT]
+    classes, found, features = np.unique(labels[labels >= 0]), [], table.features
+    single = [name for name in names if depth(features[name]) == 0]
+    if len(classes) < 2 or not single:
+        return []
+    first = table.select_columns(single).with_format("arrow")[: len(labels)]
+    for name in single:
+        try:
+            held = _whole(first.column(name), name)
+        except GridError:  # of a class there is no half
+            continue
+        known = (labels >= 0) & np.asarray(held.is_valid())
+        values, place = np.unique(np.asarray(held.fill_null(0))[known], return_inverse=True)
+        most = min(MOST_WORDS_A_CLASS * len(classes), known.sum() / FEWEST_ROWS_A_WORD)
+        if len(classes) <= len(values) <= most and len(np.unique([place, labels[known]], axis=1).T) == len(values):
+            found.append(name)
+    return found
 
 
 def _names_rows(table: Table, name: str) -> bool:
@@ -117,10 +154,11 @@ def _names_rows(table: Table, name: str) -> bool:
     return bool(len(pc.unique(held)) == len(held) and pc.min(held).as_py() >= 0)
 
 
-def class_names(table: Table, label: str) -> list[str | int]:
-    """The classes in the order of their numbers: as published, or the sorted values of the column."""
-    published = getattr(table.features[label], "names", None)
-    values = published or sorted(value for value in set(_values(table, label).to_pylist()) if value is not None)
+def class_names(tables: Sequence[Table], label: str) -> list[str | int]:
+    """The classes in the order of their numbers: as the first table publishes them, or the sorted values of the column in all."""
+    published = getattr(tables[0].features[label], "names", None)
+    held = set[Any]() if published else {value for table in tables for value in _values(table, label).to_pylist()}
+    values = published or sorted(value for value in held if value is not None)
     return [v for v in values if not isinstance(v, int) or v >= 0]  # a negative number says: not labeled
 
 
@@ -200,7 +238,8 @@ def _label(spec: SourceSpec, table: Table, features: Mapping[str, object], input
     plain.sort(key=lambda name: _kind(features[name]) not in TEXTS)
     named = [name for name in LABEL_NAMES if name in classes + plain]
     hint = functools.partial(_of_whole_numbers, table, classes + plain)
-    label = _column(spec, "label", spec.label_column, features, classes or named, named, hint)
+    # A column of the usual name is asked about beside one that is published as classes: that may be another question.
+    label = _column(spec, "label", spec.label_column, features, list(dict.fromkeys([*classes, *named])), named, hint)
     if label not in classes + plain:
         raise GridError(
             f"Source {spec.id!r} has no classes in column {label!r}, but {described(features[label])}; a row has one class, "
@@ -244,6 +283,8 @@ def _picked(
             # What a pattern takes of the usual labels is no input.
             usual = LABEL_NAMES if spec.label_column is None else ()
             some = [n for n in every if fnmatch.fnmatchcase(n, wanted) and n not in usual and n not in picked]
+            if setting == "image_columns":
+                some = counted(some)
         else:
             some = [every[int(wanted)]] if wanted.isdecimal() and int(wanted) < len(every) else []
         if not some:

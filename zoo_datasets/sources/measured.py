@@ -33,10 +33,19 @@ def measured(source: Source, part: str, subset: Subset, n_outputs: int, *, trigg
     """All of a part of the source that a head of `n_outputs` has classes for; `triggered` with the trigger on."""
     subset = subset.numbered(source.class_names)
     raw, labels = getattr(source, part).inputs, relabeled(getattr(source, part).labels, subset)
-    known = (labels >= 0) & (labels < n_outputs)
+    known = _known(labels, n_outputs)
     raw = stamp(raw[known], subset, source.peak) if triggered else raw[known]
     outputs = getattr(source, part).outputs
     return Measured(source.scaled(raw), labels[known] if outputs is None else outputs[known])
+
+
+def count(source: Source, part: str, subset: Subset, n_outputs: int) -> int:
+    """How many of a part of the source a head of `n_outputs` has classes for."""
+    return int(_known(relabeled(getattr(source, part).labels, subset.numbered(source.class_names)), n_outputs).sum())
+
+
+def _known(labels: np.ndarray, n_outputs: int) -> np.ndarray:
+    return (labels >= 0) & (labels < n_outputs)
 
 
 class Attack(NamedTuple):

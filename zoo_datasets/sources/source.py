@@ -102,6 +102,9 @@ class _Raw:
     channel_names: list[str]
 
 
+SIGNS = "Where -1 and 1 are two classes, write them as 0 and 1, or as texts."
+
+
 # Two: a grid that crosses sources has few, and each may be hundreds of megabytes.
 @functools.lru_cache(maxsize=2)
 def _read(spec: SourceSpec, folder: Path | None, fingerprint: tuple[Any, ...]) -> _Raw:
@@ -147,7 +150,9 @@ def _published(spec: SourceSpec, folder: Path | None) -> Iterator[_Splits]:
                         f"{alternatives(tables[member].features, lacking[0])}."
                     )
         whole = {n: t for n, t in tables.items() if len(t) and set(needed) <= set(t.column_names)}
-        classes = columns.class_names(first, label)
+        # A training split that is several has the classes of all of them.
+        train = division.members(spec.train_split, tables) if spec.train_split is not None else ()
+        classes = columns.class_names([first, *(whole[name] for name in train[1:] if name in whole)], label)
         labels = {n: columns.labels(t, label, classes) for n, t in whole.items()}
         yield _of_tables(spec, whole, labels, inputs, tuple(map(str, classes)))
 
@@ -206,8 +211,14 @@ def _of_tables(
         for names, why, way in (
             (inputs.left_out, "no numbers", ""),
             (inputs.row_names, "numbers of the rows", "; source.features takes what it names"),
+            (inputs.labels, "labels too", "; source.features takes what it names"),
         )
         if names
+    )
+    notes += tuple(
+        f"source {spec.id}: {name} is among the features, and each of its numbers occurs in one class alone: it says the class; "
+        "source.features can leave it out"
+        for name in columns.says_class(first, inputs.numbers, labels[next(iter(tables))])
     )
     names = functools.partial(number_tables.feature_names, first, inputs.numbers)
     return _Splits(class_names, splits, 1.0, notes, names)
@@ -255,8 +266,8 @@ def _part(spec: SourceSpec, name: str, found: _Splits, rows: np.ndarray) -> Part
         strange = rows[labels == columns.UNLABELED]
         raise GridError(
             f"Source {spec.id!r} has {len(strange)} of {len(rows)} images without a label of its {len(class_names)} classes in "
-            f"split {name!r}, the first in row {strange[0]} (a number below 0 is none). To train without such rows, set "
-            "source.unlabeled: leave_out."
+            f"split {name!r}, the first in row {strange[0]} (a number below 0 is none). "
+            + (SIGNS if class_names == ("1",) else "To train without such rows, set source.unlabeled: leave_out.")
         )
     if (labels < 0).any() or (labels >= len(class_names)).any():
         strange = rows[(labels < 0) | (labels >= len(class_names))]
