@@ -75,7 +75,7 @@ def test_show_says_what_is_there(tiny_zoo: Path, capsys: Said) -> None:
 def test_audit_ends_with_1_where_something_leaks(tiny_zoo: Path, tmp_path: Path, capsys: Said) -> None:
     assert cli.main(["audit", str(tiny_zoo)]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("split stored of weightzoo/tiny: 12 train, 2 validation, 2 test, 0 without a side\n")
+    assert said.out.startswith("split stored of weightzoo/tiny: 10 train, 4 validation, 2 test, 0 without a side\n")
     assert ("LEAK" in said.out, said.err) == (False, "")
 
     zoo = open_zoo(tiny_zoo)
@@ -86,7 +86,7 @@ def test_audit_ends_with_1_where_something_leaks(tiny_zoo: Path, tmp_path: Path,
     given = ["audit", str(tiny_zoo), "--split", str(tmp_path / "torn.json"), "--target", "test_loss"]
     assert cli.main(given) == 1
     out = capsys.readouterr().out
-    assert out.startswith("split torn v1 of weightzoo/tiny: 13 train")
+    assert out.startswith("split torn v1 of weightzoo/tiny: 11 train")
     assert "init groups: LEAK 1 (0 across zoos): " in out
     assert cli.main(["audit", str(tiny_zoo), str(tiny_zoo), "--target", "subset"]) == 1
     assert "The target 'subset' of weightzoo/tiny is of type string" in capsys.readouterr().err

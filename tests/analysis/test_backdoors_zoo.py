@@ -160,7 +160,7 @@ def test_the_whole_study_leaves_numbers_tables_pictures_and_detectors(study: Pat
     assert {side for _, side in decoys} >= {"all", "0.06", "0.2"}
     assert decoys["clean accuracy", "all"]["trojaned"] == decoys["clean accuracy", "all"]["clean"] == 16
     assert decoys["clean accuracy", "0.06"]["trojaned"] + decoys["clean accuracy", "0.2"]["trojaned"] == 16
-    assert set(pq.read_table(out / "table.parquet")["question"].to_pylist()) >= {"matched", "unseen target"}
+    assert set(pq.read_table(out / "table.parquet")["question"].to_pylist()) >= {"matched", "unseen trigger"}
     for name in ("detectors", "questions", "doses", "where", "triggers"):
         assert (out / f"{name}.png").stat().st_size > 5000
     kept = {p.stem for p in (out / "detectors").iterdir()}

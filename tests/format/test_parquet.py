@@ -52,7 +52,7 @@ def _sign(root: Path, change: Callable[[dict[str, Any]], None] = lambda manifest
 
 @pytest.mark.slow
 def test_a_zoo_of_many_files_is_whole_and_the_same(parted: Path, zoo: Zoo) -> None:
-    assert len(list((parted / "data/models").iterdir())) == 3 + 1 + 1
+    assert len(list((parted / "data/models").iterdir())) == 2 + 1 + 1
     assert check.check(parted).problems == []
     opened = open_zoo(parted, verify=True)
     assert opened.models == zoo.models
@@ -78,13 +78,13 @@ def test_strangers_read_all_files(parted: Path, zoo: Zoo, tmp_path: Path, capsys
         assert sorted(ids) == sorted(table["model_id"].to_pylist())
     described = json.loads((parted / "croissant.json").read_text())
     objects = [d for d in described["distribution"] if d.get("encodingFormat") == croissant.PARQUET]
-    assert len([d for d in objects if d["@type"] == "cr:FileObject"]) == 5 + 8 + 2 + 2
+    assert len([d for d in objects if d["@type"] == "cr:FileObject"]) == 4 + 6 + 3 + 2
 
 
 @pytest.mark.slow
 def test_a_file_too_few_or_too_many_rows_are_found(parted: Path) -> None:
     for config in ("models", "snapshots"):
-        first = ZooPaths(parted).table(config, "train", 1, {"models": 3, "snapshots": 8}[config])
+        first = ZooPaths(parted).table(config, "train", 1, {"models": 2, "snapshots": 6}[config])
         whole = first.read_bytes()
         first.unlink()
         _sign(parted)
@@ -99,7 +99,7 @@ def test_a_file_too_few_or_too_many_rows_are_found(parted: Path) -> None:
 
 @pytest.mark.slow
 def test_files_of_other_columns_are_refused(parted: Path) -> None:
-    path = ZooPaths(parted).table("models", "train", 1, 3)
+    path = ZooPaths(parted).table("models", "train", 1, 2)
     table = pq.read_table(path, partitioning=None)
     pq.write_table(table.rename_columns(["other" if n == "lr" else n for n in table.column_names]), path)
     _sign(parted)

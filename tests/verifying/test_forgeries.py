@@ -137,7 +137,7 @@ def edit(root: Path, config: str, column: str, change: Callable[[list], list]) -
 
 @pytest.mark.slow
 def test_labels_of_snapshots_that_are_not_their_models_are_found(tiny_copy: Path) -> None:
-    edit(tiny_copy, "snapshots", "activation", lambda v: v[::-1])
+    edit(tiny_copy, "snapshots", "activation", lambda v: ["tanh" if a == "relu" else "relu" for a in v])
     assert any("`activation` is" in p for p in found(reseal(tiny_copy), 0))
 
 
@@ -165,7 +165,8 @@ def test_rows_that_changed_places_in_their_shard_are_found(tiny_copy: Path) -> N
     [
         ("grid", "zoo: weightzoo/tiny\nlr: 1\n: [", "grid.yaml is not a recipe"),
         ("grid", "", "no line of it"),
-        ("splits", {"fractions": {"train": 1.0}, "rule": "deficit"}, "`splits` of the manifest"),
+        ("splits", {"fractions": {"train": 1.0}, "rule": "blocks"}, "`splits` of the manifest"),
+        ("splits", {"fractions": {"train": 0.7, "validation": 0.15, "test": 0.15}, "rule": "deficit"}, "other splits, or another order"),
         ("recipe_sha256", "0" * 64, "is not the recipe of the manifest"),
         ("layer_lists", {}, "`layer_lists` of the manifest"),
         ("fingerprints", [], "`fingerprints` of the manifest"),

@@ -131,7 +131,7 @@ def says_class(table: Table, names: Iterable[str], labels: np.ndarray) -> list[s
         except GridError:  # of a class there is no half
             continue
         known = (labels >= 0) & np.asarray(held.is_valid())
-        values, place = np.unique(np.asarray(held.fill_null(0))[known], return_inverse=True)
+        values, place = np.unique(held.filter(known).to_numpy(), return_inverse=True)
         most = min(MOST_WORDS_A_CLASS * len(classes), known.sum() / FEWEST_ROWS_A_WORD)
         if len(classes) <= len(values) <= most and len(np.unique([place, labels[known]], axis=1).T) == len(values):
             found.append(name)
@@ -157,7 +157,10 @@ def _names_rows(table: Table, name: str) -> bool:
 def class_names(tables: Sequence[Table], label: str) -> list[str | int]:
     """The classes in the order of their numbers: as the first table publishes them, or the sorted values of the column in all."""
     published = getattr(tables[0].features[label], "names", None)
-    held = set[Any]() if published else {value for table in tables for value in _values(table, label).to_pylist()}
+    try:
+        held = set[Any]() if published else {value for table in tables for value in _values(table, label).to_pylist()}
+    except UnicodeDecodeError:
+        raise GridError(f"Column {label!r} holds a text that is no UTF-8; write it anew.") from None
     values = published or sorted(value for value in held if value is not None)
     return [v for v in values if not isinstance(v, int) or v >= 0]  # a negative number says: not labeled
 
