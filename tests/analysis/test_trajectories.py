@@ -20,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 
 from zoo_builder import build, grid, plan
 from zoo_datasets import cli
-from zoo_datasets.analysis.trajectories import detection, order, paths, pictures, snapshots, windows
+from zoo_datasets.analysis.results import Results
+from zoo_datasets.analysis.trajectories import clusters, detection, order, paths, pictures, snapshots, windows
 from zoo_datasets.analysis.trajectories import run as trajectories
 from zoo_datasets.errors import ZooError
 from zoo_datasets.zoo import Zoo, open_zoo
@@ -562,3 +563,18 @@ def test_levels_read_as_words(level: str, text: str) -> None:
     from zoo_datasets.analysis.trajectories import pictures
 
     assert pictures.label(level) == text
+
+
+def test_numbers_of_a_study_are_json_for_every_reader(tiny_zoo: Path, tmp_path: Path) -> None:
+    """`Infinity` is no JSON, and is what runs at rest have as their separation."""
+    found = Results("trajectories", [open_zoo(tiny_zoo)], {}, tmp_path)
+    near = clusters.Neighbors(np.ones(2), np.zeros(2), np.zeros((1, 2), np.int64), np.zeros(1), None)
+    found.numbers["ladder"] = [{"separation": near.separation, "taus": np.array([np.nan, 1.0])}]
+    found.save()
+    found.close()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    kept = json.loads((tmp_path / "numbers.json").read_text(), parse_constant=refuse)
+    assert kept["ladder"] == found.numbers["ladder"] == [{"separation": None, "taus": [None, 1.0]}]

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
-from zoo_datasets.analysis.trajectories import clusters, ladder, order, paths, siblings, windows
+from zoo_datasets.analysis.trajectories import clusters, ladder, order, paths, run, siblings, windows
 from zoo_datasets.analysis.trajectories.snapshots import Bag
 
 
@@ -514,3 +514,21 @@ def test_runs_are_found_down_to_the_last_rung_before_one_is_lost(purity: list[fl
         for metric, linkage in (("euclidean", "single"), ("euclidean", "ward"))
     ]
     assert ladder.whole_down_to(rows[::-1]) == least
+
+
+def test_the_null_of_versions_is_of_the_number_that_is_shown() -> None:
+    """Of trajectories of unequal length pairs of the longest outweigh the others; what is shown is the mean over trajectories."""
+    random = np.random.default_rng(0)
+    lengths = np.array([3] * 9 + [60])
+    whose = np.repeat(np.arange(10), lengths)
+    at = np.concatenate([np.arange(n) for n in lengths])
+    walks = np.cumsum(random.normal(size=(len(at), 6)), 0) + 200 * random.normal(size=(10, 6))[whose]
+    bag = Bag(walks.astype(np.float32), whose, at, {"step": at + 1.0}, tuple(map(str, range(10))), np.arange(10), 0)
+    near = clusters.distances(bag.weights, "euclidean", whose)
+    base = run.Partition(clusters.single(near), np.arange(len(at)), bag.weights, {}, {}, {})
+    found = run.null(base, bag, 0)["f1_pairs"]
+    own = random.permutation(len(at))
+    place = order.recover(bag.weights, whose, seed=0)["path"][0]
+    one = order.score(whose, place, whose[own], at[own]).f1("pairs").mean()
+    assert found["least"] - 0.02 <= one <= found["most"] + 0.02
+    assert found["mean"] < 0.1
