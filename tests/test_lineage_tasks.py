@@ -89,7 +89,10 @@ def test_distance_tells_kin_and_cannot_tell_the_order(family):
         unused.fit(of["train"].a, of["train"].b, other)
         alone = metrics.auc(of["test"].y, unused.predict(of["test"].a, of["test"].b))
         assert order[name].shuffled == (pytest.approx(alone),)
-    assert order["distance"].auc.value == pytest.approx(0.5, abs=0.35)  # of few lineages
+    # A distance is the same from either end: whatever it scores on few pairs, it knows no order.
+    a, b = of["test"].a, of["test"].b
+    np.testing.assert_array_equal(lineage.distances(a, b), lineage.distances(b, a))
+    assert np.abs(lineage.moves(a, b) - lineage.moves(b, a)).max() > 0.1
     assert order["monotone"].auc.value > 0.9  # weights grow
 
 
