@@ -92,7 +92,7 @@ def test_distance_tells_kin_and_cannot_tell_the_order(family):
     # A distance is the same from either end: whatever it scores on few pairs, it knows no order.
     a, b = of["test"].a, of["test"].b
     np.testing.assert_array_equal(lineage.distances(a, b), lineage.distances(b, a))
-    assert np.abs(lineage.moves(a, b) - lineage.moves(b, a)).max() > 0.1
+    np.testing.assert_array_equal(lineage.moves(a, b), -lineage.moves(b, a))
     assert order["monotone"].auc.value > 0.9  # weights grow
 
 
