@@ -233,9 +233,9 @@ def test_a_layer_is_each_networks_own_wherever_it_stands() -> None:
     ]
     of = dataclasses.replace(tiny(2), architectures=tuple(made), architecture=np.arange(2))
     found = {name: slots.tolist() for name, slots in features.parts(of).items()}
-    assert found == {"first convolution": [[0, 1]] * 2, "last convolution": [[0, 1], [2, 3]], "layer 1": [[4, 5]] * 2}
+    assert found == {"first convolution": [[0, 1]] * 2, "last convolution": [[0, 1], [2, 3]], "linear 1": [[4, 5]] * 2}
     alike = dataclasses.replace(of, architectures=(made[1], made[1]))
-    assert list(features.parts(alike)) == ["convolution 1", "convolution 2", "layer 1"]
+    assert list(features.parts(alike)) == ["convolution 1", "convolution 2", "linear 1"]
 
 
 # ── solvers ──

@@ -101,11 +101,11 @@ def statistics(rows: np.ndarray) -> np.ndarray:
 
 def parts(of: Population) -> Mapping[str, np.ndarray]:
     """Layers that all networks have → of each architecture the slots of `layers` that are its own, (A, T) int64: a matrix, its
-    biases, and the batch norm behind it. Where all have as many convolutions (fully connected layers), each; else the first and the last.
+    biases, and the batch norm behind it. Where all have as many convolutions (linear layers), each; else the first and the last.
     """
     per_architecture = [_layers(a, n_tensors(of)) for a in of.architectures]
     found: dict[str, np.ndarray] = {}
-    for kind in ("convolution", "layer"):
+    for kind in ("convolution", "linear"):
         counts = {len(own[kind]) for own in per_architecture}
         alike = len(counts) == 1
         named = (
@@ -121,11 +121,11 @@ def _layers(architecture: Architecture | External, width: int) -> Mapping[str, l
     """Kind → for each of its matrices the slots of the tensors from there to the next matrix, aligned in `width`."""
     entries = [e for e in architecture.layout if e.role == "parameter"]
     tail = len(entries) // 2
-    found: dict[str, list[list[int]]] = {"convolution": [], "layer": []}
+    found: dict[str, list[list[int]]] = {"convolution": [], "linear": []}
     own: list[int] = []
     for i, e in enumerate(entries):
         if len(e.shape) > 1:
             own = []
-            found["convolution" if len(e.shape) > 2 else "layer"].append(own)
+            found["convolution" if len(e.shape) > 2 else "linear"].append(own)
         own.append(i if i < len(entries) - tail else width - len(entries) + i)
     return found
