@@ -16,7 +16,7 @@ from zoo_datasets.analysis.nws import features
 from zoo_datasets.analysis.nws.properties import ARCHITECTURE
 from zoo_datasets.analysis.nws.run import QUESTIONS
 from zoo_datasets.analysis.nws.scoring import TOLD
-from zoo_datasets.analysis.nws.study import POSITIONS
+from zoo_datasets.analysis.nws.study import OF_MIXED, OF_NETWORK, POSITIONS, PUBLISHED
 
 # Question → what its figure shows.
 PICTURES = {
@@ -25,6 +25,11 @@ PICTURES = {
     "how-much": "by size of the window", "null": "nulls", "null-gain": "gain by the weights of others",
 }  # fmt: skip
 WINDOWS = "svm, windows"
+OTHERWISE = {  # how the published code learns and asks
+    OF_NETWORK: f"With the statistics of each batch, of one network's windows, the {DEEP}",
+    OF_MIXED: f"With the statistics of each batch, of many networks' windows, the {DEEP}",
+    PUBLISHED: f"After epochs as published, by one seed, the {DEEP}",
+}
 FEWEST = 0.05  # as the analysis calls a gain too small to matter
 MOVED = "both"  # of other coordinates: all that there are
 
@@ -96,6 +101,7 @@ def findings(numbers: Mapping[str, Any]) -> Iterator[str]:
     if rows := numbers.get("accuracy"):
         for who, own in (
             (f"The {DEEP}", [r for r in rows if r["method"] == DEEP]),
+            *((how, [r for r in rows if r["method"] == method]) for method, how in OTHERWISE.items()),
             ("A support vector machine on statistics", [r for r in rows if r["first"]]),
         ):
             if own:

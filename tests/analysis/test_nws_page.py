@@ -208,6 +208,24 @@ def test_a_property_counts_as_read_by_its_corrected_test_on_page_and_picture() -
     assert "on statistics reads 1 of 2 properties above chance: `optimizer`. Corrected over 3 tests." in said
 
 
+def test_ways_that_are_the_published_ones_have_sentences_of_their_own() -> None:
+    found = {
+        "meta-classifier": 0.9,
+        "meta-classifier, batch statistics of many": 0.01,
+        "meta-classifier, batch statistics of a network": 0.9,
+        "meta-classifier, published epochs": 0.01,
+        "meta-classifier of lr alone": 0.01,
+    }
+    rows = [read("lr", method, 0.6, q, first=False) for method, q in found.items()]
+    said = list(benchmark("nws_page").findings({"accuracy": rows, "tests": {"n": 3}}))
+    assert [(s.split(", ")[0], "reads 1 of 1" in s) for s in said] == [
+        ("**What.** The meta-classifier reads 0 of 1 properties above chance. Corrected over 3 tests.", False),
+        ("**What.** With the statistics of each batch", False),
+        ("**What.** With the statistics of each batch", True),
+        ("**What.** After epochs as published", True),
+    ]
+
+
 def test_the_headline_of_gains_counts_the_verdicts_that_were_named_beforehand() -> None:
     rows = [
         read("lr", method, 0.1, 0.01, over="metadata", arm="all", verdict="readable", first=first)

@@ -25,7 +25,7 @@ from zoo_datasets.analysis.nws.kept import Answers
 from zoo_datasets.analysis.nws.population import Population
 from zoo_datasets.analysis.nws.properties import TRAINING, Property
 from zoo_datasets.analysis.nws.questions import Rows
-from zoo_datasets.analysis.nws.study import DEEP, ONE, POSITIONS, Study, askable, told_by_length
+from zoo_datasets.analysis.nws.study import DEEP, ONE, POSITIONS, PUBLISHED, Study, askable, told_by_length
 from zoo_datasets.analysis.results import Results, flat
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.zoo import once, open_zoo
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> Results:
             (f"meta-classifier of {p.name} alone", [p], False) for p in single
         ]
         if options.published_epoch:
-            more.append(("meta-classifier, published epochs", [p for p in of.properties if p in _asked(study)], True))
+            more.append((PUBLISHED, [p for p in of.properties if p in _asked(study)], True))
         answers.ask("accuracy", lambda: _accuracy(study, more, "by-accuracy" in asked))
     if "gain" in asked:
         answers.ask("gain", lambda: _gain(study, options.deep_folds))

@@ -39,6 +39,7 @@ METHODS: Mapping[str, tuple[str, str]] = {
 DEEP, ONE = "meta-classifier", "meta-classifier, one window"
 SEED_0 = "meta-classifier, first seed"  # beside what was learned with one seed
 OF_NETWORK, OF_MIXED = "meta-classifier, batch statistics of a network", "meta-classifier, batch statistics of many"
+PUBLISHED = "meta-classifier, published epochs"
 ASKED = 8  # windows of a network, where many snapshots or places are asked about
 
 
