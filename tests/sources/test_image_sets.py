@@ -15,6 +15,7 @@ from PIL import Image
 
 from zoo_datasets.errors import GridError
 from zoo_datasets.sources import SourceSpec, load
+from zoo_datasets.sources.spec import check_resized
 
 SIDE, COUNT = 6, 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE), dtype=np.uint8)
@@ -187,3 +188,24 @@ def test_a_set_with_a_loading_script_is_one_sentence(tmp_path: Path) -> None:
     (folder / "set.py").write_text("import datasets\n")
     with pytest.raises(GridError, match=r"published as a loading script, .* a folder me/set/ under ZOO_DATA\."):
         load(SourceSpec("me/set"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "resize", "size"),
+    [
+        (60_000, 3, 32, 28),  # all of MNIST, as Neural Weight Space has it
+        (60_000, 1, 64, 28),
+        (50_000, 3, 64, 32),
+        (5_000, 3, 32, 96),
+    ],
+)
+def test_whole_sets_are_resized_to_what_networks_are_given(images: int, channels: int, resize: int, size: int) -> None:
+    check_resized("set", images, channels, resize, size, size)
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "resize", "size"), [(50_000, 3, 224, 32), (200, 1, 3_000, 8), (60_000, 3, 128, 28)]
+)
+def test_gigabytes_that_resizing_makes_up_are_refused(images: int, channels: int, resize: int, size: int) -> None:
+    with pytest.raises(GridError, match=rf"resized to {resize:,} .* for {images:,} images of {size} × {size}; at most"):
+        check_resized("set", images, channels, resize, size, size)

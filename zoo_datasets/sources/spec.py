@@ -161,14 +161,15 @@ class PublishedSplit:
 
 MADE_ONLY = ("draw", "steps", "machine", "modified", "key", "key_rate", "automaton", "states", "bits", "language")
 MOST_SCALED = 1e30  # of what networks see: float32 ends at 3e38
-# Of all resized pictures of one part: more than pictures hold is made up by their resizing.
-MOST_BYTES, MOST_ENLARGED_BYTES = 2 << 30, 128 << 20
+# Of all resized pictures of one part. What networks of larger images are given (28 to 32, 32 to 64) is a few times the pixels; beyond
+# that nearly all is made up by the resizing.
+MOST_BYTES, MOST_ENLARGED_BYTES, FAR_LARGER = 2 << 30, 128 << 20, 16
 
 
 def check_resized(spec_id: str, images: int, channels: int, resize: int, width: int, height: int) -> None:
     """Raises GridError where resizing pictures of this size would take gigabytes, before one is."""
     size = images * channels * resize**2
-    most = MOST_ENLARGED_BYTES if resize**2 > width * height else MOST_BYTES
+    most = MOST_ENLARGED_BYTES if resize**2 > FAR_LARGER * width * height else MOST_BYTES
     if size > most:
         raise GridError(
             f"Source {spec_id!r} resized to {resize:,} × {resize:,} takes {size / 1e9:,.1f} GB for {images:,} images of "
