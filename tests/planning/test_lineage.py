@@ -642,7 +642,7 @@ def test_a_changed_parent_is_another_recipe(make: Make, parent: Path, child: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"init": {"zoo": "weightzoo/nowhere"}}, "the parent zoo 'weightzoo/nowhere' is not here .*Build it, fetch it"),
+        ({"init": {"zoo": "weightzoo/nowhere"}}, "the parent zoo 'weightzoo/nowhere' is not here: .* is no folder. Build it, fetch it"),
         ({"init": {"epoch": 3.5}}, r"No model of weightzoo/parent has a snapshot.*epochs 0, 0\.96, 1, 2, 3, 4"),
         ({"init": {"step": 4}}, "needs one of `epoch`, `step` and `snapshot`"),
         ({"epoch": None}, "needs one of `epoch`, `step` and `snapshot`"),
@@ -684,7 +684,7 @@ def test_a_key_of_a_start_needs_a_zoo(tmp_path: Path, key: str) -> None:
 
 def test_an_unfinished_parent_is_refused(tmp_path: Path) -> None:
     os.makedirs(tmp_path / "half" / ".build")
-    with pytest.raises(GridError, match=r"is not here .*is not finished: run its build command again"):
+    with pytest.raises(GridError, match=r"is not here: .*is not finished: run its build command again"):
         lineage.open_parents(str(tmp_path / "half"))
 
 

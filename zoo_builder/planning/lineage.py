@@ -143,7 +143,7 @@ def open_parents(name: str, where: str = "init.zoo") -> Parents:
         manifest = Manifest.read(root)
     except ZooNotFoundError as error:
         raise GridError(
-            f"{where}: the parent zoo {name!r} is not here ({error}) Build it, fetch it with `python -m zoo_datasets "
+            f"{where}: the parent zoo {name!r} is not here: {error} Build it, fetch it with `python -m zoo_datasets "
             "download`, or name its folder."
         ) from None
     stamp = files.sha256(ZooPaths(root).manifest)

@@ -84,12 +84,12 @@ class Manifest:
         try:
             data = disk.read_bounded(path, MOST_MANIFEST_BYTES)
         except FileNotFoundError:
-            unfinished = ZooPaths(root).build.is_dir()
-            what = (
-                "is not finished: run its build command again"
-                if unfinished
-                else "holds no zoo: it has no manifest.json"
-            )
+            if ZooPaths(root).build.is_dir():
+                what = "is not finished: run its build command again"
+            elif root.is_dir():
+                what = "holds no zoo: it has no manifest.json"
+            else:
+                what = "is no folder"
             raise ZooNotFoundError(f"{root} {what}.") from None
         manifest = cls.loads(data, root)
         for name in (path.name, *manifest.files):
