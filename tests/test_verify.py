@@ -170,6 +170,34 @@ def test_a_model_that_never_moves_is_a_warning(make_plan: Callable[..., Plan], t
     assert "3 models never move" in report.warnings[0]
 
 
+@pytest.mark.slow
+def test_groups_of_one_network_of_a_layout_are_those_of_an_older_version(
+    make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plain = ["flatten", {"linear": 9}, "activation", {"linear": 9}, "activation", {"linear": "classes"}]
+    added = ["flatten", {"linear": 9}, "activation", {"residual": [{"linear": 9}]}, "activation", {"linear": "classes"}]
+    levels = json.dumps([plain, added])
+    planned = make_plan("architecture=null", f"axes={{architecture: {levels}}}", "paired=[]", "replicates=6")
+    root = build(planned, tmp_path / "zoo", workers=0).root
+    report, manifest = verify.verify(root), Manifest.read(root)
+    assert (report.problems, report.warnings) == ([], [])
+    (layout,) = manifest.layouts
+    assert len({e for one in manifest.layouts.values() for e in one.entries[2].groups}) == 1
+    for name in manifest.architectures:
+        own = manifest.architecture(name).layout
+        value = json.loads((root / "manifest.json").read_bytes()) | {"layouts": {layout: own.to_json()}}
+        write_manifest(root / "manifest.json", value)
+        report = verify.verify(root)
+        assert report.problems == []
+        assert [w.split(", as")[0] for w in report.warnings] in (
+            [],
+            ["`layouts` of the manifest has the groups of one network each"],
+        )
+    value["layouts"][layout][0]["groups"] = ["", ""]
+    write_manifest(root / "manifest.json", value)
+    assert "`layouts` of the manifest is not what the recipe gives" in verify.verify(root).problems
+
+
 def test_no_manifest_is_no_zoo(tmp_path: Path) -> None:
     with pytest.raises(ZooNotFoundError, match=r"holds no zoo: it has no manifest\.json"):
         verify.verify(tmp_path)

@@ -445,8 +445,10 @@ def test_chances_are_calibrated_and_rise_with_the_score(tmp_path: Path) -> None:
     assert 0.3 < found["as_suspect"][~held.trojaned].mean() < 0.7  # clean ones are as suspect as clean ones
 
 
-def asked(detector: Path, networks: Path, out: Path | None = None) -> argparse.Namespace:
-    return argparse.Namespace(detector=detector, networks=str(networks), out=out)
+def asked(
+    detector: Path, networks: Path, out: Path | None = None, architecture: str | None = None
+) -> argparse.Namespace:
+    return argparse.Namespace(detector=detector, networks=str(networks), out=out, architecture=architecture)
 
 
 def test_a_state_dict_is_scored_as_its_network(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import pytest
 from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 from safetensors.numpy import save_file
-from test_backdoors import ARCHITECTURE, KINDS, asked, kept, planted
+from test_backdoors import ARCHITECTURE, KINDS, LAYERS, asked, kept, planted
 
+from zoo_datasets import symmetry
 from zoo_datasets.analysis.backdoors import detectors, linear, population, reads, scan
 from zoo_datasets.analysis.backdoors.population import Population
 from zoo_datasets.baselines import saved
@@ -236,6 +237,54 @@ def test_a_network_with_batch_norm_is_scored_with_the_counter_that_torch_adds(tm
     np.testing.assert_array_equal(plain.weights[0], q.weights[0])
     with pytest.raises(ZooError, match=r"another layout than the detector knows: it has beside other\.$"):
         scan.of_state_dict(state(tmp_path / "other", q, other=np.zeros(1, np.float32)), scanner)
+
+
+def by_turns(p: Population, activation: str = "tanh") -> Population:
+    """The same weights, every other pair of another activation, which no layout shows."""
+    other = build_architecture(LAYERS, (1, 3, 3), 5, activation)
+    assert other.layout_id == ARCHITECTURE.layout_id
+    return dataclasses.replace(p, architectures=(ARCHITECTURE, other), architecture=np.arange(len(p)) // 2 % 2)
+
+
+@pytest.mark.parametrize("name", ["linear on sorted weights", "linear on aligned weights"])
+def test_a_network_is_moved_as_its_own_architecture_allows_whoever_is_beside_it(name: str) -> None:
+    p = by_turns(planted(row=1.5))
+    detector = detectors.fit(KINDS[name], p.take(p.split == "train"), p.take(p.split == "validation"), 0)
+    test = p.take(p.split == "test")
+    together, alone = detector.score(test), np.zeros(len(test))
+    for place in (0, 1):
+        own = test.architecture == place
+        alone[own] = detector.score(test.take(own))
+    np.testing.assert_array_equal(together, alone)
+    if name == "linear on sorted weights":
+        for vector, formed, place in zip(
+            test.weights, reads.view("sorted", test, None).vectors, test.architecture, strict=True
+        ):
+            np.testing.assert_array_equal(formed, symmetry.canonicalize(vector, test.architectures[place]))
+
+
+def test_a_state_dict_of_two_architectures_is_read_as_the_one_that_is_named(tmp_path: Path) -> None:
+    p = by_turns(planted(row=1.5))
+    sides = {split: p.take(p.split == split) for split in ("train", "validation", "test")}
+    name = "linear on sorted weights"
+    detector = detectors.fit(KINDS[name], sides["train"], sides["validation"], 0)
+    scanner: Any = scan.calibrated(detector, sides["test"], {"value": 0.9}, scan.words_of(p, ["a/b"], name))
+    saved.save(scanner, tmp_path / "detector.safetensors")
+    wanted = detector.score(sides["test"])
+    for place in (0, 2):  # of either activation
+        path = state(tmp_path / f"{place}.safetensors", sides["test"], place)
+        relu, tanh = (a.id for a in p.architectures)
+        with pytest.raises(ZooError, match=rf"{relu} \(relu\); {tanh} \(tanh\). Name its own with --architecture"):
+            scan.run(asked(tmp_path / "detector.safetensors", path))
+        own = p.architectures[sides["test"].architecture[place]].id
+        (row,) = scan.run(asked(tmp_path / "detector.safetensors", path, architecture=own))
+        assert row["score"] == pytest.approx(wanted[place], abs=1e-9)
+        with pytest.raises(ZooError, match="Unknown architecture 'other'"):
+            scan.run(asked(tmp_path / "detector.safetensors", path, architecture="other"))
+    raw = detectors.fit(KINDS["linear on weights"], sides["train"], sides["validation"], 0)
+    scanner = scan.calibrated(raw, sides["test"], {"value": 0.9}, "words")
+    found = scan.of_state_dict(path, scanner)  # who sees weights alone sees no difference
+    assert scanner.predict(found)["score"][0] == pytest.approx(raw.score(sides["test"])[2])
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from synthetic_populations import MLP, random_view, shuffled
 
 from zoo_datasets import symmetry
-from zoo_datasets.baselines import flat
+from zoo_datasets.baselines import deep_sets, flat
 from zoo_datasets.baselines.interface import MixedLayoutsError, Target, Targets, View
 from zoo_datasets.baselines.learning import Training
 from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.layers import build_architecture
 
 SMALL = ["flatten", {"linear": 2}, "activation", {"linear": "classes"}]
 OF = (Target("line"), Target("share", bounded=True), Target("sign", classes=2))
@@ -107,3 +110,27 @@ def test_augmented_batches_are_of_the_same_orbits_and_predictions_of_the_network
     moved = (np.abs(back - view.matrix[:30]) > 1e-3).any(1).mean()
     assert 0.2 < moved < 0.8  # two units: half of the draws move something
     assert np.array_equal(once, read(rows, np.random.default_rng(0)).numpy())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_several_architectures_of_one_layout_units_move_that_may_in_each(turned: bool) -> None:
+    tail = ["relu", {"linear": "classes"}]
+    ways = (
+        ["flatten", {"linear": 4}, "relu", {"linear": 4}, *tail],
+        ["flatten", {"linear": 4}, "relu", {"residual": [{"linear": 4}]}, *tail],
+    )
+    made = tuple(build_architecture(way, (1, 1, 2), 2) for way in (ways[::-1] if turned else ways))
+    one = random_view(ways[0], (1, 1, 2), 40, 0, classes=2)
+    view = dataclasses.replace(one, architectures=made, architecture=np.arange(40) % 2)
+    baseline = flat.FlatMlp(augment=True)
+    baseline.prepare(view)
+    back = (
+        baseline.inputs(view)(np.arange(40), np.random.default_rng(0)).numpy() * baseline.standard.scale
+        + baseline.standard.shift
+    )
+    residual = next(a for a in made if any(n.op == "add" for n in a.nodes))
+    same = [symmetry.canonicalize(w, residual, kinds=["permutation"]) for w in (back, view.matrix)]
+    assert np.allclose(*same, atol=1e-5)
+    sets = deep_sets.DeepSets()
+    sets.prepare(view)
+    assert [g.units for g in symmetry.groups(sets.units)] == [4]

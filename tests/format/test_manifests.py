@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from zoo_builder import grid, verify
+from zoo_datasets.format.manifest import Manifest
+from zoo_datasets.networks.layout import by_id
 
 FOLDERS = sorted(p.parent for p in (Path(__file__).resolve().parents[2] / "manifests").rglob("manifest.json"))
 
@@ -52,6 +54,12 @@ def _at(document: Any, where: str) -> dict[str, Any]:
     for key in where.split("."):
         document = document.get(key, {})
     return dict(document)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_what_a_layout_lets_move_may_move_in_every_network_of_it(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    assert manifest.layouts == by_id(manifest.architecture(name).layout for name in manifest.architectures)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)

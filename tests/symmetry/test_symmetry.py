@@ -15,7 +15,7 @@ from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.layers import build_architecture
-from zoo_datasets.networks.layout import Layout
+from zoo_datasets.networks.layout import Layout, by_id
 
 IMAGE = (2, 8, 8)
 # One architecture per way in which units meet: what stands between a layer and the next.
@@ -77,13 +77,13 @@ def random_weights(architecture: Architecture, n: int, seed: int) -> np.ndarray:
     return rows
 
 
-def outputs(weights: np.ndarray, architecture: Architecture) -> np.ndarray:
+def outputs(weights: np.ndarray, architecture: Architecture, shape: tuple[int, ...] = IMAGE) -> np.ndarray:
     """float64 [S, B, C] on random images, in evaluation mode."""
     import torch
 
     from zoo_datasets.networks.modules import Network
 
-    images = torch.tensor(np.random.default_rng(0).normal(size=(3, *IMAGE)), dtype=torch.float64)
+    images = torch.tensor(np.random.default_rng(0).normal(size=(3, *shape)), dtype=torch.float64)
     network = Network(architecture).double().eval()
     with torch.no_grad():
         return np.array([network.load_vector(row)(images).numpy() for row in weights])
@@ -513,3 +513,77 @@ def test_what_is_added_to_the_input_or_the_logits_stays_as_it_is(layers: list, w
     moved = symmetry.augment(weights, architecture, 1)
     assert (moved != weights).any()
     assert_same_function(weights, moved, architecture)
+
+
+# ── several networks of one layout ──
+
+PLAIN = ["flatten", {"linear": 9}, "relu", {"linear": 9}, "relu", {"linear": 9}, "relu", {"linear": "classes"}]
+FIRST_ADDED = [
+    "flatten",
+    {"linear": 9},
+    "relu",
+    {"residual": [{"linear": 9}, "relu"]},
+    {"linear": 9},
+    "relu",
+    {"linear": "classes"},
+]
+LAST_ADDED = [
+    "flatten",
+    {"linear": 9},
+    "relu",
+    {"linear": 9},
+    "relu",
+    {"residual": [{"linear": 9}, "relu"]},
+    {"linear": "classes"},
+]
+INPUT_ADDED = [
+    "flatten",
+    {"residual": [{"linear": 9}, "relu"]},
+    {"linear": 9},
+    "relu",
+    {"linear": 9},
+    "relu",
+    {"linear": "classes"},
+]
+
+
+@pytest.mark.parametrize(
+    ("layers", "free"),
+    [
+        ((PLAIN,), [9, 9, 9]),
+        ((PLAIN, FIRST_ADDED), [9, 9]),
+        ((FIRST_ADDED, LAST_ADDED), [9]),
+        ((INPUT_ADDED, PLAIN), [9, 9]),
+        ((INPUT_ADDED, FIRST_ADDED), [9]),
+        ((INPUT_ADDED, FIRST_ADDED, LAST_ADDED), []),
+    ],
+)
+def test_what_a_layout_lets_move_may_move_in_each_of_its_networks(layers: tuple[list, ...], free: list[int]) -> None:
+    made = [build_architecture(own, (1, 3, 3), 4) for own in layers]
+    assert len({a.layout_id for a in made}) == 1
+    (layout,) = by_id(a.layout for a in made).values()
+    assert by_id(a.layout for a in reversed(made)) == {layout.id: layout}
+    assert [(e.name, e.shape, e.role, e.offset) for e in layout] == [
+        (e.name, e.shape, e.role, e.offset) for e in made[0].layout
+    ]
+    assert [g.units for g in symmetry.groups(layout)] == free
+    weights = np.random.default_rng(0).normal(size=(5, layout.n_params)).astype(np.float32)
+    moved = symmetry.permute(weights, layout, symmetry.random_permutations(layout, 5, 7))
+    assert (moved != weights).any() == bool(free)
+    for architecture in made:
+        wanted = outputs(weights, architecture, (1, 3, 3))
+        np.testing.assert_allclose(
+            outputs(moved, architecture, (1, 3, 3)), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max()
+        )
+
+
+def test_blocks_of_units_stay_together_in_a_layout_of_several_networks() -> None:
+    """Of one the three channels are a group, of the other the six features that they become, two a channel."""
+    tensors = (("a", (3, 2), "parameter"), ("b", (6, 3), "parameter"), ("c", (4, 6), "parameter"))
+    first = Layout.of((*t, g) for t, g in zip(tensors, [("x", ""), ("", "x"), ("", "")], strict=True))
+    ways = [[("x", ""), ("y", "x"), ("", "y")], [("x", ""), ("x", "x"), ("", "x")]]
+    other = [Layout.of((*t, g) for t, g in zip(tensors, way, strict=True)) for way in ways]
+    (joined,) = by_id(other).values()
+    assert [e.groups for e in joined] == [("a", ""), ("a", "a"), ("", "a")]
+    (joined,) = by_id([*other, first]).values()
+    assert {g for e in joined for g in e.groups} == {""}  # fixed in one of them, and tied to all others in another

@@ -28,6 +28,7 @@ from zoo_builder.training import fingerprint
 from zoo_datasets.core import meters
 from zoo_datasets.format import contents, splits, writer
 from zoo_datasets.format.paths import SPLITS, ZooPaths
+from zoo_datasets.networks import layout
 from zoo_datasets.sources import Source, SourceSpec
 
 ROWS = 20_000  # given to the writer at a time
@@ -138,7 +139,7 @@ def about(plan: Plan) -> contents.About:
     architectures = {c.architecture.id: c.architecture for c in plan.cohorts}
     return contents.About(
         zoo=grid.zoo,
-        layouts={a.layout_id: a.layout for a in architectures.values()},
+        layouts=layout.by_id(a.layout for a in architectures.values()),
         architectures={k: {**a.to_json(), "layout": a.layout_id} for k, a in architectures.items()},
         factors=runs.factor_columns(plan.runs),
         axes={axis.name: _levels(axis, plan.runs) for axis in grid.axes} | {d.name: "sample" for d in grid.draws},

@@ -34,6 +34,7 @@ from zoo_builder.verifying.sealed import Sealed
 from zoo_datasets.core import records, streams
 from zoo_datasets.core.report import Report
 from zoo_datasets.errors import BuildError, GridError, IntegrityError, ZooError
+from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import SPLITS, ZooPaths
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.sources.spec import MADE
@@ -219,6 +220,12 @@ def _differs(stored: Any, wanted: Any, there: bool) -> bool:
     return bool(stored != wanted)
 
 
+def _of_single_networks(manifest: Manifest, plan: Plan) -> bool:
+    """Whether every layout is that of some network, if not of all that have its tensors."""
+    own = {(c.architecture.layout_id, c.architecture.layout) for c in plan.cohorts}
+    return set(manifest.layouts.items()) <= own and set(manifest.layouts) == {name for name, _ in own}
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
@@ -239,11 +246,14 @@ def _manifest(zoo: Sealed, plan: Plan, report: Report) -> None:
         "layouts": {name: layout.to_json() for name, layout in about.layouts.items()},
     }
     stored = {name: _json(getattr(manifest, name)) for name in wanted}
-    problems = [
-        f"`{name}` of the manifest is not what the recipe gives"
-        for name in wanted
-        if stored[name] != _json(wanted[name])
-    ]
+    differing = [name for name in wanted if stored[name] != _json(wanted[name])]
+    if "layouts" in differing and _of_single_networks(manifest, plan):
+        differing.remove("layouts")
+        report.warnings.append(
+            "`layouts` of the manifest has the groups of one network each, as older versions wrote them, and others of that layout may "
+            "tie their units otherwise: take those of `zoo.architecture(model_id)`"
+        )
+    problems = [f"`{name}` of the manifest is not what the recipe gives" for name in differing]
     given = {r["model_id"]: (r["engine"], r["engine_version"], r["isa"]) for r in zoo.rows}
     if set(given.values()) != {(e.engine, e.version, e.isa) for e in manifest.engines}:
         problems.append("`engines` of the manifest are not those of the rows")

@@ -129,8 +129,8 @@ class DeepSets(Neural):
         self.width, self.rounds, self.hidden = width, rounds, hidden
 
     def prepare(self, train: View) -> None:
-        self.layout = train.layout
-        self.standard = Standard.by_tensor(train.matrix, self.layout.layout)
+        self.layout, self.units = train.layout, train.units
+        self.standard = Standard.by_tensor(train.matrix, self.units)
 
     def inputs(self, view: View) -> Inputs:
         vectors = torch.from_numpy(self.standard(matrix(view, self.layout)))
@@ -138,4 +138,4 @@ class DeepSets(Neural):
 
     def network(self, outputs: int, **options: Any) -> nn.Module:
         own = {"width": self.width, "rounds": self.rounds, "hidden": self.hidden}
-        return Network(self.layout.layout, outputs, **own | options)
+        return Network(self.units, outputs, **own | options)

@@ -144,7 +144,7 @@ class FlatMlp(Neural):
         self.augment, self.hidden, self.dropout = augment, tuple(hidden), dropout
 
     def prepare(self, train: View) -> None:
-        self.layout = train.layout
+        self.layout, self.units = train.layout, train.units
         self.standard = Standard.by_position(train.matrix)
 
     def inputs(self, view: View) -> Inputs:
@@ -153,8 +153,8 @@ class FlatMlp(Neural):
         def read(rows: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
             weights = raw[rows]
             if self.augment and rng is not None:
-                moves = symmetry.random_permutations(self.layout.layout, len(rows), int(rng.integers(2**62)))
-                weights = symmetry.permute(weights, self.layout.layout, moves)
+                moves = symmetry.random_permutations(self.units, len(rows), int(rng.integers(2**62)))
+                weights = symmetry.permute(weights, self.units, moves)
             return torch.from_numpy(self.standard(weights))
 
         return read

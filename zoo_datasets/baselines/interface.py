@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from zoo_datasets.errors import ZooError
 from zoo_datasets.networks.architecture import Architecture
+from zoo_datasets.networks.layout import Layout, by_id
 
 # Inputs (n, …) float32 as the networks take them, and their labels (n,) int64.
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -45,19 +46,29 @@ class View:
         return len(self.vectors)
 
     @property
-    def layout(self) -> Architecture:
-        """The architecture whose layout all networks share. Raises MixedLayoutsError.
+    def own(self) -> list[Architecture]:
+        """The architectures of these networks: a part of a population lists those of the whole."""
+        return [self.architectures[int(i)] for i in np.unique(self.architecture)] or list(self.architectures)
 
-        Networks that differ only in what has no weights (an activation) share one.
+    @property
+    def layout(self) -> Architecture:
+        """An architecture whose tensors all networks share. Raises MixedLayoutsError.
+
+        Networks that differ only in what has no weights (an activation, a residual block) share them; which units may change
+        places in all of them, `units` says.
         """
-        # A part of a population lists what the whole has: its own layouts are those of its networks.
-        own = [self.architectures[int(i)] for i in np.unique(self.architecture)] or list(self.architectures)
+        own = self.own
         if (n_layouts := len({a.layout_id for a in own})) != 1:
             raise MixedLayoutsError(
                 f"The population mixes {n_layouts} layouts, and this baseline takes one. Select one, or take a baseline that reads "
                 "statistics, graphs or tokens."
             )
         return own[0]
+
+    @property
+    def units(self) -> Layout:
+        """The one layout, with the groups of units that may change places in every network. Raises MixedLayoutsError."""
+        return by_id(a.layout for a in self.own)[self.layout.layout_id]
 
     @property
     def matrix(self) -> np.ndarray:

@@ -166,3 +166,48 @@ class Layout(Sequence[Entry]):
             end = e.end
             names.add(e.name)
         return cls(entries)
+
+
+def by_id(layouts: Iterable[Layout]) -> dict[str, Layout]:
+    """Id → the layout of that id, whose groups hold for every network of it.
+
+    Networks of one layout may tie their units otherwise: a residual block ties those that it adds. Of such, units are one group where
+    any network ties them, and fixed where any network fixes them: what may be permuted then, may be in each.
+    """
+    found: dict[str, dict[Layout, None]] = {}
+    for layout in layouts:
+        found.setdefault(layout.id, {})[layout] = None
+    return {id: _joined(sorted(own, key=lambda one: [e.groups for e in one])) for id, own in found.items()}
+
+
+def _joined(layouts: Sequence[Layout]) -> Layout:
+    first, *others = layouts
+    if not others:
+        return first
+    places = [(i, dim) for i, e in enumerate(first) for dim in range(len(e.shape))]
+    sides = {at: first[at[0]].shape[at[1]] for at in places}
+    root = {at: at for at in places}  # of each dimension the first one that it is tied to
+
+    def find(at: tuple[int, int]) -> tuple[int, int]:
+        while root[at] != at:
+            at = root[at]
+        return at
+
+    fixed = set()
+    for layout in layouts:
+        tied: dict[str, tuple[int, int]] = {}
+        for at in places:
+            group = layout[at[0]].groups[at[1]]
+            if not group:
+                fixed.add(at)
+                continue
+            a, b = sorted((find(tied.setdefault(group, at)), find(at)))
+            root[b] = a
+    still = {find(at) for at in places if at in fixed or sides[at] % sides[find(at)]}
+    names = {at: "" if at in still else first[at[0]].node for at in places if find(at) == at}
+    return Layout(
+        tuple(
+            dataclasses.replace(e, groups=tuple(names[find((i, dim))] for dim in range(len(e.shape))))
+            for i, e in enumerate(first)
+        )
+    )

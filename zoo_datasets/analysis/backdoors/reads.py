@@ -51,18 +51,25 @@ def _raw(p: Population, reference: np.ndarray | None) -> View:
 
 def _aligned(p: Population, reference: np.ndarray | None) -> View:
     assert reference is not None, "a detector that aligns keeps the network that it aligns to"
-    architecture = _one_layout(p)
-    if len(reference) != architecture.n_params:
+    if len(reference) != (n := _one_layout(p).n_params):
         raise MixedLayoutsError(
-            f"The networks have {architecture.n_params:,} weights, and the one they are to be aligned to {len(reference):,}."
+            f"The networks have {n:,} weights, and the one they are to be aligned to {len(reference):,}."
         )
-    stacked = np.stack([finite(w) for w in p.weights])
-    return _weights(p, list(symmetry.align(stacked, reference, architecture)))
+    return _moved_by(p, lambda rows, own: symmetry.align(rows, reference, own))
 
 
 def _sorted(p: Population, reference: np.ndarray | None) -> View:
-    architecture = _one_layout(p)
-    return _weights(p, list(symmetry.canonicalize(np.stack([finite(w) for w in p.weights]), architecture)))
+    return _moved_by(p, symmetry.canonicalize)
+
+
+def _moved_by(p: Population, move: Callable[[np.ndarray, Architecture], np.ndarray]) -> View:
+    """Each network moved as its own architecture allows: activations and added values decide what is free, and no layout shows them."""
+    _one_layout(p)
+    rows = np.stack([finite(w) for w in p.weights])
+    for place in np.unique(p.architecture):
+        own = p.architecture == place
+        rows[own] = move(rows[own], p.architectures[place])
+    return _weights(p, list(rows))
 
 
 def _change(p: Population, reference: np.ndarray | None) -> View:
@@ -126,7 +133,7 @@ def _empty(n: int) -> pa.Table:
 
 
 def _one_layout(p: Population) -> Architecture:
-    return View(tuple(p.architectures[i] for i in np.unique(p.architecture)), p.architecture, [], NOTHING).layout
+    return View(p.architectures, p.architecture, [], NOTHING).layout
 
 
 def check_starts(reading: str, p: Population) -> None:

@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from zoo_datasets.analysis.backdoors.study import FALSE_ALARMS
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import MixedLayoutsError
 from zoo_datasets.core import command, files
-from zoo_datasets.errors import IntegrityError, ZooError, shown
+from zoo_datasets.errors import IntegrityError, ZooError, shown, unknown
 from zoo_datasets.networks import architecture
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import open_zoo
@@ -178,6 +178,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "networks", metavar="NETWORKS", help="a zoo (folder or owner/name), or a state dict in safetensors"
     )
+    parser.add_argument(
+        "--architecture", metavar="ID", help="of a state dict, where several that the detector knows have such tensors"
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, help="all networks with their scores, as Parquet")
 
 
@@ -191,7 +194,12 @@ def _scan(scanner: Scanner, options: argparse.Namespace) -> tuple[list[dict[str,
     path = Path(options.networks)
     if path.suffix == ".safetensors" and not path.is_file():
         raise ZooError(f"There is no state dict at {path}.")
-    networks = of_state_dict(path, scanner) if path.is_file() else scanned(open_zoo(options.networks))
+    if options.architecture is not None and not path.is_file():
+        raise ZooError("--architecture is of a state dict; networks of a zoo have their own.")
+    if path.is_file():
+        networks = of_state_dict(path, scanner, options.architecture)
+    else:
+        networks = scanned(open_zoo(options.networks))
     _check_layouts(networks, scanner)
     readable = reads.readable(scanner.detector.reads, networks)
     networks = networks.take(readable)
@@ -276,8 +284,12 @@ def load(path: Path) -> Scanner:
     return found
 
 
-def of_state_dict(path: Path, scanner: Scanner) -> Population:
-    """The one network of a file, its tensors named and shaped as those of a layout that the scanner knows. Raises ZooError."""
+def of_state_dict(path: Path, scanner: Scanner, named: str | None = None) -> Population:
+    """The one network of a file, its tensors named and shaped as those of a layout that the scanner knows.
+
+    Tensors do not say all of a network: of several architectures that have these, `named` is the id of its own. Raises ZooError
+    where it would have to be known, and is not.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_bytes
 
@@ -299,16 +311,21 @@ def of_state_dict(path: Path, scanner: Scanner) -> Population:
             f"{path} holds {shown(strange[0])} as {shown(types[strange[0]])}, and weights are read as {', '.join(READ)}. Save them "
             "as one of these."
         )
-    for place, known in enumerate(scanner.architectures):
-        shapes = {name: tuple(np.shape(t)) for name, t in tensors.items() if name not in known.step_tensors}
-        if shapes == {e.name: e.shape for e in known.layout}:
-            with np.errstate(over="ignore"):
-                vector = np.concatenate([tensors[e.name].astype(np.float32).ravel() for e in known.layout])
-            if bad := int((~np.isfinite(vector)).sum()):
-                raise ZooError(
-                    f"{bad:,} of the {len(vector):,} weights in {path} are no finite numbers: nothing can be read of them."
-                )
-            return Population.of_weights(scanner.architectures, np.array([place]), [vector], [path.name])
+    fitting = [
+        place
+        for place, known in enumerate(scanner.architectures)
+        if {n: tuple(np.shape(t)) for n, t in tensors.items() if n not in known.step_tensors}
+        == {e.name: e.shape for e in known.layout}
+    ]
+    if fitting:
+        layout = scanner.architectures[fitting[0]].layout
+        with np.errstate(over="ignore"):
+            vector = np.concatenate([tensors[e.name].astype(np.float32).ravel() for e in layout])
+        if bad := int((~np.isfinite(vector)).sum()):
+            raise ZooError(
+                f"{bad:,} of the {len(vector):,} weights in {path} are no finite numbers: nothing can be read of them."
+            )
+        return _as_one_of(fitting, vector, path, scanner, named)
     shapes = {name: tuple(np.shape(t)) for name, t in tensors.items() if name not in steps}
     wanted = {e.name: e.shape for e in scanner.architectures[0].layout}
     wrong = {
@@ -324,6 +341,32 @@ def of_state_dict(path: Path, scanner: Scanner) -> Population:
         if names
     )
     raise MixedLayoutsError(f"{path} holds tensors of another layout than the detector knows: {said}.")
+
+
+def _as_one_of(
+    fitting: Sequence[int], vector: np.ndarray, path: Path, scanner: Scanner, named: str | None
+) -> Population:
+    """The network of these weights, and of that architecture; of any one that fits where the detector sees no difference."""
+    known = {scanner.architectures[place].id: place for place in fitting}
+    if named is not None and named not in known:
+        raise ZooError(unknown("architecture", named, known, f"the detector, of tensors like those of {path}"))
+    places = fitting if named is None else [known[named]]
+    read = [Population.of_weights(scanner.architectures, np.array([at]), [vector], [path.name]) for at in places]
+    if len(read) > 1 and len({float(scanner.predict(one)["score"][0]) for one in read}) > 1:
+        of = [scanner.architectures[at] for at in places]
+        shared = set.intersection(*({n.op for n in a.nodes} for a in of))
+        listed = "; ".join(f"{a.id} ({_told_by(a, shared)})" for a in of)
+        raise ZooError(
+            f"{path} may be any of {len(of)} networks that the detector knows and reads differently, and tensors do not say which: {listed}. "
+            "Name its own with --architecture."
+        )
+    return read[0]
+
+
+def _told_by(architecture: Architecture, shared: Collection[str]) -> str:
+    """What sets it apart: layers that others lack, or all of them in order."""
+    own = [n.op for n in architecture.nodes]
+    return ", ".join(dict.fromkeys(op for op in own if op not in shared)) or " ".join(own)
 
 
 def _check_layouts(networks: Population, scanner: Scanner) -> None:

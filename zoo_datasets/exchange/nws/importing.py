@@ -36,6 +36,7 @@ from zoo_datasets.format.contents import About, Models
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.paths import ZOO_ID
 from zoo_datasets.format.schema import Column
+from zoo_datasets.networks import layout
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.networks.generated import NWS_DROPOUT
 from zoo_datasets.views.nws import from_nws
@@ -108,7 +109,7 @@ def read(folder: Path, out: Path, name: str | None = None) -> Manifest:
         architectures = {m.architecture.id: m.architecture for m in models}
         about = About(
             zoo=name,
-            layouts={a.layout_id: a.layout for a in architectures.values()},
+            layouts=layout.by_id(a.layout for a in architectures.values()),
             architectures={k: {**a.to_json(), "layout": a.layout_id} for k, a in architectures.items()},
             factors=(*properties.COLUMNS, *FURTHER),
             axes=_axes(models),
