@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from zoo_builder import plan
 from zoo_builder.build import build
+from zoo_datasets import targets
 from zoo_datasets.zoo import Zoo, open_zoo
 
 
@@ -63,3 +65,45 @@ def test_it_is_what_the_predictions_say(zoo: Zoo) -> None:
 def test_a_snapshot_without_its_measure_has_none(zoo: Zoo) -> None:
     assert np.isfinite(zoo.generalization_gap()).all()
     assert len(zoo.generalization_gap()) == len(zoo)
+
+
+@pytest.mark.parametrize("relabel", ["false", "true"])
+@pytest.mark.slow
+def test_classes_by_name_are_the_classes(make_plan: Callable[..., plan.Plan], tmp_path: Path, relabel: str) -> None:
+    levels = f'full, {{classes: [7, 3], relabel: {relabel}}}, {{class_names: ["7", "3"], relabel: {relabel}}}'
+    changes = (
+        f"axes={{subset: [{levels}]}}",
+        "replicates=3",
+        "training={epochs: 3, batch_size: 16, lr: 1e-2}",
+        "snapshots={epochs: [3]}",
+    )
+    build(make_plan(*changes), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    labels = np.array(zoo.column("subset").to_pylist())
+    full, numbers, names = (labels == label for label in sorted(set(labels), key=lambda s: (s != "full", "names" in s)))
+    assert full.sum() == numbers.sum() == names.sum() == 3
+    asked = {
+        name: targets.asked(zoo, name).values
+        for name in (
+            "learned_class_3",
+            "learned_class_0",
+            "generalization_gap",
+            "test_accuracy_of_class_3",
+            "test_accuracy_of_class_0",
+        )
+    }
+    for values in [
+        *asked.values(),
+        *(targets.tested(zoo, name).T[0] for name in asked if name.startswith(("gen", "test"))),
+    ]:
+        np.testing.assert_array_equal(values[numbers], values[names])
+    assert (asked["learned_class_3"] == 1).all()
+    assert (asked["learned_class_0"] == full).all()
+    # By the class's number in the source, whatever the head calls it: right answers and images are of the head's places.
+    correct, count = (zoo.column(f"test_{n}_per_class").to_pylist() for n in ("correct", "count"))
+    place = {True: 1, False: 3}[relabel == "true"]
+    for row in np.flatnonzero(names):
+        assert asked["test_accuracy_of_class_3"][row] == pytest.approx(correct[row][place] / count[row][place])
+        assert targets.tested(zoo, "test_accuracy_of_class_3")[row, 1] == count[row][place]
+        assert np.isnan(asked["test_accuracy_of_class_0"][row]) == (relabel == "true")
+    assert np.isfinite(asked["test_accuracy_of_class_0"][full]).all()

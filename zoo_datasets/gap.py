@@ -11,9 +11,13 @@ it is +0.5 for that reason alone.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.reading.selection import Selection
+from zoo_datasets.sources.subset import Subset
 
 
 def generalization_gap(zoo: Selection) -> np.ndarray:
@@ -35,10 +39,46 @@ def generalization_gap(zoo: Selection) -> np.ndarray:
     return gaps
 
 
-def classes_in_play(zoo: Selection) -> list[list[int] | None]:
+class Learned(NamedTuple):
+    """Which classes of its source a network learned, and which of them each output is for."""
+
+    classes: tuple[int, ...] | None  # None: all
+    outputs: tuple[int, ...] | None  # None: those of the source, in its order
+
+    def place(self, label: int) -> int | None:
+        """The output that is for this class of the source; None where there is none."""
+        if self.outputs is None:
+            return label
+        return self.outputs.index(label) if label in self.outputs else None
+
+
+def learned(zoo: Selection) -> list[Learned]:
+    """Of each snapshot what its network learned, classes by their numbers in the source, however the recipe named them.
+
+    Raises IntegrityError where the zoo's source has no class of a name.
+    """
+    there = set(zoo.models.column_names)
+    of = {s.sha256: s.class_names for s in zoo.manifest.sources}
+    columns = [
+        zoo.column(n).to_pylist() if n in there else [None] * len(zoo)
+        for n in ("subset_classes", "subset_class_names", "subset_relabel", "source_sha256")
+    ]
+    found = []
+    for classes, names, relabel, source in zip(*columns, strict=True):
+        own = Subset(classes=_tuple(classes), class_names=_tuple(names), relabel=bool(relabel))
+        try:
+            own = own.numbered(of.get(str(source), ()))
+        except GridError as error:
+            raise IntegrityError(f"{zoo.name}: {error}") from None
+        found.append(Learned(own.classes, own.classes if own.relabel else None))
+    return found
+
+
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def classes_in_play(zoo: Selection) -> list[tuple[int, ...] | None]:
     """Of each snapshot the places of the test images' classes that its model learned; None is all of them."""
-    known = set(zoo.manifest.factors)
-    classes = zoo.column("subset_classes").to_pylist() if "subset_classes" in known else [None] * len(zoo)
     # A head of its own (`relabel`) numbers the classes in play alone, and test images are theirs already.
-    relabeled = zoo.column("subset_relabel").to_pylist() if "subset_relabel" in known else [False] * len(zoo)
-    return [None if own_head else play for play, own_head in zip(classes, relabeled, strict=True)]
+    return [own.classes if own.outputs is None else None for own in learned(zoo)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError, unknown
-from zoo_datasets.gap import classes_in_play, generalization_gap
+from zoo_datasets.gap import classes_in_play, generalization_gap, learned
 from zoo_datasets.sources.rows import NAMES
 from zoo_datasets.zoo import Zoo
 
@@ -112,11 +112,16 @@ def tested(zoo: Zoo, name: str) -> np.ndarray:
     if (name not in ("test_accuracy", "generalization_gap") and not single) or not has(zoo, "test_count_per_class"):
         return found
     correct, count = (zoo.column(f"test_{n}_per_class").to_pylist() for n in ("correct", "count"))
-    play = classes_in_play(zoo) if name == "generalization_gap" else [None] * len(zoo)
+    play: list[Sequence[int] | None] = [None] * len(zoo)
+    if single:
+        at = [own.place(int(single[1])) for own in learned(zoo)]
+        play = [[] if place is None else [place] for place in at]
+    elif name == "generalization_gap":
+        play = list(classes_in_play(zoo))
     for row, (right, of, classes) in enumerate(zip(correct, count, play, strict=True)):
         if not of or right is None:
             continue
-        places = [int(single[1])] if single else range(len(of)) if classes is None else classes
+        places = range(len(of)) if classes is None else classes
         if total := sum(of[c] for c in places if c < len(of)):
             found[row] = sum(right[c] for c in places if c < len(of)) / total, total
     return found
@@ -136,11 +141,18 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)  # null → NaN
 
 
-def _of_class(zoo: Zoo, place: int) -> np.ndarray:
+def _of_class(zoo: Zoo, label: int) -> np.ndarray:
+    """Accuracy on test images of a class of the source; NaN where a network has no output for it, or none was measured."""
+    found = np.full(len(zoo), np.nan)
     correct, count = (zoo.column(f"test_{n}_per_class").to_pylist() for n in ("correct", "count"))
-    if any(n is not None and place >= len(n) for n in count):
-        raise TaskError(f"{zoo.name} has networks of fewer than {place + 1} classes.")
-    return np.array([r[place] / n[place] if n and n[place] else np.nan for r, n in zip(correct, count, strict=True)])
+    for row, (right, of, own) in enumerate(zip(correct, count, learned(zoo), strict=True)):
+        place = own.place(label)
+        if of is None or right is None or place is None:
+            continue
+        if place >= len(of):
+            raise TaskError(f"{zoo.name} has networks of fewer than {label + 1} classes.")
+        found[row] = right[place] / of[place] if of[place] else np.nan
+    return found
 
 
 def _learned(zoo: Zoo, label: int) -> np.ndarray:
@@ -148,8 +160,7 @@ def _learned(zoo: Zoo, label: int) -> np.ndarray:
     n = max((len(s.class_names) for s in zoo.manifest.sources), default=0)
     if label >= n:
         raise TaskError(f"{zoo.name}: there is no class {label}; its source has {n}.")
-    play = zoo.column("subset_classes").to_pylist() if has(zoo, "subset_classes") else [None] * len(zoo)
-    return np.array([1.0 if classes is None or label in classes else 0.0 for classes in play])
+    return np.array([1.0 if own.classes is None or label in own.classes else 0.0 for own in learned(zoo)])
 
 
 def telling(zoo: Zoo, name: str) -> tuple[str, ...]:
