@@ -202,11 +202,12 @@ def broken(folder: Path, parents: Path) -> Iterator[tuple[list[str], str]]:
     save_file({"a": np.zeros(3, np.float32)}, folder / "other.safetensors")
     model = open_zoo(parents).models["model_id"][0].as_py()
     whole = f"{parents}::{model}"
-    yield [whole, str(folder / "text.safetensors")], "is no safetensors file that can be read"
+    yield [whole, str(folder / "text.safetensors")], "is no safetensors file, or damaged"
     yield [whole, str(folder / "other.safetensors")], "are not checkpoints of one model: they differ in tensor"
     yield [whole, str(folder / "missing.safetensors")], "no safetensors file and no folder of them"
     yield [str(parents), whole], "Of a zoo name a model"
     yield [whole, f"{whole}@7"], "has no snapshot at steps 7 to 7. Known: "
+    yield [f"{parents}::nope", whole], "Unknown model 'nope'"
     yield [whole, f"{whole}@x"], "a model of a zoo is named ZOO::MODEL"
     yield [f"{whole}@0-390", f"{whole}@400", "--level", "2"], "a share of false alarms is between 0 and 1"
 
@@ -216,3 +217,48 @@ def test_what_cannot_be_compared_is_refused(parents: Path, tmp_path: Path, capsy
     for arguments, why in broken(tmp_path, parents):
         assert cli.main(["monitor", *arguments]) in (1, 2), arguments  # 2: what was named is not there
         assert why in capsys.readouterr().err
+
+
+# ── files ──
+
+
+def folder_of(path: Path, *names: str) -> Path:
+    path.mkdir()
+    for i, name in enumerate(names):
+        save_file({"w": np.full(3, i, np.float32)}, path / f"{name}.safetensors")
+    return path
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    names = ("epoch0.25", "epoch0.5", "epoch2", "epoch10")
+    found = monitor.flat(monitor.checkpoints(str(folder_of(tmp_path / "epochs", *names))))
+    assert [v[0] for v in found] == [0, 1, 2, 3]
+    (name,) = monitor.checkpoints(str(folder_of(tmp_path / "one", "final")))
+    assert name.name.endswith("final.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("step-1", "step-2", "final"),
+            r"final\.safetensors and step-2\.safetensors have 0 and 1 numbers in their names",
+        ),
+        (("step-1", "step-1-2"), "have 1 and 2 numbers"),
+        (("a-1", "b-1"), r"which of a-1\.safetensors and b-1\.safetensors is older"),
+        (("first", "last"), "is older their names do not say"),
+    ],
+)
+def test_names_that_say_no_order_are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=message):
+        monitor.checkpoints(str(folder_of(tmp_path / "all", *names)))
+
+
+def test_weights_of_a_type_that_is_not_read_are_named_and_counters_are_not_weights(tmp_path: Path) -> None:
+    weights = {"scale": np.ones(2, np.float32), "bn.num_batches_tracked": np.array(3)}
+    save_file(weights, tmp_path / "a.safetensors")
+    (vector,) = monitor.flat(monitor.checkpoints(str(tmp_path / "a.safetensors")))
+    assert vector.tolist() == [1, 1]
+    save_file(weights | {"w": np.ones(3, np.int8)}, tmp_path / "b.safetensors")
+    with pytest.raises(ZooError, match="holds w as I8, and weights are read as F16, F32, F64"):
+        monitor.flat(monitor.checkpoints(str(tmp_path / "b.safetensors")))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -30,13 +29,12 @@ from zoo_datasets.analysis.backdoors.study import FALSE_ALARMS
 from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import MixedLayoutsError
 from zoo_datasets.core import command, files
+from zoo_datasets.core import tensors as saved_tensors
 from zoo_datasets.errors import IntegrityError, ZooError, shown, unknown
 from zoo_datasets.networks import architecture
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import open_zoo
 
-PICKLES = (b"PK", b"\x80")  # zip archives of `torch.save`, and bare ones
-READ = ("F16", "F32", "F64")  # types of weights in a state dict
 MOST_BYTES = 1 << 30  # of a state dict: no network of a zoo is near it
 SHOWN = 20  # networks, the most suspect first
 LEAST_SLOPE = 1e-6  # a calibration never turns the order round
@@ -290,27 +288,8 @@ def of_state_dict(path: Path, scanner: Scanner, named: str | None = None) -> Pop
     Tensors do not say all of a network: of several architectures that have these, `named` is the id of its own. Raises ZooError
     where it would have to be known, and is not.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
-
-    data, steps = files.read_bounded(path, MOST_BYTES), {t for a in scanner.architectures for t in a.step_tensors}
-    if data.startswith(PICKLES) and data[8:9] != b"{":  # where the header of a safetensors file begins
-        raise IntegrityError(
-            f"{path} is a pickle, as `torch.save` writes them, and nothing is unpickled here. Save its tensors with "
-            "`safetensors.torch.save_file`."
-        )
-    try:
-        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        types = {name: entry["dtype"] for name, entry in head.items() if name != "__metadata__"}
-        strange = [n for n, t in types.items() if t not in READ and n not in steps]
-        tensors = {} if strange else from_bytes(data)
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"{path} is no safetensors file, or damaged: {saved.reason(error)}.") from None
-    if strange:
-        raise ZooError(
-            f"{path} holds {shown(strange[0])} as {shown(types[strange[0]])}, and weights are read as {', '.join(READ)}. Save them "
-            "as one of these."
-        )
+    steps = {t for a in scanner.architectures for t in a.step_tensors}
+    tensors = saved_tensors.read(path, MOST_BYTES, steps.__contains__)
     fitting = [
         place
         for place, known in enumerate(scanner.architectures)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,12 +27,14 @@ import numpy as np
 
 from zoo_datasets.analysis.trajectories import paths
 from zoo_datasets.core import meters
-from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, alternatives
+from zoo_datasets.core import tensors as saved_tensors
+from zoo_datasets.errors import ZooError, ZooNotFoundError, alternatives
 from zoo_datasets.zoo import Zoo, open_zoo
 
 FEATURES = ("length", "direction", "curvature")
 ROUNDING = 1e-9  # of a level that is compared: 0.3 / 3 is less than 1 / 10 in floats
 SMALLEST_TURN = 1e-6  # radians: float32 weights know no smaller one; keeps the logarithm finite
+MOST_BYTES = 1 << 36  # of a checkpoint, all of which is read
 # Statistics that batch norm collects, and no weights that training moves.
 COLLECTED = re.compile(r"(running_mean|running_var|num_batches_tracked)$")
 
@@ -145,7 +148,7 @@ def checkpoints(text: str) -> list[Checkpoint]:
         zoo, _, rest = text.partition("::")
         return _of_zoo(open_zoo(zoo), *_named(rest, text))
     path = Path(text)
-    files = sorted(path.glob("*.safetensors"), key=_by_number) if path.is_dir() else [path]
+    files = _in_order(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise ZooNotFoundError(
             f"{text}: no safetensors file and no folder of them. Of a zoo name a model: ZOO::MODEL, or ZOO::MODEL@FIRST-LAST."
@@ -166,6 +169,7 @@ def _named(rest: str, text: str) -> tuple[str, int, int]:
 
 
 def _of_zoo(zoo: Zoo, model: str, first: int, last: int) -> list[Checkpoint]:
+    zoo.row(model)  # says it where there is none
     known = sorted(zoo.select(model_id=model).column("step").to_pylist())
     steps = [s for s in known if first <= s <= last]
     if not steps:
@@ -182,18 +186,27 @@ def _of_zoo(zoo: Zoo, model: str, first: int, last: int) -> list[Checkpoint]:
 
 
 def _of_file(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} is no safetensors file that can be read: {error}") from None
-    return {k: v.ravel() for k, v in tensors.items() if v.dtype.kind == "f" and not COLLECTED.search(k)}
+    tensors = saved_tensors.read(path, MOST_BYTES, lambda name: bool(COLLECTED.search(name)))
+    return {k: v.ravel() for k, v in tensors.items() if not COLLECTED.search(k)}
 
 
-def _by_number(path: Path) -> tuple[list[int], str]:
-    return [int(d[:18]) for d in re.findall(r"\d+", path.stem)], path.name
+def _in_order(files: Iterable[Path]) -> list[Path]:
+    """By the numbers in their names. Raises ZooError where these say no order."""
+    numbers = {file: [float(d[:18]) for d in re.findall(r"\d+(?:\.\d+)?", file.stem)] for file in files}
+    found = sorted(numbers, key=lambda file: (numbers[file], file.name))
+    odd = [file for file in found if len(numbers[file]) != len(numbers[found[-1]])]
+    if odd:
+        raise ZooError(
+            f"{odd[0].parent}: {odd[0].name} and {found[-1].name} have {len(numbers[odd[0]])} and {len(numbers[found[-1]])} numbers in "
+            "their names, by which checkpoints are put in order. Name them alike: `step-100.safetensors`, `step-200.safetensors`, …"
+        )
+    same = [two for two in itertools.pairwise(found) if numbers[two[0]] == numbers[two[1]]]
+    if same:
+        first, second = same[0]
+        raise ZooError(
+            f"{first.parent}: which of {first.name} and {second.name} is older their names do not say. Number them: `step-100.safetensors`, …"
+        )
+    return found
 
 
 def flat(checkpoints: Iterable[Checkpoint]) -> list[np.ndarray]:
