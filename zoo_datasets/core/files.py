@@ -160,10 +160,12 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     """The whole of a regular file. Raises IntegrityError where it is none or larger, FileNotFoundError."""
     try:
         # A pipe would wait for a writer, and a device never end.
-        if not stat.S_ISREG(path.stat().st_mode):
+        there = path.stat()
+        if not stat.S_ISREG(there.st_mode):
             raise errors.IntegrityError(f"{path} is no regular file.")
         with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+            # As many bytes as are asked for are allocated before one is read; some files say that they hold none.
+            data = file.read(1 + min(most_bytes, max(there.st_size, 1 << 20)))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
