@@ -337,3 +337,21 @@ def test_what_cannot_be_evaluated_is_said(zoo: Zoo) -> None:
     with pytest.raises(ZooError, match=r"images of shape \(4,\); model .* takes \(1, 8, 8\)"):
         zoo.evaluate(source="iris")
     assert dataclasses.is_dataclass(zoo.evaluate(zoo.models["model_id"].to_pylist()[:1]))
+
+
+@pytest.mark.parametrize(
+    "how", ["{batch_statistics: true}", "{augmented: true}", "{batch_statistics: true, augmented: true}"]
+)
+def test_a_part_of_which_a_schedule_scores_nothing_has_no_metrics(how: str, make_plan: Any, tmp_path: Path) -> None:
+    changes = (
+        f"evaluation={how}",
+        "architecture=[flatten, {linear: 8}, batch_norm, activation, {linear: classes}]",
+        "augmentation={translate: 1}",
+        "snapshots={epochs: [0, 1, 2], evaluation: {train: 50, validation: 0, test: 40}}",
+    )
+    build.build(make_plan(*changes, limit=8), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    found = zoo.evaluate(part="validation", steps="all").table
+    stored = zoo.column("validation_accuracy").to_pylist()
+    assert found["accuracy"].to_pylist() == stored
+    assert [v is None for v in stored] == [True, True, False] * 8

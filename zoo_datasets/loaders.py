@@ -48,6 +48,9 @@ class WeightsDataset(data.Dataset[Batch]):
     def __init__(self, zoo: Selection, targets: Sequence[str] = ()) -> None:
         self.zoo, self.targets = zoo, (targets,) if isinstance(targets, str) else tuple(targets)
         self._columns = {name: _target(zoo.column(name), name) for name in self.targets}
+        self._layout = np.zeros(len(zoo), np.int64)  # the number of each snapshot's own
+        for number, (at, _) in enumerate(zoo.weights.by_layout().values()):
+            self._layout[at] = number
 
     def __len__(self) -> int:
         return len(self.zoo)
@@ -62,7 +65,12 @@ class WeightsDataset(data.Dataset[Batch]):
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The samples of `indices` as one batch."""
         index = np.asarray(indices, np.int64)
-        batch = {"weights": self.zoo.weights.torch(index)}
+        weights = self.zoo.weights.torch(index)
+        if (
+            isinstance(weights, list) and len(set(self._layout[index].tolist())) == 1
+        ):  # the selection's differ, these do not
+            weights = torch.stack(weights)
+        batch = {"weights": weights}
         picked = torch.from_numpy(index)
         for name, values in self._columns.items():
             batch[name] = values[picked] if isinstance(values, torch.Tensor) else [values[i] for i in index.tolist()]

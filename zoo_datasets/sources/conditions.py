@@ -40,6 +40,8 @@ class Conditions:
         """
         count = len(images) if rows is None else rows.shape[1]
         out = np.empty((len(weights), count, architecture.n_logits), np.float32)
+        if not count:  # a schedule that scores nothing of a part: no batch, and nothing to augment
+            return out
         for m, (key, step) in enumerate(zip(keys, steps, strict=True)):
             shown = np.asarray(images if rows is None else images[rows[m]], np.float32)
             if self.augmentation.any:
