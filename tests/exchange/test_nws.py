@@ -355,10 +355,45 @@ def test_what_was_exported_comes_back_under_its_names_on_its_sides(
     assert sides[0] == sides[1]
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (lambda f: (f / "weights" / "004.bin").unlink(), r"error\.bin has 4 rows, and there are 3 snapshots\. Copy"),
+        (
+            lambda f: (f / "error.bin").write_bytes(table(0, 10, 20)),
+            r"error\.bin has 3 rows, and .*stat\.bin says 4\. Copy",
+        ),
+        (
+            lambda f: (f / "weights" / "004.bin").rename(f / "weights" / "0004.bin"),
+            r"weights holds 0004\.bin; snapshots are 001\.bin",
+        ),
+    ],
+)
+def test_a_copy_that_was_cut_short_is_no_other_history(
+    lost: Callable[[Path], None], said: str, exported: Path, tmp_path: Path
+) -> None:
+    lost(exported / "0001")
+    with pytest.raises(ZooError, match=said):
+        nws.read(exported, tmp_path / "someone" / "back")
+    assert not (tmp_path / "someone" / "back").exists()
+
+
+def test_a_model_with_fewer_snapshots_than_others_is_told(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in exported.glob("*.csv"):
+        path.unlink()
+    (exported / "0001" / "weights" / "004.bin").unlink()
+    nws.read(exported, tmp_path / "someone" / "back")
+    assert "1 of 6 models have fewer than 4 snapshots, such as 0001 with 3" in caplog.text
+
+
 @pytest.mark.slow
 def test_of_every_epochs_errors_those_of_the_snapshots_are_taken(exported: Path, tmp_path: Path) -> None:
     """20 of n files are kept, evenly spaced over the epochs; the rows of errors are all there."""
     table = np.column_stack([np.arange(11) * 7, *[np.arange(11) * 9.0] * 4])
+    for path in exported.glob("*.csv"):  # of an export of ours a row is a snapshot's
+        path.unlink()
     for folder in exported.glob("0*"):
         table.astype("<f8").tofile(folder / "error.bin")
         np.array([11, 70, 10, 60.5]).tofile(folder / "stat.bin")
@@ -451,14 +486,14 @@ def table(*steps: float, error: float = 50.0) -> bytes:
     (put("weights/002.bin", b"1234"), "002.bin has 4 bytes, and the network"),
     (put("weights/006.bin", b""), r"weights needs 001.bin, 002.bin and so on without a gap .* it has 1, 2, 3, 4, 6"),
     (put("error.bin", b"1234"), "error.bin has 4 bytes; rows of 5 numbers, 40 bytes each"),
-    (put("error.bin", table(0, 1)), "error.bin has 2 rows, and there are 4 snapshots"),
+    (put("error.bin", table(0, 1)), "error.bin has 2 rows, and .*stat.bin says 4. Copy"),
     (put("error.bin", table(0, 1, 1, 2)), "step 1 follows step 1"),
     (put("error.bin", table(0, 1, 1.5, 2)), "holds steps, which are whole numbers"),
     (put("error.bin", table(0, 1, 2, 3, error=101)), "an error is 101 %"),
     (put("stat.bin", b""), "stat.bin has 0 bytes"),
-    (put("stat.bin", np.array([3.0, 30, -8, 1]).tobytes()), "stat.bin: 30 updates in -8 passes and 1 seconds are no training"),
-    (put("stat.bin", np.array([3.0, 1e-300, 1e300, 1]).tobytes()), "are no training"),
-    (put("stat.bin", np.array([3.0, 30, 3, np.inf]).tobytes()), "are no training"),
+    (put("stat.bin", np.array([4.0, 30, -8, 1]).tobytes()), "stat.bin: 30 updates in -8 passes and 1 seconds are no training"),
+    (put("stat.bin", np.array([4.0, 1e-300, 1e300, 1]).tobytes()), "are no training"),
+    (put("stat.bin", np.array([4.0, 30, 3, np.inf]).tobytes()), "are no training"),
     (meta(lambda t: re.sub(r"0\.\d+", "-1", t, count=1)), "`lrate` is '-1'; a number from 0 on is needed"),
     (lambda f: (f / "stat.bin").unlink(), "stat.bin cannot be read: No such file"),
     (lambda f: (f / "meta.csv").unlink(), "meta.csv cannot be read: No such file"),

@@ -124,7 +124,7 @@ def _models(folder: Path) -> list[_Found]:
     """The models; of a folder with lists those that are in one. Raises ZooError."""
     there, listed = _folders(folder), _listed(folder)
     if not listed:
-        return [_look(f, None) for f in there]
+        return _compared([_look(f, None) for f in there])
     if absent := sorted(listed.keys() - {f.name for f in there}):
         such = shown(absent[0])
         log.warning("%d of %d listed models have no folder, such as %s.", len(absent), len(listed), such)
@@ -135,6 +135,17 @@ def _models(folder: Path) -> list[_Found]:
         raise ZooError(f"None of the {len(there)} models in {folder} is in one of its lists.")
     if len({m.id for m in models}) < len(models):
         raise ZooError(f"The lists in {folder} give one `model_id` to several models. Take that column out.")
+    return _compared(models)
+
+
+def _compared(models: list[_Found]) -> list[_Found]:
+    """The same; it is said where some have fewer snapshots than others, as a copy that was cut short has."""
+    most = max(len(m.weights) for m in models)
+    if fewer := [m for m in models if len(m.weights) < most]:
+        log.warning(
+            "%d of %d models have fewer than %d snapshots, such as %s with %d: theirs are taken as evenly spaced to the end.",
+            len(fewer), len(models), most, fewer[0].folder.name, len(fewer[0].weights),
+        )  # fmt: skip
     return models
 
 
@@ -239,11 +250,18 @@ def _look(folder: Path, listed: _Listed | None) -> _Found:
                 f"{size:,}."
             )
     table = _numbers(folder / "error.bin", ERROR_COLUMNS, MOST_EPOCHS)
-    if len(table) < len(weights):
-        raise ZooError(f"{folder / 'error.bin'} has {len(table):,} rows, and there are {len(weights)} snapshots.")
+    statistics = _numbers(folder / "stat.bin", STATISTICS, 1)[0]
+    # Which rows are the snapshots' follows from how many there are of both: with one lost all would have another's numbers.
+    if statistics[0] != len(table):
+        raise ZooError(
+            f"{folder / 'error.bin'} has {len(table):,} rows, and {folder / 'stat.bin'} says {statistics[0]:g}. Copy the model's folder again."
+        )
+    if len(table) < len(weights) or (listed is not None and listed.id and len(table) != len(weights)):
+        raise ZooError(
+            f"{folder / 'error.bin'} has {len(table):,} rows, and there are {len(weights)} snapshots. Copy the model's folder again."
+        )
     # Evenly spaced over the epochs, as they were chosen; of as many rows as snapshots each is its own.
     table = table[np.round(np.linspace(0, len(table) - 1, len(weights))).astype(int)]
-    statistics = _numbers(folder / "stat.bin", STATISTICS, 1)[0]
     _check_table(folder / "error.bin", table)
     _check_statistics(folder / "stat.bin", statistics)
     start = _vector(weights[0], architecture)
@@ -260,7 +278,12 @@ def _network(numbers: Numbers, activation: str) -> Architecture:
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    numbers = sorted(int(p.stem) for p in folder.glob("*.bin") if re.fullmatch("[0-9]{3}", p.stem))
+    there = [p.stem for p in folder.glob("*.bin")]
+    numbers = sorted(int(stem) for stem in there if re.fullmatch("[0-9]{3}", stem))
+    if strange := sorted(stem for stem in there if not re.fullmatch("[0-9]{3}", stem)):
+        raise ZooError(
+            f"{folder} holds {shown(strange[0])}.bin; snapshots are 001.bin, 002.bin and so on. Take it away, or name it so."
+        )
     if not numbers or numbers != list(range(1, len(numbers) + 1)):
         said = "none" if not numbers else ", ".join(map(str, numbers[:20]))
         raise ZooError(
