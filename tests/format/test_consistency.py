@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from zoo_datasets.core import streams
-from zoo_datasets.format import check
+from zoo_datasets.format import check, consistency
 from zoo_datasets.format.consistency import contradictions
 from zoo_datasets.format.manifest import CONFIGS, Manifest
 from zoo_datasets.format.tables import read_table
@@ -174,3 +175,42 @@ def test_a_network_that_this_version_cannot_build_is_its_id_too(
 ) -> None:
     (tiny_copy / "manifest.json").write_text(json.dumps(before).replace(old, new, 1))
     assert "by its layers: one of them was changed" in check.check(tiny_copy).problems[0]
+
+
+# ── models and snapshots ──
+
+
+def put(table: pa.Table, name: str, change: Callable[[list[Any]], list[Any]]) -> pa.Table:
+    at = table.column_names.index(name)
+    return table.set_column(at, table.schema.field(name), pa.array(change(table[name].to_pylist()), table[name].type))
+
+
+def turned(values: list[Any]) -> list[Any]:
+    return [values[1], values[0], *values[2:]]
+
+
+OTHERWISE: dict[str, tuple[str, Callable[[pa.Table], pa.Table], str]] = {
+    "split": ("snapshots", lambda t: put(t, "split", lambda v: [v[-1], *v[1:]]), r"1 snapshots have another `split` than their model's `split`"),
+    "axis": ("snapshots", lambda t: put(t, "activation", lambda v: ["relu" if v[0] == "tanh" else "tanh", *v[1:]]), "another `activation` than their model's"),
+    "tensor": ("snapshots", lambda t: put(t, "tensor", lambda v: ["0" * 16, *v[1:]]), "another `tensor` than their model's `layout`"),
+    "steps first": ("snapshots", lambda t: t.sort_by([("split", "descending"), ("step", "ascending")]), "do not follow the order of their models"),
+    "steps below 0": ("snapshots", lambda t: put(t, "step", lambda v: [-1, *v[1:]]), "steps below 0"),
+    "plan": ("models", lambda t: put(t, "plan_index", turned), "models of train are not in the order of `plan_index`"),
+    "models": ("models", lambda t: t.take(pa.array([1, 0, *range(2, len(t))])), "do not follow the order of their models"),
+    "accuracy": ("models", lambda t: put(t, "test_accuracy", lambda v: [v[0] / 2, *v[1:]]), "1 models have another `test_accuracy` than their last snapshot"),
+    "epoch": ("models", lambda t: put(t, "epoch", lambda v: [None, *v[1:]]), "1 models have another `epoch` than their last snapshot"),
+    "counts": ("snapshots", lambda t: put(t, "test_correct_per_class", lambda v: [*v[:-1], v[0][::-1]]), "another `test_correct_per_class`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_snapshot_that_says_otherwise_than_its_model_is_found(name: str, before: dict[str, Any], tables: Any) -> None:
+    config, change, said = OTHERWISE[name]
+    found = list(contradictions(Manifest.parse(before, "here"), tables | {config: change(tables[config])}))
+    assert any(re.search(said, text) for text in found), found
+
+
+def test_what_is_not_known_of_both_is_alike() -> None:
+    a, b = pa.array([1.0, float("nan"), None, 2.0]), pa.array([1.0, float("nan"), None, 3.0])
+    assert consistency._unlike(a, b).tolist() == [3]
+    assert consistency._unlike(a, pa.array([float("nan"), 1.0, 1.0, None])).tolist() == [0, 1, 2, 3]

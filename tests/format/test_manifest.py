@@ -260,7 +260,7 @@ def test_only_a_regular_file_of_sensible_size_is_read(tiny_copy: Path, monkeypat
         make()
         with pytest.raises(IntegrityError, match=r"manifest\.json is no regular file"):
             Manifest.read(tiny_copy)
-    with pytest.raises(ZooNotFoundError, match="holds no zoo"):
+    with pytest.raises(ZooNotFoundError, match="is no folder"):
         Manifest.read(tiny_copy / "grid.yaml")
 
 

@@ -227,6 +227,11 @@ BAD = {
     "another type": (with_columns("snapshots", test_loss=["low", "high"]), "Column `test_loss` is double"),
     "no snapshot": (with_columns("models", n_snapshots=[0]), "Model train-9 has 0 snapshots"),
     "too few rows": (with_columns("models", n_snapshots=[3]), "claim 3 snapshots, and 2 are there"),
+    "step below 0": (with_columns("snapshots", step=[-1, 4]), "Model train-9 has a step -1"),
+    "not finite": (
+        lambda m: dataclasses.replace(m, weights=[np.array([np.zeros(8), [*range(7), np.nan]], np.float32)]),
+        "last weights of model train-9 are no finite numbers",
+    ),
     "steps go back": (with_columns("snapshots", step=[4, 4]), "Model train-9: step 4 follows step 4"),
     "others' rows": (with_columns("snapshots", model_id=["train-9", "x"]), "are other models', or in another order"),
     "too wide": (with_weights((2, 9)), r"weights of model train-9 are float32 of shape \(2, 9\); .*narrow.* \(2, 8\)"),
@@ -254,6 +259,14 @@ def test_slots_are_asked_for_where_the_zoo_keeps_them(tmp_path: Path) -> None:
 BAD_ABOUT = {
     "name": ({"zoo": 'own"er/z'}, r"A zoo is called `owner/name`, and 'own\"er/z' is no such name\."),
     "axis": ({"axes": {"learning_rate": ["0.1"]}}, "Unknown axis 'learning_rate' in the factors of someone/theirs"),
+    "type": (
+        {"factors": (Column("seed", pa.int32(), ""),), "axes": {}},
+        "factor `seed` of someone/theirs is int32; a factor is string, int64",
+    ),
+    "type of a list": (
+        {"factors": (Column("when", pa.list_(pa.date32()), ""),), "axes": {}},
+        "`when` of someone/theirs is list<item: date32",
+    ),
     "own file": ({"texts": {"README.md": "x"}}, "cannot seal a file 'README.md'"),
     "outside": ({"texts": {"../x": "x"}}, r"cannot seal a file '\.\./x'"),
     "layout": ({"architectures": {"a": {"kind": "external", "layout": "narow"}}}, "Unknown layout 'narow' .* `narrow`"),

@@ -196,6 +196,7 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
     snapshots = tables["snapshots"]
     ids, steps, rows = snapshots["model_id"], np.asarray(snapshots["step"]), np.asarray(snapshots["row"])
     digests: list[str | None] = [None] * len(snapshots)
+    finite = np.ones(len(snapshots), bool)
     strays: list[int] = []
     left: list[str] = []
     with meters.track("weights", len(snapshots), "snapshots") as meter:
@@ -215,6 +216,7 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
             strays += at[~own].tolist()
             for i, row in zip(at[own].tolist(), rows[at[own]].tolist(), strict=True):
                 digests[i] = hashlib.sha256(tensor[row].data).hexdigest()
+                finite[i] = np.isfinite(tensor[row]).all()
                 meter.add()
             if own.sum() != len(tensor):
                 left.append(f"{shard}: {len(tensor) - own.sum()} rows of {name} belong to no snapshot")
@@ -227,7 +229,7 @@ def _weights(root: Path, manifest: Manifest, tables: dict[str, pa.Table], report
     report.extend([f"model {ids[i]}, step {steps[i]}: weights differ from their checksum"
                    for i in np.flatnonzero(wrong).tolist()])  # fmt: skip
     report.extend(left)
-    _published(tables, found, report)
+    _published(tables, found, finite, report)
     if "weights" in tables["models"].column_names:
         _inline(tables["models"], report)
 
@@ -250,7 +252,7 @@ def _own_rows(rows: np.ndarray, n: int) -> np.ndarray:
     return first & (rows >= 0) & (rows < n)
 
 
-def _published(tables: dict[str, pa.Table], digests: pa.Array, report: Report) -> None:
+def _published(tables: dict[str, pa.Table], digests: pa.Array, finite: np.ndarray, report: Report) -> None:
     """The row of a model names its last snapshot whose weights are its own; and which models never moved."""
     models, steps = tables["models"], np.asarray(tables["snapshots"]["step"])
     owners, owner = _coded(tables["snapshots"]["model_id"])
@@ -268,6 +270,10 @@ def _published(tables: dict[str, pa.Table], digests: pa.Array, report: Report) -
     report.extend(
         [f"model {models['model_id'][i]}: the published weights are not its last snapshot"
          for i in np.flatnonzero(~same).tolist()]
+    )  # fmt: skip
+    report.extend(
+        [f"model {models['model_id'][i]}: the published weights are no finite numbers"
+         for i in np.flatnonzero(same & ~finite[there]).tolist()]
     )  # fmt: skip
     moved = np.bincount(mine, codes != codes[first[mine]], len(owners)) > 0
     several = np.bincount(mine, minlength=len(owners)) > 1

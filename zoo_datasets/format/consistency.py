@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import math
 import re
 import reprlib
@@ -24,7 +25,7 @@ import pyarrow.compute as pc
 
 from zoo_datasets.core import streams
 from zoo_datasets.errors import FormatVersionError, IntegrityError
-from zoo_datasets.format import schema, splits
+from zoo_datasets.format import contents, schema, splits
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.manifest_parts import VALUE_BYTES, SourceRecord
 from zoo_datasets.format.paths import SPLITS
@@ -40,7 +41,7 @@ TOLERANCE = 1e-12
 
 def contradictions(manifest: Manifest, tables: Tables) -> Iterator[str]:
     """What does not fit, a sentence each. Tables have all columns of the format, in their types."""
-    for part in (_itself, _columns, _counts, _models, _recipe, _sources, _axes, _fingerprints):
+    for part in (_itself, _columns, _counts, _models, _between, _recipe, _sources, _axes, _fingerprints):
         yield from part(manifest, tables)
 
 
@@ -113,6 +114,50 @@ def _models(manifest: Manifest, tables: Tables) -> Iterator[str]:
     used = {tuple(r.values()) for r in rows if r["engine"] is not None}
     engines = [(e.engine, e.version, e.isa) for e in manifest.engines]
     yield from _differ("engines", sorted(engines, key=str), sorted(used, key=str))
+
+
+def _between(manifest: Manifest, tables: Tables) -> Iterator[str]:
+    """Snapshots against the rows of their models: what both say, and the order in which they stand."""
+    models, snapshots = tables["models"], tables["snapshots"]
+    ids = models["model_id"].combine_chunks()
+    place = np.asarray(pc.fill_null(pc.index_in(snapshots["model_id"].combine_chunks(), ids), -1), np.int64)
+    if (place < 0).any():  # of no model: said elsewhere
+        return
+    owner = pa.array(place)
+    for name, own in (("split", "split"), ("tensor", "layout"), *((axis, axis) for axis in manifest.axes)):
+        if name in snapshots.column_names and own in models.column_names:
+            differ = _unlike(snapshots[name].combine_chunks(), models[own].take(owner).combine_chunks())
+            if len(differ):
+                yield f"{len(differ):,} snapshots have another `{name}` than their model's `{own}`, such as those of {ids[place[differ[0]]]}"
+    if (np.diff(place) < 0).any():
+        yield "snapshots do not follow the order of their models"
+    if (np.asarray(snapshots["step"]) < 0).any():
+        yield "snapshots have steps below 0"
+    split, index = models["split"].to_pylist(), models["plan_index"].to_pylist()
+    for (a, i), (b, j) in itertools.pairwise(zip(split, index, strict=True)):
+        if a == b and i is not None and j is not None and j <= i:
+            yield f"models of {a} are not in the order of `plan_index`"
+            break
+    last = np.full(len(ids), -1)
+    last[place] = np.arange(len(place))  # of several the last one stays
+    if (last < 0).any():
+        return
+    at = pa.array(last)
+    for name in contents.PUBLISHED_COLUMNS:
+        if name in models.column_names and name in snapshots.column_names and name not in ("step", "weights_sha256"):
+            differ = _unlike(models[name].combine_chunks(), snapshots[name].take(at).combine_chunks())
+            if len(differ):
+                yield f"{len(differ):,} models have another `{name}` than their last snapshot, such as {ids[differ[0]]}"
+
+
+def _unlike(a: pa.Array, b: pa.Array) -> np.ndarray:
+    """Where two columns differ, int64; null is null and NaN is NaN."""
+    if a.equals(b):
+        return np.zeros(0, np.int64)
+    pairs = zip(a.to_pylist(), b.to_pylist(), strict=True)
+    return np.array(
+        [i for i, (x, y) in enumerate(pairs) if x != y and not (x is not None and x != x and y != y)], np.int64
+    )
 
 
 def _recipe(manifest: Manifest, tables: Tables) -> Iterator[str]:

@@ -103,6 +103,12 @@ def check_about(about: About) -> None:
     if not ZOO_ID.fullmatch(about.zoo):
         raise BuildError(f"A zoo is called `owner/name`, and {about.zoo!r} is no such name.")
     factors = [c.name for c in about.factors]
+    for column in about.factors:
+        if not schema.is_factor(column.type):
+            raise BuildError(
+                f"The factor `{column.name}` of {about.zoo} is {column.type}; a factor is {', '.join(map(str, schema.FACTORS))} or a "
+                "list of one of these."
+            )
     for name in about.axes:
         if name not in factors:
             raise BuildError(errors.unknown("axis", name, factors, f"the factors of {about.zoo}"))
@@ -143,6 +149,8 @@ def check_models(models: pa.Table, snapshots: pa.Table, about: About) -> np.ndar
         raise BuildError(f"Models from {ids[0]} on claim {counts.sum():,} snapshots, and {len(snapshots):,} are there.")
     owner = np.repeat(np.arange(len(models)), counts)
     steps = np.asarray(snapshots["step"], np.int64)
+    if (steps < 0).any():
+        raise BuildError(f"Model {ids[owner[steps.argmin()]]} has a step {steps.min()}; steps are counted from 0.")
     back = np.flatnonzero((np.diff(steps) <= 0) & (np.diff(owner) == 0))
     if len(back):
         raise BuildError(f"Model {ids[owner[back[0]]]}: step {steps[back[0] + 1]} follows step {steps[back[0]]}.")

@@ -160,8 +160,13 @@ def wrong_types(config: str, found: pa.Schema) -> Iterator[tuple[str, pa.DataTyp
         elif field.name in TYPES[config]:
             if kind != TYPES[config][field.name]:
                 yield field.name, kind, str(TYPES[config][field.name])
-        elif (kind.value_type if pa.types.is_list(kind) else kind) not in FACTORS:
+        elif not is_factor(kind):
             yield field.name, kind, "a type of the format"
+
+
+def is_factor(kind: pa.DataType) -> bool:
+    """Whether a factor's column may have that type."""
+    return (kind.value_type if pa.types.is_list(kind) else kind) in FACTORS
 
 
 def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:
