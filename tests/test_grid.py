@@ -373,6 +373,8 @@ def test_limit_is_part_of_the_recipe(load: Load) -> None:
     assert load(FULL, "limit=3").digest == g.digest
     with pytest.raises(GridError, match=r"--limit 0: at least 1 model is needed"):
         load(FULL, limit=0)
+    with pytest.raises(GridError, match=r"--limit 3 and --set limit say both how many models are built"):
+        load(FULL, "limit=2", limit=3)
 
 
 def test_the_document_loads_as_the_same_grid(load: Load) -> None:

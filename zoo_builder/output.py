@@ -101,7 +101,7 @@ def refuse_other(paths: ZooPaths, planned: Plan) -> None:
             "Build into another folder with --out, or remove that one yourself."
             + (
                 f" Models that both have are not trained again with --from {paths.root}."
-                if paths.manifest.exists()
+                if paths.manifest.exists() and theirs.get("engines") == ours["engines"]  # others' are trained anew
                 else ""
             )
         )

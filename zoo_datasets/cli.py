@@ -103,10 +103,10 @@ def _audit_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _audit(options: argparse.Namespace) -> int:
     from zoo_datasets import audit, split_files
-    from zoo_datasets.zoo import open_zoo
+    from zoo_datasets.zoo import once, open_zoo
 
     split = None if options.split is None else split_files.load_split(options.split)
-    report = audit.audit(split, *(open_zoo(z) for z in options.zoos), target=options.target)
+    report = audit.audit(split, *once(map(open_zoo, options.zoos)), target=options.target)
     command.say(report)
     return 1 if report.leaks else 0
 

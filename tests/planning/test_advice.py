@@ -37,6 +37,15 @@ def test_networks_to_which_what_varies_means_nothing_are_counted(said: Said) -> 
         "4 models are trained again, alike: they have no layer that takes `dropout`, and differ from others along the axis `dropout` alone"
         in text
     )
+    text = said(f"axes: {{{layers}, dropout: [0.0, 0.5]}}\nreplicates: 4\n")
+    assert (
+        "4 models differ from others by draws alone: they have no layer that takes `dropout`, and the axis `dropout` tells them apart"
+        in text
+    )
+    assert "alike" not in text
+    normed = layers.replace("dropout", "batch_norm")
+    text = said(f"axes: {{{normed}, norm_scale_std: [0.0, 0.5]}}\nreplicates: 4\npaired: [norm_scale_std]\n")
+    assert "4 models are trained again, alike: they have no layer that takes `norm_scale_std`" in text
     text = said(
         "axes: {trigger_frac: [0, 0.1], trigger_seed: [1, 2, 3]}\nsubset: {trigger_pattern: random, trigger_target: 0}\nreplicates: 4\npaired: [trigger_frac, trigger_seed]\n"
     )

@@ -21,6 +21,7 @@ from resealed import reseal
 from zoo_builder import grid, plan, verify, worker
 from zoo_builder.build import build
 from zoo_builder.planning import cohorts, lineage, runs
+from zoo_builder.planning.runs import Run
 from zoo_builder.recipe import recipe_yaml, settings
 from zoo_datasets import open_zoo
 from zoo_datasets.core import streams
@@ -246,6 +247,57 @@ def test_repeats_of_the_order_are_new_orders_and_the_first_is_the_parents(tmp_pa
         assert first.keys["order"] == row["order_key"] != second.keys["order"]
         assert first.keys["subset"] == second.keys["subset"] == row["subset_key"]
         assert [r.start.relation for r in (first, second)] == ["continuation", "variation"]
+
+
+def test_a_seed_draws_the_repeats_of_a_stream_anew_and_nothing_else(
+    tmp_path: Path, parent: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def planned(seed: int, **more: Any) -> list[Run]:
+        caplog.clear()
+        return list(plan.plan(load(child_of(parent, seed=seed, **more), tmp_path)).runs)
+
+    first, second = planned(0, replicates={"order": 2}), planned(5, replicates={"order": 2})
+    assert "changes nothing" not in caplog.text
+    assert [a.id == b.id for a, b in zip(first, second, strict=True)] == [True, False] * 4
+    assert len({r.keys["order"] for r in (*first, *second)}) == 4 + 2 * 4
+    assert [r.id for r in planned(5)] == [r.id for r in first[::2]]
+    assert "`seed: 5` changes nothing: children go on in the random streams of their parents" in caplog.text
+    planned(0)
+    assert "changes nothing" not in caplog.text
+
+
+@pytest.mark.slow
+def test_who_learns_other_data_or_by_another_engine_is_no_parent_trained_longer(
+    make: Make, parent: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def relations(document: dict[str, Any], engine: str = "auto") -> set[str]:
+        caplog.clear()
+        return {r["relation"] for r in models(make(document, engine))}
+
+    assert relations(child_of(parent)) == {"continuation"}
+    assert "learn other data" not in caplog.text
+    assert relations(child_of(parent, zoo="weightzoo/by-torch"), "torch_loop") == {"variation"}
+    assert verify.verify(make(child_of(parent, zoo="weightzoo/by-torch"), "torch_loop")).problems == []
+    by_torch = make(PARENT, "torch_loop")
+    assert relations(child_of(by_torch), "torch_loop") == {"continuation"}
+    # A table of one's own, of which the rows are other ones the next day.
+    folder = tmp_path / "data" / "mine" / "table"
+    folder.mkdir(parents=True)
+    source = {"id": "mine/table", "path": str(folder), "train": 60, "validation": 20, "test": 20}
+    recipe = {k: v for k, v in PARENT.items() if k != "augmentation"} | {"source": source}
+    rng = np.random.default_rng(0)
+
+    def write() -> None:
+        rows = [f"{a:.4f},{b:.4f},{'ab'[i % 2]}" for i, (a, b) in enumerate(rng.normal(size=(120, 2)))]
+        (folder / "train.csv").write_text("\n".join(["x,y,label", *rows]))
+
+    write()
+    first = make(recipe | {"zoo": "weightzoo/table"})
+    child = {k: v for k, v in child_of(first, source=source).items() if k != "augmentation"}
+    assert relations(child) == {"continuation"}
+    write()
+    assert relations(child | {"zoo": "weightzoo/table-later"}) == {"variation"}
+    assert "4 children learn other data than their parents did, which is called mine/table too" in caplog.text
 
 
 def test_the_first_parents_in_plan_order_are_a_prefix(tmp_path: Path, parent: Path) -> None:

@@ -66,6 +66,9 @@ def of(
         if any(r.settings["init_optimizer"] == "reset" for r in models):
             yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
     yield from _unlike_parents(recipe, models, parents)
+    yield from _other_data(cohorts, parents)
+    if recipe.seed and not recipe.draws and all(n == 0 for r in models for s, n in r.replicate.items() if s != "init"):
+        yield f"`seed: {recipe.seed}` changes nothing: children go on in the random streams of their parents, and none is repeated"
     yield from _same_start(models)
 
 
@@ -132,27 +135,41 @@ def _no_attacks(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
         yield "`attack_per_class` counts attacks by a trigger, and no network learns one: its columns will be empty"
 
 
+# What takes a setting of networks, where it is not called so.
+TAKEN = {**{name: name for name in TAKEN_BY_LAYERS}, "norm_scale_std": "batch_norm"}
+
+
 def _alike(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
     """Networks that differ in a setting which means nothing to them, and in nothing else: none of their layers takes it, or no trigger."""
-    for name in (*TAKEN_BY_LAYERS, *OF_RANDOM_TRIGGERS):
+    for name in (*TAKEN, *OF_RANDOM_TRIGGERS):
         axis = next((a for a in recipe.axis_names if name in settings.sets(a)), None)
         if axis is None:
             continue
-        layered = name in TAKEN_BY_LAYERS
-        taken, seen = _taker(name) if layered else _has_trigger, collections.Counter[str]()
+        taken = _taker(TAKEN[name]) if name in TAKEN else _has_trigger
+        seen, labeled = collections.Counter[str](), collections.Counter[str]()
         for run in models:
             if not taken(run):
-                seen[streams.canonical_json([dict(run.keys), _without(run.settings, (name,))])] += 1
-        if twice := sum(n - 1 for n in seen.values()):
-            lack = f"layer that takes `{name}`" if layered else "trigger"
-            remedy = (
-                "build their architecture by a recipe of its own"
-                if layered
-                else f"vary `{name}` in a recipe without clean networks"
-            )
+                own = _without(run.settings, (name,))
+                seen[streams.canonical_json([dict(run.keys), own])] += 1
+                start = None if run.start is None else run.start.identity
+                labeled[streams.canonical_json([dict(run.replicate), start, own])] += 1
+        twice = sum(n - 1 for n in seen.values())
+        drawn = sum(n - 1 for n in labeled.values()) - twice
+        lack = f"layer that takes `{name}`" if name in TAKEN else "trigger"
+        remedy = (
+            "build their architecture by a recipe of its own"
+            if name in TAKEN
+            else f"vary `{name}` in a recipe without clean networks"
+        )
+        if twice:
             yield (
                 f"{twice:,} models are trained again, alike: they have no {lack}, and differ from others along the axis `{axis}` alone; to "
                 f"leave them out, {remedy}"
+            )
+        if drawn > 0:
+            yield (
+                f"{drawn:,} models differ from others by draws alone: they have no {lack}, and the axis `{axis}` tells them apart; to leave them "
+                f"out, {remedy}"
             )
 
 
@@ -225,6 +242,21 @@ def _unlike_parents(recipe: Grid, models: Sequence[Run], parents: Parents) -> It
             f"`{name}` is {settings.DEFAULTS[name]}, the default, in {len(values):,} children, and was {seen} in their parents; "
             f"`init: {{keep: [{settings.KEPT_BY[name]}]}}` keeps it"
         )
+
+
+def _other_data(cohorts: Sequence[Cohort], parents: Parents) -> Iterator[str]:
+    """Children of a source that is called as their parents' is, and is other data."""
+    rows = {row["model_id"]: row for row in parents.rows}
+    found = collections.Counter(
+        run.source.id
+        for cohort in cohorts
+        for run in cohort.runs
+        if run.start is not None
+        and rows[run.start.model_id].get("source") == run.source.id
+        and rows[run.start.model_id].get("source_sha256") != cohort.source_sha256
+    )
+    for source, n in found.items():
+        yield f"{n:,} children learn other data than their parents did, which is called {source} too (or other parts of it)"
 
 
 def _is_given(recipe: Grid, name: str) -> bool:

@@ -37,7 +37,8 @@ def fixed_start(settings: Mapping[str, Any]) -> str | None:
     ends = [_value(settings, f"init_{layer}") if _own(settings, layer) else plain for layer in ("first", "last")]
     if plain is None and ends == [None, None]:  # the common case: most inits draw
         return None
-    if settings.get("norm_scale_std") and takes(settings, "batch_norm"):
+    spread = MOST_DEVIATIONS * (settings.get("norm_scale_std") or 0.0)
+    if _single(1 - spread) != _single(1 + spread) and takes(settings, "batch_norm"):
         return None
     layers = _layers(layers_of(settings), settings["activation"])
     if len(layers) == 1:

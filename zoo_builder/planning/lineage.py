@@ -47,14 +47,24 @@ class Start:
     passes: int  # whole passes over the training images behind it, its ancestors' included
     inside: int  # updates into the next one
     root: str  # first ancestor
-    relation: str  # "continuation": the parent trained longer; "variation": anything else
+    relation: str  # "continuation": by its recipe the parent trained longer; "variation": anything else
     place: tuple[str, str, int] | None = dataclasses.field(default=None, compare=False)  # shard, tensor, row
     batches: tuple[int, int] | None = dataclasses.field(default=None, compare=False)  # the parent's n_train, batch_size
+    trained: tuple[str | None, ...] | None = dataclasses.field(
+        default=None, compare=False
+    )  # on what, and by what: `trained_by`
 
     @property
     def identity(self) -> list[Any]:
         """What a run's id is made of: contents, not where they lie."""
         return [self.model_id, self.step, self.sha256, self.optimizer_sha256, self.updates, self.passes, self.inside]
+
+
+def trained_by(
+    source_sha256: str | None, engine: str | None, version: str | None, device: str | None, isa: str | None
+) -> tuple[str | None, ...]:
+    """What bits depend on besides the recipe: the data itself, and the engine; the native one gives the same on every CPU."""
+    return (source_sha256, engine, version, device, None if engine == "native" else isa)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +108,7 @@ class Parents:
             updates=(row.get("optimizer_step") or 0) + step if keeps else 0, passes=passes, inside=inside,
             root=row["lineage_root"] or row["model_id"], relation=relation, place=self._place(snapshot),
             batches=(row["n_train"], row["batch_size"]),
+            trained=trained_by(*(row[name] for name in ("source_sha256", "engine", "engine_version", "device", "isa"))),
         )  # fmt: skip
 
     def placed(self, start: Start) -> Start:

@@ -77,6 +77,8 @@ def read_document(path: Path | str, changes: Sequence[str] = (), limit: int | No
         raise GridError(f"{path.name} holds a {type(document).__name__}; a recipe is a mapping: `zoo: owner/name`, …")
     changed = [_apply(document, change) for change in changes]
     if limit is not None:
+        if any(change.partition("=")[0].strip() == "limit" for change in changes):
+            raise GridError(f"--limit {limit} and --set limit say both how many models are built; keep one of them.")
         if limit < 1:
             raise GridError(f"--limit {limit}: at least 1 model is needed.")
         if limit >= 2**63:

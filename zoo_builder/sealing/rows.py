@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo_builder.planning import runs
+from zoo_builder.planning import lineage, runs
 from zoo_builder.planning.cohorts import Cohort
 from zoo_builder.planning.runs import Run
 from zoo_builder.training.progress import Snapshot
@@ -41,18 +41,21 @@ def of_model(
         "diverged_step": result["diverged_step"],
         "n_snapshots": result["n_snapshots"],
         "source_sha256": cohort.source_sha256,
-        **_lineage(run, cohort),
+        **_lineage(run, cohort, engine),
     }
 
 
-def _lineage(run: Run, cohort: Cohort) -> dict[str, Any]:
+def _lineage(run: Run, cohort: Cohort, engine: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a model that continues another; none of one that does not."""
     if run.start is None:
         return {}
     s = run.start
+    here = lineage.trained_by(cohort.source_sha256, engine["name"], engine["version"], cohort.device, engine["isa"])
+    # Other data under the same name, and another engine, train no parent longer whatever the recipes say.
+    relation = s.relation if s.trained in (None, here) else "variation"
     return {
         "parent_id": s.model_id, "parent_step": s.step, "parent_sha256": s.sha256, "lineage_root": s.root,
-        "relation": s.relation, "parent_zoo": s.zoo, "parent_optimizer_sha256": s.optimizer_sha256,
+        "relation": relation, "parent_zoo": s.zoo, "parent_optimizer_sha256": s.optimizer_sha256,
         "stream_step": cohort.stream_step, "optimizer_step": s.updates,
     }  # fmt: skip
 
