@@ -18,7 +18,7 @@ from zoo_datasets.zoo import Zoo, open_zoo
 FACTORS = (
     Column("width", pa.int64(), ""), Column("init_kind", pa.string(), ""), Column("optimizer", pa.string(), ""),
     Column("lr", pa.float64(), ""), Column("batch_size", pa.int64(), ""), Column("momentum", pa.float64(), ""),
-    Column("note", pa.string(), ""),
+    Column("note", pa.string(), ""), Column("number", pa.int64(), ""),
 )  # fmt: skip
 AXES: dict[str, Any] = {
     "width": ["4", "6"], "init_kind": ["constant", "normal"], "optimizer": ["adam", "momentum"], "lr": "sample",
@@ -35,6 +35,7 @@ def planted(
     sides: Sequence[str] = SIDES,
     parents: Zoo | None = None,
     ids: int | None = None,
+    numbers: Sequence[int | None] | None = None,
     **changes: Any,
 ) -> Zoo:
     """Readable at the start: `width` (the layout) and `init_kind` (the spread). Readable later: `optimizer` (the mean drifts)
@@ -68,6 +69,8 @@ def planted(
             "momentum": 0.9 if optimizer == "momentum" else None, "note": "same",
             "test_accuracy": float(draw.uniform(0.2, 0.9)), "step": STEPS[-1],
         } | changes  # fmt: skip
+        if numbers is not None:
+            row["number"] = numbers[i % len(numbers)]
         if parent is not None:
             own = {
                 "init_group": parent["init_group"],
@@ -81,7 +84,8 @@ def planted(
     about = contents.About(
         f"weightzoo/{root.name}", {a.layout_id: a.layout for a in made.values()},
         {a.id: {**a.to_json(), "layout": a.layout_id} for a in made.values()},
-        tuple(dataclasses.replace(c, type=pa.int64()) if isinstance(changes.get(c.name), int) else c for c in FACTORS),
+        tuple(dataclasses.replace(c, type=pa.int64()) if isinstance(changes.get(c.name), int) else c for c in FACTORS
+              if c.name != "number" or numbers is not None),
         {name: levels for name, levels in AXES.items() if name not in changes}, lineage=parents is not None,
     )  # fmt: skip
     parts = []

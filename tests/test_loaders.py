@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted_zoos import planted
 from torch.utils.data import ConcatDataset, DataLoader
 
 from zoo_datasets import loaders, weights
@@ -49,6 +52,19 @@ def test_a_missing_number_is_nan_and_a_missing_text_is_refused(zoo: Zoo) -> None
     assert zoo.dataset(["diverged_step"])[0]["diverged_step"].isnan()
     with pytest.raises(ZooError, match="Unknown column 'accuracy'"):
         zoo.dataset(["accuracy"])
+
+
+def test_whole_numbers_of_64_bits_with_gaps_are_selected_exactly_and_loaded(tmp_path: Path) -> None:
+    seeds = [2**60, 2**60 + 1, None]
+    zoo = planted(tmp_path / "seeds", 12, numbers=seeds)
+    for seed in seeds:
+        assert zoo.select(number=seed).models["number"].to_pylist() == [seed] * 4
+    assert len(zoo.select(number=[2**60, None])) == 8 * 4
+    with pytest.raises(ZooError, match="Unknown level of number"):
+        zoo.select(number=2**60 + 2)
+    assert len(zoo.select(pc.field("number") == 2**60 + 1)) == 4 * 4
+    (batch,) = zoo.loader(48, ["number"], shuffle=False)
+    assert batch["number"].isnan().sum() == 4 * 4
 
 
 def test_lists_are_targets_where_torch_takes_them() -> None:

@@ -32,6 +32,22 @@ def test_twins_share_every_factor_and_key_but_the_one(zoo: Zoo) -> None:
         assert a["n_train"] != b["n_train"]
 
 
+def test_an_axis_of_lists_is_shown_paired_and_measured(make_plan: Callable[..., plan.Plan], tmp_path: Path) -> None:
+    changes = (
+        "axes={subset_classes: [[0, 1, 2], [3, 4, 5]]}",
+        "paired=[subset_classes]",
+        "training.epochs=1",
+        "snapshots={epochs: [0]}",
+    )
+    build(make_plan(*changes), tmp_path / "zoo", workers=0)
+    zoo = open_zoo(tmp_path / "zoo")
+    some = zoo.select(split="train")
+    assert "subset_classes [0,1,2], [3,4,5]" in repr(some)
+    assert "[0,1,2]" in some._repr_html_()
+    (effect,) = zoo.effect("subset_classes")
+    assert (effect.levels, effect.n_pairs) == (("[0,1,2]", "[3,4,5]"), 4)
+
+
 def going_on(make_plan: Callable[..., plan.Plan], folder: Path, start: str, *changes: str) -> Zoo:
     """Children of parents that are paired along `lr`: those of one init have equal factors and keys."""
     short = ("cohort_size=200", "training={epochs: 2, batch_size: 100}", "snapshots={epochs: [0, 1, 2]}", "paired=[lr]")

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from zoo_datasets import errors, intervals, near_duplicates
 from zoo_datasets.core import meters, notebook, plain_text, streams
+from zoo_datasets.core.arrow import floats_of
 from zoo_datasets.errors import GridError, IntegrityError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.near_duplicates import Member, Pair
@@ -343,7 +344,7 @@ def _metadata_alone(
         kind = zoo.models[target].type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise GridError(f"The target {target!r} of {zoo_name(zoo)} is of type {kind}; a number is needed.")
-    y = np.concatenate([z.models[target].cast(pa.float64()).to_numpy() for z in zoos])  # null → NaN
+    y = np.concatenate([floats_of(z.models[target]) for z in zoos])
     finite = np.isfinite(y)
     codes = np.concatenate(list(side))
     train, test = (finite & (codes == SPLITS.index(s)) for s in ("train", "test"))

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets.core import libraries, streams
-from zoo_datasets.core.arrow import numbers_of
+from zoo_datasets.core.arrow import floats_of, numbers_of
 from zoo_datasets.errors import ZooError
 from zoo_datasets.reading.selection import Selection
 
@@ -106,9 +106,7 @@ def _target(column: pa.ChunkedArray, name: str) -> Any:
             np.concatenate([numbers_of(c, 0) for c in column.chunks] or [np.zeros(0)]).astype(np.int64)
         )
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        wide = column.cast(pa.float64())
-        values = [np.zeros(0), *(numbers_of(c, np.nan) for c in wide.chunks)]
-        return torch.from_numpy(np.concatenate(values).astype(np.float32))
+        return torch.from_numpy(floats_of(column).astype(np.float32))
     if pa.types.is_list(kind) and not column.null_count:
         within = pc.list_flatten(column)
         if pa.types.is_string(kind.value_type):

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
+from zoo_datasets.core.arrow import floats_of
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.gap import classes_in_play, generalization_gap, learned
 from zoo_datasets.sources.rows import NAMES
@@ -138,7 +139,7 @@ def _scaled(values: np.ndarray, logarithm: bool) -> np.ndarray:
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)  # null → NaN
+    return floats_of(column)
 
 
 def _of_class(zoo: Zoo, label: int) -> np.ndarray:

@@ -23,6 +23,7 @@ import pyarrow as pa
 from zoo_datasets import split_files, targets, task_splits
 from zoo_datasets.baselines.interface import Labelled, Target, Targets, View
 from zoo_datasets.core import streams
+from zoo_datasets.core.arrow import floats_of
 from zoo_datasets.errors import GridError, ZooError
 from zoo_datasets.format.paths import SPLITS
 from zoo_datasets.networks.architecture import Architecture
@@ -299,7 +300,7 @@ def _trained(part: Zoo, architectures: Sequence[Architecture]) -> np.ndarray:
         stayed = np.array([s is None for s in part.column("diverged_step").to_pylist()], bool)
     if not _has(part, "test_accuracy"):
         return stayed
-    accuracy = np.asarray(part.column("test_accuracy").cast(pa.float64()).to_numpy(), np.float64)
+    accuracy = floats_of(part.column("test_accuracy"))
     chance = _chance(part, architectures)
     error = np.nan_to_num(np.sqrt(chance * (1 - chance) / targets.tested(part, "test_accuracy")[:, 1]))
     return np.asarray(stayed & ~(accuracy <= chance + ERRORS_ABOVE_CHANCE * error))

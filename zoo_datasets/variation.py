@@ -20,6 +20,7 @@ import numpy as np
 
 from zoo_datasets import intervals
 from zoo_datasets.core import notebook, streams
+from zoo_datasets.core.arrow import distinct
 from zoo_datasets.errors import IntegrityError, ZooError, unknown
 from zoo_datasets.networks import generated
 from zoo_datasets.reading.selection import Selection
@@ -176,7 +177,7 @@ def effect(
     Raises ZooError as `pairs` does, for a column that holds no numbers, and where no pair is left.
     """
     if levels is None:
-        here = set(map(streams.level_label, zoo.models[vary].unique().to_pylist())) if vary in zoo.paired else set()
+        here = set(map(streams.level_label, distinct(zoo.models[vary]))) if vary in zoo.paired else set()
         labels = [k for k in _levels(zoo, vary) if k in here]
         if len(labels) < 2:
             raise ZooError(
@@ -255,7 +256,7 @@ def _levels(zoo: Selection, vary: str) -> list[str]:
         )
     known = zoo.axes[vary]
     if not known:  # drawn at random
-        known = sorted(map(streams.level_label, zoo.models[vary].unique().to_pylist()))
+        known = sorted(map(streams.level_label, distinct(zoo.models[vary])))
     return known
 
 

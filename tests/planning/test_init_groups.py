@@ -65,7 +65,12 @@ def test_one_that_draws_anything_has_a_group_for_each_key(init: str, load: Load)
 
 def test_scales_of_norms_that_float32_does_not_tell_from_1_draw_nothing(load: Load) -> None:
     recipe = "init: {constant: 0.1}\narchitecture: [flatten, {linear: 8}, batch_norm, activation, {linear: classes}]\n"
-    assert [len(groups(load(f"{recipe}norm_scale_std: {std}"))) for std in ("0", "1e-20", "1e-9", "1e-4")] == [1, 1, 1, 3]
+    assert [len(groups(load(f"{recipe}norm_scale_std: {std}"))) for std in ("0", "1e-20", "1e-9", "1e-4")] == [
+        1,
+        1,
+        1,
+        3,
+    ]
 
 
 def test_the_group_is_of_the_values_and_not_of_their_spelling(load: Load) -> None:

@@ -184,6 +184,6 @@ def test_a_folder_of_a_shorter_prefix_says_how_to_go_on_from_it(
 ) -> None:
     with pytest.raises(BuildError, match=f"Models that both have are not trained again with --from {tiny_zoo}"):
         taking(make_plan(limit=7), tiny_zoo)
-    with pytest.raises(BuildError, match="`engines` is .* there") as error:  # whose models would be trained anew
+    with pytest.raises(BuildError, match=r"`engines` is .* there") as error:  # whose models would be trained anew
         taking(make_plan(engine="torch_loop"), tiny_zoo)
     assert "--from" not in str(error.value)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from zoo_datasets.core import streams
+from zoo_datasets.core.arrow import floats_of
 from zoo_datasets.sources.rows import NAMES
 
 LOG_RANGE = 50.0
@@ -51,7 +52,7 @@ class Design:
 
 
 def _numbers(recipe: pa.Table, name: str) -> np.ndarray:
-    return np.asarray(recipe[name].cast(pa.float64()).to_numpy(), np.float64)
+    return floats_of(recipe[name])
 
 
 def _labels(recipe: pa.Table, name: str) -> list[str]:

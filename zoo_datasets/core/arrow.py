@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -16,6 +18,19 @@ def numbers_of(array: pa.Array, missing: float) -> np.ndarray:
         return bits
     values: np.ndarray = np.frombuffer(data, array.type.to_pandas_dtype())[window]
     return np.where(nulls_of(array), np.asarray(missing, values.dtype), values) if array.null_count else values
+
+
+def floats_of(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers as float64, with NaN for null; whole numbers beyond 2⁵³ are rounded."""
+    chunks = (c.cast(pa.float64(), safe=False) for c in column.chunks)
+    return np.concatenate([np.zeros(0), *(numbers_of(c, np.nan) for c in chunks)])
+
+
+def distinct(column: pa.ChunkedArray) -> list[Any]:
+    """The values that differ, null among them, by their first rows; lists are compared as a whole."""
+    if not pa.types.is_nested(column.type):
+        return list(column.unique().to_pylist())
+    return list({repr(v): v for v in column.to_pylist()}.values())
 
 
 def nulls_of(array: pa.Array) -> np.ndarray:

@@ -74,6 +74,8 @@ def _columns(manifest: Manifest, tables: Tables) -> Iterator[str]:
         return
     attack = there["models"]
     own = {*schema.COLUMNS["models"], *lineage, *attack, "weights"}
+    for name in (n for n in names if n not in own and schema.endless(tables["models"][n])):
+        yield f"models have NaN or infinity in `{name}`, which is no level; what is missing is null"
     yield from _differ("factors", sorted(manifest.factors), sorted(n for n in names if n not in own))
     kept = [schema.OPTIMIZER.name] if manifest.optimizer_state else []
     wanted = {*schema.COLUMNS["snapshots"], *manifest.axes, *attack, *kept}

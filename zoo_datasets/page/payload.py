@@ -162,7 +162,7 @@ def _places(ids: pa.ChunkedArray, zoo: Selection, rows: np.ndarray) -> np.ndarra
 
 def _numbers(zoo: Selection, name: str) -> np.ndarray:
     column = zoo.column(name)
-    parts = [numbers_of(c.cast(pa.float64()), missing=np.nan) for c in column.chunks]
+    parts = [numbers_of(c.cast(pa.float64(), safe=False), missing=np.nan) for c in column.chunks]
     with np.errstate(over="ignore"):  # beyond float32 is infinite: no point of a curve
         return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zoo_datasets.core.arrow import arrow_index, nulls_of, numbers_of
+from zoo_datasets.core.arrow import arrow_index, floats_of, nulls_of, numbers_of
 from zoo_datasets.errors import MOST_ALTERNATIVES, IntegrityError, ZooError, unknown
 from zoo_datasets.format import parquet
 from zoo_datasets.format.manifest_parts import SealedFile
@@ -119,7 +119,8 @@ class Columns:
         """A numeric column as NumPy; where values are missing, as float64 with NaN."""
         chunks = self.column(name).chunks
         gaps = any(c.null_count for c in chunks)
-        return np.concatenate([numbers_of(c.cast(pa.float64()) if gaps else c, missing=np.nan) for c in chunks])
+        # Beyond 2⁵³ floats round; who compares whole numbers takes them as they are.
+        return floats_of(self.column(name)) if gaps else np.concatenate([numbers_of(c, missing=np.nan) for c in chunks])
 
     def _read(self, names: list[str]) -> None:
         for name in names:
@@ -159,7 +160,9 @@ def matches(table: Columns, name: str, wanted: Any) -> np.ndarray:
         good = np.array([*(string in wanted_strings for string in strings.to_pylist()), False], bool)
         found = [good[codes]]
     else:
-        numbers = table.numbers(name)
+        # Rows without a value are taken out below, so that any number may stand for none.
+        whole = pa.types.is_integer(kind)
+        numbers = np.concatenate([numbers_of(c, 0) for c in column.chunks]) if whole else table.numbers(name)
         found = [np.isin(numbers, known)] if len(known) > MOST_COMPARED else [numbers == v for v in known]
     mask = np.zeros(len(table), bool)
     for hit in found:

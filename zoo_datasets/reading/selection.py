@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zoo_datasets.core import notebook, plain_text, streams
-from zoo_datasets.core.arrow import arrow_index, numbers_of
+from zoo_datasets.core.arrow import arrow_index, distinct, numbers_of
 from zoo_datasets.errors import IntegrityError, ZooError, ZooNotFoundError, unknown
 from zoo_datasets.format.manifest import Manifest
 from zoo_datasets.format.parquet import as_strings
@@ -358,7 +358,7 @@ def _describe(zoo: Selection) -> str:
     for axis, known in zoo.axes.items():
         levels = known
         if not whole:
-            present = map(streams.level_label, zoo._column(axis).unique().to_pylist())
+            present = map(streams.level_label, distinct(zoo._column(axis)))
             levels = sorted(present, key=lambda v: known.index(v) if v in known else len(known))
         shown = ", ".join(levels[:MOST_LEVELS]) + (f", … ({len(levels)} in all)" if len(levels) > MOST_LEVELS else "")
         lines.append(f"  {axis:<12} {shown or ('drawn at random' if n_models else 'none')}")

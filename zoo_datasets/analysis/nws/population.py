@@ -20,6 +20,7 @@ from zoo_datasets import split_files, views
 from zoo_datasets.analysis.nws import properties
 from zoo_datasets.analysis.nws.properties import Property
 from zoo_datasets.baselines.interface import View
+from zoo_datasets.core.arrow import floats_of
 from zoo_datasets.errors import GridError, NoNetworkError, ZooError
 from zoo_datasets.format import splits
 from zoo_datasets.format.paths import SPLITS
@@ -272,7 +273,7 @@ def _vectors(zoo: Zoo) -> list[np.ndarray]:
 
 def _accuracy(zoos: Sequence[Zoo]) -> np.ndarray:
     parts = [
-        np.asarray(z.models["test_accuracy"].cast(pa.float64()).to_numpy(), np.float64)
+        floats_of(z.models["test_accuracy"])
         if "test_accuracy" in z.models.column_names
         else np.full(len(z.models), np.nan)
         for z in zoos

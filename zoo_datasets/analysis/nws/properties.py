@@ -19,6 +19,7 @@ import pyarrow as pa
 from zoo_datasets import targets
 from zoo_datasets.baselines.interface import Target
 from zoo_datasets.core import streams
+from zoo_datasets.core.arrow import floats_of
 from zoo_datasets.errors import ZooError, unknown
 from zoo_datasets.exchange.nws.properties import DATASETS
 from zoo_datasets.sources.rows import NAMES
@@ -123,7 +124,7 @@ def _of(
     levels = tuple(sorted(set(labels), key=lambda v: (_number(v), v)))
     number = (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)) and name not in NAMES
     if number and (len(levels) > MOST_LEVELS or 2 < len(levels) == len(labels)):  # of few networks each has its own too
-        values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+        values = floats_of(column)
         seen = values[np.isfinite(values)]
         wide = bool(seen.min() > 0 and seen.max() / seen.min() > targets.LOG_RANGE)
         with np.errstate(divide="ignore", invalid="ignore"):
