@@ -10,7 +10,7 @@ import pytest
 from resealed import write_manifest
 
 from zoo_builder.verify import verify
-from zoo_datasets import symmetry, views
+from zoo_datasets import audit, symmetry, views
 from zoo_datasets.errors import NoNetworkError, ZooError
 from zoo_datasets.format.check import check
 from zoo_datasets.networks.architecture import External
@@ -82,3 +82,21 @@ def test_what_needs_the_network_says_so_in_one_sentence(external: Zoo) -> None:
             asked()
     assert issubclass(NoNetworkError, ZooError)
     assert verify(external.root).problems == ["`architectures` of the manifest is not what the recipe gives"]
+
+
+def test_an_audit_says_which_copies_it_could_not_look_for(external: Zoo, zoo: Zoo) -> None:
+    def copies(of: Zoo) -> audit.Finding:
+        (found,) = [f for f in audit.audit(None, of).findings if f.kind == "symmetric copies"]
+        return found
+
+    assert "permuted ones alone" not in copies(zoo).text
+    assert "of 16 models permuted ones alone, for their layers are not known" in copies(external).text
+    assert copies(external).looked_at == copies(zoo).looked_at == 16
+    value = json.loads((external.root / "manifest.json").read_bytes())
+    for entries in value["layouts"].values():
+        for entry in entries:
+            entry["groups"] = ["" for _ in entry["groups"]]
+    write_manifest(external.root / "manifest.json", value)
+    found = copies(open_zoo(external.root))
+    assert "16 models are of layouts that say of no units that they may change places" in found.text
+    assert found.looked_at == 0

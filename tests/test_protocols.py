@@ -60,6 +60,11 @@ def test_sides_are_those_of_the_protocol_and_the_first_line_is_a_row() -> None:
     assert found == {"train": first[:4], "validation": first[4:], "test": [4, 6, 8, 9, 10, 11]}
 
 
+def test_of_few_rows_of_the_last_step_no_three_sides_are_made() -> None:
+    with pytest.raises(IntegrityError, match="2 are of step 86: too few for three sides"):
+        protocols.sides([0, 1, 2, 3], np.array([86, 10, 86, 10]))
+
+
 @pytest.mark.skipif(not os.environ.get("ZOO_DATA"), reason="needs $ZOO_DATA")
 def test_the_published_permutation_names_row_0_twice() -> None:
     files = sorted(Path(os.environ["ZOO_DATA"]).glob("formats/small-cnn-zoo-splits/*.csv"))
@@ -127,7 +132,9 @@ def test_bench_runs_the_published_split(folder, tmp_path, capsys, monkeypatch) -
     [
         ("mnist_split.csv", "0\n500\n", IntegrityError, "names row 500, and the tables have 90"),
         ("mnist_split.csv", "0\nabc\n", IntegrityError, "is no permutation of rows"),
-        ("mnist_split.csv", "0\n3\n", IntegrityError, "too few for three sides"),
+        ("mnist_split.csv", "0\n3\n", IntegrityError, "names 88 of 90 rows nowhere and 0 more than once"),
+        ("mnist_split.csv", "\n".join(map(str, [0, *range(90), 7])), IntegrityError, "0 of 90 rows nowhere and 1 more than once"),
+        ("mnist_split.csv", "\n".join(map(str, [0, 0, *range(90)])), IntegrityError, "and 1 more than once"),
         ("mnist_split.csv", None, ZooNotFoundError, "No split `mnist_split….csv` lies in"),
         ("metrics.csv", "a,b\n1,2\n", IntegrityError, "has no column 'step'"),
         ("metrics.csv", None, ZooNotFoundError, "has no metrics.csv"),

@@ -263,6 +263,7 @@ def _near_duplicates(
     looked_at, notes = 0, ""
     nearer: list[float] = []  # limits of layouts of whose few weights strangers come nearer
     apart = 0  # models of layouts in which nothing is near
+    permuted = fixed = 0  # models of which permutations alone are known, and those of which not even these
     for layout, those in members.items():
         if len(those) > most_models:
             notes += f"; {most_models:,} of {len(those):,} models of layout {layout} drawn"
@@ -274,6 +275,9 @@ def _near_duplicates(
             apart += len(those)
             continue
         looked_at += len(those)
+        unbuilt = [m.architecture for m in those if not isinstance(m.architecture, Architecture)]
+        movable = sum(a is not None and any(g for e in a.layout for g in e.groups) for a in unbuilt)
+        permuted, fixed = permuted + movable, fixed + len(unbuilt) - movable
         if pairs_of.limit < near:
             nearer.append(pairs_of.limit)
     limits = (
@@ -288,15 +292,17 @@ def _near_duplicates(
     )
     texts = (
         f"kernels of the last weights within {near:g} of each other{limits}",
-        "last weights that are permuted, sign-flipped or rescaled ones of another model",
+        "last weights that are permuted, sign-flipped or rescaled ones of another model"
+        + (f"; of {permuted:,} models permuted ones alone, for their layers are not known" if permuted else "")
+        + (f"; {fixed:,} models are of layouts that say of no units that they may change places" if fixed else ""),
     )
     kinds = ("near-duplicates", "symmetric copies")
     first, second = (
         Finding(
-            kind, len(pairs), sum(p.across_zoos for p in pairs), looked_at, f"{text}, pairs{notes}",
+            kind, len(pairs), sum(p.across_zoos for p in pairs), n, f"{text}, pairs{notes}",
             tuple(f"{p.a}–{p.b} ({p.distance:.3g})" for p in sorted(pairs, key=lambda p: p.distance)[:MOST_EXAMPLES]),
         )
-        for kind, text, pairs in zip(kinds, texts, found, strict=True)
+        for kind, text, pairs, n in zip(kinds, texts, found, (looked_at, looked_at - fixed), strict=True)
     )  # fmt: skip
     return first, second
 

@@ -42,11 +42,19 @@ IMAGES = {"svhn": 26_032}  # test images of a source; the others have 10,000
 
 
 def sides(permutation: Sequence[int], steps: np.ndarray) -> dict[str, list[int]]:
-    """Side → rows of the tables, in the order of the protocol. Raises IntegrityError where rows are named that are not there."""
+    """Side → rows of the tables, in the order of the protocol. Raises IntegrityError unless each row is named, and once."""
     most = max(permutation, default=-1)
     if most >= len(steps) or min(permutation, default=0) < 0:
         raise IntegrityError(
             f"The split names row {most:,}, and the tables have {len(steps):,}: they are not of one population."
+        )
+    named = np.bincount(np.asarray(permutation, np.int64), minlength=len(steps))
+    named[0] -= int(named[0] == 2)  # the first line of the published files, and its place in the order
+    if (named != 1).any():
+        lost, again = int((named == 0).sum()), int((named > 1).sum())
+        raise IntegrityError(
+            f"The split names {lost:,} of {len(steps):,} rows nowhere and {again:,} more than once; the published one has each of them once. "
+            "Take the whole file."
         )
     rows = [r for r in permutation if steps[r] == STEP]
     half = len(rows) // 2
@@ -72,6 +80,7 @@ def permutation(path: Path) -> list[int]:
 
 def published(folder: Path, split: Path | None = None, networks: int | None = None) -> Problem:
     """The problem of a folder. Raises ZooNotFoundError, IntegrityError."""
+    folder = folder.resolve()  # what it is called says whose networks it holds
     split = split or _split_of(folder)
     table = _table(folder)
     steps = np.asarray(table["step"].to_numpy(), np.int64)
