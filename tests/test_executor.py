@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,37 @@ except executor.BuildError as error:
     gpu = str(error)
 print(json.dumps([here, on_ray, gpu]))
 """
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_build_that_is_stopped_before_ray_runs_says_so(
+    tiny_grid: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    out = tmp_path / "zoo"
+    command = [
+        sys.executable,
+        "-m",
+        "zoo_builder",
+        "--grid",
+        str(tiny_grid),
+        "--out",
+        str(out),
+        "--workers",
+        "2",
+        "--quiet",
+    ]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as building:
+        until = time.monotonic() + MOST_S
+        while not (out / ".build" / "recipe.json").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.5)  # Ray is about to start, and has no handler of its own yet
+        building.send_signal(signal.SIGTERM)
+        _, said = building.communicate(timeout=MOST_S)
+    assert building.returncode == 130, said
+    assert "kept; the same command goes on from there" in said
 
 
 @pytest.mark.ray

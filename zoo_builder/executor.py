@@ -18,6 +18,7 @@ import math
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -172,8 +173,12 @@ class OnRay:
             options |= {"address": "local", "num_cpus": workers or devices.cores()}
             if place is not None:
                 options["_temp_dir"] = str(Path(place) / "ray")
+        ours = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
+        except SystemExit as stopped:  # Ray's own handler of SIGTERM, which it installs on the way
+            ray.shutdown()
+            raise KeyboardInterrupt from stopped
         except Exception as error:  # Ray raises plain ones too: "The current node timed out during startup"
             if not address:
                 ray.shutdown()
@@ -181,6 +186,9 @@ class OnRay:
             if isinstance(error, (ConnectionError, ValueError)):
                 raise BuildError(_no_cluster(address, error)) from None
             raise
+        finally:
+            with contextlib.suppress(ValueError):  # not in the main thread, where Ray installs none either
+                signal.signal(signal.SIGTERM, ours)
         try:
             total = ray.cluster_resources()
             cpus, cards = int(total.get("CPU", 0)), total.get("GPU", 0.0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +38,19 @@ def run() -> Iterator[Callable[..., int]]:
 
     yield run
     log.handlers.clear()
+
+
+def test_a_scheduler_stops_a_command_as_ctrl_c_does(run: Callable[..., int], capsys: Said) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stopped() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return 0
+
+    assert run(stopped) == 130
+    assert capsys.readouterr().err == "error: Stopped. All is kept; the same command goes on from there.\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import zoo_datasets
@@ -31,14 +33,14 @@ NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 def run(
     call: Callable[[], int], code_of: Callable[[ZooError], int], *, log: logging.Logger, quiet: bool, stopped: str
 ) -> int:
-    """The exit code of `call`, or of what ended it; `stopped` is said of Ctrl-C, which is 130."""
+    """The exit code of `call`, or of what ended it; `stopped` is said of Ctrl-C and SIGTERM, which are 130."""
     handler = _Handler()
     handler.setFormatter(_Shown(f"{log.name}: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     display = contextlib.nullcontext() if quiet else meters.shown(meters.Display(sys.stderr, f"{log.name}: "))
     try:
-        with display:
+        with display, _terminable():
             code = call()
         if sys.stdout is not None:  # as it is where somebody closed it: `>&-`
             sys.stdout.flush()  # here, where a closed pipe is caught
@@ -67,6 +69,23 @@ def run(
     except KeyboardInterrupt:
         print(f"error: Stopped. {stopped}.", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, by which schedulers stop a job, is as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():  # signals are somebody else's
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say_in_any_encoding() -> None:
