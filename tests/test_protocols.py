@@ -63,6 +63,8 @@ def test_sides_are_those_of_the_protocol_and_the_first_line_is_a_row() -> None:
 def test_of_few_rows_of_the_last_step_no_three_sides_are_made() -> None:
     with pytest.raises(IntegrityError, match="2 are of step 86: too few for three sides"):
         protocols.sides([0, 1, 2, 3], np.array([86, 10, 86, 10]))
+    with pytest.raises(IntegrityError, match="0 are of step 86"):
+        protocols.sides([], np.zeros(0, np.int64))
 
 
 @pytest.mark.skipif(not os.environ.get("ZOO_DATA"), reason="needs $ZOO_DATA")

@@ -187,8 +187,9 @@ class OnRay:
                 raise BuildError(_no_cluster(address, error)) from None
             raise
         finally:
-            with contextlib.suppress(ValueError):  # not in the main thread, where Ray installs none either
-                signal.signal(signal.SIGTERM, ours)
+            if ours is not None:  # else not Python's
+                with contextlib.suppress(ValueError):  # not in the main thread, where Ray installs none either
+                    signal.signal(signal.SIGTERM, ours)
         try:
             total = ray.cluster_resources()
             cpus, cards = int(total.get("CPU", 0)), total.get("GPU", 0.0)

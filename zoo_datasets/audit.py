@@ -334,6 +334,7 @@ def _last_rows(zoo: ZooLike) -> np.ndarray:
 
 # ── metadata alone ────────────────────────────────────────────────────────────────────
 
+MOST_NUMBER = 3e38  # that scikit-learn takes, whose trees have float32
 # Columns for the levels of one factor; a label with more is an identifier rather than a factor.
 MOST_LEVELS_OF_A_FACTOR = 200
 # How long a model was trained: no factor says it where a stop rule or the size of its set does.
@@ -388,13 +389,14 @@ def _design(zoos: Collection[ZooLike], names: Collection[str], train: np.ndarray
             for z in zoos
             for v in (z.models[name].to_pylist() if name in z.models.column_names else [None] * len(z.models))
         ]
-        labels = np.array([streams.canonical_json(v) for v in values], object)
+        labels = np.array([streams.level_json(v) for v in values], object)
         levels = sorted(set(labels[train]))
         if len(levels) < 2:
             continue
         used.append(name)
         if name not in NAMES and all(v is None or isinstance(v, (int, float)) for v in values):
-            blocks.append(np.array([[np.nan if v is None else float(v)] for v in values]))
+            numbers = np.array([[np.nan if v is None else float(v)] for v in values])
+            blocks.append(np.clip(numbers, -MOST_NUMBER, MOST_NUMBER))  # trees ask for the order alone
         else:
             blocks.append(
                 np.stack([labels == level for level in levels[:MOST_LEVELS_OF_A_FACTOR]], axis=1).astype(np.float64)

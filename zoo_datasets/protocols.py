@@ -49,7 +49,7 @@ def sides(permutation: Sequence[int], steps: np.ndarray) -> dict[str, list[int]]
             f"The split names row {most:,}, and the tables have {len(steps):,}: they are not of one population."
         )
     named = np.bincount(np.asarray(permutation, np.int64), minlength=len(steps))
-    named[0] -= int(named[0] == 2)  # the first line of the published files, and its place in the order
+    named[:1] -= named[:1] == 2  # the first line of the published files, and its place in the order
     if (named != 1).any():
         lost, again = int((named == 0).sum()), int((named > 1).sum())
         raise IntegrityError(

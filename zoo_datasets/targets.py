@@ -89,7 +89,7 @@ def asked(zoo: Zoo, name: str, like: Asked | None = None) -> Asked:
         if len(np.unique(seen)) > 2:
             wide = bool(seen.min() > 0 and seen.max() / seen.min() > LOG_RANGE)
             return Asked(Target(name), (), wide, _scaled(values, wide))
-    labels = [streams.canonical_json(v) for v in column.to_pylist()]
+    labels = [streams.level_json(v) for v in column.to_pylist()]
     if name in NAMES:  # null where there is nothing to be named: another setting says so
         labels = ["" if v is None else label for v, label in zip(column.to_pylist(), labels, strict=True)]
     levels = tuple(sorted(set(labels) - {""})) if like is None else like.levels
@@ -181,7 +181,7 @@ def telling(zoo: Zoo, name: str) -> tuple[str, ...]:
         if isinstance(v, int | float) and name not in NAMES
         else v
         if isinstance(v, str)
-        else streams.canonical_json(v)
+        else streams.level_json(v)
         for v in values
     ]
     of = pa.array(["" if v is None else str(v) for v in levels])

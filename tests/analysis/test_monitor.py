@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from zoo_builder import build, grid, plan
@@ -230,9 +231,15 @@ def folder_of(path: Path, *names: str) -> Path:
 
 
 def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
-    names = ("epoch0.25", "epoch0.5", "epoch2", "epoch10")
-    found = monitor.flat(monitor.checkpoints(str(folder_of(tmp_path / "epochs", *names))))
-    assert [v[0] for v in found] == [0, 1, 2, 3]
+    orders = (
+        ("epoch0.25", "epoch0.50", "epoch2.00", "epoch10.00"),
+        ("epoch2", "epoch10"),
+        ("ckpt.3.8", "ckpt.3.9", "ckpt.4.0"),
+        ("20240101120000123", "20240101120000124"),  # floats hold no such number
+    )
+    for number, names in enumerate(orders):
+        found = monitor.flat(monitor.checkpoints(str(folder_of(tmp_path / str(number), *names))))
+        assert [v[0] for v in found] == list(range(len(names)))
     (name,) = monitor.checkpoints(str(folder_of(tmp_path / "one", "final")))
     assert name.name.endswith("final.safetensors")
 
@@ -247,6 +254,9 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
         (("step-1", "step-1-2"), "have 1 and 2 numbers"),
         (("a-1", "b-1"), r"which of a-1\.safetensors and b-1\.safetensors is older"),
         (("first", "last"), "is older their names do not say"),
+        (("ckpt.3.9", "ckpt.3.10"), r"ckpt\.3\.(9|10)\.safetensors may be read as a decimal or as two whole numbers"),
+        (("epoch0.5", "epoch0.25"), "as many digits after every point"),
+        (("epoch1.1", "epoch1.10"), "is older their names do not say"),
     ],
 )
 def test_names_that_say_no_order_are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -262,3 +272,12 @@ def test_weights_of_a_type_that_is_not_read_are_named_and_counters_are_not_weigh
     save_file(weights | {"w": np.ones(3, np.int8)}, tmp_path / "b.safetensors")
     with pytest.raises(ZooError, match="holds w as I8, and weights are read as F16, F32, F64"):
         monitor.flat(monitor.checkpoints(str(tmp_path / "b.safetensors")))
+
+
+def test_what_is_counted_beside_weights_is_no_damage_whatever_its_type(tmp_path: Path) -> None:
+    from safetensors.torch import save_file as save_torch
+
+    weights = {"w": torch.ones(2), "bn.running_mean": torch.ones(2, dtype=torch.bfloat16)}
+    save_torch(weights, tmp_path / "a.safetensors")
+    with pytest.raises(ZooError, match=r"holds bn\.running_mean as BF16, and weights are read as"):
+        monitor.flat(monitor.checkpoints(str(tmp_path / "a.safetensors")))

@@ -228,3 +228,14 @@ def test_new_folders_are_on_the_disk_before_what_is_written_in_them(
     synced.clear()
     files.write_atomic(tmp_path / "a" / "b" / "other", b"x")
     assert synced == [tmp_path / "a" / "b"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux alone has files that say they are empty")
+def test_a_file_that_says_it_is_empty_is_read_whole_and_is_bounded() -> None:
+    path = Path("/proc/self/maps")
+    assert path.stat().st_size == 0
+    found = files.read_bounded(path, 1 << 24)
+    assert len(found) > 1000
+    assert found.endswith(b"\n")
+    with pytest.raises(IntegrityError, match="is larger than 100 bytes"):
+        files.read_bounded(path, 100)

@@ -378,6 +378,21 @@ def test_a_copy_that_was_cut_short_is_no_other_history(
     assert not (tmp_path / "someone" / "back").exists()
 
 
+def test_the_rows_are_those_that_their_loader_takes(exported: Path, tmp_path: Path) -> None:
+    """Of more rows than the first number of `stat.bin` says, the first so many; of an export of ours a row is a snapshot's."""
+    for folder in exported.glob("0*"):
+        np.array([2.0, 30, 3, 1.0]).tofile(folder / "stat.bin")  # as an earlier version wrote it: epochs
+    nws.read(exported, tmp_path / "someone" / "ours")
+    ours = open_zoo(tmp_path / "someone" / "ours").column("step").to_pylist()
+    for path in exported.glob("*.csv"):
+        path.unlink()
+    for folder in exported.glob("0*"):
+        (folder / "error.bin").write_bytes((folder / "error.bin").read_bytes() + table(900)[:40])
+        np.array([4.0, 30, 3, 1.0]).tofile(folder / "stat.bin")
+    nws.read(exported, tmp_path / "someone" / "theirs")
+    assert sorted(open_zoo(tmp_path / "someone" / "theirs").column("step").to_pylist()) == sorted(ours)
+
+
 def test_a_model_with_fewer_snapshots_than_others_is_told(
     exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -228,12 +228,6 @@ BAD = {
     "no snapshot": (with_columns("models", n_snapshots=[0]), "Model train-9 has 0 snapshots"),
     "too few rows": (with_columns("models", n_snapshots=[3]), "claim 3 snapshots, and 2 are there"),
     "step below 0": (with_columns("snapshots", step=[-1, 4]), "Model train-9 has a step -1"),
-    "not finite": (
-        lambda m: dataclasses.replace(m, weights=[np.array([np.zeros(8), [*range(7), np.nan]], np.float32)]),
-        "last weights of model train-9 are no finite numbers",
-    ),
-    "endless level": (with_columns("models", lr=[np.inf]), "factor `lr` of someone/theirs holds NaN or infinity"),
-    "no number": (with_columns("models", lr=[np.nan]), "what is missing is null"),
     "steps go back": (with_columns("snapshots", step=[4, 4]), "Model train-9: step 4 follows step 4"),
     "others' rows": (with_columns("snapshots", model_id=["train-9", "x"]), "are other models', or in another order"),
     "too wide": (with_weights((2, 9)), r"weights of model train-9 are float32 of shape \(2, 9\); .*narrow.* \(2, 8\)"),

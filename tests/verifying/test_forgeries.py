@@ -89,7 +89,7 @@ PLANNED: dict[str, tuple[Change, str]] = {
     "stream key": (lambda z: z[0].update(order_key="0" * 32), "column `order_key` of 1"),
     "replicate number": (lambda z: z[0].update(replicate_init=9), "column `replicate_init`"),
     "init group": (lambda z: z[0].update(init_group="0" * 16), "column `init_group`"),
-    "plan index": (lambda z: z[0].update(plan_index=99), "column `plan_index`"),
+    "plan index": (lambda z: z[0].update(plan_index=99), "not in the order of `plan_index`"),
     "cohort": (lambda z: z[0].update(cohort_id="0" * 64), "column `cohort_id`"),
     "cohort's width": (lambda z: every(z, lambda m: m.update(cohort_width=8)), "column `cohort_width` of 16"),
     "engine": (lambda z: every(z, lambda m: m.update(engine="torch_loop")), "column `cohort_id` of 16"),
@@ -111,7 +111,7 @@ PLANNED: dict[str, tuple[Change, str]] = {
     "gap": (lambda z: z[0]["snapshots"][0].update(gap_loss=0.0), "`gap_loss` is 0.0"),
     "initialization": (lambda z: z[0]["snapshots"][0].update(weights=z[1]["snapshots"][1]["weights"]), "step 0 is not the initialization"),
     "missing model": (lambda z: z[:-1], "of grid.yaml is missing"),
-    "order of models": (lambda z: [z[1], z[0], *z[2:]], "or another order"),
+    "order of models": (lambda z: [z[1], z[0], *z[2:]], "not in the order of `plan_index`"),
     "model of another id": (lambda z: z[0].update(model_id="0" * 16), "is not one that grid.yaml asks for"),
     "exchanged models": (lambda z: exchange(z, "model_id"), "or another order"),
 }  # fmt: skip
@@ -138,13 +138,13 @@ def edit(root: Path, config: str, column: str, change: Callable[[list], list]) -
 @pytest.mark.slow
 def test_labels_of_snapshots_that_are_not_their_models_are_found(tiny_copy: Path) -> None:
     edit(tiny_copy, "snapshots", "activation", lambda v: ["tanh" if a == "relu" else "relu" for a in v])
-    assert any("`activation` is" in p for p in found(reseal(tiny_copy), 0))
+    assert any("another `activation` than their model's" in p for p in found(reseal(tiny_copy), 0))
 
 
 @pytest.mark.slow
 def test_published_columns_that_are_not_the_last_snapshots_are_found(tiny_copy: Path) -> None:
     edit(tiny_copy, "models", "epoch", lambda v: [99.0] * len(v))
-    assert any("`epoch` is 99.0, and 2.0 at its last snapshot" in p for p in found(reseal(tiny_copy), 0))
+    assert any("models have another `epoch` than their last snapshot" in p for p in found(reseal(tiny_copy), 0))
 
 
 @pytest.mark.slow

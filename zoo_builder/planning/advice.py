@@ -67,8 +67,11 @@ def of(
             yield f"runs start with fresh optimizer moments: {parents.zoo} kept none"
     yield from _unlike_parents(recipe, models, parents)
     yield from _other_data(cohorts, parents)
-    if recipe.seed and not recipe.draws and all(n == 0 for r in models for s, n in r.replicate.items() if s != "init"):
-        yield f"`seed: {recipe.seed}` changes nothing: children go on in the random streams of their parents, and none is repeated"
+    if recipe.seed and not recipe.draws:
+        yield (
+            f"`seed: {recipe.seed}` changes nothing: children go on in the random streams of their parents, and repeats are drawn from these; "
+            "`replicates: {order: N}` gives more of them"
+        )
     yield from _same_start(models)
 
 
@@ -149,9 +152,8 @@ def _alike(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
         seen, labeled = collections.Counter[str](), collections.Counter[str]()
         for run in models:
             if not taken(run):
-                own = _without(run.settings, (name,))
-                seen[streams.canonical_json([dict(run.keys), own])] += 1
-                start = None if run.start is None else run.start.identity
+                own, start = _without(run.settings, (name,)), None if run.start is None else run.start.identity
+                seen[streams.canonical_json([dict(run.keys), start, own])] += 1
                 labeled[streams.canonical_json([dict(run.replicate), start, own])] += 1
         twice = sum(n - 1 for n in seen.values())
         drawn = sum(n - 1 for n in labeled.values()) - twice
@@ -166,7 +168,7 @@ def _alike(recipe: Grid, models: Sequence[Run]) -> Iterator[str]:
                 f"{twice:,} models are trained again, alike: they have no {lack}, and differ from others along the axis `{axis}` alone; to "
                 f"leave them out, {remedy}"
             )
-        if drawn > 0:
+        if drawn:
             yield (
                 f"{drawn:,} models differ from others by draws alone: they have no {lack}, and the axis `{axis}` tells them apart; to leave them "
                 f"out, {remedy}"

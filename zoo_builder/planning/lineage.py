@@ -108,7 +108,7 @@ class Parents:
             updates=(row.get("optimizer_step") or 0) + step if keeps else 0, passes=passes, inside=inside,
             root=row["lineage_root"] or row["model_id"], relation=relation, place=self._place(snapshot),
             batches=(row["n_train"], row["batch_size"]),
-            trained=trained_by(*(row[name] for name in ("source_sha256", "engine", "engine_version", "device", "isa"))),
+            trained=trained_by(*(row.get(name) for name in ("source_sha256", "engine", "engine_version", "device", "isa"))),
         )  # fmt: skip
 
     def placed(self, start: Start) -> Start:

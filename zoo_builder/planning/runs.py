@@ -221,10 +221,9 @@ def _child(grid: Grid, point: Mapping[str, Any], replicate: Mapping[str, int], p
     )
     # Repeat 0 of a stream is the parent's own, which goes on; whatever differs between the
     # children of one snapshot, they are twins: levels never enter.
-    seeded = {"seed": grid.seed} if grid.seed else {}
     keys = {
         stream: parent.keys[stream] if stream == "init" or replicate[follows] == 0
-        else streams.stream_key(seeded | {"stream": stream, "parent": parent.keys[stream], "replicate": replicate[follows]})
+        else streams.stream_key({"stream": stream, "parent": parent.keys[stream], "replicate": replicate[follows]})
         for stream, follows in STREAMS.items()
     }  # fmt: skip
     same = all(resolved.get(k) == parent.settings.get(k) for k in settings.SETTINGS if k not in _FREE)

@@ -184,6 +184,7 @@ def _columns(zoo: Sealed, planned: Sequence[Run], made: Sequence[Cohort], report
     """Every column of `models` that the plan gives, of every model."""
     index = {run.id: i for i, run in enumerate(planned)}
     wrong: dict[str, list[str]] = {}
+    earlier: list[str] = []
     for cohort in made:
         for run in cohort.runs:
             row = zoo.by_id[run.id]
@@ -195,6 +196,11 @@ def _columns(zoo: Sealed, planned: Sequence[Run], made: Sequence[Cohort], report
             wanted = rows.of_model(run, index[run.id], cohort, engine, row) | {
                 "split": run.split, "n_params": cohort.architecture.n_params,
             }  # fmt: skip
+            # Said of the recipe alone, before data and engine counted.
+            by_recipe = run.start.relation if run.start is not None else None
+            if wanted.get("relation") == "variation" and row.get("relation") == by_recipe == "continuation":
+                earlier.append(run.id)
+                wanted["relation"] = by_recipe
             absent = dict.fromkeys(c for c in row if c.startswith("parent_") or c in LINEAGE)
             for name, value in (absent | wanted).items():
                 # A later setting at its default has no column in a zoo of which no model uses it.
@@ -205,6 +211,11 @@ def _columns(zoo: Sealed, planned: Sequence[Run], made: Sequence[Cohort], report
                 wrong.setdefault("source_sha256", []).append(f"{run.id}: not that of the manifest")
             if record is not None and row["n_train"] > record.images.get("train", 0):
                 wrong.setdefault("n_train", []).append(f"{run.id}: {row['n_train']:,}, more than its source has")
+    if earlier:
+        report.warnings.append(
+            f"`relation` of {len(earlier):,} models is `continuation`, as older versions wrote it, and other data or another engine trained their "
+            f"parents ({earlier[0]}, …): they are variations"
+        )
     for name, of in wrong.items():
         report.problems.append(
             f"column `{name}` of {len(of):,} models is not what the recipe gives; the first is {_short(of[0])}"

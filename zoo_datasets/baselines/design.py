@@ -56,4 +56,4 @@ def _numbers(recipe: pa.Table, name: str) -> np.ndarray:
 
 
 def _labels(recipe: pa.Table, name: str) -> list[str]:
-    return [streams.canonical_json(v) for v in recipe[name].to_pylist()]
+    return [streams.level_json(v) for v in recipe[name].to_pylist()]

@@ -85,7 +85,8 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:  # else not Python's
+            signal.signal(signal.SIGTERM, before)
 
 
 def say_in_any_encoding() -> None:

@@ -164,8 +164,10 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
         if not stat.S_ISREG(there.st_mode):
             raise errors.IntegrityError(f"{path} is no regular file.")
         with path.open("rb") as file:
-            # As many bytes as are asked for are allocated before one is read; some files say that they hold none.
-            data = file.read(1 + min(most_bytes, max(there.st_size, 1 << 20)))
+            # As many bytes as are asked for are allocated before one is read, and not every file says how many it holds.
+            data = file.read(1 + min(most_bytes, there.st_size))
+            while len(data) <= most_bytes and (more := file.read(min(1 + most_bytes - len(data), 1 << 24))):
+                data += more
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:

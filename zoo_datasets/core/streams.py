@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,7 +70,12 @@ def canonical_json(value: Any) -> str:
 
 def level_label(value: Any) -> str:
     """How a level of an axis is written: text as it is, any other value as canonical JSON."""
-    return value if isinstance(value, str) else canonical_json(value)
+    return value if isinstance(value, str) else level_json(value)
+
+
+def level_json(value: Any) -> str:
+    """A level as canonical JSON, so that a text and a number differ; a number that JSON lacks by its name."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else canonical_json(value)
 
 
 def digest(value: Any) -> str:

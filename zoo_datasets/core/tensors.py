@@ -16,6 +16,7 @@ from zoo_datasets.errors import IntegrityError, ZooError, shown
 
 PICKLES = (b"PK", b"\x80")  # zip archives of `torch.save`, and bare ones
 READ = ("F16", "F32", "F64")  # types of weights
+COUNTED = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")  # of what is counted beside them
 
 
 def read(path: Path, most_bytes: int, counter: Callable[[str], bool]) -> dict[str, np.ndarray]:
@@ -36,7 +37,7 @@ def read(path: Path, most_bytes: int, counter: Callable[[str], bool]) -> dict[st
     try:
         head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         types = {name: entry["dtype"] for name, entry in head.items() if name != "__metadata__"}
-        strange = [n for n, t in types.items() if t not in READ and not counter(n)]
+        strange = [n for n, t in types.items() if t not in READ and not (t in COUNTED and counter(n))]
         tensors = {} if strange else load(data)
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         said = (

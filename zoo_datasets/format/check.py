@@ -271,10 +271,10 @@ def _published(tables: dict[str, pa.Table], digests: pa.Array, finite: np.ndarra
         [f"model {models['model_id'][i]}: the published weights are not its last snapshot"
          for i in np.flatnonzero(~same).tolist()]
     )  # fmt: skip
-    report.extend(
-        [f"model {models['model_id'][i]}: the published weights are no finite numbers"
-         for i in np.flatnonzero(same & ~finite[there]).tolist()]
-    )  # fmt: skip
+    if len(endless := np.flatnonzero(same & ~finite[there])):
+        report.warnings.append(
+            f"the published weights of {len(endless)} models are no finite numbers ({models['model_id'][endless[0]]}, …)"
+        )
     moved = np.bincount(mine, codes != codes[first[mine]], len(owners)) > 0
     several = np.bincount(mine, minlength=len(owners)) > 1
     still = np.flatnonzero(several & ~moved & (steps[np.append(whole, 0)[last[:-1]]] > 0))

@@ -137,11 +137,6 @@ def check_models(models: pa.Table, snapshots: pa.Table, about: About) -> np.ndar
         for name in needed[config]:
             if name not in table.column_names or (name not in about.axes and table[name].null_count):
                 raise BuildError(f"The {config} of {about.zoo} need a `{name}` in every row.")
-    for column in about.factors:
-        if column.name in models.column_names and schema.endless(models[column.name]):
-            raise BuildError(
-                f"The factor `{column.name}` of {about.zoo} holds NaN or infinity, which is no level; what is missing is null."
-            )
     if not len(models) and len(snapshots):
         raise BuildError(f"There are {len(snapshots):,} snapshots of {about.zoo} without a model.")
     ids, counts = models["model_id"], np.asarray(models["n_snapshots"], np.int64)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from zoo_datasets.core import arrow, streams
 
@@ -168,12 +167,6 @@ def wrong_types(config: str, found: pa.Schema) -> Iterator[tuple[str, pa.DataTyp
 def is_factor(kind: pa.DataType) -> bool:
     """Whether a factor's column may have that type."""
     return (kind.value_type if pa.types.is_list(kind) else kind) in FACTORS
-
-
-def endless(column: pa.ChunkedArray) -> bool:
-    """Whether a column of numbers holds one that is none."""
-    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-    return pa.types.is_floating(values.type) and pc.all(pc.is_finite(values)).as_py() not in (True, None)
 
 
 def digests(tables: Mapping[str, pa.Table]) -> dict[str, str]:

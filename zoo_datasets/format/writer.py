@@ -177,10 +177,6 @@ class _Split:
         for id, layout, count in zip(ids, layouts, counts.tolist(), strict=True):
             width = self.about.widths[layout]
             rows = checked_rows(next(weights, None), (count, width), f"weights of model {id}", layout)
-            if not np.isfinite(rows[-1]).all():
-                raise BuildError(
-                    f"The last weights of model {id} are no finite numbers; a model that diverged is kept up to its last finite snapshot."
-                )
             state = None
             if self.about.optimizer:
                 state = next(slots, None) if slots is not None else None

@@ -194,7 +194,7 @@ def _column(zoos: Sequence[Zoo], name: str) -> pa.ChunkedArray:
 
 
 def _labels(column: pa.ChunkedArray) -> np.ndarray:
-    return np.array([streams.canonical_json(v) for v in column.to_pylist()], object)
+    return np.array([streams.level_json(v) for v in column.to_pylist()], object)
 
 
 def _number(label: str) -> float:

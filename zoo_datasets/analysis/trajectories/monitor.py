@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import decimal as decimals
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -192,21 +193,37 @@ def _of_file(path: Path) -> dict[str, np.ndarray]:
 
 def _in_order(files: Iterable[Path]) -> list[Path]:
     """By the numbers in their names. Raises ZooError where these say no order."""
-    numbers = {file: [float(d[:18]) for d in re.findall(r"\d+(?:\.\d+)?", file.stem)] for file in files}
-    found = sorted(numbers, key=lambda file: (numbers[file], file.name))
-    odd = [file for file in found if len(numbers[file]) != len(numbers[found[-1]])]
-    if odd:
+    known = list(files)
+    parts = {f: re.findall(r"\d+(?:\.\d+)?", f.stem) for f in known}
+    whole, decimal = (
+        sorted(known, key=lambda f: ([of(n) for n in parts[f]], f.name)) for of in (_versions, decimals.Decimal)
+    )
+    most = max(known, key=lambda f: (len(parts[f]), f.name), default=None)
+    if most is None:
+        return []
+    if odd := [f for f in whole if len(parts[f]) != len(parts[most])]:
         raise ZooError(
-            f"{odd[0].parent}: {odd[0].name} and {found[-1].name} have {len(numbers[odd[0]])} and {len(numbers[found[-1]])} numbers in "
-            "their names, by which checkpoints are put in order. Name them alike: `step-100.safetensors`, `step-200.safetensors`, …"
+            f"{odd[0].parent}: {odd[0].name} and {most.name} have {len(parts[odd[0]])} and {len(parts[most])} numbers in their names, by "
+            "which checkpoints are put in order. Name them alike: `step-100.safetensors`, `step-200.safetensors`, …"
         )
-    same = [two for two in itertools.pairwise(found) if numbers[two[0]] == numbers[two[1]]]
-    if same:
-        first, second = same[0]
+    for first, second in itertools.pairwise(decimal):
+        if [decimals.Decimal(n) for n in parts[first]] == [decimals.Decimal(n) for n in parts[second]]:
+            raise ZooError(
+                f"{first.parent}: which of {first.name} and {second.name} is older their names do not say. Number them: "
+                "`step-100.safetensors`, …"
+            )
+    if whole != decimal:
+        first = next(a for a, b in zip(whole, decimal, strict=True) if a != b)
         raise ZooError(
-            f"{first.parent}: which of {first.name} and {second.name} is older their names do not say. Number them: `step-100.safetensors`, …"
+            f"{first.parent}: {first.name} may be read as a decimal or as two whole numbers, and these give other orders. Name checkpoints with "
+            "as many digits after every point."
         )
-    return found
+    return decimal
+
+
+def _versions(number: str) -> tuple[int, ...]:
+    """3.10 comes after 3.9."""
+    return tuple(map(int, number.split(".")))
 
 
 def flat(checkpoints: Iterable[Checkpoint]) -> list[np.ndarray]:

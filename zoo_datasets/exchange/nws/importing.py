@@ -252,14 +252,17 @@ def _look(folder: Path, listed: _Listed | None) -> _Found:
     table = _numbers(folder / "error.bin", ERROR_COLUMNS, MOST_EPOCHS)
     statistics = _numbers(folder / "stat.bin", STATISTICS, 1)[0]
     # Which rows are the snapshots' follows from how many there are of both: with one lost all would have another's numbers.
-    if statistics[0] != len(table):
+    ours = listed is not None and listed.id is not None
+    count = float(len(table)) if ours and len(table) == len(weights) else float(statistics[0])
+    if not (count == np.floor(count) and count <= len(table)):
         raise ZooError(
-            f"{folder / 'error.bin'} has {len(table):,} rows, and {folder / 'stat.bin'} says {statistics[0]:g}. Copy the model's folder again."
+            f"{folder / 'error.bin'} has {len(table):,} rows, and {folder / 'stat.bin'} says {count:g}. Copy the model's folder again."
         )
-    if len(table) < len(weights) or (listed is not None and listed.id and len(table) != len(weights)):
+    if count < len(weights) or (ours and count != len(weights)):
         raise ZooError(
-            f"{folder / 'error.bin'} has {len(table):,} rows, and there are {len(weights)} snapshots. Copy the model's folder again."
+            f"{folder / 'error.bin'} has {count:g} rows, and there are {len(weights)} snapshots. Copy the model's folder again."
         )
+    table = table[: int(count)]
     # Evenly spaced over the epochs, as they were chosen; of as many rows as snapshots each is its own.
     table = table[np.round(np.linspace(0, len(table) - 1, len(weights))).astype(int)]
     _check_table(folder / "error.bin", table)
