@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from zoo_builder import estimate, plan
+from zoo_builder.build import build
+from zoo_datasets import open_zoo
 from zoo_datasets.format import writer
 
 
@@ -136,3 +139,14 @@ def test_two_workers_share_cohorts_and_no_more_work_than_there_are(
     assert (two, three) == (pytest.approx(alone - 2), pytest.approx(alone - 2))  # of four cohorts: 4, 2 and 2 seconds
     on_ray = estimate._seconds(tiny_plan, schedules, 2, on_ray=True)
     assert on_ray == pytest.approx(two + estimate.RAY_S + estimate.WORKER_S)
+
+
+@pytest.mark.parametrize("rule", ["", ", stop_drops: 1"])
+@pytest.mark.parametrize("kind", ["{evenly: 4}", "{evenly: 40}", "{epochs: [0, 1]}"])
+def test_a_plan_counts_the_snapshots_that_are_kept(
+    rule: str, kind: str, make_plan: Callable[..., plan.Plan], tmp_path: Path
+) -> None:
+    planned = make_plan(f"training={{epochs: 6, batch_size: 50, lr: 0{rule}}}", f"snapshots={kind}", limit=8)
+    zoo = open_zoo(build(planned, tmp_path / "zoo", workers=0).root)
+    assert set(zoo.models["stop_reason"].to_pylist()) == {"epochs"}  # weights that never move drop nothing
+    assert f"{len(zoo):,} snapshots, " in estimate._sizes(planned, estimate._Schedules(planned.grid.snapshots))

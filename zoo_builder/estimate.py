@@ -115,16 +115,20 @@ class _Schedules:
 
     def __init__(self, schedule: SnapshotSchedule) -> None:
         self.at = functools.lru_cache(maxsize=1024)(
-            lambda per_epoch, total: frozenset(schedule.steps(per_epoch, total))
+            lambda per_epoch, total, open_end: frozenset(schedule.kept(per_epoch, total, open_end=open_end))
         )
 
     def taken(self, cohort: Cohort) -> int:
         """Snapshots of all its models."""
-        return sum(len(self.at(cohort.steps_per_epoch, total)) for total in cohort.steps)
+        return sum(len(self.at(cohort.steps_per_epoch, *own)) for own in self._ends(cohort))
 
     def events(self, cohort: Cohort) -> int:
         """Steps at which some model has a snapshot."""
-        return len(set().union(*(self.at(cohort.steps_per_epoch, total) for total in set(cohort.steps))))
+        return len(set().union(*(self.at(cohort.steps_per_epoch, *own) for own in set(self._ends(cohort)))))
+
+    def _ends(self, cohort: Cohort) -> list[tuple[int, bool]]:
+        """Of each model its updates, and whether a rule may end it before."""
+        return [(total, watched(run)) for run, total in zip(cohort.runs, cohort.steps, strict=True)]
 
 
 def _range(numbers: set[int]) -> str:

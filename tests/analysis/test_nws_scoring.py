@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -61,6 +62,25 @@ def test_a_number_is_right_by_its_error_against_that_of_the_median() -> None:
     assert judged(of, [np.array([2.0, 2.0])]).record()["value"] == 0.0
     assert judged(of, [np.array([1.5, 2.5])]).record()["value"] == 0.5
     assert judged(of, [np.array([1.0, 3.0])]).record()["value"] == 1.0
+
+
+def test_where_a_number_is_the_same_for_all_there_is_no_error_to_compare_with() -> None:
+    of = number_of(np.array([1.0, 3.0, 3.0]))
+    found = judged(of, [of.values])
+    assert found.differ
+    assert not found.among(np.array([False, True, True])).differ
+    assert not found.among(np.array([True, False, False])).differ
+    assert not found.among(np.zeros(3, bool)).differ
+    assert judged(
+        class_of(np.array([1.0, 1.0])), [one_hot([1, 1], 2)]
+    ).differ  # a class is right or not, whatever others are
+
+
+def test_nobody_to_choose_by_mixes_nothing_in() -> None:
+    nobody = np.zeros((0, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert scoring.share_of(class_of(np.array([0.0, 1.0])), nobody, nobody, np.zeros(0), np.full(2, 0.5)) == 0.0
 
 
 def test_a_number_is_judged_among_those_it_stands_with_so_that_a_constant_answer_beats_no_chance() -> None:

@@ -88,6 +88,8 @@ def test_schedules_of_more_snapshots_than_there_are_are_said(said: Said) -> None
     )
     assert "`evenly` asks for 9 snapshots, and within 6 updates these are 7" in said(training + "{evenly: 9}\n")
     assert "different ones" not in said(training + "{evenly: 7}\n")
+    stopped = "training: {epochs: 2, batch_size: 32, patience: 1}\nreplicates: 3\nsnapshots: {evenly: 7}\n"
+    assert "different ones: a stop rule may end training, so that they lie at ends of epochs" in said(stopped)
 
 
 def test_stop_rules_that_stop_nobody_are_said(said: Said) -> None:

@@ -48,7 +48,8 @@ def of(
     for source in learned:
         yield from source.notes
         yield from _hardly_classes(source)
-    lengths = {(c.steps_per_epoch, max(c.steps)) for c in cohorts}  # all cohorts have the recipe's schedule
+    # All cohorts have the recipe's schedule.
+    lengths = {(c.steps_per_epoch, max(c.steps), any(map(planned.watched, c.runs))) for c in cohorts}
     for length in sorted(lengths):
         yield from _not_taken(recipe.snapshots, *length)
     yield from _never_stopped(cohorts)
@@ -82,14 +83,19 @@ def _hardly_classes(source: sources.Source) -> Iterator[str]:
             yield f"{source.spec.id} has {source.n_classes:,} classes, and most of them have one training example or none: is its label a class?"
 
 
-def _not_taken(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int) -> Iterator[str]:
+def _not_taken(schedule: SnapshotSchedule, steps_per_epoch: int, steps: int, open_end: bool) -> Iterator[str]:
     """Where a schedule asks for snapshots after the end of training, or for more than there are steps to tell apart."""
     if late := schedule.beyond(steps_per_epoch, steps):
         more = f" and {len(late) - MOST_ALTERNATIVES} more" if len(late) > MOST_ALTERNATIVES else ""
         shown = ", ".join(f"{n:g}" for n in late[:MOST_ALTERNATIVES])
         yield f"snapshots at {schedule.kind} {shown}{more} are after the end of training; not taken"
-    if (found := len(schedule.steps(steps_per_epoch, steps))) < schedule.count:
-        yield f"`{schedule.kind}` asks for {schedule.count} snapshots, and within {steps:,} updates these are {found} different ones"
+    if (found := len(schedule.kept(steps_per_epoch, steps, open_end=open_end))) < schedule.count:
+        ends = (
+            ": a stop rule may end training, so that they lie at ends of epochs"
+            if open_end and schedule.kind == "evenly"
+            else ""
+        )
+        yield f"`{schedule.kind}` asks for {schedule.count} snapshots, and within {steps:,} updates these are {found} different ones{ends}"
 
 
 def _never_stopped(cohorts: Sequence[Cohort]) -> Iterator[str]:

@@ -77,6 +77,11 @@ class SnapshotSchedule:
             steps = evenly(self.count, total)
         return sorted({s for s in steps if 0 <= s <= total} | {total})
 
+    def kept(self, steps_per_epoch: int, total: int, *, open_end: bool) -> list[int]:
+        """Those of them that are published where training takes all its updates."""
+        steps = self.steps(steps_per_epoch, total, open_end=open_end)
+        return [steps[i] for i in self.thinned(len(steps))] if open_end else steps
+
     def most(self, steps_per_epoch: int, total: int, *, open_end: bool = False) -> int:
         """How many snapshots these are at most, without making a list of them."""
         if self._by_epoch(open_end):

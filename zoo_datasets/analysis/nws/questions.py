@@ -91,16 +91,18 @@ def by_accuracy(of: Study) -> Rows:
         place = np.where(known, np.searchsorted(edges, own, side="right"), -1)
         parts = [judged.among(place == b) for b in range(BINS)]
         for number, part in enumerate(parts):
-            if len(part.networks):
+            if part.differ:
                 at: dict[str, Any] = {"bin": number, "accuracy_of_networks": float(own[place == number].mean())}
                 rows.append(part.record(**about, **at))
-        some = [p for p in parts if len(p.networks)]
+        some = [p for p in parts if p.differ]
+        if not some:
+            continue
         sizes = [len(p.networks) for p in some]
         inside: dict[str, Any] = {"bin": "inside", "accuracy_of_networks": float(own[known].mean())}
         chance = float(np.average([p.chance for p in some], weights=sizes))
         rows.append(scoring.stratified(some).record(**about, **inside) | {"chance": chance})
         constant = of.of.constant[judged.networks]
-        if constant.any() and not constant.all():
+        if constant.any() and not constant.all() and judged.among(~constant).differ:
             at = {"bin": "no constant start", "accuracy_of_networks": float(own[~constant].mean())}
             rows.append(judged.among(~constant).record(**about, **at))
     return rows

@@ -57,6 +57,11 @@ class Judged:
         )  # fmt: skip
 
     @property
+    def differ(self) -> bool:
+        """Whether there is anybody; of a number, whether its values differ: else the median has no error to compare with."""
+        return len(self.networks) > 0 and (bool(self.of.target.classes) or float(np.ptp(self.values)) > 0)
+
+    @property
     def values(self) -> np.ndarray:
         return np.asarray(self.of.values[self.networks])
 
@@ -169,6 +174,8 @@ def mixed(of: Property, known: np.ndarray, weights: np.ndarray, share: float, pr
 
 def share_of(of: Property, known: np.ndarray, weights: np.ndarray, values: np.ndarray, prior: np.ndarray) -> float:
     """The share of weights that suits networks best which nothing was learned from: by log loss, or absolute error."""
+    if not len(values):
+        return 0.0
     losses = []
     for share in SHARES:
         said = mixed(of, known, weights, share, prior)
@@ -176,7 +183,7 @@ def share_of(of: Property, known: np.ndarray, weights: np.ndarray, values: np.nd
             losses.append(-np.log(said[np.arange(len(values)), values.astype(np.int64)]).mean())
         else:
             losses.append(np.abs(said - values).mean())
-    return SHARES[int(np.argmin(losses))] if len(values) else 0.0
+    return SHARES[int(np.argmin(losses))]
 
 
 # ── permutations ──────────────────────────────────────────────────────────────────────
