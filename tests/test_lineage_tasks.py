@@ -9,15 +9,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from resealed import write_manifest
 
 from zoo_builder import grid, plan
 from zoo_builder.build import build
-from zoo_datasets import cli, fresh, lineage, metrics, split_files, tasks
+from zoo_datasets import cli, fresh, lineage, metrics, split_files, symmetry, tasks
+from zoo_datasets.baselines.interface import View
 from zoo_datasets.core import streams
 from zoo_datasets.errors import ZooError
+from zoo_datasets.networks.layers import build_architecture
 from zoo_datasets.targets import TaskError
 from zoo_datasets.zoo import Zoo, open_zoo
 
@@ -206,3 +209,19 @@ def test_a_builder_that_fails_is_a_sentence(family, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(ZooError, match="The builder ended with exit code 1"):
         fresh.build(family[0], 5, 4, tmp_path)
+
+
+def test_a_network_is_aligned_as_its_own_architecture_lets_it():
+    """The same permuted weights are the same network without a residual block, and another one with it."""
+    ways = (
+        ["flatten", {"linear": 5}, "relu", {"linear": 5}, "relu"],
+        ["flatten", {"linear": 5}, "relu", {"residual": [{"linear": 5}]}, "relu"],
+    )
+    made = tuple(build_architecture([*way, {"linear": "classes"}], (1, 2, 2), 3) for way in ways)
+    weights = np.random.default_rng(0).normal(size=(4, made[0].n_params)).astype(np.float32)
+    moved = symmetry.permute(weights, made[0].layout, symmetry.random_permutations(made[0].layout, 4, 1))
+    for order in (made, made[::-1]):
+        place = np.array([order.index(made[i % 2]) for i in range(4)])
+        first, second = (View(order, place, list(w), pa.table({"": pa.nulls(4)})) for w in (weights, moved))
+        apart = lineage.aligned_distances(first, second)[:, 0]
+        assert max(apart[::2]) < -5 < min(apart[1::2])

@@ -91,6 +91,11 @@ def shown(name: object) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def reason(error: BaseException) -> str:
+    """What was wrong with a file, in words that end a sentence."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).removesuffix(".") or type(error).__name__
+
+
 def unknown(what: str, name: object, known: Iterable[object], where: str = "") -> str:
     """`Unknown axis 'x' in grid.yaml, line 3. Known: … Did you mean `y`?`"""
     names = [str(k) for k in known]

@@ -221,11 +221,10 @@ def distances(a: View, b: View) -> np.ndarray:
 
 
 def aligned_distances(a: View, b: View) -> np.ndarray:
-    """(n, 1): the same, after the units of `b` are permuted to match those of `a`."""
+    """(n, 1): the same, after the units of `b` are permuted to match those of `a`, as far as its own architecture lets them."""
     first, second = _both(a, b)
-    return _distances(
-        first, np.stack([symmetry.align(w[None], v, b.layout)[0] for v, w in zip(first, second, strict=True)])
-    )
+    own = [b.architectures[place] for place in b.architecture]
+    return _distances(first, np.stack([symmetry.align(w, v, of) for v, w, of in zip(first, second, own, strict=True)]))
 
 
 def moves(a: View, b: View) -> np.ndarray:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,8 +43,7 @@ def test_a_scheduler_stops_a_command_as_ctrl_c_does(run: Callable[..., int], cap
     before = signal.getsignal(signal.SIGTERM)
 
     def stopped() -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        signal.raise_signal(signal.SIGTERM)
         return 0
 
     assert run(stopped) == 130

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from zoo_datasets.baselines.interface import Baseline, View
 from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError, ZooError
+from zoo_datasets.errors import IntegrityError, ZooError, reason
 
 KEY = "weightzoo.baseline"
 FORMAT = 1
@@ -73,11 +73,6 @@ def load(path: Path, what: str = "saved baseline", remedy: str = "Take it away, 
             raise
         raise IntegrityError(f"{path} is no {what}, or damaged: {reason(error)}. {remedy}") from None
     return solver
-
-
-def reason(error: BaseException) -> str:
-    """What was wrong with a file, in words that end a sentence."""
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).removesuffix(".") or type(error).__name__
 
 
 def check(record: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo_datasets.core import files
-from zoo_datasets.errors import IntegrityError, ZooError, shown
+from zoo_datasets.errors import IntegrityError, ZooError, reason, shown
 
 PICKLES = (b"PK", b"\x80")  # zip archives of `torch.save`, and bare ones
 READ = ("F16", "F32", "F64")  # types of weights
@@ -40,10 +40,7 @@ def read(path: Path, most_bytes: int, counter: Callable[[str], bool]) -> dict[st
         strange = [n for n, t in types.items() if t not in READ and not (t in COUNTED and counter(n))]
         tensors = {} if strange else load(data)
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        said = (
-            f"it lacks {error}" if isinstance(error, KeyError) else str(error).removesuffix(".") or type(error).__name__
-        )
-        raise IntegrityError(f"{path} is no safetensors file, or damaged: {said}.") from None
+        raise IntegrityError(f"{path} is no safetensors file, or damaged: {reason(error)}.") from None
     if strange:
         raise ZooError(
             f"{path} holds {shown(strange[0])} as {shown(types[strange[0]])}, and weights are read as {', '.join(READ)}. Save them "

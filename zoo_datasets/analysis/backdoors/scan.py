@@ -30,7 +30,7 @@ from zoo_datasets.baselines import saved
 from zoo_datasets.baselines.interface import MixedLayoutsError
 from zoo_datasets.core import command, files
 from zoo_datasets.core import tensors as saved_tensors
-from zoo_datasets.errors import IntegrityError, ZooError, shown, unknown
+from zoo_datasets.errors import IntegrityError, ZooError, reason, shown, unknown
 from zoo_datasets.networks import architecture
 from zoo_datasets.networks.architecture import Architecture
 from zoo_datasets.zoo import open_zoo
@@ -69,9 +69,7 @@ class Scanner:
         except ZooError:
             raise
         except saved.DAMAGE as error:
-            raise IntegrityError(
-                f"{path or 'What was read'} is no detector, or damaged: {saved.reason(error)}."
-            ) from None
+            raise IntegrityError(f"{path or 'What was read'} is no detector, or damaged: {reason(error)}.") from None
         reached = len(self.clean) - np.searchsorted(self.clean, score, side="left")
         return {
             "score": score, "chance": two(self.slope * score + self.intercept)[:, 1],
