@@ -291,6 +291,16 @@ def test_planted_settings_are_read_and_one_that_weights_do_not_say_is_not(study:
     inside = [r for r in questions.by_accuracy(study) if r["method"] == "svm" and r["property"] == "optimizer"]
     assert [r["bin"] for r in inside] == [0, 1, 2, "inside", "no constant start"]
     assert sum(r["n"] for r in inside[:3]) == inside[3]["n"] == len(study.at.test)
+    # Of a third in which a number is the same for all nothing can be said.
+    number = study.judged["lr", "svm"]
+    own = study.of.accuracy[number.networks]
+    low = number.networks[own < np.quantile(own, 1 / 3)]
+    values = number.of.values.copy()
+    values[low] = values[low[0]]
+    changed = dataclasses.replace(number, of=dataclasses.replace(number.of, values=values))
+    found = questions.by_accuracy(dataclasses.replace(study, judged={("lr", "svm"): changed}))
+    assert [r["bin"] for r in found] == [1, 2, "inside", "no constant start"]
+    assert found[2]["n"] == len(number.networks) - len(low)
 
 
 @pytest.mark.slow
